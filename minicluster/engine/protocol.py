@@ -1,0 +1,207 @@
+"""What minicluster asks of a container engine: plain data and one small Protocol.
+
+Everything outside :mod:`minicluster.engine` depends on this module alone, so a test's fake engine and a second
+real one are the same amount of work. Every call raises the errors of :mod:`minicluster.errors` and no others:
+``NoEngine`` when the engine does not answer, ``NotFound``, ``Conflict``, ``PortTaken``, ``SubnetTaken`` or
+``EngineError`` with the engine's own words when it refuses.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+Progress = Callable[[str], None]  #: receives one line about a long call's progress
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """What an engine says of itself, and how it was found."""
+
+    endpoint: str  #: URL of its API, such as ``unix:///var/run/docker.sock``
+    source: str  #: how it was found: "DOCKER_HOST", "docker context NAME", "default socket", "private engine"
+    version: str
+    api_version: str
+    platform: str  #: such as "linux/amd64"
+    operating_system: str
+    kernel: str
+    cgroup_version: int  #: 1 or 2
+    storage_driver: str
+    rootless: bool
+    cpus: int
+    memory: int  #: bytes the engine's machine has in all
+    data_root: str
+    local: bool  #: the engine runs on this machine and shares its kernel
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container as the engine lists it."""
+
+    id: str
+    name: str
+    labels: Mapping[str, str]
+    state: str  #: created, running, paused, restarting, removing, exited or dead
+    status: str  #: the engine's own phrase, such as "Up 3 minutes"
+    image: str
+    address: str = ""
+    ports: Mapping[int, int] = field(default_factory=dict)  #: container port -> host port, of those published
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network as the engine lists it."""
+
+    id: str
+    name: str
+    labels: Mapping[str, str]
+    subnets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A named volume as the engine lists it."""
+
+    name: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image as the engine lists it."""
+
+    id: str
+    tags: tuple[str, ...]
+    labels: Mapping[str, str]
+    size: int  #: bytes
+    created: int  #: seconds since 1970
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to put into a container."""
+
+    path: str
+    content: bytes
+    mode: int = 0o644
+
+
+@dataclass(frozen=True)
+class ExecResult:
+    """What a command in a container answered."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True)
+class ContainerConfig:
+    """Everything that a node's container is created with."""
+
+    name: str
+    image: str
+    hostname: str
+    network: str
+    address: str
+    labels: Mapping[str, str]
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    volumes: Mapping[str, str] = field(default_factory=dict)  #: path in the container -> name of the volume
+    tmpfs: Mapping[str, str] = field(default_factory=dict)  #: path in the container -> mount options
+    ports: Mapping[int, int] = field(default_factory=dict)  #: container port -> port on 127.0.0.1
+    memory: int = 0  #: limit in bytes; 0 is none
+    nested: bool = False  #: runs a container engine of its own: gets the named privileges that this takes
+    stop_timeout: int = 10  #: seconds between the stop signal and the kill
+
+
+class Engine(Protocol):
+    """One container engine. Safe to call from several threads at once."""
+
+    info: EngineInfo
+
+    def containers(self, cluster: str | None = None) -> list[Container]:
+        """All containers of a cluster, or of every cluster, in whatever state."""
+
+    def container(self, name: str) -> Container | None:
+        """The container of that name, ours or not; None where there is none."""
+
+    def networks(self, cluster: str | None = None) -> list[Network]: ...
+    def volumes(self, cluster: str | None = None) -> list[Volume]: ...
+
+    def subnets(self) -> list[str]:
+        """Every subnet that a new network must not overlap: other networks' and, of a local engine, host routes'."""
+
+    def create_network(self, name: str, subnet: str, gateway: str, labels: Mapping[str, str]) -> None: ...
+    def remove_network(self, name: str) -> None: ...
+    def create_volume(self, name: str, labels: Mapping[str, str]) -> None: ...
+    def remove_volume(self, name: str) -> None: ...
+    def create_container(self, config: ContainerConfig) -> None: ...
+    def start_container(self, name: str) -> None: ...
+    def stop_container(self, name: str) -> None: ...
+
+    def remove_container(self, name: str) -> None:
+        """Kills it where it runs and removes it; no error where it is gone already."""
+
+    def put_files(self, container: str, files: Sequence[File]) -> None:
+        """Writes files into a container, running or not; folders are made as needed."""
+
+    def put_archive_file(self, container: str, path: str, content: Iterator[bytes], size: int) -> None:
+        """Writes one large file into a container as it is read from an iterator of ``size`` bytes in all."""
+
+    def get_file(self, container: str, path: str) -> bytes: ...
+
+    def exit_code(self, container: str) -> int | None:
+        """The exit status of a container that has ended; None while it runs."""
+
+    def execute(
+        self,
+        container: str,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        cancel: threading.Event | None = None,
+    ) -> ExecResult:
+        """Runs a command in a container and returns its answer.
+
+        Raises ``TimeoutError`` after ``timeout`` seconds, ``Interrupted`` when ``cancel`` is set meanwhile, and
+        ``NodeFailed`` when the container is not running. The command itself may go on after the first two.
+        """
+
+    def exec_argv(self, container: str, argv: Sequence[str], *, tty: bool, stdin: bool) -> tuple[list[str], dict[str, str]]:
+        """The stock client's command (and its environment) that runs a command in a container interactively."""
+
+    def logs(self, container: str, *, tail: int | None = None, follow: bool = False) -> Iterator[bytes]:
+        """A container's output, line by line, stdout and stderr as they came."""
+
+    def memory(self, container: str) -> int:
+        """Bytes of memory that a container uses now, its page cache not counted."""
+
+    def images(self, recipes_only: bool = False) -> list[Image]: ...
+    def has_image(self, ref: str) -> bool: ...
+    def pull_image(self, ref: str, progress: Progress, timeout: float | None = None) -> None: ...
+
+    def build_image(
+        self,
+        directory: Path,
+        ref: str,
+        *,
+        labels: Mapping[str, str],
+        args: Mapping[str, str],
+        progress: Progress,
+        cancel: threading.Event | None = None,
+    ) -> None: ...
+
+    def import_image(self, archive: Iterable[bytes], ref: str) -> None:
+        """Makes an image of one layer from a tar of a root file system."""
+
+    def save_image(self, ref: str) -> Iterator[bytes]:
+        """An image as ``docker save`` writes it."""
+
+    def remove_image(self, ref: str) -> None: ...
+    def close(self) -> None: ...

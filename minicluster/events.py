@@ -1,0 +1,29 @@
+"""What happens while a plan runs, told to whoever shows it. A listener is called from several threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened.
+
+    Kinds: ``plan`` (a plan begins; ``text`` is its headline, ``nodes`` the nodes it is about), ``start`` and
+    ``done`` of a step, ``progress`` within a step, ``note`` (worth a line of its own), ``failed``, ``rollback``.
+    """
+
+    kind: str
+    subject: str = ""  #: a node's name, or "" for what is the whole cluster's (network, image, record)
+    phase: str = ""  #: what the subject is now doing: "creating", "starting", "waiting", "joining", "ready", …
+    text: str = ""
+    seconds: float = 0.0  #: how long it took, with ``done``
+    nodes: tuple[str, ...] = ()
+
+
+Listener = Callable[[Event], None]
+
+
+def ignore(_event: Event) -> None:
+    """The listener that shows nothing."""

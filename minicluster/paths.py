@@ -1,0 +1,28 @@
+"""Where minicluster keeps files on the host, following the XDG base directory specification."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def data_home() -> Path:
+    """``$XDG_DATA_HOME/minicluster`` (default ``~/.local/share/minicluster``)."""
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "minicluster"
+
+
+def config_home() -> Path:
+    """``$XDG_CONFIG_HOME/minicluster`` (default ``~/.config/minicluster``)."""
+    base = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "minicluster"
+
+
+def client_directory(cluster: str) -> Path:
+    """The folder of a cluster's client certificate and key: 0700, and gone after ``down``."""
+    return data_home() / "clusters" / cluster
+
+
+def engine_directory() -> Path:
+    """The folder of the private engine: data root, socket, pid file, log."""
+    return data_home() / "engine"

@@ -1,0 +1,249 @@
+"""A spec: a profile with every default, override and template resolved. Pure data, no behaviour but (de)coding.
+
+A few values exist only while a cluster is being formed: a join token, the folder of the client's certificate.
+A spec holds a *late value* ``@{NAME}`` in their place, which is filled in when the command runs; see :func:`fill`.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import json
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+LATE = re.compile(r"@\{([a-z_.]+)\}")
+
+
+@dataclass(frozen=True)
+class Image:
+    """Where the nodes of a role get their image."""
+
+    name: str  #: its name in the profile
+    ref: str  #: what the engine knows it by
+    source: str  #: "recipe" (built by us), "pull" (named by the profile) or "given" (by ``--image``)
+    recipe: str = ""  #: folder of the recipe, for source "recipe"
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that minicluster writes into a node before it starts."""
+
+    path: str
+    content: str
+    mode: int = 0o644
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate that the cluster's own authority issues: ``ca.pem``, ``cert.pem`` and ``key.pem`` in a folder."""
+
+    directory: str
+    common_name: str
+    organization: str = ""
+    names: tuple[str, ...] = ()  #: subject alternative names of type DNS
+    addresses: tuple[str, ...] = ()  #: subject alternative names of type IP
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A port of a node, published on 127.0.0.1."""
+
+    name: str
+    port: int  #: in the node
+    host_port: int  #: on 127.0.0.1
+    url: str
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A command run in a node at a point of a cluster's life."""
+
+    on: str  #: a role (any one of its nodes that is up), or "node": the node that the event is about
+    run: tuple[str, ...]
+    capture: tuple[str, ...] = ()  #: names given to the lines of its output, in order
+
+
+@dataclass(frozen=True)
+class Node:
+    """One container of the cluster."""
+
+    name: str
+    role: str
+    index: int  #: counts from 1 within its role
+    address: str
+    image: str  #: key of the spec's images
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    volumes: tuple[str, ...] = ()
+    tmpfs: Mapping[str, str] = field(default_factory=dict)
+    memory: int = 0  #: limit in bytes; 0 is none
+    footprint: int = 0  #: bytes that it is expected to use when idle
+    nested: bool = False
+    authority: bool = False  #: keeps the cluster's certificate authority
+    stop_timeout: int = 10
+    files: tuple[File, ...] = ()
+    certificates: tuple[Certificate, ...] = ()
+    ready: tuple[str, ...] = ()  #: a command that ends with 0 once the node serves
+    endpoints: tuple[Endpoint, ...] = ()
+    joined: tuple[Hook, ...] = ()
+    leaving: tuple[Hook, ...] = ()
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the user asked for on top of the profile; kept so that a later ``up`` starts from it."""
+
+    size: Mapping[str, int] = field(default_factory=dict)
+    set: Mapping[str, str] = field(default_factory=dict)
+    image: Mapping[str, str] = field(default_factory=dict)
+    port: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Exactly what shall run."""
+
+    cluster: str
+    profile: str
+    subnet: str
+    gateway: str
+    images: Mapping[str, Image]
+    nodes: tuple[Node, ...]
+    formed: tuple[Hook, ...] = ()
+    load: tuple[Hook, ...] = ()
+    members: Hook | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    client: Certificate | None = None
+    demo_image: str = ""
+    summary: str = ""
+    source: str = ""  #: the profile's folder, or its name where it is one of those that come with minicluster
+    overrides: Overrides = field(default_factory=Overrides)
+
+    def node(self, name: str) -> Node | None:
+        """The node of that name."""
+        return next((node for node in self.nodes if node.name == name), None)
+
+    def of_role(self, role: str) -> tuple[Node, ...]:
+        """A role's nodes, in order."""
+        return tuple(node for node in self.nodes if node.role == role)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles that have nodes, in the profile's order."""
+        return tuple(dict.fromkeys(node.role for node in self.nodes))
+
+    def endpoints(self) -> list[tuple[Node, Endpoint]]:
+        """Every published port with its node."""
+        return [(node, endpoint) for node in self.nodes for endpoint in node.endpoints]
+
+
+def container_name(cluster: str, node: str) -> str:
+    """The name of a node's container on the engine."""
+    return f"{cluster}-{node}"
+
+
+def network_name(cluster: str) -> str:
+    """The name of a cluster's network on the engine."""
+    return f"{cluster}-net"
+
+
+def volume_name(cluster: str, node: str, path: str) -> str:
+    """The name of the volume that a node has mounted at a path."""
+    return f"{cluster}-{node}-{path.strip('/').replace('/', '-')}"
+
+
+def node_hash(spec: Spec, node: Node, authority: str) -> str:
+    """Tells whether a container still is what its node says: everything that it was created with, hashed.
+
+    Hooks, probes and what else runs *in* the container are not part of it: changing them needs no new container.
+    """
+    data = dataclasses.asdict(node)
+    for later in ("joined", "leaving", "ready", "footprint"):
+        del data[later]
+    data |= {"image": spec.images[node.image].ref, "subnet": spec.subnet, "authority": authority}
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def fill(argv: Sequence[str], values: Mapping[str, str | Sequence[str]]) -> list[str]:
+    """Puts late values in. An argument that is nothing but a late value with several parts becomes as many arguments.
+
+    >>> fill(["join", "@{token}", "@{names}"], {"token": "T", "names": ["a", "b"]})
+    ['join', 'T', 'a', 'b']
+    """
+
+    def one(match: re.Match[str]) -> str:
+        value = values[match[1]]
+        return value if isinstance(value, str) else " ".join(value)
+
+    result: list[str] = []
+    for argument in argv:
+        whole = LATE.fullmatch(argument)
+        value = values[whole[1]] if whole else None
+        if value is not None and not isinstance(value, str):
+            result.extend(value)
+        else:
+            result.append(LATE.sub(one, argument))
+    return result
+
+
+def encode(spec: Spec) -> str:
+    """A spec as the text of a label: JSON, compressed, since nodes of a role repeat each other."""
+    return base64.b64encode(zlib.compress(json.dumps(to_json(spec)).encode(), 9)).decode()
+
+
+def decode(text: str) -> Spec:
+    """The opposite of :func:`encode`; unknown fields of a newer minicluster are passed over."""
+    return from_json(json.loads(zlib.decompress(base64.b64decode(text))))
+
+
+def to_json(spec: Spec) -> dict[str, Any]:
+    """A spec as plain JSON data."""
+    return dataclasses.asdict(spec)
+
+
+def _make(kind: type[Any], data: Mapping[str, Any], **converted: Any) -> Any:
+    known = {f.name for f in dataclasses.fields(kind)}
+    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known}
+    return kind(**(plain | converted))
+
+
+def from_json(data: Mapping[str, Any]) -> Spec:
+    """The opposite of :func:`to_json`. By hand and short: pydantic would cost every command its import time."""
+
+    def hooks(items: Sequence[Mapping[str, Any]]) -> tuple[Hook, ...]:
+        return tuple(_make(Hook, item) for item in [_tuples(item) for item in items])
+
+    def node(item: Mapping[str, Any]) -> Node:
+        made: Node = _make(
+            Node,
+            item,
+            files=tuple(_make(File, f) for f in item["files"]),
+            certificates=tuple(_make(Certificate, c) for c in item["certificates"]),
+            endpoints=tuple(_make(Endpoint, e) for e in item["endpoints"]),
+            joined=hooks(item["joined"]),
+            leaving=hooks(item["leaving"]),
+        )
+        return made
+
+    made: Spec = _make(
+        Spec,
+        data,
+        images={name: _make(Image, image) for name, image in data["images"].items()},
+        nodes=tuple(node(item) for item in data["nodes"]),
+        formed=hooks(data["formed"]),
+        load=hooks(data["load"]),
+        members=_make(Hook, data["members"]) if data["members"] else None,
+        client=_make(Certificate, data["client"]) if data["client"] else None,
+        overrides=_make(Overrides, data["overrides"]),
+    )
+    return made
+
+
+def _tuples(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in item.items()}

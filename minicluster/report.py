@@ -1,0 +1,100 @@
+"""What minicluster answers: the shapes behind ``-o json``. Their field names are stable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Member:
+    """A node as the cluster's own software sees it."""
+
+    name: str
+    ready: bool
+    voter: bool = False
+    leader: bool = False
+
+
+@dataclass(frozen=True)
+class NodeStatus:
+    """One node, as ``status`` shows it."""
+
+    name: str
+    role: str
+    address: str
+    phase: str  #: missing, created, running, paused, restarting, exited or dead
+    ready: bool  #: its own probe passes, and where the cluster has members it is a ready one
+    leader: bool | None  #: None where the profile cannot tell
+    probe: str  #: the probe's answer: "ok", or why it is not ready
+    memory: int | None  #: bytes in use; None where it does not run
+    container: str  #: name of its container
+
+
+@dataclass(frozen=True)
+class Quorum:
+    """The voting members of a cluster."""
+
+    voters: int
+    healthy: int
+    needed: int
+    survives: int  #: how many further voters may be lost
+    leader: str  #: "" where there is none
+
+
+@dataclass(frozen=True)
+class ClusterStatus:
+    """A whole cluster, as ``status`` shows it."""
+
+    cluster: str
+    profile: str
+    phase: str  #: ready, degraded, stopped, forming (a change was interrupted) or broken (nothing works)
+    quorum: Quorum | None
+    nodes: tuple[NodeStatus, ...]
+    notes: tuple[str, ...] = ()  #: what a user should know, such as a missing kernel feature
+
+
+@dataclass(frozen=True)
+class EndpointInfo:
+    """A published port."""
+
+    name: str
+    node: str
+    url: str
+
+
+@dataclass(frozen=True)
+class ClusterInfo:
+    """How to reach a cluster."""
+
+    cluster: str
+    profile: str
+    summary: str
+    subnet: str
+    endpoints: tuple[EndpointInfo, ...]
+    env: Mapping[str, str]
+    demo_image: str | None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClusterSummary:
+    """A line of ``ls``."""
+
+    cluster: str
+    profile: str
+    phase: str  #: running (every node), partial, stopped or leftover (a record, network or volume without a node)
+    nodes: int  #: that should be
+    running: int
+    subnet: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """What ``up`` or ``down`` did."""
+
+    cluster: str
+    changed: bool
+    steps: int
+    seconds: float
+    summary: Mapping[str, int] = field(default_factory=dict)  #: action -> how many
