@@ -10,11 +10,52 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 Progress = Callable[[str], None]  #: receives one line about a long call's progress
+
+
+class Cancel:
+    """Asks calls under way to end. Safe from several threads; what is set stays set."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._callbacks: dict[object, Callable[[], None]] = {}
+
+    def set(self) -> None:
+        """Asks everybody to end."""
+        with self._lock:
+            self._event.set()
+            callbacks = list(self._callbacks.values())
+        for callback in callbacks:
+            callback()
+
+    def is_set(self) -> bool:
+        """Whether it was asked."""
+        return self._event.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleeps, unless and until asked to end; True when asked."""
+        return self._event.wait(seconds)
+
+    @contextmanager
+    def calls(self, callback: Callable[[], None]) -> Iterator[None]:
+        """Within the block, asking calls this: it is to unblock whatever the block waits for."""
+        key = object()
+        with self._lock:
+            self._callbacks[key] = callback
+            asked = self._event.is_set()
+        try:
+            if asked:
+                callback()
+            yield
+        finally:
+            with self._lock:
+                del self._callbacks[key]
 
 
 @dataclass(frozen=True)
@@ -122,7 +163,11 @@ class ContainerConfig:
 class Engine(Protocol):
     """One container engine. Safe to call from several threads at once."""
 
-    info: EngineInfo
+    source: str  #: how it was found; see :class:`EngineInfo`
+
+    @property
+    def info(self) -> EngineInfo:
+        """What it says of itself; asked once, when first needed."""
 
     def containers(self, cluster: str | None = None) -> list[Container]:
         """All containers of a cluster, or of every cluster, in whatever state."""
@@ -165,7 +210,7 @@ class Engine(Protocol):
         *,
         env: Mapping[str, str] | None = None,
         timeout: float | None = None,
-        cancel: threading.Event | None = None,
+        cancel: Cancel | None = None,
     ) -> ExecResult:
         """Runs a command in a container and returns its answer.
 
@@ -194,7 +239,7 @@ class Engine(Protocol):
         labels: Mapping[str, str],
         args: Mapping[str, str],
         progress: Progress,
-        cancel: threading.Event | None = None,
+        cancel: Cancel | None = None,
     ) -> None: ...
 
     def import_image(self, archive: Iterable[bytes], ref: str) -> None:

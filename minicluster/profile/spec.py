@@ -120,6 +120,7 @@ class Spec:
     members: Hook | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     client: Certificate | None = None
+    kernel: Mapping[str, str] = field(default_factory=dict)  #: kernel feature -> what to say where it is missing
     demo_image: str = ""
     summary: str = ""
     source: str = ""  #: the profile's folder, or its name where it is one of those that come with minicluster

@@ -1,0 +1,13 @@
+"""The command line: typer and rich, and nothing else of this package imports them. It shows; it decides nothing."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """The entry point ``minicluster``."""
+    try:
+        from minicluster.cli.app import run
+
+        run()
+    except KeyboardInterrupt:  # so early that no command was there to hear it
+        raise SystemExit(130) from None

@@ -1,0 +1,67 @@
+"""Environment variables as the statements of a shell, quoted so that no value can be anything but a value."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from enum import Enum
+
+from minicluster.errors import MiniclusterError
+
+
+class Shell(str, Enum):
+    """A family of shells."""
+
+    sh = "sh"
+    fish = "fish"
+    powershell = "powershell"
+
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# PowerShell takes the typographic single quotes for quotes too.
+_POWERSHELL_QUOTES = re.compile("(['\u2018\u2019\u201a\u201b])")
+
+
+def exports(env: Mapping[str, str], shell: Shell) -> list[str]:
+    """One statement per variable."""
+    return [_export(name, value, shell) for name, value in _checked(env).items()]
+
+
+def unsets(names: Iterable[str], shell: Shell) -> list[str]:
+    """One statement per variable that takes it away."""
+    forms = {
+        Shell.sh: "unset {}",
+        Shell.fish: "set -e {};",
+        Shell.powershell: "Remove-Item Env:\\{} -ErrorAction SilentlyContinue",
+    }
+    return [forms[shell].format(name) for name in _checked(dict.fromkeys(names, ""))]
+
+
+def usage(arguments: str, shell: Shell) -> str:
+    """The line that makes a shell of this family read the statements."""
+    command = f"minicluster env {arguments}".rstrip()
+    if shell is Shell.fish:
+        return f"{command} --shell fish | source"
+    if shell is Shell.powershell:
+        return f"{command} --shell powershell | Out-String | Invoke-Expression"
+    return f'eval "$({command})"'
+
+
+def _export(name: str, value: str, shell: Shell) -> str:
+    if shell is Shell.fish:
+        quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"set -gx {name} '{quoted}';"
+    if shell is Shell.powershell:
+        return f"$Env:{name} = '" + _POWERSHELL_QUOTES.sub(r"\1\1", value) + "'"
+    return f"export {name}={shlex.quote(value)}"
+
+
+def _checked(env: Mapping[str, str]) -> Mapping[str, str]:
+    for name in env:
+        if not _NAME.fullmatch(name):
+            raise MiniclusterError(
+                f"{name!r} cannot be the name of an environment variable.",
+                fix="Correct 'env' in the cluster's profile.",
+            )
+    return env

@@ -1,0 +1,94 @@
+"""From exceptions to one clear message on stderr and an exit status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
+
+import typer
+
+from minicluster.cli.help import Group
+from minicluster.cli.output import paint
+from minicluster.errors import MiniclusterError
+
+DEBUG = "MINICLUSTER_DEBUG"
+
+
+def describe(error: BaseException) -> str:
+    """What happened, why, what to do, and what could not be removed."""
+    if isinstance(error, KeyboardInterrupt):
+        return "Interrupted."
+    if not isinstance(error, MiniclusterError):
+        what = f"unexpected {type(error).__name__}: {error}".rstrip(": ")
+        error = MiniclusterError(what, fix=f"This is a bug. {DEBUG}=1 shows where it happened.")
+    lines = [_error("Error: ") + error.what]
+    lines += [f"  {line}".rstrip() for line in error.why.splitlines()]
+    if error.fix:
+        first, *rest = error.fix.splitlines()
+        lines += [paint("Fix: ", "bold", stream=sys.stderr) + first, *(f"     {line}" for line in rest)]
+    if error.leftovers:
+        lines += ["Could not be removed:", *(f"  - {leftover}" for leftover in error.leftovers)]
+    return "\n".join(lines)
+
+
+def _error(text: str) -> str:
+    return paint(text, "bold", "red", stream=sys.stderr)
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit status that stands for an error."""
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return error.exit_code if isinstance(error, MiniclusterError) else 1
+
+
+def fail(error: BaseException) -> NoReturn:
+    """Tells about an error and ends the command."""
+    if os.environ.get(DEBUG) == "1":
+        traceback.print_exception(type(error), error, error.__traceback__)
+    print(describe(error), file=sys.stderr)
+    raise typer.Exit(exit_code(error)) from None
+
+
+class Guarded(Group):
+    """The root of all commands, which no exception leaves but those that typer itself shows."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # so that a closed pipe shows here, not in the interpreter's last moment
+            return result
+        except BrokenPipeError:
+            # Whoever read has seen enough (`minicluster logs | head`): end in silence, at exit too.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+        except (typer.Exit, typer.Abort):
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            if hasattr(error, "format_message"):  # wrong usage, which typer shows along with the command's usage
+                raise
+            fail(error)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Lets SIGTERM take the way of Ctrl-C while something is changed, so that it is rolled back just the same."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,150 @@
+"""``up`` and ``down``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from minicluster.cli import complete
+from minicluster.cli.exports import Shell, usage
+from minicluster.cli.options import Output, OutputOption, QuietOption, numbers, pairs
+from minicluster.cli.output import columns, paint, plain_data, print_json
+from minicluster.cli.progress import listening
+from minicluster.errors import UsageError
+
+if TYPE_CHECKING:
+    from minicluster.report import Change, ClusterInfo
+
+
+def up(
+    profile: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[PROFILE]",
+            show_default=False,
+            help="A profile's name or folder; 'swarm' by default.",
+            autocompletion=complete.profiles,
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="The cluster's name; the profile's by default.")
+    ] = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--size", metavar="ROLE=N", help="How many nodes of a role. May be repeated.", autocompletion=complete.roles
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="PATH=V",
+            help="Change a setting or any value of the profile, such as roles.agent.memory=1GiB.",
+        ),
+    ] = None,
+    image: Annotated[
+        list[str] | None, typer.Option("--image", metavar="NAME=REF", help="Use this image for one of the profile's.")
+    ] = None,
+    port: Annotated[
+        list[str] | None, typer.Option("--port", metavar="ENDPOINT=P", help="Publish an endpoint on this port.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print each step and why it is needed; do nothing.")
+    ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="After a failure leave what there is, to look at.")] = False,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="S", help="Seconds until the cluster must be ready; 120 by default.")
+    ] = 120.0,
+    output: OutputOption = Output.text,
+    quiet: QuietOption = False,
+) -> None:
+    """Stand a cluster up, or apply the difference to one that runs."""
+    sizes = numbers("--size", "ROLE=N", size, 0, 1000)
+    settings = pairs("--set", "PATH=V", set_)
+    images = pairs("--image", "NAME=REF", image)
+    ports = numbers("--port", "ENDPOINT=P", port, 1, 65535)
+    if not timeout > 0:
+        raise UsageError(f"--timeout {timeout:g}: there must be some time.", fix="Write --timeout SECONDS.")
+    if dry_run:
+        from minicluster import cluster as facade
+        from minicluster.cli.planned import plan_data, print_plan
+
+        plan = facade.dry_run(profile, name=name, size=sizes, set=settings, image=images, port=ports)
+        if output is Output.json:
+            print_json(plan_data(plan))
+        else:
+            print_plan(plan)
+        return
+
+    from minicluster.cluster import Cluster
+
+    with listening(quiet) as listener:
+        cluster = Cluster.up(
+            profile,
+            name=name,
+            size=sizes,
+            set=settings,
+            image=images,
+            port=ports,
+            keep=keep,
+            timeout=timeout,
+            listener=listener,
+        )
+        info = cluster.info()
+    if output is Output.json:
+        change = plain_data(cluster.change) if cluster.change else {"cluster": info.cluster, "changed": False}
+        print_json({**change, "info": info})
+    elif not quiet:
+        print(_summary(info, cluster.change))
+
+
+def _summary(info: ClusterInfo, change: Change | None) -> str:
+    """What is up, in how many seconds, and what to type next."""
+    if change is None or not change.changed:
+        lines = [paint(f"Cluster {info.cluster} is up; there was nothing to change.", "bold")]
+    else:
+        lines = [paint(f"Cluster {info.cluster} ({info.profile}) is up, in {change.seconds:.1f} s.", "bold")]
+    lines += [columns([(e.name, e.node, e.url) for e in info.endpoints], indent="  ")] if info.endpoints else []
+    lines += [f"Note: {note}" for note in info.notes]
+    if info.env:
+        lines += [f"Next: {paint(usage(info.cluster, Shell.sh), 'cyan')}  (sets {', '.join(info.env)})"]
+    else:
+        lines += [f"Next: {paint(f'minicluster status {info.cluster}', 'cyan')}"]
+    return "\n".join(lines)
+
+
+def down(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME...]",
+            show_default=False,
+            help="Clusters; by default $MINICLUSTER, then the only one there is.",
+            autocompletion=complete.clusters,
+        ),
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Remove every cluster.")] = False,
+    output: OutputOption = Output.text,
+    quiet: QuietOption = False,
+) -> None:
+    """Remove clusters, and everything that was made for them."""
+    if names and all_:
+        raise UsageError("down takes names or --all, not both.", fix="Leave one of them out.")
+    from minicluster import cluster as facade
+
+    with listening(quiet) as listener:
+        changes = facade.down(names or [], all=all_, listener=listener)
+    if output is Output.json:
+        print_json(changes)
+    elif not quiet:
+        for change in changes:
+            print(
+                paint(f"Cluster {change.cluster} is gone, in {change.seconds:.1f} s.", "bold")
+                if change.changed
+                else f"Cluster {change.cluster}: there was nothing to remove."
+            )
+        if not changes:
+            print("There is no cluster.", file=sys.stderr)

@@ -1,0 +1,158 @@
+"""The live view: a headline, a line for what is the whole cluster's, a line per node. Imported on a terminal only."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.text import Text
+
+from minicluster.cli.progress import Board, Line, with_subject
+from minicluster.events import Event, Listener
+
+REFRESH = 10  #: times a second
+CELL = 30  #: columns that a node's line needs at least
+MANY = 10  #: nodes up to which each keeps its line in the end
+
+
+class View:
+    """Draws a board at the width and height that there are. By hand rather than as a rich table, which would cost
+    several times the CPU time while a laptop has better to do."""
+
+    def __init__(self, board: Board, lock: threading.Lock, *, ascii_only: bool = False) -> None:
+        self.board = board
+        self.lock = lock
+        self.frames = "-\\|/" if ascii_only else "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+        self.marks = {"pending": " ", "done": "+" if ascii_only else "✓", "failed": "x" if ascii_only else "✗"}
+        self.styles = {"pending": "dim", "busy": "", "done": "green", "failed": "red"}
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        with self.lock:
+            yield from self.lines(options.max_width, options.size.height)
+
+    def lines(self, width: int, height: int) -> list[Text]:
+        """The whole view as lines of at most ``width`` columns, fewer than ``height`` of them."""
+        board = self.board
+        now = board.clock()
+        if not board.headline and not board.nodes and not board.whole:
+            return []
+        mark = " " if self._over() else self._spinner(now)
+        shown = [
+            _cut(Text.assemble((f"{mark} ", "cyan"), (board.headline, "bold"), f"  {now - board.began:.1f} s"), width)
+        ]
+        # One line for all of it: the latest, so that the nodes below keep their places.
+        shown += [self._line(line, now, width, 0) for line in list(board.whole.values())[-1:]]
+        return shown + self._nodes(list(board.nodes.values()), now, width, max(height - len(shown) - 2, 3))
+
+    def _over(self) -> bool:
+        return not self.board.whole and all(line.state in ("done", "failed") for line in self.board.nodes.values())
+
+    def _nodes(self, lines: list[Line], now: float, width: int, room: int) -> list[Text]:
+        most = max(width // CELL, 1)
+        if len(lines) > room * most:
+            return self._folded(lines, now, width, room)
+        beside = max(-(-len(lines) // room), 1)
+        rows = -(-len(lines) // beside) if lines else 0
+        pad = max((len(line.name) for line in lines), default=0)
+        cell = width // beside
+        # Down the first column, then the next, as `ls` does, so that a node keeps its place.
+        texts = [self._line(line, now, cell - (2 if beside > 1 else 0), pad) for line in lines]
+        return [_beside(texts[row::rows], cell) for row in range(rows)]
+
+    def _folded(self, lines: list[Line], now: float, width: int, room: int) -> list[Text]:
+        """More nodes than fit: those that are done as a number, and as many of the others as there is room for."""
+        order = {"failed": 0, "busy": 1, "pending": 2}
+        rest = sorted((line for line in lines if line.state != "done"), key=lambda line: order[line.state])
+        done = len(lines) - len(rest)
+        pad = max(len(line.name) for line in lines)
+        shown = [Text(f"{self.marks['done']} {done} of {len(lines)} nodes", style="green")]
+        fit = room - 1 if len(rest) < room else room - 2
+        shown += [self._line(line, now, width, pad) for line in rest[:fit]]
+        return shown if len(rest) <= fit else [*shown, Text(f"  and {len(rest) - fit} more", style="dim")]
+
+    def _line(self, line: Line, now: float, width: int, pad: int) -> Text:
+        mark = self._spinner(now) if line.state == "busy" else self.marks[line.state]
+        seconds = now - line.began if line.state == "busy" and line.began else line.seconds
+        clock = f" {seconds:.1f}s" if seconds >= 0.05 else ""
+        text = Text(no_wrap=True)
+        text.append(f"{mark} ", style=self.styles[line.state] or "cyan")
+        if line.name:
+            text.append(line.name.ljust(pad) + "  ")
+        text.append(line.phase or ("waiting" if line.name else ""), style=self.styles[line.state])
+        text.append(clock, style="dim")
+        if line.text and line.text != line.phase:
+            text.append(("  " if line.name or line.phase else "") + " ".join(line.text.split()), style="dim")
+        return _cut(text, width)
+
+    def _spinner(self, now: float) -> str:
+        return self.frames[int(now * REFRESH) % len(self.frames)]
+
+    def closing(self) -> list[str]:
+        """What stays on the screen: a line per node, or per role where there are many nodes."""
+        lines = list(self.board.nodes.values())
+        if len(lines) <= MANY:
+            pad = max((len(line.name) for line in lines), default=0)
+            return [f"{self.marks[n.state]} {n.name:<{pad}}  {n.phase} {n.seconds:.1f}s" for n in lines if _settled(n)]
+        groups: dict[tuple[str, str, str], list[Line]] = {}
+        for line in filter(_settled, lines):
+            groups.setdefault((line.state, line.name.rpartition("-")[0] or line.name, line.phase), []).append(line)
+        return [
+            f"{self.marks[state]} {len(group):>3} {role}  {phase} {min(n.seconds for n in group):.1f}"
+            f"-{max(n.seconds for n in group):.1f}s"
+            for (state, role, phase), group in groups.items()
+        ]
+
+
+def _settled(line: Line) -> bool:
+    return line.state in ("done", "failed")
+
+
+def _cut(text: Text, width: int) -> Text:
+    text.truncate(width, overflow="ellipsis")
+    return text
+
+
+def _beside(cells: list[Text], width: int) -> Text:
+    line = Text(no_wrap=True)
+    for i, cell in enumerate(cells):
+        if i < len(cells) - 1:
+            cell.pad_right(width - cell.cell_len)
+        line.append_text(cell)
+    return line
+
+
+@contextmanager
+def live(console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> Iterator[Listener]:
+    """Shows events until it is left; then the view gives way to a few lines that stay."""
+    console = console or Console(stderr=True, highlight=False)
+    board, lock = Board(clock), threading.Lock()
+    view = View(board, lock, ascii_only=console.options.ascii_only)
+
+    def keep() -> None:
+        with lock:
+            closing = view.closing()
+        if closing:
+            failed = view.marks["failed"]
+            lines = (Text(line, style="red" if line.startswith(failed) else "green") for line in closing)
+            console.print(Text("\n").join(lines))
+
+    def listen(event: Event) -> None:
+        if event.kind == "note":
+            console.print(Text(with_subject(event)))
+            return
+        if event.kind == "plan":  # another plan than the one before: of the next cluster, or a roll-back
+            keep()
+        with lock:
+            board.apply(event)
+
+    try:
+        with Live(view, console=console, refresh_per_second=REFRESH, transient=True, redirect_stdout=False):
+            yield listen
+        with lock:
+            board.finish()
+    finally:
+        keep()

@@ -1,0 +1,159 @@
+"""A plan for people and for programs: each step with its number, what it does, why, and after which others."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from typing import Any
+
+from minicluster.cli.output import columns, on_terminal, plain_data
+from minicluster.plan.model import (
+    Action,
+    CreateContainer,
+    CreateNetwork,
+    CreateVolume,
+    Plan,
+    ProvideImage,
+    PutFiles,
+    Record,
+    RemoveContainer,
+    RemoveNetwork,
+    RemoveVolume,
+    RunHook,
+    StartContainer,
+    Step,
+    WaitMembers,
+    WaitReady,
+)
+
+HEAD = ("#", "WHAT", "WHY", "AFTER")
+
+
+def what(action: Action) -> str:
+    """A step's action and its object, as a phrase."""
+    match action:
+        case ProvideImage(image):
+            return f"{'build' if image.source == 'recipe' else 'pull'} image {image.ref}"
+        case Record(volume):
+            return f"record the spec in volume {volume}"
+        case CreateNetwork(name, subnet):
+            return f"create network {name} ({subnet})"
+        case CreateVolume(name):
+            return f"create volume {name}"
+        case CreateContainer(config):
+            return f"create container {config.name} ({config.address})"
+        case PutFiles(container, files, certificates, authority):
+            parts = [_count(len(files), "file"), _count(len(certificates), "certificate")]
+            parts += ["the authority"] if authority else []
+            return f"write {', '.join(filter(None, parts))} into {container}"
+        case StartContainer(name):
+            return f"start {name}"
+        case WaitReady(container, command):
+            return f"wait for {container}: {_shortened(command)}"
+        case RunHook(container, command):
+            return f"run in {container}: {_shortened(command)}"
+        case WaitMembers(container, _command, names):
+            return f"wait for {_count(len(names), 'member')}, as {container} counts"
+        case RemoveContainer(name):
+            return f"remove container {name}"
+        case RemoveVolume(name):
+            return f"remove volume {name}"
+        case RemoveNetwork(name):
+            return f"remove network {name}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}" if number else ""
+
+
+def _shortened(command: tuple[str, ...], limit: int = 48) -> str:
+    line = " ".join(" ".join(command).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def rows(plan: Plan) -> list[tuple[str, str, str, str]]:
+    """One row per step; AFTER has the numbers of the steps that it needs."""
+    number = {step.id: i for i, step in enumerate(plan.steps, 1)}
+    return [
+        (str(number[s.id]), what(s.action), s.cause, _ranges([number[n] for n in s.needs if n in number]))
+        for s in plan.steps
+    ]
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Numbers with runs drawn together, since the last steps of a plan need nearly all others.
+
+    >>> _ranges([1, 2, 3, 7])
+    '1-3,7'
+    """
+    runs: list[list[int]] = []
+    for n in sorted(numbers):
+        if runs and runs[-1][-1] == n - 1:
+            runs[-1].append(n)
+        else:
+            runs.append([n])
+    parts = [str(r[0]) if len(r) == 1 else f"{r[0]}{',' if len(r) == 2 else '-'}{r[-1]}" for r in runs]
+    return ",".join(parts)
+
+
+def print_plan(plan: Plan) -> None:
+    """The plan as a table: wrapped to the window on a terminal, one step a line elsewhere."""
+    print(plan.headline)
+    if not plan:
+        return
+    table = rows(plan)
+    text = columns(table, HEAD)
+    if on_terminal(sys.stdout) and max(map(len, text.splitlines())) > shutil.get_terminal_size().columns:
+        _print_wrapped(table)
+    else:
+        print(text)
+
+
+def _print_wrapped(table: list[tuple[str, str, str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(*HEAD, box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    shown.columns[0].no_wrap = True
+    shown.columns[3].max_width = 12
+    shown.columns[1].ratio, shown.columns[2].ratio = 3, 2
+    for row in table:
+        shown.add_row(*map(Text, row))
+    Console(highlight=False).print(shown)
+
+
+def plan_data(plan: Plan) -> dict[str, Any]:
+    """The plan as documented in docs/cli-output.md."""
+    return {
+        "cluster": plan.cluster,
+        "headline": plan.headline,
+        "steps": [_step_data(step) for step in plan.steps],
+    }
+
+
+def _step_data(step: Step) -> dict[str, Any]:
+    return {
+        "id": step.id,
+        "node": step.node,
+        "action": _kebab(type(step.action).__name__),
+        "cause": step.cause,
+        "needs": list(step.needs),
+        "detail": _detail(step.action),
+    }
+
+
+def _detail(action: Action) -> dict[str, Any]:
+    """The action's own fields, without what is long: a record's spec, the contents of files."""
+    data: dict[str, Any] = plain_data(action)
+    if isinstance(action, Record):
+        del data["spec"]
+    if isinstance(action, PutFiles):
+        data["files"] = [
+            {"path": f.path, "mode": f"{f.mode:04o}", "bytes": len(f.content.encode())} for f in action.files
+        ]
+    return data
+
+
+def _kebab(name: str) -> str:
+    return "".join(f"-{c.lower()}" if c.isupper() else c for c in name).strip("-")

@@ -1,0 +1,129 @@
+"""``profile list|show|validate|schema``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from minicluster.cli import complete
+from minicluster.cli.options import Output, OutputOption
+from minicluster.cli.output import columns, paint, print_json, size
+from minicluster.errors import MiniclusterError
+
+if TYPE_CHECKING:
+    from minicluster.profile.load import Loaded
+    from minicluster.profile.model import Role
+
+
+def list_(output: OutputOption = Output.text) -> None:
+    """List the profiles that there are."""
+    from minicluster.profile import catalog
+
+    rows = []
+    for name in catalog.names():
+        try:
+            summary = catalog.load(name).profile.summary
+        except MiniclusterError as error:  # one that is broken must not hide the others
+            summary = f"not valid: {error.what}"
+        rows.append((name, summary))
+    if output is Output.json:
+        print_json([{"name": name, "summary": summary} for name, summary in rows])
+    else:
+        print(columns(rows, ("NAME", "SUMMARY")))
+
+
+def show(
+    name: Annotated[
+        str, typer.Argument(metavar="PROFILE", help="A profile's name or folder.", autocompletion=complete.profiles)
+    ],
+    output: OutputOption = Output.text,
+) -> None:
+    """Show a profile: its roles, endpoints and settings."""
+    from minicluster.profile import catalog
+
+    loaded = catalog.load(name)
+    if output is Output.json:
+        print_json(_profile_data(loaded))
+    else:
+        print(_profile_text(loaded))
+
+
+def _profile_data(loaded: Loaded) -> dict[str, Any]:
+    profile = loaded.profile
+    return {
+        "name": profile.name,
+        "summary": profile.summary,
+        "directory": str(loaded.directory),
+        "roles": [
+            {
+                "name": name,
+                "summary": role.summary,
+                "count": role.count,
+                "min": role.min,
+                "max": role.max,
+                "allowed": list(role.allowed),
+                "image": role.image,
+                "memory": int(role.memory) if role.memory is not None else None,
+                "footprint": int(role.footprint),
+                "endpoints": [{"name": e, "port": endpoint.port} for e, endpoint in role.endpoints.items()],
+            }
+            for name, role in profile.roles.items()
+        ],
+        "settings": dict(profile.settings),
+        "images": {name: {"recipe": i.recipe, "pull": i.pull} for name, i in profile.images.items()},
+        "env": list(profile.env),
+        "demo_image": profile.demo_image,
+    }
+
+
+def _profile_text(loaded: Loaded) -> str:
+    profile = loaded.profile
+    lines = [f"{paint(profile.name, 'bold')}: {profile.summary}", f"folder: {loaded.directory}", ""]
+    rows = [
+        (
+            name,
+            str(role.count),
+            _counts(role),
+            size(int(role.footprint) or None),
+            size(int(role.memory) if role.memory is not None else None),
+            ", ".join(f"{e}:{endpoint.port}" for e, endpoint in role.endpoints.items()) or "-",
+            role.summary,
+        )
+        for name, role in profile.roles.items()
+    ]
+    lines += [columns(rows, ("ROLE", "COUNT", "MAY BE", "USES", "LIMIT", "ENDPOINTS", "SUMMARY"))]
+    if profile.settings:
+        lines += ["", columns([(k, str(v)) for k, v in profile.settings.items()], ("SETTING", "DEFAULT"))]
+    if profile.images:
+        images = [(k, f"recipe {i.recipe}" if i.recipe else f"pulled: {i.pull}") for k, i in profile.images.items()]
+        lines += ["", columns(images, ("IMAGE", "FROM"))]
+    return "\n".join(lines)
+
+
+def _counts(role: Role) -> str:
+    return ",".join(map(str, role.allowed)) if role.allowed else f"{role.min}-{role.max}"
+
+
+def validate(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A profile's folder, its profile.yaml, or its name.")],
+    output: OutputOption = Output.text,
+) -> None:
+    """Check a profile to the last template.
+
+    The exit status is 2 where it is not valid.
+    """
+    from minicluster.profile import catalog
+
+    loaded = catalog.validate(path)
+    if output is Output.json:
+        print_json({"valid": True, "name": loaded.profile.name, "directory": str(loaded.directory)})
+    else:
+        print(f"{loaded.profile.name}: valid")
+
+
+def schema() -> None:
+    """Print the JSON Schema of profile.yaml, for editors."""
+    from minicluster.profile import catalog
+
+    print_json(catalog.json_schema())

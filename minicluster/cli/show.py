@@ -1,0 +1,124 @@
+"""Commands that read a cluster: ``ls``, ``status``, ``info``, ``env``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from minicluster.cli import exports
+from minicluster.cli.options import ClusterArgument, Output, OutputOption
+from minicluster.cli.output import columns, paint, print_json, size
+from minicluster.errors import UsageError
+
+if TYPE_CHECKING:
+    from minicluster.report import ClusterInfo, ClusterStatus
+
+_GOOD = {"ready", "running", "ok", "yes"}
+_BAD = {"broken", "leftover", "missing", "dead", "no"}
+
+
+def _phase(word: str) -> str:
+    """A phase in the colour of how good it is."""
+    return paint(word, "green" if word in _GOOD else "red" if word in _BAD else "yellow")
+
+
+def ls(output: OutputOption = Output.text) -> None:
+    """List the clusters that there are."""
+    from minicluster import cluster as facade
+
+    found = facade.clusters()
+    if output is Output.json:
+        print_json(found)
+    elif found:
+        rows = [(c.cluster, c.profile, _phase(c.phase), f"{c.running}/{c.nodes}", c.subnet) for c in found]
+        print(columns(rows, ("NAME", "PROFILE", "PHASE", "NODES", "SUBNET")))
+    else:
+        print("There is no cluster. 'minicluster up' makes one.", file=sys.stderr)
+
+
+def status(name: ClusterArgument = None, output: OutputOption = Output.text) -> None:
+    """Show the nodes of a cluster, and whether it works."""
+    from minicluster.cluster import Cluster
+
+    answer = Cluster.open(name).status()
+    if output is Output.json:
+        print_json(answer)
+    else:
+        print(_status_text(answer))
+
+
+def _status_text(answer: ClusterStatus) -> str:
+    lines = [f"{paint(answer.cluster, 'bold')} ({answer.profile}): {_phase(answer.phase)}"]
+    quorum = answer.quorum
+    if quorum:
+        lines.append(
+            f"quorum: {quorum.healthy} of {quorum.voters} voters healthy, {quorum.needed} needed, "
+            f"may lose {quorum.survives} more; leader: {quorum.leader or 'none'}"
+        )
+    with_leader = any(node.leader is not None for node in answer.nodes)
+    with_probe = any(not node.ready for node in answer.nodes)
+    head = ["NODE", "ROLE", "ADDRESS", "PHASE", "READY", *(["LEADER"] if with_leader else []), "MEMORY"]
+    rows = []
+    for node in answer.nodes:
+        row = [node.name, node.role, node.address, _phase(node.phase), _phase("yes" if node.ready else "no")]
+        row += [{True: "yes", False: "", None: ""}[node.leader]] if with_leader else []
+        row += [size(node.memory)]
+        row += ["" if node.ready else " ".join(node.probe.split())] if with_probe else []
+        rows.append(row)
+    lines.append(columns(rows, [*head, "PROBE"] if with_probe else head))
+    lines += [f"Note: {note}" for note in answer.notes]
+    return "\n".join(lines)
+
+
+def info(name: ClusterArgument = None, output: OutputOption = Output.text) -> None:
+    """Show how to reach a cluster."""
+    from minicluster.cluster import Cluster
+
+    answer = Cluster.open(name).info()
+    if output is Output.json:
+        print_json(answer)
+    else:
+        print(_info_text(answer))
+
+
+def _info_text(answer: ClusterInfo) -> str:
+    lines = [f"{paint(answer.cluster, 'bold')} ({answer.profile}): {answer.summary}", f"subnet: {answer.subnet}"]
+    if answer.endpoints:
+        rows = [(e.name, e.node, e.url) for e in answer.endpoints]
+        lines += ["", columns(rows, ("ENDPOINT", "NODE", "URL"))]
+    if answer.env:
+        hint = exports.usage(answer.cluster, exports.Shell.sh)
+        lines += ["", f"For the system's own client: {paint(hint, 'cyan')}"]
+        lines += [columns([(key, value) for key, value in answer.env.items()], indent="  ")]
+    if answer.demo_image:
+        lines += ["", f"An image that every node has: {answer.demo_image}"]
+    return "\n".join([*lines, *(f"Note: {note}" for note in answer.notes)])
+
+
+def env(
+    name: ClusterArgument = None,
+    shell: Annotated[
+        exports.Shell, typer.Option("--shell", metavar="sh|fish|powershell", help="Whose syntax; sh by default.")
+    ] = exports.Shell.sh,
+    unset: Annotated[bool, typer.Option("--unset", help="Take the variables away instead.")] = False,
+    output: OutputOption = Output.text,
+) -> None:
+    """Print exports that make the system's own client work.
+
+    For sh, bash and zsh: eval "$(minicluster env)".
+    """
+    from minicluster.cluster import Cluster
+
+    if unset and output is Output.json:
+        raise UsageError("--unset is for a shell, -o json is not.", fix="Leave one of them out.")
+    cluster = Cluster.open(name)
+    variables = cluster.env()
+    if output is Output.json:
+        print_json(variables)
+        return
+    statements = exports.unsets(variables, shell) if unset else exports.exports(variables, shell)
+    arguments = " ".join([*([shlex.quote(name)] if name else []), *(["--unset"] if unset else [])])
+    print("\n".join([*statements, f"# {exports.usage(arguments, shell)}"]))

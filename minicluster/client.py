@@ -1,0 +1,49 @@
+"""The folder on the host with the certificate of the user's own client."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+
+from minicluster import paths, pki
+from minicluster.engine.protocol import Engine
+from minicluster.errors import MiniclusterError
+from minicluster.profile.spec import Spec, container_name
+
+_IDENTITY = "authority"  # file with the identity of the authority that issued the others
+
+
+def keep(spec: Spec, authority: pki.Authority) -> None:
+    """Makes the folder (0700) and its files (0600), unless they are there and of this very authority."""
+    if not spec.client:
+        return
+    folder = paths.client_directory(spec.cluster)
+    with contextlib.suppress(OSError):
+        if (folder / _IDENTITY).read_text() == authority.identity and (folder / "key.pem").exists():
+            return
+    issued = authority.issue(spec.client)
+    forget(spec.cluster)
+    try:
+        folder.mkdir(parents=True, mode=0o700)
+        files = {"ca.pem": issued.ca, "cert.pem": issued.certificate, "key.pem": issued.key}
+        for name, content in {**files, _IDENTITY: authority.identity.encode()}.items():
+            descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+    except OSError as error:
+        raise MiniclusterError(f"cannot write the client's certificate to {folder}", str(error)) from None
+
+
+def forget(cluster: str) -> None:
+    """Removes the folder."""
+    shutil.rmtree(paths.client_directory(cluster), ignore_errors=True)
+
+
+def read_authority(engine: Engine, spec: Spec) -> pki.Authority | None:
+    """A cluster's authority, from the first of the nodes that keep it and still has it."""
+    for node in spec.nodes:
+        if node.authority:
+            with contextlib.suppress(MiniclusterError, ValueError):
+                return pki.Authority.load(engine.get_file(container_name(spec.cluster, node.name), pki.PATH))
+    return None

@@ -1,0 +1,542 @@
+"""Docker's API as an :class:`~minicluster.engine.protocol.Engine`, by way of docker-py's low-level client.
+
+The low-level client, since a step of a plan is one engine call, and the high-level one makes two or three of many
+(``containers.run`` creates, inspects, starts, inspects). One client serves all threads: its connection pool is as
+large as the widest plan.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import socket
+import struct
+import tarfile
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import docker.errors
+import requests.exceptions
+from docker.api import APIClient
+from docker.tls import TLSConfig
+
+from minicluster import labels
+from minicluster.engine import privileges
+from minicluster.engine.connect import Found
+from minicluster.engine.protocol import (
+    Cancel,
+    Container,
+    ContainerConfig,
+    EngineInfo,
+    ExecResult,
+    File,
+    Image,
+    Network,
+    Progress,
+    Volume,
+)
+from minicluster.errors import (
+    Conflict,
+    EngineError,
+    ImageError,
+    Interrupted,
+    NoEngine,
+    NodeFailed,
+    NotFound,
+    PortTaken,
+    SubnetTaken,
+)
+
+_POOL_SIZE = 64  # connections kept: the widest plan runs so many steps at once
+_TIMEOUT = 120.0  # seconds an ordinary call may take; creating a container on a slow disk takes long
+_PORT = re.compile(r"(?::|port )(\d+)\D*(?:port is already allocated|address already in use|bind)")
+
+
+@contextlib.contextmanager
+def _errors(what: str) -> Iterator[None]:
+    """Turns docker-py's errors into ours. ``what`` says what was tried, as in "create container x"."""
+    try:
+        yield
+    except docker.errors.APIError as error:
+        raise _refusal(what, error) from error
+    except (requests.exceptions.ConnectionError, requests.exceptions.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+        raise NoEngine(
+            f"the engine stopped answering: {what}",
+            _innermost(error),
+            "Look at the engine's own log. Once it runs again, `minicluster ls` shows what is left and `minicluster down` removes it.",
+        ) from error
+    except docker.errors.DockerException as error:
+        raise EngineError(f"cannot {what}", str(error)) from error
+
+
+def _refusal(what: str, error: docker.errors.APIError) -> EngineError:
+    said = str(error.explanation or error)
+    status = error.response.status_code if error.response is not None else 0
+    if "port is already allocated" in said or "address already in use" in said:
+        ports = re.findall(r":(\d+)", said)
+        port = int(ports[0]) if ports else 0
+        return PortTaken(
+            f"host port {port or '?'} is taken", said, "Give another with --port ENDPOINT=PORT, or free it.", port=port
+        )
+    if "Pool overlaps" in said or "pool overlaps" in said or "conflicts with network" in said:
+        return SubnetTaken(f"cannot {what}: its subnet is taken", said)
+    if "no space left on device" in said:
+        return EngineError(f"cannot {what}: the disk is full", said, "Free some: `docker system df`, `minicluster image remove --unused`.")
+    if status == 404:
+        return NotFound(f"cannot {what}: there is no such thing", said)
+    if status == 409:
+        return Conflict(f"cannot {what}: it is in use", said)
+    return EngineError(f"cannot {what}", said)
+
+
+def _innermost(error: BaseException) -> str:
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return str(error) or type(error).__name__
+
+
+class DockerEngine:
+    """See :class:`minicluster.engine.protocol.Engine` for what each call means."""
+
+    def __init__(self, found: Found) -> None:
+        self.found = found
+        self.source = found.source
+        tls: Any = False
+        if found.tls:
+            pair = (str(found.tls.cert), str(found.tls.key)) if found.tls.cert and found.tls.key else None
+            tls = TLSConfig(client_cert=pair, ca_cert=str(found.tls.ca) if found.tls.ca else None, verify=found.tls.verify)
+        url = found.url
+        with _errors(f"reach the engine at {url}"):
+            # Naming the version that the search for the engine already learnt saves a round trip.
+            version = found.api_version if found.api_version else "auto"
+            self._api: Any = APIClient(
+                base_url=url, version=version, timeout=_TIMEOUT, tls=tls, max_pool_size=_POOL_SIZE, num_pools=4
+            )
+
+    @cached_property
+    def info(self) -> EngineInfo:
+        with _errors("ask the engine what it is"):
+            info, version = self._api.info(), self._api.version()
+        return EngineInfo(
+            endpoint=self.found.url,
+            source=self.found.source,
+            version=str(version.get("Version", "")),
+            api_version=str(version.get("ApiVersion", "")),
+            platform=f"{version.get('Os', 'linux')}/{version.get('Arch', '')}",
+            operating_system=str(info.get("OperatingSystem", "")),
+            kernel=str(info.get("KernelVersion", "")),
+            cgroup_version=int(info.get("CgroupVersion") or 1),
+            storage_driver=str(info.get("Driver", "")),
+            rootless=any("rootless" in option for option in info.get("SecurityOptions") or ()),
+            cpus=int(info.get("NCPU") or 0),
+            memory=int(info.get("MemTotal") or 0),
+            data_root=str(info.get("DockerRootDir", "")),
+            local=self._is_local(str(info.get("KernelVersion", "")), str(info.get("Name", ""))),
+        )
+
+    def _is_local(self, kernel: str, name: str) -> bool:
+        # Docker Desktop and Colima listen on a local socket too; their kernel and host name are another machine's.
+        import platform
+
+        return self.found.url.startswith("unix://") and kernel == platform.release() and name == platform.node()
+
+    # What is there
+
+    def containers(self, cluster: str | None = None) -> list[Container]:
+        with _errors("list containers"):
+            return [_container(c) for c in self._api.containers(all=True, filters=_of(cluster))]
+
+    def container(self, name: str) -> Container | None:
+        with _errors("list containers"):
+            found = self._api.containers(all=True, filters={"name": f"^/?{re.escape(name)}$"})
+        return next((c for c in map(_container, found) if c.name == name), None)
+
+    def networks(self, cluster: str | None = None) -> list[Network]:
+        with _errors("list networks"):
+            return [_network(n) for n in self._api.networks(filters=_of(cluster))]
+
+    def volumes(self, cluster: str | None = None) -> list[Volume]:
+        with _errors("list volumes"):
+            found = self._api.volumes(filters=_of(cluster)).get("Volumes") or []
+        return [Volume(v["Name"], v.get("Labels") or {}) for v in found]
+
+    def subnets(self) -> list[str]:
+        with _errors("list networks"):
+            taken = [subnet for n in self._api.networks() for subnet in _network(n).subnets]
+        return taken + _host_routes()
+
+    # Making and removing
+
+    def create_network(self, name: str, subnet: str, gateway: str, labels: Mapping[str, str]) -> None:
+        ipam = {"Driver": "default", "Config": [{"Subnet": subnet, "Gateway": gateway}]}
+        with _errors(f"create network {name}"):
+            self._api.create_network(name, driver="bridge", ipam=ipam, check_duplicate=True, labels=dict(labels))
+
+    def remove_network(self, name: str) -> None:
+        with _errors(f"remove network {name}"), contextlib.suppress(docker.errors.NotFound):
+            self._api.remove_network(name)
+
+    def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
+        with _errors(f"create volume {name}"):
+            self._api.create_volume(name, labels=dict(labels))
+
+    def remove_volume(self, name: str) -> None:
+        with _errors(f"remove volume {name}"), contextlib.suppress(docker.errors.NotFound):
+            self._api.remove_volume(name)
+
+    def create_container(self, config: ContainerConfig) -> None:
+        api = self._api
+        host: dict[str, Any] = {
+            "init": True,
+            "network_mode": config.network,
+            "binds": [f"{volume}:{path}" for path, volume in config.volumes.items()],
+            "port_bindings": {port: ("127.0.0.1", host_port) for port, host_port in config.ports.items()},
+            "tmpfs": dict(config.tmpfs),
+        }
+        if config.memory:
+            host["mem_limit"] = config.memory
+        extra: dict[str, Any] = {}
+        if config.nested:
+            host["cap_add"] = list(privileges.NESTED_CAPABILITIES)
+            # "systempaths" is a word of the stock client alone: the API knows the lists of paths that it stands for.
+            host["security_opt"] = [o for o in privileges.NESTED_SECURITY_OPT if not o.startswith("systempaths")]
+            extra |= {"MaskedPaths": [], "ReadonlyPaths": []}
+            host["device_cgroup_rules"] = list(privileges.NESTED_DEVICE_CGROUP_RULES)
+            host["tmpfs"] = {**privileges.NESTED_TMPFS, **config.tmpfs}
+            extra["CgroupnsMode"] = privileges.NESTED_CGROUPNS
+        with _errors(f"create container {config.name}"):
+            host_config = api.create_host_config(**host) | extra
+            networking = api.create_networking_config(
+                {config.network: api.create_endpoint_config(ipv4_address=config.address)}
+            )
+            api.create_container(
+                config.image,
+                name=config.name,
+                hostname=config.hostname,
+                entrypoint=list(config.entrypoint) or None,
+                command=list(config.command) or None,
+                environment=dict(config.env),
+                labels=dict(config.labels),
+                ports=[(port, "tcp") for port in config.ports],
+                host_config=host_config,
+                networking_config=networking,
+                stop_timeout=config.stop_timeout,
+            )
+
+    def start_container(self, name: str) -> None:
+        with _errors(f"start container {name}"):
+            self._api.start(name)
+
+    def stop_container(self, name: str) -> None:
+        with _errors(f"stop container {name}"):
+            self._api.stop(name)
+
+    def remove_container(self, name: str) -> None:
+        with _errors(f"remove container {name}"):
+            # A removal that is under way already (409) is as good as ours, once it is through.
+            for _ in range(100):
+                try:
+                    self._api.remove_container(name, force=True, v=True)
+                    return
+                except docker.errors.NotFound:
+                    return
+                except docker.errors.APIError as error:
+                    if "already in progress" not in str(error.explanation):
+                        raise
+                    time.sleep(0.1)
+
+    # Within a container
+
+    def put_files(self, container: str, files: Sequence[File]) -> None:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            for file in files:
+                tar.addfile(_tar_entry(file.path, len(file.content), file.mode), io.BytesIO(file.content))
+        with _errors(f"write files into {container}"):
+            self._api.put_archive(container, "/", buffer.getvalue())
+
+    def put_archive_file(self, container: str, path: str, content: Iterator[bytes], size: int) -> None:
+        entry = _tar_entry(path, size, 0o600)
+
+        def tar() -> Iterator[bytes]:
+            yield entry.tobuf(tarfile.PAX_FORMAT)
+            yield from content
+            padding = -size % tarfile.BLOCKSIZE
+            yield bytes(padding + 2 * tarfile.BLOCKSIZE)
+
+        with _errors(f"write {path} into {container}"):
+            self._api.put_archive(container, "/", tar())
+
+    def get_file(self, container: str, path: str) -> bytes:
+        with _errors(f"read {path} of {container}"):
+            chunks, _stat = self._api.get_archive(container, path)
+            data = b"".join(chunks)
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            for member in tar:
+                content = tar.extractfile(member)
+                if content:
+                    return content.read()
+        raise NotFound(f"cannot read {path} of {container}: it is no file")
+
+    def exit_code(self, container: str) -> int | None:
+        with _errors(f"look at container {container}"):
+            state = self._api.inspect_container(container)["State"]
+        return None if state["Running"] else int(state["ExitCode"])
+
+    def execute(
+        self,
+        container: str,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        cancel: Cancel | None = None,
+    ) -> ExecResult:
+        cancel = cancel or Cancel()
+        what = f"run {argv[0]} in {container}"
+        with _errors(what):
+            try:
+                exec_id = self._api.exec_create(container, list(argv), environment=dict(env or {}))["Id"]
+                response = self._exec_start(exec_id)
+            except docker.errors.APIError as error:
+                if "is not running" in str(error.explanation) or "is paused" in str(error.explanation):
+                    raise NodeFailed(f"cannot {what}", str(error.explanation)) from error
+                raise
+            connection: Any = self._api._get_raw_response_socket(response)
+            raw: socket.socket = getattr(connection, "_sock", connection)
+
+            def unblock() -> None:
+                with contextlib.suppress(OSError):
+                    raw.shutdown(socket.SHUT_RDWR)
+
+            timer = threading.Timer(timeout, unblock) if timeout is not None else None
+            started = time.monotonic()
+            if timer:
+                timer.daemon = True
+                timer.start()
+            try:
+                with cancel.calls(unblock):
+                    stdout, stderr = _demultiplex(response.raw)
+            except (OSError, requests.exceptions.RequestException, docker.errors.DockerException):
+                stdout = stderr = b""
+            finally:
+                if timer:
+                    timer.cancel()
+                response.close()
+            if cancel.is_set():
+                raise Interrupted(f"stopped: {what}")
+            if timeout is not None and time.monotonic() - started >= timeout:
+                raise TimeoutError(f"{what}: no answer within {timeout:g} s")
+            code = self._api.exec_inspect(exec_id)["ExitCode"]
+        if code is None:  # the stream ended and the command did not: the container is going down
+            raise NodeFailed(f"cannot {what}", "The container stopped meanwhile.")
+        return ExecResult(int(code), stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+
+    def _exec_start(self, exec_id: str) -> Any:
+        # Like docker-py's exec_start, but without asking for a protocol upgrade: on an upgraded connection the first
+        # bytes of the answer can be swallowed by the buffer that the header was read with.
+        url = self._api._url("/exec/{0}/start", exec_id)
+        response = self._api._post_json(url, data={"Tty": False, "Detach": False}, stream=True)
+        self._api._raise_for_status(response)
+        self._api._disable_socket_timeout(self._api._get_raw_response_socket(response))
+        return response
+
+    def exec_argv(self, container: str, argv: Sequence[str], *, tty: bool, stdin: bool) -> tuple[list[str], dict[str, str]]:
+        flags = [*(["--interactive"] if stdin else []), *(["--tty"] if tty else [])]
+        env = {"DOCKER_HOST": self.found.url, "DOCKER_CONTEXT": "", "DOCKER_TLS_VERIFY": "", "DOCKER_CERT_PATH": ""}
+        options: list[str] = []
+        if self.found.tls:
+            tls = self.found.tls
+            options = ["--tlsverify" if tls.verify else "--tls"]
+            for flag, value in (("--tlscacert", tls.ca), ("--tlscert", tls.cert), ("--tlskey", tls.key)):
+                options += [f"{flag}={value}"] if value else []
+        return ["docker", *options, "exec", *flags, container, *argv], env
+
+    def logs(self, container: str, *, tail: int | None = None, follow: bool = False) -> Iterator[bytes]:
+        with _errors(f"read the log of {container}"):
+            count: Any = "all" if tail is None else tail
+            rest = b""
+            stream: Iterable[bytes] = self._api.logs(container, stream=True, follow=follow, tail=count)
+            for chunk in stream:
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield from lines
+            if rest:
+                yield rest
+
+    def memory(self, container: str) -> int:
+        with _errors(f"measure container {container}"):
+            stats: Any = self._api.stats(container, stream=False, one_shot=True)
+        usage = stats.get("memory_stats") or {}
+        detail = usage.get("stats") or {}
+        # The page cache that could be dropped at once is not counted, as `docker stats` does not count it:
+        # total_inactive_file on cgroup v1, inactive_file on v2.
+        cache = detail.get("total_inactive_file", detail.get("inactive_file", 0))
+        return max(0, int(usage.get("usage", 0)) - int(cache))
+
+    # Images
+
+    def images(self, recipes_only: bool = False) -> list[Image]:
+        filters = {"label": labels.RECIPE} if recipes_only else {}
+        with _errors("list images"):
+            found = self._api.images(filters=filters)
+        return [
+            Image(i["Id"], tuple(i.get("RepoTags") or ()), i.get("Labels") or {}, int(i["Size"]), int(i["Created"]))
+            for i in found
+        ]
+
+    def has_image(self, ref: str) -> bool:
+        with _errors(f"look for image {ref}"):
+            try:
+                self._api.inspect_image(ref)
+            except docker.errors.NotFound:
+                return False
+        return True
+
+    def pull_image(self, ref: str, progress: Progress, timeout: float | None = None) -> None:
+        repository, _, tag = ref.rpartition(":")
+        if not repository or "/" in tag:
+            repository, tag = ref, "latest"
+        if "@" in ref:
+            repository, tag = ref, ""
+        failure: list[str] = []
+        heard = threading.Event()
+
+        def pull() -> None:
+            try:
+                with _errors(f"pull image {ref}"):
+                    for line in self._api.pull(repository, tag=tag or None, stream=True, decode=True):
+                        heard.set()
+                        if "error" in line:
+                            failure.append(str(line["error"]))
+                        else:
+                            progress(" ".join(str(line[k]) for k in ("id", "status", "progress") if line.get(k)))
+            except Exception as error:
+                failure.append(str(getattr(error, "why", "") or error))
+            heard.set()
+
+        # A thread, since an engine that cannot reach its registry says nothing for up to a minute.
+        worker = threading.Thread(target=pull, daemon=True)
+        worker.start()
+        if not heard.wait(timeout):
+            raise ImageError(f"cannot pull image {ref}", f"No registry answered within {timeout:g} s.")
+        worker.join()
+        if failure or not self.has_image(ref):
+            raise ImageError(f"cannot pull image {ref}", "\n".join(failure) or "The registry sent none for this platform.")
+
+    def build_image(
+        self,
+        directory: Path,
+        ref: str,
+        *,
+        labels: Mapping[str, str],
+        args: Mapping[str, str],
+        progress: Progress,
+        cancel: Cancel | None = None,
+    ) -> None:
+        tail: list[str] = []
+        with _errors(f"build image {ref}"):
+            stream = self._api.build(
+                path=str(directory), tag=ref, labels=dict(labels), buildargs=dict(args), rm=True, forcerm=True, decode=True
+            )
+            for line in stream:
+                if cancel and cancel.is_set():
+                    stream.close()  # the engine ends a build whose client went away
+                    raise Interrupted(f"stopped: building image {ref}")
+                if "error" in line:
+                    raise ImageError(
+                        f"the recipe of image {ref} fails to build",
+                        "\n".join([*tail[-15:], str(line["error"]).strip()]),
+                        f"Correct the recipe in {directory}, or bring a ready image with --image NAME=REF.",
+                    )
+                for text in str(line.get("stream", "")).splitlines():
+                    if text.strip():
+                        tail.append(text.rstrip())
+                        progress(text.strip())
+
+    def import_image(self, archive: Iterable[bytes], ref: str) -> None:
+        repository, _, tag = ref.rpartition(":")
+        with _errors(f"import image {ref}"):
+            url = self._api._url("/images/create")
+            params = {"fromSrc": "-", "repo": repository, "tag": tag}
+            response = self._api._post(url, data=archive, params=params, timeout=None)
+            self._api._raise_for_status(response)
+            for line in response.text.splitlines():
+                if "error" in (answer := json.loads(line)):
+                    raise ImageError(f"cannot import image {ref}", str(answer["error"]))
+
+    def save_image(self, ref: str) -> Iterator[bytes]:
+        with _errors(f"save image {ref}"):
+            yield from self._api.get_image(ref)
+
+    def remove_image(self, ref: str) -> None:
+        with _errors(f"remove image {ref}"):
+            self._api.remove_image(ref)
+
+    def close(self) -> None:
+        self._api.close()
+
+
+def _demultiplex(stream: Any) -> tuple[bytes, bytes]:
+    """Splits an attached stream. Each frame is a byte for the stream, three of nothing, a big-endian length, content."""
+    output: dict[int, list[bytes]] = {1: [], 2: []}
+    while len(header := stream.read(8)) == 8:
+        kind, length = struct.unpack(">BxxxL", header)
+        output.setdefault(kind, []).append(stream.read(length))
+    return b"".join(output[1]), b"".join(output[2])
+
+
+def _tar_entry(path: str, size: int, mode: int) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(str(PurePosixPath(path)).lstrip("/"))
+    entry.size, entry.mode, entry.mtime = size, mode, int(time.time())
+    return entry
+
+
+def _of(cluster: str | None) -> dict[str, Any]:
+    return {"label": f"{labels.CLUSTER}={cluster}" if cluster else labels.CLUSTER}
+
+
+def _container(data: Mapping[str, Any]) -> Container:
+    networks = (data.get("NetworkSettings") or {}).get("Networks") or {}
+    endpoints = list(networks.values())
+    address = ""
+    for endpoint in endpoints:
+        address = endpoint.get("IPAddress") or (endpoint.get("IPAMConfig") or {}).get("IPv4Address") or address
+    ports = {p["PrivatePort"]: p["PublicPort"] for p in data.get("Ports") or () if p.get("PublicPort")}
+    return Container(
+        id=data["Id"],
+        name=(data.get("Names") or ["/"])[0].lstrip("/"),
+        labels=data.get("Labels") or {},
+        state=data.get("State", ""),
+        status=data.get("Status", ""),
+        image=data.get("Image", ""),
+        address=address,
+        ports=ports,
+    )
+
+
+def _network(data: Mapping[str, Any]) -> Network:
+    configs = (data.get("IPAM") or {}).get("Config") or []
+    return Network(data["Id"], data["Name"], data.get("Labels") or {}, tuple(c["Subnet"] for c in configs if c.get("Subnet")))
+
+
+def _host_routes(table: Path = Path("/proc/net/route")) -> list[str]:
+    """Subnets that this machine has routes to, in Linux' table of them; empty elsewhere."""
+    import ipaddress
+
+    try:
+        rows = [line.split() for line in table.read_text().splitlines()[1:]]
+    except OSError:
+        return []
+    # Destination and mask are hexadecimal in host byte order; the default route has mask 0 and is no subnet.
+    found = []
+    for row in rows:
+        destination, mask = (int.from_bytes(bytes.fromhex(row[i]), "little") for i in (1, 7))
+        if mask:
+            found.append(str(ipaddress.ip_network((destination, bin(mask).count("1")), strict=False)))
+    return found

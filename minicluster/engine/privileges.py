@@ -1,0 +1,91 @@
+"""What a nested node may do: a node that runs a container engine or a kubelet of its own.
+
+``--privileged`` would be shorter, but it asks for every capability there is, and cannot start at all where the engine's
+own bounding set lacks one (CAP_SYS_RESOURCE in many sandboxes); and it hands all of the machine's devices to the node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+#: Added to what the engine grants every container by default.
+NESTED_CAPABILITIES: tuple[str, ...] = (
+    "SYS_ADMIN",  # mounts, namespaces, control groups of the containers within
+    "NET_ADMIN",  # bridges, routes, iptables, VXLAN, IPVS
+    "SYS_PTRACE",  # runc reads /proc/PID/ns of the containers that it enters
+    "SYSLOG",  # the kubelet reads /dev/kmsg
+    "DAC_READ_SEARCH",  # overlay2 and containerd open files by handle
+)
+
+NESTED_SECURITY_OPT: tuple[str, ...] = (
+    "seccomp=unconfined",  # the default profile forbids mount, unshare, keyctl, …, which runc calls
+    "apparmor=unconfined",  # docker-default forbids mount
+    "systempaths=unconfined",  # /proc/sys and the like writable: forwarding, conntrack limits, vm settings
+)
+
+#: The devices that a node may use: all, as a node's own containers get a subset of what it has (docker init makes
+#: null, zero, tty, … for each). It can reach no disk for lack of a device file, unless it makes one with mknod.
+NESTED_DEVICE_CGROUP_RULES: tuple[str, ...] = ("a *:* rwm",)
+
+#: Path -> mount options.
+NESTED_TMPFS: Mapping[str, str] = {"/run": "", "/tmp": "exec"}
+
+#: A control group name space of its own: the node sees its own control group as the root, as on a real machine.
+NESTED_CGROUPNS = "private"
+
+#: A tiny init as process 1 that reaps the orphans of the containers within.
+NESTED_INIT = True
+
+#: What the engine grants every container by default, and nested nodes need as well. Both with their bit numbers in a
+#: capability set, from linux/capability.h.
+_DEFAULTS = {
+    "CHOWN": 0,
+    "DAC_OVERRIDE": 1,
+    "FOWNER": 3,
+    "FSETID": 4,
+    "KILL": 5,
+    "SETGID": 6,
+    "SETUID": 7,
+    "SETPCAP": 8,
+    "NET_BIND_SERVICE": 10,
+    "NET_RAW": 13,
+    "SYS_CHROOT": 18,
+    "MKNOD": 27,
+    "AUDIT_WRITE": 29,
+    "SETFCAP": 31,
+}
+_OTHERS = {
+    "DAC_READ_SEARCH": 2,
+    "LINUX_IMMUTABLE": 9,
+    "NET_BROADCAST": 11,
+    "NET_ADMIN": 12,
+    "IPC_LOCK": 14,
+    "IPC_OWNER": 15,
+    "SYS_MODULE": 16,
+    "SYS_RAWIO": 17,
+    "SYS_PTRACE": 19,
+    "SYS_PACCT": 20,
+    "SYS_ADMIN": 21,
+    "SYS_BOOT": 22,
+    "SYS_NICE": 23,
+    "SYS_RESOURCE": 24,
+    "SYS_TIME": 25,
+    "SYS_TTY_CONFIG": 26,
+    "LEASE": 28,
+    "AUDIT_CONTROL": 30,
+    "MAC_OVERRIDE": 32,
+    "MAC_ADMIN": 33,
+    "SYSLOG": 34,
+    "WAKE_ALARM": 35,
+    "BLOCK_SUSPEND": 36,
+    "AUDIT_READ": 37,
+    "PERFMON": 38,
+    "BPF": 39,
+    "CHECKPOINT_RESTORE": 40,
+}
+
+
+def missing(bounding: int) -> list[str]:
+    """The capabilities that a nested node needs and that a bounding set (``CapBnd`` of a process) lacks."""
+    bits = {**_DEFAULTS, **_OTHERS}
+    return [name for name in dict.fromkeys((*NESTED_CAPABILITIES, *_DEFAULTS)) if not bounding >> bits[name] & 1]

@@ -1,0 +1,147 @@
+"""Node images: made from recipes once, found again by their hash, listed and removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from minicluster import labels
+from minicluster.engine import base
+from minicluster.engine.protocol import Cancel, Engine
+from minicluster.errors import Conflict, EngineError, ImageError, UsageError, nearest
+from minicluster.events import Event, Listener, ignore
+from minicluster.profile import spec
+from minicluster.run.signals import shielded
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """A node image, as ``image list`` shows it."""
+
+    ref: str
+    profile: str
+    name: str
+    size: int  #: bytes
+    created: int  #: seconds since 1970
+    in_use: bool  #: a node runs it
+
+
+def provide(engine: Engine, profile: str, listener: Listener) -> Callable[[spec.Image, Cancel], None]:
+    """What the executor calls to have an image: builds or pulls it where the engine has none."""
+
+    def have(image: spec.Image, cancel: Cancel) -> None:
+        if engine.has_image(image.ref):
+            return
+
+        def progress(line: str) -> None:
+            listener(Event("progress", "", "image", f"{image.ref}: {line}"))
+
+        if image.source == "recipe":
+            _build(engine, profile, image, cancel, listener)
+            return
+        listener(Event("progress", "", "image", f"pulling {image.ref}"))
+        try:
+            engine.pull_image(image.ref, progress)
+        except ImageError as error:
+            error.fix = f"Load it into the engine (`docker load`), or name another with --image {image.name}=REF."
+            raise
+
+    return have
+
+
+def _build(engine: Engine, profile: str, image: spec.Image, cancel: Cancel, listener: Listener) -> None:
+    def progress(line: str) -> None:
+        listener(Event("progress", "", "image", line))
+
+    base_ref = base.provide(engine, progress, cancel)
+    listener(Event("progress", "", "image", f"building {image.ref}"))
+    engine.build_image(
+        Path(image.recipe),
+        image.ref,
+        labels=base.recipe_labels(profile, image.name),
+        args={"BASE": base_ref, **base.build_args()},
+        progress=progress,
+        cancel=cancel,
+    )
+
+
+def build(
+    profile: str, names: Sequence[str] = (), force: bool = False, listener: Listener = ignore, engine: Engine | None = None
+) -> list[str]:
+    """Builds a profile's images ahead of time and returns their references; ``force`` builds what is there anew."""
+    from minicluster.profile import catalog
+    from minicluster.profile.recipe import recipe_ref
+
+    loaded = catalog.load(profile)
+    recipes = {name: image.recipe for name, image in loaded.profile.images.items() if image.recipe is not None}
+    for name in names:
+        if name not in recipes:
+            raise UsageError(f"no recipe is called {name!r} in profile {loaded.profile.name}", "", nearest(name, recipes))
+    engine = engine or _connect(listener)
+    refs = []
+    cancel = Cancel()
+    for name in names or recipes:
+        folder = loaded.directory / recipes[name]
+        image = spec.Image(name, recipe_ref(loaded.profile.name, name, folder), "recipe", str(folder))
+        if force or not engine.has_image(image.ref):
+            try:
+                _build(engine, loaded.profile.name, image, cancel, listener)
+            except KeyboardInterrupt:
+                with shielded():
+                    cancel.set()
+                raise
+        refs.append(image.ref)
+    return refs
+
+
+def _connect(listener: Listener = ignore) -> Engine:
+    from minicluster.engine.connect import connect
+
+    return connect(start_private=True, listener=listener)
+
+
+def listing(engine: Engine | None = None) -> list[ImageInfo]:
+    """Every image that a recipe made, newest first, and the base that we bootstrapped."""
+    engine = engine or _connect()
+    used = {container.image for container in engine.containers()}
+    found = []
+    for image in engine.images():
+        recipe = image.labels.get(labels.RECIPE, "")
+        for ref in image.tags:
+            if recipe or ref == base.LOCAL:
+                profile, _, name = recipe.partition("/")
+                found.append(ImageInfo(ref, profile, name or "base", image.size, image.created, ref in used))
+    return sorted(found, key=lambda info: -info.created)
+
+
+def remove(
+    wanted: Sequence[str] = (), *, all: bool = False, unused_only: bool = False, engine: Engine | None = None
+) -> list[str]:
+    """Removes images by reference or by profile, or all of ours; returns what was removed.
+
+    Raises:
+        UsageError: a name is none of ours.
+        EngineError: an image is in use by a node, where it was asked for by name.
+    """
+    engine = engine or _connect()
+    ours = listing(engine)
+    chosen = list(ours) if all or unused_only else []
+    for word in wanted:
+        match = [i for i in ours if word in (i.ref, i.profile)]
+        if not match:
+            known = {name for i in ours for name in (i.ref, i.profile) if name}
+            raise UsageError(f"{word!r} is no image that minicluster made", "", nearest(word, known))
+        chosen += match
+    removed = []
+    for info in dict.fromkeys(chosen):
+        if info.in_use:
+            if unused_only:
+                continue
+            raise EngineError(f"image {info.ref} is in use", "A node runs it.", "Take the cluster down first (`minicluster ls`).")
+        try:
+            engine.remove_image(info.ref)
+        except Conflict as error:
+            raise EngineError(f"image {info.ref} is in use", error.why, "Remove what uses it first.") from error
+        removed.append(info.ref)
+    return removed

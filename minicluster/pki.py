@@ -1,0 +1,167 @@
+"""A cluster's own certificate authority: ECDSA on P-256 (FIPS 186-4), certificates as RFC 5280 says.
+
+The authority itself is kept in the nodes whose role says so, not on the host: who can reach the engine can reach
+the cluster, from any machine, and when the cluster is gone its authority is gone too.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import secrets
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from minicluster.profile.spec import Certificate
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+#: Where a node keeps the authority.
+PATH = "/etc/minicluster/authority.pem"
+
+_LIFETIME = datetime.timedelta(days=3650)  # a cluster on a laptop must not die of age
+_SKEW = datetime.timedelta(hours=1)  # a virtual machine's clock may be behind
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A certificate with its key and its issuer's certificate, all PEM."""
+
+    ca: bytes
+    certificate: bytes
+    key: bytes
+
+
+class Authority:
+    """Issues a cluster's certificates. Its key is made when first needed, and never twice.
+
+    ``identity`` is a random name that is known before there is a key: it tells one authority's nodes from another's.
+    """
+
+    def __init__(self, identity: str | None = None, pem: bytes = b"") -> None:
+        self.identity = identity or secrets.token_hex(8)
+        self._lock = threading.Lock()
+        self._pem = pem
+        self._pair: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None = None
+
+    @classmethod
+    def load(cls, content: bytes) -> Authority:
+        """The opposite of :meth:`dump`. Raises ``ValueError`` for what is no authority."""
+        head, _, pem = content.partition(b"\n")
+        if not head.startswith(b"# minicluster authority "):
+            raise ValueError("not an authority")
+        return cls(head.split()[-1].decode(), pem)
+
+    def dump(self) -> bytes:
+        """Identity, certificate and key, to be kept in nodes."""
+        from cryptography.hazmat.primitives import serialization as s
+
+        certificate, key = self._load()
+        pem = certificate.public_bytes(s.Encoding.PEM) + key.private_bytes(
+            s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption()
+        )
+        return f"# minicluster authority {self.identity}\n".encode() + pem
+
+    def issue(self, wanted: Certificate) -> Issued:
+        """A certificate for use as a server's and as a client's."""
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives import serialization as s
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.x509.oid import ExtendedKeyUsageOID
+
+        issuer, issuer_key = self._load()
+        key = ec.generate_private_key(ec.SECP256R1())
+        names: list[x509.GeneralName] = [x509.DNSName(name) for name in wanted.names]
+        names += [x509.IPAddress(ipaddress.ip_address(address)) for address in wanted.addresses]
+        builder = (
+            _builder(_name(wanted.common_name, wanted.organization), issuer.subject, key.public_key())
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(ca=False), critical=True)
+            .add_extension(
+                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
+            )
+        )
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        certificate = builder.sign(issuer_key, hashes.SHA256())
+        return Issued(
+            ca=issuer.public_bytes(s.Encoding.PEM),
+            certificate=certificate.public_bytes(s.Encoding.PEM),
+            key=key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption()),
+        )
+
+    def _load(self) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+        with self._lock:
+            if not self._pair:
+                self._pair = _parse(self._pem) if self._pem else _make(self.identity)
+            return self._pair
+
+
+def _parse(pem: bytes) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    key = load_pem_private_key(pem[pem.index(b"-----BEGIN PRIVATE") :], None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError("the authority's key is not an elliptic curve's")
+    return x509.load_pem_x509_certificate(pem), key
+
+
+def _make(identity: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = _name(f"minicluster {identity}", "")
+    certificate = (
+        _builder(name, name, key.public_key())
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(ca=True), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return certificate, key
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    from cryptography import x509
+
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _SKEW)
+        .not_valid_after(now + _LIFETIME)
+    )
+
+
+def _name(common_name: str, organization: str) -> x509.Name:
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    parts = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization)] if organization else []
+    return x509.Name([*parts, x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _usage(*, ca: bool) -> x509.KeyUsage:
+    from cryptography import x509
+
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=ca,
+        crl_sign=ca,
+        encipher_only=False,
+        decipher_only=False,
+    )

@@ -1,0 +1,1 @@
+"""(spec, what is there) -> plan. Pure: nothing here calls an engine."""

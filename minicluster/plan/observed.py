@@ -1,0 +1,74 @@
+"""What is there of a cluster: read from the engine's labels, and from the cluster's own list of members."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from minicluster import labels
+from minicluster.engine.protocol import Container, Network, Volume
+from minicluster.profile.spec import Spec, decode
+from minicluster.report import Member
+
+
+@dataclass(frozen=True)
+class RecordVolume:
+    """A volume whose label holds a spec."""
+
+    volume: str
+    revision: int
+    spec: Spec
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Everything that carries a cluster's name.
+
+    ``records`` are oldest first. There is one, but while a change is under way: then the last is what shall be and
+    the one before it is what was.
+    """
+
+    cluster: str
+    containers: Mapping[str, Container] = field(default_factory=dict)  #: by the node's name
+    networks: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()  #: names, records not counted
+    records: tuple[RecordVolume, ...] = ()
+    members: Mapping[str, Member] | None = None  #: by the node's name; None where nobody could be asked
+    authority: str = ""  #: identity of the certificate authority that new certificates will come from
+
+    @property
+    def spec(self) -> Spec | None:
+        """What shall be, by the last record."""
+        return self.records[-1].spec if self.records else None
+
+    @property
+    def settled(self) -> bool:
+        """No change was interrupted."""
+        return len(self.records) == 1
+
+    def __bool__(self) -> bool:
+        return bool(self.containers or self.networks or self.volumes or self.records)
+
+
+def observe(
+    cluster: str, containers: list[Container], networks: list[Network], volumes: list[Volume], authority: str = ""
+) -> Observed:
+    """Sorts what the engine lists for a cluster."""
+    return Observed(
+        cluster=cluster,
+        containers={c.labels.get(labels.NODE, c.name): c for c in containers},
+        networks=tuple(n.name for n in networks),
+        volumes=tuple(v.name for v in volumes if labels.REVISION not in v.labels),
+        records=records(volumes),
+        authority=authority,
+    )
+
+
+def records(volumes: list[Volume]) -> tuple[RecordVolume, ...]:
+    """The specs among a cluster's volumes, oldest first."""
+    found = [
+        RecordVolume(v.name, int(v.labels[labels.REVISION]), decode(v.labels[labels.SPEC]))
+        for v in volumes
+        if labels.REVISION in v.labels and labels.SPEC in v.labels
+    ]
+    return tuple(sorted(found, key=lambda record: record.revision))

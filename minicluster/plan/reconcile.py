@@ -1,0 +1,307 @@
+"""The heart: what is there and what shall be -> the steps from the one to the other, each with its cause."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from minicluster import labels
+from minicluster.engine.protocol import Container, ContainerConfig
+from minicluster.plan.model import (
+    Action,
+    CreateContainer,
+    CreateNetwork,
+    CreateVolume,
+    Plan,
+    ProvideImage,
+    PutFiles,
+    Record,
+    RemoveContainer,
+    RemoveNetwork,
+    RemoveVolume,
+    RunHook,
+    StartContainer,
+    Step,
+    WaitMembers,
+    WaitReady,
+)
+from minicluster.plan.observed import Observed
+from minicluster.profile.spec import (
+    Hook,
+    Node,
+    Spec,
+    container_name,
+    fill,
+    network_name,
+    node_hash,
+    volume_name,
+)
+
+
+@dataclass
+class _Steps:
+    """Collects steps; what a step needs may be given loosely, since needs that are no steps are dropped."""
+
+    steps: dict[str, Step] = field(default_factory=dict)
+
+    def add(self, id: str, node: str, action: Action, cause: str, needs: Iterable[str] = ()) -> str:
+        self.steps[id] = Step(id, node, action, cause, tuple(n for n in dict.fromkeys(needs) if n in self.steps))
+        return id
+
+
+def create(spec: Spec, observed: Observed) -> Plan:
+    """The plan that makes what is there into what the spec says. Empty where it is so already."""
+    steps = _Steps()
+    fate = {node.name: _fate(spec, node, observed) for node in spec.nodes}
+    leaving = [name for name in observed.containers if spec.node(name) is None]
+    _remove_nodes(steps, spec, observed, leaving)
+    _provide_network(steps, spec, observed)
+    for image in spec.images.values():
+        # Asked for even on a running cluster only where a container is to be made of it.
+        if any(spec.images[n.image] is image and fate[n.name].creates for n in spec.nodes):
+            cause = {"recipe": "its recipe's nodes need it", "pull": "the profile names it", "given": "--image names it"}
+            steps.add(f"image {image.name}", "", ProvideImage(image), cause[image.source])
+    for node in spec.nodes:
+        _provide_node(steps, spec, node, observed, fate[node.name])
+    _form(steps, spec, observed, fate)
+    stale = [v for v in observed.volumes if v not in _wanted_volumes(spec) and f"volume {v} away" not in steps.steps]
+    for volume in stale:
+        steps.add(f"volume {volume} away", "", RemoveVolume(volume), "no node of the spec has it")
+    return _recorded(steps, spec, observed)
+
+
+def remove(observed: Observed) -> Plan:
+    """The plan that leaves nothing of a cluster behind."""
+    steps = _Steps()
+    cause = "the cluster goes down"
+    gone = [
+        steps.add(f"remove {node}", node, RemoveContainer(container.name), cause)
+        for node, container in observed.containers.items()
+    ]
+    for volume in observed.volumes:
+        steps.add(f"volume {volume} away", _owner(observed, volume), RemoveVolume(volume), cause, gone)
+    for network in observed.networks:
+        steps.add(f"network {network} away", "", RemoveNetwork(network), cause, gone)
+    everything = list(steps.steps)
+    for record in observed.records:
+        # Last, so that a `down` that was cut short can still be found and finished.
+        steps.add(f"record {record.revision} away", "", RemoveVolume(record.volume), "nothing is left to describe", everything)
+    return Plan(observed.cluster, f"remove cluster {observed.cluster}", tuple(steps.steps.values()))
+
+
+def _owner(observed: Observed, volume: str) -> str:
+    return next((n for n in observed.containers if volume.startswith(f"{observed.cluster}-{n}-")), "")
+
+
+@dataclass(frozen=True)
+class _Fate:
+    """What is to happen to a node: at most one of these, and why."""
+
+    cause: str = ""
+    creates: bool = False
+    replaces: bool = False  #: the container that is there must go first
+    starts: bool = False
+
+
+def _fate(spec: Spec, node: Node, observed: Observed) -> _Fate:
+    container = observed.containers.get(node.name)
+    if container is None:
+        before = observed.spec is not None and observed.spec.node(node.name) is not None
+        return _Fate("it is gone" if before and observed.settled else "the spec has it and the engine has not", creates=True)
+    if container.state == "created":
+        return _Fate("it was left half-made", creates=True, replaces=True)
+    if container.state in ("dead", "removing"):
+        return _Fate(f"its container is {container.state}", creates=True, replaces=True)
+    if container.labels.get(labels.SPEC) != node_hash(spec, node, observed.authority):
+        return _Fate("it is not what the spec says now", creates=True, replaces=True)
+    if container.state in ("exited",):
+        return _Fate("it is stopped", starts=True)
+    return _Fate()
+
+
+def _provide_network(steps: _Steps, spec: Spec, observed: Observed) -> None:
+    name = network_name(spec.cluster)
+    if name not in observed.networks:
+        about = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile}
+        action = CreateNetwork(name, spec.subnet, spec.gateway, about)
+        steps.add(f"network {name}", "", action, f"the nodes get fixed addresses in {spec.subnet}")
+
+
+def _wanted_volumes(spec: Spec) -> set[str]:
+    return {volume_name(spec.cluster, node.name, path) for node in spec.nodes for path in node.volumes}
+
+
+def _provide_node(steps: _Steps, spec: Spec, node: Node, observed: Observed, fate: _Fate) -> None:
+    name = node.name
+    container = container_name(spec.cluster, name)
+    about = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile, labels.ROLE: node.role, labels.NODE: name}
+    needs = [f"network {network_name(spec.cluster)}", f"image {node.image}"]
+    if fate.creates:
+        volumes = {path: volume_name(spec.cluster, name, path) for path in node.volumes}
+        for path, volume in volumes.items():
+            if volume not in observed.volumes:
+                needs.append(steps.add(f"volume {volume}", name, CreateVolume(volume, about), f"{path} outlives the container"))
+        if fate.replaces:
+            action = RemoveContainer(observed.containers[name].name)
+            needs.append(steps.add(f"remove {name}", name, action, fate.cause))
+        config = ContainerConfig(
+            name=container,
+            image=spec.images[node.image].ref,
+            hostname=name,
+            network=network_name(spec.cluster),
+            address=node.address,
+            labels=about | {labels.SPEC: node_hash(spec, node, observed.authority)},
+            entrypoint=node.entrypoint,
+            command=node.command,
+            env=node.env,
+            volumes=volumes,
+            tmpfs=node.tmpfs,
+            ports={e.port: e.host_port for e in node.endpoints},
+            memory=node.memory,
+            nested=node.nested,
+            stop_timeout=node.stop_timeout,
+        )
+        steps.add(f"create {name}", name, CreateContainer(config), fate.cause, needs)
+        if node.files or node.certificates or node.authority:
+            put = PutFiles(container, node.files, node.certificates, node.authority)
+            steps.add(f"files {name}", name, put, "it is configured before it starts", [f"create {name}"])
+        steps.add(f"start {name}", name, StartContainer(container), "it shall run", [f"create {name}", f"files {name}"])
+    elif fate.starts:
+        steps.add(f"start {name}", name, StartContainer(container), fate.cause, needs)
+    if node.ready and (fate.creates or fate.starts):
+        ready = WaitReady(container, node.ready)
+        steps.add(f"ready {name}", name, ready, "what follows needs it to serve", [f"start {name}"])
+
+
+def _form(steps: _Steps, spec: Spec, observed: Observed, fate: dict[str, _Fate]) -> None:
+    """Makes members of the nodes that are none, and waits until the cluster's own software says so."""
+    members = observed.members
+    joining = [n for n in spec.nodes if n.joined and (members is None or n.name not in members or _is_new(n, spec, observed))]
+    # A node whose data are on a volume that is still there comes back as the member that it was.
+    joining = [n for n in joining if fate[n.name].creates or members is not None or not observed.settled]
+    contact = _contact(spec, observed)
+    waits: list[str] = [f"{verb} {node.name}" for node in spec.nodes for verb in ("ready", "start")]
+    if joining and contact:
+        values: dict[str, str | list[str]] = {
+            "contact.name": contact.name,
+            "contact.address": contact.address,
+            "joining": [node.name for node in joining if node is not contact],
+        }
+        after = [f"ready {contact.name}", f"start {contact.name}"]
+        for i, hook in enumerate(spec.formed, 1):
+            action = RunHook(container_name(spec.cluster, contact.name), _late(hook, values), hook.capture)
+            after = [steps.add(f"form {i}", contact.name, action, "the nodes shall be one cluster", after)]
+        waits += after
+        for node in joining:
+            if node is contact:
+                continue
+            last = [f"ready {node.name}", f"start {node.name}", *after]
+            for i, hook in enumerate(node.joined, 1):
+                on = _runs_on(hook, node, spec, contact)
+                joined = RunHook(container_name(spec.cluster, on.name), _late(hook, values), hook.capture)
+                last = [steps.add(f"join {node.name} {i}", node.name, joined, "it is no member yet", last)]
+            waits += last
+    if spec.members and contact and (steps.steps or not _all_ready(spec, observed)):
+        names = tuple(node.name for node in spec.nodes)
+        wait = WaitMembers(container_name(spec.cluster, contact.name), spec.members.run, names)
+        steps.add("members", "", wait, "done is when the cluster itself counts every node", waits)
+
+
+def _is_new(node: Node, spec: Spec, observed: Observed) -> bool:
+    """The node's data are gone, so what the cluster remembers under its name is another's."""
+    return any(volume_name(spec.cluster, node.name, path) not in observed.volumes for path in node.volumes)
+
+
+def _all_ready(spec: Spec, observed: Observed) -> bool:
+    members = observed.members or {}
+    return all(node.name in members and members[node.name].ready for node in spec.nodes)
+
+
+def _contact(spec: Spec, observed: Observed) -> Node | None:
+    """The node that ``formed`` hooks run on and that others join: a member that is up, else the first of the role."""
+    roles = [hook.on for hook in (*spec.formed, *([spec.members] if spec.members else []))]
+    candidates = spec.of_role(roles[0]) if roles else ()
+    members = observed.members or {}
+    kept = [n for n in candidates if n.name in observed.containers and not _is_new(n, spec, observed)]
+    running = [n for n in kept if observed.containers[n.name].state == "running"]
+    ready = [n for n in running if n.name in members and members[n.name].ready]
+    return next(iter([*ready, *running, *kept, *candidates]), None)
+
+
+def _runs_on(hook: Hook, node: Node, spec: Spec, contact: Node) -> Node:
+    if hook.on == "node":
+        return node
+    return contact if contact.role == hook.on else spec.of_role(hook.on)[0]
+
+
+def _late(hook: Hook, values: dict[str, str | list[str]]) -> tuple[str, ...]:
+    """Fills in what the plan knows; what a hook captures is left to the run."""
+    captured = {f"captured.{n}": f"@{{captured.{n}}}" for n in _captured(hook)}
+    return tuple(fill(hook.run, {**values, **captured}))
+
+
+def _captured(hook: Hook) -> list[str]:
+    from minicluster.profile.spec import LATE
+
+    return [m[1].removeprefix("captured.") for word in hook.run for m in LATE.finditer(word) if m[1].startswith("captured.")]
+
+
+def _remove_nodes(steps: _Steps, spec: Spec, observed: Observed, leaving: list[str]) -> None:
+    """Takes nodes out one after the other, voters included: each change of a quorum must settle before the next."""
+    previous = observed.spec
+    staying = {n for n in observed.containers if spec.node(n) is not None}
+    last: list[str] = []
+    for name in reversed(leaving):
+        cause = "the spec has it no more"
+        container: Container = observed.containers[name]
+        node = _known(previous, name, observed)
+        is_member = observed.members is not None and name in observed.members
+        for i, hook in enumerate(node.leaving if node and is_member else (), 1):
+            on = container.name if hook.on == "node" else _staying(hook.on, staying, observed, spec)
+            if on and (hook.on != "node" or container.state == "running"):
+                action = RunHook(on, tuple(hook.run), best_effort=True)
+                last = [steps.add(f"leave {name} {i}", name, action, cause, last)]
+                if hook.on == "node":
+                    continue
+        last = [steps.add(f"remove {name}", name, RemoveContainer(container.name), cause, last)]
+        for volume in observed.volumes:
+            if volume.startswith(f"{observed.cluster}-{name}-"):
+                steps.add(f"volume {volume} away", name, RemoveVolume(volume), cause, last)
+
+
+def _known(previous: Spec | None, name: str, observed: Observed) -> Node | None:
+    for record in reversed(observed.records):
+        node = record.spec.node(name)
+        if node:
+            return node
+    return previous.node(name) if previous else None
+
+
+def _staying(role: str, staying: set[str], observed: Observed, spec: Spec) -> str:
+    members = observed.members or {}
+    nodes = [n for n in spec.of_role(role) if n.name in staying and observed.containers[n.name].state == "running"]
+    nodes.sort(key=lambda n: not (n.name in members and members[n.name].ready))
+    return container_name(spec.cluster, nodes[0].name) if nodes else ""
+
+
+def _recorded(steps: _Steps, spec: Spec, observed: Observed) -> Plan:
+    """Puts the record around the steps: what shall be is written before anything is done, what was goes at the end."""
+    unchanged = observed.spec == spec
+    if unchanged and observed.settled and not steps.steps:
+        return Plan(spec.cluster, f"cluster {spec.cluster} is up to date", ())
+    revision = observed.records[-1].revision if observed.records else 0
+    before = _Steps()
+    outdated = list(observed.records)
+    if unchanged:
+        outdated = outdated[:-1]
+    else:
+        record = Record(f"{spec.cluster}-spec-{revision + 1}", revision + 1, spec)
+        before.add("record", "", record, "a change that is cut short can be finished or undone")
+    for step in steps.steps.values():
+        before.add(step.id, step.node, step.action, step.cause, step.needs or ["record"])
+    everything = list(before.steps)
+    for old in outdated:
+        before.add(f"record {old.revision} away", "", RemoveVolume(old.volume), "the change is complete", everything)
+    kind = "create" if not observed else "change"
+    counts = ", ".join(f"{len(spec.of_role(role))} {role}" for role in spec.roles)
+    return Plan(spec.cluster, f"{kind} cluster {spec.cluster} ({spec.profile}): {counts}", tuple(before.steps.values()))

@@ -1,0 +1,174 @@
+"""From YAML and overrides to a validated profile. Every error names file, line, column and the nearest right key."""
+
+from __future__ import annotations
+
+import copy
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from minicluster.errors import ProfileError, UsageError, nearest
+from minicluster.profile.model import Hook, Profile
+from minicluster.profile.yamldoc import Document, parse
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A valid profile, where it lies, and where each of its parts stands."""
+
+    profile: Profile
+    directory: Path
+    document: Document
+    bundled: bool = False  #: one of those that come with minicluster
+
+
+def load(directory: Path, settings: Mapping[str, str] | None = None, *, bundled: bool = False) -> Loaded:
+    """Reads and checks ``profile.yaml`` in a folder, with the values of ``--set`` put in first.
+
+    Raises:
+        ProfileError: for everything that is wrong with the profile.
+        UsageError: for a ``--set`` that names nothing.
+    """
+    document = parse(directory / "profile.yaml")
+    for path, value in (settings or {}).items():
+        _override(document, path, value)
+    try:
+        profile = Profile.model_validate(document.data)
+    except ValidationError as error:
+        raise _profile_error(error, document) from None
+    loaded = Loaded(profile, directory, document, bundled)
+    _check_references(loaded)
+    return loaded
+
+
+def _override(document: Document, path: str, text: str) -> None:
+    option = f"--set {path}={text}"
+    parts = path.split(".")
+    data = document.data
+    settings = data.get("settings") or {}
+    if parts[0] not in Profile.model_fields:
+        if len(parts) > 1 or parts[0] not in settings:
+            raise UsageError(
+                f"{option}: nothing is called {parts[0]!r}",
+                "PATH is one of the profile's settings, or a path in profile.yaml such as roles.agent.env.NAME.",
+                nearest(parts[0], [*settings, *Profile.model_fields]),
+            )
+        parts = ["settings", *parts]
+    try:
+        value = yaml.safe_load(text) if text else ""
+    except yaml.YAMLError:
+        value = text
+    data = document.data = copy.deepcopy(data)
+    for depth, part in enumerate(parts[:-1]):
+        if isinstance(data, list):
+            data = data[_index(data, part, option)]
+            continue
+        inner = data.get(part)
+        if inner is None:
+            inner = data[part] = {}
+        if not isinstance(inner, (dict, list)):
+            raise UsageError(f"{option}: {'.'.join(parts[: depth + 1])} has no parts", "It is a single value.")
+        data = inner
+    last: str | int = _index(data, parts[-1], option) if isinstance(data, list) else parts[-1]
+    data[last] = value
+    document.overridden[tuple(int(p) if p.isdigit() else p for p in parts)] = option
+
+
+def _index(items: Sequence[Any], part: str, option: str) -> int:
+    if part.isdigit() and int(part) < len(items):
+        return int(part)
+    raise UsageError(f"{option}: {part!r} is no position", f"The list has {len(items)} items, counted from 0.")
+
+
+def _profile_error(error: ValidationError, document: Document) -> ProfileError:
+    lines: list[str] = []
+    fix = "Correct it; `minicluster profile schema` prints what a profile may say."
+    for item in error.errors(include_url=False):
+        at = tuple(part for part in item["loc"] if part != "[key]")
+        name = ".".join(str(part) for part in at)
+        kind = item["type"]
+        if kind == "extra_forbidden":
+            hint = nearest(str(at[-1]), _known_keys(at[:-1]))
+            lines.append(f"{document.where(at, key=True)}: unknown key {at[-1]!r} in {'.'.join(map(str, at[:-1])) or 'the profile'}. {hint}")
+        elif kind == "missing":
+            lines.append(f"{document.where(at[:-1])}: {'.'.join(map(str, at[:-1])) or 'the profile'} lacks the key {at[-1]!r}")
+        else:
+            message = item["msg"][0].lower() + item["msg"][1:]
+            lines.append(f"{document.where(at, key='[key]' in item['loc'])}: {name}: {message}, is {item['input']!r:.80}")
+    what, *more = dict.fromkeys(lines)
+    return ProfileError(what, "\n".join(more), fix)
+
+
+def _known_keys(at: Sequence[str | int]) -> list[str]:
+    kind: Any = Profile
+    for part in at:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            kind = kind.model_fields[str(part)].annotation
+        else:  # dict[Name, X] or list[X]: the part is a key or an index
+            kind = typing.get_args(kind)[-1]
+        if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+            kind = next((k for k in typing.get_args(kind) if k is not type(None)), None)
+    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+
+
+def _check_references(loaded: Loaded) -> None:
+    profile, where = loaded.profile, loaded.document.where
+    for name, image in profile.images.items():
+        if (image.recipe is None) == (image.pull is None):
+            raise ProfileError(f"{where(('images', name))}: image {name!r} needs either recipe or pull")
+        if image.recipe is not None:
+            folder = inside(loaded, image.recipe, ("images", name, "recipe"))
+            if not (folder / "Dockerfile").is_file():
+                raise ProfileError(f"{where(('images', name, 'recipe'))}: no Dockerfile in {image.recipe!r}")
+    hooks: list[tuple[tuple[str | int, ...], Hook]] = []
+    for event in ("formed", "load"):
+        hooks += [(("hooks", event, i), hook) for i, hook in enumerate(getattr(profile.hooks, event))]
+    if profile.members:
+        hooks.append((("members",), profile.members))
+    for name, role in profile.roles.items():
+        at: tuple[str | int, ...] = ("roles", name)
+        if role.image not in profile.images:
+            raise ProfileError(
+                f"{where((*at, 'image'))}: no image is called {role.image!r}", "", nearest(role.image, profile.images)
+            )
+        check_count(loaded, name, role.count, where((*at, "count")))
+        for path, file in role.files.items():
+            if not inside(loaded, file.source, (*at, "files", path, "source")).is_file():
+                raise ProfileError(f"{where((*at, 'files', path, 'source'))}: no file {file.source!r} in the profile")
+        for i, certificate in enumerate(role.certificates):
+            if certificate.directory is None:
+                raise ProfileError(f"{where((*at, 'certificates', i))}: a node's certificate needs a directory")
+        for event in ("joined", "leaving"):
+            hooks += [((*at, "hooks", event, i), hook) for i, hook in enumerate(getattr(role.hooks, event))]
+    for place, hook in hooks:
+        if hook.on != "node" and hook.on not in profile.roles:
+            raise ProfileError(
+                f"{where((*place, 'on'))}: no role is called {hook.on!r}", "", nearest(hook.on, [*profile.roles, "node"])
+            )
+
+
+def inside(loaded: Loaded, relative: str, at: Sequence[str | int]) -> Path:
+    """A path of the profile's folder; raises where it leads out of it."""
+    path = (loaded.directory / relative).resolve()
+    if not path.is_relative_to(loaded.directory.resolve()):
+        raise ProfileError(f"{loaded.document.where(at)}: {relative!r} lies outside of the profile's folder")
+    return path
+
+
+def check_count(loaded: Loaded, name: str, count: int, where: str) -> None:
+    """Raises where a role cannot have so many nodes."""
+    role = loaded.profile.roles[name]
+    if role.allowed and count not in role.allowed:
+        counts = ", ".join(map(str, role.allowed[:-1])) + f" or {role.allowed[-1]}"
+        reason = "Voting members need an odd number: an even one survives no more losses and ties." if count and count % 2 == 0 else ""
+        raise ProfileError(f"{where}: {count} nodes of role {name!r} make no sense", reason, f"Ask for {counts}.")
+    if not role.min <= count <= role.max:
+        raise ProfileError(
+            f"{where}: {count} nodes of role {name!r}", f"The profile allows {role.min} to {role.max}.", "Ask for fewer." if count > role.max else "Ask for more."
+        )

@@ -1,0 +1,71 @@
+"""Addresses: which subnet a cluster gets, which address each node, which host port each endpoint. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections.abc import Callable, Iterable, Iterator
+
+from minicluster.errors import SubnetTaken, UsageError
+
+#: Clusters take /24s out of this part of 172.16.0.0/12 (RFC 1918): clear of Docker's first default pools
+#: (172.17 and up), of home routers (192.168) and of the corporate 10.0.0.0/8.
+POOL = ipaddress.ip_network("172.28.0.0/14")
+PREFIX = 24
+
+#: Host ports are taken from here: below the kernel's ephemeral range (32768 and up), so that no outgoing
+#: connection ever sits on a port that a restarted node needs back.
+PORTS = range(21000, 29000)
+
+
+def candidates() -> Iterator[str]:
+    """Every subnet that a cluster may get, in order of preference."""
+    return (str(subnet) for subnet in POOL.subnets(new_prefix=PREFIX))
+
+
+def first_subnet() -> str:
+    """The subnet of the first cluster on an empty machine."""
+    return next(candidates())
+
+
+def choose_subnet(taken: Iterable[str]) -> str:
+    """The first candidate that overlaps with none of these.
+
+    Raises:
+        SubnetTaken: there is none left.
+    """
+    used = [n for n in (ipaddress.ip_network(t, strict=False) for t in taken) if isinstance(n, ipaddress.IPv4Network)]
+    for subnet in POOL.subnets(new_prefix=PREFIX):
+        if not any(subnet.overlaps(other) for other in used):
+            return str(subnet)
+    raise SubnetTaken(
+        "no free subnet for the cluster",
+        f"Every /{PREFIX} of {POOL} overlaps with a network of the engine or a route of this machine.",
+        "Remove networks that nobody uses (`docker network prune`), or clusters (`minicluster ls`, `minicluster down`).",
+    )
+
+
+def gateway(subnet: str) -> str:
+    """The engine's own address in a subnet."""
+    return str(ipaddress.ip_network(subnet)[1])
+
+
+def free_addresses(subnet: str, taken: Iterable[str]) -> Iterator[str]:
+    """Addresses for nodes: all but the gateway, the broadcast address and the taken ones."""
+    used = set(taken)
+    hosts = ipaddress.ip_network(subnet).hosts()
+    next(hosts)  # the gateway
+    for host in hosts:
+        if str(host) not in used:
+            yield str(host)
+    raise UsageError(f"too many nodes for {subnet}", "A cluster has at most 253 nodes.", "Ask for fewer.")
+
+
+def choose_port(key: str, is_free: Callable[[int], bool]) -> int:
+    """A host port for an endpoint: always the same for the same key where it is free, the next free one otherwise."""
+    start = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") % len(PORTS)
+    for offset in range(len(PORTS)):
+        port = PORTS[(start + offset) % len(PORTS)]
+        if is_free(port):
+            return port
+    raise UsageError("no free host port", f"All of {PORTS.start}-{PORTS.stop - 1} are in use.", "Give one with --port.")

@@ -1,0 +1,315 @@
+"""From a profile and overrides to a spec: counts, addresses, ports, images and every template filled in. Pure.
+
+Templates see the whole topology:
+
+``cluster``     its name, subnet and gateway
+``settings``    the profile's settings, after ``--set``
+``roles``       role name -> list of its nodes (name, role, index, address, hostname)
+``nodes``       all nodes
+``node``        the node that the text is for, where there is one; ``peers`` are the others of its role
+``endpoint``    function: the first published port of that name (url, port, host_port, node); ``endpoints``: all of them
+``captured``    in hooks: lines that a ``formed`` hook captured
+``joining``     in ``formed`` hooks: names of the nodes that are about to join
+``contact``     in ``formed`` and ``joined`` hooks: name and address of the member that ``formed`` runs on
+``archive``     in ``load`` hooks: path of the image's tar in the node
+``client``      in ``env``: ``directory`` is the folder of the client's certificate
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from minicluster.errors import ProfileError, UsageError, nearest
+from minicluster.profile import model, network, spec
+from minicluster.profile.load import Loaded, check_count, inside
+from minicluster.profile.recipe import recipe_ref
+from minicluster.profile.template import render
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class _Node:
+    """What templates see of a node."""
+
+    name: str
+    role: str
+    index: int
+    address: str
+    hostname: str
+
+
+@dataclass(frozen=True)
+class _Endpoint:
+    """What templates see of a published port."""
+
+    name: str
+    node: str
+    port: int
+    host_port: int
+    url: str
+
+
+@dataclass
+class _Scope:
+    """Renders the templates of one place of the profile."""
+
+    loaded: Loaded
+    context: Mapping[str, Any]
+    at: tuple[str | int, ...] = ()
+
+    def inner(self, *at: str | int, **names: Any) -> _Scope:
+        return _Scope(self.loaded, {**self.context, **names}, (*self.at, *at))
+
+    def text(self, text: str, *at: str | int) -> str:
+        return render(text, self.context, self.loaded.document.where((*self.at, *at)))
+
+    def words(self, words: Iterable[str], *at: str | int) -> tuple[str, ...]:
+        return tuple(self.text(word, *at, i) for i, word in enumerate(words))
+
+    def mapping(self, items: Mapping[str, str], *at: str | int) -> dict[str, str]:
+        return {name: self.text(value, *at, name) for name, value in items.items()}
+
+    def hooks(self, hooks: Sequence[model.Hook], *at: str | int) -> tuple[spec.Hook, ...]:
+        return tuple(
+            spec.Hook(hook.on, self.words(hook.run, *at, i, "run"), tuple(hook.capture)) for i, hook in enumerate(hooks)
+        )
+
+
+@dataclass(frozen=True)
+class _Late:
+    """Stands in templates for a value that exists only later; ``@{…}`` in the spec."""
+
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> str:
+        try:
+            return self.names[name]
+        except KeyError:
+            raise AttributeError(f"has no attribute {name!r}") from None
+
+
+def resolve(
+    loaded: Loaded,
+    *,
+    cluster: str,
+    overrides: spec.Overrides,
+    subnet: str,
+    previous: spec.Spec | None = None,
+    port_is_free: Callable[[int], bool] = lambda _port: True,
+    source: str = "",
+) -> spec.Spec:
+    """Fills a profile in.
+
+    Args:
+        loaded: the profile, with the overrides' ``--set`` already in it.
+        cluster: name of the cluster.
+        overrides: counts, images and ports that the user asked for.
+        subnet: the cluster's own.
+        previous: what runs now under that name: its nodes keep their addresses and ports.
+        port_is_free: tells whether a host port can be had.
+        source: what the user called the profile.
+
+    Raises:
+        ProfileError: a template fails, or names something that is not there.
+        UsageError: an override names something that is not there, or asks for what cannot be.
+    """
+    profile = loaded.profile
+    counts = _counts(loaded, overrides)
+    _check_names(overrides.image, "--image", profile.images, "image")
+    ports = {name for role in profile.roles.values() for name in role.endpoints}
+    _check_names(overrides.port, "--port", ports, "endpoint")
+
+    before = {node.name: node for node in previous.nodes} if previous else {}
+    roles = _topology(counts, subnet, before)
+    nodes = [node for group in roles.values() for node in group]
+    images = {name: _image(loaded, name, overrides.image.get(name)) for name in profile.images}
+    published = _publish(loaded, cluster, roles, overrides, before, port_is_free)
+
+    captured = [name for hook in profile.hooks.formed for name in hook.capture]
+    hook_names = {
+        "captured": _Late({name: f"@{{captured.{name}}}" for name in captured}),
+        "joining": "@{joining}",
+        "contact": _Late({"name": "@{contact.name}", "address": "@{contact.address}"}),
+    }
+    top = _Scope(
+        loaded,
+        {
+            "cluster": {"name": cluster, "subnet": subnet, "gateway": network.gateway(subnet)},
+            "settings": profile.settings,
+            "roles": roles,
+            "nodes": nodes,
+        },
+    )
+
+    def the_endpoint(name: str) -> _Endpoint:
+        return the_endpoints(name)[0]
+
+    def the_endpoints(name: str) -> list[_Endpoint]:
+        found = [_Endpoint(e.name, node, e.port, e.host_port, e.url) for node, es in published.items() for e in es if e.name == name]
+        if not found:
+            raise ValueError(f"no endpoint is called {name!r}. {nearest(name, ports)}")
+        return found
+
+    env_scope = top.inner(endpoint=the_endpoint, endpoints=the_endpoints, client=_Late({"directory": "@{client.directory}"}))
+    used_images = {profile.roles[role].image for role in roles}
+    return spec.Spec(
+        cluster=cluster,
+        profile=profile.name,
+        summary=profile.summary,
+        source=source,
+        subnet=subnet,
+        gateway=network.gateway(subnet),
+        images={name: image for name, image in images.items() if name in used_images},
+        nodes=tuple(_node(top, node, roles, hook_names, published[node.name]) for node in nodes),
+        formed=top.inner("hooks", **hook_names).hooks(profile.hooks.formed, "formed"),
+        load=top.inner("hooks", archive="@{archive}").hooks(profile.hooks.load, "load"),
+        members=top.hooks([profile.members], "members")[0] if profile.members else None,
+        env=env_scope.mapping(profile.env, "env"),
+        client=_certificate(top.inner("client"), profile.client.certificate, "certificate") if profile.client else None,
+        kernel=dict(profile.kernel),
+        demo_image=_demo_image(profile, overrides),
+        overrides=overrides,
+    )
+
+
+def _check_names(given: Mapping[str, Any], option: str, known: Iterable[str], kind: str) -> None:
+    for name, value in given.items():
+        if name not in known:
+            raise UsageError(f"{option} {name}={value}: no {kind} is called {name!r}", "", nearest(name, known))
+
+
+def _counts(loaded: Loaded, overrides: spec.Overrides) -> dict[str, int]:
+    _check_names(overrides.size, "--size", loaded.profile.roles, "role")
+    counts = {}
+    for name, role in loaded.profile.roles.items():
+        counts[name] = overrides.size.get(name, role.count)
+        if name in overrides.size:
+            check_count(loaded, name, counts[name], f"--size {name}={counts[name]}")
+    return counts
+
+
+def _topology(counts: Mapping[str, int], subnet: str, before: Mapping[str, spec.Node]) -> dict[str, list[_Node]]:
+    wanted = [(role, index, f"{role}-{index}") for role, count in counts.items() for index in range(1, count + 1)]
+    kept = {name: before[name].address for _role, _index, name in wanted if name in before}
+    free = network.free_addresses(subnet, kept.values())
+    roles: dict[str, list[_Node]] = {role: [] for role in counts}
+    for role, index, name in wanted:
+        roles[role].append(_Node(name, role, index, kept.get(name) or next(free), name))
+    return roles
+
+
+def _image(loaded: Loaded, name: str, given: str | None) -> spec.Image:
+    image = loaded.profile.images[name]
+    if given:
+        return spec.Image(name, given, "given")
+    if image.pull:
+        return spec.Image(name, image.pull, "pull")
+    folder = inside(loaded, image.recipe or "", ("images", name, "recipe"))
+    return spec.Image(name, recipe_ref(loaded.profile.name, name, folder), "recipe", str(folder))
+
+
+def _publish(
+    loaded: Loaded,
+    cluster: str,
+    roles: Mapping[str, Sequence[_Node]],
+    overrides: spec.Overrides,
+    before: Mapping[str, spec.Node],
+    is_free: Callable[[int], bool],
+) -> dict[str, tuple[spec.Endpoint, ...]]:
+    """Gives every endpoint of every node its host port: the one asked for, the one it has, or a free one."""
+    used = {e.host_port for node in before.values() for e in node.endpoints}
+    result: dict[str, tuple[spec.Endpoint, ...]] = {}
+    for role, nodes in roles.items():
+        for node in nodes:
+            endpoints = []
+            for name, endpoint in loaded.profile.roles[role].endpoints.items():
+                asked = overrides.port.get(name)
+                had = next((e.host_port for e in before[node.name].endpoints if e.name == name), None) if node.name in before else None
+                if asked is not None:
+                    port = asked + node.index - 1
+                    if not 1 <= port <= 65535:
+                        raise UsageError(f"--port {name}={asked}: {port} is no port", "Ports are 1 to 65535.", "Ask for another.")
+                elif had is not None:
+                    port = had
+                else:
+                    port = network.choose_port(f"{cluster}/{node.name}/{name}", lambda p: p not in used and is_free(p))
+                used.add(port)
+                where = loaded.document.where(("roles", role, "endpoints", name, "url"))
+                endpoints.append(spec.Endpoint(name, endpoint.port, port, _url(endpoint.url, port, where)))
+            result[node.name] = tuple(endpoints)
+    return result
+
+
+def _url(pattern: str, port: int, where: str) -> str:
+    try:
+        return pattern.format(host=HOST, port=port)
+    except (KeyError, IndexError, ValueError) as error:
+        raise ProfileError(f"{where}: the URL names {error}", "It may name {host} and {port}.", "Correct it.") from None
+
+
+def _demo_image(profile: model.Profile, overrides: spec.Overrides) -> str:
+    # The demo image is baked into the images that the recipes make; one that the user brings does not have it.
+    return "" if overrides.image else profile.demo_image or ""
+
+
+def _certificate(scope: _Scope, certificate: model.Certificate, *at: str | int, node: _Node | None = None) -> spec.Certificate:
+    inner = scope.inner(*at)
+    names = inner.words(certificate.names, "names")
+    return spec.Certificate(
+        directory=certificate.directory or "",
+        common_name=inner.text(certificate.common_name, "common_name"),
+        organization=inner.text(certificate.organization, "organization"),
+        names=(*((node.name, "localhost") if node else ()), *names),
+        addresses=(node.address, HOST) if node else (),
+    )
+
+
+def _node(
+    top: _Scope,
+    node: _Node,
+    roles: Mapping[str, Sequence[_Node]],
+    hook_names: Mapping[str, Any],
+    endpoints: tuple[spec.Endpoint, ...],
+) -> spec.Node:
+    role = top.loaded.profile.roles[node.role]
+    scope = top.inner("roles", node.role, node=node, peers=[n for n in roles[node.role] if n is not node])
+    hooks = scope.inner("hooks", **hook_names)
+    return spec.Node(
+        name=node.name,
+        role=node.role,
+        index=node.index,
+        address=node.address,
+        image=role.image,
+        entrypoint=scope.words(role.entrypoint, "entrypoint"),
+        command=scope.words(role.command, "command"),
+        env=scope.mapping(role.env, "env"),
+        volumes=tuple(role.volumes),
+        tmpfs=dict(role.tmpfs),
+        memory=int(role.memory or 0),
+        footprint=int(role.footprint),
+        nested=role.nested,
+        authority=role.authority,
+        stop_timeout=role.stop_timeout,
+        files=tuple(_file(scope, path, file) for path, file in role.files.items()),
+        certificates=tuple(_certificate(scope, c, "certificates", i, node=node) for i, c in enumerate(role.certificates)),
+        ready=scope.words(role.ready.exec, "ready", "exec") if role.ready else (),
+        endpoints=endpoints,
+        joined=hooks.hooks(role.hooks.joined, "joined"),
+        leaving=hooks.hooks(role.hooks.leaving, "leaving"),
+    )
+
+
+def _file(scope: _Scope, path: str, file: model.File) -> spec.File:
+    at = (*scope.at, "files", path, "source")
+    source = inside(scope.loaded, file.source, at)
+    where = scope.loaded.document.where(at)
+    try:
+        content = source.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProfileError(f"{where}: {file.source!r} cannot be read as text", str(error)) from None
+    if source.suffix == ".j2":
+        content = render(content, scope.context, where, file=str(source))
+    return spec.File(path, content, int(file.mode, 8))

@@ -1,0 +1,313 @@
+"""Runs the steps of a plan at once, as far as their needs allow; on the first error cancels and joins the rest."""
+
+from __future__ import annotations
+
+import json
+import queue
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from minicluster import labels, pki
+from minicluster.engine.protocol import Cancel, Engine, File
+from minicluster.errors import Interrupted, MiniclusterError, NodeFailed, NotFound, NotReady
+from minicluster.events import Event, Listener
+from minicluster.plan.model import (
+    CreateContainer,
+    CreateNetwork,
+    CreateVolume,
+    Plan,
+    ProvideImage,
+    PutFiles,
+    Record,
+    RemoveContainer,
+    RemoveNetwork,
+    RemoveVolume,
+    RunHook,
+    StartContainer,
+    Step,
+    WaitMembers,
+    WaitReady,
+)
+from minicluster.profile.spec import Image, encode, fill
+from minicluster.report import Member
+from minicluster.run.probe import poll
+from minicluster.run.signals import shielded
+
+_WORKERS = 32
+_LOG_LINES = 15  # of a failed node's log, in the error
+
+#: What a step's subject is doing meanwhile, for people.
+_PHASES: dict[type, str] = {
+    ProvideImage: "image",
+    Record: "recording",
+    CreateNetwork: "creating network",
+    CreateVolume: "creating",
+    CreateContainer: "creating",
+    PutFiles: "configuring",
+    StartContainer: "starting",
+    WaitReady: "booting",
+    RunHook: "joining",
+    WaitMembers: "settling",
+    RemoveContainer: "removing",
+    RemoveVolume: "removing",
+    RemoveNetwork: "removing network",
+}
+
+
+@dataclass
+class Run:
+    """What the steps of one plan share."""
+
+    engine: Engine
+    authority: pki.Authority
+    timeout: float  #: seconds that the nodes have to get ready, counted from when the images are there
+    listener: Listener
+    provide_image: Callable[[Image, Cancel], None]
+    cancel: Cancel = field(default_factory=Cancel)
+    captured: dict[str, str] = field(default_factory=dict)
+    begun: float | None = None  #: when the first step that is not about an image began
+
+    @property
+    def deadline(self) -> float:
+        """On the monotonic clock."""
+        return (self.begun or time.monotonic()) + self.timeout
+
+
+def execute(plan: Plan, run: Run) -> None:
+    """Carries out a plan.
+
+    Raises:
+        MiniclusterError: the first error of any step, after every other step has ended.
+        KeyboardInterrupt: Ctrl-C, likewise.
+    """
+    waiting = {step.id: set(step.needs) for step in plan.steps}
+    todo = {step.id: step for step in plan.steps}
+    open_steps = Counter(step.node for step in plan.steps if step.node)
+    finished: queue.SimpleQueue[tuple[Step, Future[None]]] = queue.SimpleQueue()
+    nodes = tuple(dict.fromkeys(step.node for step in plan.steps if step.node))
+    run.listener(Event("plan", text=plan.headline, nodes=nodes))
+    begun = time.monotonic()
+    running = 0
+    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="step") as pool:
+        try:
+            while todo or running:
+                for step in [todo[id] for id, needs in waiting.items() if not needs and id in todo]:
+                    del todo[step.id]
+                    running += 1
+                    future = pool.submit(_carry_out, step, run)
+                    future.add_done_callback(lambda done, step=step: finished.put((step, done)))  # type: ignore[misc]
+                step, future = finished.get()
+                running -= 1
+                future.result()
+                for needs in waiting.values():
+                    needs.discard(step.id)
+                if step.node:
+                    open_steps[step.node] -= 1
+                    if not open_steps[step.node]:
+                        gone = isinstance(step.action, (RemoveContainer, RemoveVolume))
+                        phase = "removed" if gone else "ready"
+                        run.listener(Event("done", step.node, phase, seconds=time.monotonic() - begun))
+        except BaseException as error:
+            with shielded():
+                run.cancel.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+            raise _first_cause(error, running, finished) from None
+
+
+def _first_cause(error: BaseException, running: int, finished: queue.SimpleQueue[tuple[Step, Future[None]]]) -> BaseException:
+    """The error that began it: a step that was merely cancelled by it may have been heard first."""
+    if isinstance(error, Interrupted):
+        while not finished.empty():
+            other = finished.get()[1]
+            if not other.cancelled() and (found := other.exception()) and not isinstance(found, Interrupted):
+                return found
+    return error
+
+
+def _carry_out(step: Step, run: Run) -> None:
+    if run.cancel.is_set():
+        raise Interrupted(f"stopped before: {step.id}")
+    if run.begun is None and not isinstance(step.action, (ProvideImage, Record, CreateNetwork, CreateVolume)):
+        run.begun = time.monotonic()
+    run.listener(Event("start", step.node, _PHASES[type(step.action)], step.id))
+    _perform(step, run)
+
+
+def _perform(step: Step, run: Run) -> None:
+    engine = run.engine
+    match step.action:
+        case ProvideImage(image):
+            run.provide_image(image, run.cancel)
+        case Record(volume, revision, spec):
+            about = {
+                labels.CLUSTER: spec.cluster,
+                labels.PROFILE: spec.profile,
+                labels.REVISION: str(revision),
+                labels.SPEC: encode(spec),
+            }
+            engine.create_volume(volume, about)
+        case CreateNetwork(name, subnet, gateway, about):
+            engine.create_network(name, subnet, gateway, about)
+        case CreateVolume(name, about):
+            engine.create_volume(name, about)
+        case CreateContainer(config):
+            engine.create_container(config)
+        case PutFiles():
+            engine.put_files(step.action.container, _files(step.action, run.authority))
+        case StartContainer(name):
+            engine.start_container(name)
+        case WaitReady(container, command):
+            _wait_ready(container, command, run)
+        case RunHook():
+            _run_hook(step, step.action, run)
+        case WaitMembers(container, command, names):
+            _wait_members(container, command, names, run)
+        case RemoveContainer(name):
+            engine.remove_container(name)
+        case RemoveVolume(name):
+            engine.remove_volume(name)
+        case RemoveNetwork(name):
+            engine.remove_network(name)
+
+
+def _files(action: PutFiles, authority: pki.Authority) -> list[File]:
+    files = [File(f.path, f.content.encode(), f.mode) for f in action.files]
+    for wanted in action.certificates:
+        issued = authority.issue(wanted)
+        files += [
+            File(f"{wanted.directory}/ca.pem", issued.ca),
+            File(f"{wanted.directory}/cert.pem", issued.certificate),
+            File(f"{wanted.directory}/key.pem", issued.key, 0o600),
+        ]
+    if action.authority:
+        files.append(File(pki.PATH, authority.dump(), 0o600))
+    return files
+
+
+def _remaining(run: Run) -> float:
+    return max(0.2, run.deadline - time.monotonic())
+
+
+def _wait_ready(container: str, command: Sequence[str], run: Run) -> None:
+    def check() -> str:
+        try:
+            result = run.engine.execute(container, command, timeout=_remaining(run), cancel=run.cancel)
+        except TimeoutError as error:
+            return str(error)
+        if result.exit_code == 0:
+            return ""
+        return last_line(result.stderr or result.stdout) or f"{command[0]} ended with {result.exit_code}"
+
+    try:
+        poll(check, what=container, deadline=run.deadline, cancel=run.cancel)
+    except NodeFailed as error:
+        raise _exited(container, run) from error
+    except NotReady as error:
+        error.why += f"\nThe end of its log:\n{log_tail(run.engine, container)}"
+        error.fix = "Give it longer with --timeout, or look into it with --keep and `minicluster logs`."
+        raise
+
+
+def _exited(container: str, run: Run) -> NodeFailed:
+    try:
+        code = run.engine.exit_code(container)
+    except NotFound:
+        return NodeFailed(f"{container} is gone", "Somebody removed its container while it was starting.")
+    return NodeFailed(
+        f"{container} exited with status {code} while it was starting",
+        f"The end of its log:\n{log_tail(run.engine, container)}",
+        "Run it again with --keep to look at what is left.",
+    )
+
+
+def log_tail(engine: Engine, container: str) -> str:
+    """The last lines of a container's output, indented; what could not be read is said."""
+    try:
+        lines = [line.decode(errors="replace") for line in engine.logs(container, tail=_LOG_LINES)]
+    except MiniclusterError as error:
+        lines = [f"({error.what})"]
+    return "\n".join(f"  {line.rstrip()}" for line in lines) or "  (empty)"
+
+
+def last_line(text: str) -> str:
+    """The last line that is not empty."""
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""
+
+
+def _run_hook(step: Step, action: RunHook, run: Run) -> None:
+    argv = fill(action.command, run.captured)
+    shown = " ".join(action.command)
+    try:
+        result = run.engine.execute(action.container, argv, timeout=_remaining(run), cancel=run.cancel)
+        if result.exit_code != 0:
+            raise NodeFailed(
+                f"`{shown}` failed in {action.container} with status {result.exit_code}",
+                (result.stderr or result.stdout).strip(),
+                "Run it again with --keep to look at what is left.",
+            )
+    except TimeoutError:
+        if not action.best_effort:
+            raise NotReady(
+                f"`{shown}` in {action.container} did not end in time",
+                f"The end of its log:\n{log_tail(run.engine, action.container)}",
+                "Give it longer with --timeout, or look into it with --keep.",
+            ) from None
+        run.listener(Event("note", step.node, text=f"{step.node}: `{shown}` did not end in time; going on"))
+        return
+    except NodeFailed as error:
+        if not action.best_effort:
+            raise
+        run.listener(Event("note", step.node, text=f"{step.node}: {error.what}; going on"))
+        return
+    lines = result.stdout.splitlines()
+    if len(lines) < len(action.capture):
+        raise NodeFailed(
+            f"`{shown}` in {action.container} printed {len(lines)} lines",
+            f"The profile captures {len(action.capture)}: {', '.join(action.capture)}.",
+        )
+    for name, line in zip(action.capture, lines, strict=False):
+        run.captured[f"captured.{name}"] = line.strip()
+
+
+def _wait_members(container: str, command: Sequence[str], names: Sequence[str], run: Run) -> None:
+    def check() -> str:
+        try:
+            members = ask_members(run.engine, container, command, timeout=_remaining(run), cancel=run.cancel)
+        except (TimeoutError, NodeFailed) as error:
+            return str(getattr(error, "why", "") or error)
+        missing = [name for name in names if name not in members]
+        if missing:
+            return f"{', '.join(missing)} not among the members"
+        unready = [name for name in names if not members[name].ready]
+        return f"{', '.join(unready)} not ready" if unready else ""
+
+    poll(check, what="the cluster", deadline=run.deadline, cancel=run.cancel, interval=0.1)
+
+
+def ask_members(
+    engine: Engine, container: str, command: Sequence[str], *, timeout: float, cancel: Cancel | None = None
+) -> dict[str, Member]:
+    """The members as the cluster's own software counts them.
+
+    Raises:
+        NodeFailed: the command failed, or answered what is no member.
+        TimeoutError: it did not answer.
+    """
+    result = engine.execute(container, command, timeout=timeout, cancel=cancel)
+    if result.exit_code != 0:
+        raise NodeFailed(f"`{command[0]}` failed in {container}", last_line(result.stderr or result.stdout))
+    try:
+        rows = [json.loads(line) for line in result.stdout.splitlines() if line.strip()]
+        found = [Member(r["name"], bool(r["ready"]), bool(r.get("voter")), bool(r.get("leader"))) for r in rows]
+    except (ValueError, KeyError, TypeError) as error:
+        raise NodeFailed(f"`{command[0]}` in {container} answered no list of members", str(error)) from None
+    members: dict[str, Member] = {}
+    for member in found:
+        # A node that was made anew stands twice under its name; the living entry counts.
+        if member.name not in members or member.ready:
+            members[member.name] = member
+    return members
