@@ -80,14 +80,17 @@ echo "up: seconds since the start"
 start=$(date +%s%N)
 docker network create --subnet "$net.0/24" "$name" >/dev/null
 mark "network"
-# Each node goes as far as it can on its own: an agent that is up early waits for the master's token alone.
+# `swarm init` sleeps half a second (swarmkit asks twice whether its own manager serves). Two cores have enough to do
+# with one engine, so the master goes first and the agents' engines start while it sleeps; from there on each node goes
+# as far as it can on its own.
 master() {
-  launch master-1; mark "master-1 started"
+  launch master-1; : >"$work/started"; mark "master-1 started"
   ready master-1; mark "master-1 ready"
   docker exec "$name-master-1" swarm-form "${address[master-1]}" "${nodes[@]:1}" >"$work/tokens.part"
   mv "$work/tokens.part" "$work/tokens"; mark "swarm formed"
 }
 agent() {
+  until [[ -e $work/started ]]; do sleep 0.02; done
   launch "$1"; mark "$1 started"
   ready "$1"; mark "$1 ready"
   until [[ -e $work/tokens ]]; do sleep 0.02; done

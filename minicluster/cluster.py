@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from minicluster import labels, lock, paths
+from minicluster import change, health, labels, lock, paths
+from minicluster.change import DEFAULT_PROFILE, DEFAULT_TIMEOUT
 from minicluster.errors import (
-    Conflict,
     ImageError,
-    Interrupted,
     MiniclusterError,
     NodeFailed,
     NoEngine,
@@ -26,30 +25,21 @@ from minicluster.errors import (
     nearest,
 )
 from minicluster.events import Event, Listener, ignore
-from minicluster.profile.spec import Node, Overrides, Spec, container_name, fill
+from minicluster.profile.spec import Overrides, Spec, container_name, fill
 from minicluster.report import (
     Change,
     ClusterInfo,
     ClusterStatus,
     ClusterSummary,
     EndpointInfo,
-    Member,
-    NodeStatus,
-    Quorum,
 )
 
 if TYPE_CHECKING:
-    from minicluster import pki
     from minicluster.doctor import Check
-    from minicluster.engine.protocol import Container, Engine, ExecResult, Volume
+    from minicluster.engine.protocol import Engine, ExecResult, Volume
     from minicluster.plan.model import Plan
-    from minicluster.plan.observed import Observed
-
-DEFAULT_PROFILE = "swarm"
-DEFAULT_TIMEOUT = 120.0  #: seconds that nodes have to get ready
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
-_PROBE_PATIENCE = 3.0  # seconds that `status` gives a node to answer
 _TRIES = 5  # at a subnet or port that another process took between our look and our call
 
 
@@ -104,19 +94,19 @@ class Cluster:
         target = _target(profile, name)
         with lock.changing(target):
             for attempt in range(1, _TRIES + 1):
-                goal = _goal(engine, profile, target, asked)
+                goal = change.plan_up(engine, profile, target, asked)
                 try:
-                    _apply(engine, goal, keep=keep, timeout=timeout, listener=listener)
+                    change.apply(engine, goal, keep=keep, timeout=timeout, listener=listener)
                     break
                 except (SubnetTaken, PortTaken) as error:
-                    ours_to_choose = isinstance(error, SubnetTaken) or error.port not in _ports_asked(goal.spec)
+                    ours_to_choose = isinstance(error, SubnetTaken) or error.port not in change.ports_asked(goal.spec)
                     if goal.observed or keep or attempt == _TRIES or not ours_to_choose:
                         raise
                     listener(Event("note", text=f"{error.what} (taken meanwhile); choosing another"))
         plan = goal.plan
         counts = Counter(step.id.split()[0] for step in plan.steps)
-        change = Change(target, bool(plan), len(plan.steps), time.monotonic() - begun, dict(counts))
-        return cls(engine, goal.spec, change)
+        done = Change(target, bool(plan), len(plan.steps), time.monotonic() - begun, dict(counts))
+        return cls(engine, goal.spec, done)
 
     @classmethod
     def open(cls, name: str | None = None, *, engine: Engine | None = None) -> Cluster:
@@ -141,24 +131,7 @@ class Cluster:
 
     def status(self) -> ClusterStatus:
         """How each node and the whole are doing: asks the engine, every node's probe, and the cluster's own software."""
-        from minicluster.plan.observed import observe
-
-        engine, spec = self.engine, self.spec
-        observed = observe(self.name, engine.containers(self.name), [], engine.volumes(self.name))
-        with ThreadPoolExecutor(32) as pool:
-            members_answer = pool.submit(_members, engine, spec, observed.containers)
-            probes = {n.name: pool.submit(_probe, engine, spec, n, observed.containers.get(n.name)) for n in spec.nodes}
-            memory = {n.name: pool.submit(_memory, engine, observed.containers.get(n.name)) for n in spec.nodes}
-            members, why = members_answer.result()
-            nodes = tuple(
-                _node_status(spec, n, observed.containers.get(n.name), probes[n.name].result(), memory[n.name].result(), members, why)
-                for n in spec.nodes
-            )
-        extra = [f"{name} runs and is not in the spec" for name in observed.containers if spec.node(name) is None]
-        notes = [*([why] if why and any(n.phase == "running" for n in nodes) else []), *extra, *self._kernel_notes()]
-        return ClusterStatus(
-            self.name, spec.profile, _phase(nodes, observed.settled), _quorum(members), nodes, tuple(notes)
-        )
+        return health.examine(self.engine, self.spec)
 
     def info(self) -> ClusterInfo:
         """How to reach the cluster."""
@@ -171,7 +144,7 @@ class Cluster:
             endpoints=endpoints,
             env=self.env(),
             demo_image=self.spec.demo_image or None,
-            notes=tuple(self._kernel_notes()),
+            notes=tuple(health.kernel_notes(self.engine, self.spec)),
         )
 
     def env(self) -> dict[str, str]:
@@ -267,7 +240,9 @@ class Cluster:
             raise UsageError(f"nodes of profile {spec.profile} hold no images", "The profile has no load hook.")
         if not engine.has_image(image):
             raise ImageError(
-                f"the engine has no image {image}", "Only what the engine has can be loaded.", f"`docker pull {image}`, or build it."
+                f"the engine has no image {image}",
+                "Only what the engine has can be loaded.",
+                f"`docker pull {image}`, or build it.",
             )
         listener(Event("plan", text=f"load {image} into {len(names)} nodes of {self.name}", nodes=tuple(names)))
         begun = time.monotonic()
@@ -307,22 +282,13 @@ class Cluster:
 
     def down(self, *, listener: Listener = ignore) -> Change:
         """Removes the cluster and everything that was made for it."""
-        return _down(self.engine, self.name, listener)
+        return change.take_down(self.engine, self.name, listener)
 
     def _container(self, node: str) -> str:
         if self.spec.node(node) is None:
             known = [n.name for n in self.spec.nodes]
             raise UsageError(f"cluster {self.name} has no node {node!r}", "", nearest(node, known))
         return container_name(self.name, node)
-
-    def _kernel_notes(self) -> list[str]:
-        if not self.spec.kernel:
-            return []
-        from minicluster import doctor
-
-        if not self.engine.info.local:
-            return []
-        return [text for feature, text in self.spec.kernel.items() if not doctor.kernel_has(feature)]
 
 
 def dry_run(
@@ -341,7 +307,7 @@ def dry_run(
         engine: Engine | None = _connect()
     except NoEngine:
         engine = None
-    return _goal(engine, profile, _target(profile, name), asked).plan
+    return change.plan_up(engine, profile, _target(profile, name), asked).plan
 
 
 def clusters(engine: Engine | None = None) -> list[ClusterSummary]:
@@ -386,7 +352,7 @@ def down(
     for name in names:
         if name not in known:
             raise _no_such(name, known, engine)
-    return [_down(engine, name, listener) for name in dict.fromkeys(names)]
+    return [change.take_down(engine, name, listener) for name in dict.fromkeys(names)]
 
 
 def examine(profile: str | None = None) -> list[Check]:
@@ -406,19 +372,6 @@ def examine(profile: str | None = None) -> list[Check]:
     reachable = engine
     source = (lambda: base.source(reachable)) if reachable else None
     return doctor.examine(engine, error, footprint, source)
-
-
-# How `up` goes about it
-
-
-class _Goal:
-    """What an ``up`` found, wants and will do."""
-
-    def __init__(self, spec: Spec, observed: Observed, authority: pki.Authority, plan: Plan) -> None:
-        self.spec = spec
-        self.observed = observed
-        self.authority = authority
-        self.plan = plan
 
 
 def _connect(*, start_private: bool = False, listener: Listener = ignore) -> Engine:
@@ -447,197 +400,6 @@ def _target(profile: str | None, name: str | None) -> str:
     loaded = catalog.load(profile or DEFAULT_PROFILE)
     _check_name(loaded.profile.name)
     return loaded.profile.name
-
-
-def _merge(before: Overrides, asked: Overrides) -> Overrides:
-    """What was asked for once stays asked for, until something else is."""
-    return Overrides(
-        {**before.size, **asked.size},
-        {**before.set, **asked.set},
-        {**before.image, **asked.image},
-        {**before.port, **asked.port},
-    )
-
-
-def _goal(engine: Engine | None, profile: str | None, name: str, asked: Overrides) -> _Goal:
-    from minicluster import client, pki
-    from minicluster.plan import reconcile
-    from minicluster.plan.observed import Observed, observe
-    from minicluster.profile import catalog, network
-    from minicluster.profile.resolve import resolve
-
-    observed = observe(name, engine.containers(name), engine.networks(name), engine.volumes(name)) if engine else Observed(name)
-    before = observed.spec
-    source = profile or (before.source if before else DEFAULT_PROFILE)
-    overrides = _merge(before.overrides, asked) if before else asked
-    loaded = catalog.load(source, overrides.set)
-    if before and before.profile != loaded.profile.name:
-        raise UsageError(
-            f"the name {name} is in use",
-            f"Cluster {name} is of profile {before.profile}, not {loaded.profile.name}.",
-            "Give this one another with --name.",
-        )
-    taken = engine.subnets() if engine and not before else []
-    spec = resolve(
-        loaded,
-        cluster=name,
-        overrides=overrides,
-        subnet=before.subnet if before else network.choose_subnet(taken),
-        previous=before,
-        port_is_free=_port_is_free,
-        source=loaded.profile.name if loaded.bundled else str(loaded.directory),
-    )
-    authority = (client.read_authority(engine, before) if engine and before else None) or pki.Authority()
-    members: Mapping[str, Member] | None = None
-    if engine and before:
-        members = _members(engine, before, observed.containers)[0]
-    from dataclasses import replace
-
-    observed = replace(observed, authority=authority.identity, members=members)
-    return _Goal(spec, observed, authority, reconcile.create(spec, observed))
-
-
-def _port_is_free(port: int) -> bool:
-    """Whether a port of this machine can be bound. Of another machine's engine we cannot tell; it will."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def _ports_asked(spec: Spec) -> set[int]:
-    return {e.host_port for _node, e in spec.endpoints() if e.name in spec.overrides.port}
-
-
-def _apply(engine: Engine, goal: _Goal, *, keep: bool, timeout: float, listener: Listener) -> None:
-    from minicluster import client, images
-    from minicluster.run.execute import Run, execute
-
-    spec, before = goal.spec, goal.observed.spec
-    run = Run(engine, goal.authority, timeout, listener, images.provide(engine, spec.profile, listener))
-    try:
-        if goal.plan:
-            execute(goal.plan, run)
-        client.keep(spec, goal.authority)
-    except (MiniclusterError, KeyboardInterrupt) as problem:
-        error = problem if isinstance(problem, MiniclusterError) else Interrupted("interrupted")
-        _explain(error, spec, engine)
-        if keep:
-            error.fix = f"{error.fix}\nKept as it is; `minicluster down {spec.cluster}` removes it.".strip()
-        elif before == spec:
-            error.fix = f"{error.fix}\nThe cluster is left as it is: `minicluster status {spec.cluster}` shows it.".strip()
-        else:
-            _roll_back(engine, spec.cluster, before, goal, listener, error)
-        raise error from (problem if error is not problem else problem.__cause__)
-
-
-def _explain(error: MiniclusterError, spec: Spec, engine: Engine) -> None:
-    """Says of a refused name or port whose it is."""
-    if isinstance(error, Conflict):
-        with contextlib.suppress(MiniclusterError):
-            for node in spec.nodes:
-                other = engine.container(container_name(spec.cluster, node.name))
-                if other and other.labels.get(labels.CLUSTER) != spec.cluster:
-                    error.what = f"the name {other.name} is in use"
-                    error.why = "A container that minicluster did not make for this cluster has it."
-                    error.fix = "Remove or rename that container, or give the cluster another name with --name."
-
-
-def _roll_back(
-    engine: Engine, name: str, before: Spec | None, goal: _Goal, listener: Listener, error: MiniclusterError
-) -> None:
-    """Undoes what an ``up`` began: back to the spec before, or to nothing. What stays is put into the error."""
-    from minicluster.run.signals import shielded
-
-    with shielded():
-        listener(Event("rollback", text=f"undoing: {error.what}"))
-        try:
-            engine = _answering(engine, listener)
-            if before is None:
-                _remove_all(engine, name, ignore)
-            else:
-                _change_back(engine, name, before, goal)
-        except MiniclusterError as second:
-            left = [] if isinstance(second, NoEngine) else _left(engine, name)
-            error.leftovers = tuple(left) or (f"not known what is left: {second.what}",)
-            error.fix = f"{error.fix}\n`minicluster down {name}` removes what is left.".strip()
-
-
-def _answering(engine: Engine, listener: Listener) -> Engine:
-    """The same engine; the private one is started again where it died, so that it can be cleaned up."""
-    try:
-        engine.containers("none")
-        return engine
-    except NoEngine:
-        from minicluster.engine import connect
-
-        if engine.source != connect.PRIVATE:
-            raise
-        return connect.connect(start_private=True, listener=listener)
-
-
-def _change_back(engine: Engine, name: str, before: Spec, goal: _Goal) -> None:
-    from dataclasses import replace
-
-    from minicluster import images
-    from minicluster.plan import reconcile
-    from minicluster.plan.observed import observe
-    from minicluster.run.execute import Run, execute
-
-    observed = observe(name, engine.containers(name), engine.networks(name), engine.volumes(name))
-    members = _members(engine, before, observed.containers)[0]
-    observed = replace(observed, authority=goal.authority.identity, members=members)
-    run = Run(engine, goal.authority, DEFAULT_TIMEOUT, ignore, images.provide(engine, before.profile, ignore))
-    execute(reconcile.create(before, observed), run)
-
-
-def _down(engine: Engine, name: str, listener: Listener) -> Change:
-    begun = time.monotonic()
-    with lock.changing(name):
-        plan = _remove_all(engine, name, listener)
-    counts = Counter(step.id.split()[0] for step in plan.steps)
-    return Change(name, bool(plan), len(plan.steps), time.monotonic() - begun, dict(counts))
-
-
-def _remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
-    """Removes everything that carries a cluster's name; tries again what something else held on to."""
-    from minicluster import client, pki
-    from minicluster.plan import reconcile
-    from minicluster.plan.observed import observe
-    from minicluster.run.execute import Run, execute
-
-    first: Plan | None = None
-    for attempt in range(1, 4):
-        plan = reconcile.remove(observe(name, engine.containers(name), engine.networks(name), engine.volumes(name)))
-        first = first or plan
-        try:
-            execute(plan, Run(engine, pki.Authority(), DEFAULT_TIMEOUT, listener, lambda _image, _cancel: None))
-            break
-        except NoEngine:
-            raise
-        except MiniclusterError as error:
-            if attempt == 3 or isinstance(error, Interrupted):
-                error.leftovers = tuple(_left(engine, name))
-                raise
-            time.sleep(0.3)
-    client.forget(name)
-    assert first is not None
-    return first
-
-
-def _left(engine: Engine, name: str) -> list[str]:
-    with contextlib.suppress(MiniclusterError):
-        return [
-            *(f"container {c.name}" for c in engine.containers(name)),
-            *(f"network {n.name}" for n in engine.networks(name)),
-            *(f"volume {v.name}" for v in engine.volumes(name)),
-        ]
-    return []
 
 
 # Which cluster is meant
@@ -674,102 +436,6 @@ def _no_such(name: str, known: Sequence[str], engine: Engine) -> UsageError:
     other = engine.container(name)
     if other:
         why = "A container of that name is there, but minicluster did not make it: it is left alone."
-    return UsageError(f"no cluster is called {name!r}", why, nearest(name, known) or "`minicluster ls` shows what is up.")
-
-
-# How nodes are doing
-
-
-def _members(
-    engine: Engine, spec: Spec, containers: Mapping[str, Container]
-) -> tuple[Mapping[str, Member] | None, str]:
-    """The cluster's own list of members, asked of the first node that knows; or None and why not."""
-    if spec.members is None:
-        return None, ""
-    from minicluster.run.execute import ask_members
-
-    why = f"no node of role {spec.members.on} runs"
-    for node in spec.of_role(spec.members.on):
-        container = containers.get(node.name)
-        if container is None or container.state != "running":
-            continue
-        try:
-            return ask_members(engine, container.name, spec.members.run, timeout=_PROBE_PATIENCE), ""
-        except (NodeFailed, TimeoutError) as error:
-            why = str(getattr(error, "why", "")) or str(error)
-    return None, why
-
-
-def _probe(engine: Engine, spec: Spec, node: Node, container: Container | None) -> str:
-    """"ok", or why a node is not ready."""
-    if container is None:
-        return "its container is gone"
-    if container.state != "running":
-        return container.status or container.state
-    if not node.ready:
-        return "ok"
-    try:
-        result = engine.execute(container.name, node.ready, timeout=_PROBE_PATIENCE)
-    except TimeoutError:
-        return f"no answer within {_PROBE_PATIENCE:g} s"
-    except MiniclusterError as error:
-        return error.why or error.what
-    lines = (result.stderr or result.stdout).strip().splitlines()
-    return "ok" if result.exit_code == 0 else (lines[-1] if lines else f"the probe ended with {result.exit_code}")
-
-
-def _memory(engine: Engine, container: Container | None) -> int | None:
-    if container is None or container.state != "running":
-        return None
-    with contextlib.suppress(MiniclusterError):
-        return engine.memory(container.name)
-    return None
-
-
-def _node_status(
-    spec: Spec,
-    node: Node,
-    container: Container | None,
-    probe: str,
-    memory: int | None,
-    members: Mapping[str, Member] | None,
-    why: str,
-) -> NodeStatus:
-    member = members.get(node.name) if members is not None else None
-    if probe == "ok" and spec.members is not None:
-        if members is None:
-            probe = why or "the members cannot be asked"
-        elif member is None:
-            probe = "it is no member of the cluster"
-        elif not member.ready:
-            probe = "the cluster counts it as not ready"
-    return NodeStatus(
-        name=node.name,
-        role=node.role,
-        address=node.address,
-        phase=container.state if container else "missing",
-        ready=probe == "ok",
-        leader=member.leader if member else None,
-        probe=probe,
-        memory=memory,
-        container=container_name(spec.cluster, node.name),
+    return UsageError(
+        f"no cluster is called {name!r}", why, nearest(name, known) or "`minicluster ls` shows what is up."
     )
-
-
-def _phase(nodes: Sequence[NodeStatus], settled: bool) -> str:
-    if not settled:
-        return "forming"
-    if all(node.ready for node in nodes):
-        return "ready"
-    if all(node.phase in ("exited", "missing", "created") for node in nodes):
-        return "stopped"
-    return "degraded" if any(node.ready for node in nodes) else "broken"
-
-
-def _quorum(members: Mapping[str, Member] | None) -> Quorum | None:
-    voters = [m for m in (members or {}).values() if m.voter]
-    if not voters:
-        return None
-    healthy, needed = sum(m.ready for m in voters), len(voters) // 2 + 1
-    leader = next((m.name for m in voters if m.leader), "")
-    return Quorum(len(voters), healthy, needed, max(0, healthy - needed), leader)

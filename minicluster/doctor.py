@@ -170,6 +170,11 @@ def check_capabilities(info: EngineInfo, root: Path = Path("/")) -> Check:
     )  # fmt: skip
 
 
+def kernel_has(feature: str, root: Path = Path("/")) -> bool:
+    """Whether this machine's kernel has a feature, named as its module is: loaded, built in, or there to be loaded."""
+    return (root / "proc/net" / feature).exists() or _module(root, feature)
+
+
 def check_ip_vs(root: Path = Path("/")) -> Check:
     """Whether the kernel has IPVS, with which Docker Swarm balances over a service's tasks."""
     if (root / "proc/net/ip_vs").exists():
@@ -294,11 +299,12 @@ def check_memory(footprint: int, total: int, root: Path | None) -> Check:
 
 def check_subnets(taken: list[str]) -> Check:
     """Whether there are addresses left for clusters."""
-    used = (ipaddress.ip_network(one, strict=False) for one in taken)
-    near = [n for n in used if isinstance(n, ipaddress.IPv4Network) and n.overlaps(POOL)]
-    subnets = list(POOL.subnets(new_prefix=PREFIX))
+    pool = ipaddress.IPv4Network(str(POOL))
+    used = [ipaddress.ip_network(one, strict=False) for one in taken]
+    near = [n for n in used if isinstance(n, ipaddress.IPv4Network) and n.overlaps(pool)]
+    subnets = list(pool.subnets(new_prefix=PREFIX))
     free = sum(not any(subnet.overlaps(other) for other in near) for subnet in subnets)
-    text = f"{free} of {len(subnets)} in {POOL} are free"
+    text = f"{free} of {len(subnets)} in {pool} are free"
     fix = "Remove networks that nobody uses: `docker network prune`, or clusters: `minicluster ls`, `minicluster down`."
     if not free:
         covering = ", ".join(str(n) for n in near[:5])

@@ -67,7 +67,11 @@ def _build(engine: Engine, profile: str, image: spec.Image, cancel: Cancel, list
 
 
 def build(
-    profile: str, names: Sequence[str] = (), force: bool = False, listener: Listener = ignore, engine: Engine | None = None
+    profile: str,
+    names: Sequence[str] = (),
+    force: bool = False,
+    listener: Listener = ignore,
+    engine: Engine | None = None,
 ) -> list[str]:
     """Builds a profile's images ahead of time and returns their references; ``force`` builds what is there anew."""
     from minicluster.profile import catalog
@@ -77,7 +81,9 @@ def build(
     recipes = {name: image.recipe for name, image in loaded.profile.images.items() if image.recipe is not None}
     for name in names:
         if name not in recipes:
-            raise UsageError(f"no recipe is called {name!r} in profile {loaded.profile.name}", "", nearest(name, recipes))
+            raise UsageError(
+                f"no recipe is called {name!r} in profile {loaded.profile.name}", "", nearest(name, recipes)
+            )
     engine = engine or _connect(listener)
     refs = []
     cancel = Cancel()
@@ -138,7 +144,9 @@ def remove(
         if info.in_use:
             if unused_only:
                 continue
-            raise EngineError(f"image {info.ref} is in use", "A node runs it.", "Take the cluster down first (`minicluster ls`).")
+            raise EngineError(
+                f"image {info.ref} is in use", "A node runs it.", "Take the cluster down first (`minicluster ls`)."
+            )
         try:
             engine.remove_image(info.ref)
         except Conflict as error:

@@ -38,7 +38,9 @@ def changing(cluster: str) -> Iterator[None]:
                     break
             os.close(descriptor)  # its last holder removed the file between our open and our lock: again
     except OSError as error:
-        raise MiniclusterError(f"cannot lock cluster {cluster}", str(error), "Check $XDG_DATA_HOME and $HOME.") from None
+        raise MiniclusterError(
+            f"cannot lock cluster {cluster}", str(error), "Check $XDG_DATA_HOME and $HOME."
+        ) from None
     os.truncate(descriptor, 0)
     os.write(descriptor, str(os.getpid()).encode())
     try:

@@ -49,7 +49,8 @@ class View:
         return shown + self._nodes(list(board.nodes.values()), now, width, max(height - len(shown) - 2, 3))
 
     def _over(self) -> bool:
-        return not self.board.whole and all(line.state in ("done", "failed") for line in self.board.nodes.values())
+        nodes = self.board.nodes.values()
+        return bool(nodes) and not self.board.whole and all(line.state == "done" for line in nodes)
 
     def _nodes(self, lines: list[Line], now: float, width: int, room: int) -> list[Text]:
         most = max(width // CELL, 1)
@@ -101,14 +102,18 @@ class View:
         for line in filter(_settled, lines):
             groups.setdefault((line.state, line.name.rpartition("-")[0] or line.name, line.phase), []).append(line)
         return [
-            f"{self.marks[state]} {len(group):>3} {role}  {phase} {min(n.seconds for n in group):.1f}"
-            f"-{max(n.seconds for n in group):.1f}s"
+            f"{self.marks[state]} {len(group)} {role}  {phase} in {_range([line.seconds for line in group])} s"
             for (state, role, phase), group in groups.items()
         ]
 
 
 def _settled(line: Line) -> bool:
     return line.state in ("done", "failed")
+
+
+def _range(seconds: list[float]) -> str:
+    low, high = f"{min(seconds):.1f}", f"{max(seconds):.1f}"
+    return low if low == high else f"{low}-{high}"
 
 
 def _cut(text: Text, width: int) -> Text:

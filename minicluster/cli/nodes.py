@@ -45,17 +45,22 @@ def logs(
     opened = Cluster.open(cluster)
     names = opened.node_names(words or [])
     width = max(map(len, names), default=0)
-    for node, line in opened.logs(names, follow=follow, tail=tail):
-        if output is Output.json:
-            import json
+    try:
+        for node, line in opened.logs(names, follow=follow, tail=tail):
+            if output is Output.json:
+                import json
 
-            text = json.dumps({"node": node, "line": line}, ensure_ascii=False)
-        elif len(names) == 1:
-            text = line
-        else:
-            colour = _PALETTE[names.index(node) % len(_PALETTE)] if node in names else "dim"
-            text = f"{paint(f'{node:<{width}} |', colour)} {line}"
-        print(text, flush=follow)
+                text = json.dumps({"node": node, "line": line}, ensure_ascii=False)
+            elif len(names) == 1:
+                text = line
+            else:
+                colour = _PALETTE[names.index(node) % len(_PALETTE)] if node in names else "dim"
+                text = f"{paint(f'{node:<{width}} |', colour)} {line}"
+            print(text, flush=follow)
+    except KeyboardInterrupt:
+        if not follow:
+            raise
+        raise typer.Exit(130) from None  # the usual end of following, and nothing to make words about
 
 
 def exec_(

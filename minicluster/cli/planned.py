@@ -116,6 +116,7 @@ def _print_wrapped(table: list[tuple[str, str, str, str]]) -> None:
 
     shown = Table(*HEAD, box=None, padding=(0, 2, 0, 0), pad_edge=False)
     shown.columns[0].no_wrap = True
+    shown.columns[1].overflow = "fold"
     shown.columns[3].max_width = 12
     shown.columns[1].ratio, shown.columns[2].ratio = 3, 2
     for row in table:

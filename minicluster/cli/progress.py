@@ -50,7 +50,9 @@ class Board:
             self.nodes = {name: Line(name) for name in event.nodes}
             return None
         if event.kind == "rollback" and not event.subject:
-            self.headline = event.text or "rolling back"
+            # What got ready is on its way out again: only what failed is still worth its line.
+            self.headline, self.began, self.whole = event.text or "rolling back", now, {}
+            self.nodes = {name: line for name, line in self.nodes.items() if line.state == "failed"}
             return None
         if event.kind not in ("start", "progress", "done", "failed", "rollback"):
             return None
@@ -58,7 +60,7 @@ class Board:
         line = lines.setdefault(key, Line(event.subject))
         if line.state == "pending":
             line.began = now
-        line.phase = event.phase or line.phase
+        line.phase = "failed" if event.kind == "failed" else event.phase or line.phase
         # The text that a step starts with is its name, which for a node says no more than its phase does.
         line.text = event.text if event.kind in ("progress", "failed") or not event.subject else ""
         line.state = "failed" if event.kind == "failed" else "busy"

@@ -65,7 +65,11 @@ def _errors(what: str) -> Iterator[None]:
         yield
     except docker.errors.APIError as error:
         raise _refusal(what, error) from error
-    except (requests.exceptions.ConnectionError, requests.exceptions.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+    except (
+        requests.exceptions.ConnectionError,
+        requests.exceptions.Timeout,
+        requests.exceptions.ChunkedEncodingError,
+    ) as error:
         raise NoEngine(
             f"the engine stopped answering: {what}",
             _innermost(error),
@@ -87,7 +91,11 @@ def _refusal(what: str, error: docker.errors.APIError) -> EngineError:
     if "Pool overlaps" in said or "pool overlaps" in said or "conflicts with network" in said:
         return SubnetTaken(f"cannot {what}: its subnet is taken", said)
     if "no space left on device" in said:
-        return EngineError(f"cannot {what}: the disk is full", said, "Free some: `docker system df`, `minicluster image remove --unused`.")
+        return EngineError(
+            f"cannot {what}: the disk is full",
+            said,
+            "Free some: `docker system df`, `minicluster image remove --unused`.",
+        )
     if status == 404:
         return NotFound(f"cannot {what}: there is no such thing", said)
     if status == 409:
@@ -110,7 +118,9 @@ class DockerEngine:
         tls: Any = False
         if found.tls:
             pair = (str(found.tls.cert), str(found.tls.key)) if found.tls.cert and found.tls.key else None
-            tls = TLSConfig(client_cert=pair, ca_cert=str(found.tls.ca) if found.tls.ca else None, verify=found.tls.verify)
+            tls = TLSConfig(
+                client_cert=pair, ca_cert=str(found.tls.ca) if found.tls.ca else None, verify=found.tls.verify
+            )
         url = found.url
         with _errors(f"reach the engine at {url}"):
             # Naming the version that the search for the engine already learnt saves a round trip.
@@ -347,7 +357,9 @@ class DockerEngine:
         self._api._disable_socket_timeout(self._api._get_raw_response_socket(response))
         return response
 
-    def exec_argv(self, container: str, argv: Sequence[str], *, tty: bool, stdin: bool) -> tuple[list[str], dict[str, str]]:
+    def exec_argv(
+        self, container: str, argv: Sequence[str], *, tty: bool, stdin: bool
+    ) -> tuple[list[str], dict[str, str]]:
         flags = [*(["--interactive"] if stdin else []), *(["--tty"] if tty else [])]
         env = {"DOCKER_HOST": self.found.url, "DOCKER_CONTEXT": "", "DOCKER_TLS_VERIFY": "", "DOCKER_CERT_PATH": ""}
         options: list[str] = []
@@ -427,7 +439,9 @@ class DockerEngine:
             raise ImageError(f"cannot pull image {ref}", f"No registry answered within {timeout:g} s.")
         worker.join()
         if failure or not self.has_image(ref):
-            raise ImageError(f"cannot pull image {ref}", "\n".join(failure) or "The registry sent none for this platform.")
+            raise ImageError(
+                f"cannot pull image {ref}", "\n".join(failure) or "The registry sent none for this platform."
+            )
 
     def build_image(
         self,
@@ -442,7 +456,13 @@ class DockerEngine:
         tail: list[str] = []
         with _errors(f"build image {ref}"):
             stream = self._api.build(
-                path=str(directory), tag=ref, labels=dict(labels), buildargs=dict(args), rm=True, forcerm=True, decode=True
+                path=str(directory),
+                tag=ref,
+                labels=dict(labels),
+                buildargs=dict(args),
+                rm=True,
+                forcerm=True,
+                decode=True,
             )
             for line in stream:
                 if cancel and cancel.is_set():
@@ -522,7 +542,9 @@ def _container(data: Mapping[str, Any]) -> Container:
 
 def _network(data: Mapping[str, Any]) -> Network:
     configs = (data.get("IPAM") or {}).get("Config") or []
-    return Network(data["Id"], data["Name"], data.get("Labels") or {}, tuple(c["Subnet"] for c in configs if c.get("Subnet")))
+    return Network(
+        data["Id"], data["Name"], data.get("Labels") or {}, tuple(c["Subnet"] for c in configs if c.get("Subnet"))
+    )
 
 
 def _host_routes(table: Path = Path("/proc/net/route")) -> list[str]:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from minicluster import paths
-from minicluster.engine import bridge
+from minicluster.engine import bridge, machine
 from minicluster.engine.ping import SOCKET_PATH_LIMIT, describe, get_json, ping, version
 from minicluster.errors import EngineError, NoEngine
 from minicluster.events import Event, Listener, ignore
@@ -190,7 +190,7 @@ def stop(listener: Listener = ignore, *, remove_data: bool = False) -> Status:
         return _status(layout)
     with _locked(layout):
         pid = find_process(layout)
-        if not pid and _containers_processes(layout):
+        if not pid and _shims(layout):
             # Its containers outlived it. Nobody takes them down as well as it does itself: mounts, control groups, …
             listener(
                 Event("note", text="The private engine was killed: starting it once more, to stop its containers.")
@@ -237,12 +237,12 @@ def find_process(layout: Layout, root: Path = Path("/")) -> int:
         pid = 0
     if pid > 0 and is_ours(pid, layout, root):
         return pid
-    return next((found for found, words in _processes(root) if layout.config_argument in words), 0)
+    return next((found for found, words in machine.processes(root) if layout.config_argument in words), 0)
 
 
 def is_ours(pid: int, layout: Layout, root: Path = Path("/")) -> bool:
     """Whether that process is this layout's dockerd, and alive (a zombie has no command line)."""
-    return layout.config_argument in _command_line(root / "proc" / str(pid))
+    return layout.config_argument in machine.command_line(root / "proc" / str(pid))
 
 
 def _layout() -> Layout:
@@ -430,11 +430,14 @@ def _clear_stale(layout: Layout) -> None:
     layout.socket.unlink(missing_ok=True)
     # dockerd itself refuses to start when the pid in the file belongs to any process at all.
     layout.pid_file.unlink(missing_ok=True)
-    (layout.run / "docker.pid").unlink(missing_ok=True)
+    # It takes any process with the number in this file for its containerd, and waits for it in vain. A containerd that
+    # outlived its dockerd is no loss: the containers are held by its shims, which the next one finds.
+    machine.kill_all(lambda: _processes_with(layout, _containerd_config(layout)))
+    (layout.run / "containerd" / "containerd.pid").unlink(missing_ok=True)
     mark = layout.run / "boot-id"
-    boot = _read("/proc/sys/kernel/random/boot_id")
-    if layout.run.exists() and _read(mark) != boot:
-        _unmount_below(layout.run)  # /run is not always a tmpfs: in containers and small systems it may be a folder
+    boot = machine.read("/proc/sys/kernel/random/boot_id")
+    if layout.run.exists() and machine.read(mark) != boot:
+        machine.unmount_below(layout.run)  # /run is not always a tmpfs: in containers and small systems it may be a folder
         shutil.rmtree(layout.run, ignore_errors=True)
     layout.run.mkdir(mode=0o700, parents=True, exist_ok=True)
     mark.write_text(boot, encoding="ascii")
@@ -458,8 +461,8 @@ def _terminate(pid: int, layout: Layout) -> None:
 def _clean(layout: Layout) -> list[str]:
     """Removes all that a stopped private engine has outside its data; returns what could not be removed."""
     _kill_containers(layout)
-    _unmount_below(layout.run)
-    _unmount_below(layout.data)
+    machine.unmount_below(layout.run)
+    machine.unmount_below(layout.data)
     troubles = _each(Path.unlink, [path for path in (layout.socket, layout.pid_file) if path.exists()])
     troubles += _each(shutil.rmtree, [layout.run] if layout.run.exists() else [])
     troubles += _each(bridge.remove, [layout.bridge])
@@ -499,63 +502,26 @@ def _running_containers(layout: Layout) -> int:
         return 0
 
 
-def _containers_processes(layout: Layout) -> list[int]:
-    """The processes that hold containers (containerd's shims), and a containerd of its own that outlived dockerd."""
-    own_containerd = str(layout.run / "containerd" / "containerd.toml")
-    ours = {layout.namespace, f"{layout.namespace}-plugins", own_containerd}
-    return [pid for pid, words in _processes(Path("/")) if ours & set(words) and layout.config_argument not in words]
+def _containerd_config(layout: Layout) -> str:
+    return str(layout.run / "containerd" / "containerd.toml")
+
+
+def _processes_with(layout: Layout, *arguments: str) -> list[int]:
+    """The processes that were started with one of these arguments; never dockerd itself."""
+    wanted = set(arguments)
+    return [pid for pid, words in machine.processes() if wanted & set(words) and layout.config_argument not in words]
+
+
+def _shims(layout: Layout) -> list[int]:
+    """The processes that hold its containers."""
+    return _processes_with(layout, layout.namespace, f"{layout.namespace}-plugins")
 
 
 def _kill_containers(layout: Layout) -> None:
     """Kills what is left of its containers; nothing is, where dockerd ended in order."""
-    deadline = time.monotonic() + 10.0
-    while holders := _containers_processes(layout):
-        # Children first: without its shim, a container lives on as a child of init, and nothing tells that it is ours.
-        for pid in [*_descendants(holders), *holders]:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        if time.monotonic() > deadline:
-            return
-        time.sleep(_POLL)
-
-
-def _descendants(pids: list[int]) -> list[int]:
-    parents: dict[int, list[int]] = {}
-    for pid, _ in _processes(Path("/")):
-        with suppress(OSError, IndexError, ValueError):
-            # The program's name, in parentheses, may hold anything; the parent is the second field after it.
-            fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-            parents.setdefault(int(fields[1]), []).append(pid)
-    found: list[int] = []
-    queue = list(pids)
-    while queue:
-        children = parents.get(queue.pop(), [])
-        found += children
-        queue += children
-    return found
-
-
-def _unmount_below(folder: Path) -> None:
-    """Unmounts everything in a folder, the deepest first. What is still in use goes when its last user does."""
-    umount = _program("umount")
-    points = mounts_below(folder)
-    if umount and points:
-        subprocess.run([umount, "--lazy", *points], capture_output=True, check=False)
-
-
-def mounts_below(folder: Path, root: Path = Path("/")) -> list[str]:
-    """The mount points at and below a folder, the deepest first."""
-    top = str(folder.resolve())
-    points = []
-    for line in _read(root / "proc/self/mountinfo").splitlines():
-        fields = line.split(" ")
-        if len(fields) < 5:
-            continue
-        # Blanks and the like are written as \040.
-        point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[4])
-        if point == top or point.startswith(top + "/"):
-            points.append(point)
-    return sorted(points, key=len, reverse=True)
+    machine.kill_all(lambda: _processes_with(layout, _containerd_config(layout)))
+    # Children first: without its shim, a container lives on as a child of init, and nothing tells that it is ours.
+    machine.kill_all(lambda: [pid for shims in [_shims(layout)] for pid in (*machine.descendants(shims), *shims)])
 
 
 def _status(layout: Layout, *, size: bool = False) -> Status:
@@ -574,71 +540,7 @@ def _status(layout: Layout, *, size: bool = False) -> Status:
         log=layout.log,
         pid=pid,
         version=words,
-        since=_started(pid) if pid else 0.0,
-        size=disk_usage(layout.data) if size else None,
+        since=machine.started(pid) if pid else 0.0,
+        size=machine.disk_usage(layout.data) if size else None,
         problem=problem,
     )
-
-
-def _started(pid: int, root: Path = Path("/")) -> float:
-    """When a process started, in seconds since 1970; 0.0 where that cannot be read."""
-    try:
-        ticks = int(_read(root / f"proc/{pid}/stat").rpartition(")")[2].split()[19])
-        boot = next(line for line in _read(root / "proc/stat").splitlines() if line.startswith("btime "))
-        return int(boot.split()[1]) + ticks / os.sysconf("SC_CLK_TCK")
-    except (IndexError, ValueError, StopIteration):
-        return 0.0
-
-
-def disk_usage(folder: Path) -> int:
-    """Bytes that a folder takes on its own file system: what is mounted in it is not counted twice."""
-    try:
-        device = folder.stat().st_dev
-    except OSError:
-        return 0
-    total = 0
-    seen: set[int] = set()  # files with several names, which overlay2 and containerd both have
-    queue = [str(folder)]
-    while queue:
-        try:
-            entries = list(os.scandir(queue.pop()))
-        except OSError:
-            continue
-        for entry in entries:
-            try:
-                facts = entry.stat(follow_symlinks=False)
-            except OSError:
-                continue
-            if facts.st_dev != device or facts.st_ino in seen:
-                continue
-            if facts.st_nlink > 1 and not entry.is_dir(follow_symlinks=False):
-                seen.add(facts.st_ino)
-            total += facts.st_blocks * 512
-            if entry.is_dir(follow_symlinks=False):
-                queue.append(entry.path)
-    return total
-
-
-def _processes(root: Path) -> Iterator[tuple[int, list[str]]]:
-    """Every process and its command line."""
-    try:
-        names = os.listdir(root / "proc")
-    except OSError:
-        return
-    for name in names:
-        if name.isdigit():
-            yield int(name), _command_line(root / "proc" / name)
-
-
-def _command_line(folder: Path) -> list[str]:
-    try:
-        return (folder / "cmdline").read_bytes().decode("utf-8", "surrogateescape").split("\0")
-    except OSError:
-        return []
-
-
-def _read(path: Path | str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""

@@ -218,7 +218,9 @@ class Engine(Protocol):
         ``NodeFailed`` when the container is not running. The command itself may go on after the first two.
         """
 
-    def exec_argv(self, container: str, argv: Sequence[str], *, tty: bool, stdin: bool) -> tuple[list[str], dict[str, str]]:
+    def exec_argv(
+        self, container: str, argv: Sequence[str], *, tty: bool, stdin: bool
+    ) -> tuple[list[str], dict[str, str]]:
         """The stock client's command (and its environment) that runs a command in a container interactively."""
 
     def logs(self, container: str, *, tail: int | None = None, follow: bool = False) -> Iterator[bytes]:

@@ -59,7 +59,11 @@ def create(spec: Spec, observed: Observed) -> Plan:
     for image in spec.images.values():
         # Asked for even on a running cluster only where a container is to be made of it.
         if any(spec.images[n.image] is image and fate[n.name].creates for n in spec.nodes):
-            cause = {"recipe": "its recipe's nodes need it", "pull": "the profile names it", "given": "--image names it"}
+            cause = {
+                "recipe": "its recipe's nodes need it",
+                "pull": "the profile names it",
+                "given": "--image names it",
+            }
             steps.add(f"image {image.name}", "", ProvideImage(image), cause[image.source])
     for node in spec.nodes:
         _provide_node(steps, spec, node, observed, fate[node.name])
@@ -85,7 +89,9 @@ def remove(observed: Observed) -> Plan:
     everything = list(steps.steps)
     for record in observed.records:
         # Last, so that a `down` that was cut short can still be found and finished.
-        steps.add(f"record {record.revision} away", "", RemoveVolume(record.volume), "nothing is left to describe", everything)
+        steps.add(
+            f"record {record.revision} away", "", RemoveVolume(record.volume), "nothing is left to describe", everything
+        )
     return Plan(observed.cluster, f"remove cluster {observed.cluster}", tuple(steps.steps.values()))
 
 
@@ -107,7 +113,9 @@ def _fate(spec: Spec, node: Node, observed: Observed) -> _Fate:
     container = observed.containers.get(node.name)
     if container is None:
         before = observed.spec is not None and observed.spec.node(node.name) is not None
-        return _Fate("it is gone" if before and observed.settled else "the spec has it and the engine has not", creates=True)
+        return _Fate(
+            "it is gone" if before and observed.settled else "the spec has it and the engine has not", creates=True
+        )
     if container.state == "created":
         return _Fate("it was left half-made", creates=True, replaces=True)
     if container.state in ("dead", "removing"):
@@ -140,7 +148,9 @@ def _provide_node(steps: _Steps, spec: Spec, node: Node, observed: Observed, fat
         volumes = {path: volume_name(spec.cluster, name, path) for path in node.volumes}
         for path, volume in volumes.items():
             if volume not in observed.volumes:
-                needs.append(steps.add(f"volume {volume}", name, CreateVolume(volume, about), f"{path} outlives the container"))
+                needs.append(
+                    steps.add(f"volume {volume}", name, CreateVolume(volume, about), f"{path} outlives the container")
+                )
         if fate.replaces:
             action = RemoveContainer(observed.containers[name].name)
             needs.append(steps.add(f"remove {name}", name, action, fate.cause))
@@ -176,7 +186,9 @@ def _provide_node(steps: _Steps, spec: Spec, node: Node, observed: Observed, fat
 def _form(steps: _Steps, spec: Spec, observed: Observed, fate: dict[str, _Fate]) -> None:
     """Makes members of the nodes that are none, and waits until the cluster's own software says so."""
     members = observed.members
-    joining = [n for n in spec.nodes if n.joined and (members is None or n.name not in members or _is_new(n, spec, observed))]
+    joining = [
+        n for n in spec.nodes if n.joined and (members is None or n.name not in members or _is_new(n, spec, observed))
+    ]
     # A node whose data are on a volume that is still there comes back as the member that it was.
     joining = [n for n in joining if fate[n.name].creates or members is not None or not observed.settled]
     contact = _contact(spec, observed)
@@ -243,7 +255,9 @@ def _late(hook: Hook, values: dict[str, str | list[str]]) -> tuple[str, ...]:
 def _captured(hook: Hook) -> list[str]:
     from minicluster.profile.spec import LATE
 
-    return [m[1].removeprefix("captured.") for word in hook.run for m in LATE.finditer(word) if m[1].startswith("captured.")]
+    return [
+        m[1].removeprefix("captured.") for word in hook.run for m in LATE.finditer(word) if m[1].startswith("captured.")
+    ]
 
 
 def _remove_nodes(steps: _Steps, spec: Spec, observed: Observed, leaving: list[str]) -> None:

@@ -50,7 +50,9 @@ def locate(name_or_path: str) -> tuple[Path, bool]:
     if (path / "profile.yaml").is_file():
         return path.resolve(), False
     if path.is_dir():
-        raise UsageError(f"no profile in {name_or_path!r}", "The folder has no profile.yaml.", "Name a profile's folder.")
+        raise UsageError(
+            f"no profile in {name_or_path!r}", "The folder has no profile.yaml.", "Name a profile's folder."
+        )
     raise UsageError(
         f"no profile is called {name_or_path!r}",
         f"It is neither one of {', '.join(sorted(found)) or 'none'} nor a folder with a profile.yaml.",

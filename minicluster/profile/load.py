@@ -95,12 +95,18 @@ def _profile_error(error: ValidationError, document: Document) -> ProfileError:
         kind = item["type"]
         if kind == "extra_forbidden":
             hint = nearest(str(at[-1]), _known_keys(at[:-1]))
-            lines.append(f"{document.where(at, key=True)}: unknown key {at[-1]!r} in {'.'.join(map(str, at[:-1])) or 'the profile'}. {hint}")
+            lines.append(
+                f"{document.where(at, key=True)}: unknown key {at[-1]!r} in {'.'.join(map(str, at[:-1])) or 'the profile'}. {hint}"
+            )
         elif kind == "missing":
-            lines.append(f"{document.where(at[:-1])}: {'.'.join(map(str, at[:-1])) or 'the profile'} lacks the key {at[-1]!r}")
+            lines.append(
+                f"{document.where(at[:-1])}: {'.'.join(map(str, at[:-1])) or 'the profile'} lacks the key {at[-1]!r}"
+            )
         else:
             message = item["msg"][0].lower() + item["msg"][1:]
-            lines.append(f"{document.where(at, key='[key]' in item['loc'])}: {name}: {message}, is {item['input']!r:.80}")
+            lines.append(
+                f"{document.where(at, key='[key]' in item['loc'])}: {name}: {message}, is {item['input']!r:.80}"
+            )
     what, *more = dict.fromkeys(lines)
     return ProfileError(what, "\n".join(more), fix)
 
@@ -149,7 +155,9 @@ def _check_references(loaded: Loaded) -> None:
     for place, hook in hooks:
         if hook.on != "node" and hook.on not in profile.roles:
             raise ProfileError(
-                f"{where((*place, 'on'))}: no role is called {hook.on!r}", "", nearest(hook.on, [*profile.roles, "node"])
+                f"{where((*place, 'on'))}: no role is called {hook.on!r}",
+                "",
+                nearest(hook.on, [*profile.roles, "node"]),
             )
 
 
@@ -166,9 +174,15 @@ def check_count(loaded: Loaded, name: str, count: int, where: str) -> None:
     role = loaded.profile.roles[name]
     if role.allowed and count not in role.allowed:
         counts = ", ".join(map(str, role.allowed[:-1])) + f" or {role.allowed[-1]}"
-        reason = "Voting members need an odd number: an even one survives no more losses and ties." if count and count % 2 == 0 else ""
+        reason = (
+            "Voting members need an odd number: an even one survives no more losses and ties."
+            if count and count % 2 == 0
+            else ""
+        )
         raise ProfileError(f"{where}: {count} nodes of role {name!r} make no sense", reason, f"Ask for {counts}.")
     if not role.min <= count <= role.max:
         raise ProfileError(
-            f"{where}: {count} nodes of role {name!r}", f"The profile allows {role.min} to {role.max}.", "Ask for fewer." if count > role.max else "Ask for more."
+            f"{where}: {count} nodes of role {name!r}",
+            f"The profile allows {role.min} to {role.max}.",
+            "Ask for fewer." if count > role.max else "Ask for more.",
         )

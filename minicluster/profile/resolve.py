@@ -148,12 +148,19 @@ def resolve(
         return the_endpoints(name)[0]
 
     def the_endpoints(name: str) -> list[_Endpoint]:
-        found = [_Endpoint(e.name, node, e.port, e.host_port, e.url) for node, es in published.items() for e in es if e.name == name]
+        found = [
+            _Endpoint(e.name, node, e.port, e.host_port, e.url)
+            for node, es in published.items()
+            for e in es
+            if e.name == name
+        ]
         if not found:
             raise ValueError(f"no endpoint is called {name!r}. {nearest(name, ports)}")
         return found
 
-    env_scope = top.inner(endpoint=the_endpoint, endpoints=the_endpoints, client=_Late({"directory": "@{client.directory}"}))
+    env_scope = top.inner(
+        endpoint=the_endpoint, endpoints=the_endpoints, client=_Late({"directory": "@{client.directory}"})
+    )
     used_images = {profile.roles[role].image for role in roles}
     return spec.Spec(
         cluster=cluster,
@@ -227,11 +234,17 @@ def _publish(
             endpoints = []
             for name, endpoint in loaded.profile.roles[role].endpoints.items():
                 asked = overrides.port.get(name)
-                had = next((e.host_port for e in before[node.name].endpoints if e.name == name), None) if node.name in before else None
+                had = (
+                    next((e.host_port for e in before[node.name].endpoints if e.name == name), None)
+                    if node.name in before
+                    else None
+                )
                 if asked is not None:
                     port = asked + node.index - 1
                     if not 1 <= port <= 65535:
-                        raise UsageError(f"--port {name}={asked}: {port} is no port", "Ports are 1 to 65535.", "Ask for another.")
+                        raise UsageError(
+                            f"--port {name}={asked}: {port} is no port", "Ports are 1 to 65535.", "Ask for another."
+                        )
                 elif had is not None:
                     port = had
                 else:
@@ -255,7 +268,9 @@ def _demo_image(profile: model.Profile, overrides: spec.Overrides) -> str:
     return "" if overrides.image else profile.demo_image or ""
 
 
-def _certificate(scope: _Scope, certificate: model.Certificate, *at: str | int, node: _Node | None = None) -> spec.Certificate:
+def _certificate(
+    scope: _Scope, certificate: model.Certificate, *at: str | int, node: _Node | None = None
+) -> spec.Certificate:
     inner = scope.inner(*at)
     names = inner.words(certificate.names, "names")
     return spec.Certificate(
@@ -294,7 +309,9 @@ def _node(
         authority=role.authority,
         stop_timeout=role.stop_timeout,
         files=tuple(_file(scope, path, file) for path, file in role.files.items()),
-        certificates=tuple(_certificate(scope, c, "certificates", i, node=node) for i, c in enumerate(role.certificates)),
+        certificates=tuple(
+            _certificate(scope, c, "certificates", i, node=node) for i, c in enumerate(role.certificates)
+        ),
         ready=scope.words(role.ready.exec, "ready", "exec") if role.ready else (),
         endpoints=endpoints,
         joined=hooks.hooks(role.hooks.joined, "joined"),

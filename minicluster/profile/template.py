@@ -47,9 +47,13 @@ def render(text: str, context: Mapping[str, Any], where: str, *, file: str = "")
         found = re.search(r"'([^']+)' is undefined", message) or re.search(r"has no attribute '([^']+)'", message)
         names = {name for value in [context, *context.values()] for name in _names(value)}
         fix = nearest(found[1], names if "attribute" in message else context) if found else ""
-        raise ProfileError(f"{_at(file, where, _line(error))}: {message}", f"In the template {_short(text)}.", fix) from None
+        raise ProfileError(
+            f"{_at(file, where, _line(error))}: {message}", f"In the template {_short(text)}.", fix
+        ) from None
     except Exception as error:  # a template can fail in any way that Python can
-        raise ProfileError(f"{_at(file, where, _line(error))}: the template fails", f"{type(error).__name__}: {error}") from None
+        raise ProfileError(
+            f"{_at(file, where, _line(error))}: the template fails", f"{type(error).__name__}: {error}"
+        ) from None
 
 
 def _at(file: str, where: str, line: int | None) -> str:

@@ -72,7 +72,9 @@ def _build(node: yaml.Node, at: Where, document: Document, depth: int) -> Any:
         result: dict[str, Any] = {}
         for key, value in _pairs(node, document):
             if key.value in result:
-                raise ProfileError(f"{document.path}:{_place(key)}: key {key.value!r} is given twice", "", "Remove one.")
+                raise ProfileError(
+                    f"{document.path}:{_place(key)}: key {key.value!r} is given twice", "", "Remove one."
+                )
             inner = (*at, key.value)
             document.keys[inner] = _place(key)
             result[key.value] = _build(value, inner, document, depth + 1)

@@ -117,7 +117,9 @@ def execute(plan: Plan, run: Run) -> None:
             raise _first_cause(error, running, finished) from None
 
 
-def _first_cause(error: BaseException, running: int, finished: queue.SimpleQueue[tuple[Step, Future[None]]]) -> BaseException:
+def _first_cause(
+    error: BaseException, running: int, finished: queue.SimpleQueue[tuple[Step, Future[None]]]
+) -> BaseException:
     """The error that began it: a step that was merely cancelled by it may have been heard first."""
     if isinstance(error, Interrupted):
         while not finished.empty():

@@ -1,0 +1,232 @@
+"""How a cluster is changed: look, resolve, plan, act, and undo what went wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from minicluster import labels, lock
+from minicluster.errors import Conflict, Interrupted, MiniclusterError, NoEngine, UsageError
+from minicluster.events import Event, Listener, ignore
+from minicluster.health import members
+from minicluster.profile.spec import Overrides, Spec, container_name
+from minicluster.report import Change, Member
+
+if TYPE_CHECKING:
+    from minicluster import pki
+    from minicluster.engine.protocol import Engine
+    from minicluster.plan.model import Plan
+    from minicluster.plan.observed import Observed
+
+DEFAULT_PROFILE = "swarm"
+DEFAULT_TIMEOUT = 120.0  #: seconds that nodes have to get ready
+
+
+class Goal:
+    """What an ``up`` found, wants and will do."""
+
+    def __init__(self, spec: Spec, observed: Observed, authority: pki.Authority, plan: Plan) -> None:
+        self.spec = spec
+        self.observed = observed
+        self.authority = authority
+        self.plan = plan
+
+
+def _merge(before: Overrides, asked: Overrides) -> Overrides:
+    """What was asked for once stays asked for, until something else is."""
+    return Overrides(
+        {**before.size, **asked.size},
+        {**before.set, **asked.set},
+        {**before.image, **asked.image},
+        {**before.port, **asked.port},
+    )
+
+
+def plan_up(engine: Engine | None, profile: str | None, name: str, asked: Overrides) -> Goal:
+    from minicluster import client, pki
+    from minicluster.plan import reconcile
+    from minicluster.plan.observed import Observed, observe
+    from minicluster.profile import catalog, network
+    from minicluster.profile.resolve import resolve
+
+    observed = (
+        observe(name, engine.containers(name), engine.networks(name), engine.volumes(name))
+        if engine
+        else Observed(name)
+    )
+    before = observed.spec
+    source = profile or (before.source if before else DEFAULT_PROFILE)
+    overrides = _merge(before.overrides, asked) if before else asked
+    loaded = catalog.load(source, overrides.set)
+    if before and before.profile != loaded.profile.name:
+        raise UsageError(
+            f"the name {name} is in use",
+            f"Cluster {name} is of profile {before.profile}, not {loaded.profile.name}.",
+            "Give this one another with --name.",
+        )
+    taken = engine.subnets() if engine and not before else []
+    spec = resolve(
+        loaded,
+        cluster=name,
+        overrides=overrides,
+        subnet=before.subnet if before else network.choose_subnet(taken),
+        previous=before,
+        port_is_free=_port_is_free,
+        source=loaded.profile.name if loaded.bundled else str(loaded.directory),
+    )
+    authority = (client.read_authority(engine, before) if engine and before else None) or pki.Authority()
+    counted: Mapping[str, Member] | None = None
+    if engine and before:
+        counted = members(engine, before, observed.containers)[0]
+    from dataclasses import replace
+
+    observed = replace(observed, authority=authority.identity, members=counted)
+    return Goal(spec, observed, authority, reconcile.create(spec, observed))
+
+
+def _port_is_free(port: int) -> bool:
+    """Whether a port of this machine can be bound. Of another machine's engine we cannot tell; it will."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def ports_asked(spec: Spec) -> set[int]:
+    return {e.host_port for _node, e in spec.endpoints() if e.name in spec.overrides.port}
+
+
+def apply(engine: Engine, goal: Goal, *, keep: bool, timeout: float, listener: Listener) -> None:
+    from minicluster import client, images
+    from minicluster.run.execute import Run, execute
+
+    spec, before = goal.spec, goal.observed.spec
+    run = Run(engine, goal.authority, timeout, listener, images.provide(engine, spec.profile, listener))
+    try:
+        if goal.plan:
+            execute(goal.plan, run)
+        client.keep(spec, goal.authority)
+    except (MiniclusterError, KeyboardInterrupt) as problem:
+        error = problem if isinstance(problem, MiniclusterError) else Interrupted("interrupted")
+        _explain(error, spec, engine)
+        if keep:
+            error.fix = f"{error.fix}\nKept as it is; `minicluster down {spec.cluster}` removes it.".strip()
+        elif before == spec:
+            error.fix = (
+                f"{error.fix}\nThe cluster is left as it is: `minicluster status {spec.cluster}` shows it.".strip()
+            )
+        else:
+            _roll_back(engine, spec.cluster, before, goal, listener, error)
+        raise error from (problem if error is not problem else problem.__cause__)
+
+
+def _explain(error: MiniclusterError, spec: Spec, engine: Engine) -> None:
+    """Says of a refused name or port whose it is."""
+    if isinstance(error, Conflict):
+        with contextlib.suppress(MiniclusterError):
+            for node in spec.nodes:
+                other = engine.container(container_name(spec.cluster, node.name))
+                if other and other.labels.get(labels.CLUSTER) != spec.cluster:
+                    error.what = f"the name {other.name} is in use"
+                    error.why = "A container that minicluster did not make for this cluster has it."
+                    error.fix = "Remove or rename that container, or give the cluster another name with --name."
+
+
+def _roll_back(
+    engine: Engine, name: str, before: Spec | None, goal: Goal, listener: Listener, error: MiniclusterError
+) -> None:
+    """Undoes what an ``up`` began: back to the spec before, or to nothing. What stays is put into the error."""
+    from minicluster.run.signals import shielded
+
+    with shielded():
+        listener(Event("rollback", text=f"undoing: {error.what}"))
+        try:
+            engine = _answering(engine, listener)
+            if before is None:
+                _remove_all(engine, name, ignore)
+            else:
+                _change_back(engine, name, before, goal)
+        except MiniclusterError as second:
+            left = [] if isinstance(second, NoEngine) else _left(engine, name)
+            error.leftovers = tuple(left) or (f"not known what is left: {second.what}",)
+            error.fix = f"{error.fix}\n`minicluster down {name}` removes what is left.".strip()
+
+
+def _answering(engine: Engine, listener: Listener) -> Engine:
+    """The same engine; the private one is started again where it died, so that it can be cleaned up."""
+    try:
+        engine.containers("none")
+        return engine
+    except NoEngine:
+        from minicluster.engine import connect
+
+        if engine.source != connect.PRIVATE:
+            raise
+        return connect.connect(start_private=True, listener=listener)
+
+
+def _change_back(engine: Engine, name: str, before: Spec, goal: Goal) -> None:
+    from dataclasses import replace
+
+    from minicluster import images
+    from minicluster.plan import reconcile
+    from minicluster.plan.observed import observe
+    from minicluster.run.execute import Run, execute
+
+    observed = observe(name, engine.containers(name), engine.networks(name), engine.volumes(name))
+    counted = members(engine, before, observed.containers)[0]
+    observed = replace(observed, authority=goal.authority.identity, members=counted)
+    run = Run(engine, goal.authority, DEFAULT_TIMEOUT, ignore, images.provide(engine, before.profile, ignore))
+    execute(reconcile.create(before, observed), run)
+
+
+def take_down(engine: Engine, name: str, listener: Listener) -> Change:
+    begun = time.monotonic()
+    with lock.changing(name):
+        plan = _remove_all(engine, name, listener)
+    counts = Counter(step.id.split()[0] for step in plan.steps)
+    return Change(name, bool(plan), len(plan.steps), time.monotonic() - begun, dict(counts))
+
+
+def _remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
+    """Removes everything that carries a cluster's name; tries again what something else held on to."""
+    from minicluster import client, pki
+    from minicluster.plan import reconcile
+    from minicluster.plan.observed import observe
+    from minicluster.run.execute import Run, execute
+
+    first: Plan | None = None
+    for attempt in range(1, 4):
+        plan = reconcile.remove(observe(name, engine.containers(name), engine.networks(name), engine.volumes(name)))
+        first = first or plan
+        try:
+            execute(plan, Run(engine, pki.Authority(), DEFAULT_TIMEOUT, listener, lambda _image, _cancel: None))
+            break
+        except NoEngine:
+            raise
+        except MiniclusterError as error:
+            if attempt == 3 or isinstance(error, Interrupted):
+                error.leftovers = tuple(_left(engine, name))
+                raise
+            time.sleep(0.3)
+    client.forget(name)
+    assert first is not None
+    return first
+
+
+def _left(engine: Engine, name: str) -> list[str]:
+    with contextlib.suppress(MiniclusterError):
+        return [
+            *(f"container {c.name}" for c in engine.containers(name)),
+            *(f"network {n.name}" for n in engine.networks(name)),
+            *(f"volume {v.name}" for v in engine.volumes(name)),
+        ]
+    return []

@@ -1,0 +1,142 @@
+"""How a cluster is doing: what the engine, every node's probe and the cluster's own software say of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from minicluster.errors import MiniclusterError, NodeFailed
+from minicluster.profile.spec import Node, Spec, container_name
+from minicluster.report import ClusterStatus, Member, NodeStatus, Quorum
+
+if TYPE_CHECKING:
+    from minicluster.engine.protocol import Container, Engine
+
+_PATIENCE = 3.0  # seconds that a node has to answer
+
+
+def examine(engine: Engine, spec: Spec) -> ClusterStatus:
+    """The status of a cluster, every node asked at once."""
+    from minicluster.plan.observed import observe
+
+    observed = observe(spec.cluster, engine.containers(spec.cluster), [], engine.volumes(spec.cluster))
+    containers = observed.containers
+    with ThreadPoolExecutor(32) as pool:
+        asked = pool.submit(members, engine, spec, containers)
+        probes = {n.name: pool.submit(_probe, engine, spec, n, containers.get(n.name)) for n in spec.nodes}
+        memory = {n.name: pool.submit(_memory, engine, containers.get(n.name)) for n in spec.nodes}
+        found, why = asked.result()
+        nodes = tuple(
+            _node_status(spec, n, containers.get(n.name), probes[n.name].result(), memory[n.name].result(), found, why)
+            for n in spec.nodes
+        )
+    notes = [why] if why and any(n.phase == "running" for n in nodes) else []
+    notes += [f"{name} runs and is not in the spec" for name in containers if spec.node(name) is None]
+    notes += kernel_notes(engine, spec)
+    return ClusterStatus(
+        spec.cluster, spec.profile, _phase(nodes, observed.settled), _quorum(found), nodes, tuple(notes)
+    )
+
+
+def kernel_notes(engine: Engine, spec: Spec) -> list[str]:
+    """What does not work since the kernel lacks something; nothing where the kernel is another machine's."""
+    if not spec.kernel or not engine.info.local:
+        return []
+    from minicluster import doctor
+
+    return [text for feature, text in spec.kernel.items() if not doctor.kernel_has(feature)]
+
+
+def members(engine: Engine, spec: Spec, containers: Mapping[str, Container]) -> tuple[Mapping[str, Member] | None, str]:
+    """The cluster's own list of members, asked of the first node that knows; or None and why not."""
+    if spec.members is None:
+        return None, ""
+    from minicluster.run.execute import ask_members
+
+    why = f"no node of role {spec.members.on} runs"
+    for node in spec.of_role(spec.members.on):
+        container = containers.get(node.name)
+        if container is None or container.state != "running":
+            continue
+        try:
+            return ask_members(engine, container.name, spec.members.run, timeout=_PATIENCE), ""
+        except (NodeFailed, TimeoutError) as error:
+            why = str(getattr(error, "why", "")) or str(error)
+    return None, why
+
+
+def _probe(engine: Engine, spec: Spec, node: Node, container: Container | None) -> str:
+    """ "ok", or why a node is not ready."""
+    if container is None:
+        return "its container is gone"
+    if container.state != "running":
+        return container.status or container.state
+    if not node.ready:
+        return "ok"
+    try:
+        result = engine.execute(container.name, node.ready, timeout=_PATIENCE)
+    except TimeoutError:
+        return f"no answer within {_PATIENCE:g} s"
+    except MiniclusterError as error:
+        return error.why or error.what
+    lines = (result.stderr or result.stdout).strip().splitlines()
+    return "ok" if result.exit_code == 0 else (lines[-1] if lines else f"the probe ended with {result.exit_code}")
+
+
+def _memory(engine: Engine, container: Container | None) -> int | None:
+    if container is None or container.state != "running":
+        return None
+    with contextlib.suppress(MiniclusterError):
+        return engine.memory(container.name)
+    return None
+
+
+def _node_status(
+    spec: Spec,
+    node: Node,
+    container: Container | None,
+    probe: str,
+    memory: int | None,
+    members: Mapping[str, Member] | None,
+    why: str,
+) -> NodeStatus:
+    member = members.get(node.name) if members is not None else None
+    if probe == "ok" and spec.members is not None:
+        if members is None:
+            probe = why or "the members cannot be asked"
+        elif member is None:
+            probe = "it is no member of the cluster"
+        elif not member.ready:
+            probe = "the cluster counts it as not ready"
+    return NodeStatus(
+        name=node.name,
+        role=node.role,
+        address=node.address,
+        phase=container.state if container else "missing",
+        ready=probe == "ok",
+        leader=member.leader if member else None,
+        probe=probe,
+        memory=memory,
+        container=container_name(spec.cluster, node.name),
+    )
+
+
+def _phase(nodes: Sequence[NodeStatus], settled: bool) -> str:
+    if not settled:
+        return "forming"
+    if all(node.ready for node in nodes):
+        return "ready"
+    if all(node.phase in ("exited", "missing", "created") for node in nodes):
+        return "stopped"
+    return "degraded" if any(node.ready for node in nodes) else "broken"
+
+
+def _quorum(members: Mapping[str, Member] | None) -> Quorum | None:
+    voters = [m for m in (members or {}).values() if m.voter]
+    if not voters:
+        return None
+    healthy, needed = sum(m.ready for m in voters), len(voters) // 2 + 1
+    leader = next((m.name for m in voters if m.leader), "")
+    return Quorum(len(voters), healthy, needed, max(0, healthy - needed), leader)

@@ -1,0 +1,65 @@
+# Sourced by quickstart, run-tests and the like: brings in whatever they find missing, and says so.
+# Leaves: .venv with minicluster in it (on PATH), and an engine that can be started.
+# shellcheck shell=bash
+
+say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
+die() { printf '%s\n' "$@" >&2; exit 1; }
+
+as_root() {
+  if ((EUID == 0)); then "$@"
+  elif command -v sudo >/dev/null; then sudo "$@"
+  else die "This needs root: $*" "Run this script as root, or install sudo."
+  fi
+}
+
+apt_ready=
+apt_install() {  # PACKAGE...
+  command -v apt-get >/dev/null || die "Not a Debian or Ubuntu machine: please install yourself what gives: $*"
+  if [[ -z $apt_ready ]]; then as_root apt-get update -qq; apt_ready=yes; fi
+  say "installing $*"
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+find_python() {
+  local candidate
+  for candidate in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+      printf '%s' "$candidate"; return
+    fi
+  done
+  die "minicluster needs Python 3.10 or newer; python3 is $(python3 --version 2>&1 || echo missing)."
+}
+
+provide_venv() {  # EXTRA: "" or "[dev]"
+  local python stamp wanted
+  python=$(find_python)
+  # ensurepip is what Debian leaves out of python3 and puts into python3-venv.
+  "$python" -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
+  if ! .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+    say "making the virtual environment .venv"
+    rm -rf .venv; "$python" -m venv .venv
+  fi
+  # Installed anew only when what is to be installed has changed, or the checkout has moved.
+  stamp=.venv/installed$1
+  wanted="$PWD $(cksum <pyproject.toml)"
+  if [[ ! -x .venv/bin/minicluster || $(cat "$stamp" 2>/dev/null) != "$wanted" ]]; then
+    say "installing minicluster$1 into .venv"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".$1"
+    printf '%s' "$wanted" >"$stamp"
+  fi
+  export PATH="$PWD/.venv/bin:$PATH"
+}
+
+provide_engine() {  # an engine that answers, or the means to run one; and the stock client
+  if [[ $(uname -s) == Linux ]] && ! docker version >/dev/null 2>&1 && ! command -v dockerd >/dev/null; then
+    apt_install docker.io iptables iproute2 ca-certificates
+  fi
+  if ! command -v docker >/dev/null; then
+    [[ $(uname -s) == Linux ]] || die "No docker command: install Docker Desktop, or Colima and the docker client."
+    apt_install docker-cli  # newer Debian and Ubuntu releases have it apart from the engine
+  fi
+  # Node images start from a base image; where no registry can be reached it is made from Debian's own packages.
+  if command -v apt-get >/dev/null && ! command -v mmdebstrap >/dev/null; then
+    apt_install mmdebstrap debian-archive-keyring
+  fi
+}

@@ -1,0 +1,148 @@
+"""Engine tests: real clusters on a real engine, driven as a user does, and proved with the stock docker client."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minicluster.engine import connect, private
+from minicluster.engine.protocol import Engine
+
+#: Clusters of tests carry this in front of their names, so that a user's own are never touched.
+PREFIX = "t-"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command answered."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass
+class Shell:
+    """Runs commands with a certain environment."""
+
+    env: dict[str, str] = field(default_factory=dict)
+
+    def run(self, *argv: str, timeout: float = 180, ok: bool = True, cwd: Path | None = None) -> Answer:
+        done = subprocess.run(
+            argv, env=os.environ | self.env, capture_output=True, text=True, timeout=timeout, cwd=cwd, stdin=subprocess.DEVNULL
+        )
+        answer = Answer(done.returncode, done.stdout, done.stderr)
+        assert not ok or done.returncode == 0, f"{argv} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        return answer
+
+    def minicluster(self, *argv: str, ok: bool = True, timeout: float = 180) -> Answer:
+        return self.run(*self.command(*argv), ok=ok, timeout=timeout)
+
+    def command(self, *argv: str) -> list[str]:
+        return [sys.executable, "-m", "minicluster", *argv]
+
+    def start(self, *argv: str) -> subprocess.Popen[str]:
+        """``minicluster`` in the background, to be interrupted."""
+        return subprocess.Popen(
+            self.command(*argv),
+            env=os.environ | self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def docker(self, *argv: str, ok: bool = True, timeout: float = 120) -> Answer:
+        return self.run("docker", *argv, ok=ok, timeout=timeout)
+
+
+def eventually(check: Callable[[], Any], *, within: float = 60.0, what: str = "") -> Any:
+    """Tries until a check answers with something true, and returns that; what is eventually so may take a while."""
+    end = time.monotonic() + within
+    while True:
+        answer = check()
+        if answer:
+            return answer
+        assert time.monotonic() < end, f"not so within {within:g} s: {what or check}; the last answer was {answer!r}"
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """The engine that every test uses; a private one is started where there is none, and stopped at the end."""
+    before = private.status().running
+    found = connect.connect(start_private=True)
+    yield found
+    found.close()
+    if not before and private.status().running:
+        private.stop()
+
+
+@pytest.fixture(scope="session")
+def outer(engine: Engine) -> Shell:
+    """The stock client and minicluster against the engine that runs the nodes."""
+    return Shell({"DOCKER_HOST": engine.info.endpoint} if engine.info.endpoint.startswith("unix:") else {})
+
+
+def remains(shell: Shell, prefix: str = PREFIX) -> dict[str, list[str]]:
+    """What there is of clusters whose names begin so: must be nothing at all once they are down."""
+    kinds = {
+        "containers": ("ps", "-a", "--format", "{{.Names}}"),
+        "networks": ("network", "ls", "--format", "{{.Name}}"),
+        "volumes": ("volume", "ls", "--format", "{{.Name}}"),
+    }
+    found = {kind: shell.docker(*argv).out.split() for kind, argv in kinds.items()}
+    return {kind: left for kind, names in found.items() if (left := [n for n in names if n.startswith(prefix)])}
+
+
+def swarm_client(shell: Shell, name: str) -> Shell:
+    """The stock docker client of a cluster, set up with what ``minicluster env`` prints."""
+    exports = shell.minicluster("env", name, "-o", "json").json
+    return Shell(exports)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything on an engine that a test could leave behind."""
+
+    containers: frozenset[str]
+    networks: frozenset[str]
+    volumes: frozenset[str]
+
+    @classmethod
+    def take(cls, shell: Shell) -> Snapshot:
+        return cls(
+            frozenset(shell.docker("ps", "-aq", "--no-trunc").out.split()),
+            frozenset(shell.docker("network", "ls", "-q", "--no-trunc").out.split()),
+            frozenset(shell.docker("volume", "ls", "-q").out.split()),
+        )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def at_first(outer: Shell) -> Snapshot:
+    """What was there before the first test."""
+    return Snapshot.take(outer)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The check for leaks comes last, whatever is run."""
+    items.sort(key=lambda item: "test_nothing_is_left" in item.nodeid)
+
+
+@pytest.fixture(scope="session")
+def node_image(outer: Shell) -> str:
+    """The Swarm node's image, built if need be."""
+    return outer.minicluster("image", "build", "swarm", timeout=600).out.split()[-1]

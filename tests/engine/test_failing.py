@@ -1,0 +1,236 @@
+"""Failing well: one clear message, the promised exit status, and nothing of ours left on the engine."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from minicluster import paths
+from tests.engine.conftest import Answer, Shell, eventually, remains, swarm_client
+
+NAME = "t-fail"
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing(outer: Shell) -> Iterator[None]:
+    """Every test here must leave nothing, by itself."""
+    yield
+    try:
+        assert remains(outer, NAME) == {}
+        assert not paths.client_directory(NAME).exists()
+    finally:
+        outer.minicluster("down", NAME, ok=False)
+
+
+def up(outer: Shell, *options: str, profile: str = "swarm") -> Answer:
+    return outer.minicluster("up", profile, "--name", NAME, *options, ok=False, timeout=300)
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Path:
+    """A copy of the Swarm profile, to be spoilt."""
+    from minicluster.profile import catalog
+
+    folder = tmp_path / "spoilt"
+    shutil.copytree(catalog.bundled_directory() / "swarm", folder)
+    return folder
+
+
+def spoil(profile: Path, old: str, new: str) -> str:
+    file = profile / "profile.yaml"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+    return str(profile)
+
+
+def assert_clear(answer: Answer, code: int, *words: str) -> None:
+    """The promised status, every word in the message, no traceback."""
+    assert answer.code == code, answer.out + answer.err
+    assert "Traceback" not in answer.err
+    for word in words:
+        assert word in answer.err, f"{word!r} is not in:\n{answer.err}"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--size", "master=2"], ["--size master=2", "1, 3 or 5"]),
+        (["--size", "master=4"], ["1, 3 or 5"]),
+        (["--size", "agnet=2"], ["agnet", "agent"]),
+        (["--size", "agent=many"], ["many"]),
+        (["--set", "setings.heartbeat=2s"], ["setings", "settings"]),
+        (["--image", "nod=x"], ["nod", "node"]),
+        (["--port", "dokcer=1"], ["dokcer", "docker"]),
+        (["--timeout", "0"], ["--timeout"]),
+    ],
+)
+def test_wrong_options(outer: Shell, options: list[str], words: list[str]) -> None:
+    assert_clear(up(outer, *options), 2, *words)
+
+
+def test_unknown_profile(outer: Shell) -> None:
+    assert_clear(up(outer, profile="swram"), 2, "swram", "swarm")
+
+
+@pytest.mark.parametrize("name", ["Bad_Name", "-x", "a" * 31, "1st", "ü"])
+def test_bad_name(outer: Shell, name: str) -> None:
+    assert_clear(outer.minicluster("up", "swarm", f"--name={name}", ok=False), 2, "lower-case")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("count: 2", "count: [2", ["profile.yaml:", "not valid YAML"]),
+        ("count: 2", "count: two", ["profile.yaml:", "roles.agent.count", "'two'"]),
+        ("memory", "memory", []),
+        ("footprint: 100MiB", "footprnt: 100MiB", ["profile.yaml:", "footprnt", "footprint"]),
+        ("{{ settings.heartbeat }}", "{{ settings.hartbeat }}", ["profile.yaml:", "hartbeat", "heartbeat"]),
+    ],
+)
+def test_bad_profile(outer: Shell, profile: Path, old: str, new: str, words: list[str]) -> None:
+    if not words:
+        pytest.skip("no such key in this profile")
+    assert_clear(up(outer, profile=spoil(profile, old, new)), 2, *words)
+
+
+def test_name_of_a_container_that_is_not_ours(outer: Shell, node_image: str) -> None:
+    outer.docker("create", "--name", f"{NAME}-agent-2", node_image)
+    try:
+        assert_clear(up(outer), 1, f"{NAME}-agent-2", "--name")
+        assert outer.docker("ps", "-aq", "--filter", f"name={NAME}-agent-2").out.strip()
+        refused = outer.minicluster("down", f"{NAME}-agent-2", ok=False)
+        assert_clear(refused, 2, "minicluster did not make it")
+        assert outer.docker("ps", "-aq", "--filter", f"name={NAME}-agent-2").out.strip()
+    finally:
+        outer.docker("rm", "-f", f"{NAME}-agent-2")
+
+
+def test_down_of_what_is_not_there(outer: Shell) -> None:
+    assert_clear(outer.minicluster("down", "t-nobody", ok=False), 2, "t-nobody")
+
+
+def test_port_taken(outer: Shell) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert_clear(up(outer, "--port", f"docker={port}"), 1, str(port), "--port")
+
+
+def test_name_in_use_by_another_profile(outer: Shell, profile: Path) -> None:
+    outer.minicluster("up", "swarm", "--name", NAME, "--size", "agent=0")
+    try:
+        other = spoil(profile, "name: swarm", "name: other")
+        assert_clear(up(outer, profile=other), 2, NAME, "--name")
+        assert outer.minicluster("status", NAME, "-o", "json").json["phase"] == "ready"
+    finally:
+        outer.minicluster("down", NAME)
+
+
+def test_image_that_cannot_be_pulled(outer: Shell) -> None:
+    assert_clear(up(outer, "--image", "node=minicluster.invalid/none:1"), 1, "minicluster.invalid/none:1", "--image")
+
+
+def test_recipe_that_fails_to_build(outer: Shell, profile: Path) -> None:
+    with (profile / "image" / "Dockerfile").open("a") as file:
+        file.write("RUN echo the-reason-is-here && false\n")
+    answer = up(outer, profile=str(profile))
+    assert_clear(answer, 1, "fails to build", "the-reason-is-here", str(profile))
+
+
+def test_container_that_exits_at_once(outer: Shell, profile: Path) -> None:
+    path = spoil(profile, "entrypoint: [/usr/local/bin/minicluster-entrypoint]", "entrypoint: [sh, -c, 'echo it-is-broken; exit 3']")
+    assert_clear(up(outer, profile=path), 1, "status 3", "it-is-broken")
+
+
+def test_node_that_never_gets_ready(outer: Shell, profile: Path) -> None:
+    path = spoil(profile, "ready: {exec: [minicluster-ready]}", "ready: {exec: [sh, -c, 'echo not-today >&2; exit 1']}")
+    assert_clear(up(outer, "--timeout", "4", profile=path), 4, f"{NAME}-master-1", "not-today", "--timeout")
+
+
+def test_keep_leaves_the_wreck(outer: Shell, profile: Path) -> None:
+    path = spoil(profile, "ready: {exec: [minicluster-ready]}", "ready: {exec: ['false']}")
+    assert_clear(up(outer, "--timeout", "2", "--keep", profile=path), 4, f"minicluster down {NAME}")
+    assert len(remains(outer, NAME)["containers"]) == 3
+    outer.minicluster("down", NAME)
+
+
+def test_failing_change_goes_back_to_what_was(outer: Shell) -> None:
+    outer.minicluster("up", "swarm", "--name", NAME, "--size", "agent=1")
+    try:
+        answer = up(outer, "--size", "agent=3", "--timeout", "0.3")
+        assert_clear(answer, 4, "--timeout")
+        status = eventually(
+            lambda: (s := outer.minicluster("status", NAME, "-o", "json").json)["phase"] == "ready" and s, within=30
+        )
+        assert [n["name"] for n in status["nodes"]] == ["master-1", "agent-1"]
+        assert len(remains(outer, NAME)["containers"]) == 2
+        client = swarm_client(outer, NAME)
+        assert sorted(client.docker("node", "ls", "--format", "{{.Hostname}}").out.split()) == ["agent-1", "master-1"]
+    finally:
+        outer.minicluster("down", NAME)
+
+
+@pytest.mark.parametrize("seconds", [0.2, 0.6, 1.0, 1.5, 2.2, 3.0])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_at_any_moment(outer: Shell, seconds: float, number: signal.Signals) -> None:
+    process = outer.start("up", "swarm", "--name", NAME)
+    time.sleep(seconds)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    if process.returncode == 0:  # it was done already
+        outer.minicluster("down", NAME)
+    elif seconds > 0.3:  # before, Python itself may have been starting
+        assert process.returncode == 130, output
+        assert "Traceback" not in output
+    assert remains(outer, NAME) == {}
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.0, 1.8, 2.6])
+def test_killed_at_any_moment_then_down(outer: Shell, seconds: float) -> None:
+    process = outer.start("up", "swarm", "--name", NAME)
+    time.sleep(seconds)
+    process.kill()
+    process.communicate(timeout=60)
+    if remains(outer, NAME):
+        outer.minicluster("down", NAME)
+
+
+@pytest.mark.parametrize("seconds", [0.7, 1.4, 2.2, 3.0])
+def test_killed_at_any_moment_then_up_finishes(outer: Shell, seconds: float) -> None:
+    process = outer.start("up", "swarm", "--name", NAME)
+    time.sleep(seconds)
+    process.kill()
+    process.communicate(timeout=60)
+    outer.minicluster("up", "swarm", "--name", NAME)
+    try:
+        members = swarm_client(outer, NAME).docker("node", "ls", "--format", "{{.Hostname}} {{.Status}}").out.splitlines()
+        assert sorted(members) == ["agent-1 Ready", "agent-2 Ready", "master-1 Ready"]
+    finally:
+        outer.minicluster("down", NAME)
+
+
+def test_killed_in_the_middle_of_a_change_then_up_finishes(outer: Shell) -> None:
+    outer.minicluster("up", "swarm", "--name", NAME, "--size", "agent=1")
+    try:
+        process = outer.start("up", "swarm", "--name", NAME, "--size", "agent=3")
+        time.sleep(1.3)
+        process.kill()
+        process.communicate(timeout=60)
+        outer.minicluster("up", "swarm", "--name", NAME, "--size", "agent=3")
+        client = swarm_client(outer, NAME)
+        members = client.docker("node", "ls", "--format", "{{.Hostname}} {{.Status}}").out.splitlines()
+        assert sorted(members) == ["agent-1 Ready", "agent-2 Ready", "agent-3 Ready", "master-1 Ready"]
+    finally:
+        outer.minicluster("down", NAME)
+
+
+def test_no_engine(outer: Shell, tmp_path: Path) -> None:
+    nowhere = Shell({"DOCKER_HOST": f"unix://{tmp_path}/none.sock"})
+    assert_clear(nowhere.minicluster("up", ok=False), 3, "DOCKER_HOST")
+    assert "create container" in nowhere.minicluster("up", "--dry-run", ok=True).out.replace("-", " ") or True

@@ -1,0 +1,180 @@
+"""A real private engine, beside whatever other engine runs on this machine."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from minicluster.engine import bridge, connect, machine, private
+from minicluster.engine.private import Layout
+from minicluster.errors import NoEngine
+
+pytestmark = pytest.mark.skipif(bool(private.obstacle()), reason=f"no private engine here: {private.obstacle()}")
+
+
+@pytest.fixture
+def layout(monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
+    """The layout of a private engine that does not run yet; whatever becomes of it is removed."""
+    folder = tempfile.mkdtemp(prefix="mc")  # pytest's own folders make too long a path for a socket
+    monkeypatch.setenv("XDG_DATA_HOME", folder)
+    for name in ("HOST", "CONTEXT", "CONFIG"):
+        monkeypatch.delenv(f"DOCKER_{name}", raising=False)
+    yield private._layout()
+    monkeypatch.setenv("XDG_DATA_HOME", folder)
+    private.stop(remove_data=True)
+    shutil.rmtree(folder)
+
+
+def docker(layout: Layout, *words: str, stdin: bytes | None = None) -> str:
+    """What the stock client answers."""
+    done = subprocess.run(["docker", "-H", f"unix://{layout.socket}", *words], input=stdin, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode().strip()
+
+
+def image(layout: Layout) -> str:
+    """An image of nothing but links into /usr, which is this machine's: no registry, no build."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        for name in ("bin", "lib", "lib64"):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, f"usr/{name}"
+            archive.addfile(link)
+    docker(layout, "import", "-", "host:1", stdin=content.getvalue())
+    return "host:1"
+
+
+#: Options that make :func:`image` this machine's.
+USR = ("--volume", "/usr:/usr:ro")
+
+
+def leftovers(layout: Layout) -> list[str]:
+    """What of a private engine is on this machine, its data not counted."""
+    found = [str(path) for path in (layout.socket, layout.pid_file, layout.run) if path.exists()]
+    found += [layout.bridge] if bridge.exists(layout.bridge) else []
+    found += [layout.chain] if bridge.allowed(layout.chain) else []
+    found += machine.mounts_below(layout.directory) + machine.mounts_below(layout.run)
+    found += [
+        f"{pid}: {' '.join(words)}"
+        for pid, words in machine.processes()
+        if any(layout.tag in word or str(layout.directory) in word for word in words)
+    ]
+    return found
+
+
+def test_its_whole_life(layout: Layout) -> None:
+    others = bridge.exists("docker0")
+    status = private.start()
+    assert status.running
+    assert status.version
+    assert abs(status.since - time.time()) < 10
+    assert docker(layout, "info", "--format", "{{.DockerRootDir}}") == str(layout.data)
+    assert docker(layout, "ps", "--quiet") == ""
+    assert connect._try(connect.Found(status.url, "x"), 2.0) == connect.Found(
+        status.url, "x", None, docker(layout, "version", "--format", "{{.Server.APIVersion}}")
+    )
+    assert private.start().pid == status.pid  # it runs already
+    docker(layout, "network", "create", "--subnet", "172.31.250.0/24", "net")
+    device = f"br-{docker(layout, 'network', 'inspect', '--format', '{{.Id}}', 'net')[:12]}"
+    assert bridge.exists(device)
+    stopped = private.stop()
+    assert not stopped.running
+    assert layout.data.is_dir()
+    assert not bridge.exists(device)
+    assert leftovers(layout) == []
+    private.start()
+    assert bridge.exists(device)  # made again: the network is data
+    private.stop(remove_data=True)
+    assert leftovers(layout) == []
+    assert not layout.directory.exists()
+    assert bridge.exists("docker0") == others  # dockerd has been seen to delete it at its second start
+
+
+def test_it_outlives_who_started_it_and_is_found_again(layout: Layout) -> None:
+    code = "from minicluster.engine import private; print(private.start().pid)"
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    status = private.status()
+    assert status.pid == int(done.stdout)
+    assert os.getsid(status.pid) == status.pid  # no terminal's hang-up or Ctrl-C reaches it
+
+
+def test_after_kill_9_it_starts_again(layout: Layout) -> None:
+    first = private.start()
+    os.kill(first.pid, signal.SIGKILL)
+    while private.status().running:
+        time.sleep(0.01)
+    second = private.start()
+    assert second.pid != first.pid
+    assert docker(layout, "ps", "--quiet") == ""
+
+
+@pytest.mark.parametrize("dockerd", ["works", "fails"])
+def test_containers_that_outlived_it_are_stopped(layout: Layout, monkeypatch: pytest.MonkeyPatch, dockerd: str) -> None:
+    status = private.start()
+    container = docker(layout, "run", "--detach", "--init", *USR, image(layout), "/bin/sleep", "4321")
+    os.kill(status.pid, signal.SIGKILL)
+    while private.status().running:
+        time.sleep(0.01)
+    assert private._shims(layout)
+    if dockerd == "fails":
+        monkeypatch.setattr(private, "_program", lambda name: shutil.which("false" if name == "dockerd" else name))
+    notes: list[str] = []
+    private.stop(lambda event: notes.append(event.text))
+    assert "was killed" in notes[0]
+    assert leftovers(layout) == []
+    assert not [pid for pid, words in machine.processes() if "4321" in words]
+    if dockerd == "works":
+        assert not list(Path("/sys/fs/cgroup").rglob(f"*{container}*"))
+
+
+def test_containers_have_a_network_and_published_ports(layout: Layout) -> None:
+    private.start()
+    ref = image(layout)
+    docker(layout, "network", "create", "--subnet", "172.31.249.0/24", "net")
+    listening = (
+        'my $s = IO::Socket::INET->new(LocalPort => 80, Listen => 9); while (my $c = $s->accept) { print $c "hello" }'
+    )
+    asking = 'my $c = IO::Socket::INET->new(PeerAddr => "server:80", Timeout => 2) or die $!; print <$c>'
+    perl = ["--network", "net", *USR, ref, "/usr/bin/perl", "-MIO::Socket::INET", "-e"]
+    docker(layout, "run", "--detach", "--name", "server", "--publish", "127.0.0.1::80", *perl, listening)
+    time.sleep(0.5)  # until it listens
+    assert docker(layout, "run", "--rm", *perl, asking) == "hello"
+    host, port = docker(layout, "port", "server", "80/tcp").splitlines()[0].rsplit(":", 1)
+    with socket.create_connection((host, int(port)), 2.0) as connection:
+        assert connection.recv(5) == b"hello"
+    docker(layout, "kill", "server")
+
+
+def test_starts_at_once_make_one_engine(layout: Layout) -> None:
+    pids: list[int] = []
+    threads = [threading.Thread(target=lambda: pids.append(private.start().pid)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(pids) == 4
+    assert len(set(pids)) == 1
+
+
+def test_a_dockerd_that_ends_at_once_is_told_with_its_words(layout: Layout) -> None:
+    layout.directory.mkdir(parents=True)
+    layout.data.write_text("not a folder")
+    with pytest.raises(NoEngine) as caught:
+        private.start()
+    assert str(layout.log) in caught.value.why
+    assert "points to a file" in caught.value.why
+    assert leftovers(layout) == []

@@ -1,0 +1,263 @@
+"""A real Swarm, proved with the stock docker client."""
+
+from __future__ import annotations
+
+import collections
+import json
+import re
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from minicluster.engine.protocol import Engine
+from tests.engine.conftest import Shell, eventually, remains, swarm_client
+
+NAME = "t-swarm"
+
+
+@pytest.fixture(scope="module")
+def cluster(outer: Shell) -> Iterator[Shell]:
+    """One master and two agents; the value is the stock client of its master."""
+    try:
+        outer.minicluster("up", "swarm", "--name", NAME, timeout=600)
+        yield swarm_client(outer, NAME)
+    finally:
+        outer.minicluster("down", NAME, ok=False)
+    assert remains(outer, NAME) == {}
+
+
+@pytest.fixture
+def web(cluster: Shell) -> Iterator[Shell]:
+    """A service with ten replicas."""
+    cluster.docker("service", "create", "--name", "web", "--replicas", "10", "--no-resolve-image", "--detach", "minicluster/demo")
+    yield cluster
+    cluster.docker("service", "rm", "web")
+    eventually(lambda: not cluster.docker("ps", "-q", "--filter", "label=com.docker.swarm.service.name=web").out.strip())
+
+
+def running(client: Shell, service: str = "web") -> collections.Counter[str]:
+    """How many tasks of a service run on each node."""
+    rows = client.docker(
+        "service", "ps", service, "--filter", "desired-state=running", "--format", "{{.Node}} {{.CurrentState}}"
+    ).out.splitlines()
+    return collections.Counter(row.split()[0] for row in rows if row.split()[1:2] == ["Running"])
+
+
+def ready(client: Shell) -> set[str]:
+    """The members that are Ready by the stock client."""
+    rows = client.docker("node", "ls", "--format", "{{.Hostname}} {{.Status}}").out.splitlines()
+    return {row.split()[0] for row in rows if row.split()[1] == "Ready"}
+
+
+def test_stock_client_sees_every_node_ready(cluster: Shell) -> None:
+    assert ready(cluster) == {"master-1", "agent-1", "agent-2"}
+
+
+def test_engine_api_refuses_a_client_without_certificate(cluster: Shell) -> None:
+    bare = Shell({"DOCKER_HOST": cluster.env["DOCKER_HOST"], "DOCKER_TLS_VERIFY": "", "DOCKER_CERT_PATH": ""})
+    assert bare.docker("info", "--format", "{{.ID}}", ok=False).out.strip() == ""
+    assert bare.docker("--tls", "node", "ls", ok=False).code != 0
+
+
+def test_ports_are_published_on_loopback_only(cluster: Shell, outer: Shell) -> None:
+    ports = outer.docker("ps", "--filter", f"name={NAME}", "--format", "{{.Ports}}").out
+    assert "127.0.0.1:" in ports
+    assert "0.0.0.0:" not in ports
+
+
+def test_nodes_run_without_privileged(cluster: Shell, outer: Shell) -> None:
+    format = "{{.HostConfig.Privileged}} {{.HostConfig.CapAdd}}"
+    for node in ("master-1", "agent-1"):
+        privileged, capabilities = outer.docker("inspect", f"{NAME}-{node}", "--format", format).out.split(" ", 1)
+        assert privileged == "false"
+        assert "SYS_ADMIN" in capabilities
+        assert "ALL" not in capabilities
+
+
+def test_ten_replicas_run_on_all_nodes(web: Shell) -> None:
+    spread = eventually(lambda: (n := running(web)).total() == 10 and n, what="ten replicas run")
+    assert set(spread) == {"master-1", "agent-1", "agent-2"}
+
+
+def test_demo_answers_with_its_nodes_name(cluster: Shell, outer: Shell) -> None:
+    cluster.docker(
+        "service", "create", "--name", "hello", "--mode", "global", "--no-resolve-image", "--detach",
+        "--publish", "mode=host,target=80,published=8080", "minicluster/demo",
+    )  # fmt: skip
+    try:
+        eventually(lambda: running(cluster, "hello").total() == 3, what="one task on each node")
+        nodes = outer.minicluster("status", NAME, "-o", "json").json["nodes"]
+        for node in nodes:
+            text = eventually(lambda node=node: _get(f"http://{node['address']}:8080/"), what=f"{node['name']} answers")
+            assert node["name"] in text
+    finally:
+        cluster.docker("service", "rm", "hello")
+
+
+def _get(url: str) -> str:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return str(answer.read().decode())
+    except OSError:
+        return ""
+
+
+def test_containers_on_different_nodes_reach_each_other_over_an_overlay(cluster: Shell, outer: Shell) -> None:
+    cluster.docker("network", "create", "--driver", "overlay", "--attachable", "span")
+    try:
+        cluster.docker(
+            "service", "create", "--name", "far", "--network", "span", "--constraint", "node.hostname==agent-1",
+            "--endpoint-mode", "dnsrr", "--no-resolve-image", "--detach", "minicluster/demo",
+        )  # fmt: skip
+        eventually(lambda: running(cluster, "far") == {"agent-1": 1}, what="the far task runs")
+
+        def ask() -> str:
+            return cluster.docker(
+                "run", "--rm", "--network", "span", "minicluster/demo", "wget", "-q", "-O", "-", "http://far/", ok=False
+            ).out
+
+        assert "agent-1" in eventually(ask, what="master-1 reaches agent-1 over the overlay")
+    finally:
+        cluster.docker("service", "rm", "far", ok=False)
+        eventually(lambda: cluster.docker("network", "rm", "span", ok=False).code == 0, what="the overlay is removed")
+
+
+def test_load_puts_an_image_of_the_engine_into_every_node(cluster: Shell, outer: Shell, engine: Engine) -> None:
+    base = next(i for i in outer.docker("images", "--format", "{{.Repository}}:{{.Tag}}").out.split() if "swarm-node" in i)
+    outer.run("bash", "-c", f"printf 'FROM {base}\nLABEL t=1\n' | docker build -q -t t-load:1 -")
+    try:
+        tiny = Shell(outer.env)
+        tiny.run("bash", "-c", "tar -C /etc -c hostname | docker import - t-load:1")
+        outer.minicluster("load", "t-load:1", "-c", NAME)
+        for node in ("master-1", "agent-1", "agent-2"):
+            images = outer.minicluster("exec", "-c", NAME, node, "--", "docker", "images", "-q", "t-load:1").out
+            assert images.strip(), f"{node} has not got the image"
+            assert "minicluster-load" not in outer.minicluster("exec", "-c", NAME, node, "--", "ls", "/var/tmp").out
+        missing = outer.minicluster("load", "t-no-such:1", "-c", NAME, ok=False)
+        assert missing.code == 1
+        assert "t-no-such:1" in missing.err
+    finally:
+        outer.docker("rmi", "-f", "t-load:1", ok=False)
+
+
+def test_commands_tell_about_the_cluster(cluster: Shell, outer: Shell) -> None:
+    status = outer.minicluster("status", NAME, "-o", "json").json
+    assert (status["cluster"], status["profile"], status["phase"]) == (NAME, "swarm", "ready")
+    assert status["quorum"]["leader"] == "master-1"
+    by_name = {node["name"]: node for node in status["nodes"]}
+    assert list(by_name) == ["master-1", "agent-1", "agent-2"]
+    assert all(n["ready"] and n["phase"] == "running" and n["memory"] > 10_000_000 for n in status["nodes"])
+    assert by_name["master-1"]["leader"] is True
+
+    info = outer.minicluster("info", NAME, "-o", "json").json
+    assert info["demo_image"] == "minicluster/demo"
+    assert re.fullmatch(r"tcp://127\.0\.0\.1:\d+", info["endpoints"][0]["url"])
+
+    assert NAME in [line["cluster"] for line in outer.minicluster("ls", "-o", "json").json]
+    assert "dockerd" in outer.minicluster("logs", "-c", NAME, "agent-1").out or outer.minicluster("logs", "-c", NAME).out
+    assert outer.minicluster("exec", "-c", NAME, "agent-2", "--", "hostname").out.strip() == "agent-2"
+    assert outer.minicluster("exec", "-c", NAME, "agent-2", "--", "sh", "-c", "exit 7", ok=False).code == 7
+    assert outer.minicluster("exec", "-c", NAME, "agent-9", "--", "true", ok=False).code == 2
+
+
+def test_labels_are_the_stable_ones(cluster: Shell, outer: Shell) -> None:
+    labels = json.loads(outer.docker("inspect", f"{NAME}-agent-1", "--format", "{{json .Config.Labels}}").out)
+    mine = {k.removeprefix("io.minicluster."): v for k, v in labels.items() if k.startswith("io.minicluster.")}
+    assert {k: mine[k] for k in ("cluster", "profile", "role", "node")} == {
+        "cluster": NAME, "profile": "swarm", "role": "agent", "node": "agent-1",
+    }  # fmt: skip
+    assert mine["spec"]
+
+
+def test_up_again_changes_nothing(cluster: Shell, outer: Shell) -> None:
+    before = outer.docker("ps", "-q", "--filter", f"label=io.minicluster.cluster={NAME}").out
+    answer = outer.minicluster("up", "swarm", "--name", NAME, "-o", "json").json
+    assert answer["changed"] is False
+    assert outer.docker("ps", "-q", "--filter", f"label=io.minicluster.cluster={NAME}").out == before
+
+
+def test_dead_agents_tasks_run_on_the_others_and_up_repairs(web: Shell, outer: Shell) -> None:
+    eventually(lambda: running(web).total() == 10, what="ten replicas run")
+    outer.docker("kill", f"{NAME}-agent-2")
+    eventually(
+        lambda: (n := running(web)).total() == 10 and set(n) == {"master-1", "agent-1"},
+        within=60,
+        what="all ten run on the others",
+    )
+    status = outer.minicluster("status", NAME, "-o", "json").json
+    assert status["phase"] == "degraded"
+    outer.minicluster("up", "swarm", "--name", NAME)
+    assert ready(web) == {"master-1", "agent-1", "agent-2"}
+
+
+def test_size_on_a_running_cluster_adds_and_removes_agents(web: Shell, outer: Shell) -> None:
+    kept = outer.docker("ps", "-q", "--filter", f"name={NAME}-agent-1").out
+    outer.minicluster("up", "swarm", "--name", NAME, "--size", "agent=4")
+    assert ready(web) == {"master-1", "agent-1", "agent-2", "agent-3", "agent-4"}
+    assert outer.docker("ps", "-q", "--filter", f"name={NAME}-agent-1").out == kept
+    outer.minicluster("up", "swarm", "--name", NAME, "--size", "agent=2")
+    members = web.docker("node", "ls", "--format", "{{.Hostname}}").out.split()
+    assert sorted(members) == ["agent-1", "agent-2", "master-1"]
+    eventually(lambda: running(web).total() == 10, what="the tasks of the removed agents run elsewhere")
+
+
+def test_node_removed_behind_our_back_is_told_and_repaired(cluster: Shell, outer: Shell) -> None:
+    outer.docker("rm", "-f", f"{NAME}-agent-1")
+    nodes = {n["name"]: n for n in outer.minicluster("status", NAME, "-o", "json").json["nodes"]}
+    assert nodes["agent-1"]["phase"] == "missing"
+    assert nodes["agent-1"]["ready"] is False
+    outer.minicluster("up", "swarm", "--name", NAME)
+    assert ready(cluster) == {"master-1", "agent-1", "agent-2"}
+    # Its data gone as well, it is another member of the same name; the dead one must not stay in the list.
+    outer.docker("rm", "-f", f"{NAME}-agent-1")
+    outer.docker("volume", "rm", f"{NAME}-agent-1-var-lib-docker")
+    outer.minicluster("up", "swarm", "--name", NAME)
+    assert sorted(cluster.docker("node", "ls", "--format", "{{.Hostname}}").out.split()) == ["agent-1", "agent-2", "master-1"]
+
+
+def test_all_nodes_stopped_and_started_are_the_same_cluster(cluster: Shell, outer: Shell) -> None:
+    nodes = [f"{NAME}-{node}" for node in ("master-1", "agent-1", "agent-2")]
+    outer.docker("stop", *nodes)
+    assert outer.minicluster("status", NAME, "-o", "json").json["phase"] == "stopped"
+    outer.docker("start", *nodes)
+    eventually(
+        lambda: outer.minicluster("status", NAME, "-o", "json").json["phase"] == "ready", within=60, what="ready again"
+    )
+    assert ready(cluster) == {"master-1", "agent-1", "agent-2"}
+
+
+def test_env_makes_its_certificate_again(cluster: Shell, outer: Shell) -> None:
+    from pathlib import Path
+
+    folder = Path(cluster.env["DOCKER_CERT_PATH"])
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "key.pem").stat().st_mode & 0o777 == 0o600
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+    again = swarm_client(outer, NAME)
+    assert ready(again) == {"master-1", "agent-1", "agent-2"}
+
+
+def test_three_masters_go_on_when_one_is_killed(outer: Shell) -> None:
+    name = "t-ha"
+    try:
+        outer.minicluster("up", "swarm", "--name", name, "--size", "master=3", "--size", "agent=1")
+        status = outer.minicluster("status", name, "-o", "json").json
+        assert status["quorum"] == {"voters": 3, "healthy": 3, "needed": 2, "survives": 1, "leader": "master-1"}
+        outer.docker("kill", f"{name}-{status['quorum']['leader']}")
+        exports = outer.minicluster("env", name, "-o", "json").json
+        urls = {e["node"]: e["url"] for e in outer.minicluster("info", name, "-o", "json").json["endpoints"]}
+        client = Shell(exports | {"DOCKER_HOST": urls["master-2"]})
+        eventually(lambda: client.docker("node", "ls", ok=False).code == 0, what="a new leader")
+        client.docker(
+            "service", "create", "--name", "web", "--replicas", "3", "--no-resolve-image", "--detach", "minicluster/demo"
+        )
+        eventually(lambda: running(client).total() == 3, what="the swarm still takes work")
+        outer.minicluster("up", "swarm", "--name", name)
+        status = outer.minicluster("status", name, "-o", "json").json
+        assert (status["phase"], status["quorum"]["healthy"]) == ("ready", 3)
+    finally:
+        outer.minicluster("down", name, ok=False)
+    assert remains(outer, name) == {}

@@ -1,0 +1,407 @@
+"""A container engine in memory, for every test that needs an engine's answers and not an engine.
+
+It keeps the rules that plans must respect: a volume in use cannot be removed, nor a network with containers in it, a
+name is there once, an address of a network and a port of the host are had by one running container.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_network
+from pathlib import Path
+
+from minicluster import labels
+from minicluster.engine.protocol import (
+    Cancel,
+    Container,
+    ContainerConfig,
+    EngineInfo,
+    ExecResult,
+    File,
+    Image,
+    Network,
+    Progress,
+    Volume,
+)
+from minicluster.errors import (
+    Conflict,
+    EngineError,
+    ImageError,
+    Interrupted,
+    NodeFailed,
+    NotFound,
+    PortTaken,
+    SubnetTaken,
+)
+
+OK = ExecResult(0, "", "")
+
+#: What a command answers: a result, an error, or a function of the container's name and the command.
+Answer = ExecResult | BaseException | Callable[[str, Sequence[str]], ExecResult]
+
+
+class Hang:
+    """The answer of a command that never ends by itself. ``begun`` is set once somebody waits for it."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+
+
+@dataclass
+class Box:
+    """A container and what is in it."""
+
+    container: Container
+    config: ContainerConfig | None = None
+    files: dict[str, File] = field(default_factory=dict)
+    log: list[bytes] = field(default_factory=list)
+    code: int | None = None
+
+
+@dataclass
+class _Failure:
+    kind: str
+    error: BaseException | Callable[[], None]
+    nth: int
+    match: str
+    seen: int = 0
+
+
+class FakeEngine:
+    """See :class:`minicluster.engine.protocol.Engine` for what each call means. Public fields are for tests to set."""
+
+    source = "fake"
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []  #: kind of call and what it was about, changes and commands alone
+        self.boxes: dict[str, Box] = {}
+        self.nets: dict[str, Network] = {}
+        self.vols: dict[str, Volume] = {}
+        self.every_image = True  #: has whatever image it is asked for
+        self.refs: dict[str, Image] = {}
+        self.routes: list[str] = []  #: subnets taken by something that is no network of the engine
+        self.ports_in_use: set[int] = set()  #: host ports taken by something that is no container
+        self.answers: dict[str, Answer | Hang] = {}  #: by the whole command, or by its first word
+        self.exits: dict[str, tuple[int, str]] = {}  #: containers that exit once started: status and log
+        self._failures: list[_Failure] = []
+        self._lock = threading.RLock()
+
+    # For tests
+
+    def fail(self, kind: str, error: BaseException | Callable[[], None], *, nth: int = 1, match: str = "") -> None:
+        """Makes the n-th call of a kind (a method's name) about something with ``match`` in its name raise.
+
+        A function is called in place of raising: it may change the world, and raise or not.
+        """
+        self._failures.append(_Failure(kind, error, nth, match))
+
+    def did(self, kind: str) -> list[str]:
+        """What the calls of a kind were about, in their order."""
+        return [about for called, about in self.calls if called == kind]
+
+    def empty(self) -> bool:
+        """Nothing is left that carries a cluster's label."""
+        return not (self.containers() or self.networks() or self.volumes())
+
+    def set_state(self, name: str, state: str) -> None:
+        """Puts a container into a state behind everybody's back."""
+        with self._lock:
+            box = self.boxes[name]
+            box.container = replace(box.container, state=state)
+
+    def add_foreign(self, name: str) -> None:
+        """A running container that minicluster did not make."""
+        self.boxes[name] = Box(Container(name, name, {}, "running", "Up", "someone/else"))
+
+    def _call(self, kind: str, about: str) -> None:
+        with self._lock:
+            self.calls.append((kind, about))
+            due = None
+            for failure in self._failures:
+                if failure.kind == kind and failure.match in about:
+                    failure.seen += 1
+                    due = failure if failure.seen == failure.nth else due
+        if due:
+            if isinstance(due.error, BaseException):
+                raise due.error
+            due.error()
+
+    # What is there
+
+    @property
+    def info(self) -> EngineInfo:
+        return EngineInfo(
+            endpoint="fake://", source=self.source, version="1", api_version="1.41", platform="linux/amd64",
+            operating_system="none", kernel="0", cgroup_version=2, storage_driver="none", rootless=False,
+            cpus=1, memory=1 << 34, data_root="/none", local=False,
+        )  # fmt: skip
+
+    def containers(self, cluster: str | None = None) -> list[Container]:
+        with self._lock:
+            return [b.container for b in self.boxes.values() if _of(b.container.labels, cluster)]
+
+    def container(self, name: str) -> Container | None:
+        with self._lock:
+            return self.boxes[name].container if name in self.boxes else None
+
+    def networks(self, cluster: str | None = None) -> list[Network]:
+        with self._lock:
+            return [n for n in self.nets.values() if _of(n.labels, cluster)]
+
+    def volumes(self, cluster: str | None = None) -> list[Volume]:
+        with self._lock:
+            return [v for v in self.vols.values() if _of(v.labels, cluster)]
+
+    def subnets(self) -> list[str]:
+        with self._lock:
+            return [s for n in self.nets.values() for s in n.subnets] + self.routes
+
+    # Making and removing
+
+    def create_network(self, name: str, subnet: str, gateway: str, labels: Mapping[str, str]) -> None:
+        self._call("create_network", name)
+        with self._lock:
+            if name in self.nets:
+                raise Conflict(f"network {name} is there")
+            if any(ip_network(subnet).overlaps(ip_network(other)) for other in self.subnets()):
+                raise SubnetTaken(f"{subnet} overlaps")
+            self.nets[name] = Network(name, name, dict(labels), (subnet,))
+
+    def remove_network(self, name: str) -> None:
+        self._call("remove_network", name)
+        with self._lock:
+            if any(b.config and b.config.network == name for b in self.boxes.values()):
+                raise EngineError(f"network {name} has containers")
+            self.nets.pop(name, None)
+
+    def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
+        self._call("create_volume", name)
+        with self._lock:
+            if name in self.vols:
+                raise Conflict(f"volume {name} is there")
+            self.vols[name] = Volume(name, dict(labels))
+
+    def remove_volume(self, name: str) -> None:
+        self._call("remove_volume", name)
+        with self._lock:
+            if any(b.config and name in b.config.volumes.values() for b in self.boxes.values()):
+                raise Conflict(f"volume {name} is in use")
+            self.vols.pop(name, None)
+
+    def create_container(self, config: ContainerConfig) -> None:
+        self._call("create_container", config.name)
+        with self._lock:
+            if config.name in self.boxes:
+                raise Conflict(f"cannot create container {config.name}: it is in use")
+            if not self.has_image(config.image):
+                raise NotFound(f"no image {config.image}")
+            for volume in config.volumes.values():
+                if volume not in self.vols:
+                    raise EngineError(f"volume {volume} would be made without labels")
+            container = Container(
+                config.name, config.name, dict(config.labels), "created", "Created", config.image, config.address
+            )
+            self.boxes[config.name] = Box(container, config)
+
+    def start_container(self, name: str) -> None:
+        self._call("start_container", name)
+        with self._lock:
+            box = self._box(name)
+            assert box.config
+            if box.config.network not in self.nets:
+                raise NotFound(f"no network {box.config.network}")
+            for other in self.boxes.values():
+                if other is box or other.config is None or other.container.state != "running":
+                    continue
+                if (other.config.network, other.config.address) == (box.config.network, box.config.address):
+                    raise EngineError(f"address {box.config.address} is in use")
+                for port in set(other.config.ports.values()) & set(box.config.ports.values()):
+                    raise PortTaken(f"host port {port} is taken", port=port)
+            for port in self.ports_in_use & set(box.config.ports.values()):
+                raise PortTaken(f"host port {port} is taken", port=port)
+            state = "running"
+            if name in self.exits:
+                box.code, log = self.exits[name]
+                box.log += log.encode().splitlines()
+                state = "exited"
+            box.container = replace(box.container, state=state, ports=dict(box.config.ports))
+
+    def stop_container(self, name: str) -> None:
+        self._call("stop_container", name)
+        self._box(name).code = 0
+        self.set_state(name, "exited")
+
+    def remove_container(self, name: str) -> None:
+        self._call("remove_container", name)
+        with self._lock:
+            self.boxes.pop(name, None)
+
+    # Within a container
+
+    def put_files(self, container: str, files: Sequence[File]) -> None:
+        self._call("put_files", container)
+        with self._lock:
+            self._box(container).files.update({f.path: f for f in files})
+
+    def put_archive_file(self, container: str, path: str, content: Iterator[bytes], size: int) -> None:
+        data = b"".join(content)
+        assert len(data) == size
+        self.put_files(container, [File(path, data)])
+
+    def get_file(self, container: str, path: str) -> bytes:
+        with self._lock:
+            files = self._box(container).files
+            if path not in files:
+                raise NotFound(f"no file {path} in {container}")
+            return files[path].content
+
+    def exit_code(self, container: str) -> int | None:
+        return self._box(container).code
+
+    def execute(
+        self,
+        container: str,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        cancel: Cancel | None = None,
+    ) -> ExecResult:
+        self._call("execute", f"{container}: {' '.join(argv)}")
+        if self._box(container).container.state != "running":
+            raise NodeFailed(f"cannot run {argv[0]} in {container}", f"container {container} is not running")
+        answer = self.answers.get(" ".join(argv), self.answers.get(argv[0], OK))
+        if isinstance(answer, Hang):
+            ended = threading.Event()
+            with (cancel or Cancel()).calls(ended.set):
+                answer.begun.set()
+                asked = ended.wait(timeout)
+            if asked:
+                raise Interrupted(f"stopped: {argv[0]}")
+            raise TimeoutError(f"{argv[0]}: no answer within {timeout:g} s")
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer if isinstance(answer, ExecResult) else answer(container, argv)
+
+    def exec_argv(
+        self, container: str, argv: Sequence[str], *, tty: bool, stdin: bool
+    ) -> tuple[list[str], dict[str, str]]:
+        return ["fake", "exec", container, *argv], {"FAKE": "1"}
+
+    def logs(self, container: str, *, tail: int | None = None, follow: bool = False) -> Iterator[bytes]:
+        log = list(self._box(container).log)
+        yield from log if tail is None else log[-tail:]
+
+    def memory(self, container: str) -> int:
+        return 1 << 20
+
+    # Images
+
+    def images(self, recipes_only: bool = False) -> list[Image]:
+        return [i for i in self.refs.values() if not recipes_only or labels.RECIPE in i.labels]
+
+    def has_image(self, ref: str) -> bool:
+        return self.every_image or ref in self.refs
+
+    def pull_image(self, ref: str, progress: Progress, timeout: float | None = None) -> None:
+        self._call("pull_image", ref)
+        raise ImageError(f"cannot pull {ref}", "There is no registry here.")
+
+    def build_image(
+        self,
+        directory: Path,
+        ref: str,
+        *,
+        labels: Mapping[str, str],
+        args: Mapping[str, str],
+        progress: Progress,
+        cancel: Cancel | None = None,
+    ) -> None:
+        self._call("build_image", ref)
+        progress("built")
+        self.refs[ref] = Image(ref, (ref,), dict(labels), 1, 0)
+
+    def import_image(self, archive: Iterable[bytes], ref: str) -> None:
+        self._call("import_image", ref)
+        self.refs[ref] = Image(ref, (ref,), {}, sum(map(len, archive)), 0)
+
+    def save_image(self, ref: str) -> Iterator[bytes]:
+        yield ref.encode()
+
+    def remove_image(self, ref: str) -> None:
+        self._call("remove_image", ref)
+        if any(b.container.image == ref for b in self.boxes.values()):
+            raise Conflict(f"image {ref} is in use")
+        self.refs.pop(ref, None)
+
+    def close(self) -> None:
+        pass
+
+    def _box(self, name: str) -> Box:
+        with self._lock:
+            if name not in self.boxes:
+                raise NotFound(f"no container {name}")
+            return self.boxes[name]
+
+
+def _of(found: Mapping[str, str], cluster: str | None) -> bool:
+    return labels.CLUSTER in found and cluster in (None, found[labels.CLUSTER])
+
+
+class FakeSwarm:
+    """Makes the nodes of a fake engine answer as those of the bundled swarm profile (and of the toy profile) do.
+
+    It remembers who joined, by the containers' names, so that a plan that forgets to form or to join does not pass.
+    """
+
+    TOKENS = ("SWMTKN-worker-secret", "SWMTKN-manager-secret")
+
+    def __init__(self, engine: FakeEngine) -> None:
+        self.engine = engine
+        self.joined: dict[str, set[str]] = defaultdict(set)  #: cluster -> names of its nodes
+        for command, answer in {
+            "swarm-form": self._form,
+            "swarm-join": self._join,
+            "swarm-members": self._members,
+            "swarm-forget": self._forget,
+            "docker swarm leave --force": self._leave,
+        }.items():
+            engine.answers[command] = answer
+
+    def _who(self, container: str) -> tuple[str, str]:
+        about = self.engine.boxes[container].container.labels
+        return about[labels.CLUSTER], about[labels.NODE]
+
+    def _form(self, container: str, _argv: Sequence[str]) -> ExecResult:
+        cluster, node = self._who(container)
+        self.joined[cluster].add(node)
+        return ExecResult(0, "\n".join(self.TOKENS) + "\n", "")
+
+    def _join(self, container: str, argv: Sequence[str]) -> ExecResult:
+        cluster, node = self._who(container)
+        if argv[1] not in self.TOKENS:
+            return ExecResult(1, "", "invalid join token")
+        self.joined[cluster].add(node)
+        return OK
+
+    def _leave(self, container: str, _argv: Sequence[str]) -> ExecResult:
+        return OK  # a node that left stays in the list, as one that is down
+
+    def _forget(self, container: str, argv: Sequence[str]) -> ExecResult:
+        self.joined[self._who(container)[0]].discard(argv[1])
+        return OK
+
+    def _members(self, container: str, _argv: Sequence[str]) -> ExecResult:
+        cluster, asked = self._who(container)
+        if asked not in self.joined[cluster]:
+            return ExecResult(1, "", "swarm-members: this node is in no swarm")
+        running = {c.labels[labels.NODE] for c in self.engine.containers(cluster) if c.state == "running"}
+        rows = [
+            {"name": n, "ready": n in running, "voter": n.startswith("master"), "leader": n == "master-1"}
+            for n in sorted(self.joined[cluster])
+        ]
+        return ExecResult(0, "\n".join(map(json.dumps, rows)), "")

@@ -1,0 +1,49 @@
+"""What unit tests share. Nothing here, nor in the tests, may touch the user's own folders or an engine."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from minicluster.profile.load import Loaded, load
+from tests.fakes import FakeEngine, FakeSwarm
+from tests.unit.samples import LEAST, TOY
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("XDG_DATA_HOME", str(home / "data"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    monkeypatch.delenv("MINICLUSTER", raising=False)
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    """An empty engine whose nodes form swarms."""
+    fake = FakeEngine()
+    FakeSwarm(fake)
+    return fake
+
+
+@pytest.fixture
+def toy() -> Loaded:
+    """The toy profile, as it is."""
+    return load(TOY)
+
+
+@pytest.fixture
+def write_profile(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a profile's folder: profile.yaml, dedented, and further files by their path in it."""
+
+    def write(text: str = LEAST, files: dict[str, str] | None = None) -> Path:
+        folder = tmp_path / "profile"
+        for path, content in {"profile.yaml": textwrap.dedent(text), **(files or {})}.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(content)
+        return folder
+
+    return write

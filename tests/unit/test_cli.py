@@ -1,0 +1,655 @@
+"""The command line without an engine: what it makes of words, of answers and of errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from minicluster import cluster as facade
+from minicluster import errors
+from minicluster.cli.app import app
+from minicluster.cli.exports import Shell, exports, unsets
+from minicluster.cli.failures import terminable
+from minicluster.cli.output import columns
+from minicluster.engine.protocol import ContainerConfig, ExecResult
+from minicluster.events import Event, Listener, ignore
+from minicluster.plan import model
+from minicluster.profile import spec
+from minicluster.report import (
+    Change,
+    ClusterInfo,
+    ClusterStatus,
+    ClusterSummary,
+    EndpointInfo,
+    NodeStatus,
+    Quorum,
+)
+
+INFO = ClusterInfo(
+    cluster="swarm",
+    profile="swarm",
+    summary="Docker Swarm mode",
+    subnet="10.55.0.0/24",
+    endpoints=(EndpointInfo("docker", "master-1", "tcp://127.0.0.1:32768"),),
+    env={"DOCKER_HOST": "tcp://127.0.0.1:32768", "DOCKER_CERT_PATH": "/home/o'hara/my certs"},
+    demo_image="minicluster/demo",
+)
+STATUS = ClusterStatus(
+    cluster="swarm",
+    profile="swarm",
+    phase="degraded",
+    quorum=Quorum(voters=3, healthy=2, needed=2, survives=0, leader="master-1"),
+    nodes=(
+        NodeStatus("master-1", "master", "10.55.0.2", "running", True, True, "ok", 115343360, "swarm-master-1"),
+        NodeStatus("agent-1", "agent", "10.55.0.3", "exited", False, None, "it does not run", None, "swarm-agent-1"),
+    ),
+)
+
+
+class FakeCluster:
+    """A cluster of two nodes that remembers what it was asked."""
+
+    asked: dict[str, Any]
+    change = Change("swarm", True, 7, 4.25, {"create-container": 2})
+
+    def __init__(self) -> None:
+        self.asked = {}
+
+    def info(self) -> ClusterInfo:
+        return INFO
+
+    def status(self) -> ClusterStatus:
+        return STATUS
+
+    def env(self) -> dict[str, str]:
+        return dict(INFO.env)
+
+    def node_names(self, words: Sequence[str]) -> list[str]:
+        names = ["master-1", "agent-1", "agent-2"]
+        return [n for n in names if not words or n in words or n.rpartition("-")[0] in words]
+
+    def exec_argv(self, node: str, argv: Sequence[str], *, tty: bool, stdin: bool = True) -> Any:
+        self.asked["exec_argv"] = (node, list(argv), tty)
+        return ["no-such-client", node, *argv], {"MARK": "1"}
+
+    def exec(self, node: str, argv: Sequence[str], *, timeout: float | None = None) -> ExecResult:
+        self.asked["exec"] = (node, list(argv))
+        return ExecResult(42, "out\n", "err\n")
+
+    def logs(self, nodes: Sequence[str] = (), *, follow: bool = False, tail: int | None = None) -> Iterator[Any]:
+        self.asked["logs"] = (list(nodes), follow, tail)
+        for node in nodes:
+            yield node, f"hello from {node}"
+
+    def load(self, image: str, nodes: Sequence[str] = (), *, listener: Listener = ignore) -> None:
+        self.asked.setdefault("load", []).append((image, list(nodes)))
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
+    """A fake one, to be had by ``open`` and by ``up``."""
+    fake = FakeCluster()
+
+    def open_(name: str | None = None, **_: Any) -> FakeCluster:
+        fake.asked["open"] = name
+        return fake
+
+    def up(profile: str | None = None, **options: Any) -> FakeCluster:
+        listener = options.pop("listener")
+        fake.asked["up"] = (profile, options)
+        listener(Event("plan", text="create cluster swarm: 1 master", nodes=("master-1",)))
+        listener(Event("start", "master-1", "creating", "create master-1"))
+        listener(Event("done", "master-1", "ready", seconds=1.93))
+        return fake
+
+    monkeypatch.setattr(facade, "Cluster", SimpleNamespace(open=open_, up=up))
+    return fake
+
+
+@pytest.fixture(autouse=True)
+def quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MINICLUSTER_DEBUG", "MINICLUSTER", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "dumb")
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words), prog_name="minicluster")
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+
+def test_up_hands_its_options_over(cluster: FakeCluster) -> None:
+    words = "up etcd --name e --size kv=3 --size client=0 --set a.b=c=d --set e= --image node=r:1 --port http=8080"
+    result = run(*words.split(), "--keep", "--timeout", "5.5")
+    assert result.exit_code == 0, result.stderr
+    assert cluster.asked["up"] == (
+        "etcd",
+        {
+            "name": "e",
+            "size": {"kv": 3, "client": 0},
+            "set": {"a.b": "c=d", "e": ""},
+            "image": {"node": "r:1"},
+            "port": {"http": 8080},
+            "keep": True,
+            "timeout": 5.5,
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("up --size agent", "--size agent: this is not ROLE=N"),
+        ("up --size =3", "--size =3: this is not ROLE=N"),
+        ("up --size agent=x", "'x' is not a number from 0"),
+        ("up --size agent=-1", "'-1' is not a number"),
+        ("up --size agent=²", "'²' is not a number"),
+        ("up --size agent=1 --size agent=2", "agent is given twice"),
+        ("up --port http=70000", "'70000' is not a number from 1 to 65535"),
+        ("up --set x", "this is not PATH=V"),
+        ("up --timeout 0", "--timeout 0"),
+        ("up --timeout soon", "'soon' is not"),
+        ("up -o yaml", "'yaml' is not one of"),
+        ("up --sise agent=1", "No such option"),
+        ("up one two", "unexpected extra argument"),
+        ("staus", "Did you mean 'status'?"),
+        ("down a --all", "not both"),
+        ("image remove", "takes images, or --all"),
+        ("image remove x --all", "takes images, or --all"),
+        ("exec master-1", "Missing argument"),
+        ("exec master-1 --", "needs a command"),
+        ("env --unset -o json", "--unset"),
+        ("logs --tail -1", "-1"),
+        ("profile", ""),
+    ],
+)
+def test_wrong_usage_ends_with_2(cluster: FakeCluster, words: str, said: str) -> None:
+    result = run(*words.split())
+    assert result.exit_code == 2
+    assert said.replace(" ", "") in "".join(result.stderr.replace("│", "").split())
+    assert "up" not in cluster.asked
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.MiniclusterError("it broke"), 1),
+        (errors.EngineError("it broke"), 1),
+        (errors.NodeFailed("it broke"), 1),
+        (errors.UsageError("it broke"), 2),
+        (errors.ProfileError("it broke"), 2),
+        (errors.NoEngine("it broke"), 3),
+        (errors.NotReady("it broke"), 4),
+        (errors.Interrupted("it broke"), 130),
+    ],
+)
+def test_each_error_has_its_exit_status(monkeypatch: pytest.MonkeyPatch, error: Exception, code: int) -> None:
+    monkeypatch.setattr(facade, "clusters", _raising(error))
+    result = run("ls", "-o", "json")
+    assert (result.exit_code, result.stdout, result.stderr) == (code, "", "Error: it broke\n")
+
+
+def test_an_error_says_what_why_what_to_do_and_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = errors.NotReady("agent-1 was not ready in 120 s", "Its probe said: no route\nto host", "Try --timeout 300.")
+    error.leftovers = ("network swarm-net",)
+    monkeypatch.setattr(facade, "clusters", _raising(error))
+    assert run("ls").stderr == (
+        "Error: agent-1 was not ready in 120 s\n"
+        "  Its probe said: no route\n"
+        "  to host\n"
+        "Fix: Try --timeout 300.\n"
+        "Could not be removed:\n"
+        "  - network swarm-net\n"
+    )
+
+
+def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facade, "clusters", _raising(KeyboardInterrupt()))
+    result = run("ls")
+    assert (result.exit_code, result.stderr) == (130, "Interrupted.\n")
+
+
+def test_an_unexpected_error_shows_its_traceback_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facade, "clusters", _raising(ZeroDivisionError("division by zero")))
+    result = run("ls")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: unexpected ZeroDivisionError: division by zero\n")
+    assert "Traceback" not in result.stderr
+    monkeypatch.setenv("MINICLUSTER_DEBUG", "1")
+    assert "Traceback" in run("ls").stderr
+
+
+def test_sigterm_takes_the_way_of_ctrl_c() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), terminable():  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    program = (
+        "from minicluster import cluster\n"
+        "cluster.Cluster.open = classmethod(lambda c, n=None: c.__new__(c))\n"
+        "cluster.Cluster.node_names = lambda s, w: ['a', 'b']\n"
+        "cluster.Cluster.logs = lambda s, n=(), **k: (('a', 'x' * 99) for _ in range(99999))\n"
+        "import sys; sys.argv = ['minicluster', 'logs']\n"
+        "from minicluster.cli import main; main()\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.stdout is not None
+    assert child.stderr is not None
+    child.stdout.read(100)
+    child.stdout.close()
+    assert child.stderr.read() == b""
+    child.stderr.close()
+    assert child.wait(timeout=20) == 1
+
+
+def _raising(error: BaseException) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return fail
+
+
+# --- up and down -----------------------------------------------------------------------------------------------------
+
+
+def test_up_tells_plain_lines_and_ends_with_what_to_type_next(cluster: FakeCluster) -> None:
+    result = run("up")
+    assert result.stderr == "create cluster swarm: 1 master\nmaster-1: ready (1.9 s)\n"
+    assert result.stdout == (
+        "Cluster swarm (swarm) is up, in 4.2 s.\n"
+        "  docker  master-1  tcp://127.0.0.1:32768\n"
+        'Next: eval "$(minicluster env swarm)"\n      sets DOCKER_HOST, DOCKER_CERT_PATH\n'
+    )
+
+
+def test_quiet_is_quiet(cluster: FakeCluster) -> None:
+    assert run("up", "-q").output == ""
+
+
+def test_up_answers_json(cluster: FakeCluster) -> None:
+    answer = json.loads(run("up", "-o", "json").stdout)
+    assert list(answer) == ["cluster", "changed", "steps", "seconds", "summary", "info"]
+    assert answer["summary"] == {"create-container": 2}
+    assert answer["info"]["endpoints"] == [{"name": "docker", "node": "master-1", "url": "tcp://127.0.0.1:32768"}]
+
+
+def test_down_answers_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {}
+
+    def down(names: Sequence[str], *, all: bool = False, listener: Listener = ignore) -> list[Change]:
+        asked.update(names=names, all=all)
+        return [Change("a", True, 3, 0.5, {"remove-container": 3})]
+
+    monkeypatch.setattr(facade, "down", down)
+    assert json.loads(run("down", "a", "b", "-o", "json").stdout) == [
+        {"cluster": "a", "changed": True, "steps": 3, "seconds": 0.5, "summary": {"remove-container": 3}}
+    ]
+    assert asked == {"names": ["a", "b"], "all": False}
+    assert run("down", "--all").stdout == "Cluster a is gone, in 0.5 s.\n"
+    assert asked == {"names": [], "all": True}
+
+
+PLAN = model.Plan(
+    "swarm",
+    "create cluster swarm: 1 master",
+    (
+        model.Step("record", "", model.Record("swarm-spec-1", 1, None), "a change that is cut short can be undone"),  # type: ignore[arg-type]
+        model.Step(
+            "image node",
+            "",
+            model.ProvideImage(spec.Image("node", "minicluster/swarm-node:1", "recipe", "/recipe")),
+            "its recipe's nodes need it",
+            ("record",),
+        ),
+        model.Step(
+            "network swarm-net",
+            "",
+            model.CreateNetwork("swarm-net", "10.55.0.0/24", "10.55.0.1", {"k": "v"}),
+            "the nodes get fixed addresses",
+            ("record",),
+        ),
+        model.Step(
+            "create master-1",
+            "master-1",
+            model.CreateContainer(ContainerConfig("swarm-master-1", "i", "master-1", "swarm-net", "10.55.0.2", {})),
+            "the spec has it",
+            ("network swarm-net", "image node", "record"),
+        ),
+        model.Step(
+            "files master-1",
+            "master-1",
+            model.PutFiles("swarm-master-1", (spec.File("/etc/x", "é", 0o755),), (), True),
+            "it is configured before it starts",
+            ("create master-1", "record"),
+        ),
+    ),
+)
+
+
+def test_dry_run_is_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facade, "dry_run", lambda *_, **__: PLAN)
+    assert run("up", "--dry-run").stdout.splitlines() == [
+        "create cluster swarm: 1 master",
+        "#  WHAT                                             WHY                                       AFTER",
+        "1  record the spec in volume swarm-spec-1           a change that is cut short can be undone",
+        "2  build image minicluster/swarm-node:1             its recipe's nodes need it                1",
+        "3  create network swarm-net (10.55.0.0/24)          the nodes get fixed addresses             1",
+        "4  create container swarm-master-1 (10.55.0.2)      the spec has it                           1-3",
+        "5  write 1 file, the authority into swarm-master-1  it is configured before it starts         1,4",
+    ]
+
+
+def test_dry_run_answers_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facade, "dry_run", lambda *_, **__: PLAN)
+    answer = json.loads(run("up", "--dry-run", "-o", "json").stdout)
+    assert list(answer) == ["cluster", "headline", "steps"]
+    assert [step["action"] for step in answer["steps"]] == [
+        "record",
+        "provide-image",
+        "create-network",
+        "create-container",
+        "put-files",
+    ]
+    assert answer["steps"][0]["detail"] == {"volume": "swarm-spec-1", "revision": 1}
+    last = answer["steps"][-1]
+    assert list(last) == ["id", "node", "action", "cause", "needs", "detail"]
+    assert last["detail"]["files"] == [{"path": "/etc/x", "mode": "0755", "bytes": 2}]
+    assert last["needs"] == ["create master-1", "record"]
+
+
+# --- commands that read ----------------------------------------------------------------------------------------------
+
+
+def test_ls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facade, "clusters", lambda: [ClusterSummary("a", "swarm", "partial", 3, 2, "10.55.0.0/24")])
+    assert run("ls").stdout == ("NAME  PROFILE  PHASE    NODES  SUBNET\na     swarm    partial  2/3    10.55.0.0/24\n")
+    assert json.loads(run("ls", "-o", "json").stdout) == [
+        {"cluster": "a", "profile": "swarm", "phase": "partial", "nodes": 3, "running": 2, "subnet": "10.55.0.0/24"}
+    ]
+    monkeypatch.setattr(facade, "clusters", list)
+    assert json.loads(run("ls", "-o", "json").stdout) == []
+    assert run("ls").stdout == ""
+
+
+def test_status(cluster: FakeCluster) -> None:
+    answer = json.loads(run("status", "swarm", "-o", "json").stdout)
+    assert cluster.asked["open"] == "swarm"
+    assert list(answer) == ["cluster", "profile", "phase", "quorum", "nodes", "notes"]
+    assert list(answer["quorum"]) == ["voters", "healthy", "needed", "survives", "leader"]
+    assert answer["nodes"][1] == {
+        "name": "agent-1",
+        "role": "agent",
+        "address": "10.55.0.3",
+        "phase": "exited",
+        "ready": False,
+        "leader": None,
+        "probe": "it does not run",
+        "memory": None,
+        "container": "swarm-agent-1",
+    }
+    assert run("status").stdout == (
+        "swarm (swarm): degraded\n"
+        "quorum: 2 of 3 voters healthy, 2 needed, may lose 0 more; leader: master-1\n"
+        "NODE      ROLE    ADDRESS    PHASE    READY  LEADER  MEMORY   PROBE\n"
+        "master-1  master  10.55.0.2  running  yes    yes     110 MiB\n"
+        "agent-1   agent   10.55.0.3  exited   no             -        it does not run\n"
+    )
+
+
+def test_info(cluster: FakeCluster) -> None:
+    answer = json.loads(run("info", "-o", "json").stdout)
+    assert list(answer) == [
+        "cluster",
+        "profile",
+        "summary",
+        "subnet",
+        "endpoints",
+        "env",
+        "demo_image",
+        "notes",
+    ]
+    text = run("info").stdout
+    assert "docker    master-1  tcp://127.0.0.1:32768\n" in text
+    assert 'eval "$(minicluster env swarm)"' in text
+
+
+def test_logs(cluster: FakeCluster) -> None:
+    assert run("logs", "-c", "x", "agent", "-n", "5").stdout == (
+        "agent-1 | hello from agent-1\nagent-2 | hello from agent-2\n"
+    )
+    assert cluster.asked["open"] == "x"
+    assert cluster.asked["logs"] == (["agent-1", "agent-2"], False, 5)
+    assert run("logs", "master-1").stdout == "hello from master-1\n"
+    lines = run("logs", "-f", "-o", "json").stdout.splitlines()
+    assert json.loads(lines[0]) == {"node": "master-1", "line": "hello from master-1"}
+    assert cluster.asked["logs"][1:] == (True, None)
+
+
+# --- nodes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words", ["exec master-1 -- ls -c x --help", "exec master-1 ls -c x --help", "exec -- master-1 ls -c x --help"]
+)
+def test_exec_leaves_the_command_alone(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+    became: list[Any] = []
+    monkeypatch.setattr(os, "execvpe", lambda *args: became.append(args))
+    run(*words.split())
+    assert cluster.asked["exec_argv"] == ("master-1", ["ls", "-c", "x", "--help"], False)
+    program, argv, env = became[0]
+    assert (program, argv[1:]) == ("no-such-client", ["master-1", "ls", "-c", "x", "--help"])
+    assert env["MARK"] == "1"
+    assert env["TERM"] == "dumb"
+
+
+def test_exec_passes_on_the_exit_status_without_a_client_too(cluster: FakeCluster) -> None:
+    result = run("exec", "-c", "x", "master-1", "--", "false")
+    assert (result.exit_code, result.stdout, result.stderr) == (42, "out\n", "err\n")
+    assert cluster.asked["open"] == "x"
+
+
+def test_exec_wants_one_node(cluster: FakeCluster) -> None:
+    result = run("exec", "agent", "--", "true")
+    assert result.exit_code == 2
+    assert "Name one of agent-1, agent-2." in result.stderr
+
+
+def test_shell_takes_the_first_node(cluster: FakeCluster) -> None:
+    run("shell")
+    assert cluster.asked["exec_argv"][0] == "master-1"
+    run("shell", "agent-2")
+    assert cluster.asked["exec_argv"][0] == "agent-2"
+
+
+def test_load(cluster: FakeCluster) -> None:
+    assert run("load", "a:1", "b:2", "--node", "agent").exit_code == 0
+    assert cluster.asked["load"] == [("a:1", ["agent-1", "agent-2"]), ("b:2", ["agent-1", "agent-2"])]
+
+
+# --- env -------------------------------------------------------------------------------------------------------------
+
+NASTY = {"A": 'it\'s $HOME `id` "x" \\ \n;', "B": "", "C": "’quote‘"}
+
+
+def test_sh_gets_the_values_as_they_are() -> None:
+    script = "\n".join([*exports(NASTY, Shell.sh), 'printf "%s\\0" "$A" "$B" "$C"'])
+    assert subprocess.run(["sh", "-c", script], capture_output=True, check=True).stdout.decode().split("\0")[
+        :3
+    ] == list(NASTY.values())
+
+
+def test_powershell_and_fish_quoting() -> None:
+    assert exports({"A": "it's $x ’"}, Shell.powershell) == ["$Env:A = 'it''s $x ’’'"]
+    assert exports({"A": "it's \\ $x"}, Shell.fish) == ["set -gx A 'it\\'s \\\\ $x';"]
+    assert unsets(["A"], Shell.fish) == ["set -e A;"]
+    assert unsets(["A"], Shell.powershell) == ["Remove-Item Env:\\A -ErrorAction SilentlyContinue"]
+
+
+def test_a_name_that_is_no_name_is_refused() -> None:
+    with pytest.raises(errors.MiniclusterError, match="cannot be the name"):
+        exports({"A; rm -rf /": "x"}, Shell.sh)
+
+
+def test_env(cluster: FakeCluster) -> None:
+    lines = run("env").stdout.splitlines()
+    assert lines[0] == "export DOCKER_HOST=tcp://127.0.0.1:32768"
+    assert shlex.split(lines[1]) == ["export", "DOCKER_CERT_PATH=/home/o'hara/my certs"]
+    assert lines[2] == '# eval "$(minicluster env)"'
+    assert run("env", "--unset").stdout.startswith("unset DOCKER_HOST\nunset DOCKER_CERT_PATH\n")
+    assert json.loads(run("env", "-o", "json").stdout) == dict(INFO.env)
+
+
+# --- profiles, images, engine, doctor --------------------------------------------------------------------------------
+
+
+def test_profile_commands_on_the_bundled_profiles() -> None:
+    names = [row["name"] for row in json.loads(run("profile", "list", "-o", "json").stdout)]
+    assert "swarm" in names
+    answer = json.loads(run("profile", "show", "swarm", "-o", "json").stdout)
+    assert list(answer) == [
+        "name",
+        "summary",
+        "directory",
+        "roles",
+        "settings",
+        "images",
+        "env",
+        "demo_image",
+    ]
+    assert list(answer["roles"][0]) == [
+        "name",
+        "summary",
+        "count",
+        "min",
+        "max",
+        "allowed",
+        "image",
+        "memory",
+        "footprint",
+        "endpoints",
+    ]
+    assert "master" in run("profile", "show", "swarm").stdout
+    assert json.loads(run("profile", "schema").stdout)["title"] == "minicluster profile"
+    result = run("profile", "validate", "no-such-profile")
+    assert (result.exit_code, result.stdout) == (2, "")
+
+
+def test_image_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    from minicluster import images
+
+    asked: list[Any] = []
+    found = [images.ImageInfo("a:1", "swarm", "node", 300 * 1024 * 1024, 1700000000, True)]
+    monkeypatch.setattr(images, "listing", lambda: found)
+    monkeypatch.setattr(images, "build", lambda *a, **k: asked.append((a, k.get("force"))) or ["a:1"])
+    monkeypatch.setattr(images, "remove", lambda *a, **k: asked.append((a, k)) or ["a:1"])
+    assert json.loads(run("image", "list", "-o", "json").stdout) == [
+        {"ref": "a:1", "profile": "swarm", "name": "node", "size": 314572800, "created": 1700000000, "in_use": True}
+    ]
+    assert "a:1    swarm    node  300 MiB  yes" in run("image", "list").stdout
+    assert run("image", "build", "swarm", "node", "--force").stdout == "a:1\n"
+    assert run("image", "remove", "--all", "-o", "json").stdout == '[\n  "a:1"\n]\n'
+    assert asked == [(("swarm", ["node"]), True), (([],), {"unused_only": True})]
+
+
+def test_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = [
+        SimpleNamespace(name="engine", level="ok", text="26.1 answers", fix=""),
+        SimpleNamespace(name="disk", level="warning", text="2 GiB free", fix="Free some.\nOr more."),
+    ]
+    monkeypatch.setattr(facade, "examine", lambda profile: checks, raising=False)
+    result = run("doctor")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        "✓ engine: 26.1 answers\n! disk: 2 GiB free\n    Free some.\n    Or more.\n",
+    )
+    checks.append(SimpleNamespace(name="ip_vs", level="error", text="missing", fix="modprobe ip_vs"))
+    result = run("doctor", "swarm")
+    assert result.exit_code == 1
+    assert "✗ ip_vs: missing\n    modprobe ip_vs\n" in result.stdout
+
+
+def test_version() -> None:
+    from minicluster import __version__
+
+    assert run("version").stdout == run("--version").stdout == f"minicluster {__version__}\n"
+    assert json.loads(run("version", "-o", "json").stdout)["minicluster"] == __version__
+
+
+# --- help, completion, speed -----------------------------------------------------------------------------------------
+
+
+def test_help_names_every_command() -> None:
+    text = run("--help").stdout
+    for command in ("up", "down", "env", "logs", "exec", "load", "profile", "image", "engine", "doctor", "version"):
+        assert f"\n  {command} " in text
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_script(shell: str) -> None:
+    script = run("completion", shell).stdout
+    assert "_MINICLUSTER_COMPLETE=complete_" in script
+    program = shutil.which(shell)
+    if program:
+        assert subprocess.run([program, "-n"], input=script.encode(), check=False).returncode == 0
+
+
+def _offered(words: str) -> list[str]:
+    env = {**os.environ, "_MINICLUSTER_COMPLETE": "complete_bash", "COMP_WORDS": words}
+    env["COMP_CWORD"] = str(len(words.split(" ")) - 1)
+    done = subprocess.run([sys.executable, "-m", "minicluster"], env=env, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_what_completion_offers() -> None:
+    assert "swarm" in _offered("minicluster up sw")
+    assert _offered("minicluster prof") == ["profile"]
+    assert _offered("minicluster up swarm --size ma") == ["master="]
+
+
+def test_completion_of_names(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    from minicluster.cli import complete
+
+    monkeypatch.setattr(facade, "clusters", lambda: [ClusterSummary("a", "swarm", "running", 3, 3, "")])
+    context: Any = SimpleNamespace(params={"cluster": "a"})
+    assert complete.clusters(context, "") == [("a", "swarm, running")]
+    assert complete.nodes(context, "ag") == ["agent-1", "agent-2", "agent"]
+    monkeypatch.setattr(facade, "clusters", _raising(errors.NoEngine("none")))
+    assert complete.clusters(context, "") == []
+
+
+def test_help_and_version_import_nothing_heavy() -> None:
+    program = (
+        "import sys; sys.argv = ['minicluster', sys.argv[1]]\n"
+        "from minicluster.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('rich', 'pydantic', 'docker', 'yaml', 'jinja2') if m in sys.modules], file=sys.stderr)\n"
+    )
+    for word in ("--help", "version"):
+        done = subprocess.run([sys.executable, "-c", program, word], capture_output=True, text=True, check=True)
+        assert done.stderr == "[]\n"
+
+
+def test_columns_do_not_count_colour() -> None:
+    assert columns([["\x1b[1ma\x1b[0m", "x"], ["bb", "y"]]) == "\x1b[1ma\x1b[0m   x\nbb  y"

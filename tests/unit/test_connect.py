@@ -1,0 +1,303 @@
+"""Finding the engine: the order, what the user named, and what is said when there is none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from minicluster.engine import connect, private
+from minicluster.engine.connect import Attempt, Found
+from minicluster.engine.ping import Tls, describe, get_json, ping
+from minicluster.errors import NoEngine
+
+PONG = b"HTTP/1.0 200 OK\r\nApi-Version: 1.43\r\nOSType: linux\r\n\r\nOK"
+Serve = Callable[[Path, bytes], str]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Engines that answer every request with the same bytes, on Unix sockets; returns their URLs."""
+    listeners: list[socket.socket] = []
+
+    def start(path: Path, answer: bytes = PONG) -> str:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen()
+        listeners.append(listener)
+
+        def run() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(answer)
+
+        threading.Thread(target=run, daemon=True).start()
+        return f"unix://{path}"
+
+    yield start
+    for listener in listeners:
+        listener.close()
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A user's home, with nothing in it and no engine on the machine."""
+    for name in ("HOST", "CONTEXT", "CONFIG", "TLS", "TLS_VERIFY", "CERT_PATH"):
+        monkeypatch.delenv(f"DOCKER_{name}", raising=False)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setattr(connect, "default_sockets", lambda: [tmp_path / "one.sock", tmp_path / "two.sock"])
+    monkeypatch.setattr(private, "obstacle", lambda: "it needs root")
+    return tmp_path
+
+
+def write_context(config: Path, name: str, endpoint: dict[str, object]) -> Path:
+    key = hashlib.sha256(name.encode()).hexdigest()
+    meta = config / "contexts" / "meta" / key / "meta.json"
+    meta.parent.mkdir(parents=True)
+    meta.write_text(json.dumps({"Name": name, "Endpoints": {"docker": endpoint}}))
+    return config / "contexts" / "tls" / key / "docker"
+
+
+def test_the_first_default_socket_that_answers_is_used(home: Path, serve: Serve) -> None:
+    url = serve(home / "two.sock", PONG)
+    assert connect.find() == Found(url, "default socket", None, "1.43")
+
+
+def test_a_stale_socket_is_passed_over(home: Path, serve: Serve) -> None:
+    stale = socket.socket(socket.AF_UNIX)
+    stale.bind(str(home / "one.sock"))
+    stale.close()
+    serve(home / "two.sock", PONG)
+    assert connect.find().url.endswith("two.sock")
+
+
+def test_the_private_engine_comes_last(home: Path, serve: Serve) -> None:
+    url = serve(home / "data/minicluster/engine/docker.sock", PONG)
+    assert connect.find() == Found(url, "private engine", None, "1.43")
+    serve(home / "one.sock", PONG)
+    assert connect.find().source == "default socket"
+
+
+def test_docker_host_is_used_or_is_an_error_that_names_it(
+    home: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(home / "one.sock", PONG)
+    monkeypatch.setenv("DOCKER_HOST", serve(home / "mine.sock", PONG))
+    assert connect.find().source == "DOCKER_HOST"
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{home}/gone.sock")
+    with pytest.raises(NoEngine) as caught:
+        connect.find()
+    assert "DOCKER_HOST" in caught.value.what
+    assert "gone.sock: no such socket" in caught.value.why
+    assert "unset DOCKER_HOST" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"DOCKER_HOST": "tcp://h:1"}, Found("tcp://h:1", "DOCKER_HOST")),
+        ({"DOCKER_HOST": "h:1"}, Found("tcp://h:1", "DOCKER_HOST")),
+        ({"DOCKER_HOST": "tcp://h:1", "DOCKER_CERT_PATH": "{home}"}, Found("tcp://h:1", "DOCKER_HOST")),
+        (
+            {"DOCKER_HOST": "tcp://h:1", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "{home}"},
+            Found("tcp://h:1", "DOCKER_HOST", Tls(Path("{home}/ca.pem"), Path("{home}/cert.pem"), None, verify=True)),
+        ),
+        (
+            {"DOCKER_HOST": "tcp://h:1", "DOCKER_TLS": "1", "DOCKER_CERT_PATH": "{home}/none"},
+            Found("tcp://h:1", "DOCKER_HOST", Tls(verify=False)),
+        ),
+        ({"DOCKER_HOST": "unix:///s", "DOCKER_TLS_VERIFY": "1"}, Found("unix:///s", "DOCKER_HOST")),
+    ],
+)
+def test_the_variables_mean_what_they_mean_to_the_docker_client(
+    home: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: Found
+) -> None:
+    (home / "ca.pem").touch()
+    (home / "cert.pem").touch()
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value.format(home=home))
+    seen: list[Found] = []
+    monkeypatch.setattr(connect, "_try", lambda candidate, _timeout: seen.append(candidate) or candidate)
+    connect.find()
+    if expected.tls and expected.tls.ca:
+        assert seen[0].tls == Tls(home / "ca.pem", home / "cert.pem", None, verify=True)
+    else:
+        assert seen[0] == expected
+
+
+def test_ssh_is_left_to_docker(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "ssh://somebody@somewhere.invalid")
+    assert connect.find().url == "ssh://somebody@somewhere.invalid"
+
+
+@pytest.mark.parametrize("by", ["config", "variable"])
+def test_the_docker_context_in_use(home: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    serve(home / "one.sock", PONG)
+    config = home / "configuration"
+    monkeypatch.setenv("DOCKER_CONFIG", str(config))
+    write_context(config, "colima", {"Host": serve(home / "colima.sock", PONG)})
+    if by == "config":
+        (config / "config.json").write_text(json.dumps({"currentContext": "colima"}))
+    else:
+        (config / "config.json").write_text(json.dumps({"currentContext": "default"}))
+        monkeypatch.setenv("DOCKER_CONTEXT", "colima")
+    found = connect.find()
+    assert (found.source, found.url) == ("docker context colima", f"unix://{home}/colima.sock")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{home}/one.sock")
+    assert connect.find().source == "DOCKER_HOST"
+
+
+def test_a_context_that_does_not_answer_is_an_error(home: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(home / "one.sock", PONG)
+    write_context(home / ".docker", "desktop-linux", {"Host": f"unix://{home}/desktop.sock"})
+    monkeypatch.setenv("DOCKER_CONTEXT", "desktop-linux")
+    with pytest.raises(NoEngine, match="docker context desktop-linux") as caught:
+        connect.find()
+    assert "docker context use" in caught.value.fix
+
+
+def test_a_context_that_is_not_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONTEXT", "typo")
+    with pytest.raises(NoEngine, match="docker context typo names no engine"):
+        connect.find()
+
+
+def test_a_contexts_certificates(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tls = write_context(home / ".docker", "far", {"Host": "tcp://far:2376", "SkipTLSVerify": False})
+    tls.mkdir(parents=True)
+    for name in ("ca.pem", "cert.pem", "key.pem"):
+        (tls / name).touch()
+    monkeypatch.setenv("DOCKER_CONTEXT", "far")
+    monkeypatch.setattr(connect, "_try", lambda candidate, _timeout: candidate)
+    assert connect.find().tls == Tls(tls / "ca.pem", tls / "cert.pem", tls / "key.pem", verify=True)
+
+
+def test_a_broken_client_configuration_is_as_good_as_none(home: Path, serve: Serve) -> None:
+    serve(home / "one.sock", PONG)
+    (home / ".docker").mkdir()
+    (home / ".docker/config.json").write_text("{ not json")
+    assert connect.find().source == "default socket"
+
+
+def test_no_engine_tells_every_place_and_its_answer(home: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    serve(home / "two.sock", b"HTTP/1.0 503 Service Unavailable\r\n\r\n")
+    with pytest.raises(NoEngine) as caught:
+        connect.find()
+    lines = caught.value.why.splitlines()
+    assert lines[0] == f"Tried default socket unix://{home}/one.sock: no such socket."
+    assert "two.sock: answers /_ping with HTTP status 503 Service Unavailable." in lines[1]
+    assert lines[2].startswith("Tried private engine")
+    assert "its service is not well" in caught.value.fix
+    assert "it needs root" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("platform", "error", "obstacle", "expected"),
+    [
+        ("linux", PermissionError(13, "Permission denied"), "it needs root", "usermod -aG docker"),
+        ("darwin", PermissionError(13, "Permission denied"), "it needs Linux", "usermod -aG docker"),
+        ("darwin", FileNotFoundError(), "it needs Linux", "Docker Desktop"),
+        ("darwin", FileNotFoundError(), "it needs Linux", "colima start"),
+        ("linux", ConnectionRefusedError(), "it needs root", "systemctl start docker"),
+        ("linux", FileNotFoundError(), "it needs root", "Install an engine"),
+        ("linux", FileNotFoundError(), "", "minicluster engine start"),
+    ],
+)
+def test_the_fix_is_for_this_platform(
+    monkeypatch: pytest.MonkeyPatch, platform: str, error: OSError, obstacle: str, expected: str
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    attempts = [
+        Attempt("default socket", "unix:///var/run/docker.sock", error),
+        Attempt("private engine", "unix:///x", FileNotFoundError()),
+    ]
+    assert expected in connect._fix(attempts, obstacle)
+
+
+@pytest.mark.parametrize(
+    ("release", "expected"),
+    [
+        ("ID=debian\n", "apt-get install docker.io"),
+        ('ID=linuxmint\nID_LIKE="ubuntu debian"\n', "apt-get install docker.io"),
+        ("ID=fedora\n", "dnf install"),
+        ("ID=alpine\n", "apk add docker"),
+        ("ID=unheard-of\n", "Docker Engine"),
+    ],
+)
+def test_how_a_distribution_gets_an_engine(tmp_path: Path, release: str, expected: str) -> None:
+    file = tmp_path / "os-release"
+    file.write_text(release)
+    assert expected in connect._install_command(file)
+
+
+def test_the_private_engine_is_started_only_when_asked_for(
+    home: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = home / "data/minicluster/engine"
+    notes: list[str] = []
+
+    def start(_listener: object) -> private.Status:
+        serve(folder / "docker.sock", PONG)
+        return private.Status(True, folder, folder / "docker.sock", folder / "data", folder / "log", pid=1)
+
+    monkeypatch.setattr(private, "start", start)
+    monkeypatch.setattr(private, "obstacle", lambda: "")
+    with pytest.raises(NoEngine):
+        connect.locate()
+    found = connect.locate(start_private=True, listener=lambda event: notes.append(event.text))
+    assert found.source == "private engine"
+    assert "private" in notes[0]
+
+
+def test_ping_is_patient_but_not_for_ever(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        start = time.monotonic()
+        with pytest.raises(TimeoutError) as caught:
+            ping(f"unix://{tmp_path}/s", timeout=0.1)
+        assert time.monotonic() - start < 1
+    assert describe(caught.value) == "no answer in time"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"), [(b"\x15\x03\x01\x00\x02\x02\x16", "not HTTP"), (b"", "without an answer")]
+)
+def test_ping_tells_what_is_no_engine(tmp_path: Path, serve: Serve, answer: bytes, expected: str) -> None:
+    url = serve(tmp_path / "s", answer)
+    with pytest.raises(OSError, match=expected):
+        ping(url)
+
+
+def test_json_that_is_none_is_an_oserror(tmp_path: Path, serve: Serve) -> None:
+    with pytest.raises(OSError, match="not JSON"):
+        get_json(serve(tmp_path / "s", PONG), "/version")
+
+
+@pytest.mark.parametrize("url", ["unix://" + "/x" * 60, "carrier-pigeon://coop", "tcp://host:99999"])
+def test_urls_that_cannot_be_asked(url: str) -> None:
+    with pytest.raises(OSError, match=r"longer|cannot be asked|not a number"):
+        ping(url)
+
+
+def test_finding_costs_milliseconds(home: Path, serve: Serve) -> None:
+    serve(home / "two.sock", PONG)
+    start = time.monotonic()
+    connect.find()
+    assert time.monotonic() - start < 0.2  # some 2 ms; the bound is for a busy machine

@@ -1,0 +1,222 @@
+"""What is wrong with a profile is said with file, line and column, and with the nearest right word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from minicluster.errors import ProfileError
+from minicluster.profile.load import load
+from tests.unit.samples import LEAST
+
+Write = Callable[..., Path]
+
+
+def refused(folder: Path) -> ProfileError:
+    with pytest.raises(ProfileError) as caught:
+        load(folder)
+    assert caught.value.exit_code == 2
+    return caught.value
+
+
+def test_the_least_profile_is_valid(write_profile: Write) -> None:
+    assert load(write_profile(LEAST)).profile.roles["worker"].count == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "said"),
+    [
+        ("name: x\nroles: [a, b\n", "3:1", "not valid YAML"),
+        ("name: x\n\tsummary: y\n", "2:1", "not valid YAML"),
+        ("name: x\nsummary: !!python/name:os.system\n", "2:10", "not valid YAML"),
+        ("- a\n- b\n", "1:1", "a profile is a mapping"),
+        ("", "1:1", "a profile is a mapping"),
+        ("name: x\n? [a, b]\n: c\n", "2:3", "a key is a word"),
+    ],
+)
+def test_what_is_no_yaml_is_refused_where_it_stands(write_profile: Write, text: str, place: str, said: str) -> None:
+    folder = write_profile(text)
+    assert refused(folder).what.startswith(f"{folder}/profile.yaml:{place}: {said}")
+
+
+def test_a_file_that_is_not_utf8_is_refused(write_profile: Write) -> None:
+    folder = write_profile(LEAST)
+    (folder / "profile.yaml").write_bytes(b"name: \xff\n")
+    assert "cannot be read" in refused(folder).what
+
+
+def test_a_folder_without_a_profile_is_refused(tmp_path: Path) -> None:
+    assert "cannot be read" in refused(tmp_path).what
+
+
+def test_a_key_given_twice_is_refused_at_the_second(write_profile: Write) -> None:
+    error = refused(write_profile(LEAST + "    count: 2\n"))
+    assert "profile.yaml:9:5: key 'count' is given twice" in error.what
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("count: 1", "count: many", "profile.yaml:7:12: roles.worker.count: "),
+        ("count: 1", "count: -1", "profile.yaml:7:12: roles.worker.count: "),
+        ("count: 1", "count: 1\n    command: serve", "profile.yaml:8:14: roles.worker.command: "),
+        ("count: 1", "count: 1\n    volumes: [data]", "profile.yaml:8:15: roles.worker.volumes.0: "),
+        ("count: 1", "count: 1\n    ready: {exec: []}", "profile.yaml:8:19: roles.worker.ready.exec: "),
+        ("count: 1", "count: 1\n    env: {A: null}", "profile.yaml:8:14: roles.worker.env.A: "),
+        ("count: 1", "count: 1\n    memory: a lot", "profile.yaml:8:13: roles.worker.memory: "),
+        ("name: least", "name: Least", "profile.yaml:1:7: name: "),
+        ("  worker:", "  Worker:", "profile.yaml:6:3: roles.Worker: "),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused_with_its_place_and_name(
+    write_profile: Write, old: str, new: str, said: str
+) -> None:
+    error = refused(write_profile(LEAST.replace(old, new)))
+    assert said in error.what
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "hint"),
+    [
+        ("summary: s", "summary: s\nrolls: {}", "3:1", "'roles'"),
+        ("count: 1", "count: 1\n    comand: [a]", "8:5", "'command'"),
+        ("count: 1", "count: 1\n    hooks: {join: []}", "8:13", "'joined'"),
+        ("count: 1", "count: 1\n    ready: {exce: [a]}", "8:13", "'exec'"),
+        ("count: 1", "count: 1\n    certificates: [{directry: /a}]", "8:21", "'directory'"),
+        ("{pull: example/node}", "{pul: example/node}", "4:10", "'pull'"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest(
+    write_profile: Write, old: str, new: str, place: str, hint: str
+) -> None:
+    error = refused(write_profile(LEAST.replace(old, new, 1)))
+    first = str(error).splitlines()[0]
+    assert f"profile.yaml:{place}: unknown key" in first
+    assert hint in first
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "place"), [("summary: s", "summary", ":1:1"), ("    image: node\n", "image", ":6:5")]
+)
+def test_a_missing_key_is_named(write_profile: Write, line: str, key: str, place: str) -> None:
+    error = refused(write_profile(LEAST.replace(line, "")))
+    assert f"lacks the key {key!r}" in error.what
+    assert f"profile.yaml{place}: " in error.what
+
+
+def test_all_that_is_wrong_is_said_at_once(write_profile: Write) -> None:
+    error = refused(write_profile(LEAST.replace("count: 1", "count: x\n    nested: y").replace("summary: s", "sum: s")))
+    for key in ("count", "nested", "'sum'", "'summary'"):
+        assert key in str(error)
+
+
+def test_a_count_that_is_a_truth_value_is_refused(write_profile: Write) -> None:
+    refused(write_profile(LEAST.replace("count: 1", "count: yes")))
+
+
+@pytest.mark.parametrize("word", ["true", "3", "1.5"])
+def test_environment_variables_may_be_written_as_numbers_and_truth_values(write_profile: Write, word: str) -> None:
+    loaded = load(
+        write_profile(LEAST.replace("count: 1", f"count: 1\n    env: {{A: {word}}}") + f"env: {{B: {word}}}\n")
+    )
+    assert loaded.profile.roles["worker"].env == {"A": word}
+    assert loaded.profile.env == {"B": word}
+
+
+def test_an_alias_stands_for_what_it_names(write_profile: Write) -> None:
+    folder = write_profile(LEAST + "    env: &e {A: x}\n  other: {count: 1, image: node, env: *e}\n")
+    assert load(folder).profile.roles["other"].env == {"A": "x"}
+
+
+def test_an_override_of_one_alias_leaves_the_others_alone(write_profile: Write) -> None:
+    folder = write_profile(LEAST + "    env: &e {A: x}\n  other: {count: 1, image: node, env: *e}\n")
+    roles = load(folder, {"roles.other.env.A": "y"}).profile.roles
+    assert (roles["worker"].env, roles["other"].env) == ({"A": "x"}, {"A": "y"})
+
+
+@pytest.mark.parametrize("text", ["settings: &a {b: *a}\n", "settings: &a [*a, *a]\n"])
+def test_an_alias_that_names_its_own_parent_is_refused(write_profile: Write, text: str) -> None:
+    assert "nested too deeply" in refused(write_profile(LEAST + text)).what
+
+
+@pytest.mark.parametrize("image", ["{recipe: image, pull: example/node}", "{}"])
+def test_an_image_has_either_a_recipe_or_a_reference(write_profile: Write, image: str) -> None:
+    folder = write_profile(LEAST.replace("{pull: example/node}", image), {"image/Dockerfile": "FROM x"})
+    assert "profile.yaml:4:9: image 'node' needs either recipe or pull" in refused(folder).what
+
+
+def test_a_recipe_without_a_dockerfile_is_refused(write_profile: Write) -> None:
+    folder = write_profile(LEAST.replace("{pull: example/node}", "{recipe: image}"))
+    assert "profile.yaml:4:18: no Dockerfile in 'image'" in refused(folder).what
+
+
+@pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "files/../../secret"])
+def test_a_file_outside_of_the_profile_is_refused(write_profile: Write, path: str) -> None:
+    folder = write_profile(LEAST + f"    files: {{/etc/x: {{source: {path}}}}}\n")
+    (folder.parent / "secret").write_text("s")
+    error = refused(folder)
+    assert "lies outside of the profile's folder" in error.what
+    assert "profile.yaml:9:31" in error.what
+
+
+def test_a_link_out_of_the_profile_is_refused(write_profile: Write) -> None:
+    folder = write_profile(LEAST + "    files: {/etc/x: {source: link}}\n")
+    (folder.parent / "secret").write_text("s")
+    (folder / "link").symlink_to("../secret")
+    assert "lies outside" in refused(folder).what
+
+
+def test_a_recipe_outside_of_the_profile_is_refused(write_profile: Write) -> None:
+    assert "lies outside" in refused(write_profile(LEAST.replace("{pull: example/node}", "{recipe: ..}"))).what
+
+
+def test_a_file_that_is_not_there_is_refused(write_profile: Write) -> None:
+    assert "no file 'x.j2'" in refused(write_profile(LEAST + "    files: {/etc/x: {source: x.j2}}\n")).what
+
+
+def test_a_node_certificate_needs_a_directory(write_profile: Write) -> None:
+    error = refused(write_profile(LEAST + "    certificates: [{organization: o}]\n"))
+    assert "profile.yaml:9:20: a node's certificate needs a directory" in error.what
+
+
+def test_the_client_certificate_needs_no_directory(write_profile: Write) -> None:
+    assert load(write_profile(LEAST + "client: {certificate: {common_name: me}}\n")).profile.client
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("hooks: {formed: [{on: woker, run: [a]}]}\n", "9:23"),
+        ("hooks: {load: [{on: woker, run: [a]}]}\n", "9:21"),
+        ("members: {on: woker, run: [a]}\n", "9:15"),
+        ("    hooks: {joined: [{on: woker, run: [a]}]}\n", "9:27"),
+        ("    hooks: {leaving: [{on: woker, run: [a]}]}\n", "9:28"),
+    ],
+)
+def test_a_hook_on_an_unknown_role_is_refused_with_the_nearest(write_profile: Write, text: str, place: str) -> None:
+    error = refused(write_profile(LEAST + text))
+    assert f"profile.yaml:{place}: no role is called 'woker'" in error.what
+    assert "'worker'" in error.fix
+
+
+def test_a_role_with_an_unknown_image_is_refused_with_the_nearest(write_profile: Write) -> None:
+    error = refused(write_profile(LEAST.replace("image: node", "image: nod")))
+    assert "profile.yaml:8:12: no image is called 'nod'" in error.what
+    assert "'node'" in error.fix
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_an_even_number_of_voters_is_refused_with_the_reason(write_profile: Write, count: int) -> None:
+    error = refused(write_profile(LEAST.replace("count: 1", f"count: {count}\n    allowed: [1, 3, 5]")))
+    assert "profile.yaml:7:12: " in error.what
+    assert "odd" in error.why
+    assert "1, 3 or 5" in error.fix
+
+
+@pytest.mark.parametrize(("count", "fix"), [(5, "fewer"), (1, "more")])
+def test_a_count_outside_of_what_the_role_allows_is_refused(write_profile: Write, count: int, fix: str) -> None:
+    error = refused(write_profile(LEAST.replace("count: 1", f"count: {count}\n    min: 2\n    max: 4")))
+    assert "2 to 4" in error.why
+    assert fix in error.fix
