@@ -108,7 +108,7 @@ def apply(engine: Engine, goal: Goal, *, keep: bool, timeout: float, listener: L
     from minicluster import client, images
     from minicluster.run.execute import Run, execute
 
-    spec, before = goal.spec, goal.observed.spec
+    spec, observed = goal.spec, goal.observed
     run = Run(engine, goal.authority, timeout, listener, images.provide(engine, spec.profile, listener))
     try:
         if goal.plan:
@@ -119,12 +119,12 @@ def apply(engine: Engine, goal: Goal, *, keep: bool, timeout: float, listener: L
         _explain(error, spec, engine)
         if keep:
             error.fix = f"{error.fix}\nKept as it is; `minicluster down {spec.cluster}` removes it.".strip()
-        elif before == spec:
+        elif observed.settled and observed.was == spec:
             error.fix = (
                 f"{error.fix}\nThe cluster is left as it is: `minicluster status {spec.cluster}` shows it.".strip()
             )
         else:
-            _roll_back(engine, spec.cluster, before, goal, listener, error)
+            _roll_back(engine, spec.cluster, observed.was, goal, listener, error)
         raise error from (problem if error is not problem else problem.__cause__)
 
 
@@ -192,8 +192,13 @@ def take_down(engine: Engine, name: str, listener: Listener) -> Change:
     begun = time.monotonic()
     with lock.changing(name):
         plan = _remove_all(engine, name, listener)
-    counts = Counter(step.id.split()[0] for step in plan.steps)
-    return Change(name, bool(plan), len(plan.steps), time.monotonic() - begun, dict(counts))
+    return report(plan, time.monotonic() - begun)
+
+
+def report(plan: Plan, seconds: float) -> Change:
+    """What was done."""
+    counts = Counter(step.kind for step in plan.steps)
+    return Change(plan.cluster, bool(plan), len(plan.steps), seconds, dict(counts))
 
 
 def _remove_all(engine: Engine, name: str, listener: Listener) -> Plan:

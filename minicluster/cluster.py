@@ -7,7 +7,6 @@ import os
 import re
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -104,9 +103,7 @@ class Cluster:
                         raise
                     listener(Event("note", text=f"{error.what} (taken meanwhile); choosing another"))
         plan = goal.plan
-        counts = Counter(step.id.split()[0] for step in plan.steps)
-        done = Change(target, bool(plan), len(plan.steps), time.monotonic() - begun, dict(counts))
-        return cls(engine, goal.spec, done)
+        return cls(engine, goal.spec, change.report(plan, time.monotonic() - begun))
 
     @classmethod
     def open(cls, name: str | None = None, *, engine: Engine | None = None) -> Cluster:
@@ -121,13 +118,14 @@ class Cluster:
         from minicluster.plan.observed import records
 
         found = records([v for v in volumes if v.labels.get(labels.CLUSTER) == name])
-        if not found:
+        spec = found[-1].spec if found else None
+        if spec is None:
             raise UsageError(
                 f"cluster {name} is incomplete",
                 "Its record is gone; only remains are left.",
                 f"Remove them with `minicluster down {name}`.",
             )
-        return cls(engine, found[-1].spec)
+        return cls(engine, spec)
 
     def status(self) -> ClusterStatus:
         """How each node and the whole are doing: asks the engine, every node's probe, and the cluster's own software."""
@@ -144,6 +142,7 @@ class Cluster:
             endpoints=endpoints,
             env=self.env(),
             demo_image=self.spec.demo_image or None,
+            example=self.spec.example,
             notes=tuple(health.kernel_notes(self.engine, self.spec)),
         )
 

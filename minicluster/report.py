@@ -74,6 +74,7 @@ class ClusterInfo:
     endpoints: tuple[EndpointInfo, ...]
     env: Mapping[str, str]
     demo_image: str | None
+    example: str = ""  #: a first command for the stock client
     notes: tuple[str, ...] = ()
 
 

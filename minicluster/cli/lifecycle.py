@@ -110,7 +110,8 @@ def _summary(info: ClusterInfo, change: Change | None) -> str:
     lines += [columns([(e.name, e.node, e.url) for e in info.endpoints], indent="  ")] if info.endpoints else []
     lines += [f"Note: {note}" for note in info.notes]
     if info.env:
-        lines += [f"Next: {paint(usage(info.cluster, Shell.sh), 'cyan')}", f"      sets {', '.join(info.env)}"]
+        lines += [f"Next: {paint(usage(info.cluster, Shell.sh), 'cyan')}"]
+        lines += [f"      {paint(info.example, 'cyan')}"] if info.example else []
     else:
         lines += [f"Next: {paint(f'minicluster status {info.cluster}', 'cyan')}"]
     return "\n".join(lines)

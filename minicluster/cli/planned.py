@@ -34,8 +34,8 @@ def what(action: Action) -> str:
     match action:
         case ProvideImage(image):
             return f"{'build' if image.source == 'recipe' else 'pull'} image {image.ref}"
-        case Record(volume):
-            return f"record the spec in volume {volume}"
+        case Record(volume, spec=spec):
+            return f"record {'the spec' if spec else 'that there is nothing'} in volume {volume}"
         case CreateNetwork(name, subnet):
             return f"create network {name} ({subnet})"
         case CreateVolume(name):
@@ -137,7 +137,7 @@ def _step_data(step: Step) -> dict[str, Any]:
     return {
         "id": step.id,
         "node": step.node,
-        "action": _kebab(type(step.action).__name__),
+        "action": step.kind,
         "cause": step.cause,
         "needs": list(step.needs),
         "detail": _detail(step.action),
@@ -154,7 +154,3 @@ def _detail(action: Action) -> dict[str, Any]:
             {"path": f.path, "mode": f"{f.mode:04o}", "bytes": len(f.content.encode())} for f in action.files
         ]
     return data
-
-
-def _kebab(name: str) -> str:
-    return "".join(f"-{c.lower()}" if c.isupper() else c for c in name).strip("-")

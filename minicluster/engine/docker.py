@@ -46,8 +46,8 @@ from minicluster.errors import (
     EngineError,
     ImageError,
     Interrupted,
-    NoEngine,
     NodeFailed,
+    NoEngine,
     NotFound,
     PortTaken,
     SubnetTaken,
@@ -217,7 +217,6 @@ class DockerEngine:
             # "systempaths" is a word of the stock client alone: the API knows the lists of paths that it stands for.
             host["security_opt"] = [o for o in privileges.NESTED_SECURITY_OPT if not o.startswith("systempaths")]
             extra |= {"MaskedPaths": [], "ReadonlyPaths": []}
-            host["device_cgroup_rules"] = list(privileges.NESTED_DEVICE_CGROUP_RULES)
             host["tmpfs"] = {**privileges.NESTED_TMPFS, **config.tmpfs}
             extra["CgroupnsMode"] = privileges.NESTED_CGROUPNS
         with _errors(f"create container {config.name}"):

@@ -1,7 +1,4 @@
-"""What this machine's kernel knows of processes, mounts, control groups and disk, read without any tool.
-
-Everything takes the folder that /proc is in, so that a test can make a machine of files.
-"""
+"""What this machine's kernel knows of processes, mounts, control groups and disk, read without any tool."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path("/")
@@ -32,6 +30,7 @@ def processes(root: Path = ROOT) -> Iterator[tuple[int, list[str]]]:
 
 
 def command_line(folder: Path) -> list[str]:
+    """The words that the process with this folder in /proc was started with; empty for a zombie or none at all."""
     try:
         return (folder / "cmdline").read_bytes().decode("utf-8", "surrogateescape").split("\0")
     except OSError:
@@ -49,16 +48,17 @@ def kill_all(find: Callable[[], list[int]], patience: float = 10.0) -> None:
 
 
 def descendants(pids: Iterable[int], root: Path = ROOT) -> list[int]:
-    parents: dict[int, list[int]] = {}
+    """The children of these processes, their children, and so on."""
+    children_of: dict[int, list[int]] = {}
     for pid, _ in processes(root):
         with suppress(OSError, IndexError, ValueError):
             # The program's name, in parentheses, may hold anything; the parent is the second field after it.
             fields = read(root / f"proc/{pid}/stat").rpartition(")")[2].split()
-            parents.setdefault(int(fields[1]), []).append(pid)
+            children_of.setdefault(int(fields[1]), []).append(pid)
     found: list[int] = []
     queue = list(pids)
     while queue:
-        children = parents.get(queue.pop(), [])
+        children = children_of.get(queue.pop(), [])
         found += children
         queue += children
     return found
@@ -75,26 +75,66 @@ def started(pid: int, root: Path = ROOT) -> float:
 
 
 def mounts_below(folder: Path, root: Path = ROOT) -> list[str]:
-    """The mount points at and below a folder, the deepest first."""
-    top = str(folder.resolve())
-    points = []
+    """The mount points in a folder, the deepest first; not the folder itself."""
+    top = f"{folder.resolve()}/"
+    return sorted((mount.point for mount in _mounts(root) if mount.point.startswith(top)), key=len, reverse=True)
+
+
+def mounted_on_itself(folder: Path, root: Path = ROOT) -> bool:
+    """Whether a folder is a mount point of nothing but itself (``mount --bind FOLDER FOLDER``), as dockerd makes its
+    data root one where that is not in a shared mount; not so where somebody mounted a disk or another folder there."""
+    point = str(folder.resolve())
+    mine: _Mount | None = None
+    outer: _Mount | None = None
+    for mount in _mounts(root):  # in the order in which they were made: the last one at a place is on top
+        if mount.point == point:
+            mine = mount
+        elif f"{point}/".startswith(f"{mount.point.rstrip('/')}/") and len(mount.point) >= len(
+            outer.point if outer else ""
+        ):
+            outer = mount
+    if mine is None or outer is None:
+        return False
+    here = outer.source.rstrip("/") + "/" + os.path.relpath(point, outer.point)
+    return (mine.device, mine.source) == (outer.device, here)
+
+
+@dataclass(frozen=True)
+class _Mount:
+    device: str
+    source: str  #: which folder of the device
+    point: str
+
+
+def _mounts(root: Path) -> Iterator[_Mount]:
     for line in read(root / "proc/self/mountinfo").splitlines():
         fields = line.split(" ")
-        if len(fields) < 5:
-            continue
-        # Blanks and the like are written as \040.
-        point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[4])
-        if point == top or point.startswith(top + "/"):
-            points.append(point)
-    return sorted(points, key=len, reverse=True)
+        if len(fields) > 4:
+            yield _Mount(fields[2], _unescaped(fields[3]), _unescaped(fields[4]))
 
 
-def unmount_below(folder: Path) -> None:
-    """Unmounts everything in a folder, the deepest first. What is still in use goes when its last user does."""
-    umount = _program("umount")
-    points = mounts_below(folder)
-    if umount and points:
-        subprocess.run([umount, "--lazy", *points], capture_output=True, check=False)
+def _unescaped(field: str) -> str:
+    """Blanks and the like are written as \\040."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
+
+
+def unmount(points: Iterable[str]) -> None:
+    """Unmounts these, as far as it is allowed. What is still in use goes when its last user does."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for point in points:
+        libc.umount2(os.fsencode(point), _MNT_DETACH)
+
+
+def remove_control_groups(names: Iterable[str]) -> None:
+    """Removes the empty control groups of these names, and those in them, from every hierarchy."""
+    wanted = set(names)
+    # A hierarchy has some dozen groups above the containers'; deeper ones are inside of containers.
+    for depth in ("*", "*/*", "*/*/*") if wanted else ():
+        for group in (ROOT / "sys/fs/cgroup").glob(depth):
+            if group.name in wanted:
+                for path, _, _ in os.walk(group, topdown=False):
+                    with suppress(OSError):
+                        os.rmdir(path)
 
 
 def disk_usage(folder: Path) -> int:
@@ -127,6 +167,7 @@ def disk_usage(folder: Path) -> int:
 
 
 def read(path: Path | str) -> str:
+    """What is in a file, without blanks around it; "" where it cannot be read."""
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace").strip()
     except OSError:

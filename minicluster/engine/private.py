@@ -205,7 +205,11 @@ def stop(listener: Listener = ignore, *, remove_data: bool = False) -> Status:
                 listener(Event("note", text=f"The private engine stops, and with it its {running} running {which}."))
             _terminate(pid, layout)
         troubles = [*_clean(layout), *_each(bridge.remove, devices)]
+        if remove_data:
+            # Removing what is mounted there would remove files of others.
+            troubles += [f"{point} is still mounted." for point in machine.mounts_below(layout.directory)]
         if remove_data and not troubles:
+            _forget_namespaces(layout)
             troubles = _each(shutil.rmtree, [layout.directory])
     if troubles:
         raise EngineError(
@@ -437,7 +441,9 @@ def _clear_stale(layout: Layout) -> None:
     mark = layout.run / "boot-id"
     boot = machine.read("/proc/sys/kernel/random/boot_id")
     if layout.run.exists() and machine.read(mark) != boot:
-        machine.unmount_below(layout.run)  # /run is not always a tmpfs: in containers and small systems it may be a folder
+        machine.unmount(
+            machine.mounts_below(layout.run)
+        )  # /run is not always a tmpfs: in containers and small systems it may be a folder
         shutil.rmtree(layout.run, ignore_errors=True)
     layout.run.mkdir(mode=0o700, parents=True, exist_ok=True)
     mark.write_text(boot, encoding="ascii")
@@ -461,13 +467,25 @@ def _terminate(pid: int, layout: Layout) -> None:
 def _clean(layout: Layout) -> list[str]:
     """Removes all that a stopped private engine has outside its data; returns what could not be removed."""
     _kill_containers(layout)
-    machine.unmount_below(layout.run)
-    machine.unmount_below(layout.data)
+    points = [*machine.mounts_below(layout.run), *machine.mounts_below(layout.data)]
+    if machine.mounted_on_itself(layout.data):
+        points.append(str(layout.data))  # dockerd undoes that itself, unless it was killed
+    machine.unmount(points)
     troubles = _each(Path.unlink, [path for path in (layout.socket, layout.pid_file) if path.exists()])
     troubles += _each(shutil.rmtree, [layout.run] if layout.run.exists() else [])
     troubles += _each(bridge.remove, [layout.bridge])
     bridge.forbid(layout.chain)
     return troubles
+
+
+def _forget_namespaces(layout: Layout) -> None:
+    """Removes our namespaces, by now empty, from the system's containerd, if that is where our containers were."""
+    address, ctr = Path("/run/containerd/containerd.sock"), _program("ctr")
+    if address.exists() and ctr:
+        names = (layout.namespace, f"{layout.namespace}-plugins")
+        with suppress(OSError, subprocess.TimeoutExpired):
+            command = [ctr, "--address", str(address), "namespaces", "remove", *names]
+            subprocess.run(command, capture_output=True, timeout=5.0, check=False)
 
 
 def _each(action: Callable[[Any], object], things: list[Any]) -> list[str]:
@@ -521,7 +539,13 @@ def _kill_containers(layout: Layout) -> None:
     """Kills what is left of its containers; nothing is, where dockerd ended in order."""
     machine.kill_all(lambda: _processes_with(layout, _containerd_config(layout)))
     # Children first: without its shim, a container lives on as a child of init, and nothing tells that it is ours.
-    machine.kill_all(lambda: [pid for shims in [_shims(layout)] for pid in (*machine.descendants(shims), *shims)])
+    groups = {word for pid in _shims(layout) for word in machine.command_line(Path(f"/proc/{pid}")) if _is_id(word)}
+    machine.kill_all(lambda: [*machine.descendants(_shims(layout)), *_shims(layout)])
+    machine.remove_control_groups(groups)
+
+
+def _is_id(word: str) -> bool:
+    return re.fullmatch("[0-9a-f]{64}", word) is not None
 
 
 def _status(layout: Layout, *, size: bool = False) -> Status:

@@ -1,7 +1,8 @@
 """What a nested node may do: a node that runs a container engine or a kubelet of its own.
 
 ``--privileged`` would be shorter, but it asks for every capability there is, and cannot start at all where the engine's
-own bounding set lacks one (CAP_SYS_RESOURCE in many sandboxes); and it hands all of the machine's devices to the node.
+own bounding set lacks one (CAP_SYS_RESOURCE in many sandboxes); and it hands all of the machine's devices to the node. No rule for devices is added either: with MKNOD, which is among
+the defaults, one would open every disk of the machine.
 """
 
 from __future__ import annotations
@@ -12,9 +13,6 @@ from collections.abc import Mapping
 NESTED_CAPABILITIES: tuple[str, ...] = (
     "SYS_ADMIN",  # mounts, namespaces, control groups of the containers within
     "NET_ADMIN",  # bridges, routes, iptables, VXLAN, IPVS
-    "SYS_PTRACE",  # runc reads /proc/PID/ns of the containers that it enters
-    "SYSLOG",  # the kubelet reads /dev/kmsg
-    "DAC_READ_SEARCH",  # overlay2 and containerd open files by handle
 )
 
 NESTED_SECURITY_OPT: tuple[str, ...] = (
@@ -23,18 +21,11 @@ NESTED_SECURITY_OPT: tuple[str, ...] = (
     "systempaths=unconfined",  # /proc/sys and the like writable: forwarding, conntrack limits, vm settings
 )
 
-#: The devices that a node may use: all, as a node's own containers get a subset of what it has (docker init makes
-#: null, zero, tty, … for each). It can reach no disk for lack of a device file, unless it makes one with mknod.
-NESTED_DEVICE_CGROUP_RULES: tuple[str, ...] = ("a *:* rwm",)
-
 #: Path -> mount options.
 NESTED_TMPFS: Mapping[str, str] = {"/run": "", "/tmp": "exec"}
 
 #: A control group name space of its own: the node sees its own control group as the root, as on a real machine.
 NESTED_CGROUPNS = "private"
-
-#: A tiny init as process 1 that reaps the orphans of the containers within.
-NESTED_INIT = True
 
 #: What the engine grants every container by default, and nested nodes need as well. Both with their bit numbers in a
 #: capability set, from linux/capability.h.

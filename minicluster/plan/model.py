@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -18,11 +19,15 @@ class ProvideImage:
 
 @dataclass(frozen=True)
 class Record:
-    """Writes the spec into the engine, as the label of a volume: what shall be, before anything is done for it."""
+    """Writes a spec into the engine, as the label of a volume: what shall be, before anything is done for it.
+
+    Before a first spec goes a record of nothing: as long as both are there, the cluster is not complete.
+    """
 
     volume: str
     revision: int
-    spec: Spec = field(repr=False)
+    labels: Mapping[str, str]
+    spec: Spec | None = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,11 @@ class Step:
     action: Action
     cause: str  #: why it is needed
     needs: tuple[str, ...] = ()  #: ids of the steps that must be done before
+
+    @property
+    def kind(self) -> str:
+        """The action's name, such as "create-container"."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "-", type(self.action).__name__).lower()
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from minicluster.report import Member
 
 @dataclass(frozen=True)
 class RecordVolume:
-    """A volume whose label holds a spec."""
+    """A volume whose label holds a spec; the one of revision 0 says that there was nothing."""
 
     volume: str
     revision: int
-    spec: Spec
+    spec: Spec | None
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Observed:
     """Everything that carries a cluster's name.
 
     ``records`` are oldest first. There is one, but while a change is under way: then the last is what shall be and
-    the one before it is what was.
+    the first is what was, before any change that was cut short.
     """
 
     cluster: str
@@ -44,7 +44,12 @@ class Observed:
     @property
     def settled(self) -> bool:
         """No change was interrupted."""
-        return len(self.records) == 1
+        return len(self.records) == 1 and self.spec is not None
+
+    @property
+    def was(self) -> Spec | None:
+        """What there was when all was well last: what a change that fails goes back to; None for nothing."""
+        return self.records[0].spec if self.records else None
 
     def __bool__(self) -> bool:
         return bool(self.containers or self.networks or self.volumes or self.records)
@@ -67,8 +72,10 @@ def observe(
 def records(volumes: list[Volume]) -> tuple[RecordVolume, ...]:
     """The specs among a cluster's volumes, oldest first."""
     found = [
-        RecordVolume(v.name, int(v.labels[labels.REVISION]), decode(v.labels[labels.SPEC]))
+        RecordVolume(
+            v.name, int(v.labels[labels.REVISION]), decode(text) if (text := v.labels.get(labels.SPEC)) else None
+        )
         for v in volumes
-        if labels.REVISION in v.labels and labels.SPEC in v.labels
+        if labels.REVISION in v.labels
     ]
     return tuple(sorted(found, key=lambda record: record.revision))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from minicluster import labels
-from minicluster.engine.protocol import Container, ContainerConfig
+from minicluster.engine.protocol import ContainerConfig
 from minicluster.plan.model import (
     Action,
     CreateContainer,
@@ -27,6 +27,7 @@ from minicluster.plan.model import (
 )
 from minicluster.plan.observed import Observed
 from minicluster.profile.spec import (
+    LATE,
     Hook,
     Node,
     Spec,
@@ -113,9 +114,7 @@ def _fate(spec: Spec, node: Node, observed: Observed) -> _Fate:
     container = observed.containers.get(node.name)
     if container is None:
         before = observed.spec is not None and observed.spec.node(node.name) is not None
-        return _Fate(
-            "it is gone" if before and observed.settled else "the spec has it and the engine has not", creates=True
-        )
+        return _Fate("it is gone" if before and observed.settled else "there is no container of it", creates=True)
     if container.state == "created":
         return _Fate("it was left half-made", creates=True, replaces=True)
     if container.state in ("dead", "removing"):
@@ -221,6 +220,8 @@ def _form(steps: _Steps, spec: Spec, observed: Observed, fate: dict[str, _Fate])
 
 def _is_new(node: Node, spec: Spec, observed: Observed) -> bool:
     """The node's data are gone, so what the cluster remembers under its name is another's."""
+    if not node.volumes:
+        return node.name not in observed.containers
     return any(volume_name(spec.cluster, node.name, path) not in observed.volumes for path in node.volumes)
 
 
@@ -253,8 +254,6 @@ def _late(hook: Hook, values: dict[str, str | list[str]]) -> tuple[str, ...]:
 
 
 def _captured(hook: Hook) -> list[str]:
-    from minicluster.profile.spec import LATE
-
     return [
         m[1].removeprefix("captured.") for word in hook.run for m in LATE.finditer(word) if m[1].startswith("captured.")
     ]
@@ -262,13 +261,12 @@ def _captured(hook: Hook) -> list[str]:
 
 def _remove_nodes(steps: _Steps, spec: Spec, observed: Observed, leaving: list[str]) -> None:
     """Takes nodes out one after the other, voters included: each change of a quorum must settle before the next."""
-    previous = observed.spec
     staying = {n for n in observed.containers if spec.node(n) is not None}
     last: list[str] = []
     for name in reversed(leaving):
         cause = "the spec has it no more"
-        container: Container = observed.containers[name]
-        node = _known(previous, name, observed)
+        container = observed.containers[name]
+        node = _known(name, observed)
         is_member = observed.members is not None and name in observed.members
         for i, hook in enumerate(node.leaving if node and is_member else (), 1):
             on = container.name if hook.on == "node" else _staying(hook.on, staying, observed, spec)
@@ -283,12 +281,9 @@ def _remove_nodes(steps: _Steps, spec: Spec, observed: Observed, leaving: list[s
                 steps.add(f"volume {volume} away", name, RemoveVolume(volume), cause, last)
 
 
-def _known(previous: Spec | None, name: str, observed: Observed) -> Node | None:
-    for record in reversed(observed.records):
-        node = record.spec.node(name)
-        if node:
-            return node
-    return previous.node(name) if previous else None
+def _known(name: str, observed: Observed) -> Node | None:
+    specs = [record.spec for record in reversed(observed.records) if record.spec]
+    return next((node for spec in specs if (node := spec.node(name))), None)
 
 
 def _staying(role: str, staying: set[str], observed: Observed, spec: Spec) -> str:
@@ -303,19 +298,28 @@ def _recorded(steps: _Steps, spec: Spec, observed: Observed) -> Plan:
     unchanged = observed.spec == spec
     if unchanged and observed.settled and not steps.steps:
         return Plan(spec.cluster, f"cluster {spec.cluster} is up to date", ())
-    revision = observed.records[-1].revision if observed.records else 0
     before = _Steps()
-    outdated = list(observed.records)
-    if unchanged:
-        outdated = outdated[:-1]
-    else:
-        record = Record(f"{spec.cluster}-spec-{revision + 1}", revision + 1, spec)
-        before.add("record", "", record, "a change that is cut short can be finished or undone")
+    outdated = {record.revision: record.volume for record in observed.records}
+
+    def record(revision: int, spec_then: Spec | None, cause: str, needs: list[str]) -> list[str]:
+        volume = f"{spec.cluster}-spec-{revision}"
+        outdated[revision] = volume
+        about = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile}
+        return [before.add(f"record {revision}", "", Record(volume, revision, about, spec_then), cause, needs)]
+
+    written: list[str] = []
+    if not observed.records:
+        written = record(0, None, "there is nothing yet: what is cut short goes back to that", [])
+    current = max(outdated)
+    if not unchanged:
+        current += 1
+        written = record(current, spec, "what shall be: a change that is cut short can be finished", written)
     for step in steps.steps.values():
-        before.add(step.id, step.node, step.action, step.cause, step.needs or ["record"])
+        before.add(step.id, step.node, step.action, step.cause, step.needs or written)
     everything = list(before.steps)
-    for old in outdated:
-        before.add(f"record {old.revision} away", "", RemoveVolume(old.volume), "the change is complete", everything)
+    for revision, volume in sorted(outdated.items()):
+        if revision != current:
+            before.add(f"record {revision} away", "", RemoveVolume(volume), "the change is complete", everything)
     kind = "create" if not observed else "change"
     counts = ", ".join(f"{len(spec.of_role(role))} {role}" for role in spec.roles)
     return Plan(spec.cluster, f"{kind} cluster {spec.cluster} ({spec.profile}): {counts}", tuple(before.steps.values()))

@@ -173,12 +173,14 @@ class Profile(Part):
     hooks: Hooks = Hooks()
     """Commands that form the cluster out of its nodes."""
     members: Hook | None = None
-    """Prints the members as the cluster's own software sees them, one JSON object a line: name, ready, voter, leader."""
+    """Prints the members by the cluster's own software, one JSON object a line: name, ready, voter, leader."""
     client: Client | None = None
     """The user's own client certificate."""
     env: dict[str, Text] = {}
     """Variables that make the system's own stock client work, printed by "minicluster env"."""
     kernel: dict[Identifier, str] = {}
     """Kernel features that the cluster can do without, and what "info" says does not work then."""
+    example: str = ""
+    """A first command for the stock client, shown once a cluster is up."""
     demo_image: str | None = None
     """An image that every node has, to try the cluster with."""

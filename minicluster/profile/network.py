@@ -41,7 +41,7 @@ def choose_subnet(taken: Iterable[str]) -> str:
     raise SubnetTaken(
         "no free subnet for the cluster",
         f"Every /{PREFIX} of {POOL} overlaps with a network of the engine or a route of this machine.",
-        "Remove networks that nobody uses (`docker network prune`), or clusters (`minicluster ls`, `minicluster down`).",
+        "Remove networks that nobody uses (`docker network prune`), or clusters (`minicluster down`).",
     )
 
 

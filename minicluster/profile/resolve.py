@@ -177,6 +177,7 @@ def resolve(
         env=env_scope.mapping(profile.env, "env"),
         client=_certificate(top.inner("client"), profile.client.certificate, "certificate") if profile.client else None,
         kernel=dict(profile.kernel),
+        example=profile.example,
         demo_image=_demo_image(profile, overrides),
         overrides=overrides,
     )

@@ -122,6 +122,7 @@ class Spec:
     client: Certificate | None = None
     kernel: Mapping[str, str] = field(default_factory=dict)  #: kernel feature -> what to say where it is missing
     demo_image: str = ""
+    example: str = ""
     summary: str = ""
     source: str = ""  #: the profile's folder, or its name where it is one of those that come with minicluster
     overrides: Overrides = field(default_factory=Overrides)

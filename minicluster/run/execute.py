@@ -84,12 +84,12 @@ def execute(plan: Plan, run: Run) -> None:
         KeyboardInterrupt: Ctrl-C, likewise.
     """
     waiting = {step.id: set(step.needs) for step in plan.steps}
+    since: dict[str, float] = {}  # node -> when work on it began in earnest
     todo = {step.id: step for step in plan.steps}
     open_steps = Counter(step.node for step in plan.steps if step.node)
     finished: queue.SimpleQueue[tuple[Step, Future[None]]] = queue.SimpleQueue()
     nodes = tuple(dict.fromkeys(step.node for step in plan.steps if step.node))
     run.listener(Event("plan", text=plan.headline, nodes=nodes))
-    begun = time.monotonic()
     running = 0
     with ThreadPoolExecutor(_WORKERS, thread_name_prefix="step") as pool:
         try:
@@ -97,10 +97,14 @@ def execute(plan: Plan, run: Run) -> None:
                 for step in [todo[id] for id, needs in waiting.items() if not needs and id in todo]:
                     del todo[step.id]
                     running += 1
+                    if not isinstance(step.action, CreateVolume):
+                        since.setdefault(step.node, time.monotonic())
                     future = pool.submit(_carry_out, step, run)
                     future.add_done_callback(lambda done, step=step: finished.put((step, done)))  # type: ignore[misc]
                 step, future = finished.get()
                 running -= 1
+                if future.exception():
+                    run.listener(Event("failed", step.node, _PHASES[type(step.action)], step.id))
                 future.result()
                 for needs in waiting.values():
                     needs.discard(step.id)
@@ -109,7 +113,9 @@ def execute(plan: Plan, run: Run) -> None:
                     if not open_steps[step.node]:
                         gone = isinstance(step.action, (RemoveContainer, RemoveVolume))
                         phase = "removed" if gone else "ready"
-                        run.listener(Event("done", step.node, phase, seconds=time.monotonic() - begun))
+                        run.listener(Event("done", step.node, phase, seconds=time.monotonic() - since[step.node]))
+                else:
+                    run.listener(Event("done", "", _PHASES[type(step.action)], step.id))
         except BaseException as error:
             with shielded():
                 run.cancel.set()
@@ -143,14 +149,9 @@ def _perform(step: Step, run: Run) -> None:
     match step.action:
         case ProvideImage(image):
             run.provide_image(image, run.cancel)
-        case Record(volume, revision, spec):
-            about = {
-                labels.CLUSTER: spec.cluster,
-                labels.PROFILE: spec.profile,
-                labels.REVISION: str(revision),
-                labels.SPEC: encode(spec),
-            }
-            engine.create_volume(volume, about)
+        case Record(volume, revision, about, spec):
+            label = {labels.REVISION: str(revision), labels.SPEC: encode(spec) if spec else ""}
+            engine.create_volume(volume, {**about, **label})
         case CreateNetwork(name, subnet, gateway, about):
             engine.create_network(name, subnet, gateway, about)
         case CreateVolume(name, about):

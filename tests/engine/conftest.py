@@ -42,7 +42,13 @@ class Shell:
 
     def run(self, *argv: str, timeout: float = 180, ok: bool = True, cwd: Path | None = None) -> Answer:
         done = subprocess.run(
-            argv, env=os.environ | self.env, capture_output=True, text=True, timeout=timeout, cwd=cwd, stdin=subprocess.DEVNULL
+            argv,
+            env=os.environ | self.env,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
         )
         answer = Answer(done.returncode, done.stdout, done.stderr)
         assert not ok or done.returncode == 0, f"{argv} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"

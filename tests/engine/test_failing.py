@@ -144,7 +144,11 @@ def test_recipe_that_fails_to_build(outer: Shell, profile: Path) -> None:
 
 
 def test_container_that_exits_at_once(outer: Shell, profile: Path) -> None:
-    path = spoil(profile, "entrypoint: [/usr/local/bin/minicluster-entrypoint]", "entrypoint: [sh, -c, 'echo it-is-broken; exit 3']")
+    path = spoil(
+        profile,
+        "entrypoint: [/usr/local/bin/minicluster-entrypoint]",
+        "entrypoint: [sh, -c, 'echo it-is-broken; exit 3']",
+    )
     assert_clear(up(outer, profile=path), 1, "status 3", "it-is-broken")
 
 
@@ -209,7 +213,9 @@ def test_killed_at_any_moment_then_up_finishes(outer: Shell, seconds: float) -> 
     process.communicate(timeout=60)
     outer.minicluster("up", "swarm", "--name", NAME)
     try:
-        members = swarm_client(outer, NAME).docker("node", "ls", "--format", "{{.Hostname}} {{.Status}}").out.splitlines()
+        members = (
+            swarm_client(outer, NAME).docker("node", "ls", "--format", "{{.Hostname}} {{.Status}}").out.splitlines()
+        )
         assert sorted(members) == ["agent-1 Ready", "agent-2 Ready", "master-1 Ready"]
     finally:
         outer.minicluster("down", NAME)

@@ -30,10 +30,22 @@ def cluster(outer: Shell) -> Iterator[Shell]:
 @pytest.fixture
 def web(cluster: Shell) -> Iterator[Shell]:
     """A service with ten replicas."""
-    cluster.docker("service", "create", "--name", "web", "--replicas", "10", "--no-resolve-image", "--detach", "minicluster/demo")
+    cluster.docker(
+        "service",
+        "create",
+        "--name",
+        "web",
+        "--replicas",
+        "10",
+        "--no-resolve-image",
+        "--detach",
+        "localhost/minicluster/demo",
+    )
     yield cluster
     cluster.docker("service", "rm", "web")
-    eventually(lambda: not cluster.docker("ps", "-q", "--filter", "label=com.docker.swarm.service.name=web").out.strip())
+    eventually(
+        lambda: not cluster.docker("ps", "-q", "--filter", "label=com.docker.swarm.service.name=web").out.strip()
+    )
 
 
 def running(client: Shell, service: str = "web") -> collections.Counter[str]:
@@ -83,7 +95,7 @@ def test_ten_replicas_run_on_all_nodes(web: Shell) -> None:
 def test_demo_answers_with_its_nodes_name(cluster: Shell, outer: Shell) -> None:
     cluster.docker(
         "service", "create", "--name", "hello", "--mode", "global", "--no-resolve-image", "--detach",
-        "--publish", "mode=host,target=80,published=8080", "minicluster/demo",
+        "--publish", "mode=host,target=80,published=8080", "localhost/minicluster/demo",
     )  # fmt: skip
     try:
         eventually(lambda: running(cluster, "hello").total() == 3, what="one task on each node")
@@ -108,13 +120,23 @@ def test_containers_on_different_nodes_reach_each_other_over_an_overlay(cluster:
     try:
         cluster.docker(
             "service", "create", "--name", "far", "--network", "span", "--constraint", "node.hostname==agent-1",
-            "--endpoint-mode", "dnsrr", "--no-resolve-image", "--detach", "minicluster/demo",
+            "--endpoint-mode", "dnsrr", "--no-resolve-image", "--detach", "localhost/minicluster/demo",
         )  # fmt: skip
         eventually(lambda: running(cluster, "far") == {"agent-1": 1}, what="the far task runs")
 
         def ask() -> str:
             return cluster.docker(
-                "run", "--rm", "--network", "span", "minicluster/demo", "wget", "-q", "-O", "-", "http://far/", ok=False
+                "run",
+                "--rm",
+                "--network",
+                "span",
+                "localhost/minicluster/demo",
+                "wget",
+                "-q",
+                "-O",
+                "-",
+                "http://far/",
+                ok=False,
             ).out
 
         assert "agent-1" in eventually(ask, what="master-1 reaches agent-1 over the overlay")
@@ -124,7 +146,9 @@ def test_containers_on_different_nodes_reach_each_other_over_an_overlay(cluster:
 
 
 def test_load_puts_an_image_of_the_engine_into_every_node(cluster: Shell, outer: Shell, engine: Engine) -> None:
-    base = next(i for i in outer.docker("images", "--format", "{{.Repository}}:{{.Tag}}").out.split() if "swarm-node" in i)
+    base = next(
+        i for i in outer.docker("images", "--format", "{{.Repository}}:{{.Tag}}").out.split() if "swarm-node" in i
+    )
     outer.run("bash", "-c", f"printf 'FROM {base}\nLABEL t=1\n' | docker build -q -t t-load:1 -")
     try:
         tiny = Shell(outer.env)
@@ -151,11 +175,13 @@ def test_commands_tell_about_the_cluster(cluster: Shell, outer: Shell) -> None:
     assert by_name["master-1"]["leader"] is True
 
     info = outer.minicluster("info", NAME, "-o", "json").json
-    assert info["demo_image"] == "minicluster/demo"
+    assert info["demo_image"] == "localhost/minicluster/demo"
     assert re.fullmatch(r"tcp://127\.0\.0\.1:\d+", info["endpoints"][0]["url"])
 
     assert NAME in [line["cluster"] for line in outer.minicluster("ls", "-o", "json").json]
-    assert "dockerd" in outer.minicluster("logs", "-c", NAME, "agent-1").out or outer.minicluster("logs", "-c", NAME).out
+    assert (
+        "dockerd" in outer.minicluster("logs", "-c", NAME, "agent-1").out or outer.minicluster("logs", "-c", NAME).out
+    )
     assert outer.minicluster("exec", "-c", NAME, "agent-2", "--", "hostname").out.strip() == "agent-2"
     assert outer.minicluster("exec", "-c", NAME, "agent-2", "--", "sh", "-c", "exit 7", ok=False).code == 7
     assert outer.minicluster("exec", "-c", NAME, "agent-9", "--", "true", ok=False).code == 2
@@ -213,7 +239,11 @@ def test_node_removed_behind_our_back_is_told_and_repaired(cluster: Shell, outer
     outer.docker("rm", "-f", f"{NAME}-agent-1")
     outer.docker("volume", "rm", f"{NAME}-agent-1-var-lib-docker")
     outer.minicluster("up", "swarm", "--name", NAME)
-    assert sorted(cluster.docker("node", "ls", "--format", "{{.Hostname}}").out.split()) == ["agent-1", "agent-2", "master-1"]
+    assert sorted(cluster.docker("node", "ls", "--format", "{{.Hostname}}").out.split()) == [
+        "agent-1",
+        "agent-2",
+        "master-1",
+    ]
 
 
 def test_all_nodes_stopped_and_started_are_the_same_cluster(cluster: Shell, outer: Shell) -> None:
@@ -252,7 +282,15 @@ def test_three_masters_go_on_when_one_is_killed(outer: Shell) -> None:
         client = Shell(exports | {"DOCKER_HOST": urls["master-2"]})
         eventually(lambda: client.docker("node", "ls", ok=False).code == 0, what="a new leader")
         client.docker(
-            "service", "create", "--name", "web", "--replicas", "3", "--no-resolve-image", "--detach", "minicluster/demo"
+            "service",
+            "create",
+            "--name",
+            "web",
+            "--replicas",
+            "3",
+            "--no-resolve-image",
+            "--detach",
+            "localhost/minicluster/demo",
         )
         eventually(lambda: running(client).total() == 3, what="the swarm still takes work")
         outer.minicluster("up", "swarm", "--name", name)

@@ -131,9 +131,29 @@ def test_mounts_are_listed_deepest_first(tmp_path: Path) -> None:
         f"1 0 8:1 / / rw - ext4 /dev/x rw\n"
         f"2 1 8:1 / {top} rw - ext4 /dev/x rw\n"
         f"3 2 0:9 / {top}/a\\040b/merged rw - overlay overlay rw\n"
+        f"5 2 0:9 / {top}/a\\040b rw - overlay overlay rw\n"
         f"4 1 0:9 / {top}-of-another rw - overlay overlay rw\n"
     )
-    assert machine.mounts_below(top, tmp_path) == [f"{top}/a b/merged", str(top)]
+    assert machine.mounts_below(top, tmp_path) == [f"{top}/a b/merged", f"{top}/a b"]
+
+
+@pytest.mark.parametrize(
+    ("mount", "expected"),
+    [
+        ("2 1 8:1 /var{data} {data} rw", True),  # /var is a file system of its own's folder "var"
+        ("2 1 8:1 /var/elsewhere {data} rw", False),
+        ("2 1 8:2 / {data} rw", False),
+        ("2 1 8:1 /var{data}/deeper {data}/deeper rw", False),
+    ],
+)
+def test_a_folder_mounted_on_itself_is_told_from_a_disk_mounted_there(
+    tmp_path: Path, mount: str, expected: bool
+) -> None:
+    data = tmp_path / "data"
+    mounts = f"1 0 8:1 /var / rw - ext4 /dev/x rw\n{mount.format(data=data)} - ext4 /dev/x rw\n"
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/mountinfo").write_text(mounts)
+    assert machine.mounted_on_itself(data, tmp_path) is expected
 
 
 def test_disk_usage_counts_a_file_with_two_names_once(tmp_path: Path) -> None:

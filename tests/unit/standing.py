@@ -1,0 +1,88 @@
+"""States that a cluster may be found in, made up without an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from minicluster import labels
+from minicluster.engine.protocol import Container
+from minicluster.plan.observed import Observed, RecordVolume
+from minicluster.profile import catalog
+from minicluster.profile.load import Loaded
+from minicluster.profile.resolve import resolve
+from minicluster.profile.spec import Image, Overrides, Spec, container_name, network_name, node_hash, volume_name
+from minicluster.report import Member
+from tests.unit.samples import TOY
+
+AUTHORITY = "the-authority"
+
+
+@cache
+def _loaded(profile: str, settings: tuple[tuple[str, str], ...]) -> Loaded:
+    # YAML takes most of the time of such a test, and what is loaded is never changed.
+    return catalog.load(profile, dict(settings))
+
+
+def spec_of(
+    profile: str | Path = TOY,
+    *,
+    previous: Spec | None = None,
+    set: Mapping[str, str] | None = None,
+    image: str = "",
+    **size: int,
+) -> Spec:
+    """A spec of cluster "c"; recipes' hashes are left out of its images, lest golden plans change with a recipe."""
+    spec = resolve(
+        _loaded(str(profile), tuple((set or {}).items())),
+        cluster="c",
+        overrides=Overrides(size, set or {}, {"node": image} if image else {}),
+        subnet="172.28.0.0/24",
+        previous=previous,
+    )
+    plain = {
+        name: i if i.source != "recipe" else Image(name, f"recipe/{name}", "recipe") for name, i in spec.images.items()
+    }
+    return replace(spec, images=plain)
+
+
+def record(spec: Spec, revision: int = 1) -> RecordVolume:
+    return RecordVolume(f"{spec.cluster}-spec-{revision}", revision, spec)
+
+
+def standing(spec: Spec, *, members: Collection[str] | None = (), **states: str) -> Observed:
+    """A cluster that is all as it shall be.
+
+    Args:
+        members: names of the members; by default every node that is to join. None: nobody could be asked.
+        states: node (with _ for -) -> its container's state, where that is not "running".
+    """
+    joined = [n.name for n in spec.nodes if n.joined] if members == () else members
+    containers = {}
+    for node in spec.nodes:
+        about = {labels.CLUSTER: spec.cluster, labels.NODE: node.name, labels.ROLE: node.role}
+        about[labels.SPEC] = node_hash(spec, node, AUTHORITY)
+        state = states.get(node.name.replace("-", "_"), "running")
+        name = container_name(spec.cluster, node.name)
+        containers[node.name] = Container(name, name, about, state, state, spec.images[node.image].ref, node.address)
+    return Observed(
+        cluster=spec.cluster,
+        containers=containers,
+        networks=(network_name(spec.cluster),),
+        volumes=tuple(volume_name(spec.cluster, n.name, path) for n in spec.nodes for path in n.volumes),
+        records=(record(spec),),
+        members=None if joined is None else {n: Member(n, ready=True, voter=n.startswith("master")) for n in joined},
+        authority=AUTHORITY,
+    )
+
+
+def without(observed: Observed, *nodes: str, volumes: bool = False) -> Observed:
+    """The same after somebody removed these nodes' containers, and with ``volumes`` their data too."""
+    keep = {name: c for name, c in observed.containers.items() if name not in nodes}
+    rest = observed.volumes
+    if volumes:
+        rest = tuple(v for v in rest if not any(v.startswith(f"{observed.cluster}-{n}-") for n in nodes))
+    down = {name: replace(m, ready=m.ready and name not in nodes) for name, m in (observed.members or {}).items()}
+    return replace(observed, containers=keep, volumes=rest, members=None if observed.members is None else down)

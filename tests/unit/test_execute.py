@@ -1,0 +1,509 @@
+"""Plans are carried out in parallel as far as needs allow; the first error ends it all, and nothing runs on behind it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from minicluster import pki
+from minicluster.engine.protocol import Cancel, ContainerConfig, ExecResult
+from minicluster.errors import EngineError, Interrupted, MiniclusterError, NodeFailed, NotReady
+from minicluster.events import Event
+from minicluster.plan.model import (
+    Action,
+    CreateVolume,
+    Plan,
+    ProvideImage,
+    PutFiles,
+    RemoveContainer,
+    RunHook,
+    StartContainer,
+    Step,
+    WaitMembers,
+    WaitReady,
+)
+from minicluster.profile.spec import Certificate, File, Image
+from minicluster.run.execute import Run, ask_members, execute
+from minicluster.run.probe import poll
+from tests.fakes import OK, FakeEngine, Hang
+
+LONG = 60.0  # seconds that no test waits for: something else must end it
+
+
+def node(engine: FakeEngine, name: str = "c-a-1") -> str:
+    """A container that runs."""
+    if "net" not in engine.nets:
+        engine.create_network("net", "10.9.0.0/24", "10.9.0.1", {})
+    engine.create_container(ContainerConfig(name, "image", name, "net", f"10.9.0.{len(engine.boxes) + 2}", {}))
+    engine.start_container(name)
+    return name
+
+
+def plan(*steps: Step) -> Plan:
+    return Plan("c", "a test", steps)
+
+
+def step(id: str, action: Action, *needs: str) -> Step:
+    return Step(id, "a-1", action, "a test", needs)
+
+
+def volume(id: str, *needs: str) -> Step:
+    return step(id, CreateVolume(id, {}), *needs)
+
+
+def hook(id: str, *command: str, on: str = "c-a-1", capture: tuple[str, ...] = (), best_effort: bool = False) -> Step:
+    return step(id, RunHook(on, command, capture, best_effort))
+
+
+class Heard:
+    """A listener that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+
+
+def run_of(engine: FakeEngine, timeout: float = LONG, listener: Callable[[Event], None] | None = None) -> Run:
+    return Run(engine, pki.Authority(), timeout, listener or Heard(), lambda _image, _cancel: None)
+
+
+def refused(engine: FakeEngine, *steps: Step, timeout: float = LONG) -> MiniclusterError:
+    with pytest.raises(MiniclusterError) as caught:
+        execute(plan(*steps), run_of(engine, timeout))
+    return caught.value
+
+
+# Order and parallelism
+
+
+def test_steps_are_carried_out_after_what_they_need(engine: FakeEngine) -> None:
+    execute(plan(volume("d"), volume("c", "d"), volume("b", "c"), volume("a", "b", "d")), run_of(engine))
+    assert engine.did("create_volume") == ["d", "c", "b", "a"]
+
+
+def test_a_plan_without_steps_does_nothing(engine: FakeEngine) -> None:
+    execute(plan(), run_of(engine))
+    assert engine.calls == []
+
+
+def test_steps_that_do_not_need_each_other_run_at_once(engine: FakeEngine) -> None:
+    # Each waits for all the others: one after the other, none would ever pass.
+    together = threading.Barrier(20)
+    for i in range(20):
+        engine.fail("create_volume", lambda: together.wait(LONG) and None, match=f"v{i:02}")
+    execute(plan(*(volume(f"v{i:02}") for i in range(20))), run_of(engine))
+    assert len(engine.vols) == 20
+
+
+def test_a_slow_step_holds_up_nobody_who_does_not_need_it(engine: FakeEngine) -> None:
+    done = threading.Event()
+    engine.fail("create_volume", lambda: done.wait(LONG) and None, match="slow")
+    engine.fail("create_volume", done.set, match="last")
+    execute(plan(volume("slow"), volume("x"), volume("y", "x"), volume("last", "y")), run_of(engine))
+    assert engine.did("create_volume")[-1] == "last"
+
+
+# Errors
+
+
+def test_the_first_error_is_raised_and_nothing_that_needs_the_step_is_begun(engine: FakeEngine) -> None:
+    engine.fail("create_volume", EngineError("no"), match="a")
+    assert refused(engine, volume("a"), volume("b", "a")).what == "no"
+    assert engine.did("create_volume") == ["a"]
+
+
+def test_an_error_ends_what_waits_and_everybody_is_joined_before_it_is_raised(engine: FakeEngine) -> None:
+    hang = engine.answers["hang"] = Hang()
+    node(engine)
+    engine.fail("create_volume", lambda: hang.begun.wait(LONG) and _raise(EngineError("no")), match="bad")
+    threads = threading.active_count()
+    error = refused(engine, hook("waits", "hang"), volume("bad"))
+    assert error.what == "no"
+    assert threading.active_count() == threads
+
+
+def test_an_error_waits_for_steps_that_cannot_be_cancelled(engine: FakeEngine) -> None:
+    begun, cancelled = threading.Event(), threading.Event()
+    run = run_of(engine)
+
+    def slow() -> None:
+        begun.set()
+        assert cancelled.wait(LONG)
+
+    engine.fail("create_volume", slow, match="slow")
+    engine.fail("create_volume", lambda: begun.wait(LONG) and _raise(EngineError("no")), match="bad")
+    with run.cancel.calls(cancelled.set), pytest.raises(EngineError):
+        execute(plan(volume("slow"), volume("bad")), run)
+    assert "slow" in engine.vols
+
+
+def test_the_cause_is_raised_though_the_steps_that_it_ended_are_heard_first(engine: FakeEngine) -> None:
+    # As when an image's build sees the cancellation before the step that caused it has come back.
+    node(engine)
+    run = run_of(engine)
+
+    def set_and_fail() -> None:
+        run.cancel.set()
+        heard.wait(LONG)
+        raise EngineError("the cause")
+
+    heard = threading.Event()
+    engine.fail("create_volume", set_and_fail, match="bad")
+    engine.answers["hang"] = Hang()
+    engine.fail("create_volume", heard.set, match="never")
+    finished = threading.Thread(target=lambda: (run.cancel.wait(LONG), heard.set()))
+    finished.start()
+    with pytest.raises(EngineError, match="the cause"):
+        execute(plan(hook("waits", "hang"), volume("bad")), run)
+    finished.join()
+
+
+def test_what_was_asked_to_end_before_it_began_does_nothing(engine: FakeEngine) -> None:
+    run = run_of(engine)
+    run.cancel.set()
+    with pytest.raises(Interrupted):
+        execute(plan(volume("a")), run)
+    assert engine.calls == []
+
+
+def test_ctrl_c_ends_what_waits_and_is_raised(engine: FakeEngine) -> None:
+    hang = engine.answers["hang"] = Hang()
+    node(engine)
+
+    def press() -> None:
+        assert hang.begun.wait(LONG)
+        signal.raise_signal(signal.SIGINT)  # delivered to the main thread, which waits in execute()
+
+    presser = threading.Thread(target=press)
+    presser.start()
+    with pytest.raises(KeyboardInterrupt):
+        execute(plan(hook("waits", "hang")), run_of(engine))
+    presser.join()
+
+
+def test_ctrl_c_is_heard_again_after_a_failed_plan(engine: FakeEngine) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    engine.fail("create_volume", EngineError("no"))
+    refused(engine, volume("a"))
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+# Getting ready
+
+
+def answers(*results: ExecResult | BaseException) -> Callable[[str, Sequence[str]], ExecResult]:
+    """Each answer once, the last for ever."""
+    left = list(results)
+
+    def answer(_container: str, _argv: Sequence[str]) -> ExecResult:
+        result = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    return answer
+
+
+def wait_ready(on: str = "c-a-1") -> Step:
+    return step("ready", WaitReady(on, ("probe",)))
+
+
+def test_a_probe_is_asked_until_it_passes(engine: FakeEngine) -> None:
+    node(engine)
+    engine.answers["probe"] = answers(ExecResult(1, "", "not yet"), ExecResult(1, "", "soon"), OK)
+    execute(plan(wait_ready()), run_of(engine))
+    assert len(engine.did("execute")) == 3
+
+
+def test_a_node_that_is_not_ready_in_time_is_named_with_its_last_answer_and_its_log(engine: FakeEngine) -> None:
+    node(engine)
+    engine.boxes["c-a-1"].log = [b"line %d" % i for i in range(100)]
+    engine.answers["probe"] = ExecResult(1, "", "first\nno leader yet\n\n")
+    error = refused(engine, wait_ready(), timeout=0)
+    assert isinstance(error, NotReady)
+    assert error.exit_code == 4
+    assert "c-a-1" in error.what
+    assert "no leader yet" in error.why
+    assert "line 99" in error.why
+    assert "line 1\n" not in error.why
+
+
+def test_a_probe_that_hangs_is_a_node_that_is_not_ready(engine: FakeEngine) -> None:
+    node(engine)
+    engine.answers["probe"] = Hang()
+    error = refused(engine, wait_ready(), timeout=0)
+    assert isinstance(error, NotReady)
+    assert "no answer" in error.why
+
+
+def test_a_node_that_exits_is_told_at_once_with_status_and_log(engine: FakeEngine) -> None:
+    engine.exits["c-a-1"] = (3, "starting\nno such file: x")
+    node(engine)
+    error = refused(engine, wait_ready())
+    assert isinstance(error, NodeFailed)
+    assert "c-a-1 exited with status 3" in error.what
+    assert "no such file: x" in error.why
+
+
+def test_a_node_that_was_removed_while_it_started_is_told_so(engine: FakeEngine) -> None:
+    error = refused(engine, wait_ready())
+    assert isinstance(error, NodeFailed)
+    assert "is gone" in error.what
+
+
+def test_a_log_that_cannot_be_read_does_not_hide_the_error(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    node(engine)
+    engine.answers["probe"] = ExecResult(1, "", "nope")
+
+    def no_log(*_args: object, **_options: object) -> list[bytes]:
+        raise EngineError("the log is broken")
+
+    monkeypatch.setattr(engine, "logs", no_log)
+    error = refused(engine, wait_ready(), timeout=0)
+    assert isinstance(error, NotReady)
+    assert "the log is broken" in error.why
+
+
+class Clock:
+    """A clock that goes on by itself with each look, and a cancel that never sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+class Sleepless(Cancel):
+    def wait(self, seconds: float) -> bool:
+        return self.is_set()
+
+
+def test_polling_ends_at_the_deadline_with_the_last_answer() -> None:
+    asked: list[str] = []
+
+    def check() -> str:
+        asked.append("")
+        return f"answer {len(asked)}"
+
+    with pytest.raises(NotReady) as caught:
+        poll(check, what="it", deadline=5, cancel=Sleepless(), clock=Clock())
+    assert len(asked) == 5
+    assert "it is not ready in time" in caught.value.what
+    assert "answer 5" in caught.value.why
+
+
+def test_polling_asks_at_least_once() -> None:
+    poll(lambda: "", what="it", deadline=-1, cancel=Sleepless(), clock=Clock())
+
+
+def test_polling_ends_when_cancelled() -> None:
+    cancel = Cancel()
+    cancel.set()
+    with pytest.raises(Interrupted):
+        poll(lambda: "no", what="it", deadline=99, cancel=cancel, clock=lambda: 0.0)
+
+
+def test_polling_ends_at_once_where_waiting_is_in_vain() -> None:
+    def check() -> str:
+        raise NodeFailed("it exited")
+
+    with pytest.raises(NodeFailed):
+        poll(check, what="it", deadline=99, cancel=Cancel(), clock=lambda: 0.0)
+
+
+def test_the_time_that_an_image_takes_is_not_taken_from_the_nodes(engine: FakeEngine) -> None:
+    run = run_of(engine)
+    execute(plan(step("i", ProvideImage(Image("i", "r", "pull"))), volume("v")), run)
+    assert run.begun is None
+    execute(plan(step("r", RemoveContainer("none"))), run)
+    assert run.begun is not None
+
+
+# Hooks
+
+
+def test_the_lines_of_a_hook_are_captured_for_later_ones(engine: FakeEngine) -> None:
+    node(engine)
+    engine.answers["form"] = ExecResult(0, "T1 \nT2\nmore\n", "")
+    steps = [hook("form", "form", capture=("one", "two")), hook("join", "join", "@{captured.two}", "@{captured.one}")]
+    execute(plan(steps[0], step("join", steps[1].action, "form")), run_of(engine))
+    assert engine.did("execute")[-1] == "c-a-1: join T2 T1"
+
+
+def test_a_hook_that_prints_too_little_is_refused_without_what_it_printed(engine: FakeEngine) -> None:
+    node(engine)
+    engine.answers["form"] = ExecResult(0, "SECRET\n", "")
+    error = refused(engine, hook("form", "form", capture=("one", "two")))
+    assert isinstance(error, NodeFailed)
+    assert "printed 1 line" in error.what
+    assert "one, two" in error.why
+    assert "SECRET" not in str(error)
+
+
+def test_a_hook_that_fails_is_told_with_status_node_and_its_own_words(engine: FakeEngine) -> None:
+    node(engine)
+    engine.answers["form"] = ExecResult(7, "out", "no quorum\n")
+    error = refused(engine, hook("form", "form", "now"))
+    assert error.what == "`form now` failed in c-a-1 with status 7"
+    assert error.why == "no quorum"
+
+
+def test_a_hook_that_hangs_is_told_with_the_nodes_log(engine: FakeEngine) -> None:
+    node(engine)
+    engine.boxes["c-a-1"].log = [b"its last words"]
+    engine.answers["form"] = Hang()
+    error = refused(engine, hook("form", "form"), timeout=0)
+    assert isinstance(error, NotReady)
+    assert "c-a-1" in error.what
+    assert "its last words" in error.why
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [ExecResult(1, "", "no"), NodeFailed("it does not run"), TimeoutError("no answer")],
+    ids=["status", "stopped", "late"],
+)
+def test_a_hook_that_need_not_succeed_is_noted_and_passed_over(
+    engine: FakeEngine, answer: ExecResult | BaseException
+) -> None:
+    node(engine)
+    engine.answers["leave"] = answer
+    heard = Heard()
+    plan_ = plan(hook("leave", "leave", best_effort=True), volume("after", "leave"))
+    execute(plan_, run_of(engine, listener=heard))
+    assert "after" in engine.vols
+    assert [e.kind for e in heard.events if "going on" in e.text] == ["note"]
+
+
+def test_a_hook_that_need_not_succeed_still_ends_when_cancelled(engine: FakeEngine) -> None:
+    node(engine)
+    hang = engine.answers["leave"] = Hang()
+    engine.fail("create_volume", lambda: hang.begun.wait(LONG) and _raise(EngineError("no")))
+    assert refused(engine, hook("leave", "leave", best_effort=True), volume("bad")).what == "no"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [ExecResult(1, "", "invalid"), ExecResult(1, "", "cannot join with SECRET"), ExecResult(1, "SECRET", ""), Hang()],
+    ids=["silent", "stderr", "stdout", "hangs"],
+)
+def test_what_was_captured_never_stands_in_an_error(engine: FakeEngine, answer: ExecResult | Hang) -> None:
+    node(engine)
+    engine.answers["form"] = ExecResult(0, "SECRET\n", "")
+    engine.answers["join"] = answer
+    join = step("join", RunHook("c-a-1", ("join", "@{captured.token}")), "form")
+    error = refused(engine, hook("form", "form", capture=("token",)), join, timeout=0)
+    assert engine.did("execute")[-1].endswith("SECRET")
+    assert "SECRET" not in str(error)
+
+
+def test_what_a_failing_hook_was_to_capture_does_not_stand_in_its_error(engine: FakeEngine) -> None:
+    node(engine)
+    engine.answers["form"] = ExecResult(1, "SECRET\n", "")
+    assert "SECRET" not in str(refused(engine, hook("form", "form", capture=("one", "two"))))
+
+
+# Members
+
+
+def member(name: str, ready: str = "true") -> str:
+    return f'{{"name": "{name}", "ready": {ready}}}\n'
+
+
+def test_members_are_waited_for_until_all_are_ready(engine: FakeEngine) -> None:
+    node(engine)
+    engine.answers["members"] = answers(
+        ExecResult(1, "", "no leader"),
+        ExecResult(0, member("a-1"), ""),
+        ExecResult(0, member("a-1") + member("a-2", "false"), ""),
+        ExecResult(0, member("a-1") + member("a-2") + member("other", "false"), ""),
+    )
+    execute(plan(step("m", WaitMembers("c-a-1", ("members",), ("a-1", "a-2")))), run_of(engine))
+    assert len(engine.did("execute")) == 4
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (ExecResult(1, "", "no leader"), "no leader"),
+        (ExecResult(0, member("a-1"), ""), "a-2 not among the members"),
+        (ExecResult(0, member("a-1") + member("a-2", "false"), ""), "a-2 not ready"),
+        (ExecResult(0, "what?\n", ""), "Expecting value"),
+        (NodeFailed("cannot run", "it stopped"), "it stopped"),
+        (TimeoutError("no answer within 3 s"), "no answer"),
+    ],
+    ids=["status", "missing", "unready", "nonsense", "stopped", "late"],
+)
+def test_members_that_do_not_come_are_named(engine: FakeEngine, answer: ExecResult | BaseException, said: str) -> None:
+    node(engine)
+    engine.answers["members"] = answer
+    error = refused(engine, step("m", WaitMembers("c-a-1", ("members",), ("a-1", "a-2"))), timeout=0)
+    assert isinstance(error, NotReady)
+    assert said in error.why
+
+
+def test_of_two_members_of_one_name_the_living_counts(engine: FakeEngine) -> None:
+    node(engine)
+    for rows in (member("a") + member("a", "false"), member("a", "false") + member("a")):
+        engine.answers["members"] = ExecResult(0, rows, "")
+        assert ask_members(engine, "c-a-1", ["members"], timeout=1)["a"].ready
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"name": "a"}', "3", "null"])
+def test_an_answer_that_is_no_member_is_refused(engine: FakeEngine, text: str) -> None:
+    node(engine)
+    engine.answers["members"] = ExecResult(0, text + "\n", "")
+    with pytest.raises(NodeFailed):
+        ask_members(engine, "c-a-1", ["members"], timeout=1)
+
+
+# Files and events
+
+
+def test_files_certificates_and_authority_are_put_where_they_belong(engine: FakeEngine) -> None:
+    node(engine)
+    run = run_of(engine)
+    put = PutFiles("c-a-1", (File("/bin/x", "é", 0o755),), (Certificate("/tls", "a-1"),), authority=True)
+    execute(plan(step("f", put)), run)
+    files = engine.boxes["c-a-1"].files
+    modes = {path: file.mode for path, file in files.items()}
+    assert modes == {
+        "/bin/x": 0o755,
+        "/tls/ca.pem": 0o644,
+        "/tls/cert.pem": 0o644,
+        "/tls/key.pem": 0o600,
+        pki.PATH: 0o600,
+    }
+    assert files["/bin/x"].content == "é".encode()
+    assert pki.Authority.load(files[pki.PATH].content).identity == run.authority.identity
+
+
+def test_the_listener_hears_of_the_plan_of_each_step_and_of_each_node_that_is_done(engine: FakeEngine) -> None:
+    heard = Heard()
+    node(engine)
+    steps = (
+        Step("v", "", CreateVolume("v", {}), "c"),
+        Step("s", "a-1", StartContainer("c-a-1"), "c", ("v",)),
+        Step("r", "a-2", RemoveContainer("c-a-2"), "c", ("s",)),
+    )
+    execute(plan(*steps), run_of(engine, listener=heard))
+    assert [(e.kind, e.subject, e.phase) for e in heard.events] == [
+        ("plan", "", ""),
+        ("start", "", "creating"),
+        ("start", "a-1", "starting"),
+        ("done", "a-1", "ready"),
+        ("start", "a-2", "removing"),
+        ("done", "a-2", "removed"),
+    ]
+    assert heard.events[0].nodes == ("a-1", "a-2")

@@ -1,0 +1,172 @@
+"""What --set, --size, --image and --port change, and what they say where they name nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from minicluster.errors import ProfileError, UsageError
+from minicluster.profile.load import Loaded, load
+from minicluster.profile.resolve import resolve
+from minicluster.profile.spec import Overrides, Spec
+from tests.unit.samples import LEAST, TOY
+
+Write = Callable[..., Path]
+
+
+def settled(loaded: Loaded, **options: Mapping[str, int] | Mapping[str, str]) -> Spec:
+    return resolve(loaded, cluster="c", overrides=Overrides(**options), subnet="172.28.0.0/24")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "said", "hint"),
+    [
+        ("size", {"agnet": 3}, "--size agnet=3: no role is called 'agnet'", "'agent'"),
+        ("port", {"ap": 80}, "--port ap=80: no endpoint is called 'ap'", "'api'"),
+        ("image", {"nod": "x"}, "--image nod=x: no image is called 'nod'", "'node'"),
+    ],
+)
+def test_a_name_that_the_profile_has_not_is_refused_with_the_nearest(
+    toy: Loaded, option: str, given: dict[str, str], said: str, hint: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        settled(toy, **{option: given})
+    assert caught.value.what == said
+    assert hint in caught.value.fix
+
+
+@pytest.mark.parametrize("count", [0, 2, 4, 7])
+def test_a_size_that_makes_no_sense_is_refused_and_names_the_option(toy: Loaded, count: int) -> None:
+    with pytest.raises(ProfileError) as caught:
+        settled(toy, size={"master": count})
+    assert caught.value.what.startswith(f"--size master={count}: ")
+    assert "1, 3 or 5" in caught.value.fix
+
+
+def test_sizes_change_the_counts_asked_for_alone(toy: Loaded) -> None:
+    names = [node.name for node in settled(toy, size={"master": 3, "helper": 1}).nodes]
+    assert names == ["master-1", "master-2", "master-3", "agent-1", "agent-2", "helper-1"]
+
+
+def test_a_setting_is_set_by_its_name_alone() -> None:
+    node = settled(load(TOY, {"color": "blue"})).nodes[0]
+    assert "--color=blue" in node.command
+
+
+def test_a_setting_is_set_by_its_path() -> None:
+    assert load(TOY, {"settings.level": "4"}).profile.settings["level"] == 4
+
+
+def test_a_nested_path_may_name_what_the_profile_does_not_mention(write_profile: Write) -> None:
+    loaded = load(write_profile(LEAST), {"roles.worker.env.NEW": "yes"})
+    assert loaded.profile.roles["worker"].env == {"NEW": "true"}
+
+
+def test_a_path_may_name_an_item_of_a_list() -> None:
+    assert load(TOY, {"roles.master.command.0": "other"}).profile.roles["master"].command[0] == "other"
+
+
+def test_a_value_may_be_a_list() -> None:
+    assert load(TOY, {"roles.master.command": "[a, b]"}).profile.roles["master"].command == ["a", "b"]
+
+
+def test_an_empty_value_is_the_empty_string() -> None:
+    assert load(TOY, {"color": ""}).profile.settings["color"] == ""
+
+
+def test_a_value_that_is_no_yaml_is_taken_as_it_is() -> None:
+    assert load(TOY, {"color": "[red"}).profile.settings["color"] == "[red"
+
+
+def test_the_profile_itself_stays_as_it_is() -> None:
+    load(TOY, {"color": "blue"})
+    assert load(TOY).profile.settings["color"] == "red"
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"), [("colour", "'color'"), ("role.master.count", "'roles'"), ("image", "'images'"), ("x", "Known: ")]
+)
+def test_a_path_that_begins_nowhere_is_refused_with_the_nearest(path: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(TOY, {path: "1"})
+    assert caught.value.what.startswith(f"--set {path}=1: ")
+    assert hint in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("roles.master.count", "many"),
+        ("roles.master.count", "2"),
+        ("roles.master.comand", "[a]"),
+        ("roles.master.count.x", "1"),
+        ("roles.master.command.9", "a"),
+        ("roles.master.command.x", "a"),
+        ("roles.master.image", "nod"),
+        ("roles.master.ready", "{exec: []}"),
+        ("color", "[1, 2]"),
+        ("settings", "1"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_and_names_the_option(path: str, value: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(TOY, {path: value})
+    assert str(caught.value).startswith(f"--set {path}={value}: ")
+
+
+def test_a_misspelt_role_is_refused_and_names_the_option() -> None:
+    with pytest.raises(UsageError) as caught:
+        load(TOY, {"roles.agnet.env.X": "1"})
+    assert "--set roles.agnet.env.X=1" in str(caught.value)
+
+
+def test_a_misspelt_setting_is_refused_by_its_path_as_by_its_name() -> None:
+    with pytest.raises(UsageError):
+        load(TOY, {"settings.colour": "blue"})
+
+
+def test_a_position_that_is_a_digit_of_another_script_is_refused() -> None:
+    with pytest.raises(UsageError):
+        load(TOY, {"roles.master.command.²": "x"})
+
+
+def test_an_image_that_is_given_replaces_the_recipe_and_takes_the_demo_image_away(toy: Loaded) -> None:
+    usual, given = settled(toy), settled(toy, image={"node": "mine:1"})
+    assert (usual.images["node"].source, usual.demo_image) == ("recipe", "toy/demo")
+    assert (given.images["node"].source, given.images["node"].ref, given.demo_image) == ("given", "mine:1", "")
+
+
+def test_a_port_that_is_asked_for_is_the_first_nodes_and_the_others_follow(toy: Loaded) -> None:
+    spec = settled(toy, size={"master": 3}, port={"api": 5000})
+    assert [(n.name, e.host_port, e.url) for n, e in spec.endpoints()] == [
+        ("master-1", 5000, "https://127.0.0.1:5000"),
+        ("master-2", 5001, "https://127.0.0.1:5001"),
+        ("master-3", 5002, "https://127.0.0.1:5002"),
+    ]
+
+
+@pytest.mark.parametrize("port", [0, 65536, 65535])
+def test_a_port_that_is_none_is_refused(toy: Loaded, port: int) -> None:
+    with pytest.raises(UsageError) as caught:
+        settled(toy, size={"master": 3}, port={"api": port})
+    assert caught.value.what.startswith(f"--port api={port}: ")
+
+
+def test_no_two_endpoints_get_one_port_where_roles_share_an_endpoints_name(write_profile: Write) -> None:
+    endpoint = "    endpoints: {web: {port: 80}}\n"
+    loaded = load(write_profile(LEAST + endpoint + "  other:\n    count: 1\n    image: node\n" + endpoint))
+    try:
+        spec = settled(loaded, port={"web": 8080})
+    except UsageError:
+        return  # to refuse is as good
+    ports = [e.host_port for _node, e in spec.endpoints()]
+    assert len(set(ports)) == len(ports)
+
+
+def test_an_automatic_port_is_never_one_that_is_asked_for(write_profile: Write) -> None:
+    loaded = load(write_profile(LEAST + "    endpoints: {a: {port: 1}, b: {port: 2}}\n"))
+    automatic = {e.name: e.host_port for _node, e in settled(loaded).endpoints()}
+    spec = settled(loaded, port={"b": automatic["a"]})
+    assert {e.name: e.host_port for _node, e in spec.endpoints()}["a"] != automatic["a"]

@@ -1,0 +1,400 @@
+"""Plans: for each state that a cluster may be found in, the steps that lead from there to what shall be.
+
+Each scenario's plan is in golden/NAME.txt. After a change that is meant, write them anew and read the difference:
+
+    MINICLUSTER_GOLDEN=write .venv/bin/pytest tests/unit/test_plan.py && git diff tests/unit/golden
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from minicluster.plan.model import (
+    Action,
+    CreateContainer,
+    CreateNetwork,
+    CreateVolume,
+    Plan,
+    ProvideImage,
+    PutFiles,
+    Record,
+    RemoveContainer,
+    RemoveNetwork,
+    RemoveVolume,
+    RunHook,
+    StartContainer,
+    WaitMembers,
+    WaitReady,
+)
+from minicluster.plan.observed import Observed
+from minicluster.plan.reconcile import create, remove
+from minicluster.profile.spec import Spec
+from tests.unit.samples import TOY
+from tests.unit.standing import AUTHORITY, record, spec_of, standing, without
+
+GOLDEN = Path(__file__).parent / "golden"
+
+FRESH = Observed("c", authority=AUTHORITY)
+
+
+# The scenarios. Each is a function, so that a failure of one does not hide the others.
+
+
+def first_up(profile: str | Path = TOY) -> Plan:
+    return create(spec_of(profile), FRESH)
+
+
+def first_up_of_three_masters(profile: str | Path = TOY) -> Plan:
+    return create(spec_of(profile, master=3), FRESH)
+
+
+def scale_up(profile: str | Path = TOY) -> Plan:
+    before = spec_of(profile)
+    return create(spec_of(profile, previous=before, agent=4), standing(before))
+
+
+def scale_down(profile: str | Path = TOY) -> Plan:
+    before = spec_of(profile, agent=4)
+    return create(spec_of(profile, previous=before, agent=2), standing(before))
+
+
+def more_masters(profile: str | Path = TOY) -> Plan:
+    before = spec_of(profile)
+    return create(spec_of(profile, previous=before, master=3), standing(before))
+
+
+def fewer_masters(profile: str | Path = TOY) -> Plan:
+    before = spec_of(profile, master=3)
+    return create(spec_of(profile, previous=before, master=1), standing(before))
+
+
+def nothing_to_do(profile: str | Path = TOY) -> Plan:
+    spec = spec_of(profile)
+    return create(spec, standing(spec))
+
+
+def stopped(profile: str | Path = TOY) -> Plan:
+    spec = spec_of(profile)
+    return create(spec, standing(spec, members=None, master_1="exited", agent_1="exited", agent_2="exited"))
+
+
+def half_made(profile: str | Path = TOY) -> Plan:
+    spec = spec_of(profile)
+    return create(spec, standing(spec, members=["master-1", "agent-1"], agent_2="created"))
+
+
+def node_removed(profile: str | Path = TOY) -> Plan:
+    spec = spec_of(profile)
+    return create(spec, without(standing(spec), "agent-1"))
+
+
+def node_removed_with_its_data(profile: str | Path = TOY) -> Plan:
+    spec = spec_of(profile)
+    return create(spec, without(standing(spec), "agent-1", volumes=True))
+
+
+def changed_image(profile: str | Path = TOY) -> Plan:
+    before = spec_of(profile)
+    return create(spec_of(profile, previous=before, image="other/node:2"), standing(before))
+
+
+def changed_hooks(profile: str | Path = TOY) -> Plan:
+    before = spec_of(profile)
+    return create(replace(before, load=()), standing(before))
+
+
+def interrupted_after_the_record(profile: str | Path = TOY) -> Plan:
+    spec = spec_of(profile)
+    return create(spec, replace(FRESH, records=(record(spec),)))
+
+
+def interrupted_after_the_network(profile: str | Path = TOY) -> Plan:
+    spec = spec_of(profile)
+    return create(spec, replace(FRESH, records=(record(spec),), networks=("c-net",)))
+
+
+def interrupted_before_forming(profile: str | Path = TOY) -> Plan:
+    spec = spec_of(profile, master=3)
+    return create(spec, standing(spec, members=None))
+
+
+def interrupted_change(profile: str | Path = TOY) -> Plan:
+    before = spec_of(profile)
+    after = spec_of(profile, previous=before, agent=3)
+    found = replace(standing(before), records=(record(before), record(after, 2)))
+    return create(after, found)
+
+
+def interrupted_change_back(profile: str | Path = TOY) -> Plan:
+    before = spec_of(profile)
+    after = spec_of(profile, previous=before, agent=3)
+    found = replace(
+        standing(after, members=["master-1", "agent-1", "agent-2"]), records=(record(before), record(after, 2))
+    )
+    return create(before, found)
+
+
+def down(profile: str | Path = TOY) -> Plan:
+    return remove(standing(spec_of(profile)))
+
+
+def down_of_remains(_profile: str | Path = TOY) -> Plan:
+    return remove(replace(FRESH, networks=("c-net",), volumes=("c-agent-1-var-lib-data",)))
+
+
+def down_of_a_partial_cluster(profile: str | Path = TOY) -> Plan:
+    before = spec_of(profile)
+    after = spec_of(profile, previous=before, agent=3)
+    found = without(standing(before), "master-1", "agent-2")
+    return remove(replace(found, networks=(), records=(record(before), record(after, 2))))
+
+
+SCENARIOS: list[Callable[..., Plan]] = [
+    first_up,
+    first_up_of_three_masters,
+    scale_up,
+    scale_down,
+    more_masters,
+    fewer_masters,
+    nothing_to_do,
+    stopped,
+    half_made,
+    node_removed,
+    node_removed_with_its_data,
+    changed_image,
+    changed_hooks,
+    interrupted_after_the_record,
+    interrupted_after_the_network,
+    interrupted_before_forming,
+    interrupted_change,
+    interrupted_change_back,
+    down,
+    down_of_remains,
+    down_of_a_partial_cluster,
+]
+
+scenarios = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.__name__)
+
+
+# Golden plans
+
+
+def text(plan: Plan) -> str:
+    lines = [plan.headline, ""]
+    for step in plan.steps:
+        lines.append(f"{step.id}" + (f"  [{step.node}]" if step.node else ""))
+        lines += [f"    {line}" for line in _action(step.action)]
+        lines.append(f"    because {step.cause}")
+        if step.needs:
+            lines.append(f"    after {'; '.join(step.needs)}")
+    return "\n".join(lines) + "\n"
+
+
+def _action(action: Action) -> Iterator[str]:
+    """Main fields alone: golden plans are to be read, and not to change with what does not matter to a plan."""
+    match action:
+        case ProvideImage(image):
+            yield f"provide image {image.ref} ({image.source})"
+        case Record(volume, revision, spec):
+            yield f"record revision {revision} in {volume}: {' '.join(n.name for n in spec.nodes)}"
+        case CreateNetwork(name, subnet, gateway, _):
+            yield f"create network {name} {subnet} gateway {gateway}"
+        case CreateVolume(name, _):
+            yield f"create volume {name}"
+        case CreateContainer(config):
+            yield f"create container {config.name} of {config.image} at {config.address} in {config.network}"
+            yield from (f"volume {volume} on {path}" for path, volume in config.volumes.items())
+            yield from (f"port {port} published" for port in config.ports)
+        case PutFiles(container, files, certificates, authority):
+            what = [*(f.path for f in files), *(f"certificates {c.directory}" for c in certificates)]
+            yield f"put into {container}: {', '.join(what)}{', the authority' if authority else ''}"
+        case StartContainer(name):
+            yield f"start {name}"
+        case WaitReady(container, command):
+            yield f"wait for {container}: {' '.join(command)}"
+        case RunHook(container, command, capture, best_effort):
+            yield f"run in {container}: {' '.join(command)}" + (" (best effort)" if best_effort else "")
+            if capture:
+                yield f"capture {', '.join(capture)}"
+        case WaitMembers(container, command, names):
+            yield f"ask {container} with {' '.join(command)} for {', '.join(names)}"
+        case RemoveContainer(name) | RemoveVolume(name) | RemoveNetwork(name):
+            yield f"{type(action).__name__[6:].lower()} {name} is removed"
+
+
+@scenarios
+def test_a_plan_is_what_it_was(scenario: Callable[..., Plan]) -> None:
+    path = GOLDEN / f"{scenario.__name__}.txt"
+    plan = text(scenario())
+    if os.environ.get("MINICLUSTER_GOLDEN") == "write":
+        path.write_text(plan)
+    assert plan == path.read_text()
+
+
+# What holds for every plan, of the toy profile and of the real one
+
+
+PLANS = [pytest.param(s, p, id=f"{s.__name__}-{Path(p).name}") for s in SCENARIOS for p in (str(TOY), "swarm")]
+every_plan = pytest.mark.parametrize(("scenario", "profile"), PLANS)
+
+
+@cache
+def plan_of(scenario: Callable[..., Plan], profile: str) -> Plan:
+    return scenario(profile)
+
+
+def before(plan: Plan) -> dict[str, set[str]]:
+    """Step -> all that are done before it begins, directly or not."""
+    result: dict[str, set[str]] = {}
+    for step in plan.steps:
+        result[step.id] = set(step.needs).union(*(result[need] for need in step.needs))
+    return result
+
+
+@every_plan
+def test_steps_have_ids_of_their_own_and_causes(scenario: Callable[..., Plan], profile: str) -> None:
+    plan = plan_of(scenario, profile)
+    assert len({step.id for step in plan.steps}) == len(plan.steps)
+    assert [step.id for step in plan.steps if not step.cause.strip()] == []
+    assert plan.headline
+
+
+@every_plan
+def test_what_a_step_needs_is_there_and_comes_earlier(scenario: Callable[..., Plan], profile: str) -> None:
+    seen: set[str] = set()
+    for step in plan_of(scenario, profile).steps:
+        assert set(step.needs) <= seen
+        seen.add(step.id)
+
+
+@every_plan
+def test_the_record_is_written_first_and_old_ones_go_last(scenario: Callable[..., Plan], profile: str) -> None:
+    plan = plan_of(scenario, profile)
+    done_before = before(plan)
+    records = [s.id for s in plan.steps if isinstance(s.action, Record)]
+    old = [s.id for s in plan.steps if isinstance(s.action, RemoveVolume) and "-spec-" in s.action.name]
+    rest = {s.id for s in plan.steps} - {*records, *old}
+    assert len(records) <= 1
+    assert all(set(records) <= done_before[id] for id in rest)
+    assert all(rest <= done_before[id] for id in old)
+
+
+@every_plan
+def test_what_runs_in_a_container_never_runs_while_that_is_being_removed(
+    scenario: Callable[..., Plan], profile: str
+) -> None:
+    assert racing(plan_of(scenario, profile)) == []
+
+
+def racing(plan: Plan) -> list[tuple[str, str]]:
+    """Pairs of a step in a container and one that removes it, of which neither waits for the other."""
+    done_before = before(plan)
+    removals = {s.action.name: s.id for s in plan.steps if isinstance(s.action, RemoveContainer)}
+    return [
+        (s.id, gone)
+        for s in plan.steps
+        if isinstance(s.action, (RunHook, WaitReady, WaitMembers)) and (gone := removals.get(s.action.container))
+        if gone not in done_before[s.id] and s.id not in done_before[gone]
+    ]
+
+
+@every_plan
+def test_a_container_is_made_configured_started_and_waited_for_in_that_order(
+    scenario: Callable[..., Plan], profile: str
+) -> None:
+    plan = plan_of(scenario, profile)
+    done_before = before(plan)
+    for step in plan.steps:
+        stages = [f"{verb} {step.node}" for verb in ("remove", "create", "files", "start", "ready")]
+        for earlier, later in pairwise(stages):
+            if earlier in done_before and later in done_before:
+                assert earlier in done_before[later]
+
+
+@every_plan
+def test_volumes_and_networks_are_removed_after_what_uses_them(scenario: Callable[..., Plan], profile: str) -> None:
+    plan = plan_of(scenario, profile)
+    done_before = before(plan)
+    for step in plan.steps:
+        if isinstance(step.action, RemoveVolume) and step.node:
+            assert {f"remove {step.node}"} & set(done_before) <= done_before[step.id]
+        if isinstance(step.action, RemoveNetwork):
+            assert {s.id for s in plan.steps if isinstance(s.action, RemoveContainer)} <= done_before[step.id]
+
+
+# What single plans promise, whatever the rest of them looks like
+
+
+def kinds(plan: Plan, kind: type) -> list[str]:
+    return [step.id for step in plan.steps if isinstance(step.action, kind)]
+
+
+def test_nothing_is_to_be_done_for_a_cluster_that_is_as_it_shall_be() -> None:
+    assert not nothing_to_do()
+
+
+def test_nodes_leave_one_after_the_other() -> None:
+    plan = fewer_masters()
+    done_before = before(plan)
+    removed = kinds(plan, RemoveContainer)
+    assert len(removed) == 2
+    assert removed[0] in done_before[removed[1]] or removed[1] in done_before[removed[0]]
+
+
+@pytest.mark.parametrize("scenario", [scale_down, fewer_masters], ids=lambda s: s.__name__)
+def test_members_are_counted_after_the_last_node_left(scenario: Callable[..., Plan]) -> None:
+    plan = scenario()
+    assert set(kinds(plan, RemoveContainer)) <= before(plan)["members"]
+
+
+def test_a_node_whose_data_are_kept_comes_back_without_joining() -> None:
+    assert kinds(node_removed(), RunHook) == []
+
+
+def test_a_node_whose_data_are_gone_joins_again() -> None:
+    assert kinds(node_removed_with_its_data(), RunHook) == ["form 1", "join agent-1 1"]
+
+
+def test_an_interrupted_first_up_is_formed_by_the_next() -> None:
+    hooks = kinds(interrupted_before_forming(), RunHook)
+    assert hooks == ["form 1", *(f"join {node} 1" for node in ("master-2", "master-3", "agent-1", "agent-2"))]
+
+
+def test_what_is_up_is_not_touched_when_others_come() -> None:
+    assert {step.node for step in scale_up().steps if step.node} == {"agent-3", "agent-4", "master-1"}
+    assert [s.id for s in scale_up().steps if s.node == "master-1"] == ["form 1"]
+
+
+def test_a_node_that_is_replaced_while_others_leave_runs_no_hook_meanwhile() -> None:
+    old = spec_of(master=3)
+    new = spec_of(previous=old, set={"color": "blue"}, master=1)
+    assert racing(create(new, standing(old))) == []
+
+
+def test_a_node_without_volumes_that_is_made_anew_joins_again() -> None:
+    spec = spec_of(set={"roles.agent.volumes": "[]"})
+    plan = create(spec, without(standing(spec), "agent-1"))
+    assert "join agent-1 1" in kinds(plan, RunHook)
+
+
+def test_a_node_is_not_taken_away_before_the_image_of_its_successor_is_there() -> None:
+    done_before = before(changed_image())
+    assert "image node" in done_before["remove master-1"]
+
+
+def test_a_plan_needs_no_members_where_the_profile_cannot_tell_them() -> None:
+    spec = replace(spec_of(), members=None)
+    assert kinds(create(spec, FRESH), WaitMembers) == []
+
+
+def test_a_node_of_another_authority_is_made_anew() -> None:
+    spec: Spec = spec_of()
+    plan = create(spec, replace(standing(spec), authority="another"))
+    assert kinds(plan, RemoveContainer) == ["remove master-1", "remove agent-1", "remove agent-2"]

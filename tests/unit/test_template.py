@@ -1,0 +1,155 @@
+"""Templates see the topology, are strict about names, and cannot leave their sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from minicluster.errors import ProfileError
+from minicluster.profile.load import load
+from minicluster.profile.resolve import resolve
+from minicluster.profile.spec import Node, Overrides, Spec
+from minicluster.profile.template import render
+from tests.unit.samples import LEAST
+
+Write = Callable[..., Path]
+
+
+def settle(folder: Path, **size: int) -> Spec:
+    return resolve(load(folder), cluster="c", overrides=Overrides(size=size), subnet="172.28.0.0/24")
+
+
+def with_command(word: str) -> str:
+    return LEAST + f"    command: [{word!r}]\n"
+
+
+def first(folder: Path, **size: int) -> Node:
+    return settle(folder, **size).nodes[0]
+
+
+@pytest.mark.parametrize(
+    ("template", "said", "hint"),
+    [
+        ("{{ noed.name }}", "'noed' is undefined", "'node'"),
+        ("{{ node.adress }}", "has no attribute 'adress'", "'address'"),
+        ("{{ settings.colour }}", "has no attribute 'colour'", "'color'"),
+    ],
+)
+def test_an_undefined_name_is_refused_where_it_stands_with_the_nearest(
+    write_profile: Write, template: str, said: str, hint: str
+) -> None:
+    folder = write_profile(with_command(template) + "settings: {color: red}\n")
+    with pytest.raises(ProfileError) as caught:
+        settle(folder)
+    assert caught.value.what.startswith(f"{folder}/profile.yaml:9:15: ")
+    assert said in caught.value.what
+    assert hint in caught.value.fix
+
+
+def test_an_undefined_name_in_a_file_is_refused_with_the_files_line(write_profile: Write) -> None:
+    text = LEAST + "    files: {/etc/x: {source: x.j2}}\n"
+    folder = write_profile(text, {"x.j2": "one\n{% for n in nodes %}\n{{ n.name }}\n{{ noed }}\n{% endfor %}\n"})
+    with pytest.raises(ProfileError) as caught:
+        settle(folder)
+    assert caught.value.what.startswith(f"{folder}/x.j2:4:1: ")
+    assert "'node'" in caught.value.fix
+
+
+def test_a_syntax_error_in_a_file_is_refused_with_the_files_line(write_profile: Write) -> None:
+    folder = write_profile(LEAST + "    files: {/etc/x: {source: x.j2}}\n", {"x.j2": "one\n\n{% for %}\n"})
+    with pytest.raises(ProfileError) as caught:
+        settle(folder)
+    assert caught.value.what.startswith(f"{folder}/x.j2:3:1: not a valid template")
+
+
+def test_a_late_name_that_no_hook_captures_is_refused_with_the_nearest(write_profile: Write) -> None:
+    text = LEAST + "    hooks: {joined: [{on: node, run: ['{{ captured.tokn }}']}]}\n"
+    folder = write_profile(text + "hooks: {formed: [{on: worker, run: [form], capture: [token]}]}\n")
+    with pytest.raises(ProfileError) as caught:
+        settle(folder)
+    assert "profile.yaml:9:39: " in caught.value.what
+    assert "tokn" in caught.value.what
+    assert "'token'" in str(caught.value)
+
+
+def test_an_endpoint_that_is_not_there_is_refused_with_the_nearest(write_profile: Write) -> None:
+    folder = write_profile(LEAST + "    endpoints: {api: {port: 1}}\nenv: {U: '{{ endpoint(\"app\").url }}'}\n")
+    with pytest.raises(ProfileError) as caught:
+        settle(folder)
+    assert "'api'" in str(caught.value)
+    assert "profile.yaml:10:10: " in caught.value.what
+
+
+def test_the_url_of_an_endpoint_may_name_host_and_port_alone(write_profile: Write) -> None:
+    folder = write_profile(LEAST + "    endpoints: {api: {port: 1, url: 'x://{hots}'}}\n")
+    with pytest.raises(ProfileError, match=r"profile\.yaml:9:37: the URL names 'hots'"):
+        settle(folder)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ''.__class__ }}",
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ nodes.append(1) }}",
+        "{{ settings.update(x=1) }}",
+        "{{ endpoint.__globals__ }}",
+        "{{ node.__init__.__globals__ }}",
+        "{{ node.__class__.__init__.__globals__['__builtins__'] }}",
+        "{{ ''|attr('__class__')|string }}",
+        "{{ '{0.__class__}'.format(node) }}",
+        "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
+        "{{ lipsum.__globals__ }}",
+        "{% include '/etc/passwd' %}",
+        "{% import 'os' as os %}",
+        "{{ range(999999999) | list }}",
+        "{{ 1 / 0 }}",
+    ],
+)
+def test_a_template_cannot_leave_its_sandbox(template: str) -> None:
+    class Plain:
+        pass
+
+    context = {
+        "nodes": [1],
+        "settings": {"a": 1},
+        "node": Plain(),
+        "endpoint": test_a_template_cannot_leave_its_sandbox,
+    }
+    with pytest.raises(ProfileError, match=r"^here: "):
+        render(template, context, "here")
+
+
+def test_a_text_without_markers_is_left_alone() -> None:
+    assert render("a { b } %} ${c}\n", {}, "here") == "a { b } %} ${c}\n"
+
+
+def test_a_file_that_is_no_template_keeps_its_braces(write_profile: Write) -> None:
+    text = LEAST + "    files: {/bin/x: {source: x, mode: '0755'}}\n"
+    (file,) = first(write_profile(text, {"x": "{{ not.a.template }}"})).files
+    assert (file.path, file.content, file.mode) == ("/bin/x", "{{ not.a.template }}", 0o755)
+
+
+def test_templates_see_the_whole_topology(write_profile: Write) -> None:
+    line = "{% for n in roles.worker %}{{ n.name }}={{ n.address }}{{ ',' if not loop.last }}{% endfor %}"
+    folder = write_profile(with_command(line))
+    assert first(folder, worker=2).command == ("worker-1=172.28.0.2,worker-2=172.28.0.3",)
+
+
+def test_peers_are_the_others_of_the_role(write_profile: Write) -> None:
+    folder = write_profile(with_command("{{ peers | map(attribute='name') | join(' ') }}"))
+    assert [n.command[0] for n in settle(folder, worker=3).nodes] == [
+        "worker-2 worker-3",
+        "worker-1 worker-3",
+        "worker-1 worker-2",
+    ]
+
+
+def test_late_values_stay_in_the_spec_to_be_filled_in_when_they_are_known(write_profile: Write) -> None:
+    text = LEAST + "    hooks: {joined: [{on: node, run: [j, '{{ captured.token }}', '{{ contact.address }}']}]}\n"
+    text += "hooks: {formed: [{on: worker, run: [f, '{{ joining }}'], capture: [token]}]}\n"
+    spec = settle(write_profile(text))
+    assert spec.formed[0].run == ("f", "@{joining}")
+    assert spec.nodes[0].joined[0].run == ("j", "@{captured.token}", "@{contact.address}")
