@@ -113,7 +113,7 @@ def apply(engine: Engine, goal: Goal, *, keep: bool, timeout: float, listener: L
     try:
         if goal.plan:
             execute(goal.plan, run)
-        client.keep(spec, goal.authority)
+        client.keep(spec, goal.authority, engine)
     except (MiniclusterError, KeyboardInterrupt) as problem:
         error = problem if isinstance(problem, MiniclusterError) else Interrupted("interrupted")
         _explain(error, spec, engine)
@@ -166,11 +166,12 @@ def _answering(engine: Engine, listener: Listener) -> Engine:
         engine.containers("none")
         return engine
     except NoEngine:
-        from minicluster.engine import connect
+        from minicluster.engine import connect, private
 
-        if engine.source != connect.PRIVATE:
+        if engine.endpoint != private.status().url:
             raise
-        return connect.connect(start_private=True, listener=listener)
+        private.start(listener)
+        return connect.open_private()
 
 
 def _change_back(engine: Engine, name: str, before: Spec, goal: Goal) -> None:

@@ -12,22 +12,27 @@ from minicluster.errors import MiniclusterError
 from minicluster.profile.spec import Spec, container_name
 
 _IDENTITY = "authority"  # file with the identity of the authority that issued the others
+_ENGINE = "engine"  # file that leads back to the engine from within an environment set by `minicluster env`
 
 
-def keep(spec: Spec, authority: pki.Authority) -> None:
-    """Makes the folder (0700) and its files (0600), unless they are there and of this very authority."""
+def keep(spec: Spec, authority: pki.Authority, engine: Engine) -> None:
+    """Makes the folder (0700) and its files (0600), unless they are there and of this very authority and engine."""
     if not spec.client:
         return
     folder = paths.client_directory(spec.cluster)
     with contextlib.suppress(OSError):
-        if (folder / _IDENTITY).read_text() == authority.identity and (folder / "key.pem").exists():
+        same = (folder / _IDENTITY).read_text() == authority.identity and (
+            folder / _ENGINE
+        ).read_text() == engine.reference
+        if same and (folder / "key.pem").exists():
             return
     issued = authority.issue(spec.client)
     forget(spec.cluster)
     try:
         folder.mkdir(parents=True, mode=0o700)
         files = {"ca.pem": issued.ca, "cert.pem": issued.certificate, "key.pem": issued.key}
-        for name, content in {**files, _IDENTITY: authority.identity.encode()}.items():
+        files |= {_IDENTITY: authority.identity.encode(), _ENGINE: engine.reference.encode()}
+        for name, content in files.items():
             descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)

@@ -128,7 +128,7 @@ class Cluster:
         return cls(engine, spec)
 
     def status(self) -> ClusterStatus:
-        """How each node and the whole are doing: asks the engine, every node's probe, and the cluster's own software."""
+        """How it is doing: asks the engine, every node's probe, and the cluster's own software."""
         return health.examine(self.engine, self.spec)
 
     def info(self) -> ClusterInfo:
@@ -147,14 +147,14 @@ class Cluster:
         )
 
     def env(self) -> dict[str, str]:
-        """Variables that make the system's own stock client work; writes the client's certificate where it is missing."""
+        """Variables for the stock client of the system; makes its certificate anew where that is missing."""
         directory = paths.client_directory(self.name)
         if self.spec.client:
             from minicluster import client
 
             authority = client.read_authority(self.engine, self.spec)
             if authority:
-                client.keep(self.spec, authority)
+                client.keep(self.spec, authority, self.engine)
             elif not directory.exists():
                 raise NodeFailed(
                     f"no node of cluster {self.name} has its certificate authority any more",

@@ -20,7 +20,12 @@ def config_home() -> Path:
 
 def client_directory(cluster: str) -> Path:
     """The folder of a cluster's client certificate and key: 0700, and gone after ``down``."""
-    return data_home() / "clusters" / cluster
+    return clients_directory() / cluster
+
+
+def clients_directory() -> Path:
+    """The folder with one folder for each cluster's client."""
+    return data_home() / "clusters"
 
 
 def engine_directory() -> Path:

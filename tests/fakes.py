@@ -74,14 +74,16 @@ class _Failure:
 class FakeEngine:
     """See :class:`minicluster.engine.protocol.Engine` for what each call means. Public fields are for tests to set."""
 
-    source = "fake"
+    endpoint = "fake://"
+    reference = "fake"
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []  #: kind of call and what it was about, changes and commands alone
         self.boxes: dict[str, Box] = {}
         self.nets: dict[str, Network] = {}
         self.vols: dict[str, Volume] = {}
-        self.every_image = True  #: has whatever image it is asked for
+        self.every_image = True  #: has whatever image it is asked for, but for those missing
+        self.missing: set[str] = set()
         self.refs: dict[str, Image] = {}
         self.routes: list[str] = []  #: subnets taken by something that is no network of the engine
         self.ports_in_use: set[int] = set()  #: host ports taken by something that is no container
@@ -93,11 +95,15 @@ class FakeEngine:
     # For tests
 
     def fail(self, kind: str, error: BaseException | Callable[[], None], *, nth: int = 1, match: str = "") -> None:
-        """Makes the n-th call of a kind (a method's name) about something with ``match`` in its name raise.
+        """Makes the n-th call of a kind (a method's name; "" is any) about something with ``match`` in its name raise.
 
         A function is called in place of raising: it may change the world, and raise or not.
         """
         self._failures.append(_Failure(kind, error, nth, match))
+
+    def heal(self) -> None:
+        """Nothing fails any more that has not yet."""
+        self._failures.clear()
 
     def did(self, kind: str) -> list[str]:
         """What the calls of a kind were about, in their order."""
@@ -122,7 +128,7 @@ class FakeEngine:
             self.calls.append((kind, about))
             due = None
             for failure in self._failures:
-                if failure.kind == kind and failure.match in about:
+                if failure.kind in ("", kind) and failure.match in about:
                     failure.seen += 1
                     due = failure if failure.seen == failure.nth else due
         if due:
@@ -135,7 +141,7 @@ class FakeEngine:
     @property
     def info(self) -> EngineInfo:
         return EngineInfo(
-            endpoint="fake://", source=self.source, version="1", api_version="1.41", platform="linux/amd64",
+            endpoint=self.endpoint, source="fake", version="1", api_version="1.41", platform="linux/amd64",
             operating_system="none", kernel="0", cgroup_version=2, storage_driver="none", rootless=False,
             cpus=1, memory=1 << 34, data_root="/none", local=False,
         )  # fmt: skip
@@ -305,7 +311,7 @@ class FakeEngine:
         return [i for i in self.refs.values() if not recipes_only or labels.RECIPE in i.labels]
 
     def has_image(self, ref: str) -> bool:
-        return self.every_image or ref in self.refs
+        return ref in self.refs or (self.every_image and ref not in self.missing)
 
     def pull_image(self, ref: str, progress: Progress, timeout: float | None = None) -> None:
         self._call("pull_image", ref)

@@ -1,4 +1,4 @@
-"""The base image of recipes: Debian bookworm, from a registry where one answers, else bootstrapped from its packages."""
+"""The base image of recipes: Debian bookworm, from a registry where one answers, else made from its packages."""
 
 from __future__ import annotations
 

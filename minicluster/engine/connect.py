@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,20 @@ class Found:
     source: str  #: "DOCKER_HOST", "docker context NAME", "default socket" or "private engine"
     tls: Tls | None = None  #: None: no TLS (a Unix socket, ssh, or plain TCP)
     api_version: str = ""  #: the newest that it speaks; "" where it does not say, or was not asked (ssh)
+
+    def dump(self) -> str:
+        """As text, to be found again by; see :func:`_behind_env`."""
+        return json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def load(cls, text: str) -> Found:
+        """The opposite of :meth:`dump`. Raises ``ValueError``, ``KeyError`` or ``TypeError`` for other text."""
+        data = json.loads(text)
+        tls = data.pop("tls")
+        if tls:
+            files = {name: Path(tls[name]) if tls[name] else None for name in ("ca", "cert", "key")}
+            tls = Tls(**files, verify=bool(tls["verify"]))
+        return cls(**data, tls=tls)
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,14 @@ def connect(*, start_private: bool = False, listener: Listener = ignore) -> Engi
     return DockerEngine(found)
 
 
+def open_private() -> Engine:
+    """minicluster's own private engine, which runs. Raises ``NoEngine`` where it does not."""
+    from minicluster.engine import private
+    from minicluster.engine.docker import DockerEngine
+
+    return DockerEngine(_asked(Found(private.status().url, PRIVATE), "Start it with `minicluster engine start`."))
+
+
 def find() -> Found:
     """The engine to use, without importing docker. Raises ``NoEngine`` as :func:`connect` does."""
     return locate()
@@ -75,7 +97,7 @@ def find() -> Found:
 
 def locate(*, start_private: bool = False, listener: Listener = ignore) -> Found:
     """As :func:`connect`, but tells where the engine is and makes no client for it."""
-    named = _from_environment() or _from_context()
+    named = _behind_env() if _set_by_env() else _from_environment() or _from_context()
     if named:
         return _asked(named, _fix_named(named))
     attempts: list[Attempt] = []
@@ -107,6 +129,24 @@ def default_sockets() -> list[Path]:
         home / ".colima" / "default" / "docker.sock",
         home / ".orbstack" / "run" / "docker.sock",
     ]
+
+
+def _set_by_env() -> bool:
+    """Whether the docker client's variables are those of ``minicluster env``, for a client of a cluster.
+
+    They lead to an engine within the cluster; minicluster itself is to go on with the one that runs the cluster.
+    """
+    folder = os.environ.get("DOCKER_CERT_PATH")
+    return bool(folder) and Path(str(folder)).parent == paths.clients_directory()
+
+
+def _behind_env() -> Found | None:
+    """The engine that runs the cluster whose variables are set; None once that is down."""
+    folder = Path(os.environ["DOCKER_CERT_PATH"])
+    try:
+        return Found.load((folder / "engine").read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _from_environment() -> Found | None:

@@ -73,7 +73,7 @@ def _errors(what: str) -> Iterator[None]:
         raise NoEngine(
             f"the engine stopped answering: {what}",
             _innermost(error),
-            "Look at the engine's own log. Once it runs again, `minicluster ls` shows what is left and `minicluster down` removes it.",
+            "Look at its log. Once it runs again, `minicluster down` removes what is left.",
         ) from error
     except docker.errors.DockerException as error:
         raise EngineError(f"cannot {what}", str(error)) from error
@@ -114,7 +114,8 @@ class DockerEngine:
 
     def __init__(self, found: Found) -> None:
         self.found = found
-        self.source = found.source
+        self.endpoint = found.url
+        self.reference = found.dump()
         tls: Any = False
         if found.tls:
             pair = (str(found.tls.cert), str(found.tls.key)) if found.tls.cert and found.tls.key else None
@@ -502,7 +503,7 @@ class DockerEngine:
 
 
 def _demultiplex(stream: Any) -> tuple[bytes, bytes]:
-    """Splits an attached stream. Each frame is a byte for the stream, three of nothing, a big-endian length, content."""
+    """Splits an attached stream; a frame is a byte for the stream, three of nothing, a big-endian length, content."""
     output: dict[int, list[bytes]] = {1: [], 2: []}
     while len(header := stream.read(8)) == 8:
         kind, length = struct.unpack(">BxxxL", header)

@@ -1,8 +1,8 @@
 """What a nested node may do: a node that runs a container engine or a kubelet of its own.
 
 ``--privileged`` would be shorter, but it asks for every capability there is, and cannot start at all where the engine's
-own bounding set lacks one (CAP_SYS_RESOURCE in many sandboxes); and it hands all of the machine's devices to the node. No rule for devices is added either: with MKNOD, which is among
-the defaults, one would open every disk of the machine.
+own bounding set lacks one (CAP_SYS_RESOURCE in many sandboxes); and it hands all of the machine's devices to the node.
+No rule for devices is added either: with MKNOD, which is among the defaults, one would open every disk of the machine.
 """
 
 from __future__ import annotations

@@ -163,7 +163,8 @@ class ContainerConfig:
 class Engine(Protocol):
     """One container engine. Safe to call from several threads at once."""
 
-    source: str  #: how it was found; see :class:`EngineInfo`
+    endpoint: str  #: URL of its API; known without asking it
+    reference: str  #: text by which this engine is found again, whatever the environment says by then
 
     @property
     def info(self) -> EngineInfo:

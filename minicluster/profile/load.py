@@ -95,9 +95,8 @@ def _profile_error(error: ValidationError, document: Document) -> ProfileError:
         kind = item["type"]
         if kind == "extra_forbidden":
             hint = nearest(str(at[-1]), _known_keys(at[:-1]))
-            lines.append(
-                f"{document.where(at, key=True)}: unknown key {at[-1]!r} in {'.'.join(map(str, at[:-1])) or 'the profile'}. {hint}"
-            )
+            around = ".".join(map(str, at[:-1])) or "the profile"
+            lines.append(f"{document.where(at, key=True)}: unknown key {at[-1]!r} in {around}. {hint}")
         elif kind == "missing":
             lines.append(
                 f"{document.where(at[:-1])}: {'.'.join(map(str, at[:-1])) or 'the profile'} lacks the key {at[-1]!r}"

@@ -299,3 +299,9 @@ def test_three_masters_go_on_when_one_is_killed(outer: Shell) -> None:
     finally:
         outer.minicluster("down", name, ok=False)
     assert remains(outer, name) == {}
+
+
+def test_minicluster_goes_on_with_its_engine_in_a_shell_set_up_for_the_cluster(cluster: Shell) -> None:
+    """After ``eval "$(minicluster env)"`` DOCKER_HOST leads into the cluster; minicluster knows its own hand."""
+    assert NAME in [line["cluster"] for line in cluster.minicluster("ls", "-o", "json").json]
+    assert cluster.minicluster("status", NAME, "-o", "json").json["phase"] == "ready"

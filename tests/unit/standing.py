@@ -48,8 +48,8 @@ def spec_of(
     return replace(spec, images=plain)
 
 
-def record(spec: Spec, revision: int = 1) -> RecordVolume:
-    return RecordVolume(f"{spec.cluster}-spec-{revision}", revision, spec)
+def record(spec: Spec | None, revision: int = 1) -> RecordVolume:
+    return RecordVolume(f"c-spec-{revision}", revision, spec)
 
 
 def standing(spec: Spec, *, members: Collection[str] | None = (), **states: str) -> Observed:

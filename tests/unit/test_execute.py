@@ -1,4 +1,4 @@
-"""Plans are carried out in parallel as far as needs allow; the first error ends it all, and nothing runs on behind it."""
+"""Plans are carried out in parallel as needs allow; the first error ends it all, and nothing runs on behind it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def step(id: str, action: Action, *needs: str) -> Step:
 
 
 def volume(id: str, *needs: str) -> Step:
-    return step(id, CreateVolume(id, {}), *needs)
+    return Step(id, "", CreateVolume(id, {}), "a test", needs)
 
 
 def hook(id: str, *command: str, on: str = "c-a-1", capture: tuple[str, ...] = (), best_effort: bool = False) -> Step:
@@ -142,25 +142,35 @@ def test_an_error_waits_for_steps_that_cannot_be_cancelled(engine: FakeEngine) -
     assert "slow" in engine.vols
 
 
-def test_the_cause_is_raised_though_the_steps_that_it_ended_are_heard_first(engine: FakeEngine) -> None:
+class Twice(Cancel):
+    """Tells when it is asked to end a second time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.again = threading.Event()
+
+    def set(self) -> None:
+        if self.is_set():
+            self.again.set()
+        super().set()
+
+
+def test_the_cause_is_raised_though_a_step_that_it_ended_is_heard_first(engine: FakeEngine) -> None:
     # As when an image's build sees the cancellation before the step that caused it has come back.
     node(engine)
     run = run_of(engine)
+    run.cancel = cancel = Twice()
+    hang = engine.answers["hang"] = Hang()
 
-    def set_and_fail() -> None:
-        run.cancel.set()
-        heard.wait(LONG)
+    def fail_late() -> None:
+        assert hang.begun.wait(LONG)
+        cancel.set()  # the hanging step ends; when execute() has heard of it, it cancels in its turn
+        assert cancel.again.wait(LONG)
         raise EngineError("the cause")
 
-    heard = threading.Event()
-    engine.fail("create_volume", set_and_fail, match="bad")
-    engine.answers["hang"] = Hang()
-    engine.fail("create_volume", heard.set, match="never")
-    finished = threading.Thread(target=lambda: (run.cancel.wait(LONG), heard.set()))
-    finished.start()
+    engine.fail("create_volume", fail_late, match="bad")
     with pytest.raises(EngineError, match="the cause"):
         execute(plan(hook("waits", "hang"), volume("bad")), run)
-    finished.join()
 
 
 def test_what_was_asked_to_end_before_it_began_does_nothing(engine: FakeEngine) -> None:
@@ -175,9 +185,12 @@ def test_ctrl_c_ends_what_waits_and_is_raised(engine: FakeEngine) -> None:
     hang = engine.answers["hang"] = Hang()
     node(engine)
 
+    main = threading.main_thread().ident
+    assert main
+
     def press() -> None:
         assert hang.begun.wait(LONG)
-        signal.raise_signal(signal.SIGINT)  # delivered to the main thread, which waits in execute()
+        signal.pthread_kill(main, signal.SIGINT)
 
     presser = threading.Thread(target=press)
     presser.start()
@@ -501,6 +514,7 @@ def test_the_listener_hears_of_the_plan_of_each_step_and_of_each_node_that_is_do
     assert [(e.kind, e.subject, e.phase) for e in heard.events] == [
         ("plan", "", ""),
         ("start", "", "creating"),
+        ("done", "", "creating"),
         ("start", "a-1", "starting"),
         ("done", "a-1", "ready"),
         ("start", "a-2", "removing"),

@@ -65,6 +65,14 @@ def test_nodes_keep_addresses_and_ports_while_others_come_and_go(toy: Loaded) ->
         assert len(set(ports)) == len(ports)
 
 
+def test_a_node_that_comes_does_not_get_the_address_of_one_that_leaves_in_the_same_change(toy: Loaded) -> None:
+    # The one that leaves still runs while the other is started.
+    before = settle(toy, master=1, agent=3)
+    after = settle(toy, before, master=3, agent=1)
+    leaving = {n.address for n in before.nodes if after.node(n.name) is None}
+    assert leaving.isdisjoint(n.address for n in after.nodes)
+
+
 def test_a_port_that_a_node_has_is_not_asked_for_again(toy: Loaded) -> None:
     # The node itself listens there, so that it would look taken.
     spec = settle(toy)

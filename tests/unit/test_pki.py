@@ -1,0 +1,180 @@
+"""A cluster's certificates: verifiable, of one authority, and with the user only as long as the cluster lives."""
+
+from __future__ import annotations
+
+import stat
+from ipaddress import ip_address
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.verification import PolicyBuilder, Store
+
+from minicluster import client, paths, pki
+from minicluster.errors import MiniclusterError
+from minicluster.profile.spec import Certificate, Spec
+from tests.fakes import FakeEngine
+from tests.unit.standing import spec_of
+
+WANTED = Certificate(
+    "/tls", "master-1", "system:masters", names=("master-1", "localhost"), addresses=("172.28.0.2", "127.0.0.1")
+)
+
+
+@pytest.fixture(scope="module")
+def authority() -> pki.Authority:
+    return pki.Authority()
+
+
+def test_a_certificate_is_valid_for_its_names_and_addresses_as_a_server(authority: pki.Authority) -> None:
+    issued = authority.issue(WANTED)
+    certificate = x509.load_pem_x509_certificate(issued.certificate)
+    builder = PolicyBuilder().store(Store([x509.load_pem_x509_certificate(issued.ca)]))
+    for subject in (x509.DNSName("master-1"), x509.DNSName("localhost"), x509.IPAddress(ip_address("172.28.0.2"))):
+        chain = builder.build_server_verifier(subject).verify(certificate, [])
+        assert len(chain) == 2
+    with pytest.raises(x509.verification.VerificationError):
+        builder.build_server_verifier(x509.DNSName("master-2")).verify(certificate, [])
+
+
+def test_a_certificate_is_valid_as_a_client(authority: pki.Authority) -> None:
+    issued = authority.issue(WANTED)
+    store = Store([x509.load_pem_x509_certificate(issued.ca)])
+    verifier = PolicyBuilder().store(store).build_client_verifier()
+    assert len(verifier.verify(x509.load_pem_x509_certificate(issued.certificate), []).chain) == 2
+
+
+def test_a_certificate_of_another_authority_is_not_valid(authority: pki.Authority) -> None:
+    store = Store([x509.load_pem_x509_certificate(pki.Authority().issue(WANTED).ca)])
+    verifier = PolicyBuilder().store(store).build_server_verifier(x509.DNSName("localhost"))
+    with pytest.raises(x509.verification.VerificationError):
+        verifier.verify(x509.load_pem_x509_certificate(authority.issue(WANTED).certificate), [])
+
+
+def test_a_certificate_says_who_it_is_and_what_it_may_do(authority: pki.Authority) -> None:
+    certificate = x509.load_pem_x509_certificate(authority.issue(WANTED).certificate)
+    subject = {a.oid: a.value for a in certificate.subject}
+    assert subject == {NameOID.ORGANIZATION_NAME: "system:masters", NameOID.COMMON_NAME: "master-1"}
+    extensions = certificate.extensions
+    names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["master-1", "localhost"]
+    assert [str(a) for a in names.get_values_for_type(x509.IPAddress)] == ["172.28.0.2", "127.0.0.1"]
+    usage = set(extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+    assert usage == {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH}
+    assert extensions.get_extension_for_class(x509.BasicConstraints).value.ca is False
+    assert extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign is False
+
+
+def test_a_certificate_without_names_has_none(authority: pki.Authority) -> None:
+    certificate = x509.load_pem_x509_certificate(authority.issue(Certificate("", "me")).certificate)
+    with pytest.raises(x509.ExtensionNotFound):
+        certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+
+
+def test_the_key_is_the_certificates_and_no_two_are_the_same(authority: pki.Authority) -> None:
+    one, two = authority.issue(WANTED), authority.issue(WANTED)
+    key = load_pem_private_key(one.key, None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    assert key.public_key() == x509.load_pem_x509_certificate(one.certificate).public_key()
+    assert one.key != two.key
+    assert one.ca == two.ca
+
+
+def test_the_authority_may_sign_certificates_and_no_further_authorities(authority: pki.Authority) -> None:
+    ca = x509.load_pem_x509_certificate(authority.issue(WANTED).ca)
+    constraints = ca.extensions.get_extension_for_class(x509.BasicConstraints)
+    assert constraints.critical
+    assert (constraints.value.ca, constraints.value.path_length) == (True, 0)
+
+
+def test_an_authority_is_the_same_after_it_was_kept_in_a_node(authority: pki.Authority) -> None:
+    again = pki.Authority.load(authority.dump())
+    assert again.identity == authority.identity
+    assert again.dump() == authority.dump()
+    assert again.issue(WANTED).ca == authority.issue(WANTED).ca
+
+
+def test_no_two_authorities_have_one_identity() -> None:
+    assert pki.Authority().identity != pki.Authority().identity
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"# minicluster\nabc", b"-----BEGIN CERTIFICATE-----\n"])
+def test_what_is_no_authority_is_refused(content: bytes) -> None:
+    with pytest.raises(ValueError, match="not an authority"):
+        pki.Authority.load(content)
+
+
+# The client's folder
+
+
+@pytest.fixture
+def spec() -> Spec:
+    return spec_of()
+
+
+def contents() -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in paths.client_directory("c").iterdir()}
+
+
+def test_the_clients_folder_is_for_the_user_alone(spec: Spec, authority: pki.Authority) -> None:
+    client.keep(spec, authority)
+    folder = paths.client_directory("c")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {p.name: stat.S_IMODE(p.stat().st_mode) for p in folder.iterdir()} == dict.fromkeys(
+        ("ca.pem", "cert.pem", "key.pem", "authority"), 0o600
+    )
+
+
+def test_the_clients_certificate_is_kept_while_the_authority_is_the_same(spec: Spec, authority: pki.Authority) -> None:
+    client.keep(spec, authority)
+    before = contents()
+    client.keep(spec, pki.Authority.load(authority.dump()))
+    assert contents() == before
+
+
+def test_the_clients_certificate_is_replaced_when_the_authority_is_another(
+    spec: Spec, authority: pki.Authority
+) -> None:
+    client.keep(spec, authority)
+    before = contents()
+    other = pki.Authority()
+    client.keep(spec, other)
+    assert contents()["ca.pem"] == other.issue(WANTED).ca
+    assert contents()["key.pem"] != before["key.pem"]
+
+
+def test_a_folder_that_lacks_its_key_is_made_anew(spec: Spec, authority: pki.Authority) -> None:
+    client.keep(spec, authority)
+    (paths.client_directory("c") / "key.pem").unlink()
+    client.keep(spec, authority)
+    assert "key.pem" in contents()
+
+
+def test_a_folder_that_cannot_be_written_is_told(spec: Spec, authority: pki.Authority) -> None:
+    paths.data_home().mkdir(parents=True)
+    (paths.data_home() / "clusters").write_text("in the way")
+    with pytest.raises(MiniclusterError, match="cannot write the client's certificate"):
+        client.keep(spec, authority)
+
+
+def test_a_forgotten_client_leaves_nothing(spec: Spec, authority: pki.Authority) -> None:
+    client.keep(spec, authority)
+    client.forget("c")
+    assert not paths.client_directory("c").exists()
+    client.forget("c")  # as a second `down` does
+
+
+def test_the_authority_is_read_from_the_first_node_that_still_has_it(authority: pki.Authority) -> None:
+    from minicluster.engine.protocol import ContainerConfig, File
+
+    spec, engine = spec_of(master=3), FakeEngine()
+    for name in ("c-master-2", "c-master-3"):
+        engine.create_container(ContainerConfig(name, "i", name, "n", "10.0.0.1", {}))
+    engine.put_files("c-master-2", [File(pki.PATH, b"damaged")])
+    assert client.read_authority(engine, spec) is None
+    engine.put_files("c-master-3", [File(pki.PATH, authority.dump())])
+    found = client.read_authority(engine, spec)
+    assert found
+    assert found.identity == authority.identity
