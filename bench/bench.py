@@ -11,6 +11,7 @@ that of the medians. Needs an engine without a cluster named "swarm" or "bench";
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -112,7 +113,7 @@ def scale(report: Report, sizes: tuple[int, ...] = (2, 8, 14, 20)) -> None:
             "up", "swarm", "--name", NAME, "--size", f"agent={agents}", "--timeout", "600", "-q"
         )
         minicluster("down", NAME, "-q")
-    pairs = list(zip(sizes, sizes[1:], strict=False))
+    pairs = list(itertools.pairwise(sizes))
     each = [(seconds[b] - seconds[a]) / (b - a) for a, b in pairs]
     detail = (
         ", ".join(f"{a} agents {seconds[a]:.1f} s" for a in sizes)

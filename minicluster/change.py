@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from minicluster import labels, lock
@@ -45,7 +45,9 @@ def _merge(before: Overrides, asked: Overrides) -> Overrides:
     )
 
 
-def plan_up(engine: Engine | None, profile: str | None, name: str, asked: Overrides) -> Goal:
+def plan_up(
+    engine: Engine | None, profile: str | None, name: str, asked: Overrides, refused: Collection[int] = ()
+) -> Goal:
     from minicluster import client, pki
     from minicluster.plan import reconcile
     from minicluster.plan.observed import Observed, observe
@@ -74,7 +76,7 @@ def plan_up(engine: Engine | None, profile: str | None, name: str, asked: Overri
         overrides=overrides,
         subnet=before.subnet if before else network.choose_subnet(taken),
         previous=before,
-        port_is_free=_port_is_free,
+        port_is_free=lambda port: port not in refused and _port_is_free(port),
         source=loaded.profile.name if loaded.bundled else str(loaded.directory),
     )
     authority = (client.read_authority(engine, before) if engine and before else None) or pki.Authority()
@@ -114,8 +116,13 @@ def apply(engine: Engine, goal: Goal, *, keep: bool, timeout: float, listener: L
         if goal.plan:
             execute(goal.plan, run)
         client.keep(spec, goal.authority, engine)
-    except (MiniclusterError, KeyboardInterrupt) as problem:
-        error = problem if isinstance(problem, MiniclusterError) else Interrupted("interrupted")
+    except BaseException as problem:
+        if isinstance(problem, MiniclusterError):
+            error = problem
+        elif isinstance(problem, KeyboardInterrupt):
+            error = Interrupted("interrupted")
+        else:
+            error = MiniclusterError(f"unexpected: {type(problem).__name__}: {problem}")
         _explain(error, spec, engine)
         if keep:
             error.fix = f"{error.fix}\nKept as it is; `minicluster down {spec.cluster}` removes it.".strip()

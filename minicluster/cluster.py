@@ -92,8 +92,9 @@ class Cluster:
         begun = time.monotonic()
         target = _target(profile, name)
         with lock.changing(target):
+            refused: list[int] = []  # ports that the engine could not have, though they may be free on this machine
             for attempt in range(1, _TRIES + 1):
-                goal = change.plan_up(engine, profile, target, asked)
+                goal = change.plan_up(engine, profile, target, asked, refused)
                 try:
                     change.apply(engine, goal, keep=keep, timeout=timeout, listener=listener)
                     break
@@ -101,6 +102,8 @@ class Cluster:
                     ours_to_choose = isinstance(error, SubnetTaken) or error.port not in change.ports_asked(goal.spec)
                     if goal.observed or keep or attempt == _TRIES or not ours_to_choose:
                         raise
+                    if isinstance(error, PortTaken):
+                        refused.append(error.port)
                     listener(Event("note", text=f"{error.what} (taken meanwhile); choosing another"))
         plan = goal.plan
         return cls(engine, goal.spec, change.report(plan, time.monotonic() - begun))
@@ -248,6 +251,7 @@ class Cluster:
         with tempfile.TemporaryFile() as archive:
             for chunk in engine.save_image(image):
                 archive.write(chunk)
+            archive.flush()  # os.pread does not see Python's buffer
             size = archive.tell()
             descriptor = archive.fileno()
 

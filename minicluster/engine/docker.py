@@ -26,7 +26,6 @@ import requests.exceptions
 from docker.api import APIClient
 from docker.tls import TLSConfig
 
-from minicluster import labels
 from minicluster.engine import privileges
 from minicluster.engine.connect import Found
 from minicluster.engine.protocol import (
@@ -52,6 +51,7 @@ from minicluster.errors import (
     PortTaken,
     SubnetTaken,
 )
+from minicluster.labels import CLUSTER, RECIPE
 
 _POOL_SIZE = 64  # connections kept: the widest plan runs so many steps at once
 _TIMEOUT = 120.0  # seconds an ordinary call may take; creating a container on a slow disk takes long
@@ -195,7 +195,14 @@ class DockerEngine:
 
     def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
         with _errors(f"create volume {name}"):
-            self._api.create_volume(name, labels=dict(labels))
+            made = self._api.create_volume(name, labels=dict(labels))
+        # The engine answers with a volume of that name that is there already, whosever it is.
+        if (made.get("Labels") or {}).get(CLUSTER) != labels.get(CLUSTER):
+            raise Conflict(
+                f"the volume {name} is in use",
+                "A volume of that name is there, and minicluster did not make it for this cluster.",
+                "Remove it (`docker volume rm`), or give the cluster another name with --name.",
+            )
 
     def remove_volume(self, name: str) -> None:
         with _errors(f"remove volume {name}"), contextlib.suppress(docker.errors.NotFound):
@@ -394,7 +401,7 @@ class DockerEngine:
     # Images
 
     def images(self, recipes_only: bool = False) -> list[Image]:
-        filters = {"label": labels.RECIPE} if recipes_only else {}
+        filters = {"label": RECIPE} if recipes_only else {}
         with _errors("list images"):
             found = self._api.images(filters=filters)
         return [
@@ -518,7 +525,7 @@ def _tar_entry(path: str, size: int, mode: int) -> tarfile.TarInfo:
 
 
 def _of(cluster: str | None) -> dict[str, Any]:
-    return {"label": f"{labels.CLUSTER}={cluster}" if cluster else labels.CLUSTER}
+    return {"label": f"{CLUSTER}={cluster}" if cluster else CLUSTER}
 
 
 def _container(data: Mapping[str, Any]) -> Container:

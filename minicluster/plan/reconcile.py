@@ -55,7 +55,7 @@ def create(spec: Spec, observed: Observed) -> Plan:
     steps = _Steps()
     fate = {node.name: _fate(spec, node, observed) for node in spec.nodes}
     leaving = [name for name in observed.containers if spec.node(name) is None]
-    _remove_nodes(steps, spec, observed, leaving)
+    left = _remove_nodes(steps, spec, observed, leaving)
     _provide_network(steps, spec, observed)
     for image in spec.images.values():
         # Asked for even on a running cluster only where a container is to be made of it.
@@ -67,8 +67,8 @@ def create(spec: Spec, observed: Observed) -> Plan:
             }
             steps.add(f"image {image.name}", "", ProvideImage(image), cause[image.source])
     for node in spec.nodes:
-        _provide_node(steps, spec, node, observed, fate[node.name])
-    _form(steps, spec, observed, fate)
+        _provide_node(steps, spec, node, observed, fate[node.name], left)
+    _form(steps, spec, observed, fate, left)
     stale = [v for v in observed.volumes if v not in _wanted_volumes(spec) and f"volume {v} away" not in steps.steps]
     for volume in stale:
         steps.add(f"volume {volume} away", "", RemoveVolume(volume), "no node of the spec has it")
@@ -138,7 +138,7 @@ def _wanted_volumes(spec: Spec) -> set[str]:
     return {volume_name(spec.cluster, node.name, path) for node in spec.nodes for path in node.volumes}
 
 
-def _provide_node(steps: _Steps, spec: Spec, node: Node, observed: Observed, fate: _Fate) -> None:
+def _provide_node(steps: _Steps, spec: Spec, node: Node, observed: Observed, fate: _Fate, left: list[str]) -> None:
     name = node.name
     container = container_name(spec.cluster, name)
     about = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile, labels.ROLE: node.role, labels.NODE: name}
@@ -152,7 +152,7 @@ def _provide_node(steps: _Steps, spec: Spec, node: Node, observed: Observed, fat
                 )
         if fate.replaces:
             action = RemoveContainer(observed.containers[name].name)
-            needs.append(steps.add(f"remove {name}", name, action, fate.cause))
+            needs.append(steps.add(f"remove {name}", name, action, fate.cause, [f"image {node.image}", *left]))
         config = ContainerConfig(
             name=container,
             image=spec.images[node.image].ref,
@@ -182,7 +182,7 @@ def _provide_node(steps: _Steps, spec: Spec, node: Node, observed: Observed, fat
         steps.add(f"ready {name}", name, ready, "what follows needs it to serve", [f"start {name}"])
 
 
-def _form(steps: _Steps, spec: Spec, observed: Observed, fate: dict[str, _Fate]) -> None:
+def _form(steps: _Steps, spec: Spec, observed: Observed, fate: dict[str, _Fate], left: list[str]) -> None:
     """Makes members of the nodes that are none, and waits until the cluster's own software says so."""
     members = observed.members
     joining = [
@@ -192,6 +192,7 @@ def _form(steps: _Steps, spec: Spec, observed: Observed, fate: dict[str, _Fate])
     joining = [n for n in joining if fate[n.name].creates or members is not None or not observed.settled]
     contact = _contact(spec, observed)
     waits: list[str] = [f"{verb} {node.name}" for node in spec.nodes for verb in ("ready", "start")]
+    waits += left
     if joining and contact:
         values: dict[str, str | list[str]] = {
             "contact.name": contact.name,
@@ -259,7 +260,7 @@ def _captured(hook: Hook) -> list[str]:
     ]
 
 
-def _remove_nodes(steps: _Steps, spec: Spec, observed: Observed, leaving: list[str]) -> None:
+def _remove_nodes(steps: _Steps, spec: Spec, observed: Observed, leaving: list[str]) -> list[str]:
     """Takes nodes out one after the other, voters included: each change of a quorum must settle before the next."""
     staying = {n for n in observed.containers if spec.node(n) is not None}
     last: list[str] = []
@@ -279,6 +280,7 @@ def _remove_nodes(steps: _Steps, spec: Spec, observed: Observed, leaving: list[s
         for volume in observed.volumes:
             if volume.startswith(f"{observed.cluster}-{name}-"):
                 steps.add(f"volume {volume} away", name, RemoveVolume(volume), cause, last)
+    return last
 
 
 def _known(name: str, observed: Observed) -> Node | None:

@@ -60,6 +60,9 @@ def _override(document: Document, path: str, text: str) -> None:
                 nearest(parts[0], [*settings, *Profile.model_fields]),
             )
         parts = ["settings", *parts]
+    named = data.get(parts[0]) or {}
+    if parts[0] in ("settings", "roles", "images") and len(parts) > 1 and parts[1] not in named:
+        raise UsageError(f"{option}: nothing in {parts[0]} is called {parts[1]!r}", "", nearest(parts[1], named))
     try:
         value = yaml.safe_load(text) if text else ""
     except yaml.YAMLError:
@@ -77,11 +80,11 @@ def _override(document: Document, path: str, text: str) -> None:
         data = inner
     last: str | int = _index(data, parts[-1], option) if isinstance(data, list) else parts[-1]
     data[last] = value
-    document.overridden[tuple(int(p) if p.isdigit() else p for p in parts)] = option
+    document.overridden[tuple(int(p) if p.isdecimal() else p for p in parts)] = option
 
 
 def _index(items: Sequence[Any], part: str, option: str) -> int:
-    if part.isdigit() and int(part) < len(items):
+    if part.isdecimal() and int(part) < len(items):
         return int(part)
     raise UsageError(f"{option}: {part!r} is no position", f"The list has {len(items)} items, counted from 0.")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, WithJsonSchema
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*$", max_length=20)]
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
@@ -19,7 +19,7 @@ def _shell_word(value: Any) -> Any:
     return str(value) if isinstance(value, (int, float)) else value
 
 
-Text = Annotated[str, BeforeValidator(_shell_word)]
+Text = Annotated[str, BeforeValidator(_shell_word), WithJsonSchema({"type": ["string", "number", "boolean"]})]
 
 
 class Part(BaseModel):
@@ -100,7 +100,7 @@ class Role(Part):
 
     summary: str = ""
     """One line for people."""
-    count: int = Field(ge=0)
+    count: int = Field(ge=0, strict=True)
     """How many nodes by default."""
     min: int = Field(default=0, ge=0)
     """The smallest count."""

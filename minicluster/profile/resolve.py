@@ -84,6 +84,9 @@ class _Late:
 
     names: Mapping[str, str] = field(default_factory=dict)
 
+    def __dir__(self) -> Iterable[str]:
+        return self.names
+
     def __getattr__(self, name: str) -> str:
         try:
             return self.names[name]
@@ -161,7 +164,7 @@ def resolve(
     env_scope = top.inner(
         endpoint=the_endpoint, endpoints=the_endpoints, client=_Late({"directory": "@{client.directory}"})
     )
-    used_images = {profile.roles[role].image for role in roles}
+    used_images = {profile.roles[role].image for role, group in roles.items() if group}
     return spec.Spec(
         cluster=cluster,
         profile=profile.name,
@@ -202,7 +205,8 @@ def _counts(loaded: Loaded, overrides: spec.Overrides) -> dict[str, int]:
 def _topology(counts: Mapping[str, int], subnet: str, before: Mapping[str, spec.Node]) -> dict[str, list[_Node]]:
     wanted = [(role, index, f"{role}-{index}") for role, count in counts.items() for index in range(1, count + 1)]
     kept = {name: before[name].address for _role, _index, name in wanted if name in before}
-    free = network.free_addresses(subnet, kept.values())
+    # Those of nodes that leave as well: they still run while their successors start.
+    free = network.free_addresses(subnet, [node.address for node in before.values()])
     roles: dict[str, list[_Node]] = {role: [] for role in counts}
     for role, index, name in wanted:
         roles[role].append(_Node(name, role, index, kept.get(name) or next(free), name))
@@ -229,6 +233,20 @@ def _publish(
 ) -> dict[str, tuple[spec.Endpoint, ...]]:
     """Gives every endpoint of every node its host port: the one asked for, the one it has, or a free one."""
     used = {e.host_port for node in before.values() for e in node.endpoints}
+    fixed: dict[int, str] = {}  # port that is asked for -> whose it is
+    for role, nodes in roles.items():
+        for node in nodes:
+            for name in loaded.profile.roles[role].endpoints:
+                if (first := overrides.port.get(name)) is not None:
+                    port = first + node.index - 1
+                    if port in fixed:
+                        raise UsageError(
+                            f"--port {name}={first}: {node.name} and {fixed[port]} cannot both have {port}",
+                            "An endpoint's port counts up from the first node of each role that has it.",
+                            "Leave the choice to minicluster.",
+                        )
+                    fixed[port] = node.name
+    used |= set(fixed)
     result: dict[str, tuple[spec.Endpoint, ...]] = {}
     for role, nodes in roles.items():
         for node in nodes:
@@ -246,7 +264,7 @@ def _publish(
                         raise UsageError(
                             f"--port {name}={asked}: {port} is no port", "Ports are 1 to 65535.", "Ask for another."
                         )
-                elif had is not None:
+                elif had is not None and had not in fixed:
                     port = had
                 else:
                     port = network.choose_port(f"{cluster}/{node.name}/{name}", lambda p: p not in used and is_free(p))

@@ -168,7 +168,7 @@ def node_hash(spec: Spec, node: Node, authority: str) -> str:
     data = dataclasses.asdict(node)
     for later in ("joined", "leaving", "ready", "footprint"):
         del data[later]
-    data |= {"image": spec.images[node.image].ref, "subnet": spec.subnet, "authority": authority}
+    data |= {"image": spec.images[node.image].ref, "subnet": spec.subnet, "issuer": authority}
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 

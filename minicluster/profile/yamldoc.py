@@ -27,9 +27,10 @@ class Document:
     def where(self, at: Sequence[str | int], *, key: bool = False) -> str:
         """``FILE:LINE:COLUMN`` of a part, or of the nearest part around it; or the option that set it."""
         path = tuple(at)
+        for length in range(len(path), 0, -1):  # what an option set replaced everything below it
+            if path[:length] in self.overridden:
+                return self.overridden[path[:length]]
         while True:
-            if path in self.overridden:
-                return self.overridden[path]
             place = (self.keys if key else self.values).get(path) or self.values.get(path)
             if place:
                 return f"{self.path}:{place}"
@@ -46,7 +47,7 @@ def parse(path: Path) -> Document:
         raise ProfileError(f"{path}: cannot be read", str(error), "Name a folder that holds a profile.yaml.") from None
     document = Document(path, None)
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         document.data = None if root is None else _build(root, (), document, depth=0)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark

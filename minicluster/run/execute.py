@@ -206,7 +206,7 @@ def _wait_ready(container: str, command: Sequence[str], run: Run) -> None:
 
     try:
         poll(check, what=container, deadline=run.deadline, cancel=run.cancel)
-    except NodeFailed as error:
+    except (NodeFailed, NotFound) as error:
         raise _exited(container, run) from error
     except NotReady as error:
         error.why += f"\nThe end of its log:\n{log_tail(run.engine, container)}"
@@ -241,6 +241,13 @@ def last_line(text: str) -> str:
     return lines[-1].strip() if lines else ""
 
 
+def _masked(text: str, run: Run) -> str:
+    """What hooks captured are secrets, and commands like to repeat their arguments."""
+    for value in filter(None, run.captured.values()):
+        text = text.replace(value, "***")
+    return text
+
+
 def _run_hook(step: Step, action: RunHook, run: Run) -> None:
     argv = fill(action.command, run.captured)
     shown = " ".join(action.command)
@@ -249,7 +256,7 @@ def _run_hook(step: Step, action: RunHook, run: Run) -> None:
         if result.exit_code != 0:
             raise NodeFailed(
                 f"`{shown}` failed in {action.container} with status {result.exit_code}",
-                (result.stderr or result.stdout).strip(),
+                _masked((result.stderr or ("" if action.capture else result.stdout)).strip(), run),
                 "Run it again with --keep to look at what is left.",
             )
     except TimeoutError:

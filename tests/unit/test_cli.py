@@ -278,7 +278,7 @@ def test_up_tells_plain_lines_and_ends_with_what_to_type_next(cluster: FakeClust
     assert result.stdout == (
         "Cluster swarm (swarm) is up, in 4.2 s.\n"
         "  docker  master-1  tcp://127.0.0.1:32768\n"
-        'Next: eval "$(minicluster env swarm)"\n      sets DOCKER_HOST, DOCKER_CERT_PATH\n'
+        'Next: eval "$(minicluster env swarm)"\n'
     )
 
 
@@ -313,7 +313,7 @@ PLAN = model.Plan(
     "swarm",
     "create cluster swarm: 1 master",
     (
-        model.Step("record", "", model.Record("swarm-spec-1", 1, None), "a change that is cut short can be undone"),  # type: ignore[arg-type]
+        model.Step("record", "", model.Record("swarm-spec-1", 1, {}, None), "a change that is cut short can be undone"),  # type: ignore[arg-type]
         model.Step(
             "image node",
             "",
@@ -350,12 +350,12 @@ def test_dry_run_is_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(facade, "dry_run", lambda *_, **__: PLAN)
     assert run("up", "--dry-run").stdout.splitlines() == [
         "create cluster swarm: 1 master",
-        "#  WHAT                                             WHY                                       AFTER",
-        "1  record the spec in volume swarm-spec-1           a change that is cut short can be undone",
-        "2  build image minicluster/swarm-node:1             its recipe's nodes need it                1",
-        "3  create network swarm-net (10.55.0.0/24)          the nodes get fixed addresses             1",
-        "4  create container swarm-master-1 (10.55.0.2)      the spec has it                           1-3",
-        "5  write 1 file, the authority into swarm-master-1  it is configured before it starts         1,4",
+        "#  WHAT                                                 WHY                                       AFTER",
+        "1  record that there is nothing in volume swarm-spec-1  a change that is cut short can be undone",
+        "2  build image minicluster/swarm-node:1                 its recipe's nodes need it                1",
+        "3  create network swarm-net (10.55.0.0/24)              the nodes get fixed addresses             1",
+        "4  create container swarm-master-1 (10.55.0.2)          the spec has it                           1-3",
+        "5  write 1 file, the authority into swarm-master-1      it is configured before it starts         1,4",
     ]
 
 
@@ -370,7 +370,7 @@ def test_dry_run_answers_json(monkeypatch: pytest.MonkeyPatch) -> None:
         "create-container",
         "put-files",
     ]
-    assert answer["steps"][0]["detail"] == {"volume": "swarm-spec-1", "revision": 1}
+    assert answer["steps"][0]["detail"] == {"volume": "swarm-spec-1", "revision": 1, "labels": {}}
     last = answer["steps"][-1]
     assert list(last) == ["id", "node", "action", "cause", "needs", "detail"]
     assert last["detail"]["files"] == [{"path": "/etc/x", "mode": "0755", "bytes": 2}]
@@ -426,6 +426,7 @@ def test_info(cluster: FakeCluster) -> None:
         "endpoints",
         "env",
         "demo_image",
+        "example",
         "notes",
     ]
     text = run("info").stdout

@@ -119,36 +119,44 @@ def contents() -> dict[str, bytes]:
 
 
 def test_the_clients_folder_is_for_the_user_alone(spec: Spec, authority: pki.Authority) -> None:
-    client.keep(spec, authority)
+    client.keep(spec, authority, FakeEngine())
     folder = paths.client_directory("c")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {p.name: stat.S_IMODE(p.stat().st_mode) for p in folder.iterdir()} == dict.fromkeys(
-        ("ca.pem", "cert.pem", "key.pem", "authority"), 0o600
+        ("ca.pem", "cert.pem", "key.pem", "authority", "engine"), 0o600
     )
 
 
 def test_the_clients_certificate_is_kept_while_the_authority_is_the_same(spec: Spec, authority: pki.Authority) -> None:
-    client.keep(spec, authority)
+    client.keep(spec, authority, FakeEngine())
     before = contents()
-    client.keep(spec, pki.Authority.load(authority.dump()))
+    client.keep(spec, pki.Authority.load(authority.dump()), FakeEngine())
     assert contents() == before
 
 
 def test_the_clients_certificate_is_replaced_when_the_authority_is_another(
     spec: Spec, authority: pki.Authority
 ) -> None:
-    client.keep(spec, authority)
+    client.keep(spec, authority, FakeEngine())
     before = contents()
     other = pki.Authority()
-    client.keep(spec, other)
+    client.keep(spec, other, FakeEngine())
     assert contents()["ca.pem"] == other.issue(WANTED).ca
     assert contents()["key.pem"] != before["key.pem"]
 
 
+def test_the_folder_follows_the_cluster_to_another_engine(spec: Spec, authority: pki.Authority) -> None:
+    client.keep(spec, authority, FakeEngine())
+    other = FakeEngine()
+    other.reference = "another"
+    client.keep(spec, authority, other)
+    assert contents()["engine"] == b"another"
+
+
 def test_a_folder_that_lacks_its_key_is_made_anew(spec: Spec, authority: pki.Authority) -> None:
-    client.keep(spec, authority)
+    client.keep(spec, authority, FakeEngine())
     (paths.client_directory("c") / "key.pem").unlink()
-    client.keep(spec, authority)
+    client.keep(spec, authority, FakeEngine())
     assert "key.pem" in contents()
 
 
@@ -156,11 +164,11 @@ def test_a_folder_that_cannot_be_written_is_told(spec: Spec, authority: pki.Auth
     paths.data_home().mkdir(parents=True)
     (paths.data_home() / "clusters").write_text("in the way")
     with pytest.raises(MiniclusterError, match="cannot write the client's certificate"):
-        client.keep(spec, authority)
+        client.keep(spec, authority, FakeEngine())
 
 
 def test_a_forgotten_client_leaves_nothing(spec: Spec, authority: pki.Authority) -> None:
-    client.keep(spec, authority)
+    client.keep(spec, authority, FakeEngine())
     client.forget("c")
     assert not paths.client_directory("c").exists()
     client.forget("c")  # as a second `down` does

@@ -159,7 +159,7 @@ def some_specs() -> Iterator[Spec]:
         yield settle(swarm, master=masters, agent=agents)
 
 
-@pytest.mark.parametrize("spec", some_specs(), ids=lambda s: f"{s.profile}-{len(s.nodes)}")
+@pytest.mark.parametrize("spec", list(some_specs()), ids=lambda s: f"{s.profile}-{len(s.nodes)}")
 def test_a_spec_survives_its_label(spec: Spec) -> None:
     assert decode(encode(spec)) == spec
 
