@@ -34,6 +34,7 @@ from minicluster.report import (
 )
 
 if TYPE_CHECKING:
+    from minicluster import pki
     from minicluster.doctor import Check
     from minicluster.engine.protocol import Engine, ExecResult, Volume
     from minicluster.plan.model import Plan
@@ -45,10 +46,13 @@ _TRIES = 5  # at a subnet or port that another process took between our look and
 class Cluster:
     """One running cluster. Get one by :meth:`up` or :meth:`open`."""
 
-    def __init__(self, engine: Engine, spec: Spec, change: Change | None = None) -> None:
+    def __init__(
+        self, engine: Engine, spec: Spec, change: Change | None = None, authority: pki.Authority | None = None
+    ) -> None:
         self.engine = engine
         self.spec = spec
         self.change = change  #: what the ``up`` that returned this did
+        self._authority = authority  # where it is known already
 
     @property
     def name(self) -> str:
@@ -106,7 +110,7 @@ class Cluster:
                         refused.append(error.port)
                     listener(Event("note", text=f"{error.what} (taken meanwhile); choosing another"))
         plan = goal.plan
-        return cls(engine, goal.spec, change.report(plan, time.monotonic() - begun))
+        return cls(engine, goal.spec, change.report(plan, time.monotonic() - begun), goal.authority)
 
     @classmethod
     def open(cls, name: str | None = None, *, engine: Engine | None = None) -> Cluster:
@@ -155,9 +159,9 @@ class Cluster:
         if self.spec.client:
             from minicluster import client
 
-            authority = client.read_authority(self.engine, self.spec)
-            if authority:
-                client.keep(self.spec, authority, self.engine)
+            self._authority = self._authority or client.read_authority(self.engine, self.spec)
+            if self._authority:
+                client.keep(self.spec, self._authority, self.engine)
             elif not directory.exists():
                 raise NodeFailed(
                     f"no node of cluster {self.name} has its certificate authority any more",

@@ -114,7 +114,8 @@ def listing(engine: Engine | None = None) -> list[ImageInfo]:
     found = []
     for image in engine.images():
         recipe = image.labels.get(labels.RECIPE, "")
-        for ref in image.tags:
+        # One whose tag went to a newer build is known by the beginning of its id, as the stock client shows it.
+        for ref in image.tags or (image.id.removeprefix("sha256:")[:12],):
             if recipe or ref == base.LOCAL:
                 profile, _, name = recipe.partition("/")
                 found.append(ImageInfo(ref, profile, name or "base", image.size, image.created, ref in used))

@@ -405,7 +405,13 @@ class DockerEngine:
         with _errors("list images"):
             found = self._api.images(filters=filters)
         return [
-            Image(i["Id"], tuple(i.get("RepoTags") or ()), i.get("Labels") or {}, int(i["Size"]), int(i["Created"]))
+            Image(
+                id=i["Id"],
+                tags=tuple(tag for tag in i.get("RepoTags") or () if tag != "<none>:<none>"),
+                labels=i.get("Labels") or {},
+                size=int(i["Size"]),
+                created=int(i["Created"]),
+            )
             for i in found
         ]
 

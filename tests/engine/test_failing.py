@@ -89,7 +89,7 @@ def test_bad_name(outer: Shell, name: str) -> None:
     [
         ("count: 2", "count: [2", ["profile.yaml:", "not valid YAML"]),
         ("count: 2", "count: two", ["profile.yaml:", "roles.agent.count", "'two'"]),
-        ("footprint: 100MiB", "footprnt: 100MiB", ["profile.yaml:", "footprnt", "footprint"]),
+        ("footprint: 64MiB", "footprnt: 64MiB", ["profile.yaml:", "footprnt", "footprint"]),
         ("{{ settings.heartbeat }}", "{{ settings.hartbeat }}", ["profile.yaml:", "hartbeat", "heartbeat"]),
     ],
 )

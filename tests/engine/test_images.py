@@ -1,0 +1,124 @@
+"""Images from a recipe, and ready ones from a registry of the test's own."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engine.conftest import Shell, eventually, remains
+
+NAME = "t-images"
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """HOST:PORT of Debian's docker-registry, unpacked and run by hand so that no service is installed."""
+    folder = tmp_path_factory.mktemp("registry")
+    program = shutil.which("docker-registry") or _unpacked(folder)
+    if not program:
+        pytest.skip("docker-registry is not installed and cannot be downloaded as a Debian package")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    config = folder / "config.yml"
+    config.write_text(
+        f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}}}\nhttp: {{addr: '{address}'}}\n"
+    )
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([program, "serve", str(config)], stdout=log, stderr=log)
+    try:
+        eventually(lambda: _answers(f"http://{address}/v2/"), within=20, what="the registry answers")
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def _unpacked(folder: Path) -> str:
+    if not shutil.which("apt-get"):
+        return ""
+    got = subprocess.run(["apt-get", "download", "docker-registry"], cwd=folder, capture_output=True, timeout=120)
+    packages = list(folder.glob("*.deb"))
+    if got.returncode or not packages:
+        return ""
+    subprocess.run(["dpkg-deb", "-x", str(packages[0]), str(folder / "root")], check=True)
+    return str(folder / "root/usr/bin/docker-registry")
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def published(registry: str, outer: Shell, node_image: str) -> Iterator[str]:
+    """A reference that the registry has and the engine has not."""
+    ref = f"{registry}/team/swarm-node:1"
+    outer.docker("tag", node_image, ref)
+    outer.docker("push", "--quiet", ref)
+    outer.docker("rmi", "--no-prune", ref)
+    try:
+        yield ref
+    finally:
+        outer.docker("rmi", "--no-prune", ref, ok=False)
+
+
+def test_a_ready_image_is_pulled(outer: Shell, published: str) -> None:
+    try:
+        outer.minicluster("up", "swarm", "--name", NAME, "--image", f"node={published}", "--size", "agent=1")
+        assert outer.docker("inspect", f"{NAME}-master-1", "--format", "{{.Config.Image}}").out.strip() == published
+        assert outer.minicluster("status", NAME, "-o", "json").json["phase"] == "ready"
+        # What was asked for once stays asked for.
+        outer.minicluster("up", "--name", NAME)
+        assert outer.docker("inspect", f"{NAME}-agent-1", "--format", "{{.Config.Image}}").out.strip() == published
+    finally:
+        outer.minicluster("down", NAME, ok=False)
+    assert remains(outer, NAME) == {}
+
+
+def test_a_registry_that_has_no_such_image_is_named_with_what_it_said(outer: Shell, registry: str) -> None:
+    answer = outer.minicluster("up", "--name", NAME, "--image", f"node={registry}/team/none:1", ok=False)
+    assert answer.code == 1
+    assert f"{registry}/team/none:1" in answer.err
+    assert "not found" in answer.err or "unknown" in answer.err
+    assert remains(outer, NAME) == {}
+
+
+def test_an_image_is_built_once_and_again_when_its_recipe_changes(outer: Shell, tmp_path: Path) -> None:
+    from minicluster.profile import catalog
+
+    folder = tmp_path / "tiny"
+    (folder / "image").mkdir(parents=True)
+    (folder / "image" / "Dockerfile").write_text("ARG BASE\nFROM ${BASE}\nRUN echo one >/what\n")
+    (folder / "profile.yaml").write_text(
+        "name: tiny\nsummary: one idle node\nimages: {node: {recipe: image}}\n"
+        "roles: {node: {count: 1, image: node, command: [sleep, infinity]}}\n".replace("node: {count", "idle: {count")
+    )
+    assert catalog.validate(str(folder))
+    try:
+        first = outer.minicluster("image", "build", str(folder)).out.split()[-1]
+        again = outer.minicluster("image", "build", str(folder))
+        assert again.out.split()[-1] == first
+        assert "Step" not in again.err
+        (folder / "image" / "Dockerfile").write_text("ARG BASE\nFROM ${BASE}\nRUN echo two >/what\n")
+        second = outer.minicluster("image", "build", str(folder)).out.split()[-1]
+        assert second != first
+        listed = [i["ref"] for i in outer.minicluster("image", "list", "-o", "json").json]
+        assert {first, second} <= set(listed)
+        outer.minicluster("up", str(folder), "--name", NAME)
+        assert outer.minicluster("exec", "-c", NAME, "idle-1", "--", "cat", "/what").out == "two\n"
+        refused = outer.minicluster("image", "remove", second, ok=False)
+        assert refused.code == 1
+        assert "in use" in refused.err
+    finally:
+        outer.minicluster("down", NAME, ok=False)
+        outer.minicluster("image", "remove", "tiny", ok=False)
+    assert not [i for i in outer.minicluster("image", "list", "-o", "json").json if i["profile"] == "tiny"]
