@@ -323,5 +323,6 @@ def _recorded(steps: _Steps, spec: Spec, observed: Observed) -> Plan:
         if revision != current:
             before.add(f"record {revision} away", "", RemoveVolume(volume), "the change is complete", everything)
     kind = "create" if not observed else "change"
-    counts = ", ".join(f"{len(spec.of_role(role))} {role}" for role in spec.roles)
+    sizes = {role: len(spec.of_role(role)) for role in spec.roles}
+    counts = ", ".join(f"{count} {role}{'s' if count > 1 else ''}" for role, count in sizes.items())
     return Plan(spec.cluster, f"{kind} cluster {spec.cluster} ({spec.profile}): {counts}", tuple(before.steps.values()))

@@ -37,7 +37,7 @@ from minicluster.run.probe import poll
 from minicluster.run.signals import shielded
 
 _WORKERS = 32
-_LOG_LINES = 15  # of a failed node's log, in the error
+_LOG_LINES = 10  # of a failed node's log, in the error
 
 #: What a step's subject is doing meanwhile, for people.
 _PHASES: dict[type, str] = {
