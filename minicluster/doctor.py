@@ -38,8 +38,9 @@ OLDEST_VERSION, OLDEST_API = "20.10", (1, 41)
 #: What kind's page of known issues recommends, for the same reason: every container's shim, kubelet and systemd
 #: watch files, and all of them count as one user's, as nodes share the machine's root.
 INOTIFY_INSTANCES, INOTIFY_WATCHES = 512, 524288
-#: Instances that an idle nested node takes: its dockerd or kubelet, containerd, and some containers' shims.
-INOTIFY_INSTANCES_PER_NODE = 16
+#: Instances set aside for a node. A Swarm node takes none (seen: 21 nodes run with a limit of 128); a node with a
+#: kubelet takes several, and so does what runs in its containers.
+INOTIFY_INSTANCES_PER_NODE = 8
 
 DISK_WANTED, DISK_NEEDED = 5 << 30, 1 << 30  # bytes free: room for a build and its cache; for the nodes' own data
 SUBNETS_WANTED = 8
@@ -239,8 +240,8 @@ def check_inotify(root: Path = Path("/")) -> Check:
     settings = " ".join(f"{key}={value}" for key, value in wanted.items())
     return Check(
         "inotify", "warning",
-        f"{text}: enough for about {nodes} nested {'node' if nodes == 1 else 'nodes'}; "
-        "beyond that, nodes fail with \"too many open files\"",
+        f"{text}: enough for about {nodes} nested {'node' if nodes == 1 else 'nodes'} of a kind that watches files; "
+        "beyond that they may fail with \"too many open files\"",
         f"`sudo sysctl {settings}`, and the same in a file in /etc/sysctl.d to keep it over a reboot.",
     )  # fmt: skip
 

@@ -54,6 +54,11 @@ provide_engine() {  # an engine that answers, or the means to run one; and the s
   if [[ $(uname -s) == Linux ]] && ! docker version >/dev/null 2>&1 && ! command -v dockerd >/dev/null; then
     apt_install docker.io iptables iproute2 ca-certificates
   fi
+  # Where the kernel enforces AppArmor, dockerd needs its parser to start any container; Debian only recommends it.
+  if grep -qs Y /sys/module/apparmor/parameters/enabled && command -v dockerd >/dev/null &&
+    ! PATH=$PATH:/usr/sbin:/sbin command -v apparmor_parser >/dev/null; then
+    apt_install apparmor
+  fi
   if ! command -v docker >/dev/null; then
     [[ $(uname -s) == Linux ]] || die "No docker command: install Docker Desktop, or Colima and the docker client."
     apt_install docker-cli  # newer Debian and Ubuntu releases have it apart from the engine

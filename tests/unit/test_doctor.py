@@ -181,7 +181,7 @@ def test_inotify_says_how_many_nodes_and_the_numbers_to_set(machine: Path) -> No
     write(machine, "proc/sys/fs/inotify/max_user_instances", "128\n")
     check = doctor.check_inotify(machine)
     assert check.level == "warning"
-    assert "about 8 nested nodes" in check.text
+    assert "about 16 nested nodes" in check.text
     # What is set higher already stays.
     assert "fs.inotify.max_user_instances=512 fs.inotify.max_user_watches=1048576" in check.fix
 
