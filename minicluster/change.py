@@ -85,7 +85,8 @@ def plan_up(
         counted = members(engine, before, observed.containers)[0]
     from dataclasses import replace
 
-    observed = replace(observed, authority=authority.identity, members=counted)
+    there = frozenset(image.ref for image in spec.images.values() if engine and engine.has_image(image.ref))
+    observed = replace(observed, authority=authority.identity, members=counted, images=there)
     return Goal(spec, observed, authority, reconcile.create(spec, observed))
 
 

@@ -169,6 +169,14 @@ class Cluster:
                     f"`minicluster up --name {self.name}` makes them anew.",
                 )
         values = {"client.directory": str(directory)}
+        running = {c.name for c in self.engine.containers(self.name) if c.state == "running"}
+        # Of several nodes that offer an endpoint the first that runs: a client is not sent to one that is dead.
+        for node, endpoint in sorted(
+            self.spec.endpoints(), key=lambda pair: container_name(self.name, pair[0].name) not in running
+        ):
+            about = {"url": endpoint.url, "host_port": str(endpoint.host_port), "node": node.name}
+            for part, value in about.items():
+                values.setdefault(f"endpoint.{endpoint.name}.{part}", value)
         return {name: fill([value], values)[0] for name, value in self.spec.env.items()}
 
     def node_names(self, words: Sequence[str] = ()) -> list[str]:
@@ -268,7 +276,7 @@ class Cluster:
             def one(name: str) -> None:
                 listener(Event("start", name, "loading", f"load {name}"))
                 self._load_one(name, content, size)
-                listener(Event("done", name, "ready", seconds=time.monotonic() - begun))
+                listener(Event("done", name, "loaded", seconds=time.monotonic() - begun))
 
             with ThreadPoolExecutor(len(names)) as pool:
                 for future in [pool.submit(one, name) for name in names]:

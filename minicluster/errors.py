@@ -98,4 +98,4 @@ def nearest(word: str, known: Iterable[str]) -> str:
     match = get_close_matches(word, words, n=1, cutoff=0.6)
     if match:
         return f"Did you mean {match[0]!r}?"
-    return f"Known: {', '.join(words)}." if words else ""
+    return f"There are: {', '.join(words)}." if words else ""

@@ -34,7 +34,6 @@ def examine(engine: Engine, spec: Spec) -> ClusterStatus:
         )
     notes = [why] if why and any(n.phase == "running" for n in nodes) else []
     notes += [f"{name} runs and is not in the spec" for name in containers if spec.node(name) is None]
-    notes += kernel_notes(engine, spec)
     return ClusterStatus(
         spec.cluster, spec.profile, _phase(nodes, observed.settled), _quorum(found), nodes, tuple(notes)
     )
@@ -82,7 +81,8 @@ def _probe(engine: Engine, spec: Spec, node: Node, container: Container | None) 
     except MiniclusterError as error:
         return error.why or error.what
     lines = (result.stderr or result.stdout).strip().splitlines()
-    return "ok" if result.exit_code == 0 else (lines[-1] if lines else f"the probe ended with {result.exit_code}")
+    said = lines[-1] if lines else f"`{' '.join(node.ready)}` ended with {result.exit_code}"
+    return "ok" if result.exit_code == 0 else said
 
 
 def _memory(engine: Engine, container: Container | None) -> int | None:

@@ -31,9 +31,6 @@ def provide(engine: Engine, profile: str, listener: Listener) -> Callable[[spec.
     """What the executor calls to have an image: builds or pulls it where the engine has none."""
 
     def have(image: spec.Image, cancel: Cancel) -> None:
-        if engine.has_image(image.ref):
-            return
-
         def progress(line: str) -> None:
             listener(Event("progress", "", "image", f"{image.ref}: {line}"))
 

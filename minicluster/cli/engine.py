@@ -26,6 +26,11 @@ def start(output: OutputOption = Output.text, quiet: QuietOption = False) -> Non
         print_json(_private_data(answer))
     elif not quiet:
         print(f"The private engine runs: {answer.url}")
+        from minicluster.engine.connect import find
+
+        used = find().url
+        if used != answer.url:
+            print(f"Another engine answers, and goes before it: {used}. To use this one: DOCKER_HOST={answer.url}")
 
 
 def stop(

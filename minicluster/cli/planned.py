@@ -35,7 +35,7 @@ def what(action: Action) -> str:
         case ProvideImage(image):
             return f"{'build' if image.source == 'recipe' else 'pull'} image {image.ref}"
         case Record(volume, spec=spec):
-            return f"record {'the spec' if spec else 'that there is nothing'} in volume {volume}"
+            return f"record {'the spec' if spec else 'that nothing was'} in volume {volume}"
         case CreateNetwork(name, subnet):
             return f"create network {name} ({subnet})"
         case CreateVolume(name):

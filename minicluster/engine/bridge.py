@@ -112,20 +112,6 @@ def choose_subnet(taken: Iterable[IPv4Network]) -> IPv4Network:
     )
 
 
-def unrouted(taken: Iterable[IPv4Network]) -> list[IPv4Network]:
-    """What is left of the pool without these: the addresses that can only be of our own clusters."""
-    parts = [POOL]
-    for network in taken:
-        left: list[IPv4Network] = []
-        for part in parts:
-            if not part.overlaps(network):
-                left.append(part)
-            elif network != part and network.subnet_of(part):
-                left += part.address_exclude(network)
-        parts = left
-    return sorted(parts)
-
-
 def allow(chain: str, subnets: Iterable[IPv4Network]) -> str:
     """Lets containers in these subnets out to other networks, and talk to each other.
 

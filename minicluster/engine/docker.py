@@ -26,7 +26,7 @@ import requests.exceptions
 from docker.api import APIClient
 from docker.tls import TLSConfig
 
-from minicluster.engine import privileges
+from minicluster.engine import bridge, privileges
 from minicluster.engine.connect import Found
 from minicluster.engine.protocol import (
     Cancel,
@@ -94,7 +94,7 @@ def _refusal(what: str, error: docker.errors.APIError) -> EngineError:
         return EngineError(
             f"cannot {what}: the disk is full",
             said,
-            "Free some: `docker system df`, `minicluster image remove --unused`.",
+            "Free some: `docker system df`, `minicluster image remove --all`.",
         )
     if status == 404:
         return NotFound(f"cannot {what}: there is no such thing", said)
@@ -129,6 +129,9 @@ class DockerEngine:
             self._api: Any = APIClient(
                 base_url=url, version=version, timeout=_TIMEOUT, tls=tls, max_pool_size=_POOL_SIZE, num_pools=4
             )
+
+        # requests would let REQUESTS_CA_BUNDLE and proxies of the environment win over what was found.
+        self._api.trust_env = False
 
     @cached_property
     def info(self) -> EngineInfo:
@@ -180,7 +183,7 @@ class DockerEngine:
     def subnets(self) -> list[str]:
         with _errors("list networks"):
             taken = [subnet for n in self._api.networks() for subnet in _network(n).subnets]
-        return taken + _host_routes()
+        return taken + [str(route) for route in bridge.routes()]
 
     # Making and removing
 
@@ -558,20 +561,3 @@ def _network(data: Mapping[str, Any]) -> Network:
     return Network(
         data["Id"], data["Name"], data.get("Labels") or {}, tuple(c["Subnet"] for c in configs if c.get("Subnet"))
     )
-
-
-def _host_routes(table: Path = Path("/proc/net/route")) -> list[str]:
-    """Subnets that this machine has routes to, in Linux' table of them; empty elsewhere."""
-    import ipaddress
-
-    try:
-        rows = [line.split() for line in table.read_text().splitlines()[1:]]
-    except OSError:
-        return []
-    # Destination and mask are hexadecimal in host byte order; the default route has mask 0 and is no subnet.
-    found = []
-    for row in rows:
-        destination, mask = (int.from_bytes(bytes.fromhex(row[i]), "little") for i in (1, 7))
-        if mask:
-            found.append(str(ipaddress.ip_network((destination, bin(mask).count("1")), strict=False)))
-    return found

@@ -273,11 +273,9 @@ def _launch(layout: Layout, listener: Listener) -> int:
     try:
         layout.config.write_text(json.dumps(configuration(layout), indent=2) + "\n", encoding="utf-8")
         process = _spawn(program, layout)
-        # dockerd does not look at these rules, so they are made while it starts. They leave out what somebody else,
-        # such as another engine, routes in the same pool; our own clusters' devices may be there still after a crash.
-        others = bridge.routes(but=[layout.bridge, *_bridges(layout)])
-        pool = bridge.unrouted(others)
-        subnets = pool if any(subnet.subnet_of(part) for part in pool) else [*pool, subnet]
+        # dockerd does not look at these rules, so they are made while it starts. The whole pool, though another engine
+        # may route a part of it: what is free for a cluster changes while we run, and that engine's rules come first.
+        subnets = [bridge.POOL] if subnet.subnet_of(bridge.POOL) else [bridge.POOL, subnet]
         trouble = bridge.allow(layout.chain, subnets)
         if trouble:
             listener(Event("note", text=trouble))

@@ -34,6 +34,7 @@ class Observed:
     volumes: tuple[str, ...] = ()  #: names, records not counted
     records: tuple[RecordVolume, ...] = ()
     members: Mapping[str, Member] | None = None  #: by the node's name; None where nobody could be asked
+    images: frozenset[str] = frozenset()  #: of those that the spec wants, the ones that the engine has
     authority: str = ""  #: identity of the certificate authority that new certificates will come from
 
     @property

@@ -58,8 +58,8 @@ def create(spec: Spec, observed: Observed) -> Plan:
     left = _remove_nodes(steps, spec, observed, leaving)
     _provide_network(steps, spec, observed)
     for image in spec.images.values():
-        # Asked for even on a running cluster only where a container is to be made of it.
-        if any(spec.images[n.image] is image and fate[n.name].creates for n in spec.nodes):
+        wanted = any(spec.images[n.image] is image and fate[n.name].creates for n in spec.nodes)
+        if wanted and image.ref not in observed.images:
             cause = {
                 "recipe": "its recipe's nodes need it",
                 "pull": "the profile names it",

@@ -139,6 +139,16 @@ def _check_references(loaded: Loaded) -> None:
         hooks += [(("hooks", event, i), hook) for i, hook in enumerate(getattr(profile.hooks, event))]
     if profile.members:
         hooks.append((("members",), profile.members))
+    if not any(role.authority for role in profile.roles.values()):
+        # Certificates of an authority that nobody keeps could never be renewed, nor given to a node that comes later.
+        needy = [where(("roles", name, "certificates")) for name, role in profile.roles.items() if role.certificates]
+        needy += [where(("client",))] if profile.client else []
+        if needy:
+            raise ProfileError(
+                f"{needy[0]}: certificates, and no role keeps the authority that issues them",
+                "",
+                "Give a role `authority: true`.",
+            )
     for name, role in profile.roles.items():
         at: tuple[str | int, ...] = ("roles", name)
         if role.image not in profile.images:

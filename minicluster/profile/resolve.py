@@ -7,7 +7,8 @@ Templates see the whole topology:
 ``roles``       role name -> list of its nodes (name, role, index, address, hostname)
 ``nodes``       all nodes
 ``node``        the node that the text is for, where there is one; ``peers`` are the others of its role
-``endpoint``    function: the first published port of that name (url, port, host_port, node); ``endpoints``: all of them
+``endpoint``    in ``env``, function: url, host_port and node of the first port of that name whose node runs
+``endpoints``   in ``env``, function: all published ports of that name (url, port, host_port, node)
 ``captured``    in hooks: lines that a ``formed`` hook captured
 ``joining``     in ``formed`` hooks: names of the nodes that are about to join
 ``contact``     in ``formed`` and ``joined`` hooks: name and address of the member that ``formed`` runs on
@@ -147,8 +148,9 @@ def resolve(
         },
     )
 
-    def the_endpoint(name: str) -> _Endpoint:
-        return the_endpoints(name)[0]
+    def the_endpoint(name: str) -> _Late:
+        the_endpoints(name)
+        return _Late({part: f"@{{endpoint.{name}.{part}}}" for part in ("url", "host_port", "node")})
 
     def the_endpoints(name: str) -> list[_Endpoint]:
         found = [

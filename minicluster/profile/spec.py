@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-LATE = re.compile(r"@\{([a-z_.]+)\}")
+LATE = re.compile(r"@\{([a-z0-9_.]+)\}")
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,9 @@ def node_hash(spec: Spec, node: Node, authority: str) -> str:
     data = dataclasses.asdict(node)
     for later in ("joined", "leaving", "ready", "footprint"):
         del data[later]
-    data |= {"image": spec.images[node.image].ref, "subnet": spec.subnet, "issuer": authority}
+    data |= {"image": spec.images[node.image].ref, "subnet": spec.subnet}
+    if node.certificates or node.authority:
+        data["issuer"] = authority
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -205,13 +205,3 @@ def test_routes_are_read(tmp_path: Path) -> None:
     assert bridge.routes(tmp_path) == [IPv4Network("192.0.2.0/24"), IPv4Network("172.28.0.0/20")]
     assert bridge.routes(tmp_path, but=["mine"]) == [IPv4Network("192.0.2.0/24")]
     assert bridge.routes(tmp_path / "none") == []
-
-
-def test_firewall_rules_leave_out_what_others_route() -> None:
-    assert bridge.unrouted([]) == [bridge.POOL]
-    assert bridge.unrouted([IPv4Network("10.0.0.0/8")]) == [bridge.POOL]
-    assert bridge.unrouted([IPv4Network("172.16.0.0/12")]) == []
-    lan = IPv4Network("172.29.4.0/24")
-    left = bridge.unrouted([lan, IPv4Network("172.29.4.128/25")])
-    assert not any(part.overlaps(lan) for part in left)
-    assert sum(part.num_addresses for part in left) == bridge.POOL.num_addresses - lan.num_addresses

@@ -178,12 +178,18 @@ def test_a_file_that_is_not_there_is_refused(write_profile: Write) -> None:
 
 
 def test_a_node_certificate_needs_a_directory(write_profile: Write) -> None:
-    error = refused(write_profile(LEAST + "    certificates: [{organization: o}]\n"))
-    assert "profile.yaml:9:20: a node's certificate needs a directory" in error.what
+    error = refused(write_profile(LEAST + "    authority: true\n    certificates: [{organization: o}]\n"))
+    assert "profile.yaml:10:20: a node's certificate needs a directory" in error.what
 
 
 def test_the_client_certificate_needs_no_directory(write_profile: Write) -> None:
-    assert load(write_profile(LEAST + "client: {certificate: {common_name: me}}\n")).profile.client
+    assert load(write_profile(LEAST + "    authority: true\nclient: {certificate: {common_name: me}}\n")).profile.client
+
+
+def test_certificates_need_a_role_that_keeps_their_authority(write_profile: Write) -> None:
+    for text in ("    certificates: [{directory: /tls}]\n", "client: {certificate: {common_name: me}}\n"):
+        error = refused(write_profile(LEAST + text))
+        assert "authority: true" in error.fix
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,84 @@
+"""The documents say what the code does: examples are real files, references are up to date, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from typer.main import get_command
+
+from minicluster.cli.app import app
+from minicluster.profile import catalog
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = sorted(path.parent for path in (ROOT / "docs/examples").glob("*/profile.yaml"))
+README = (ROOT / "README.md").read_text()
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {"".join(c for c in h.lower().replace(" ", "-") if c.isalnum() or c in "-_") for h in headings}
+
+
+@pytest.mark.parametrize("folder", EXAMPLES, ids=lambda folder: folder.name)
+def test_an_example_is_valid_to_the_last_template(folder: Path) -> None:
+    assert catalog.validate(str(folder)).profile.name == folder.name
+
+
+@pytest.mark.parametrize("path", ["profile.yaml", "image/Dockerfile", "files/redis.conf.j2"])
+def test_the_example_in_the_readme_is_the_file(path: str) -> None:
+    found = re.search(rf"^`{re.escape(path)}`\n\n```\w+\n(.*?)```$", README, re.MULTILINE | re.DOTALL)
+    assert found, f"README.md does not show {path}"
+    assert found[1] == (ROOT / "docs/examples/redis" / path).read_text()
+
+
+def test_the_readme_shows_the_whole_example() -> None:
+    shown = {"profile.yaml", "image/Dockerfile", "files/redis.conf.j2"}
+    folder = ROOT / "docs/examples/redis"
+    assert {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} == shown
+
+
+def test_what_is_generated_is_up_to_date() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/update-docs"), "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}\nRun scripts/update-docs."
+
+
+def test_the_readme_names_every_command() -> None:
+    table = README.partition("## Commands")[2].partition("\n## ")[0]
+    commands = getattr(get_command(app), "commands", {})
+    assert commands
+    for name in (name for name, command in commands.items() if not command.hidden):
+        assert f"`{name}" in table, f"README.md's table lacks {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
+    # Code is no Markdown: what looks like a link there is none.
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        to = page.parent / name if name else page
+        assert to.exists(), f"{page.name}: {target}"
+        if anchor:
+            assert anchor in anchors(to), f"{page.name}: {target}"
+
+
+def test_the_picture_fetches_nothing() -> None:
+    text = (ROOT / "docs/terminal.svg").read_text()
+    root = ElementTree.fromstring(text)
+    for element in root.iter():
+        for name, value in element.attrib.items():
+            assert not name.endswith("href"), f"{element.tag} refers to {value}"
+    assert "url(" not in text.replace("url(#", "")
+    assert "@import" not in text
+    assert re.findall(r"https?://(?!www\.w3\.org/2000/svg)\S+", text) == []
