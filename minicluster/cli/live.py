@@ -11,7 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from minicluster.cli.progress import Board, Line, with_subject
+from minicluster.cli.board import Board, Line, with_subject
 from minicluster.events import Event, Listener
 
 REFRESH = 10  #: times a second

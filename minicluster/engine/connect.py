@@ -10,11 +10,12 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minicluster import paths
+from minicluster.engine.found import Found
 from minicluster.engine.ping import Tls, describe, ping
 from minicluster.errors import NoEngine
 from minicluster.events import Event, Listener, ignore
@@ -28,30 +29,6 @@ SEARCH_TIMEOUT = 2.0
 NAMED_TIMEOUT = 5.0
 
 PRIVATE = "private engine"  #: the source of :class:`Found` for minicluster's own engine
-
-
-@dataclass(frozen=True)
-class Found:
-    """An engine that answers, and how it was found."""
-
-    url: str  #: unix://PATH, tcp://HOST:PORT, http(s)://… or ssh://…
-    source: str  #: "DOCKER_HOST", "docker context NAME", "default socket" or "private engine"
-    tls: Tls | None = None  #: None: no TLS (a Unix socket, ssh, or plain TCP)
-    api_version: str = ""  #: the newest that it speaks; "" where it does not say, or was not asked (ssh)
-
-    def dump(self) -> str:
-        """As text, to be found again by; see :func:`_behind_env`."""
-        return json.dumps(asdict(self), default=str)
-
-    @classmethod
-    def load(cls, text: str) -> Found:
-        """The opposite of :meth:`dump`. Raises ``ValueError``, ``KeyError`` or ``TypeError`` for other text."""
-        data = json.loads(text)
-        tls = data.pop("tls")
-        if tls:
-            files = {name: Path(tls[name]) if tls[name] else None for name in ("ca", "cert", "key")}
-            tls = Tls(**files, verify=bool(tls["verify"]))
-        return cls(**data, tls=tls)
 
 
 @dataclass(frozen=True)

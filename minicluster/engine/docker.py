@@ -27,7 +27,7 @@ from docker.api import APIClient
 from docker.tls import TLSConfig
 
 from minicluster.engine import bridge, privileges
-from minicluster.engine.connect import Found
+from minicluster.engine.found import Found
 from minicluster.engine.protocol import (
     Cancel,
     Container,

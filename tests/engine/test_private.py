@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from minicluster.engine import bridge, connect, machine, private
+from minicluster.engine.found import Found
 from minicluster.engine.private import Layout
 from minicluster.errors import NoEngine
 
@@ -83,7 +84,7 @@ def test_its_whole_life(layout: Layout) -> None:
     assert abs(status.since - time.time()) < 10
     assert docker(layout, "info", "--format", "{{.DockerRootDir}}") == str(layout.data)
     assert docker(layout, "ps", "--quiet") == ""
-    assert connect._try(connect.Found(status.url, "x"), 2.0) == connect.Found(
+    assert connect._try(Found(status.url, "x"), 2.0) == Found(
         status.url, "x", None, docker(layout, "version", "--format", "{{.Server.APIVersion}}")
     )
     assert private.start().pid == status.pid  # it runs already

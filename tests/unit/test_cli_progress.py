@@ -6,8 +6,9 @@ import io
 
 from rich.console import Console
 
+from minicluster.cli.board import Board
 from minicluster.cli.live import View, live
-from minicluster.cli.progress import Board, plain
+from minicluster.cli.progress import plain
 from minicluster.events import Event
 
 

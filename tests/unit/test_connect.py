@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from minicluster.engine import connect, private
-from minicluster.engine.connect import Attempt, Found
+from minicluster.engine.connect import Attempt
+from minicluster.engine.found import Found
 from minicluster.engine.ping import Tls, describe, get_json, ping
 from minicluster.errors import NoEngine
 
