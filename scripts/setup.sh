@@ -2,7 +2,9 @@
 # Leaves: .venv with minicluster in it (on PATH), and an engine that can be started.
 # shellcheck shell=bash
 
-say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
+say() {
+  if [[ -t 2 ]]; then printf '\033[1m==>\033[0m %s\n' "$*" >&2; else printf '==> %s\n' "$*" >&2; fi
+}
 die() { printf '%s\n' "$@" >&2; exit 1; }
 
 as_root() {
