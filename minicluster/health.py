@@ -14,7 +14,7 @@ from minicluster.report import ClusterStatus, Member, NodeStatus, Quorum
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Container, Engine
 
-_PATIENCE = 3.0  # seconds that a node has to answer
+_PATIENCE = 10.0  # seconds that a node has to answer: a slow machine takes some for a command in it
 
 
 def examine(engine: Engine, spec: Spec) -> ClusterStatus:
