@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from minicluster import labels, lock
 from minicluster.errors import Conflict, Interrupted, MiniclusterError, NoEngine, UsageError
 from minicluster.events import Event, Listener, ignore
 from minicluster.health import members
-from minicluster.profile.spec import Overrides, Spec, container_name
-from minicluster.report import Change, Member
+from minicluster.profile.spec import Overrides, Spec, container_name, network_name
+from minicluster.report import Change
 
 if TYPE_CHECKING:
     from minicluster import pki
@@ -50,16 +51,18 @@ def plan_up(
 ) -> Goal:
     from minicluster import client, pki
     from minicluster.plan import reconcile
-    from minicluster.plan.observed import Observed, observe
+    from minicluster.plan.observed import Observed
     from minicluster.profile import catalog, network
     from minicluster.profile.resolve import resolve
 
-    observed = (
-        observe(name, engine.containers(name), engine.networks(name), engine.volumes(name))
-        if engine
-        else Observed(name)
-    )
+    observed = _look(engine, name) if engine else Observed(name)
     before = observed.spec
+    if before is None and (observed.containers or (observed.records and observed.records[-1].revision)):
+        raise MiniclusterError(
+            f"the record of cluster {name} is gone or cannot be read",
+            "What it shall be stands in the label of a volume; older engines' `docker volume prune` removes that.",
+            f"`minicluster down {name}` removes what is left.",
+        )
     source = profile or (before.source if before else DEFAULT_PROFILE)
     overrides = _merge(before.overrides, asked) if before else asked
     loaded = catalog.load(source, overrides.set)
@@ -80,14 +83,25 @@ def plan_up(
         source=loaded.profile.name if loaded.bundled else str(loaded.directory),
     )
     authority = (client.read_authority(engine, before) if engine and before else None) or pki.Authority()
-    counted: Mapping[str, Member] | None = None
-    if engine and before:
-        counted = members(engine, before, observed.containers)[0]
-    from dataclasses import replace
-
-    there = frozenset(image.ref for image in spec.images.values() if engine and engine.has_image(image.ref))
-    observed = replace(observed, authority=authority.identity, members=counted, images=there)
+    if engine:
+        observed = _look_within(engine, observed, before, spec, authority)
     return Goal(spec, observed, authority, reconcile.create(spec, observed))
+
+
+def _look(engine: Engine, name: str) -> Observed:
+    """What carries a cluster's name."""
+    from minicluster.plan.observed import observe
+
+    return observe(name, engine.containers(name), engine.networks(name), engine.volumes(name))
+
+
+def _look_within(
+    engine: Engine, observed: Observed, before: Spec | None, wanted: Spec, authority: pki.Authority
+) -> Observed:
+    """The rest that a plan for ``wanted`` depends on: who is a member by what runs now, and which images are there."""
+    counted = members(engine, before, observed.containers)[0] if before else None
+    there = frozenset(image.ref for image in wanted.images.values() if engine.has_image(image.ref))
+    return replace(observed, authority=authority.identity, members=counted, images=there)
 
 
 def _port_is_free(port: int) -> bool:
@@ -137,9 +151,14 @@ def apply(engine: Engine, goal: Goal, *, keep: bool, timeout: float, listener: L
 
 
 def _explain(error: MiniclusterError, spec: Spec, engine: Engine) -> None:
-    """Says of a refused name or port whose it is."""
+    """Says of a refused name whose it is."""
     if isinstance(error, Conflict):
         with contextlib.suppress(MiniclusterError):
+            name = network_name(spec.cluster)
+            if not error.fix and not any(n.name == name for n in engine.networks(spec.cluster)):
+                error.what = f"the name {name} is in use"
+                error.why = "A network that minicluster did not make for this cluster has it."
+                error.fix = "Remove that network, or give the cluster another name with --name."
             for node in spec.nodes:
                 other = engine.container(container_name(spec.cluster, node.name))
                 if other and other.labels.get(labels.CLUSTER) != spec.cluster:
@@ -163,9 +182,14 @@ def _roll_back(
             else:
                 _change_back(engine, name, before, goal)
         except MiniclusterError as second:
-            left = [] if isinstance(second, NoEngine) else _left(engine, name)
-            error.leftovers = tuple(left) or (f"not known what is left: {second.what}",)
-            error.fix = f"{error.fix}\n`minicluster down {name}` removes what is left.".strip()
+            if before is None:
+                left = [] if isinstance(second, NoEngine) else _left(engine, name)
+                error.leftovers = tuple(left) or (f"not known what is left: {second.what}",)
+                error.fix = f"{error.fix}\n`minicluster down {name}` removes what is left.".strip()
+            else:
+                error.why = f"{error.why}\nIt could not be undone either: {second.what}\n{second.why}".strip()
+                finish = f"The cluster is between two states: `minicluster up --name {name}` goes on with the change."
+                error.fix = f"{error.fix}\n{finish}".strip()
 
 
 def _answering(engine: Engine, listener: Listener) -> Engine:
@@ -183,16 +207,11 @@ def _answering(engine: Engine, listener: Listener) -> Engine:
 
 
 def _change_back(engine: Engine, name: str, before: Spec, goal: Goal) -> None:
-    from dataclasses import replace
-
     from minicluster import images
     from minicluster.plan import reconcile
-    from minicluster.plan.observed import observe
     from minicluster.run.execute import Run, execute
 
-    observed = observe(name, engine.containers(name), engine.networks(name), engine.volumes(name))
-    counted = members(engine, before, observed.containers)[0]
-    observed = replace(observed, authority=goal.authority.identity, members=counted)
+    observed = _look_within(engine, _look(engine, name), before, before, goal.authority)
     run = Run(engine, goal.authority, DEFAULT_TIMEOUT, ignore, images.provide(engine, before.profile, ignore))
     execute(reconcile.create(before, observed), run)
 
@@ -214,12 +233,12 @@ def _remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
     """Removes everything that carries a cluster's name; tries again what something else held on to."""
     from minicluster import client, pki
     from minicluster.plan import reconcile
-    from minicluster.plan.observed import observe
     from minicluster.run.execute import Run, execute
 
+    client.forget(name)
     first: Plan | None = None
     for attempt in range(1, 4):
-        plan = reconcile.remove(observe(name, engine.containers(name), engine.networks(name), engine.volumes(name)))
+        plan = reconcile.remove(_look(engine, name))
         first = first or plan
         try:
             execute(plan, Run(engine, pki.Authority(), DEFAULT_TIMEOUT, listener, lambda _image, _cancel: None))
@@ -231,7 +250,6 @@ def _remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
                 error.leftovers = tuple(_left(engine, name))
                 raise
             time.sleep(0.3)
-    client.forget(name)
     assert first is not None
     return first
 

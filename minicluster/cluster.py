@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from minicluster import change, health, labels, lock, paths
+from minicluster import change, client, health, labels, lock, paths
 from minicluster.change import DEFAULT_PROFILE, DEFAULT_TIMEOUT
 from minicluster.errors import (
     ImageError,
+    Interrupted,
     MiniclusterError,
     NodeFailed,
     NoEngine,
@@ -36,7 +37,7 @@ from minicluster.report import (
 if TYPE_CHECKING:
     from minicluster import pki
     from minicluster.doctor import Check
-    from minicluster.engine.protocol import Engine, ExecResult, Volume
+    from minicluster.engine.protocol import Cancel, Engine, ExecResult, Volume
     from minicluster.plan.model import Plan
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
@@ -157,8 +158,6 @@ class Cluster:
         """Variables for the stock client of the system; makes its certificate anew where that is missing."""
         directory = paths.client_directory(self.name)
         if self.spec.client:
-            from minicluster import client
-
             self._authority = self._authority or client.read_authority(self.engine, self.spec)
             if self._authority:
                 client.keep(self.spec, self._authority, self.engine)
@@ -226,10 +225,13 @@ class Cluster:
         lines: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
 
         def read(name: str) -> None:
-            with contextlib.suppress(MiniclusterError):
+            try:
                 for line in self.engine.logs(container_name(self.name, name), tail=tail, follow=True):
                     lines.put((name, line.decode(errors="replace")))
-            lines.put(None)
+            except MiniclusterError as error:
+                lines.put((name, f"({error.what})"))
+            finally:
+                lines.put(None)
 
         for name in names:
             threading.Thread(target=read, args=(name,), daemon=True).start()
@@ -258,8 +260,18 @@ class Cluster:
                 "Only what the engine has can be loaded.",
                 f"`docker pull {image}`, or build it.",
             )
+        running = {c.name for c in engine.containers(self.name) if c.state == "running"}
+        idle = [name for name in names if container_name(self.name, name) not in running]
+        if idle:
+            raise NodeFailed(
+                f"{', '.join(idle)} cannot be loaded",
+                "They do not run.",
+                "`minicluster up` starts them; or name the others.",
+            )
         listener(Event("plan", text=f"load {image} into {len(names)} nodes of {self.name}", nodes=tuple(names)))
-        begun = time.monotonic()
+        from minicluster.engine.protocol import Cancel
+
+        begun, cancel = time.monotonic(), Cancel()
         with tempfile.TemporaryFile() as archive:
             for chunk in engine.save_image(image):
                 archive.write(chunk)
@@ -275,20 +287,24 @@ class Cluster:
 
             def one(name: str) -> None:
                 listener(Event("start", name, "loading", f"load {name}"))
-                self._load_one(name, content, size)
+                self._load_one(name, content, size, cancel)
                 listener(Event("done", name, "loaded", seconds=time.monotonic() - begun))
 
             with ThreadPoolExecutor(len(names)) as pool:
-                for future in [pool.submit(one, name) for name in names]:
-                    future.result()
+                try:
+                    for future in [pool.submit(one, name) for name in names]:
+                        future.result()
+                except BaseException:
+                    cancel.set()
+                    raise
 
-    def _load_one(self, name: str, content: Callable[[], Iterator[bytes]], size: int) -> None:
+    def _load_one(self, name: str, content: Callable[[], Iterator[bytes]], size: int, cancel: Cancel) -> None:
         container = container_name(self.name, name)
         path = f"/var/tmp/minicluster-load-{os.getpid()}.tar"
         try:
             self.engine.put_archive_file(container, path, content(), size)
             for hook in self.spec.load:
-                result = self.engine.execute(container, fill(hook.run, {"archive": path}))
+                result = self.engine.execute(container, fill(hook.run, {"archive": path}), cancel=cancel)
                 if result.exit_code != 0:
                     raise ImageError(f"{name} refuses the image", (result.stderr or result.stdout).strip())
         finally:
@@ -366,8 +382,20 @@ def down(
         names = [_choose(None, engine, engine.volumes())] if known else []
     for name in names:
         if name not in known:
+            client.forget(name)  # of a cluster that went away by other means
             raise _no_such(name, known, engine)
-    return [change.take_down(engine, name, listener) for name in dict.fromkeys(names)]
+    done, failed = [], []
+    for name in dict.fromkeys(names):
+        try:
+            done.append(change.take_down(engine, name, listener))
+        except (NoEngine, Interrupted):
+            raise
+        except MiniclusterError as error:  # the others go all the same
+            failed.append(error)
+    if failed:
+        failed[0].leftovers = tuple(left for error in failed for left in error.leftovers)
+        raise failed[0]
+    return done
 
 
 def examine(profile: str | None = None) -> list[Check]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING
 
-from minicluster.errors import MiniclusterError, NodeFailed
+from minicluster.errors import MiniclusterError
 from minicluster.profile.spec import Node, Spec, container_name
 from minicluster.report import ClusterStatus, Member, NodeStatus, Quorum
 
@@ -32,10 +32,11 @@ def examine(engine: Engine, spec: Spec) -> ClusterStatus:
             _node_status(spec, n, containers.get(n.name), probes[n.name].result(), memory[n.name].result(), found, why)
             for n in spec.nodes
         )
+    quorum = Quorum.of((found or {}).values())
     notes = [why] if why and any(n.phase == "running" for n in nodes) else []
     notes += [f"{name} runs and is not in the spec" for name in containers if spec.node(name) is None]
     return ClusterStatus(
-        spec.cluster, spec.profile, _phase(nodes, observed.settled), _quorum(found), nodes, tuple(notes)
+        spec.cluster, spec.profile, _phase(nodes, quorum, observed.settled), quorum, nodes, tuple(notes)
     )
 
 
@@ -49,20 +50,32 @@ def kernel_notes(engine: Engine, spec: Spec) -> list[str]:
 
 
 def members(engine: Engine, spec: Spec, containers: Mapping[str, Container]) -> tuple[Mapping[str, Member] | None, str]:
-    """The cluster's own list of members, asked of the first node that knows; or None and why not."""
+    """The cluster's own list of members by the first node that knows, all asked at once; or None and why not."""
     if spec.members is None:
         return None, ""
+    from minicluster.engine.protocol import Cancel
     from minicluster.run.execute import ask_members
 
-    why = f"no node of role {spec.members.on} runs"
-    for node in spec.of_role(spec.members.on):
-        container = containers.get(node.name)
-        if container is None or container.state != "running":
-            continue
-        try:
-            return ask_members(engine, container.name, spec.members.run, timeout=_PATIENCE), ""
-        except (NodeFailed, TimeoutError) as error:
-            why = str(getattr(error, "why", "")) or str(error)
+    hook = spec.members
+    names = [container_name(spec.cluster, node.name) for node in spec.of_role(hook.on)]
+    running = {c.name for c in containers.values() if c.state == "running"}
+    able = [name for name in names if name in running]
+    if not able:
+        return None, f"no node of role {hook.on} runs"
+    why, enough = "", Cancel()
+
+    def ask(name: str) -> Mapping[str, Member]:
+        return ask_members(engine, name, hook.run, timeout=_PATIENCE, cancel=enough)
+
+    with ThreadPoolExecutor(len(able)) as pool:
+        for answer in as_completed([pool.submit(ask, name) for name in able]):
+            try:
+                found = answer.result()
+            except (MiniclusterError, TimeoutError) as error:
+                why = str(getattr(error, "why", "")) or str(error)
+                continue
+            enough.set()
+            return found, ""
     return None, why
 
 
@@ -123,20 +136,13 @@ def _node_status(
     )
 
 
-def _phase(nodes: Sequence[NodeStatus], settled: bool) -> str:
+def _phase(nodes: Sequence[NodeStatus], quorum: Quorum | None, settled: bool) -> str:
     if not settled:
         return "forming"
+    if quorum and quorum.lost:
+        return "broken"
     if all(node.ready for node in nodes):
         return "ready"
     if all(node.phase in ("exited", "missing", "created") for node in nodes):
         return "stopped"
     return "degraded" if any(node.ready for node in nodes) else "broken"
-
-
-def _quorum(members: Mapping[str, Member] | None) -> Quorum | None:
-    voters = [m for m in (members or {}).values() if m.voter]
-    if not voters:
-        return None
-    healthy, needed = sum(m.ready for m in voters), len(voters) // 2 + 1
-    leader = next((m.name for m in voters if m.leader), "")
-    return Quorum(len(voters), healthy, needed, max(0, healthy - needed), leader)

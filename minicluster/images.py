@@ -12,6 +12,7 @@ from minicluster.engine.protocol import Cancel, Engine
 from minicluster.errors import Conflict, EngineError, ImageError, UsageError, nearest
 from minicluster.events import Event, Listener, ignore
 from minicluster.profile import spec
+from minicluster.profile.recipe import recipe_ref
 from minicluster.run.signals import shielded
 
 
@@ -39,7 +40,7 @@ def provide(engine: Engine, profile: str, listener: Listener) -> Callable[[spec.
             return
         listener(Event("progress", "", "image", f"pulling {image.ref}"))
         try:
-            engine.pull_image(image.ref, progress)
+            engine.pull_image(image.ref, progress, cancel=cancel)
         except ImageError as error:
             error.fix = f"Load it into the engine (`docker load`), or name another with --image {image.name}=REF."
             raise
@@ -51,6 +52,12 @@ def _build(engine: Engine, profile: str, image: spec.Image, cancel: Cancel, list
     def progress(line: str) -> None:
         listener(Event("progress", "", "image", line))
 
+    if image.ref != recipe_ref(profile, image.name, Path(image.recipe)):
+        raise ImageError(
+            f"image {image.ref} is gone, and its recipe has changed since",
+            f"{image.recipe} makes another image now.",
+            "`minicluster up` goes on with the recipe as it is.",
+        )
     base_ref = base.provide(engine, progress, cancel)
     listener(Event("progress", "", "image", f"building {image.ref}"))
     engine.build_image(
@@ -72,7 +79,6 @@ def build(
 ) -> list[str]:
     """Builds a profile's images ahead of time and returns their references; ``force`` builds what is there anew."""
     from minicluster.profile import catalog
-    from minicluster.profile.recipe import recipe_ref
 
     loaded = catalog.load(profile)
     recipes = {name: image.recipe for name, image in loaded.profile.images.items() if image.recipe is not None}
@@ -111,10 +117,10 @@ def listing(engine: Engine | None = None) -> list[ImageInfo]:
     found = []
     for image in engine.images():
         recipe = image.labels.get(labels.RECIPE, "")
-        # One whose tag went to a newer build is known by the beginning of its id, as the stock client shows it.
-        for ref in image.tags or (image.id.removeprefix("sha256:")[:12],):
-            if recipe or ref == base.LOCAL:
-                profile, _, name = recipe.partition("/")
+        for ref in image.tags:
+            # Labels are inherited: an image that somebody built on top of ours carries them too, under another name.
+            profile, _, name = recipe.partition("/")
+            if ref == base.LOCAL or (recipe and ref.startswith(f"minicluster/{profile}-{name}:")):
                 found.append(ImageInfo(ref, profile, name or "base", image.size, image.created, ref in used))
     return sorted(found, key=lambda info: -info.created)
 
@@ -148,6 +154,8 @@ def remove(
         try:
             engine.remove_image(info.ref)
         except Conflict as error:
+            if unused_only:
+                continue
             raise EngineError(f"image {info.ref} is in use", error.why, "Remove what uses it first.") from error
         removed.append(info.ref)
     return removed

@@ -1,4 +1,4 @@
-"""One change of a cluster at a time on this machine; the lock goes with its process, however that ends."""
+"""One change of a cluster at a time by one user of a machine; the lock goes with its process, however that ends."""
 
 from __future__ import annotations
 

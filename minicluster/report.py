@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 
@@ -40,6 +40,21 @@ class Quorum:
     needed: int
     survives: int  #: how many further voters may be lost
     leader: str  #: "" where there is none
+
+    @classmethod
+    def of(cls, members: Iterable[Member]) -> Quorum | None:
+        """The quorum among members; None where nobody votes."""
+        voters = [member for member in members if member.voter]
+        if not voters:
+            return None
+        healthy, needed = sum(member.ready for member in voters), len(voters) // 2 + 1
+        leader = next((member.name for member in voters if member.leader), "")
+        return cls(len(voters), healthy, needed, max(0, healthy - needed), leader)
+
+    @property
+    def lost(self) -> bool:
+        """Too few voters are healthy to decide anything."""
+        return self.healthy < self.needed
 
 
 @dataclass(frozen=True)

@@ -313,7 +313,9 @@ class FakeEngine:
     def has_image(self, ref: str) -> bool:
         return ref in self.refs or (self.every_image and ref not in self.missing)
 
-    def pull_image(self, ref: str, progress: Progress, timeout: float | None = None) -> None:
+    def pull_image(
+        self, ref: str, progress: Progress, timeout: float | None = None, cancel: Cancel | None = None
+    ) -> None:
         self._call("pull_image", ref)
         raise ImageError(f"cannot pull {ref}", "There is no registry here.")
 

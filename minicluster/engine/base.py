@@ -39,7 +39,7 @@ def provide(engine: Engine, progress: Progress, cancel: Cancel) -> str:
             return ref
     progress(f"pulling {REGISTRY}")
     try:
-        engine.pull_image(REGISTRY, progress, timeout=PULL_PATIENCE)
+        engine.pull_image(REGISTRY, progress, timeout=PULL_PATIENCE, cancel=cancel)
         return REGISTRY
     except ImageError as error:
         refused = error

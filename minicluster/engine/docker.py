@@ -8,6 +8,7 @@ large as the widest plan.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import io
 import json
 import re
@@ -16,13 +17,15 @@ import struct
 import tarfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import docker.errors
+import docker.utils.build
 import requests.exceptions
+import urllib3.exceptions
 from docker.api import APIClient
 from docker.tls import TLSConfig
 
@@ -55,7 +58,17 @@ from minicluster.labels import CLUSTER, RECIPE
 
 _POOL_SIZE = 64  # connections kept: the widest plan runs so many steps at once
 _TIMEOUT = 120.0  # seconds an ordinary call may take; creating a container on a slow disk takes long
-_PORT = re.compile(r"(?::|port )(\d+)\D*(?:port is already allocated|address already in use|bind)")
+
+
+#: What a connection that breaks shows as; docker-py reads streams through urllib3, past requests' own errors.
+_BROKEN = (
+    requests.exceptions.ConnectionError,
+    requests.exceptions.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    ConnectionError,
+)
 
 
 @contextlib.contextmanager
@@ -65,11 +78,7 @@ def _errors(what: str) -> Iterator[None]:
         yield
     except docker.errors.APIError as error:
         raise _refusal(what, error) from error
-    except (
-        requests.exceptions.ConnectionError,
-        requests.exceptions.Timeout,
-        requests.exceptions.ChunkedEncodingError,
-    ) as error:
+    except _BROKEN as error:
         raise NoEngine(
             f"the engine stopped answering: {what}",
             _innermost(error),
@@ -251,11 +260,12 @@ class DockerEngine:
 
     def start_container(self, name: str) -> None:
         with _errors(f"start container {name}"):
-            self._api.start(name)
-
-    def stop_container(self, name: str) -> None:
-        with _errors(f"stop container {name}"):
-            self._api.stop(name)
+            try:
+                self._api.start(name)
+            except docker.errors.APIError as error:
+                if "unpause" not in str(error.explanation):
+                    raise
+                self._api.unpause(name)
 
     def remove_container(self, name: str) -> None:
         with _errors(f"remove container {name}"):
@@ -329,12 +339,7 @@ class DockerEngine:
                     raise NodeFailed(f"cannot {what}", str(error.explanation)) from error
                 raise
             connection: Any = self._api._get_raw_response_socket(response)
-            raw: socket.socket = getattr(connection, "_sock", connection)
-
-            def unblock() -> None:
-                with contextlib.suppress(OSError):
-                    raw.shutdown(socket.SHUT_RDWR)
-
+            unblock = _hang_up(connection)
             timer = threading.Timer(timeout, unblock) if timeout is not None else None
             started = time.monotonic()
             if timer:
@@ -343,7 +348,10 @@ class DockerEngine:
             try:
                 with cancel.calls(unblock):
                     stdout, stderr = _demultiplex(response.raw)
-            except (OSError, requests.exceptions.RequestException, docker.errors.DockerException):
+            except _BROKEN:
+                asked = cancel.is_set() or (timeout is not None and time.monotonic() - started >= timeout)
+                if not asked:
+                    raise
                 stdout = stderr = b""
             finally:
                 if timer:
@@ -426,7 +434,10 @@ class DockerEngine:
                 return False
         return True
 
-    def pull_image(self, ref: str, progress: Progress, timeout: float | None = None) -> None:
+    def pull_image(
+        self, ref: str, progress: Progress, timeout: float | None = None, cancel: Cancel | None = None
+    ) -> None:
+        cancel = cancel or Cancel()
         repository, _, tag = ref.rpartition(":")
         if not repository or "/" in tag:
             repository, tag = ref, "latest"
@@ -451,9 +462,13 @@ class DockerEngine:
         # A thread, since an engine that cannot reach its registry says nothing for up to a minute.
         worker = threading.Thread(target=pull, daemon=True)
         worker.start()
-        if not heard.wait(timeout):
-            raise ImageError(f"cannot pull image {ref}", f"No registry answered within {timeout:g} s.")
-        worker.join()
+        until = time.monotonic() + timeout if timeout is not None else None
+        while worker.is_alive():
+            worker.join(0.1)
+            if cancel.is_set():
+                raise Interrupted(f"stopped: pulling image {ref}")
+            if until is not None and not heard.is_set() and time.monotonic() >= until:
+                raise ImageError(f"cannot pull image {ref}", f"No registry answered within {timeout:g} s.")
         if failure or not self.has_image(ref):
             raise ImageError(
                 f"cannot pull image {ref}", "\n".join(failure) or "The registry sent none for this platform."
@@ -469,31 +484,35 @@ class DockerEngine:
         progress: Progress,
         cancel: Cancel | None = None,
     ) -> None:
+        cancel = cancel or Cancel()
         tail: list[str] = []
         with _errors(f"build image {ref}"):
-            stream = self._api.build(
-                path=str(directory),
-                tag=ref,
-                labels=dict(labels),
-                buildargs=dict(args),
-                rm=True,
-                forcerm=True,
-                decode=True,
-            )
-            for line in stream:
-                if cancel and cancel.is_set():
-                    stream.close()  # the engine ends a build whose client went away
-                    raise Interrupted(f"stopped: building image {ref}")
-                if "error" in line:
-                    raise ImageError(
-                        f"the recipe of image {ref} fails to build",
-                        "\n".join([*tail[-15:], str(line["error"]).strip()]),
-                        f"Correct the recipe in {directory}, or bring a ready image with --image NAME=REF.",
-                    )
-                for text in str(line.get("stream", "")).splitlines():
-                    if text.strip():
-                        tail.append(text.rstrip())
-                        progress(text.strip())
+            params = {
+                "t": ref,
+                "rm": True,
+                "forcerm": True,
+                "labels": json.dumps(dict(labels)),
+                "buildargs": json.dumps(dict(args)),
+            }
+            # Like docker-py's build, but with the connection in hand: the engine ends a build whose client hangs up.
+            with docker.utils.build.tar(str(directory)) as context:
+                url = self._api._url("/build")
+                headers = {"Content-Type": "application/x-tar"}
+                response = self._api._post(url, data=context, params=params, headers=headers, stream=True, timeout=None)
+            connection = self._api._get_raw_response_socket(response)
+            try:
+                with cancel.calls(_hang_up(connection)):
+                    for line in self._api._stream_helper(response, decode=True):
+                        _heard_of_build(line, ref, directory, tail, progress)
+            except _BROKEN:
+                if not cancel.is_set():
+                    raise
+            finally:
+                response.close()
+        if cancel.is_set():
+            raise Interrupted(f"stopped: building image {ref}")
+        if not self.has_image(ref):
+            raise ImageError(f"image {ref} was not built", "\n".join(tail[-15:]))
 
     def import_image(self, archive: Iterable[bytes], ref: str) -> None:
         repository, _, tag = ref.rpartition(":")
@@ -525,6 +544,31 @@ def _demultiplex(stream: Any) -> tuple[bytes, bytes]:
         kind, length = struct.unpack(">BxxxL", header)
         output.setdefault(kind, []).append(stream.read(length))
     return b"".join(output[1]), b"".join(output[2])
+
+
+def _heard_of_build(line: Mapping[str, Any], ref: str, directory: Path, tail: list[str], progress: Progress) -> None:
+    """Takes in one message of a build; ``tail`` collects its output. Raises where it says that the build failed."""
+    if "error" in line:
+        raise ImageError(
+            f"the recipe of image {ref} fails to build",
+            "\n".join([*tail[-15:], str(line["error"]).strip()]),
+            f"Correct the recipe in {directory}, or bring a ready image with --image NAME=REF.",
+        )
+    for text in str(line.get("stream", "")).splitlines():
+        if text.strip():
+            tail.append(text.rstrip())
+            progress(text.strip())
+
+
+def _hang_up(connection: Any) -> Callable[[], None]:
+    """What ends a read that blocks on a connection."""
+    raw: socket.socket = getattr(connection, "_sock", connection)
+
+    def hang_up() -> None:
+        with contextlib.suppress(OSError):
+            raw.shutdown(socket.SHUT_RDWR)
+
+    return hang_up
 
 
 def _tar_entry(path: str, size: int, mode: int) -> tarfile.TarInfo:

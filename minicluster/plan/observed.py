@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -73,10 +74,16 @@ def observe(
 def records(volumes: list[Volume]) -> tuple[RecordVolume, ...]:
     """The specs among a cluster's volumes, oldest first."""
     found = [
-        RecordVolume(
-            v.name, int(v.labels[labels.REVISION]), decode(text) if (text := v.labels.get(labels.SPEC)) else None
-        )
+        RecordVolume(v.name, int(v.labels[labels.REVISION]), _spec(v.labels.get(labels.SPEC, "")))
         for v in volumes
-        if labels.REVISION in v.labels
+        if v.labels.get(labels.REVISION, "").isdecimal()
     ]
     return tuple(sorted(found, key=lambda record: record.revision))
+
+
+def _spec(text: str) -> Spec | None:
+    """A spec by its label; None where there is none, or where another minicluster wrote what this one cannot read."""
+    try:
+        return decode(text) if text else None
+    except (ValueError, KeyError, TypeError, AttributeError, zlib.error):
+        return None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from minicluster import labels
 from minicluster.engine.protocol import ContainerConfig
+from minicluster.errors import MiniclusterError
 from minicluster.plan.model import (
     Action,
     CreateContainer,
@@ -54,7 +55,7 @@ def create(spec: Spec, observed: Observed) -> Plan:
     """The plan that makes what is there into what the spec says. Empty where it is so already."""
     steps = _Steps()
     fate = {node.name: _fate(spec, node, observed) for node in spec.nodes}
-    leaving = [name for name in observed.containers if spec.node(name) is None]
+    leaving = _leaving(spec, observed)
     left = _remove_nodes(steps, spec, observed, leaving)
     _provide_network(steps, spec, observed)
     for image in spec.images.values():
@@ -73,6 +74,25 @@ def create(spec: Spec, observed: Observed) -> Plan:
     for volume in stale:
         steps.add(f"volume {volume} away", "", RemoveVolume(volume), "no node of the spec has it")
     return _recorded(steps, spec, observed)
+
+
+def _leaving(spec: Spec, observed: Observed) -> list[str]:
+    """The nodes that the spec has no more, in the order of their roles and indexes."""
+    names = [name for name in observed.containers if spec.node(name) is None]
+    known = [name for name in names if (node := _known(name, observed)) and node.leaving]
+    # Taken out unasked, a voter would count for the quorum for ever. Where nothing was complete, nobody is a member.
+    if known and spec.members and observed.members is None and observed.was is not None:
+        raise MiniclusterError(
+            f"{', '.join(sorted(known))} cannot leave cluster {spec.cluster} now",
+            "Its own software does not say who its members are: too few of its nodes run, or it is choosing a leader.",
+            f"Mend it at its present size first (`minicluster status {spec.cluster}`), or take it `down`.",
+        )
+
+    def order(name: str) -> tuple[str, int, str]:
+        node = _known(name, observed)
+        return (node.role, node.index, name) if node else ("", 0, name)
+
+    return sorted(names, key=order)
 
 
 def remove(observed: Observed) -> Plan:
@@ -115,14 +135,16 @@ def _fate(spec: Spec, node: Node, observed: Observed) -> _Fate:
     if container is None:
         before = observed.spec is not None and observed.spec.node(node.name) is not None
         return _Fate("it is gone" if before and observed.settled else "there is no container of it", creates=True)
+    if network_name(spec.cluster) not in observed.networks:
+        return _Fate("its network is gone", creates=True, replaces=True)
     if container.state == "created":
         return _Fate("it was left half-made", creates=True, replaces=True)
     if container.state in ("dead", "removing"):
         return _Fate(f"its container is {container.state}", creates=True, replaces=True)
     if container.labels.get(labels.SPEC) != node_hash(spec, node, observed.authority):
         return _Fate("it is not what the spec says now", creates=True, replaces=True)
-    if container.state in ("exited",):
-        return _Fate("it is stopped", starts=True)
+    if container.state in ("exited", "paused"):
+        return _Fate("it is stopped" if container.state == "exited" else "it is paused", starts=True)
     return _Fate()
 
 
@@ -268,11 +290,13 @@ def _remove_nodes(steps: _Steps, spec: Spec, observed: Observed, leaving: list[s
         cause = "the spec has it no more"
         container = observed.containers[name]
         node = _known(name, observed)
-        is_member = observed.members is not None and name in observed.members
-        for i, hook in enumerate(node.leaving if node and is_member else (), 1):
+        member = (observed.members or {}).get(name)
+        for i, hook in enumerate(node.leaving if node and member else (), 1):
             on = container.name if hook.on == "node" else _staying(hook.on, staying, observed, spec)
             if on and (hook.on != "node" or container.state == "running"):
-                action = RunHook(on, tuple(hook.run), best_effort=True)
+                # What the others do to let a voter go has to succeed: its vote must not outlive it.
+                best_effort = hook.on == "node" or not (member and member.voter)
+                action = RunHook(on, tuple(hook.run), best_effort=best_effort)
                 last = [steps.add(f"leave {name} {i}", name, action, cause, last)]
                 if hook.on == "node":
                     continue

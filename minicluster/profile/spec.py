@@ -227,11 +227,11 @@ def from_json(data: Mapping[str, Any]) -> Spec:
         made: Node = _make(
             Node,
             item,
-            files=tuple(_make(File, f) for f in item["files"]),
-            certificates=tuple(_make(Certificate, c) for c in item["certificates"]),
-            endpoints=tuple(_make(Endpoint, e) for e in item["endpoints"]),
-            joined=hooks(item["joined"]),
-            leaving=hooks(item["leaving"]),
+            files=tuple(_make(File, f) for f in item.get("files", ())),
+            certificates=tuple(_make(Certificate, c) for c in item.get("certificates", ())),
+            endpoints=tuple(_make(Endpoint, e) for e in item.get("endpoints", ())),
+            joined=hooks(item.get("joined", ())),
+            leaving=hooks(item.get("leaving", ())),
         )
         return made
 
@@ -240,11 +240,11 @@ def from_json(data: Mapping[str, Any]) -> Spec:
         data,
         images={name: _make(Image, image) for name, image in data["images"].items()},
         nodes=tuple(node(item) for item in data["nodes"]),
-        formed=hooks(data["formed"]),
-        load=hooks(data["load"]),
-        members=_make(Hook, data["members"]) if data["members"] else None,
-        client=_make(Certificate, data["client"]) if data["client"] else None,
-        overrides=_make(Overrides, data["overrides"]),
+        formed=hooks(data.get("formed", ())),
+        load=hooks(data.get("load", ())),
+        members=_make(Hook, data["members"]) if data.get("members") else None,
+        client=_make(Certificate, data["client"]) if data.get("client") else None,
+        overrides=_make(Overrides, data.get("overrides", {})),
     )
     return made
 

@@ -32,11 +32,12 @@ from minicluster.plan.model import (
     WaitReady,
 )
 from minicluster.profile.spec import Image, encode, fill
-from minicluster.report import Member
+from minicluster.report import Member, Quorum
 from minicluster.run.probe import poll
 from minicluster.run.signals import shielded
 
 _WORKERS = 32
+_LEAVE_PATIENCE = 60.0  # seconds that a hook has when nodes leave: moving work away takes its time
 _LOG_LINES = 10  # of a failed node's log, in the error
 
 #: What a step's subject is doing meanwhile, for people.
@@ -68,7 +69,7 @@ class Run:
     provide_image: Callable[[Image, Cancel], None]
     cancel: Cancel = field(default_factory=Cancel)
     captured: dict[str, str] = field(default_factory=dict)
-    begun: float | None = None  #: when the first step that is not about an image began
+    begun: float | None = None  #: when the first node was begun; images before and nodes that leave do not count
 
     @property
     def deadline(self) -> float:
@@ -113,19 +114,24 @@ def execute(plan: Plan, run: Run) -> None:
                     if not open_steps[step.node]:
                         gone = isinstance(step.action, (RemoveContainer, RemoveVolume))
                         phase = "removed" if gone else "ready"
-                        run.listener(Event("done", step.node, phase, seconds=time.monotonic() - since[step.node]))
+                        run.listener(
+                            Event(
+                                "done",
+                                step.node,
+                                phase,
+                                seconds=time.monotonic() - since.get(step.node, time.monotonic()),
+                            )
+                        )
                 else:
                     run.listener(Event("done", "", _PHASES[type(step.action)], step.id))
         except BaseException as error:
             with shielded():
                 run.cancel.set()
                 pool.shutdown(wait=True, cancel_futures=True)
-            raise _first_cause(error, running, finished) from None
+            raise _first_cause(error, finished) from None
 
 
-def _first_cause(
-    error: BaseException, running: int, finished: queue.SimpleQueue[tuple[Step, Future[None]]]
-) -> BaseException:
+def _first_cause(error: BaseException, finished: queue.SimpleQueue[tuple[Step, Future[None]]]) -> BaseException:
     """The error that began it: a step that was merely cancelled by it may have been heard first."""
     if isinstance(error, Interrupted):
         while not finished.empty():
@@ -138,7 +144,7 @@ def _first_cause(
 def _carry_out(step: Step, run: Run) -> None:
     if run.cancel.is_set():
         raise Interrupted(f"stopped before: {step.id}")
-    if run.begun is None and not isinstance(step.action, (ProvideImage, Record, CreateNetwork, CreateVolume)):
+    if run.begun is None and isinstance(step.action, (CreateContainer, StartContainer, WaitReady, WaitMembers)):
         run.begun = time.monotonic()
     run.listener(Event("start", step.node, _PHASES[type(step.action)], step.id))
     _perform(step, run)
@@ -252,7 +258,8 @@ def _run_hook(step: Step, action: RunHook, run: Run) -> None:
     argv = fill(action.command, run.captured)
     shown = " ".join(action.command)
     try:
-        result = run.engine.execute(action.container, argv, timeout=_remaining(run), cancel=run.cancel)
+        patience = _LEAVE_PATIENCE if run.begun is None or action.best_effort else _remaining(run)
+        result = run.engine.execute(action.container, argv, timeout=patience, cancel=run.cancel)
         if result.exit_code != 0:
             raise NodeFailed(
                 f"`{shown}` failed in {action.container} with status {result.exit_code}",
@@ -293,7 +300,10 @@ def _wait_members(container: str, command: Sequence[str], names: Sequence[str], 
         if missing:
             return f"{', '.join(missing)} not among the members"
         unready = [name for name in names if not members[name].ready]
-        return f"{', '.join(unready)} not ready" if unready else ""
+        if unready:
+            return f"{', '.join(unready)} not ready"
+        quorum = Quorum.of(members.values())
+        return f"{quorum.healthy} of {quorum.voters} voters healthy" if quorum and quorum.lost else ""
 
     poll(check, what="the cluster", deadline=run.deadline, cancel=run.cancel, interval=0.1)
 

@@ -340,6 +340,9 @@ def test_the_time_that_an_image_takes_is_not_taken_from_the_nodes(engine: FakeEn
     execute(plan(step("i", ProvideImage(Image("i", "r", "pull"))), volume("v")), run)
     assert run.begun is None
     execute(plan(step("r", RemoveContainer("none"))), run)
+    assert run.begun is None  # neither is that of nodes that leave
+    node(engine)
+    execute(plan(step("s", StartContainer("c-a-1"))), run)
     assert run.begun is not None
 
 
