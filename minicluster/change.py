@@ -123,10 +123,13 @@ def ports_asked(spec: Spec) -> set[int]:
 
 def apply(engine: Engine, goal: Goal, *, keep: bool, timeout: float, listener: Listener) -> None:
     from minicluster import client, images
+    from minicluster.plan.model import PutFiles
     from minicluster.run.execute import Run, execute
 
     spec, observed = goal.spec, goal.observed
     run = Run(engine, goal.authority, timeout, listener, images.provide(engine, spec.profile, listener))
+    if any(isinstance(step.action, PutFiles) for step in goal.plan.steps):
+        goal.authority.prepare()
     try:
         if goal.plan:
             execute(goal.plan, run)

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from minicluster.engine import privileges
+from minicluster import kernel
+from minicluster.engine import machine, privileges
 from minicluster.engine.protocol import Engine, EngineInfo
 from minicluster.errors import MiniclusterError, NoEngine
 from minicluster.profile.network import POOL, PREFIX
@@ -93,6 +94,7 @@ def examine(
         ]
     if here:
         checks += [
+            ("apparmor", lambda: check_apparmor(info, root)),
             ("ip_vs", lambda: check_ip_vs(root)),
             ("overlay", lambda: check_overlay(root)),
             ("vxlan", lambda: check_vxlan(root)),
@@ -128,16 +130,24 @@ def check_engine(info: EngineInfo | None, error: NoEngine | None) -> Check:
 def check_version(info: EngineInfo) -> Check:
     """Whether the engine is new enough."""
     text = f"Docker {info.version}, API {info.api_version}, {info.platform}"
-    try:
-        major, minor = (int(part) for part in info.api_version.split(".")[:2])
-    except ValueError:
+    api = _api(info)
+    if not api:
         return Check("version", "warning", f"{text}: the API's version is not a number like 1.41")
-    if (major, minor) < OLDEST_API:
+    if api < OLDEST_API:
         wanted = ".".join(map(str, OLDEST_API))
         return Check(
             "version", "error", f"{text} is too old", f"Install Docker {OLDEST_VERSION} (API {wanted}) or newer."
         )
     return Check("version", "ok", text)
+
+
+def _api(info: EngineInfo) -> tuple[int, ...]:
+    """The version of its API; () where it is not a number like 1.41."""
+    try:
+        major, minor = (int(part) for part in info.api_version.split(".")[:2])
+    except ValueError:
+        return ()
+    return major, minor
 
 
 def check_cgroups(info: EngineInfo) -> Check:
@@ -171,16 +181,30 @@ def check_capabilities(info: EngineInfo, root: Path = Path("/")) -> Check:
     )  # fmt: skip
 
 
-def kernel_has(feature: str, root: Path = Path("/")) -> bool:
-    """Whether this machine's kernel has a feature, named as its module is: loaded, built in, or there to be loaded."""
-    return (root / "proc/net" / feature).exists() or _module(root, feature)
+def check_apparmor(info: EngineInfo | None, root: Path = Path("/")) -> Check:
+    """Whether the engine can load its AppArmor profile, where the kernel has AppArmor switched on."""
+    name = "apparmor"
+    on = machine.read(root / "sys/module/apparmor/parameters/enabled") == "Y"
+    if not on or not (root / "sys/kernel/security/apparmor").exists():  # the file system may not be mounted
+        return Check(name, "ok", "not in use")
+    if any((root / folder / "apparmor_parser").exists() for folder in ("sbin", "usr/sbin")):
+        return Check(name, "ok", "in use, and its parser is there")
+    # Docker 23 (API 1.42) and newer go without a profile then; older ones refuse every container.
+    if info and _api(info) >= (1, 42):
+        return Check(name, "ok", "in use; without its parser, the engine goes without a profile")
+    return Check(
+        name, "error",
+        "the kernel has AppArmor switched on and its parser is not installed: "
+        "Docker older than 23 starts no container then",
+        "`sudo apt-get install apparmor`",
+    )  # fmt: skip
 
 
 def check_ip_vs(root: Path = Path("/")) -> Check:
     """Whether the kernel has IPVS, with which Docker Swarm balances over a service's tasks."""
     if (root / "proc/net/ip_vs").exists():
         return Check("ip_vs", "ok", "loaded")
-    if _module(root, "ip_vs"):
+    if kernel.has_module(root, "ip_vs"):
         return Check("ip_vs", "ok", "a module that the kernel loads when it is needed")
     return Check(
         "ip_vs", "warning",
@@ -196,7 +220,7 @@ def check_overlay(root: Path = Path("/")) -> Check:
         there = "\toverlay\n" in (root / "proc/filesystems").read_text(encoding="ascii")
     except OSError:
         there = False
-    if there or _module(root, "overlay"):
+    if there or kernel.has_module(root, "overlay"):
         return Check("overlay", "ok", "the overlay file system is there")
     return Check(
         "overlay", "warning",
@@ -207,7 +231,7 @@ def check_overlay(root: Path = Path("/")) -> Check:
 
 def check_vxlan(root: Path = Path("/")) -> Check:
     """Whether the kernel has VXLAN, which networks across nodes are made of."""
-    if (root / "sys/module/vxlan").exists() or _module(root, "vxlan"):
+    if (root / "sys/module/vxlan").exists() or kernel.has_module(root, "vxlan"):
         return Check("vxlan", "ok", "the kernel has it")
     made = _makes_vxlan() if root == Path("/") else None
     if made:
@@ -376,25 +400,6 @@ def _bounding_set(pid: int, root: Path) -> int | None:
         return next((int(line.split()[1], 16) for line in lines if line.startswith("CapBnd:")), None)
     except (OSError, ValueError, IndexError):
         return None
-
-
-def _module(root: Path, name: str) -> bool:
-    """Whether a kernel module is loaded, built in, or there to be loaded."""
-    if (root / "sys/module" / name).exists():
-        return True
-    # The files list paths such as kernel/fs/overlayfs/overlay.ko.xz; names have - where the kernel has _, at times.
-    wanted = {f"{name}.ko", f"{name.replace('_', '-')}.ko"}
-    folder = root / "lib/modules" / platform.release()
-    for listing in ("modules.builtin", "modules.dep"):
-        try:
-            with (folder / listing).open(encoding="utf-8") as lines:
-                for line in lines:
-                    file = line.partition(":")[0].rstrip().rpartition("/")[2]
-                    if file.partition(".ko")[0] + ".ko" in wanted:
-                        return True
-        except OSError:
-            continue
-    return False
 
 
 def _makes_vxlan() -> bool | None:

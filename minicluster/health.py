@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING
 
+from minicluster import kernel
 from minicluster.errors import MiniclusterError
 from minicluster.profile.spec import Node, Spec, container_name
 from minicluster.report import ClusterStatus, Member, NodeStatus, Quorum
@@ -42,11 +43,9 @@ def examine(engine: Engine, spec: Spec) -> ClusterStatus:
 
 def kernel_notes(engine: Engine, spec: Spec) -> list[str]:
     """What does not work since the kernel lacks something; nothing where the kernel is another machine's."""
-    if not spec.kernel or not engine.info.local:
+    if not spec.kernel or not engine.local:
         return []
-    from minicluster import doctor
-
-    return [text for feature, text in spec.kernel.items() if not doctor.kernel_has(feature)]
+    return [text for feature, text in spec.kernel.items() if not kernel.has(feature)]
 
 
 def members(engine: Engine, spec: Spec, containers: Mapping[str, Container]) -> tuple[Mapping[str, Member] | None, str]:

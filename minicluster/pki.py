@@ -55,6 +55,10 @@ class Authority:
             raise ValueError("not an authority")
         return cls(head.split()[-1].decode(), pem)
 
+    def prepare(self) -> None:
+        """Begins to make the key, so that it is there by the time when it is needed. Returns at once."""
+        threading.Thread(target=self._load, daemon=True).start()
+
     def dump(self) -> bytes:
         """Identity, certificate and key, to be kept in nodes."""
         from cryptography.hazmat.primitives import serialization as s

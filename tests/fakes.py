@@ -76,6 +76,7 @@ class FakeEngine:
 
     endpoint = "fake://"
     reference = "fake"
+    local = False
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []  #: kind of call and what it was about, changes and commands alone

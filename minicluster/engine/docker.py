@@ -11,6 +11,7 @@ import contextlib
 import http.client
 import io
 import json
+import platform
 import re
 import socket
 import struct
@@ -143,9 +144,20 @@ class DockerEngine:
         self._api.trust_env = False
 
     @cached_property
-    def info(self) -> EngineInfo:
+    def _version(self) -> dict[str, Any]:
         with _errors("ask the engine what it is"):
-            info, version = self._api.info(), self._api.version()
+            return dict(self._api.version())
+
+    @cached_property
+    def local(self) -> bool:
+        # Docker Desktop and Colima listen on a local socket too; their kernel is another machine's.
+        return self.endpoint.startswith("unix://") and self._version.get("KernelVersion") == platform.release()
+
+    @cached_property
+    def info(self) -> EngineInfo:
+        version = self._version
+        with _errors("ask the engine what it is"):
+            info = self._api.info()
         return EngineInfo(
             endpoint=self.found.url,
             source=self.found.source,
@@ -160,14 +172,8 @@ class DockerEngine:
             cpus=int(info.get("NCPU") or 0),
             memory=int(info.get("MemTotal") or 0),
             data_root=str(info.get("DockerRootDir", "")),
-            local=self._is_local(str(info.get("KernelVersion", "")), str(info.get("Name", ""))),
+            local=self.local,
         )
-
-    def _is_local(self, kernel: str, name: str) -> bool:
-        # Docker Desktop and Colima listen on a local socket too; their kernel and host name are another machine's.
-        import platform
-
-        return self.found.url.startswith("unix://") and kernel == platform.release() and name == platform.node()
 
     # What is there
 

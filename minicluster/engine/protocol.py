@@ -167,6 +167,10 @@ class Engine(Protocol):
     reference: str  #: text by which this engine is found again, whatever the environment says by then
 
     @property
+    def local(self) -> bool:
+        """It runs on this machine and shares its kernel; cheaper to ask than :attr:`info`."""
+
+    @property
     def info(self) -> EngineInfo:
         """What it says of itself; asked once, when first needed."""
 

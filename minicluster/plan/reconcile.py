@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from minicluster import labels
@@ -67,8 +67,15 @@ def create(spec: Spec, observed: Observed) -> Plan:
                 "given": "--image names it",
             }
             steps.add(f"image {image.name}", "", ProvideImage(image), cause[image.source])
+    first = _contact(spec, observed) if spec.formed else None
+    if first and fate[first.name].creates:
+        # The node that the others join has the longest way to go: it forms the cluster while they boot. Given the
+        # engine to itself it is sooner there, and so is the whole.
+        _provide_node(steps, spec, first, observed, fate[first.name], left)
     for node in spec.nodes:
-        _provide_node(steps, spec, node, observed, fate[node.name], left)
+        if f"start {node.name}" not in steps.steps:
+            after = [f"start {first.name}"] if first else []
+            _provide_node(steps, spec, node, observed, fate[node.name], left, after)
     _form(steps, spec, observed, fate, left)
     stale = [v for v in observed.volumes if v not in _wanted_volumes(spec) and f"volume {v} away" not in steps.steps]
     for volume in stale:
@@ -160,11 +167,19 @@ def _wanted_volumes(spec: Spec) -> set[str]:
     return {volume_name(spec.cluster, node.name, path) for node in spec.nodes for path in node.volumes}
 
 
-def _provide_node(steps: _Steps, spec: Spec, node: Node, observed: Observed, fate: _Fate, left: list[str]) -> None:
+def _provide_node(
+    steps: _Steps,
+    spec: Spec,
+    node: Node,
+    observed: Observed,
+    fate: _Fate,
+    left: Sequence[str],
+    after: Sequence[str] = (),
+) -> None:
     name = node.name
     container = container_name(spec.cluster, name)
     about = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile, labels.ROLE: node.role, labels.NODE: name}
-    needs = [f"network {network_name(spec.cluster)}", f"image {node.image}"]
+    needs = [f"network {network_name(spec.cluster)}", f"image {node.image}", *after]
     if fate.creates:
         volumes = {path: volume_name(spec.cluster, name, path) for path in node.volumes}
         for path, volume in volumes.items():

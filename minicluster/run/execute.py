@@ -258,7 +258,7 @@ def _run_hook(step: Step, action: RunHook, run: Run) -> None:
     argv = fill(action.command, run.captured)
     shown = " ".join(action.command)
     try:
-        patience = _LEAVE_PATIENCE if run.begun is None or action.best_effort else _remaining(run)
+        patience = min(_LEAVE_PATIENCE, run.timeout) if action.best_effort else _remaining(run)
         result = run.engine.execute(action.container, argv, timeout=patience, cancel=run.cancel)
         if result.exit_code != 0:
             raise NodeFailed(
