@@ -341,6 +341,20 @@ def dry_run(
     return change.plan_up(engine, profile, _target(profile, name), asked).plan
 
 
+def env_names(name: str | None = None, *, engine: Engine | None = None) -> list[str]:
+    """Names of the variables that :meth:`Cluster.env` sets; once the cluster is gone, those of any profile's set here."""
+    try:
+        return list(Cluster.open(name, engine=engine).spec.env)
+    except (UsageError, NoEngine):
+        from minicluster.profile import catalog
+
+        names: set[str] = set()
+        for profile in catalog.names():
+            with contextlib.suppress(UsageError):
+                names |= catalog.load(profile).profile.env.keys()
+        return sorted(names & os.environ.keys())
+
+
 def clusters(engine: Engine | None = None) -> list[ClusterSummary]:
     """Every cluster on the engine, remains of broken ones included, by name."""
     from minicluster.plan.observed import records

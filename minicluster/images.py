@@ -58,7 +58,7 @@ def _build(engine: Engine, profile: str, image: spec.Image, cancel: Cancel, list
             f"{image.recipe} makes another image now.",
             "`minicluster up` goes on with the recipe as it is.",
         )
-    base_ref = base.provide(engine, progress, cancel)
+    base_ref = base.provide(engine, progress, lambda text: listener(Event("note", text=text)), cancel)
     listener(Event("progress", "", "image", f"building {image.ref}"))
     engine.build_image(
         Path(image.recipe),

@@ -2,6 +2,10 @@
 # Leaves: .venv with minicluster in it (on PATH), and an engine that can be started.
 # shellcheck shell=bash
 
+PATH=$PATH:/usr/sbin:/sbin  # where dockerd and apparmor_parser are; a Debian user's own PATH lacks them
+
+script=$PWD/$(basename "$0") arguments=("$@")
+
 say() {
   if [[ -t 2 ]]; then printf '\033[1m==>\033[0m %s\n' "$*" >&2; else printf '==> %s\n' "$*" >&2; fi
 }
@@ -53,13 +57,24 @@ provide_venv() {  # EXTRA: "" or "[dev]"
 }
 
 provide_engine() {  # an engine that answers, or the means to run one; and the stock client
-  if [[ $(uname -s) == Linux ]] && ! docker version >/dev/null 2>&1 && ! command -v dockerd >/dev/null; then
+  # An engine that the user named is the user's to start.
+  if [[ $(uname -s) == Linux && -z ${DOCKER_HOST:-}${DOCKER_CONTEXT:-} ]] &&
+    ! docker version >/dev/null 2>&1 && ! command -v dockerd >/dev/null; then
     apt_install docker.io iptables iproute2 ca-certificates
   fi
   # Where the kernel enforces AppArmor, dockerd needs its parser to start any container; Debian only recommends it.
   if grep -qs Y /sys/module/apparmor/parameters/enabled && command -v dockerd >/dev/null &&
-    ! PATH=$PATH:/usr/sbin:/sbin command -v apparmor_parser >/dev/null; then
+    ! command -v apparmor_parser >/dev/null; then
     apt_install apparmor
+  fi
+  # The engine's service runs, and this user may not speak to it yet: membership in its group counts from the next
+  # log-in on, or at once in a shell of that group.
+  if ((EUID != 0)) && [[ -z ${DOCKER_HOST:-}${IN_DOCKER_GROUP:-} ]] && command -v sg >/dev/null &&
+    ! docker version >/dev/null 2>&1 && as_root docker version >/dev/null 2>&1; then
+    say "adding $(id -un) to the group docker"
+    as_root usermod -aG docker "$(id -un)"
+    export IN_DOCKER_GROUP=yes
+    exec sg docker -c "$(printf '%q ' "$script" "${arguments[@]}")"
   fi
   if ! command -v docker >/dev/null; then
     [[ $(uname -s) == Linux ]] || die "No docker command: install Docker Desktop, or Colima and the docker client."

@@ -110,15 +110,17 @@ def env(
 
     For sh, bash and zsh: eval "$(minicluster env)".
     """
-    from minicluster.cluster import Cluster
+    from minicluster import cluster as facade
 
     if unset and output is Output.json:
         raise UsageError("--unset is for a shell, -o json is not.", fix="Leave one of them out.")
-    cluster = Cluster.open(name)
-    variables = cluster.env()
-    if output is Output.json:
-        print_json(variables)
-        return
-    statements = exports.unsets(variables, shell) if unset else exports.exports(variables, shell)
+    if unset:
+        statements = exports.unsets(facade.env_names(name), shell)
+    else:
+        variables = facade.Cluster.open(name).env()
+        if output is Output.json:
+            print_json(variables)
+            return
+        statements = exports.exports(variables, shell)
     arguments = " ".join([*([shlex.quote(name)] if name else []), *(["--unset"] if unset else [])])
     print("\n".join([*statements, f"# {exports.usage(arguments, shell)}"]))

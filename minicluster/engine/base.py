@@ -27,7 +27,7 @@ def source(engine: Engine) -> str:
     return "registry or mmdebstrap" if shutil.which("mmdebstrap") else "registry"
 
 
-def provide(engine: Engine, progress: Progress, cancel: Cancel) -> str:
+def provide(engine: Engine, progress: Progress, note: Progress, cancel: Cancel) -> str:
     """The reference of a base image that the engine has; pulls or bootstraps it where it has none.
 
     Raises:
@@ -51,7 +51,7 @@ def provide(engine: Engine, progress: Progress, cancel: Cancel) -> str:
             refused.why,
             "Install mmdebstrap (`apt-get install mmdebstrap`), or load an image of that name into the engine.",
         )
-    progress(f"no registry: bootstrapping {LOCAL} from Debian's packages")
+    note(f"No registry gives {REGISTRY}: making {LOCAL} of Debian's packages, which takes a while.")
     engine.import_image(_bootstrap(progress, cancel), LOCAL)
     return LOCAL
 

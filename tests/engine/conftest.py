@@ -122,7 +122,7 @@ def swarm_client(shell: Shell, name: str) -> Shell:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything on an engine that a test could leave behind."""
+    """Everything of minicluster on an engine that a test could leave behind; others may be at work on it as well."""
 
     containers: frozenset[str]
     networks: frozenset[str]
@@ -130,10 +130,11 @@ class Snapshot:
 
     @classmethod
     def take(cls, shell: Shell) -> Snapshot:
+        ours = ("--filter", "label=io.minicluster.cluster")
         return cls(
-            frozenset(shell.docker("ps", "-aq", "--no-trunc").out.split()),
-            frozenset(shell.docker("network", "ls", "-q", "--no-trunc").out.split()),
-            frozenset(shell.docker("volume", "ls", "-q").out.split()),
+            frozenset(shell.docker("ps", "-aq", "--no-trunc", *ours).out.split()),
+            frozenset(shell.docker("network", "ls", "-q", "--no-trunc", *ours).out.split()),
+            frozenset(shell.docker("volume", "ls", "-q", *ours).out.split()),
         )
 
 

@@ -150,6 +150,30 @@ def test_recipe_that_fails_to_build(outer: Shell, profile: Path) -> None:
     assert_clear(answer, 1, "fails to build", "the-reason-is-here", str(profile))
 
 
+def test_a_build_ends_when_it_is_interrupted(outer: Shell, profile: Path) -> None:
+    with (profile / "image" / "Dockerfile").open("a") as file:
+        file.write("RUN echo now-it-sleeps && sleep 60\n")
+    process = outer.start("up", str(profile), "--name", NAME)
+    eventually(lambda: "sleep 60" in outer.docker("ps", "--no-trunc", "--format", "{{.Command}}").out, within=120)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 130, output
+    assert time.monotonic() - began < 30
+    eventually(lambda: "sleep 60" not in outer.docker("ps", "-a", "--no-trunc", "--format", "{{.Command}}").out)
+
+
+def test_a_cluster_without_its_record_is_left_alone(outer: Shell) -> None:
+    outer.minicluster("up", "swarm", "--name", NAME, "--size", "agent=0")
+    try:
+        volumes = outer.docker("volume", "ls", "--format", "{{.Name}}").out.split()
+        outer.docker("volume", "rm", *[v for v in volumes if v.startswith(f"{NAME}-spec-")])
+        assert_clear(up(outer), 1, "record", f"minicluster down {NAME}")
+        assert outer.docker("ps", "-q", "--filter", f"name={NAME}-master-1").out.strip()
+    finally:
+        outer.minicluster("down", NAME)
+
+
 def test_container_that_exits_at_once(outer: Shell, profile: Path) -> None:
     path = spoil(
         profile,

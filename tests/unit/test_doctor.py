@@ -96,7 +96,7 @@ def test_without_an_engine_its_error_comes_first_and_the_machine_is_checked_all_
     error = NoEngine("no container engine answers", "Tried everything.", "Install one.")
     checks = doctor.examine(None, error, 0, None, root=machine)
     assert checks[0] == Check("engine", "error", "no container engine answers\nTried everything.", "Install one.")
-    assert {"ip_vs", "overlay", "vxlan", "inotify", "memory"} == by_name(checks).keys() - {"engine"}
+    assert {"apparmor", "ip_vs", "overlay", "vxlan", "inotify", "memory"} == by_name(checks).keys() - {"engine"}
 
 
 def test_nothing_is_asked_of_this_machine_for_an_engine_elsewhere(tmp_path: Path) -> None:
