@@ -342,7 +342,7 @@ def dry_run(
 
 
 def env_names(name: str | None = None, *, engine: Engine | None = None) -> list[str]:
-    """Names of the variables that :meth:`Cluster.env` sets; once the cluster is gone, those of any profile's set here."""
+    """Names of the variables that :meth:`Cluster.env` sets; of any profile, once the cluster is gone."""
     try:
         return list(Cluster.open(name, engine=engine).spec.env)
     except (UsageError, NoEngine):

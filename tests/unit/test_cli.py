@@ -511,7 +511,8 @@ def test_a_name_that_is_no_name_is_refused() -> None:
         exports({"A; rm -rf /": "x"}, Shell.sh)
 
 
-def test_env(cluster: FakeCluster) -> None:
+def test_env(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facade, "env_names", lambda _name: list(INFO.env))
     lines = run("env").stdout.splitlines()
     assert lines[0] == "export DOCKER_HOST=tcp://127.0.0.1:32768"
     assert shlex.split(lines[1]) == ["export", "DOCKER_CERT_PATH=/home/o'hara/my certs"]

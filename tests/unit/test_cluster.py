@@ -686,3 +686,12 @@ def test_a_profile_folder_that_moved_is_told(engine: FakeEngine, tmp_path: Path)
     with pytest.raises(UsageError, match="moving"):
         Cluster.up(name="toy", engine=engine)
     assert up(engine, profile=str(tmp_path / "moved")).status().phase == "ready"
+
+
+def test_env_names_outlive_the_cluster(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CERT_PATH", "/somewhere")
+    monkeypatch.delenv("DOCKER_TLS_VERIFY", raising=False)
+    from minicluster.cluster import env_names
+
+    assert "DOCKER_CERT_PATH" in env_names("none", engine=engine)
+    assert "DOCKER_TLS_VERIFY" not in env_names("none", engine=engine)
