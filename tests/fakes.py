@@ -181,7 +181,9 @@ class FakeEngine:
     def remove_network(self, name: str) -> None:
         self._call("remove_network", name)
         with self._lock:
-            if any(b.config and b.config.network == name for b in self.boxes.values()):
+            if any(
+                b.config and b.config.network == name and b.container.state == "running" for b in self.boxes.values()
+            ):
                 raise EngineError(f"network {name} has containers")
             self.nets.pop(name, None)
 
@@ -241,6 +243,11 @@ class FakeEngine:
         self._call("stop_container", name)
         self._box(name).code = 0
         self.set_state(name, "exited")
+
+    def kill_container(self, name: str) -> None:
+        self._call("kill_container", name)
+        if name in self.boxes:
+            self.set_state(name, "exited")
 
     def remove_container(self, name: str) -> None:
         self._call("remove_container", name)

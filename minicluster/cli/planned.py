@@ -12,6 +12,7 @@ from minicluster.plan.model import (
     CreateContainer,
     CreateNetwork,
     CreateVolume,
+    KillContainer,
     Plan,
     ProvideImage,
     PutFiles,
@@ -54,6 +55,8 @@ def what(action: Action) -> str:
             return f"run in {container}: {_shortened(command)}"
         case WaitMembers(container, _command, names):
             return f"wait for {_count(len(names), 'member')}, as {container} counts"
+        case KillContainer(name):
+            return f"kill {name}"
         case RemoveContainer(name):
             return f"remove container {name}"
         case RemoveVolume(name):

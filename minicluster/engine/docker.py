@@ -209,7 +209,15 @@ class DockerEngine:
 
     def remove_network(self, name: str) -> None:
         with _errors(f"remove network {name}"), contextlib.suppress(docker.errors.NotFound):
-            self._api.remove_network(name)
+            # A container that died just now may hold its end of the network for a moment longer.
+            for patience in range(30):
+                try:
+                    self._api.remove_network(name)
+                    return
+                except docker.errors.APIError as error:
+                    if patience == 29 or "active endpoints" not in str(error.explanation):
+                        raise
+                    time.sleep(0.05)
 
     def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
         with _errors(f"create volume {name}"):
@@ -272,6 +280,14 @@ class DockerEngine:
                 if "unpause" not in str(error.explanation):
                     raise
                 self._api.unpause(name)
+
+    def kill_container(self, name: str) -> None:
+        with _errors(f"kill container {name}"):
+            try:
+                self._api.kill(name)
+            except docker.errors.APIError as error:
+                if error.response is None or error.response.status_code not in (404, 409):
+                    raise
 
     def remove_container(self, name: str) -> None:
         with _errors(f"remove container {name}"):

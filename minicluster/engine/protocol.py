@@ -195,6 +195,9 @@ class Engine(Protocol):
     def start_container(self, name: str) -> None:
         """Starts a container; lets one go on that is paused."""
 
+    def kill_container(self, name: str) -> None:
+        """Ends a container at once; no error where it does not run, or is gone."""
+
     def remove_container(self, name: str) -> None:
         """Kills it where it runs and removes it; no error where it is gone already."""
 

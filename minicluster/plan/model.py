@@ -92,6 +92,13 @@ class WaitMembers:
 
 
 @dataclass(frozen=True)
+class KillContainer:
+    """Ends a container that is about to be removed; its network can go as soon as all of them are dead."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class RemoveContainer:
     name: str
 
@@ -117,6 +124,7 @@ Action = (
     | WaitReady
     | RunHook
     | WaitMembers
+    | KillContainer
     | RemoveContainer
     | RemoveVolume
     | RemoveNetwork

@@ -13,6 +13,7 @@ from minicluster.plan.model import (
     CreateContainer,
     CreateNetwork,
     CreateVolume,
+    KillContainer,
     Plan,
     ProvideImage,
     PutFiles,
@@ -106,14 +107,21 @@ def remove(observed: Observed) -> Plan:
     """The plan that leaves nothing of a cluster behind."""
     steps = _Steps()
     cause = "the cluster goes down"
+    dead = [
+        steps.add(f"kill {node}", node, KillContainer(container.name), cause)
+        for node, container in observed.containers.items()
+        if container.state in ("running", "paused", "restarting")
+    ]
+    for network in observed.networks:
+        steps.add(f"network {network} away", "", RemoveNetwork(network), cause, dead)
     gone = [
-        steps.add(f"remove {node}", node, RemoveContainer(container.name), cause)
+        steps.add(f"remove {node}", node, RemoveContainer(container.name), cause, [f"kill {node}"])
         for node, container in observed.containers.items()
     ]
     for volume in observed.volumes:
-        steps.add(f"volume {volume} away", _owner(observed, volume), RemoveVolume(volume), cause, gone)
-    for network in observed.networks:
-        steps.add(f"network {network} away", "", RemoveNetwork(network), cause, gone)
+        owner = _owner(observed, volume)
+        needs = [f"remove {owner}"] if owner else gone
+        steps.add(f"volume {volume} away", owner, RemoveVolume(volume), cause, needs)
     everything = list(steps.steps)
     for record in observed.records:
         # Last, so that a `down` that was cut short can still be found and finished.

@@ -18,6 +18,7 @@ from minicluster.plan.model import (
     CreateContainer,
     CreateNetwork,
     CreateVolume,
+    KillContainer,
     Plan,
     ProvideImage,
     PutFiles,
@@ -52,6 +53,7 @@ _PHASES: dict[type, str] = {
     WaitReady: "booting",
     RunHook: "joining",
     WaitMembers: "settling",
+    KillContainer: "removing",
     RemoveContainer: "removing",
     RemoveVolume: "removing",
     RemoveNetwork: "removing network",
@@ -174,6 +176,8 @@ def _perform(step: Step, run: Run) -> None:
             _run_hook(step, step.action, run)
         case WaitMembers(container, command, names):
             _wait_members(container, command, names, run)
+        case KillContainer(name):
+            engine.kill_container(name)
         case RemoveContainer(name):
             engine.remove_container(name)
         case RemoveVolume(name):
