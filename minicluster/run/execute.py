@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import queue
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -74,9 +71,6 @@ class Run:
     provide_image: Callable[[Image, Cancel], None]
     cancel: Cancel = field(default_factory=Cancel)
     captured: dict[str, str] = field(default_factory=dict)
-    #: Making and starting containers keeps processors busy, the engine's and then the nodes' own. All at once they get
-    #: in each other's way: 20 agents on two processors are up in 10 seconds in turn, and in 18 all at once.
-    processors: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(max(2, os.cpu_count() or 2)))
     begun: float | None = None  #: when the first node was begun; images before and nodes that leave do not count
 
     @property
@@ -155,9 +149,7 @@ def _carry_out(step: Step, run: Run) -> None:
     if run.begun is None and isinstance(step.action, (CreateContainer, StartContainer, WaitReady, WaitMembers)):
         run.begun = time.monotonic()
     run.listener(Event("start", step.node, _PHASES[type(step.action)], step.id))
-    heavy = isinstance(step.action, (CreateContainer, PutFiles, StartContainer))
-    with run.processors if heavy else contextlib.nullcontext():
-        _perform(step, run)
+    _perform(step, run)
 
 
 def _perform(step: Step, run: Run) -> None:
