@@ -130,10 +130,13 @@ def test_name_in_use_by_another_profile(outer: Shell, profile: Path) -> None:
 
 
 def test_no_free_subnet(outer: Shell) -> None:
-    names = [f"{NAME}-taken-{n}" for n in range(28, 32)]
+    # Halves towards the end of the pool, where a private engine has its own bridge: that part is taken already.
+    halves = ["0.0/17", "128.0/18", "192.0/19", "224.0/20", "240.0/21", "248.0/22", "252.0/23", "254.0/24", "255.0/24"]
+    subnets = [*(f"172.{n}.0.0/16" for n in (28, 29, 30)), *(f"172.31.{half}" for half in halves)]
+    names = [f"{NAME}-taken-{n}" for n in range(len(subnets))]
     try:
-        for n, name in zip(range(28, 32), names, strict=True):
-            outer.docker("network", "create", "--subnet", f"172.{n}.0.0/16", name)
+        for name, subnet in zip(names, subnets, strict=True):
+            outer.docker("network", "create", "--subnet", subnet, name, ok=False)
         assert_clear(up(outer), 1, "no free subnet", "docker network prune")
     finally:
         outer.docker("network", "rm", *names, ok=False)
