@@ -32,17 +32,21 @@ def provide(engine: Engine, profile: str, listener: Listener) -> Callable[[spec.
     """What the executor calls to have an image: builds or pulls it where the engine has none."""
 
     def have(image: spec.Image, cancel: Cancel) -> None:
-        def progress(line: str) -> None:
-            listener(Event("progress", "", "image", f"{image.ref}: {line}"))
-
-        if image.source == "recipe":
+        ref = image.given or image.ref
+        if image.source != "recipe" and not engine.has_image(ref):
+            pull(ref, image.name, cancel)
+        if image.recipe:
             _build(engine, profile, image, cancel, listener)
-            return
-        listener(Event("progress", "", "image", f"pulling {image.ref}"))
+
+    def pull(ref: str, name: str, cancel: Cancel) -> None:
+        def progress(line: str) -> None:
+            listener(Event("progress", "", "image", f"{ref}: {line}"))
+
+        listener(Event("progress", "", "image", f"pulling {ref}"))
         try:
-            engine.pull_image(image.ref, progress, cancel=cancel)
+            engine.pull_image(ref, progress, cancel=cancel)
         except ImageError as error:
-            error.fix = f"Load it into the engine (`docker load`), or name another with --image {image.name}=REF."
+            error.fix = f"Load it into the engine (`docker load`), or name another with --image {name}=REF."
             raise
 
     return have
@@ -52,7 +56,7 @@ def _build(engine: Engine, profile: str, image: spec.Image, cancel: Cancel, list
     def progress(line: str) -> None:
         listener(Event("progress", "", "image", line))
 
-    if image.ref != recipe_ref(profile, image.name, Path(image.recipe)):
+    if image.ref != recipe_ref(profile, image.name, Path(image.recipe), image.given):
         raise ImageError(
             f"image {image.ref} is gone, and its recipe has changed since",
             f"{image.recipe} makes another image now.",
@@ -64,7 +68,7 @@ def _build(engine: Engine, profile: str, image: spec.Image, cancel: Cancel, list
         Path(image.recipe),
         image.ref,
         labels=base.recipe_labels(profile, image.name),
-        args={"BASE": base_ref, **base.build_args()},
+        args={"BASE": base_ref, **({"IMAGE": image.given} if image.given else {}), **base.build_args()},
         progress=progress,
         cancel=cancel,
     )

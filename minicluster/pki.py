@@ -6,10 +6,13 @@ the cluster, from any machine, and when the cluster is gone its authority is gon
 
 from __future__ import annotations
 
+import base64
 import datetime
+import hmac
 import ipaddress
 import secrets
 import threading
+import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -100,6 +103,22 @@ class Authority:
             certificate=certificate.public_bytes(s.Encoding.PEM),
             key=key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption()),
         )
+
+    def secret(self, name: str, form: str = "hex") -> str:
+        """A secret of this cluster's own, always the same under the same name: 32 bytes, by HMAC-SHA256 (RFC 2104) of
+        the name under the authority's private key. ``form``: hex, base64, or uuid (16 of them, as RFC 9562 version 8).
+        """
+        key = self._load()[1].private_numbers().private_value.to_bytes(32, "big")
+        value = hmac.digest(key, f"minicluster secret {name}".encode(), "sha256")
+        match form:
+            case "hex":
+                return value.hex()
+            case "base64":
+                return base64.b64encode(value).decode()
+            case "uuid":
+                fixed = bytes([*value[:6], value[6] & 0x0F | 0x80, value[7], value[8] & 0x3F | 0x80, *value[9:16]])
+                return str(uuid.UUID(bytes=fixed))
+        raise ValueError(f"no form of a secret: {form}")
 
     def _load(self) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
         with self._lock:

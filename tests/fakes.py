@@ -244,6 +244,17 @@ class FakeEngine:
         self._box(name).code = 0
         self.set_state(name, "exited")
 
+    def pause_container(self, name: str) -> None:
+        self._call("pause_container", name)
+        self.set_state(name, "paused")
+
+    def update_container(self, name: str, restart: str) -> None:
+        self._call("update_container", name)
+        with self._lock:
+            box = self._box(name)
+            assert box.config
+            box.config = replace(box.config, restart=restart)
+
     def kill_container(self, name: str) -> None:
         self._call("kill_container", name)
         if name in self.boxes:
@@ -281,7 +292,6 @@ class FakeEngine:
         container: str,
         argv: Sequence[str],
         *,
-        env: Mapping[str, str] | None = None,
         timeout: float | None = None,
         cancel: Cancel | None = None,
     ) -> ExecResult:

@@ -7,25 +7,8 @@ import sys
 from typing import Any
 
 from minicluster.cli.output import columns, on_terminal, plain_data
-from minicluster.plan.model import (
-    Action,
-    CreateContainer,
-    CreateNetwork,
-    CreateVolume,
-    KillContainer,
-    Plan,
-    ProvideImage,
-    PutFiles,
-    Record,
-    RemoveContainer,
-    RemoveNetwork,
-    RemoveVolume,
-    RunHook,
-    StartContainer,
-    Step,
-    WaitMembers,
-    WaitReady,
-)
+from minicluster.plan import model as m
+from minicluster.plan.model import Action, Plan, Step
 
 HEAD = ("#", "WHAT", "WHY", "AFTER")
 
@@ -33,35 +16,41 @@ HEAD = ("#", "WHAT", "WHY", "AFTER")
 def what(action: Action) -> str:
     """A step's action and its object, as a phrase."""
     match action:
-        case ProvideImage(image):
+        case m.ProvideImage(image):
             return f"{'build' if image.source == 'recipe' else 'pull'} image {image.ref}"
-        case Record(volume, spec=spec):
+        case m.Record(volume, spec=spec):
             return f"record {'the spec' if spec else 'that nothing was'} in volume {volume}"
-        case CreateNetwork(name, subnet):
+        case m.CreateNetwork(name, subnet):
             return f"create network {name} ({subnet})"
-        case CreateVolume(name):
+        case m.CreateVolume(name):
             return f"create volume {name}"
-        case CreateContainer(config):
+        case m.CreateContainer(config):
             return f"create container {config.name} ({config.address})"
-        case PutFiles(container, files, certificates, authority):
+        case m.PutFiles(container, files, certificates, authority):
             parts = [_count(len(files), "file"), _count(len(certificates), "certificate")]
             parts += ["the authority"] if authority else []
             return f"write {', '.join(filter(None, parts))} into {container}"
-        case StartContainer(name):
+        case m.StartContainer(name):
             return f"start {name}"
-        case WaitReady(container, command):
+        case m.WaitReady(container, command):
             return f"wait for {container}: {_shortened(command)}"
-        case RunHook(container, command):
+        case m.RunHook(container, command):
             return f"run in {container}: {_shortened(command)}"
-        case WaitMembers(container, _command, names):
+        case m.WaitMembers(container, _command, names):
             return f"wait for {_count(len(names), 'member')}, as {container} counts"
-        case KillContainer(name):
+        case m.StopContainer(name):
+            return f"stop {name}"
+        case m.KillContainer(name):
             return f"kill {name}"
-        case RemoveContainer(name):
+        case m.PauseContainer(name):
+            return f"pause {name}"
+        case m.UpdateContainer(name, restart):
+            return f"let {name} restart: {restart}"
+        case m.RemoveContainer(name):
             return f"remove container {name}"
-        case RemoveVolume(name):
+        case m.RemoveVolume(name):
             return f"remove volume {name}"
-        case RemoveNetwork(name):
+        case m.RemoveNetwork(name):
             return f"remove network {name}"
 
 
@@ -150,9 +139,9 @@ def _step_data(step: Step) -> dict[str, Any]:
 def _detail(action: Action) -> dict[str, Any]:
     """The action's own fields, without what is long: a record's spec, the contents of files."""
     data: dict[str, Any] = plain_data(action)
-    if isinstance(action, Record):
+    if isinstance(action, m.Record):
         del data["spec"]
-    if isinstance(action, PutFiles):
+    if isinstance(action, m.PutFiles):
         data["files"] = [
             {"path": f.path, "mode": f"{f.mode:04o}", "bytes": len(f.content.encode())} for f in action.files
         ]

@@ -71,7 +71,7 @@ def _profile_data(loaded: Loaded) -> dict[str, Any]:
             for name, role in profile.roles.items()
         ],
         "settings": dict(profile.settings),
-        "images": {name: {"recipe": i.recipe, "pull": i.pull} for name, i in profile.images.items()},
+        "images": {name: {"recipe": i.recipe, "pull": i.pull, "given": i.given} for name, i in profile.images.items()},
         "env": list(profile.env),
         "demo_image": profile.demo_image,
     }

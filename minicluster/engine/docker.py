@@ -242,6 +242,7 @@ class DockerEngine:
             "binds": [f"{volume}:{path}" for path, volume in config.volumes.items()],
             "port_bindings": {port: ("127.0.0.1", host_port) for port, host_port in config.ports.items()},
             "tmpfs": dict(config.tmpfs),
+            "restart_policy": {"Name": config.restart},
         }
         if config.memory:
             host["mem_limit"] = config.memory
@@ -280,6 +281,20 @@ class DockerEngine:
                 if "unpause" not in str(error.explanation):
                     raise
                 self._api.unpause(name)
+
+    def stop_container(self, name: str) -> None:
+        # Without a time of ours the engine takes the container's own, so the call may take as long as that.
+        with _errors(f"stop container {name}"):
+            url = self._api._url("/containers/{0}/stop", name)
+            self._api._raise_for_status(self._api._post(url, timeout=None))
+
+    def pause_container(self, name: str) -> None:
+        with _errors(f"pause container {name}"):
+            self._api.pause(name)
+
+    def update_container(self, name: str, restart: str) -> None:
+        with _errors(f"update container {name}"):
+            self._api.update_container(name, restart_policy={"Name": restart})
 
     def kill_container(self, name: str) -> None:
         with _errors(f"kill container {name}"):
@@ -346,7 +361,6 @@ class DockerEngine:
         container: str,
         argv: Sequence[str],
         *,
-        env: Mapping[str, str] | None = None,
         timeout: float | None = None,
         cancel: Cancel | None = None,
     ) -> ExecResult:
@@ -354,7 +368,7 @@ class DockerEngine:
         what = f"run {argv[0]} in {container}"
         with _errors(what):
             try:
-                exec_id = self._api.exec_create(container, list(argv), environment=dict(env or {}))["Id"]
+                exec_id = self._api.exec_create(container, list(argv))["Id"]
                 response = self._exec_start(exec_id)
             except docker.errors.APIError as error:
                 if "is not running" in str(error.explanation) or "is paused" in str(error.explanation):

@@ -158,6 +158,7 @@ class ContainerConfig:
     memory: int = 0  #: limit in bytes; 0 is none
     nested: bool = False  #: runs a container engine of its own: gets the named privileges that this takes
     stop_timeout: int = 10  #: seconds between the stop signal and the kill
+    restart: str = "no"  #: what the engine does when it ends by itself, and when the engine starts
 
 
 class Engine(Protocol):
@@ -195,6 +196,14 @@ class Engine(Protocol):
     def start_container(self, name: str) -> None:
         """Starts a container; lets one go on that is paused."""
 
+    def stop_container(self, name: str) -> None:
+        """Asks a container to end and waits, as long as it was created to be waited for; no error where it is ended."""
+
+    def pause_container(self, name: str) -> None: ...
+
+    def update_container(self, name: str, restart: str) -> None:
+        """Changes the restart policy of a container, running or not."""
+
     def kill_container(self, name: str) -> None:
         """Ends a container at once; no error where it does not run, or is gone."""
 
@@ -217,7 +226,6 @@ class Engine(Protocol):
         container: str,
         argv: Sequence[str],
         *,
-        env: Mapping[str, str] | None = None,
         timeout: float | None = None,
         cancel: Cancel | None = None,
     ) -> ExecResult:

@@ -92,10 +92,30 @@ class WaitMembers:
 
 
 @dataclass(frozen=True)
-class KillContainer:
-    """Ends a container that is about to be removed; its network can go as soon as all of them are dead."""
+class StopContainer:
+    """Asks a container to end, and ends it where it has not by its own time limit."""
 
     name: str
+
+
+@dataclass(frozen=True)
+class KillContainer:
+    """Ends a container at once. One that is about to go is killed first: its network can go as soon as all are dead."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class PauseContainer:
+    name: str
+
+
+@dataclass(frozen=True)
+class UpdateContainer:
+    """Changes what the engine does when the container ends by itself."""
+
+    name: str
+    restart: str
 
 
 @dataclass(frozen=True)
@@ -124,7 +144,10 @@ Action = (
     | WaitReady
     | RunHook
     | WaitMembers
+    | StopContainer
     | KillContainer
+    | PauseContainer
+    | UpdateContainer
     | RemoveContainer
     | RemoveVolume
     | RemoveNetwork

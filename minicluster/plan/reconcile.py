@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from minicluster import labels
@@ -24,6 +24,7 @@ from minicluster.plan.model import (
     RunHook,
     StartContainer,
     Step,
+    UpdateContainer,
     WaitMembers,
     WaitReady,
 )
@@ -39,10 +40,11 @@ from minicluster.profile.spec import (
     node_hash,
     volume_name,
 )
+from minicluster.report import Member, Quorum
 
 
 @dataclass
-class _Steps:
+class Steps:
     """Collects steps; what a step needs may be given loosely, since needs that are no steps are dropped."""
 
     steps: dict[str, Step] = field(default_factory=dict)
@@ -52,12 +54,17 @@ class _Steps:
         return id
 
 
-def create(spec: Spec, observed: Observed) -> Plan:
-    """The plan that makes what is there into what the spec says. Empty where it is so already."""
-    steps = _Steps()
+def create(spec: Spec, observed: Observed, *, force: bool = False) -> Plan:
+    """The plan that makes what is there into what the spec says. Empty where it is so already.
+
+    Raises:
+        MiniclusterError: the change would lose the quorum, and there is no ``force``; or the data of too many are lost.
+    """
+    steps = Steps()
     fate = {node.name: _fate(spec, node, observed) for node in spec.nodes}
-    leaving = _leaving(spec, observed)
-    left = _remove_nodes(steps, spec, observed, leaving)
+    _check_data(spec, observed)
+    leaving = _leaving(spec, observed, force)
+    left = _remove_nodes(steps, spec, observed, leaving, force)
     _provide_network(steps, spec, observed)
     for image in spec.images.values():
         wanted = any(spec.images[n.image] is image and fate[n.name].creates for n in spec.nodes)
@@ -73,39 +80,114 @@ def create(spec: Spec, observed: Observed) -> Plan:
         # The node that the others join has the longest way to go: it forms the cluster while they boot. Given the
         # engine to itself it is sooner there, and so is the whole.
         _provide_node(steps, spec, first, observed, fate[first.name], left)
+    rolling = _one_at_a_time(spec, observed, fate)
     for node in spec.nodes:
-        if f"start {node.name}" not in steps.steps:
+        if f"start {node.name}" not in steps.steps and node not in rolling:
             after = [f"start {first.name}"] if first else []
             _provide_node(steps, spec, node, observed, fate[node.name], left, after)
-    _form(steps, spec, observed, fate, left)
+    former = left
+    for node in rolling:
+        _provide_node(steps, spec, node, observed, fate[node.name], former)
+        former = [*left, *_settled(steps, spec, observed, node, rolling[: rolling.index(node)])]
+    _form(steps, spec, observed, fate, former)
     stale = [v for v in observed.volumes if v not in _wanted_volumes(spec) and f"volume {v} away" not in steps.steps]
     for volume in stale:
         steps.add(f"volume {volume} away", "", RemoveVolume(volume), "no node of the spec has it")
     return _recorded(steps, spec, observed)
 
 
-def _leaving(spec: Spec, observed: Observed) -> list[str]:
-    """The nodes that the spec has no more, in the order of their roles and indexes."""
+def _check_data(spec: Spec, observed: Observed) -> None:
+    """Refuses to go on where so many voters lost their data that those left can never agree again.
+
+    A voter that has forgotten what it voted for must not vote in its old place: acknowledged writes could be lost.
+    """
+    if observed.was is None or observed.members is not None:
+        return
+    specs = [record.spec for record in observed.records if record.spec]
+    founders = [n for n in observed.was.nodes if n.founds and n.volumes and all(s.node(n.name) for s in specs)]
+    lost = [n.name for n in founders if _is_new(n, observed.was, observed)]
+    if lost and len(founders) - len(lost) < len(founders) // 2 + 1:
+        raise MiniclusterError(
+            f"cluster {spec.cluster} has lost the data of {', '.join(lost)}",
+            f"Of its {len(founders)} voters too few are left to agree on anything, and nobody can take in others.",
+            f"`minicluster down {spec.cluster}`, then `up`, makes an empty one.",
+        )
+
+
+def _leaving(spec: Spec, observed: Observed, force: bool) -> list[str]:
+    """The nodes that the spec has no more, in the order in which they go: those that the cluster can spare best first.
+
+    One that does not work is no loss; taken out first, it does not count when the next one goes.
+    """
     names = [name for name in observed.containers if spec.node(name) is None]
     known = [name for name in names if (node := _known(name, observed)) and node.leaving]
     # Taken out unasked, a voter would count for the quorum for ever. Where nothing was complete, nobody is a member.
-    if known and spec.members and observed.members is None and observed.was is not None:
+    if known and spec.members and observed.members is None and observed.was is not None and not force:
         raise MiniclusterError(
             f"{', '.join(sorted(known))} cannot leave cluster {spec.cluster} now",
             "Its own software does not say who its members are: too few of its nodes run, or it is choosing a leader.",
-            f"Mend it at its present size first (`minicluster status {spec.cluster}`), or take it `down`.",
+            f"Mend it first: `minicluster up --name {spec.cluster}`. `--force` removes them unasked.",
         )
+    members = observed.members or {}
 
-    def order(name: str) -> tuple[str, int, str]:
+    def order(name: str) -> tuple[bool, str, int, str]:
         node = _known(name, observed)
-        return (node.role, node.index, name) if node else ("", 0, name)
+        healthy = name in members and members[name].ready
+        return (healthy, node.role if node else "", -node.index if node else 0, name)
 
-    return sorted(names, key=order)
+    names.sort(key=order)
+    if not force:
+        _keep_quorum(spec, members, names)
+    return names
+
+
+def _keep_quorum(spec: Spec, members: Mapping[str, Member], leaving: Sequence[str]) -> None:
+    """Refuses where the voters that stay could not agree after one of these steps."""
+    voters = {name: member.ready for name, member in members.items() if member.voter}
+    for name in leaving:
+        if name not in voters:
+            continue
+        del voters[name]
+        healthy, needed = sum(voters.values()), len(voters) // 2 + 1
+        if healthy < needed:
+            down = [voter for voter, ready in voters.items() if not ready]
+            why = f"Without {name} {healthy} of {len(voters)} voters would be healthy, and {needed} are needed"
+            raise MiniclusterError(
+                f"removing {name} would lose the quorum of cluster {spec.cluster}",
+                f"{why}: {', '.join(down)} {'is' if len(down) == 1 else 'are'} not ready." if down else f"{why}.",
+                f"Mend it first: `minicluster up --name {spec.cluster}`. `--force` goes on all the same.",
+            )
+
+
+def _one_at_a_time(spec: Spec, observed: Observed, fate: Mapping[str, _Fate]) -> list[Node]:
+    """Of nodes that are made anew those that must not all be away at once, in order: none where that helps nobody.
+
+    A voter that does not work goes first, the leader last.
+    """
+    members = observed.members or {}
+    quorum = Quorum.of(members.values())
+    if not quorum or quorum.lost or quorum.voters < 3:
+        return []
+    replaced = [n for n in spec.nodes if fate[n.name].replaces and n.name in members]
+    return sorted(replaced, key=lambda n: (members[n.name].ready, members[n.name].leader))
+
+
+def _settled(steps: Steps, spec: Spec, observed: Observed, node: Node, before: Sequence[Node]) -> list[str]:
+    """Waits until the cluster counts a node that was made anew, and lost nobody else meanwhile."""
+    assert spec.members
+    asked = node if node.role == spec.members.on else _contact(spec, observed)
+    assert asked
+    there = {name for name, member in (observed.members or {}).items() if member.ready}
+    there |= {node.name, *(n.name for n in before)}
+    names = tuple(n.name for n in spec.nodes if n.name in there)
+    wait = WaitMembers(container_name(spec.cluster, asked.name), spec.members.run, names)
+    cause = "the next one goes only when this one is back"
+    return [steps.add(f"settled {node.name}", node.name, wait, cause, [f"ready {node.name}", f"start {node.name}"])]
 
 
 def remove(observed: Observed) -> Plan:
     """The plan that leaves nothing of a cluster behind."""
-    steps = _Steps()
+    steps = Steps()
     cause = "the cluster goes down"
     dead = [
         steps.add(f"kill {node}", node, KillContainer(container.name), cause)
@@ -142,11 +224,16 @@ class _Fate:
     cause: str = ""
     creates: bool = False
     replaces: bool = False  #: the container that is there must go first
+    empties: bool = False  #: so must its data
     starts: bool = False
 
 
 def _fate(spec: Spec, node: Node, observed: Observed) -> _Fate:
     container = observed.containers.get(node.name)
+    if node.founds and observed.was is None and observed.spec is not None and observed.spec != spec:
+        # Whom a founder counts as voters is in its data from its first moment.
+        cause = "it was to found another cluster, which was never complete"
+        return _Fate(cause, creates=True, replaces=container is not None, empties=True)
     if container is None:
         before = observed.spec is not None and observed.spec.node(node.name) is not None
         return _Fate("it is gone" if before and observed.settled else "there is no container of it", creates=True)
@@ -163,7 +250,7 @@ def _fate(spec: Spec, node: Node, observed: Observed) -> _Fate:
     return _Fate()
 
 
-def _provide_network(steps: _Steps, spec: Spec, observed: Observed) -> None:
+def _provide_network(steps: Steps, spec: Spec, observed: Observed) -> None:
     name = network_name(spec.cluster)
     if name not in observed.networks:
         about = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile}
@@ -176,7 +263,7 @@ def _wanted_volumes(spec: Spec) -> set[str]:
 
 
 def _provide_node(
-    steps: _Steps,
+    steps: Steps,
     spec: Spec,
     node: Node,
     observed: Observed,
@@ -190,14 +277,17 @@ def _provide_node(
     needs = [f"network {network_name(spec.cluster)}", f"image {node.image}", *after]
     if fate.creates:
         volumes = {path: volume_name(spec.cluster, name, path) for path in node.volumes}
-        for path, volume in volumes.items():
-            if volume not in observed.volumes:
-                needs.append(
-                    steps.add(f"volume {volume}", name, CreateVolume(volume, about), f"{path} outlives the container")
-                )
         if fate.replaces:
             action = RemoveContainer(observed.containers[name].name)
             needs.append(steps.add(f"remove {name}", name, action, fate.cause, [f"image {node.image}", *left]))
+        for path, volume in volumes.items():
+            gone: list[str] = []
+            if fate.empties and volume in observed.volumes:
+                emptied = RemoveVolume(volume)
+                gone = [steps.add(f"volume {volume} away", name, emptied, fate.cause, [f"remove {name}"])]
+            if gone or volume not in observed.volumes:
+                made = CreateVolume(volume, about)
+                needs.append(steps.add(f"volume {volume}", name, made, f"{path} outlives the container", gone))
         config = ContainerConfig(
             name=container,
             image=spec.images[node.image].ref,
@@ -214,24 +304,33 @@ def _provide_node(
             memory=node.memory,
             nested=node.nested,
             stop_timeout=node.stop_timeout,
+            restart=spec.restart,
         )
         steps.add(f"create {name}", name, CreateContainer(config), fate.cause, needs)
-        if node.files or node.certificates or node.authority:
-            put = PutFiles(container, node.files, node.certificates, node.authority)
+        files = tuple(file for file in node.files if not file.founding or observed.was is None)
+        if files or node.certificates or node.authority:
+            put = PutFiles(container, files, node.certificates, node.authority)
             steps.add(f"files {name}", name, put, "it is configured before it starts", [f"create {name}"])
         steps.add(f"start {name}", name, StartContainer(container), "it shall run", [f"create {name}", f"files {name}"])
-    elif fate.starts:
+    elif any(record.spec and record.spec.restart != spec.restart for record in observed.records):
+        update = UpdateContainer(container, spec.restart)
+        needs.append(steps.add(f"update {name}", name, update, f"it shall restart by itself: {spec.restart}", left))
+    if fate.starts:
         steps.add(f"start {name}", name, StartContainer(container), fate.cause, needs)
     if node.ready and (fate.creates or fate.starts):
         ready = WaitReady(container, node.ready)
         steps.add(f"ready {name}", name, ready, "what follows needs it to serve", [f"start {name}"])
 
 
-def _form(steps: _Steps, spec: Spec, observed: Observed, fate: dict[str, _Fate], left: list[str]) -> None:
+def _form(steps: Steps, spec: Spec, observed: Observed, fate: dict[str, _Fate], left: list[str]) -> None:
     """Makes members of the nodes that are none, and waits until the cluster's own software says so."""
     members = observed.members
     joining = [
-        n for n in spec.nodes if n.joined and (members is None or n.name not in members or _is_new(n, spec, observed))
+        n
+        for n in spec.nodes
+        if n.joined
+        and (members is None or n.name not in members or _is_new(n, spec, observed))
+        and not (n.founds and observed.was is None)
     ]
     # A node whose data are on a volume that is still there comes back as the member that it was.
     joining = [n for n in joining if fate[n.name].creates or members is not None or not observed.settled]
@@ -305,20 +404,22 @@ def _captured(hook: Hook) -> list[str]:
     ]
 
 
-def _remove_nodes(steps: _Steps, spec: Spec, observed: Observed, leaving: list[str]) -> list[str]:
+def _remove_nodes(steps: Steps, spec: Spec, observed: Observed, leaving: list[str], force: bool) -> list[str]:
     """Takes nodes out one after the other, voters included: each change of a quorum must settle before the next."""
     staying = {n for n in observed.containers if spec.node(n) is not None}
     last: list[str] = []
-    for name in reversed(leaving):
+    for name in leaving:
         cause = "the spec has it no more"
         container = observed.containers[name]
         node = _known(name, observed)
         member = (observed.members or {}).get(name)
-        for i, hook in enumerate(node.leaving if node and member else (), 1):
+        # One that is no member yet may be on its way to become one, when a change is undone that was adding it: the
+        # others are told of that as well.
+        for i, hook in enumerate(node.leaving if node and observed.members is not None else (), 1):
             on = container.name if hook.on == "node" else _staying(hook.on, staying, observed, spec)
-            if on and (hook.on != "node" or container.state == "running"):
+            if on and (hook.on != "node" or (member and container.state == "running")):
                 # What the others do to let a voter go has to succeed: its vote must not outlive it.
-                best_effort = hook.on == "node" or not (member and member.voter)
+                best_effort = force or hook.on == "node" or not (member and member.voter)
                 action = RunHook(on, tuple(hook.run), best_effort=best_effort)
                 last = [steps.add(f"leave {name} {i}", name, action, cause, last)]
                 if hook.on == "node":
@@ -342,12 +443,12 @@ def _staying(role: str, staying: set[str], observed: Observed, spec: Spec) -> st
     return container_name(spec.cluster, nodes[0].name) if nodes else ""
 
 
-def _recorded(steps: _Steps, spec: Spec, observed: Observed) -> Plan:
+def _recorded(steps: Steps, spec: Spec, observed: Observed) -> Plan:
     """Puts the record around the steps: what shall be is written before anything is done, what was goes at the end."""
     unchanged = observed.spec == spec
     if unchanged and observed.settled and not steps.steps:
         return Plan(spec.cluster, f"cluster {spec.cluster} is up to date", ())
-    before = _Steps()
+    before = Steps()
     outdated = {record.revision: record.volume for record in observed.records}
 
     def record(revision: int, spec_then: Spec | None, cause: str, needs: list[str]) -> list[str]:

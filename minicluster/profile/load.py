@@ -134,6 +134,16 @@ def _check_references(loaded: Loaded) -> None:
             folder = inside(loaded, image.recipe, ("images", name, "recipe"))
             if not (folder / "Dockerfile").is_file():
                 raise ProfileError(f"{where(('images', name, 'recipe'))}: no Dockerfile in {image.recipe!r}")
+        if (
+            image.given is not None
+            and not (inside(loaded, image.given, ("images", name, "given")) / "Dockerfile").is_file()
+        ):
+            raise ProfileError(f"{where(('images', name, 'given'))}: no Dockerfile in {image.given!r}")
+    for i, setting in enumerate(profile.fixed):
+        if setting not in profile.settings:
+            raise ProfileError(
+                f"{where(('fixed', i))}: no setting is called {setting!r}", "", nearest(setting, profile.settings)
+            )
     hooks: list[tuple[tuple[str | int, ...], Hook]] = []
     for event in ("formed", "load"):
         hooks += [(("hooks", event, i), hook) for i, hook in enumerate(getattr(profile.hooks, event))]

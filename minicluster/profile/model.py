@@ -35,6 +35,8 @@ class Image(Part):
     """Folder with a Dockerfile, relative to the profile. The build argument BASE names the base image."""
     pull: str | None = None
     """Reference of a ready image."""
+    given: str | None = None
+    """Folder with a Dockerfile that fits an image of the user's (--image) out; it gets IMAGE and BASE as arguments."""
 
 
 class Endpoint(Part):
@@ -53,6 +55,8 @@ class File(Part):
     """Path relative to the profile's folder. One that ends in .j2 is a template."""
     mode: Annotated[str, Field(pattern=r"^0[0-7]{3}$")] = "0644"
     """Permissions, octal."""
+    founding: bool = False
+    """Only for nodes that the cluster is first formed of, such as a list of the first voters; never written again."""
 
 
 class Certificate(Part):
@@ -90,7 +94,7 @@ class RoleHooks(Part):
     """Hooks about one node of the role."""
 
     joined: list[Hook] = []
-    """After the node got ready, unless it is the node that formed the cluster."""
+    """After the node got ready and is no member yet; not for a node that formed the cluster, alone or with others."""
     leaving: list[Hook] = []
     """Before the node is removed from a cluster that lives on; a failure is reported and does not stop the removal."""
 
@@ -166,6 +170,8 @@ class Profile(Part):
     """One line for people."""
     settings: dict[Identifier, str | int | float | bool] = {}
     """Values for the templates, changed by --set NAME=VALUE."""
+    fixed: list[Identifier] = []
+    """Settings that cannot change once the cluster is formed."""
     images: dict[Name, Image]
     """The images that roles name."""
     roles: dict[Name, Role] = Field(min_length=1)

@@ -16,6 +16,9 @@ def recipe_hash(directory: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def recipe_ref(profile: str, image: str, directory: Path) -> str:
-    """The reference that an image built from this recipe has."""
-    return f"minicluster/{profile}-{image}:{recipe_hash(directory)}"
+def recipe_ref(profile: str, image: str, directory: Path, given: str = "") -> str:
+    """The reference that an image built from this recipe has; ``given`` is the image that the recipe fits out."""
+    digest = recipe_hash(directory)
+    if given:
+        digest = hashlib.sha256(f"{digest}\0{given}".encode()).hexdigest()[:12]
+    return f"minicluster/{profile}-{image}:{digest}"

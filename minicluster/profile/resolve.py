@@ -14,6 +14,7 @@ Templates see the whole topology:
 ``contact``     in ``formed`` and ``joined`` hooks: name and address of the member that ``formed`` runs on
 ``archive``     in ``load`` hooks: path of the image's tar in the node
 ``client``      in ``env``: ``directory`` is the folder of the client's certificate
+``secret``      in ``files`` and ``env``, function: a random text of this cluster's own, by a name
 """
 
 from __future__ import annotations
@@ -164,7 +165,10 @@ def resolve(
         return found
 
     env_scope = top.inner(
-        endpoint=the_endpoint, endpoints=the_endpoints, client=_Late({"directory": "@{client.directory}"})
+        endpoint=the_endpoint,
+        endpoints=the_endpoints,
+        client=_Late({"directory": "@{client.directory}"}),
+        secret=_secret_of(profile),
     )
     used_images = {profile.roles[role].image for role, group in roles.items() if group}
     return spec.Spec(
@@ -217,6 +221,9 @@ def _topology(counts: Mapping[str, int], subnet: str, before: Mapping[str, spec.
 
 def _image(loaded: Loaded, name: str, given: str | None) -> spec.Image:
     image = loaded.profile.images[name]
+    if given and image.given:
+        folder = inside(loaded, image.given, ("images", name, "given"))
+        return spec.Image(name, recipe_ref(loaded.profile.name, name, folder, given), "given", str(folder), given)
     if given:
         return spec.Image(name, given, "given")
     if image.pull:
@@ -289,6 +296,18 @@ def _demo_image(profile: model.Profile, overrides: spec.Overrides) -> str:
     return "" if overrides.image else profile.demo_image or ""
 
 
+def _secret_of(profile: model.Profile) -> Callable[..., str]:
+    def secret(name: str, form: str = "hex") -> str:
+        late = f"@{{secret.{name}.{form}}}"
+        if not spec.SECRET.fullmatch(late):
+            raise ValueError(f"secret({name!r}, {form!r}): a name is a-z, 0-9 and _, a form is hex, base64 or uuid")
+        if not any(role.authority for role in profile.roles.values()):
+            raise ValueError("a secret comes from the authority, which no role keeps: give one `authority: true`")
+        return late
+
+    return secret
+
+
 def _certificate(
     scope: _Scope, certificate: model.Certificate, *at: str | int, node: _Node | None = None
 ) -> spec.Certificate:
@@ -349,5 +368,6 @@ def _file(scope: _Scope, path: str, file: model.File) -> spec.File:
     except (OSError, UnicodeDecodeError) as error:
         raise ProfileError(f"{where}: {file.source!r} cannot be read as text", str(error)) from None
     if source.suffix == ".j2":
-        content = render(content, scope.context, where, file=str(source))
-    return spec.File(path, content, int(file.mode, 8))
+        context = {**scope.context, "secret": _secret_of(scope.loaded.profile)}
+        content = render(content, context, where, file=str(source))
+    return spec.File(path, content, int(file.mode, 8), file.founding)

@@ -18,6 +18,13 @@ from typing import Any
 
 LATE = re.compile(r"@\{([a-z0-9_.]+)\}")
 
+#: A late value that the cluster's authority gives; see :meth:`minicluster.pki.Authority.secret`.
+SECRET = re.compile(r"@\{secret\.([a-z0-9_]+)\.(hex|base64|uuid)\}")
+
+
+#: The engine's own policies: https://docs.docker.com/reference/cli/docker/container/run/#restart
+RESTART_POLICIES = ("no", "on-failure", "unless-stopped", "always")
+
 
 @dataclass(frozen=True)
 class Image:
@@ -26,7 +33,8 @@ class Image:
     name: str  #: its name in the profile
     ref: str  #: what the engine knows it by
     source: str  #: "recipe" (built by us), "pull" (named by the profile) or "given" (by ``--image``)
-    recipe: str = ""  #: folder of the recipe, for source "recipe"
+    recipe: str = ""  #: folder of the recipe it is built by, if it is
+    given: str = ""  #: what ``--image`` named, where a recipe fits that out
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ class File:
     path: str
     content: str
     mode: int = 0o644
+    founding: bool = False  #: only for a node that the cluster is first formed of
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,11 @@ class Node:
     joined: tuple[Hook, ...] = ()
     leaving: tuple[Hook, ...] = ()
 
+    @property
+    def founds(self) -> bool:
+        """It forms the cluster together with others from a list that it starts with, rather than being joined."""
+        return any(file.founding for file in self.files)
+
 
 @dataclass(frozen=True)
 class Overrides:
@@ -103,6 +117,7 @@ class Overrides:
     set: Mapping[str, str] = field(default_factory=dict)
     image: Mapping[str, str] = field(default_factory=dict)
     port: Mapping[str, int] = field(default_factory=dict)
+    restart: str = ""  #: one of :data:`RESTART_POLICIES`; "" where nothing was asked for
 
 
 @dataclass(frozen=True)
@@ -126,6 +141,11 @@ class Spec:
     summary: str = ""
     source: str = ""  #: the profile's folder, or its name where it is one of those that come with minicluster
     overrides: Overrides = field(default_factory=Overrides)
+
+    @property
+    def restart(self) -> str:
+        """What the engine does when a node's container ends by itself, or when the engine starts."""
+        return self.overrides.restart or "no"
 
     def node(self, name: str) -> Node | None:
         """The node of that name."""
@@ -164,12 +184,14 @@ def node_hash(spec: Spec, node: Node, authority: str) -> str:
     """Tells whether a container still is what its node says: everything that it was created with, hashed.
 
     Hooks, probes and what else runs *in* the container are not part of it: changing them needs no new container.
+    Nor are the files that only a founding node has: they tell how it began, not what it is.
     """
     data = dataclasses.asdict(node)
     for later in ("joined", "leaving", "ready", "footprint"):
         del data[later]
+    data["files"] = [{"path": f.path, "content": f.content, "mode": f.mode} for f in node.files if not f.founding]
     data |= {"image": spec.images[node.image].ref, "subnet": spec.subnet}
-    if node.certificates or node.authority:
+    if node.certificates or node.authority or any(SECRET.search(f.content) for f in node.files):
         data["issuer"] = authority
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 

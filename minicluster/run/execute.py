@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,25 +15,9 @@ from minicluster import labels, pki
 from minicluster.engine.protocol import Cancel, Engine, File
 from minicluster.errors import Interrupted, MiniclusterError, NodeFailed, NotFound, NotReady
 from minicluster.events import Event, Listener
-from minicluster.plan.model import (
-    CreateContainer,
-    CreateNetwork,
-    CreateVolume,
-    KillContainer,
-    Plan,
-    ProvideImage,
-    PutFiles,
-    Record,
-    RemoveContainer,
-    RemoveNetwork,
-    RemoveVolume,
-    RunHook,
-    StartContainer,
-    Step,
-    WaitMembers,
-    WaitReady,
-)
-from minicluster.profile.spec import Image, encode, fill
+from minicluster.plan import model as m
+from minicluster.plan.model import Plan, RunHook, Step
+from minicluster.profile.spec import SECRET, Image, encode, fill
 from minicluster.report import Member, Quorum
 from minicluster.run.probe import poll
 from minicluster.run.signals import shielded
@@ -43,20 +28,33 @@ _LOG_LINES = 10  # of a failed node's log, in the error
 
 #: What a step's subject is doing meanwhile, for people.
 _PHASES: dict[type, str] = {
-    ProvideImage: "image",
-    Record: "recording",
-    CreateNetwork: "creating network",
-    CreateVolume: "creating",
-    CreateContainer: "creating",
-    PutFiles: "configuring",
-    StartContainer: "starting",
-    WaitReady: "booting",
+    m.ProvideImage: "image",
+    m.Record: "recording",
+    m.CreateNetwork: "creating network",
+    m.CreateVolume: "creating",
+    m.CreateContainer: "creating",
+    m.PutFiles: "configuring",
+    m.StartContainer: "starting",
+    m.WaitReady: "booting",
     RunHook: "joining",
-    WaitMembers: "settling",
-    KillContainer: "removing",
-    RemoveContainer: "removing",
-    RemoveVolume: "removing",
-    RemoveNetwork: "removing network",
+    m.WaitMembers: "settling",
+    m.StopContainer: "stopping",
+    m.KillContainer: "ending",
+    m.PauseContainer: "pausing",
+    m.UpdateContainer: "configuring",
+    m.RemoveContainer: "removing",
+    m.RemoveVolume: "removing",
+    m.RemoveNetwork: "removing network",
+}
+
+
+#: What a subject is once the last of its steps is done; "ready" by default.
+_ENDED: dict[type, str] = {
+    m.StopContainer: "stopped",
+    m.KillContainer: "killed",
+    m.PauseContainer: "paused",
+    m.RemoveContainer: "removed",
+    m.RemoveVolume: "removed",
 }
 
 
@@ -100,7 +98,7 @@ def execute(plan: Plan, run: Run) -> None:
                 for step in [todo[id] for id, needs in waiting.items() if not needs and id in todo]:
                     del todo[step.id]
                     running += 1
-                    if not isinstance(step.action, CreateVolume):
+                    if not isinstance(step.action, m.CreateVolume):
                         since.setdefault(step.node, time.monotonic())
                     future = pool.submit(_carry_out, step, run)
                     future.add_done_callback(lambda done, step=step: finished.put((step, done)))  # type: ignore[misc]
@@ -114,16 +112,9 @@ def execute(plan: Plan, run: Run) -> None:
                 if step.node:
                     open_steps[step.node] -= 1
                     if not open_steps[step.node]:
-                        gone = isinstance(step.action, (RemoveContainer, RemoveVolume))
-                        phase = "removed" if gone else "ready"
-                        run.listener(
-                            Event(
-                                "done",
-                                step.node,
-                                phase,
-                                seconds=time.monotonic() - since.get(step.node, time.monotonic()),
-                            )
-                        )
+                        phase = _ENDED.get(type(step.action), "ready")
+                        now = time.monotonic()
+                        run.listener(Event("done", step.node, phase, seconds=now - since.get(step.node, now)))
                 else:
                     run.listener(Event("done", "", _PHASES[type(step.action)], step.id))
         except BaseException as error:
@@ -146,7 +137,7 @@ def _first_cause(error: BaseException, finished: queue.SimpleQueue[tuple[Step, F
 def _carry_out(step: Step, run: Run) -> None:
     if run.cancel.is_set():
         raise Interrupted(f"stopped before: {step.id}")
-    if run.begun is None and isinstance(step.action, (CreateContainer, StartContainer, WaitReady, WaitMembers)):
+    if run.begun is None and isinstance(step.action, (m.CreateContainer, m.StartContainer, m.WaitReady, m.WaitMembers)):
         run.begun = time.monotonic()
     run.listener(Event("start", step.node, _PHASES[type(step.action)], step.id))
     _perform(step, run)
@@ -155,39 +146,48 @@ def _carry_out(step: Step, run: Run) -> None:
 def _perform(step: Step, run: Run) -> None:
     engine = run.engine
     match step.action:
-        case ProvideImage(image):
+        case m.ProvideImage(image):
             run.provide_image(image, run.cancel)
-        case Record(volume, revision, about, spec):
+        case m.Record(volume, revision, about, spec):
             label = {labels.REVISION: str(revision), labels.SPEC: encode(spec) if spec else ""}
             engine.create_volume(volume, {**about, **label})
-        case CreateNetwork(name, subnet, gateway, about):
+        case m.CreateNetwork(name, subnet, gateway, about):
             engine.create_network(name, subnet, gateway, about)
-        case CreateVolume(name, about):
+        case m.CreateVolume(name, about):
             engine.create_volume(name, about)
-        case CreateContainer(config):
+        case m.CreateContainer(config):
             engine.create_container(config)
-        case PutFiles():
+        case m.PutFiles():
             engine.put_files(step.action.container, _files(step.action, run.authority))
-        case StartContainer(name):
+        case m.StartContainer(name):
             engine.start_container(name)
-        case WaitReady(container, command):
+        case m.WaitReady(container, command):
             _wait_ready(container, command, run)
         case RunHook():
             _run_hook(step, step.action, run)
-        case WaitMembers(container, command, names):
+        case m.WaitMembers(container, command, names):
             _wait_members(container, command, names, run)
-        case KillContainer(name):
+        case m.StopContainer(name):
+            engine.stop_container(name)
+        case m.KillContainer(name):
             engine.kill_container(name)
-        case RemoveContainer(name):
+        case m.PauseContainer(name):
+            engine.pause_container(name)
+        case m.UpdateContainer(name, restart):
+            engine.update_container(name, restart)
+        case m.RemoveContainer(name):
             engine.remove_container(name)
-        case RemoveVolume(name):
+        case m.RemoveVolume(name):
             engine.remove_volume(name)
-        case RemoveNetwork(name):
+        case m.RemoveNetwork(name):
             engine.remove_network(name)
 
 
-def _files(action: PutFiles, authority: pki.Authority) -> list[File]:
-    files = [File(f.path, f.content.encode(), f.mode) for f in action.files]
+def _files(action: m.PutFiles, authority: pki.Authority) -> list[File]:
+    def secret(match: re.Match[str]) -> str:
+        return authority.secret(match[1], match[2])
+
+    files = [File(f.path, SECRET.sub(secret, f.content).encode(), f.mode) for f in action.files]
     for wanted in action.certificates:
         issued = authority.issue(wanted)
         files += [
