@@ -25,7 +25,7 @@ from minicluster.errors import (
     nearest,
 )
 from minicluster.events import Event, Listener, ignore
-from minicluster.profile.spec import Overrides, Spec, container_name, fill
+from minicluster.profile.spec import SECRET, Overrides, Spec, container_name, fill
 from minicluster.report import (
     Change,
     ClusterInfo,
@@ -157,17 +157,21 @@ class Cluster:
     def env(self) -> dict[str, str]:
         """Variables for the stock client of the system; makes its certificate anew where that is missing."""
         directory = paths.client_directory(self.name)
-        if self.spec.client:
+        secrets = {match for text in self.spec.env.values() for match in SECRET.finditer(text)}
+        if self.spec.client or secrets:
             self._authority = self._authority or client.read_authority(self.engine, self.spec)
             if self._authority:
                 client.keep(self.spec, self._authority, self.engine)
-            elif not directory.exists():
+            elif secrets or not directory.exists():
                 raise NodeFailed(
                     f"no node of cluster {self.name} has its certificate authority any more",
                     "The nodes that keep it are gone.",
                     f"`minicluster up --name {self.name}` makes them anew.",
                 )
         values = {"client.directory": str(directory)}
+        for match in secrets:
+            assert self._authority
+            values[f"secret.{match[1]}.{match[2]}"] = self._authority.secret(match[1], match[2])
         running = {c.name for c in self.engine.containers(self.name) if c.state == "running"}
         # Of several nodes that offer an endpoint the first that runs: a client is not sent to one that is dead.
         for node, endpoint in sorted(
@@ -176,7 +180,8 @@ class Cluster:
             about = {"url": endpoint.url, "host_port": str(endpoint.host_port), "node": node.name}
             for part, value in about.items():
                 values.setdefault(f"endpoint.{endpoint.name}.{part}", value)
-        return {name: fill([value], values)[0] for name, value in self.spec.env.items()}
+        variables = {name: fill([value], values)[0] for name, value in self.spec.env.items()}
+        return {name: value for name, value in variables.items() if value}
 
     def node_names(self, words: Sequence[str] = ()) -> list[str]:
         """Nodes by name or role, in the spec's order; all of them for no words.

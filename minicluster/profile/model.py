@@ -45,7 +45,7 @@ class Endpoint(Part):
     port: int = Field(ge=1, le=65535)
     """The port in the node."""
     url: str = "tcp://{host}:{port}"
-    """The URL that users get; {host} and {port} are the published ones."""
+    """The URL that users get: a template, in which {host} and {port} then are the published ones."""
 
 
 class File(Part):

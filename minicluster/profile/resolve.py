@@ -131,8 +131,6 @@ def resolve(
     roles = _topology(counts, subnet, before)
     nodes = [node for group in roles.values() for node in group]
     images = {name: _image(loaded, name, overrides.image.get(name)) for name in profile.images}
-    published = _publish(loaded, cluster, roles, overrides, before, port_is_free)
-
     captured = [name for hook in profile.hooks.formed for name in hook.capture]
     hook_names = {
         "captured": _Late({name: f"@{{captured.{name}}}" for name in captured}),
@@ -148,6 +146,7 @@ def resolve(
             "nodes": nodes,
         },
     )
+    published = _publish(top, cluster, roles, overrides, before, port_is_free)
 
     def the_endpoint(name: str) -> _Late:
         the_endpoints(name)
@@ -233,7 +232,7 @@ def _image(loaded: Loaded, name: str, given: str | None) -> spec.Image:
 
 
 def _publish(
-    loaded: Loaded,
+    top: _Scope,
     cluster: str,
     roles: Mapping[str, Sequence[_Node]],
     overrides: spec.Overrides,
@@ -241,6 +240,7 @@ def _publish(
     is_free: Callable[[int], bool],
 ) -> dict[str, tuple[spec.Endpoint, ...]]:
     """Gives every endpoint of every node its host port: the one asked for, the one it has, or a free one."""
+    loaded = top.loaded
     used = {e.host_port for node in before.values() for e in node.endpoints}
     fixed: dict[int, str] = {}  # port that is asked for -> whose it is
     for role, nodes in roles.items():
@@ -278,8 +278,9 @@ def _publish(
                 else:
                     port = network.choose_port(f"{cluster}/{node.name}/{name}", lambda p: p not in used and is_free(p))
                 used.add(port)
-                where = loaded.document.where(("roles", role, "endpoints", name, "url"))
-                endpoints.append(spec.Endpoint(name, endpoint.port, port, _url(endpoint.url, port, where)))
+                at = ("roles", role, "endpoints", name, "url")
+                url = _url(top.text(endpoint.url, *at), port, loaded.document.where(at))
+                endpoints.append(spec.Endpoint(name, endpoint.port, port, url))
             result[node.name] = tuple(endpoints)
     return result
 
