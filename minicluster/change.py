@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
     from minicluster.plan.model import Plan
     from minicluster.plan.observed import Observed
+    from minicluster.profile.load import Loaded
 
 DEFAULT_PROFILE = "swarm"
 DEFAULT_TIMEOUT = 120.0  #: seconds that nodes have to get ready
@@ -43,12 +44,20 @@ def _merge(before: Overrides, asked: Overrides) -> Overrides:
         {**before.set, **asked.set},
         {**before.image, **asked.image},
         {**before.port, **asked.port},
+        asked.restart or before.restart,
     )
 
 
 def plan_up(
-    engine: Engine | None, profile: str | None, name: str, asked: Overrides, refused: Collection[int] = ()
+    engine: Engine | None,
+    profile: str | None,
+    name: str,
+    asked: Overrides,
+    refused: Collection[int] = (),
+    *,
+    force: bool = False,
 ) -> Goal:
+    """What an ``up`` is going to do. ``refused``: ports that the engine could not have; ``force`` lets a quorum go."""
     from minicluster import client, pki
     from minicluster.plan import reconcile
     from minicluster.plan.observed import Observed
@@ -72,6 +81,8 @@ def plan_up(
             f"Cluster {name} is of profile {before.profile}, not {loaded.profile.name}.",
             "Give this one another with --name.",
         )
+    if before and observed.was is not None:
+        _check_fixed(loaded, before, source)
     taken = engine.subnets() if engine and not before else []
     spec = resolve(
         loaded,
@@ -85,7 +96,24 @@ def plan_up(
     authority = (client.read_authority(engine, before) if engine and before else None) or pki.Authority()
     if engine:
         observed = _look_within(engine, observed, before, spec, authority)
-    return Goal(spec, observed, authority, reconcile.create(spec, observed))
+    return Goal(spec, observed, authority, reconcile.create(spec, observed, force=force))
+
+
+def _check_fixed(loaded: Loaded, before: Spec, source: str) -> None:
+    """Refuses another value of a setting that the nodes have agreed on for good."""
+    from minicluster.profile import catalog
+
+    if not loaded.profile.fixed:
+        return
+    former = catalog.load(source, before.overrides.set).profile.settings
+    for name in loaded.profile.fixed:
+        value, was = loaded.profile.settings[name], former.get(name)
+        if value != was:
+            raise UsageError(
+                f"--set {name}={value}: {name} is {was} in cluster {before.cluster}, and cannot change any more",
+                "It was settled when the cluster was formed.",
+                "Take it `down` first, or make another one with --name.",
+            )
 
 
 def _look(engine: Engine, name: str) -> Observed:
@@ -217,6 +245,38 @@ def _change_back(engine: Engine, name: str, before: Spec, goal: Goal) -> None:
     observed = _look_within(engine, _look(engine, name), before, before, goal.authority)
     run = Run(engine, goal.authority, DEFAULT_TIMEOUT, ignore, images.provide(engine, before.profile, ignore))
     execute(reconcile.create(before, observed), run)
+
+
+def operate(
+    engine: Engine,
+    spec: Spec,
+    verb: str,
+    names: Sequence[str],
+    *,
+    rolling: bool,
+    force: bool,
+    timeout: float,
+    listener: Listener,
+) -> Change:
+    """Carries out a verb of :mod:`minicluster.plan.operate` on nodes of a cluster. Nothing is undone where it fails."""
+    from minicluster import pki
+    from minicluster.plan import operate as verbs
+    from minicluster.run.execute import Run, execute
+
+    begun = time.monotonic()
+    with lock.changing(spec.cluster):
+        observed = _look(engine, spec.cluster)
+        if rolling:
+            observed = replace(observed, members=members(engine, spec, observed.containers)[0])
+            plan = verbs.roll(spec, observed, names, force=force)
+        else:
+            plan = getattr(verbs, verb)(spec, observed, names)
+        if plan:
+            execute(plan, Run(engine, pki.Authority(), timeout, listener, lambda _image, _cancel: None))
+        note = verbs.aftermath(verb, spec, observed, plan)
+        if note:
+            listener(Event("note", text=note))
+    return report(plan, time.monotonic() - begun)
 
 
 def take_down(engine: Engine, name: str, listener: Listener) -> Change:

@@ -25,7 +25,7 @@ from minicluster.errors import (
     nearest,
 )
 from minicluster.events import Event, Listener, ignore
-from minicluster.profile.spec import SECRET, Overrides, Spec, container_name, fill
+from minicluster.profile.spec import RESTART_POLICIES, SECRET, Overrides, Spec, container_name, fill
 from minicluster.report import (
     Change,
     ClusterInfo,
@@ -70,6 +70,8 @@ class Cluster:
         set: Mapping[str, str] | None = None,
         image: Mapping[str, str] | None = None,
         port: Mapping[str, int] | None = None,
+        restart: str = "",
+        force: bool = False,
         keep: bool = False,
         timeout: float = DEFAULT_TIMEOUT,
         listener: Listener = ignore,
@@ -81,6 +83,9 @@ class Cluster:
             profile: name or folder; default: what the cluster was made from, else "swarm".
             name: the cluster's; default: the profile's.
             size, set, image, port: overrides. What an earlier ``up`` of the cluster was given stays in force.
+            restart: what the engine does when a node ends by itself, and when the engine starts: one of
+                ``RESTART_POLICIES``; "no" by default.
+            force: go on where nodes that leave take the quorum with them.
             keep: leave everything as it is when it fails, to look at.
             timeout: seconds that the nodes have to get ready, from when their images are there.
             listener: hears what happens, from several threads.
@@ -89,7 +94,7 @@ class Cluster:
         Raises:
             MiniclusterError: what was begun is undone, unless ``keep``.
         """
-        asked = Overrides(dict(size or {}), dict(set or {}), dict(image or {}), dict(port or {}))
+        asked = _asked(size, set, image, port, restart)
         _check_name(name)
         if timeout <= 0:
             raise UsageError(f"--timeout {timeout:g}: not a time", "", "Give seconds, more than 0.")
@@ -99,7 +104,7 @@ class Cluster:
         with lock.changing(target):
             refused: list[int] = []  # ports that the engine could not have, though they may be free on this machine
             for attempt in range(1, _TRIES + 1):
-                goal = change.plan_up(engine, profile, target, asked, refused)
+                goal = change.plan_up(engine, profile, target, asked, refused, force=force)
                 try:
                     change.apply(engine, goal, keep=keep, timeout=timeout, listener=listener)
                     break
@@ -316,6 +321,95 @@ class Cluster:
             with contextlib.suppress(MiniclusterError):
                 self.engine.execute(container, ["rm", "-f", path])
 
+    def scale(
+        self,
+        size: Mapping[str, int],
+        *,
+        force: bool = False,
+        keep: bool = False,
+        timeout: float = DEFAULT_TIMEOUT,
+        listener: Listener = ignore,
+    ) -> Change:
+        """Changes how many nodes roles have, members of the cluster's own software included, and waits for them.
+
+        Args:
+            size: role -> number of nodes. Those with the highest numbers go.
+            force: go on where nodes that leave take the quorum with them.
+            keep, timeout, listener: as for :meth:`up`.
+
+        Raises:
+            UsageError: a role cannot have so many nodes, or there is no such role.
+            MiniclusterError: it would lose the quorum; or what was begun failed and was undone.
+        """
+        grown = Cluster.up(
+            name=self.name, size=size, force=force, keep=keep, timeout=timeout, listener=listener, engine=self.engine
+        )
+        self.spec = grown.spec
+        assert grown.change
+        return grown.change
+
+    def stop(self, nodes: Sequence[str] = (), *, listener: Listener = ignore) -> Change:
+        """Stops nodes, by name or role; all for none. They keep their names, addresses, ports and data."""
+        return self._operate("stop", nodes, listener=listener)
+
+    def start(
+        self, nodes: Sequence[str] = (), *, timeout: float = DEFAULT_TIMEOUT, listener: Listener = ignore
+    ) -> Change:
+        """Starts nodes that are stopped or paused, and waits until they serve."""
+        return self._operate("start", nodes, timeout=timeout, listener=listener)
+
+    def restart(
+        self,
+        nodes: Sequence[str] = (),
+        *,
+        rolling: bool = False,
+        force: bool = False,
+        timeout: float = DEFAULT_TIMEOUT,
+        listener: Listener = ignore,
+    ) -> Change:
+        """Stops and starts nodes, all at once or, ``rolling``, each when the one before has caught up; the leader last.
+
+        Raises:
+            MiniclusterError: a rolling restart would lose the quorum, and there is no ``force``.
+        """
+        return self._operate("restart", nodes, rolling=rolling, force=force, timeout=timeout, listener=listener)
+
+    def pause(self, nodes: Sequence[str] = (), *, listener: Listener = ignore) -> Change:
+        """Freezes every process of nodes, as a machine that hangs would be."""
+        return self._operate("pause", nodes, listener=listener)
+
+    def unpause(self, nodes: Sequence[str] = (), *, listener: Listener = ignore) -> Change:
+        """Lets paused nodes go on."""
+        return self._operate("unpause", nodes, listener=listener)
+
+    def kill(self, nodes: Sequence[str], *, listener: Listener = ignore) -> Change:
+        """Ends nodes at once, as a crash would. There is no default: whom to kill has to be said."""
+        if not nodes:
+            raise UsageError("kill needs a node", "", "Name one, or a role.")
+        return self._operate("kill", nodes, listener=listener)
+
+    def _operate(
+        self,
+        verb: str,
+        nodes: Sequence[str],
+        *,
+        rolling: bool = False,
+        force: bool = False,
+        timeout: float = DEFAULT_TIMEOUT,
+        listener: Listener,
+    ) -> Change:
+        names = self.node_names(nodes) if nodes else []
+        return change.operate(
+            self.engine,
+            self.spec,
+            verb,
+            names,
+            rolling=rolling,
+            force=force,
+            timeout=timeout,
+            listener=listener,
+        )
+
     def down(self, *, listener: Listener = ignore) -> Change:
         """Removes the cluster and everything that was made for it."""
         return change.take_down(self.engine, self.name, listener)
@@ -335,15 +429,17 @@ def dry_run(
     set: Mapping[str, str] | None = None,
     image: Mapping[str, str] | None = None,
     port: Mapping[str, int] | None = None,
+    restart: str = "",
+    force: bool = False,
 ) -> Plan:
     """The plan that :meth:`Cluster.up` would carry out; without an engine, the plan of a first ``up``."""
-    asked = Overrides(dict(size or {}), dict(set or {}), dict(image or {}), dict(port or {}))
+    asked = _asked(size, set, image, port, restart)
     _check_name(name)
     try:
         engine: Engine | None = _connect()
     except NoEngine:
         engine = None
-    return change.plan_up(engine, profile, _target(profile, name), asked).plan
+    return change.plan_up(engine, profile, _target(profile, name), asked, force=force).plan
 
 
 def env_names(name: str | None = None, *, engine: Engine | None = None) -> list[str]:
@@ -440,6 +536,18 @@ def _connect(*, start_private: bool = False, listener: Listener = ignore) -> Eng
     from minicluster.engine.connect import connect
 
     return connect(start_private=start_private, listener=listener)
+
+
+def _asked(
+    size: Mapping[str, int] | None,
+    set: Mapping[str, str] | None,
+    image: Mapping[str, str] | None,
+    port: Mapping[str, int] | None,
+    restart: str,
+) -> Overrides:
+    if restart and restart not in RESTART_POLICIES:
+        raise UsageError(f"--restart {restart}: no such policy", "", nearest(restart, RESTART_POLICIES))
+    return Overrides(dict(size or {}), dict(set or {}), dict(image or {}), dict(port or {}), restart)
 
 
 def _check_name(name: str | None) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from minicluster import __version__
-from minicluster.cli import engine, images, lifecycle, nodes, profiles, show, system
+from minicluster.cli import engine, images, lifecycle, nodes, profiles, show, system, verbs
 from minicluster.cli.failures import Guarded
 from minicluster.cli.help import Command, Group
 
@@ -62,6 +62,7 @@ def _group(name: str, summary: str, commands: Mapping[str, Callable[..., None]])
 
 _command(CLUSTERS, "up", lifecycle.up)
 _command(CLUSTERS, "down", lifecycle.down)
+_command(CLUSTERS, "scale", verbs.scale)
 _command(CLUSTERS, "ls", show.ls)
 _command(CLUSTERS, "status", show.status)
 _command(CLUSTERS, "info", show.info)
@@ -69,6 +70,12 @@ _command(CLUSTERS, "env", show.env)
 
 # What follows NODE belongs to the command that is run there, even where it looks like an option of ours.
 _VERBATIM = {"allow_interspersed_args": False, "ignore_unknown_options": True}
+_command(NODES, "stop", verbs.stop)
+_command(NODES, "start", verbs.start)
+_command(NODES, "restart", verbs.restart)
+_command(NODES, "pause", verbs.pause)
+_command(NODES, "unpause", verbs.unpause)
+_command(NODES, "kill", verbs.kill)
 _command(NODES, "logs", nodes.logs)
 _command(NODES, "exec", nodes.exec_, context_settings=_VERBATIM)
 _command(NODES, "shell", nodes.shell)

@@ -9,7 +9,18 @@ import typer
 
 from minicluster.cli import complete
 from minicluster.cli.exports import Shell, usage
-from minicluster.cli.options import Output, OutputOption, QuietOption, numbers, pairs
+from minicluster.cli.options import (
+    DEFAULT_TIMEOUT,
+    ForceOption,
+    Output,
+    OutputOption,
+    QuietOption,
+    RestartOption,
+    TimeoutOption,
+    check_timeout,
+    numbers,
+    pairs,
+)
 from minicluster.cli.output import columns, paint, plain_data, print_json
 from minicluster.cli.progress import listening
 from minicluster.errors import UsageError
@@ -51,13 +62,13 @@ def up(
     port: Annotated[
         list[str] | None, typer.Option("--port", metavar="ENDPOINT=P", help="Publish an endpoint on this port.")
     ] = None,
+    restart: RestartOption = "",
+    force: ForceOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print each step and why it is needed; do nothing.")
     ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="After a failure leave what there is, to look at.")] = False,
-    timeout: Annotated[
-        float, typer.Option("--timeout", metavar="S", help="Seconds until the cluster must be ready; 120 by default.")
-    ] = 120.0,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
     output: OutputOption = Output.text,
     quiet: QuietOption = False,
 ) -> None:
@@ -66,13 +77,14 @@ def up(
     settings = pairs("--set", "PATH=V", set_)
     images = pairs("--image", "NAME=REF", image)
     ports = numbers("--port", "ENDPOINT=P", port, 1, 65535)
-    if not timeout > 0:
-        raise UsageError(f"--timeout {timeout:g}: there must be some time.", fix="Write --timeout SECONDS.")
+    check_timeout(timeout)
     if dry_run:
         from minicluster import cluster as facade
         from minicluster.cli.planned import plan_data, print_plan
 
-        plan = facade.dry_run(profile, name=name, size=sizes, set=settings, image=images, port=ports)
+        plan = facade.dry_run(
+            profile, name=name, size=sizes, set=settings, image=images, port=ports, restart=restart, force=force
+        )
         if output is Output.json:
             print_json(plan_data(plan))
         else:
@@ -89,6 +101,8 @@ def up(
             set=settings,
             image=images,
             port=ports,
+            restart=restart,
+            force=force,
             keep=keep,
             timeout=timeout,
             listener=listener,

@@ -41,6 +41,27 @@ ClusterArgument = Annotated[
     ),
 ]
 
+DEFAULT_TIMEOUT = 120.0  #: as minicluster.change has it, whose import --help can do without
+TimeoutOption = Annotated[
+    float, typer.Option("--timeout", metavar="S", help="Seconds until nodes must be ready; 120 by default.")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Go on where nodes that leave take the quorum with them.")]
+RestartOption = Annotated[
+    str,
+    typer.Option(
+        "--restart",
+        metavar="POLICY",
+        show_default=False,
+        help="What the engine does when a node ends, or the engine starts: no, on-failure, unless-stopped, always.",
+    ),
+]
+
+
+def check_timeout(timeout: float) -> None:
+    """Refuses what is no time."""
+    if not timeout > 0:
+        raise UsageError(f"--timeout {timeout:g}: there must be some time.", fix="Write --timeout SECONDS.")
+
 
 def pairs(option: str, form: str, values: Sequence[str] | None) -> dict[str, str]:
     """``KEY=VALUE`` words as a mapping. ``form`` is the way they should look, such as ``ROLE=N``."""

@@ -14,7 +14,7 @@ from minicluster.cli.output import columns, paint, print_json, size
 from minicluster.errors import UsageError
 
 if TYPE_CHECKING:
-    from minicluster.report import ClusterInfo, ClusterStatus
+    from minicluster.report import ClusterInfo, ClusterStatus, Quorum
 
 _GOOD = {"ready", "running", "ok", "yes"}
 _BAD = {"broken", "leftover", "missing", "dead", "no"}
@@ -50,14 +50,20 @@ def status(name: ClusterArgument = None, output: OutputOption = Output.text) -> 
         print(_status_text(answer))
 
 
+def _quorum(quorum: Quorum) -> str:
+    """How a quorum is doing: "3 of 3, leader kv-2, survives 1 loss"."""
+    leader = f"leader {quorum.leader}" if quorum.leader else "no leader"
+    if quorum.lost:
+        return f"{quorum.healthy} of {quorum.voters}, {leader}, lost: {quorum.needed} are needed"
+    losses = f"{quorum.survives or 'no'} loss{'' if quorum.survives < 2 else 'es'}"
+    return f"{quorum.healthy} of {quorum.voters}, {leader}, survives {losses}"
+
+
 def _status_text(answer: ClusterStatus) -> str:
     lines = [f"{paint(answer.cluster, 'bold')} ({answer.profile}): {_phase(answer.phase)}"]
     quorum = answer.quorum
     if quorum:
-        lines.append(
-            f"quorum: {quorum.healthy} of {quorum.voters} voters healthy, {quorum.needed} needed, "
-            f"may lose {quorum.survives} more; leader: {quorum.leader or 'none'}"
-        )
+        lines.append(f"quorum: {_quorum(quorum)}")
     with_leader = any(node.leader is not None for node in answer.nodes)
     with_probe = any(not node.ready for node in answer.nodes)
     head = ["NODE", "ROLE", "ADDRESS", "PHASE", "READY", *(["LEADER"] if with_leader else []), "MEMORY"]

@@ -50,6 +50,7 @@ _PHASES: dict[type, str] = {
 
 #: What a subject is once the last of its steps is done; "ready" by default.
 _ENDED: dict[type, str] = {
+    m.StartContainer: "running",
     m.StopContainer: "stopped",
     m.KillContainer: "killed",
     m.PauseContainer: "paused",

@@ -133,7 +133,7 @@ def run(*words: str) -> Result:
 
 def test_up_hands_its_options_over(cluster: FakeCluster) -> None:
     words = "up etcd --name e --size kv=3 --size client=0 --set a.b=c=d --set e= --image node=r:1 --port http=8080"
-    result = run(*words.split(), "--keep", "--timeout", "5.5")
+    result = run(*words.split(), "--restart", "always", "--force", "--keep", "--timeout", "5.5")
     assert result.exit_code == 0, result.stderr
     assert cluster.asked["up"] == (
         "etcd",
@@ -143,6 +143,8 @@ def test_up_hands_its_options_over(cluster: FakeCluster) -> None:
             "set": {"a.b": "c=d", "e": ""},
             "image": {"node": "r:1"},
             "port": {"http": 8080},
+            "restart": "always",
+            "force": True,
             "keep": True,
             "timeout": 5.5,
         },
@@ -165,7 +167,7 @@ def test_up_hands_its_options_over(cluster: FakeCluster) -> None:
         ("up -o yaml", "'yaml' is not one of"),
         ("up --sise agent=1", "No such option"),
         ("up one two", "unexpected extra argument"),
-        ("staus", "Did you mean 'status'?"),
+        ("staus", "Did you mean 'status'"),
         ("down a --all", "not both"),
         ("image remove", "takes images, or --all"),
         ("image remove x --all", "takes images, or --all"),
@@ -409,7 +411,7 @@ def test_status(cluster: FakeCluster) -> None:
     }
     assert run("status").stdout == (
         "swarm (swarm): degraded\n"
-        "quorum: 2 of 3 voters healthy, 2 needed, may lose 0 more; leader: master-1\n"
+        "quorum: 2 of 3, leader master-1, survives no loss\n"
         "NODE      ROLE    ADDRESS    PHASE    READY  LEADER  MEMORY   PROBE\n"
         "master-1  master  10.55.0.2  running  yes    yes     110 MiB\n"
         "agent-1   agent   10.55.0.3  exited   no             -        it does not run\n"

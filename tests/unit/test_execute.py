@@ -519,7 +519,7 @@ def test_the_listener_hears_of_the_plan_of_each_step_and_of_each_node_that_is_do
         ("start", "", "creating"),
         ("done", "", "creating"),
         ("start", "a-1", "starting"),
-        ("done", "a-1", "ready"),
+        ("done", "a-1", "running"),
         ("start", "a-2", "removing"),
         ("done", "a-2", "removed"),
     ]
