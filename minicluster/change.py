@@ -55,9 +55,16 @@ def plan_up(
     asked: Overrides,
     refused: Collection[int] = (),
     *,
+    attempt: int = 1,
     force: bool = False,
 ) -> Goal:
-    """What an ``up`` is going to do. ``refused``: ports that the engine could not have; ``force`` lets a quorum go."""
+    """What an ``up`` is going to do.
+
+    Args:
+        refused: ports that the engine could not have.
+        attempt: counts the tries at a subnet that others took meanwhile.
+        force: let a quorum go.
+    """
     from minicluster import client, pki
     from minicluster.plan import reconcile
     from minicluster.plan.observed import Observed
@@ -88,7 +95,7 @@ def plan_up(
         loaded,
         cluster=name,
         overrides=overrides,
-        subnet=before.subnet if before else network.choose_subnet(taken),
+        subnet=before.subnet if before else network.choose_subnet(taken, f"{name}/{attempt}" if attempt > 1 else ""),
         previous=before,
         port_is_free=lambda port: port not in refused and _port_is_free(port),
         source=loaded.profile.name if loaded.bundled else str(loaded.directory),

@@ -104,7 +104,7 @@ class Cluster:
         with lock.changing(target):
             refused: list[int] = []  # ports that the engine could not have, though they may be free on this machine
             for attempt in range(1, _TRIES + 1):
-                goal = change.plan_up(engine, profile, target, asked, refused, force=force)
+                goal = change.plan_up(engine, profile, target, asked, refused, attempt=attempt, force=force)
                 try:
                     change.apply(engine, goal, keep=keep, timeout=timeout, listener=listener)
                     break

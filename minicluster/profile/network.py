@@ -28,14 +28,18 @@ def first_subnet() -> str:
     return next(candidates())
 
 
-def choose_subnet(taken: Iterable[str]) -> str:
+def choose_subnet(taken: Iterable[str], key: str = "") -> str:
     """The first candidate that overlaps with none of these.
+
+    With a key the search begins at a place of the key's own, so that many who choose at once do not meet again.
 
     Raises:
         SubnetTaken: there is none left.
     """
     used = [n for n in (ipaddress.ip_network(t, strict=False) for t in taken) if isinstance(n, ipaddress.IPv4Network)]
-    for subnet in POOL.subnets(new_prefix=PREFIX):
+    subnets = list(POOL.subnets(new_prefix=PREFIX))
+    start = _place(key, len(subnets)) if key else 0
+    for subnet in subnets[start:] + subnets[:start]:
         if not any(subnet.overlaps(other) for other in used):
             return str(subnet)
     raise SubnetTaken(
@@ -61,9 +65,14 @@ def free_addresses(subnet: str, taken: Iterable[str]) -> Iterator[str]:
     raise UsageError(f"too many nodes for {subnet}", "A cluster has at most 253 nodes.", "Ask for fewer.")
 
 
+def _place(key: str, places: int) -> int:
+    """A number from 0 to ``places`` - 1, always the same for the same key."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") % places
+
+
 def choose_port(key: str, is_free: Callable[[int], bool]) -> int:
     """A host port for an endpoint: always the same for the same key where it is free, the next free one otherwise."""
-    start = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") % len(PORTS)
+    start = _place(key, len(PORTS))
     for offset in range(len(PORTS)):
         port = PORTS[(start + offset) % len(PORTS)]
         if is_free(port):

@@ -1,4 +1,4 @@
-"""Writes numbered keys all along while something happens to a cluster; afterwards every acknowledged one must be there."""
+"""Writes numbered keys all along while a cluster is treated badly: every acknowledged one must be there afterwards."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ from minicluster.errors import (
 )
 from minicluster.events import Event
 from minicluster.plan.observed import records
+from minicluster.profile import network
 from tests.fakes import ExecResult, FakeEngine, FakeSwarm, Hang
 from tests.unit.samples import TOY
 
@@ -420,7 +421,8 @@ def test_a_subnet_that_was_taken_meanwhile_is_replaced_by_another(engine: FakeEn
     engine.fail("create_network", taken)
     heard: list[Event] = []
     cluster = up(engine, listener=heard.append)
-    assert cluster.spec.subnet == "172.28.1.0/24"
+    assert cluster.spec.subnet == network.choose_subnet(["172.28.0.0/24"], "toy/2")
+    assert cluster.spec.subnet != "172.28.0.0/24"
     assert [e for e in heard if e.kind == "note"]
     assert len(engine.networks()) == 1
 

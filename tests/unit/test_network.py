@@ -39,6 +39,18 @@ def test_the_first_free_subnet_is_chosen() -> None:
     assert network.choose_subnet([first, third]) == second
 
 
+def test_those_who_choose_at_once_by_keys_of_their_own_seldom_meet() -> None:
+    chosen = [network.choose_subnet([], f"cluster-{n}") for n in range(20)]
+    assert len(set(chosen)) >= 18
+    assert chosen[3] == network.choose_subnet([], "cluster-3")
+    assert network.choose_subnet([chosen[3]], "cluster-3") != chosen[3]
+
+
+def test_a_search_by_a_key_comes_round_to_the_first_subnet() -> None:
+    first, *rest = network.candidates()
+    assert network.choose_subnet(rest, "anything") == first
+
+
 @pytest.mark.parametrize("taken", [["172.16.0.0/12"], ["0.0.0.0/0"], ["172.28.0.0/15", "172.30.0.0/15"]])
 def test_where_no_subnet_is_left_it_is_said(taken: list[str]) -> None:
     with pytest.raises(SubnetTaken) as caught:
