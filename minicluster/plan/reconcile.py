@@ -413,11 +413,10 @@ def _remove_nodes(steps: Steps, spec: Spec, observed: Observed, leaving: list[st
         container = observed.containers[name]
         node = _known(name, observed)
         member = (observed.members or {}).get(name)
-        # One that is no member yet may be on its way to become one, when a change is undone that was adding it: the
-        # others are told of that as well.
+        # One that is no member yet may be on its way to become one, where a change is undone that was adding it.
         for i, hook in enumerate(node.leaving if node and observed.members is not None else (), 1):
             on = container.name if hook.on == "node" else _staying(hook.on, staying, observed, spec)
-            if on and (hook.on != "node" or (member and container.state == "running")):
+            if on and (hook.on != "node" or container.state == "running"):
                 # What the others do to let a voter go has to succeed: its vote must not outlive it.
                 best_effort = force or hook.on == "node" or not (member and member.voter)
                 action = RunHook(on, tuple(hook.run), best_effort=best_effort)

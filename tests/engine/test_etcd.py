@@ -1,0 +1,318 @@
+"""A real etcd ensemble, proved with the stock etcdctl of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine.conftest import Shell, eventually, remains
+
+NAME = "t-etcd"
+
+pytestmark = pytest.mark.skipif(not shutil.which("etcdctl"), reason="etcdctl (Debian: etcd-client) is not installed")
+
+
+def client(shell: Shell, name: str = NAME) -> Shell:
+    """A shell in which a stock etcdctl finds the cluster."""
+    return Shell(shell.env | shell.minicluster("env", name, "-o", "json").json)
+
+
+def etcdctl(shell: Shell, *argv: str, ok: bool = True) -> str:
+    return shell.run("etcdctl", *argv, ok=ok, timeout=30).out
+
+
+def members(shell: Shell) -> dict[str, dict[str, Any]]:
+    """The members by name, as etcd itself lists them."""
+    listed = json.loads(etcdctl(shell, "member", "list", "-w", "json"))["members"]
+    return {member.get("name", ""): member for member in listed}
+
+
+def status(shell: Shell, name: str = NAME) -> Any:
+    return shell.minicluster("status", name, "-o", "json").json
+
+
+def is_ready(shell: Shell, voters: int, name: str = NAME) -> None:
+    def ready() -> bool:
+        answer = status(shell, name)
+        return answer["phase"] == "ready" and answer["quorum"]["voters"] == voters
+
+    eventually(ready, what=f"{name} ready with {voters} voters")
+
+
+@pytest.fixture(scope="module")
+def cluster(outer: Shell) -> Iterator[Shell]:
+    """Three members; the value has the environment of a stock client."""
+    try:
+        outer.minicluster("up", "etcd", "--name", NAME, timeout=600)
+        yield client(outer)
+    finally:
+        outer.minicluster("down", NAME, ok=False)
+    assert remains(outer, NAME) == {}
+
+
+@pytest.fixture
+def whole(cluster: Shell) -> Iterator[Shell]:
+    """The same three members with a key, made whole again afterwards."""
+    etcdctl(cluster, "put", "greeting", "hello")
+    yield cluster
+    cluster.minicluster("scale", "kv=3", "-c", NAME, ok=False)
+    cluster.minicluster("up", "--name", NAME)
+    is_ready(cluster, 3)
+    assert etcdctl(cluster, "get", "greeting", "--print-value-only") == "hello\n"
+
+
+def test_the_stock_client_finds_every_member_healthy(cluster: Shell) -> None:
+    assert set(members(cluster)) == {"kv-1", "kv-2", "kv-3"}
+    answer = json.loads(etcdctl(cluster, "endpoint", "health", "-w", "json"))
+    assert len(answer) == 3
+    assert all(endpoint["health"] for endpoint in answer)
+
+
+def test_status_names_the_leader_and_what_the_quorum_survives(cluster: Shell) -> None:
+    is_ready(cluster, 3)
+    quorum = status(cluster)["quorum"]
+    assert quorum | {"leader": ""} == {"voters": 3, "healthy": 3, "needed": 2, "survives": 1, "leader": ""}
+    leading = json.loads(etcdctl(cluster, "endpoint", "status", "-w", "json"))
+    ids = {name: member["ID"] for name, member in members(cluster).items()}
+    assert ids[quorum["leader"]] == leading[0]["Status"]["leader"]
+    text = cluster.minicluster("status", NAME).out
+    assert f"quorum: 3 of 3, leader {quorum['leader']}, survives 1 loss\n" in text
+
+
+def test_memory_is_limited(cluster: Shell) -> None:
+    limit = cluster.docker("inspect", f"{NAME}-kv-1", "--format", "{{.HostConfig.Memory}}").out
+    assert int(limit) == 384 << 20
+
+
+def test_nobody_without_a_certificate_gets_in(cluster: Shell) -> None:
+    bare = Shell(cluster.env | {"ETCDCTL_CERT": "", "ETCDCTL_KEY": ""})
+    assert bare.run("etcdctl", "get", "x", "--command-timeout=2s", ok=False).code != 0
+    plain = Shell(bare.env | {"ETCDCTL_ENDPOINTS": cluster.env["ETCDCTL_ENDPOINTS"].replace("https", "http")})
+    assert plain.run("etcdctl", "get", "x", "--command-timeout=2s", ok=False).code != 0
+
+
+def test_one_grows_to_three_and_to_five_and_back_without_its_leader(outer: Shell) -> None:
+    name = f"{NAME}-grow"
+    try:
+        outer.minicluster("up", "etcd", "--name", name, "--size", "kv=1", "--set", "tls=false")
+        shell = client(outer, name)
+        assert shell.env["ETCDCTL_ENDPOINTS"].startswith("http://127.0.0.1:")
+        assert "ETCDCTL_CACERT" not in shell.minicluster("env", name, "-o", "json").json
+        etcdctl(shell, "put", "greeting", "hello")
+        for size in (3, 5):
+            outer.minicluster("scale", f"kv={size}", "-c", name)
+            shell = client(outer, name)
+            assert set(members(shell)) == {f"kv-{n}" for n in range(1, size + 1)}
+            assert not any(member.get("isLearner") for member in members(shell).values())
+        leader = format(members(shell)["kv-5"]["ID"], "x")
+        nodes = Shell(shell.env | {"ETCDCTL_ENDPOINTS": status(outer, name)["quorum"]["leader"]})
+        by_name = {e["node"]: e["url"] for e in outer.minicluster("info", name, "-o", "json").json["endpoints"]}
+        nodes.env["ETCDCTL_ENDPOINTS"] = by_name[nodes.env["ETCDCTL_ENDPOINTS"]]
+        etcdctl(nodes, "move-leader", leader, ok=False)  # it may be the leader already
+        eventually(lambda: status(outer, name)["quorum"]["leader"] == "kv-5", what="kv-5 leads")
+        outer.minicluster("scale", "kv=3", "-c", name)
+        shell = client(outer, name)
+        assert set(members(shell)) == {"kv-1", "kv-2", "kv-3"}
+        assert etcdctl(shell, "get", "greeting", "--print-value-only") == "hello\n"
+        refused = outer.minicluster("up", "--name", name, "--set", "tls=true", ok=False)
+        assert refused.code == 2
+        assert "cannot change any more" in refused.err
+    finally:
+        outer.minicluster("down", name, ok=False)
+    assert remains(outer, name) == {}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "code", "said"),
+    [
+        (["kv=0"], 2, "0 nodes of role 'kv'"),
+        (["kv=2"], 2, "odd number"),
+        (["kv=9"], 2, "9 nodes of role 'kv'"),
+        (["agent=1"], 2, "no role is called 'agent'"),
+        (["kv"], 2, "this is not ROLE=N"),
+    ],
+)
+def test_a_size_that_cannot_be_is_refused(cluster: Shell, sizes: list[str], code: int, said: str) -> None:
+    answer = cluster.minicluster("scale", *sizes, "-c", NAME, ok=False)
+    assert answer.code == code
+    assert said in answer.err
+    assert set(members(cluster)) == {"kv-1", "kv-2", "kv-3"}
+
+
+@pytest.mark.parametrize("with_its_data", [False, True], ids=["container", "container and volume"])
+def test_a_node_removed_behind_our_back_is_told_of_and_mended(whole: Shell, with_its_data: bool) -> None:
+    whole.docker("rm", "-f", f"{NAME}-kv-2")
+    if with_its_data:
+        whole.docker("volume", "rm", f"{NAME}-kv-2-var-lib-etcd")
+    eventually(lambda: status(whole)["phase"] == "degraded", what="a cluster that goes on without kv-2")
+    assert {n["name"]: n["phase"] for n in status(whole)["nodes"]}["kv-2"] == "missing"
+    refused = whole.minicluster("start", "kv-2", "-c", NAME, ok=False)
+    assert refused.code == 1
+    assert "makes it anew" in refused.err
+    whole.minicluster("up", "--name", NAME)
+    is_ready(whole, 3)
+    assert set(members(whole)) == {"kv-1", "kv-2", "kv-3"}
+
+
+def test_a_majority_whose_data_are_lost_is_no_cluster_any_more(outer: Shell) -> None:
+    name = f"{NAME}-lost"
+    try:
+        outer.minicluster("up", "etcd", "--name", name)
+        for node in ("kv-1", "kv-3"):
+            outer.docker("rm", "-f", f"{name}-{node}")
+            outer.docker("volume", "rm", f"{name}-{node}-var-lib-etcd")
+        answer = outer.minicluster("up", "--name", name, ok=False)
+        assert answer.code == 1
+        assert "has lost the data of kv-1, kv-3" in answer.err
+        assert outer.docker("ps", "-q", "--filter", f"name={name}-kv-1").out == ""
+    finally:
+        outer.minicluster("down", name, ok=False)
+    assert remains(outer, name) == {}
+
+
+def test_a_change_that_would_lose_the_quorum_is_refused(whole: Shell) -> None:
+    whole.minicluster("kill", "kv-1", "-c", NAME)
+    refused = whole.minicluster("scale", "kv=1", "-c", NAME, ok=False)
+    assert refused.code == 1
+    assert "would lose the quorum" in refused.err
+    assert "kv-1" in refused.err
+    refused = whole.minicluster("restart", "--rolling", "-c", NAME, ok=False)
+    assert refused.code == 1
+    assert "would lose the quorum" in refused.err
+    eventually(lambda: status(whole)["quorum"]["healthy"] == 2, what="two healthy voters")
+
+
+def test_dead_members_leave_first(outer: Shell) -> None:
+    name = f"{NAME}-dead"
+    try:
+        outer.minicluster("up", "etcd", "--name", name)
+        outer.minicluster("kill", "kv-2", "-c", name)
+        eventually(lambda: status(outer, name)["quorum"]["healthy"] == 2, what="two healthy voters")
+        outer.minicluster("scale", "kv=1", "-c", name)
+        assert set(members(client(outer, name))) == {"kv-1"}
+    finally:
+        outer.minicluster("down", name, ok=False)
+    assert remains(outer, name) == {}
+
+
+def test_nodes_are_paused_and_go_on(whole: Shell) -> None:
+    whole.minicluster("pause", "kv-3", "-c", NAME)
+    answer = status(whole)
+    assert {n["name"]: n["phase"] for n in answer["nodes"]}["kv-3"] == "paused"
+    assert answer["quorum"]["healthy"] == 2
+    etcdctl(whole, "put", "while", "paused")
+    whole.minicluster("unpause", "kv-3", "-c", NAME)
+    is_ready(whole, 3)
+    assert "nothing to do" in whole.minicluster("unpause", "-c", NAME).out
+
+
+def test_verbs_on_a_stopped_cluster(whole: Shell) -> None:
+    whole.minicluster("stop", "-c", NAME)
+    assert status(whole)["phase"] == "stopped"
+    assert "nothing to do" in whole.minicluster("stop", "-c", NAME).out
+    for verb in ("pause", "kill"):
+        refused = whole.minicluster(verb, "kv-1", "-c", NAME, ok=False)
+        assert refused.code == 1
+        assert "It is stopped" in refused.err
+    refused = whole.minicluster("scale", "kv=1", "-c", NAME, ok=False)
+    assert refused.code == 1
+    assert "cannot leave" in refused.err
+    one = whole.minicluster("start", "kv-1", "-c", NAME)
+    assert "no quorum" in one.err
+    ports = {e["url"] for e in whole.minicluster("info", NAME, "-o", "json").json["endpoints"]}
+    addresses = {n["name"]: n["address"] for n in status(whole)["nodes"]}
+    whole.minicluster("start", "-c", NAME)
+    is_ready(whole, 3)
+    assert ports == set(whole.env["ETCDCTL_ENDPOINTS"].split(","))
+    assert addresses == {n["name"]: n["address"] for n in status(whole)["nodes"]}
+
+
+def test_a_node_restarts_by_itself_where_it_was_asked_for(whole: Shell) -> None:
+    policy = ("inspect", f"{NAME}-kv-1", "--format", "{{.Id}} {{.HostConfig.RestartPolicy.Name}}")
+    before = whole.docker(*policy).out.split()
+    assert before[1] == "no"
+    whole.minicluster("up", "--name", NAME, "--restart", "always")
+    assert whole.docker(*policy).out.split() == [before[0], "always"]  # the container is the same
+    pid = whole.docker("inspect", f"{NAME}-kv-1", "--format", "{{.State.Pid}}").out.strip()
+    os.kill(int(pid), 9)  # the whole node, by the kernel rather than the engine
+    eventually(
+        lambda: whole.docker("inspect", f"{NAME}-kv-1", "--format", "{{.RestartCount}}").out.strip() != "0",
+        what="the engine has started kv-1 again",
+    )
+    is_ready(whole, 3)
+    whole.minicluster("up", "--name", NAME, "--restart", "no")
+    assert whole.docker(*policy).out.split() == [before[0], "no"]
+
+
+def test_another_setting_rolls_through_the_members_one_by_one(whole: Shell) -> None:
+    plan = whole.minicluster("up", "--name", NAME, "--set", "heartbeat=60", "--dry-run", "-o", "json").json
+    replaced = [step["node"] for step in plan["steps"] if step["action"] == "remove-container"]
+    assert sorted(replaced) == ["kv-1", "kv-2", "kv-3"]
+    assert replaced[-1] == status(whole)["quorum"]["leader"]
+    whole.minicluster("up", "--name", NAME, "--set", "heartbeat=60")
+    is_ready(whole, 3)
+    assert (
+        "ETCD_HEARTBEAT_INTERVAL=60"
+        in whole.minicluster("exec", "-c", NAME, "kv-2", "--", "cat", "/etc/etcd/etcd.env").out
+    )
+    whole.minicluster("up", "--name", NAME, "--set", "heartbeat=50")
+
+
+@pytest.mark.parametrize("seconds", [0.4, 0.9, 1.5, 2.5, 4.0, 6.5])
+def test_killed_in_the_middle_of_scaling_then_up_finishes(whole: Shell, seconds: float) -> None:
+    process = whole.start("scale", "kv=5", "-c", NAME)
+    time.sleep(seconds)
+    process.kill()
+    process.communicate()
+    whole.minicluster("up", "--name", NAME, "--size", "kv=5", timeout=300)
+    assert set(members(whole)) == {f"kv-{n}" for n in range(1, 6)}
+    process = whole.start("scale", "kv=3", "-c", NAME)
+    time.sleep(seconds / 2)
+    process.kill()
+    process.communicate()
+    whole.minicluster("up", "--name", NAME, "--size", "kv=3", timeout=300)
+    is_ready(whole, 3)
+    assert set(members(whole)) == {"kv-1", "kv-2", "kv-3"}
+
+
+@pytest.mark.parametrize("verb", ["stop", "restart", "restart --rolling"])
+def test_killed_in_the_middle_of_a_verb_then_up_mends(whole: Shell, verb: str) -> None:
+    process = whole.start(*verb.split(), "-c", NAME)
+    time.sleep(0.8)
+    process.kill()
+    process.communicate()
+    whole.minicluster("up", "--name", NAME)
+    is_ready(whole, 3)
+
+
+def test_an_image_that_holds_nothing_but_etcd_is_fitted_out(outer: Shell, cluster: Shell, tmp_path: Path) -> None:
+    """As the project's own image is: no shell, no C library, two programs in /usr/local/bin."""
+    ref, name = "local/upstream/etcd:v3", f"{NAME}-given"
+    archive = tmp_path / "etcd.tar"
+    with tarfile.open(archive, "w") as tar:
+        for program in ("etcd", "etcdctl"):
+            local = tmp_path / program
+            outer.docker("cp", f"{NAME}-kv-1:/usr/bin/{program}", str(local))
+            tar.add(local, f"usr/local/bin/{program}")
+    outer.docker("import", "--change", 'ENTRYPOINT ["/usr/local/bin/etcd"]', str(archive), ref)
+    try:
+        outer.minicluster("up", "etcd", "--name", name, "--image", f"node={ref}", timeout=300)
+        assert set(members(client(outer, name))) == {"kv-1", "kv-2", "kv-3"}
+        which = outer.minicluster("exec", "-c", name, "kv-1", "--", "sh", "-c", "command -v etcd").out
+        assert which == "/usr/local/bin/etcd\n"
+    finally:
+        outer.minicluster("down", name, ok=False)
+        for image in outer.minicluster("image", "list", "-o", "json").json:
+            if image["profile"] == "etcd" and not image["in_use"]:
+                subprocess.run(["docker", "rmi", image["ref"]], env=os.environ | outer.env, capture_output=True)
+        outer.docker("rmi", ref, ok=False)
+    assert remains(outer, name) == {}
