@@ -28,9 +28,12 @@ from minicluster.events import Event, Listener, ignore
 from minicluster.profile.spec import RESTART_POLICIES, SECRET, Overrides, Spec, container_name, fill
 from minicluster.report import (
     Change,
+    ClusterEvent,
     ClusterInfo,
     ClusterStatus,
     ClusterSummary,
+    ClusterUsage,
+    Copied,
     EndpointInfo,
 )
 
@@ -409,6 +412,71 @@ class Cluster:
             timeout=timeout,
             listener=listener,
         )
+
+    def copy_to(self, source: str | os.PathLike[str], node: str, path: str) -> tuple[Copied, ...]:
+        """Copies a file or folder of this machine into a node, or into all nodes of a role at once.
+
+        ``source`` and ``path`` mean what they mean to ``docker cp``, but for a source that is a link: it is followed.
+        Modes and times stay, the owner is root. Nodes need not run.
+
+        Raises:
+            UsageError: there is no such node or role.
+            MiniclusterError: there is no such file or folder, here or there, or it may not be read.
+        """
+        from minicluster import transfer
+
+        return transfer.to_nodes(self.engine, self._containers([node]), os.fspath(source), path)
+
+    def copy_from(self, node: str, path: str, destination: str | os.PathLike[str]) -> Copied:
+        """Copies a file or folder of a node to this machine; errors and paths as with :meth:`copy_to`.
+
+        Nothing is written outside of ``destination``, whatever the node sends: links that lead out of the copy are left
+        out, as are devices and the like. On an error the destination is as it was.
+        """
+        from minicluster import transfer
+
+        found = self._containers([node])
+        if len(found) != 1:
+            raise UsageError(
+                f"{node} is {len(found)} nodes", "", f"Name one of {', '.join(name for name, _ in found)}."
+            )
+        return transfer.from_node(self.engine, *found[0], path, os.fspath(destination))
+
+    def usage(self, nodes: Sequence[str] = ()) -> ClusterUsage:
+        """What nodes use now, by name or role; takes a second, since CPU is what is used in a time."""
+        for usage in self.usages(nodes):
+            return usage
+        raise NodeFailed(f"cluster {self.name} is gone", "It was taken down meanwhile.")
+
+    def usages(self, nodes: Sequence[str] = ()) -> Iterator[ClusterUsage]:
+        """The same every second, until the cluster is gone; nodes that come to be meanwhile are in it."""
+        from minicluster import watch
+
+        words = [*nodes]
+        self.node_names(words)
+        return watch.usages(self.engine, self.spec, lambda n: not words or n.name in words or n.role in words)
+
+    def events(self, *, since: float | None = None) -> Iterator[ClusterEvent]:
+        """What happens to the cluster, by the engine and by the cluster's own software, until it is gone.
+
+        Args:
+            since: seconds since 1970: begins with what the engine still knows of from then on.
+
+        Raises:
+            NoEngine: the engine stopped answering.
+        """
+        from minicluster import watch
+
+        return watch.events(self.engine, self.spec, since)
+
+    def _containers(self, words: Sequence[str]) -> list[tuple[str, str]]:
+        """Nodes by name or role, each with its container's name; all of them must be there."""
+        found = {c.name for c in self.engine.containers(self.name)}
+        pairs = [(name, container_name(self.name, name)) for name in self.node_names(words)]
+        for name, container in pairs:
+            if container not in found:
+                raise NodeFailed(f"{name} is missing", "Its container is gone.", "`minicluster up` makes it anew.")
+        return pairs
 
     def down(self, *, listener: Listener = ignore) -> Change:
         """Removes the cluster and everything that was made for it."""

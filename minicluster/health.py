@@ -13,7 +13,7 @@ from minicluster.profile.spec import Node, Spec, container_name
 from minicluster.report import ClusterStatus, Member, NodeStatus, Quorum
 
 if TYPE_CHECKING:
-    from minicluster.engine.protocol import Container, Engine
+    from minicluster.engine.protocol import Cancel, Container, Engine
 
 _PATIENCE = 10.0  # seconds that a node has to answer: a slow machine takes some for a command in it
 
@@ -48,8 +48,17 @@ def kernel_notes(engine: Engine, spec: Spec) -> list[str]:
     return [text for feature, text in spec.kernel.items() if not kernel.has(feature)]
 
 
-def members(engine: Engine, spec: Spec, containers: Mapping[str, Container]) -> tuple[Mapping[str, Member] | None, str]:
-    """The cluster's own list of members by the first node that knows, all asked at once; or None and why not."""
+def members(
+    engine: Engine,
+    spec: Spec,
+    containers: Mapping[str, Container],
+    cancel: Cancel | None = None,
+    patience: float = _PATIENCE,
+) -> tuple[Mapping[str, Member] | None, str]:
+    """The cluster's own list of members by the first node that knows, all asked at once; or None and why not.
+
+    Asking ends when ``cancel`` is set, which the first answer does too.
+    """
     if spec.members is None:
         return None, ""
     from minicluster.engine.protocol import Cancel
@@ -61,10 +70,10 @@ def members(engine: Engine, spec: Spec, containers: Mapping[str, Container]) -> 
     able = [name for name in names if name in running]
     if not able:
         return None, f"no node of role {hook.on} runs"
-    why, enough = "", Cancel()
+    why, enough = "", cancel or Cancel()
 
     def ask(name: str) -> Mapping[str, Member]:
-        return ask_members(engine, name, hook.run, timeout=_PATIENCE, cancel=enough)
+        return ask_members(engine, name, hook.run, timeout=patience, cancel=enough)
 
     with ThreadPoolExecutor(len(able)) as pool:
         for answer in as_completed([pool.submit(ask, name) for name in able]):
@@ -101,7 +110,7 @@ def _memory(engine: Engine, container: Container | None) -> int | None:
     if container is None or container.state != "running":
         return None
     with contextlib.suppress(MiniclusterError):
-        return engine.memory(container.name)
+        return engine.sample(container.name).memory
     return None
 
 

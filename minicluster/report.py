@@ -114,3 +114,53 @@ class Change:
     steps: int
     seconds: float
     summary: Mapping[str, int] = field(default_factory=dict)  #: action -> how many
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What ``cp`` copied, to or from one node."""
+
+    node: str
+    source: str
+    destination: str
+    files: int  #: links counted, folders not
+    bytes: int
+    left_out: tuple[str, ...] = ()  #: a phrase each: devices, sockets, and links that lead out of what was copied
+
+
+@dataclass(frozen=True)
+class NodeUsage:
+    """What a node uses; the numbers are None where it does not run. Sizes are bytes."""
+
+    name: str
+    role: str
+    phase: str  #: missing, created, running, paused, restarting, exited or dead
+    cpu: float | None = None  #: percent of one processor, so it may be above 100; None also in a node's first second
+    memory: int | None = None  #: the page cache that could be dropped at once not counted
+    memory_limit: int | None = None  #: the machine's memory where the node has no limit of its own
+    pids: int | None = None
+    received: int | None = None  #: over the network, since the node started
+    sent: int | None = None
+    read: int | None = None  #: from disks, since the node started
+    written: int | None = None
+
+
+@dataclass(frozen=True)
+class ClusterUsage:
+    """What the nodes of a cluster use, as ``top`` shows it."""
+
+    cluster: str
+    time: float  #: seconds since 1970
+    nodes: tuple[NodeUsage, ...]
+
+
+@dataclass(frozen=True)
+class ClusterEvent:
+    """Something that happened to a cluster, as ``events`` tells it."""
+
+    time: float  #: seconds since 1970; by the engine's clock where the engine tells it
+    cluster: str
+    node: str  #: "" for what is the whole cluster's
+    role: str  #: the node's
+    event: str
+    detail: Mapping[str, str | int] = field(default_factory=dict)

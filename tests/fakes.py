@@ -6,25 +6,31 @@ name is there once, an address of a network and a port of the host are had by on
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from minicluster import labels
 from minicluster.engine.protocol import (
     Cancel,
     Container,
     ContainerConfig,
+    EngineEvent,
     EngineInfo,
     ExecResult,
     File,
     Image,
     Network,
+    PathStat,
     Progress,
+    Sample,
     Volume,
 )
 from minicluster.errors import (
@@ -58,6 +64,10 @@ class Box:
     container: Container
     config: ContainerConfig | None = None
     files: dict[str, File] = field(default_factory=dict)
+    folders: set[str] = field(default_factory=lambda: {"/", "/etc", "/var", "/root"})
+    links: dict[str, str] = field(default_factory=dict)  #: path -> where it leads, absolute
+    entries: dict[str, tarfile.TarInfo] = field(default_factory=dict)  #: as the last archive brought them, by path
+    samples: int = 0
     log: list[bytes] = field(default_factory=list)
     code: int | None = None
 
@@ -92,6 +102,8 @@ class FakeEngine:
         self.exits: dict[str, tuple[int, str]] = {}  #: containers that exit once started: status and log
         self._failures: list[_Failure] = []
         self._lock = threading.RLock()
+        self.told: list[EngineEvent] = []  #: everything that ``events`` tells
+        self._news = threading.Condition(self._lock)
 
     # For tests
 
@@ -137,6 +149,11 @@ class FakeEngine:
                 raise due.error
             due.error()
 
+    def _tell(self, kind: str, action: str, name: str, about: Mapping[str, str], **detail: str | int) -> None:
+        with self._news:
+            self.told.append(EngineEvent(time.time(), kind, action, name, dict(about), detail))
+            self._news.notify_all()
+
     # What is there
 
     @property
@@ -177,6 +194,7 @@ class FakeEngine:
             if any(ip_network(subnet).overlaps(ip_network(other)) for other in self.subnets()):
                 raise SubnetTaken(f"{subnet} overlaps")
             self.nets[name] = Network(name, name, dict(labels), (subnet,))
+            self._tell("network", "create", name, labels)
 
     def remove_network(self, name: str) -> None:
         self._call("remove_network", name)
@@ -185,7 +203,8 @@ class FakeEngine:
                 b.config and b.config.network == name and b.container.state == "running" for b in self.boxes.values()
             ):
                 raise EngineError(f"network {name} has containers")
-            self.nets.pop(name, None)
+            if gone := self.nets.pop(name, None):
+                self._tell("network", "destroy", name, gone.labels)
 
     def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
         self._call("create_volume", name)
@@ -193,13 +212,15 @@ class FakeEngine:
             if name in self.vols:
                 raise Conflict(f"volume {name} is there")
             self.vols[name] = Volume(name, dict(labels))
+            self._tell("volume", "create", name, labels)
 
     def remove_volume(self, name: str) -> None:
         self._call("remove_volume", name)
         with self._lock:
             if any(b.config and name in b.config.volumes.values() for b in self.boxes.values()):
                 raise Conflict(f"volume {name} is in use")
-            self.vols.pop(name, None)
+            if gone := self.vols.pop(name, None):
+                self._tell("volume", "destroy", name, gone.labels)
 
     def create_container(self, config: ContainerConfig) -> None:
         self._call("create_container", config.name)
@@ -215,6 +236,7 @@ class FakeEngine:
                 config.name, config.name, dict(config.labels), "created", "Created", config.image, config.address
             )
             self.boxes[config.name] = Box(container, config)
+            self._tell("container", "create", config.name, config.labels)
 
     def start_container(self, name: str) -> None:
         self._call("start_container", name)
@@ -232,21 +254,28 @@ class FakeEngine:
                     raise PortTaken(f"host port {port} is taken", port=port)
             for port in self.ports_in_use & set(box.config.ports.values()):
                 raise PortTaken(f"host port {port} is taken", port=port)
-            state = "running"
+            state, action = "running", "unpause" if box.container.state == "paused" else "start"
             if name in self.exits:
                 box.code, log = self.exits[name]
                 box.log += log.encode().splitlines()
                 state = "exited"
             box.container = replace(box.container, state=state, ports=dict(box.config.ports))
+            self._tell("container", action, name, box.container.labels)
+            if name in self.exits:
+                self._tell("container", "die", name, box.container.labels, exit_code=self.exits[name][0])
 
     def stop_container(self, name: str) -> None:
         self._call("stop_container", name)
         self._box(name).code = 0
         self.set_state(name, "exited")
+        about = self._box(name).container.labels
+        self._tell("container", "die", name, about, exit_code=0)
+        self._tell("container", "stop", name, about)
 
     def pause_container(self, name: str) -> None:
         self._call("pause_container", name)
         self.set_state(name, "paused")
+        self._tell("container", "pause", name, self._box(name).container.labels)
 
     def update_container(self, name: str, restart: str) -> None:
         self._call("update_container", name)
@@ -258,12 +287,17 @@ class FakeEngine:
     def kill_container(self, name: str) -> None:
         self._call("kill_container", name)
         if name in self.boxes:
+            about = self._box(name).container.labels
+            if self._box(name).container.state == "running":
+                self._tell("container", "kill", name, about, signal="SIGKILL")
+                self._tell("container", "die", name, about, exit_code=137)
             self.set_state(name, "exited")
 
     def remove_container(self, name: str) -> None:
         self._call("remove_container", name)
         with self._lock:
-            self.boxes.pop(name, None)
+            if gone := self.boxes.pop(name, None):
+                self._tell("container", "destroy", name, gone.container.labels)
 
     # Within a container
 
@@ -283,6 +317,52 @@ class FakeEngine:
             if path not in files:
                 raise NotFound(f"no file {path} in {container}")
             return files[path].content
+
+    def stat_path(self, container: str, path: str) -> PathStat | None:
+        with self._lock:
+            box = self._box(container)
+            path = str(PurePosixPath("/", path))
+            path = box.links.get(path, path)
+            if path in box.files:
+                return PathStat(path, "file")
+            return PathStat(path, "folder") if path in box.folders else None
+
+    def read_archive(self, container: str, path: str) -> Iterator[bytes]:
+        self._call("read_archive", f"{container}: {path}")
+        box, buffer = self._box(container), io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            for at in sorted({*box.files, *box.folders, *box.links}):
+                if at == path or at.startswith(f"{path}/"):
+                    name = str(PurePosixPath(path).name / PurePosixPath(at).relative_to(path))
+                    content, mode, link = b"", 0o755, box.links.get(at, "")
+                    kind = tarfile.SYMTYPE if link else tarfile.DIRTYPE if at in box.folders else tarfile.REGTYPE
+                    if at in box.files:
+                        content, mode = box.files[at].content, box.files[at].mode
+                    elif at in box.entries:
+                        mode = box.entries[at].mode
+                    mtime = box.entries[at].mtime if at in box.entries else 0.0
+                    tar.addfile(_entry(name, kind, len(content), mode, mtime, link), io.BytesIO(content))
+        for start in range(0, len(buffer.getvalue()), 1000):  # pieces that end anywhere
+            yield buffer.getvalue()[start : start + 1000]
+
+    def write_archive(self, container: str, folder: str, content: Iterator[bytes]) -> None:
+        self._call("write_archive", f"{container}: {folder}")
+        data = b"".join(content)
+        with self._lock, tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            box = self._box(container)
+            if folder not in box.folders:
+                raise NotFound(f"no folder {folder} in {container}")
+            for entry in tar:
+                path = str(PurePosixPath(folder, entry.name))
+                box.entries[path] = entry
+                if entry.isdir():
+                    box.folders.add(path)
+                elif entry.issym():
+                    box.links[path] = entry.linkname
+                else:
+                    file = tar.extractfile(entry)
+                    assert file
+                    box.files[path] = File(path, file.read(), entry.mode)
 
     def exit_code(self, container: str) -> int | None:
         return self._box(container).code
@@ -320,8 +400,30 @@ class FakeEngine:
         log = list(self._box(container).log)
         yield from log if tail is None else log[-tail:]
 
-    def memory(self, container: str) -> int:
-        return 1 << 20
+    def sample(self, container: str) -> Sample:
+        """Half of one of two processors is used, whenever it is asked."""
+        box = self._box(container)
+        box.samples += 1
+        second = 10**9
+        return Sample(box.samples * second // 2, box.samples * 2 * second, 2, 1 << 20, 1 << 34, 7, 100, 200, 300, 400)
+
+    def events(
+        self, cluster: str, *, since: float | None = None, cancel: Cancel | None = None
+    ) -> Iterator[EngineEvent]:
+        cancel, at = cancel or Cancel(), len(self.told) if since is None else 0
+
+        def wake() -> None:
+            with self._news:
+                self._news.notify_all()
+
+        with cancel.calls(wake):
+            while not cancel.is_set():
+                with self._news:
+                    self._news.wait_for(lambda seen=at: cancel.is_set() or len(self.told) > seen)
+                    news, at = self.told[at:], len(self.told)
+                for event in news:
+                    if _of(event.labels, cluster) and event.time >= (since or 0):
+                        yield event
 
     # Images
 
@@ -372,6 +474,12 @@ class FakeEngine:
             if name not in self.boxes:
                 raise NotFound(f"no container {name}")
             return self.boxes[name]
+
+
+def _entry(name: str, kind: bytes, size: int, mode: int, mtime: float, link: str) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.size, entry.mode, entry.mtime, entry.linkname = kind, size, mode, mtime, link
+    return entry
 
 
 def _of(found: Mapping[str, str], cluster: str | None) -> bool:

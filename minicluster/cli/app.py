@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from minicluster import __version__
-from minicluster.cli import engine, images, lifecycle, nodes, profiles, show, system, verbs
+from minicluster.cli import copy, engine, images, lifecycle, nodes, profiles, show, system, verbs, watch
 from minicluster.cli.failures import Guarded
 from minicluster.cli.help import Command, Group
 
@@ -80,6 +80,9 @@ _command(NODES, "logs", nodes.logs)
 _command(NODES, "exec", nodes.exec_, context_settings=_VERBATIM)
 _command(NODES, "shell", nodes.shell)
 _command(NODES, "load", nodes.load)
+_command(NODES, "cp", copy.cp)
+_command(NODES, "top", watch.top)
+_command(NODES, "events", watch.events)
 
 _group(
     "profile",

@@ -41,6 +41,18 @@ def nodes(ctx: typer.Context, incomplete: str) -> list[str]:
     return _or_nothing(find)
 
 
+def places(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Files of this machine, and nodes and roles with the ``:`` that a path in them follows."""
+
+    def files() -> list[str]:
+        import glob
+        import os
+
+        return [path + "/" * os.path.isdir(path) for path in sorted(glob.glob(f"{glob.escape(incomplete)}*"))]
+
+    return [f"{word}:" for word in nodes(ctx, incomplete)] + _or_nothing(files)
+
+
 def profiles(_ctx: typer.Context, incomplete: str) -> list[str]:
     """Names of profiles."""
 

@@ -7,12 +7,14 @@ large as the widest plan.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import io
 import json
 import platform
 import re
+import signal
 import socket
 import struct
 import tarfile
@@ -36,12 +38,15 @@ from minicluster.engine.protocol import (
     Cancel,
     Container,
     ContainerConfig,
+    EngineEvent,
     EngineInfo,
     ExecResult,
     File,
     Image,
     Network,
+    PathStat,
     Progress,
+    Sample,
     Volume,
 )
 from minicluster.errors import (
@@ -60,6 +65,15 @@ from minicluster.labels import CLUSTER, RECIPE
 _POOL_SIZE = 64  # connections kept: the widest plan runs so many steps at once
 _TIMEOUT = 120.0  # seconds an ordinary call may take; creating a container on a slow disk takes long
 
+#: Of all that the engine tells, what is a turn in the life of a cluster: no commands in nodes, no mounts.
+_EVENTS = (
+    *("create", "start", "die", "kill", "stop", "pause", "unpause", "restart", "destroy", "oom"),
+    *("connect", "disconnect"),
+)
+
+# Bits of a file's mode as Go's os.FileMode has them, which is how the engine answers.
+_GO_FOLDER, _GO_LINK = 1 << 31, 1 << 27
+_GO_ODD = 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19  # device, pipe, socket, character device, irregular
 
 #: What a connection that breaks shows as; docker-py reads streams through urllib3, past requests' own errors.
 _BROKEN = (
@@ -351,6 +365,54 @@ class DockerEngine:
                     return content.read()
         raise NotFound(f"cannot read {path} of {container}: it is no file")
 
+    def stat_path(self, container: str, path: str) -> PathStat | None:
+        found = self._stat(container, path)
+        if found and found["mode"] & _GO_LINK:
+            path = str(found["linkTarget"])  # the engine has followed the whole chain of links
+            found = self._stat(container, path) or found
+        if found is None:
+            return None
+        self._check_reach(container, path)
+        mode = int(found["mode"])
+        odd = mode & (_GO_LINK | _GO_ODD)
+        return PathStat(path, "folder" if mode & _GO_FOLDER else "other" if odd else "file")
+
+    def _stat(self, container: str, path: str) -> dict[str, Any] | None:
+        with _errors(f"look at {path} of {container}"):
+            response = self._api.head(
+                self._api._url("/containers/{0}/archive", container), params={"path": path}, timeout=_TIMEOUT
+            )
+            if response.status_code == 404:
+                return None
+            self._api._raise_for_status(response)
+            header = response.headers["X-Docker-Container-Path-Stat"]
+        return dict(json.loads(base64.b64decode(header)))
+
+    def _check_reach(self, container: str, path: str) -> None:
+        """The engine copies to and from a container's disk and volumes alone, past what it has in memory."""
+        with _errors(f"look at container {container}"):
+            in_memory = self._api.inspect_container(container)["HostConfig"].get("Tmpfs") or {}
+        at = PurePosixPath("/", path)
+        for folder in map(PurePosixPath, in_memory):
+            if folder == at or folder in at.parents:
+                raise EngineError(
+                    f"{at} of {container} is out of the engine's reach",
+                    f"{folder} is in memory there (a tmpfs); the engine copies to and from disks alone.",
+                    "Take another folder, such as /var/tmp or /root.",
+                )
+
+    def read_archive(self, container: str, path: str) -> Iterator[bytes]:
+        with _errors(f"read {path} of {container}"):
+            chunks, _stat = self._api.get_archive(container, path)
+            yield from chunks
+
+    def write_archive(self, container: str, folder: str, content: Iterator[bytes]) -> None:
+        # docker-py's put_archive has no word for noOverwriteDirNonDir.
+        params = {"path": folder, "noOverwriteDirNonDir": "1"}
+        with _errors(f"write into {folder} of {container}"):
+            url = self._api._url("/containers/{0}/archive", container)
+            self._api._raise_for_status(self._api._put(url, params=params, data=content))
+
     def exit_code(self, container: str) -> int | None:
         with _errors(f"look at container {container}"):
             state = self._api.inspect_container(container)["State"]
@@ -435,15 +497,36 @@ class DockerEngine:
             if rest:
                 yield rest
 
-    def memory(self, container: str) -> int:
+    def sample(self, container: str) -> Sample:
         with _errors(f"measure container {container}"):
-            stats: Any = self._api.stats(container, stream=False, one_shot=True)
-        usage = stats.get("memory_stats") or {}
-        detail = usage.get("stats") or {}
-        # The page cache that could be dropped at once is not counted, as `docker stats` does not count it:
-        # total_inactive_file on cgroup v1, inactive_file on v2.
-        cache = detail.get("total_inactive_file", detail.get("inactive_file", 0))
-        return max(0, int(usage.get("usage", 0)) - int(cache))
+            return _sample(self._api.stats(container, stream=False, one_shot=True))
+
+    def events(
+        self, cluster: str, *, since: float | None = None, cancel: Cancel | None = None
+    ) -> Iterator[EngineEvent]:
+        cancel = cancel or Cancel()
+        what = f"hear what happens to cluster {cluster}"
+        params = {"filters": json.dumps({"type": ["container", "network", "volume"], "event": list(_EVENTS)})}
+        if since is not None:
+            params["since"] = f"{since:.9f}"
+        with _errors(what):
+            response = self._api._get(self._api._url("/events"), params=params, stream=True, timeout=None)
+            self._api._raise_for_status(response)
+            connection = self._api._get_raw_response_socket(response)
+            ours = _Ours(self, cluster)
+            try:
+                with cancel.calls(_hang_up(connection)):
+                    for said in self._api._stream_helper(response, decode=True):
+                        event = ours.event(said)
+                        if event:
+                            yield event
+            except _BROKEN:
+                if not cancel.is_set():
+                    raise
+            finally:
+                response.close()
+        if not cancel.is_set():
+            raise NoEngine(f"the engine stopped answering: {what}", "It ended the stream of its events.")
 
     # Images
 
@@ -571,6 +654,75 @@ class DockerEngine:
 
     def close(self) -> None:
         self._api.close()
+
+
+class _Ours:
+    """Tells which of the engine's events are a cluster's: those of networks and volumes come without labels."""
+
+    def __init__(self, engine: DockerEngine, cluster: str) -> None:
+        self.engine, self.cluster = engine, cluster
+        self.containers = {c.id: c.labels for c in engine.containers(cluster)}
+        self.networks = {n.id for n in engine.networks(cluster)}
+        self.volumes = {v.name: v.labels for v in engine.volumes(cluster)}
+        self.heard: set[str] = set()  # volumes whose making was told: for each of their containers it is told again
+
+    def event(self, said: Mapping[str, Any]) -> EngineEvent | None:
+        """An event as we tell it; None where it is none of the cluster's."""
+        kind, action, actor = said["Type"], said["Action"], said["Actor"]
+        about, key = actor.get("Attributes") or {}, actor["ID"]
+        labels: Mapping[str, str] = {}
+        if kind == "container":
+            if about.get(CLUSTER) != self.cluster:
+                return None
+            labels = self.containers[key] = about
+        elif kind == "network":
+            if action == "create" and key not in self.networks:
+                self.networks = {n.id for n in self.engine.networks(self.cluster)}
+            if key not in self.networks:
+                return None
+            labels = self.containers.get(about.get("container", ""), {})
+        else:
+            if action == "create":
+                if key in self.heard:
+                    return None
+                self.heard.add(key)
+                self.volumes = {**self.volumes, **{v.name: v.labels for v in self.engine.volumes(self.cluster)}}
+            if action == "destroy":
+                self.heard.discard(key)
+            if key not in self.volumes:
+                return None
+            labels = self.volumes[key]
+        detail: dict[str, str | int] = {}
+        if action == "die":
+            detail["exit_code"] = int(about.get("exitCode") or 0)
+        if action == "kill":
+            number = str(about.get("signal", ""))
+            known = number.isdecimal() and int(number) in set(signal.Signals)
+            detail["signal"] = signal.Signals(int(number)).name if known else number
+        return EngineEvent(said["timeNano"] / 1e9, kind, action, about.get("name", key), labels, detail)
+
+
+def _sample(stats: Mapping[str, Any]) -> Sample:
+    cpu = stats.get("cpu_stats") or {}
+    memory = stats.get("memory_stats") or {}
+    detail = memory.get("stats") or {}
+    # The page cache that could be dropped at once is not counted, as `docker stats` does not count it:
+    # total_inactive_file on cgroup v1, inactive_file on v2.
+    cache = detail.get("total_inactive_file", detail.get("inactive_file", 0))
+    disks = (stats.get("blkio_stats") or {}).get("io_service_bytes_recursive") or ()
+    networks = (stats.get("networks") or {}).values()
+    return Sample(
+        cpu=int((cpu.get("cpu_usage") or {}).get("total_usage", 0)),
+        system=int(cpu.get("system_cpu_usage", 0)),
+        cpus=int(cpu.get("online_cpus") or len((cpu.get("cpu_usage") or {}).get("percpu_usage") or ())),
+        memory=max(0, int(memory.get("usage", 0)) - int(cache)),
+        memory_limit=int(memory.get("limit", 0)),
+        pids=int((stats.get("pids_stats") or {}).get("current", 0)),
+        received=sum(int(n.get("rx_bytes", 0)) for n in networks),
+        sent=sum(int(n.get("tx_bytes", 0)) for n in networks),
+        read=sum(int(d["value"]) for d in disks if d["op"].lower() == "read"),
+        written=sum(int(d["value"]) for d in disks if d["op"].lower() == "write"),
+    )
 
 
 def _demultiplex(stream: Any) -> tuple[bytes, bytes]:

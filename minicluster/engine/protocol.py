@@ -131,6 +131,42 @@ class File:
 
 
 @dataclass(frozen=True)
+class PathStat:
+    """What is at a path of a container."""
+
+    path: str  #: with a link at its end followed
+    kind: str  #: file, folder or other (a device, a socket, a link that leads nowhere)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a container uses, and has used since it started. Sizes are bytes."""
+
+    cpu: int  #: nanoseconds of processor time that it has used
+    system: int  #: nanoseconds that all processors of the engine's machine have been there for, idle ones as well
+    cpus: int
+    memory: int  #: the page cache that could be dropped at once not counted
+    memory_limit: int  #: the machine's memory where it has no limit of its own
+    pids: int
+    received: int
+    sent: int
+    read: int  #: from block devices
+    written: int
+
+
+@dataclass(frozen=True)
+class EngineEvent:
+    """Something that happened to a container, network or volume of a cluster."""
+
+    time: float  #: seconds since 1970, by the engine's clock
+    kind: str  #: container, network or volume
+    action: str  #: create, start, die, kill, stop, pause, unpause, restart, destroy, oom, connect or disconnect
+    name: str
+    labels: Mapping[str, str]  #: the container's (also of one that is connected to a network), or the volume's
+    detail: Mapping[str, str | int] = field(default_factory=dict)  #: ``exit_code`` of die, ``signal`` of kill
+
+
+@dataclass(frozen=True)
 class ExecResult:
     """What a command in a container answered."""
 
@@ -218,6 +254,15 @@ class Engine(Protocol):
 
     def get_file(self, container: str, path: str) -> bytes: ...
 
+    def stat_path(self, container: str, path: str) -> PathStat | None:
+        """What is at a path of a container, running or not; None where nothing is."""
+
+    def read_archive(self, container: str, path: str) -> Iterator[bytes]:
+        """A file or folder of a container, running or not, as a tar whose names begin with the path's last part."""
+
+    def write_archive(self, container: str, folder: str, content: Iterator[bytes]) -> None:
+        """Unpacks a tar into a folder of a container, running or not. A folder and a file never replace each other."""
+
     def exit_code(self, container: str) -> int | None:
         """The exit status of a container that has ended; None while it runs."""
 
@@ -243,8 +288,16 @@ class Engine(Protocol):
     def logs(self, container: str, *, tail: int | None = None, follow: bool = False) -> Iterator[bytes]:
         """A container's output, line by line, stdout and stderr as they came."""
 
-    def memory(self, container: str) -> int:
-        """Bytes of memory that a container uses now, its page cache not counted."""
+    def sample(self, container: str) -> Sample:
+        """What a container uses now; all nothing where it does not run."""
+
+    def events(
+        self, cluster: str, *, since: float | None = None, cancel: Cancel | None = None
+    ) -> Iterator[EngineEvent]:
+        """What happens to a cluster's containers, networks and volumes, as it happens, until ``cancel`` is set.
+
+        With ``since`` (seconds since 1970) first what the engine still knows to have happened from then on.
+        """
 
     def images(self, recipes_only: bool = False) -> list[Image]: ...
     def has_image(self, ref: str) -> bool: ...

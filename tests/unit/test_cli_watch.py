@@ -1,0 +1,197 @@
+"""``cp``, ``top`` and ``events`` from the command line down to an engine in memory."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from minicluster import cluster as facade
+from minicluster import watch
+from minicluster.cli import complete
+from minicluster.cli.app import app
+from minicluster.cli.watch import _line, _live
+from minicluster.cluster import Cluster, down
+from minicluster.report import ClusterEvent, ClusterUsage, NodeUsage
+from tests.fakes import FakeEngine
+from tests.unit.samples import TOY
+
+
+@pytest.fixture(autouse=True)
+def cluster(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    made = Cluster.up(str(TOY), name="toy", engine=engine)
+    monkeypatch.setattr(facade, "_connect", lambda **_: engine)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    return made
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words), prog_name="minicluster")
+
+
+# cp
+
+
+def test_cp_goes_both_ways(engine: FakeEngine, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("aaa")
+    result = run("cp", f"{tmp_path}/a", "agent:/root")
+    assert result.stdout == "".join(f"1 file, 3 B: {tmp_path}/a -> agent-{i}:/root/a\n" for i in (1, 2))
+    result = run("cp", "agent-2:/root/a", f"{tmp_path}/b", "-o", "json")
+    assert json.loads(result.stdout) == [
+        {
+            "node": "agent-2",
+            "source": "agent-2:/root/a",
+            "destination": f"{tmp_path}/b",
+            "files": 1,
+            "bytes": 3,
+            "left_out": [],
+        }
+    ]
+    assert (tmp_path / "b").read_text() == "aaa"
+    assert run("cp", "-q", f"{tmp_path}/a", "agent-1:/root").output == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("a b", 2, "cp needs a node on one side"),
+        ("./a:b ./c:d", 2, "cp needs a node on one side"),
+        ("agent-1:/a agent-2:/b", 2, "cp does not copy from node to node"),
+        ("agent-1: b", 2, "names no path"),
+        ("agent-9:/a b", 2, "no node or role 'agent-9'"),
+        ("agent:/a b", 2, "agent is 2 nodes"),
+        ("agent-1:/nothing b", 1, "agent-1 has no /nothing"),
+        ("/nothing agent-1:/root", 1, "there is no /nothing here"),
+    ],
+)
+def test_cp_says_what_is_wrong(words: str, code: int, said: str) -> None:
+    result = run("cp", *words.split())
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert said in result.stderr
+
+
+def test_cp_names_a_few_of_what_it_leaves_out(engine: FakeEngine, tmp_path: Path) -> None:
+    box = engine.boxes["toy-agent-1"]
+    box.folders.add("/root/x")
+    box.links |= {f"/root/x/{i}": "/etc" for i in range(7)}
+    result = run("cp", "agent-1:/root/x", str(tmp_path))
+    assert result.stderr.splitlines() == [
+        *(f"Note: left out: {i} -> /etc (leads out of the copy)" for i in range(5)),
+        "Note: left out: 2 more; -o json names them",
+    ]
+
+
+def test_tab_offers_nodes_and_files(engine: FakeEngine, tmp_path: Path) -> None:
+    (tmp_path / "aged").mkdir()
+
+    class Context:
+        params: dict[str, Any] = {}  # noqa: RUF012
+
+    assert complete.places(Context(), "ag") == ["agent-1:", "agent-2:", "agent:"]  # type: ignore[arg-type]
+    assert complete.places(Context(), f"{tmp_path}/ag") == [f"{tmp_path}/aged/"]  # type: ignore[arg-type]
+
+
+# top
+
+
+def test_top_is_a_table_and_one_look_where_stdout_is_no_terminal(engine: FakeEngine) -> None:
+    engine.stop_container("toy-agent-1")
+    assert run("top").stdout.splitlines() == [
+        "NODE      ROLE    PHASE    CPU     MEMORY / LIMIT    PIDS  NET IN / OUT   DISK READ / WRITTEN",
+        "master-1  master  running  50.0 %  1 MiB / 16.0 GiB  7     100 B / 200 B  300 B / 400 B",
+        "agent-1   agent   exited   -       -                 -     -              -",
+        "agent-2   agent   running  50.0 %  1 MiB / 16.0 GiB  7     100 B / 200 B  300 B / 400 B",
+    ]
+    assert "agent-1" not in run("top", "--once", "master", "agent-2").stdout
+
+
+def test_top_answers_one_json_document_with_once(engine: FakeEngine) -> None:
+    engine.stop_container("toy-agent-1")
+    answer = json.loads(run("top", "--once", "-o", "json").stdout)
+    assert list(answer) == ["cluster", "time", "nodes"]
+    assert answer["nodes"][0] == {
+        "name": "master-1",
+        "role": "master",
+        "phase": "running",
+        "cpu": 50.0,
+        "memory": 1 << 20,
+        "memory_limit": 1 << 34,
+        "pids": 7,
+        "received": 100,
+        "sent": 200,
+        "read": 300,
+        "written": 400,
+    }
+    assert {v for k, v in answer["nodes"][1].items() if k not in ("name", "role", "phase")} == {None}
+
+
+def test_top_answers_a_json_document_a_line_else_until_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    def usages(*_: object) -> Iterator[ClusterUsage]:
+        yield ClusterUsage("toy", 1.5, ())
+        yield ClusterUsage("toy", 2.5, ())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(watch, "usages", usages)
+    result = run("top", "-o", "json")
+    assert [json.loads(line)["time"] for line in result.stdout.splitlines()] == [1.5, 2.5]
+    assert (result.exit_code, result.stderr) == (130, "")
+
+
+def test_top_redraws_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TERM": "xterm", "FORCE_COLOR": "1", "COLUMNS": "120"}.items():
+        monkeypatch.setenv(name, value)
+    _live(ClusterUsage("toy", 0, (NodeUsage("a-1", "a", "running", cpu),)) for cpu in (1.0, 2.0))
+    out = capsys.readouterr().out
+    assert out.index("1.0 %") < out.index("\x1b[1A") < out.index("2.0 %")
+
+
+# events
+
+
+def test_events_are_lines() -> None:
+    event = ClusterEvent(1700000000.0625, "toy", "agent-1", "agent", "die", {"exit_code": 137})
+    clock = time.strftime("%H:%M:%S", time.localtime(1700000000))
+    assert _line(event, 8) == f"{clock}.062  agent-1   die          exit_code=137"
+    leader = ClusterEvent(1700000000.0, "toy", "", "", "quorum", {"healthy": 2, "needed": 2})
+    assert _line(leader, 8) == f"{clock}.000  -         quorum       healthy=2 needed=2"
+
+
+def test_events_end_with_0_when_the_cluster_is_gone(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.kill_container("toy-agent-1")
+    listen = engine.events
+
+    def events(*args: Any, **options: Any) -> Iterator[Any]:
+        if engine.containers():
+            down(["toy"], engine=engine)
+        return listen(*args, **options)
+
+    monkeypatch.setattr(engine, "events", events)
+    result = run("events", "--since", "10m", "-o", "json")
+    assert result.exit_code == 0, result.stderr
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+    died = next(e for e in told if e["event"] == "die")
+    assert list(died) == ["time", "cluster", "node", "role", "event", "detail"]
+    assert (died["node"], died["role"], died["detail"]) == ("agent-1", "agent", {"exit_code": 137})
+    assert told[-1]["event"] == "destroy"
+
+
+def test_events_end_quietly_with_130_on_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> Iterator[ClusterEvent]:
+        yield ClusterEvent(0.0, "toy", "agent-1", "agent", "start")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(watch, "events", interrupted)
+    result = run("events")
+    assert (result.exit_code, result.stderr) == (130, "")
+    assert result.stdout.endswith("agent-1   start\n")
+
+
+def test_since_is_a_number_and_a_unit() -> None:
+    result = run("events", "--since", "soon")
+    assert result.exit_code == 2
+    assert "--since soon: this is not a time" in result.stderr
