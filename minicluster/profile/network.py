@@ -10,7 +10,7 @@ from minicluster.errors import SubnetTaken, UsageError
 
 #: Clusters take /24s out of this part of 172.16.0.0/12 (RFC 1918): clear of Docker's first default pools
 #: (172.17 and up), of home routers (192.168) and of the corporate 10.0.0.0/8.
-POOL = ipaddress.ip_network("172.28.0.0/14")
+POOL = ipaddress.IPv4Network("172.28.0.0/14")
 PREFIX = 24
 
 #: Host ports are taken from here: below the kernel's ephemeral range (32768 and up), so that no outgoing
