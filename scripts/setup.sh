@@ -85,3 +85,9 @@ provide_engine() {  # an engine that answers, or the means to run one; and the s
     apt_install mmdebstrap debian-archive-keyring
   fi
 }
+
+provide_clients() {  # the stock clients that tests prove clusters with, beside the one of the engine
+  if command -v apt-get >/dev/null && ! command -v etcdctl >/dev/null; then
+    apt_install etcd-client
+  fi
+}
