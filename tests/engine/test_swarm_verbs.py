@@ -1,0 +1,98 @@
+"""The verbs of a cluster's life on a highly available Swarm, proved with the stock docker client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.engine.conftest import Shell, eventually, remains, swarm_client
+from tests.engine.test_swarm import ready, running
+
+NAME = "t-swarmha"
+NODES = {"master-1", "master-2", "master-3", "agent-1"}
+
+
+@pytest.fixture(scope="module")
+def swarm(outer: Shell) -> Iterator[Shell]:
+    """Three masters and an agent with a service of six replicas; the value is minicluster's own environment."""
+    try:
+        outer.minicluster("up", "swarm", "--name", NAME, "--size", "master=3", "--size", "agent=1", timeout=600)
+        client(outer).docker(
+            "service", "create", "--name", "web", "--replicas", "6", "--no-resolve-image", "--detach",
+            "localhost/minicluster/demo",
+        )  # fmt: skip
+        yield outer
+    finally:
+        outer.minicluster("down", NAME, ok=False)
+    assert remains(outer, NAME) == {}
+
+
+def client(shell: Shell) -> Shell:
+    """A stock client of whichever master `env` names now."""
+    return swarm_client(shell, NAME)
+
+
+def is_whole(shell: Shell, nodes: set[str]) -> None:
+    """Every node is Ready and all six replicas run, by the swarm's own word."""
+
+    def whole() -> bool:
+        docker = client(shell)
+        listed = docker.docker("node", "ls", "--format", "{{.Hostname}} {{.Status}}", ok=False)
+        return listed.code == 0 and ready(docker) == nodes and running(docker).total() == 6
+
+    eventually(whole, within=90, what=f"{nodes} Ready, six replicas")
+    eventually(lambda: shell.minicluster("status", NAME, "-o", "json").json["phase"] == "ready", what="ready")
+
+
+def leader(shell: Shell) -> str:
+    return str(
+        eventually(lambda: shell.minicluster("status", NAME, "-o", "json").json["quorum"]["leader"], what="a leader")
+    )
+
+
+def test_one_node_after_the_other_restarts(swarm: Shell) -> None:
+    is_whole(swarm, NODES)
+    was = leader(swarm)
+    answer = swarm.minicluster("restart", "--rolling", "-c", NAME, timeout=300)
+    order = [line.split(":")[0] for line in answer.err.splitlines() if ": ready" in line]
+    assert set(order) == NODES
+    assert order[-1] == was
+    is_whole(swarm, NODES)
+
+
+def test_stopped_and_started(swarm: Shell) -> None:
+    swarm.minicluster("stop", "-c", NAME)
+    assert swarm.minicluster("status", NAME, "-o", "json").json["phase"] == "stopped"
+    swarm.minicluster("start", "-c", NAME, timeout=300)
+    is_whole(swarm, NODES)
+
+
+def test_all_restarted_at_once_by_the_engine(swarm: Shell) -> None:
+    swarm.docker("restart", *(f"{NAME}-{node}" for node in sorted(NODES)))
+    is_whole(swarm, NODES)
+
+
+def test_a_paused_agent_is_seen_as_down_and_comes_back(swarm: Shell) -> None:
+    swarm.minicluster("pause", "agent", "-c", NAME)
+    eventually(lambda: ready(client(swarm)) == NODES - {"agent-1"}, what="agent-1 is Down")
+    swarm.minicluster("unpause", "agent", "-c", NAME)
+    is_whole(swarm, NODES)
+
+
+def test_the_leader_is_killed_and_started(swarm: Shell) -> None:
+    was = leader(swarm)
+    swarm.minicluster("kill", was, "-c", NAME)
+    eventually(lambda: leader(swarm) != was, what="another leader")
+    swarm.minicluster("start", was, "-c", NAME, timeout=300)
+    is_whole(swarm, NODES)
+
+
+def test_masters_go_and_come(swarm: Shell) -> None:
+    refused = swarm.minicluster("scale", "master=2", "-c", NAME, ok=False)
+    assert refused.code == 2
+    assert "odd number" in refused.err
+    swarm.minicluster("scale", "master=1", "agent=2", "-c", NAME, timeout=300)
+    is_whole(swarm, {"master-1", "agent-1", "agent-2"})
+    swarm.minicluster("scale", "master=3", "agent=1", "-c", NAME, timeout=300)
+    is_whole(swarm, NODES)
