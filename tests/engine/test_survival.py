@@ -10,7 +10,7 @@ import pytest
 from tests.engine.checker import store_of, writing
 from tests.engine.conftest import Shell, eventually, remains
 
-ROLE = {"etcd": "kv"}
+ROLE = {"etcd": "kv", "zookeeper": "kv", "consul": "master"}
 
 
 @dataclass(frozen=True)
