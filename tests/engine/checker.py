@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -74,6 +75,7 @@ class ZooKeeper:
         from kazoo.client import KazooClient
         from kazoo.retry import KazooRetry
 
+        logging.getLogger("kazoo").setLevel(logging.CRITICAL)  # it tells of every connection that breaks, as many will
         forever = KazooRetry(max_tries=-1, delay=0.05, backoff=1, max_delay=0.2)
         self._client = KazooClient(env["ZOOKEEPER_HOSTS"], timeout=_PATIENCE, connection_retry=forever)
         self._client.start(timeout=30)
