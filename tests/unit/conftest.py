@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from minicluster.profile.load import Loaded, load
-from tests.fakes import FakeEngine, FakeSwarm
+from tests.fakes import FakeEngine, FakeEtcd, FakeSwarm
 from tests.unit.samples import LEAST, TOY
 
 
@@ -23,9 +23,10 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
 
 @pytest.fixture
 def engine() -> FakeEngine:
-    """An empty engine whose nodes form swarms."""
+    """An empty engine whose nodes form swarms, and clusters of etcd."""
     fake = FakeEngine()
     FakeSwarm(fake)
+    FakeEtcd(fake)
     return fake
 
 

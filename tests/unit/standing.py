@@ -52,11 +52,12 @@ def record(spec: Spec | None, revision: int = 1) -> RecordVolume:
     return RecordVolume(f"c-spec-{revision}", revision, spec)
 
 
-def standing(spec: Spec, *, members: Collection[str] | None = (), **states: str) -> Observed:
+def standing(spec: Spec, *, members: Collection[str] | None = (), leader: str = "", **states: str) -> Observed:
     """A cluster that is all as it shall be.
 
     Args:
         members: names of the members; by default every node that is to join. None: nobody could be asked.
+        leader: the one that leads.
         states: node (with _ for -) -> its container's state, where that is not "running".
     """
     joined = [n.name for n in spec.nodes if n.joined] if members == () else members
@@ -73,9 +74,14 @@ def standing(spec: Spec, *, members: Collection[str] | None = (), **states: str)
         networks=(network_name(spec.cluster),),
         volumes=tuple(volume_name(spec.cluster, n.name, path) for n in spec.nodes for path in n.volumes),
         records=(record(spec),),
-        members=None if joined is None else {n: Member(n, ready=True, voter=n.startswith("master")) for n in joined},
+        members=None if joined is None else {n: _member(spec, n, leader, containers[n].state) for n in joined},
         authority=AUTHORITY,
     )
+
+
+def _member(spec: Spec, name: str, leader: str, state: str) -> Member:
+    voters = spec.of_role(spec.members.on) if spec.members else ()
+    return Member(name, state == "running", any(node.name == name for node in voters), name == leader)
 
 
 def without(observed: Observed, *nodes: str, volumes: bool = False) -> Observed:

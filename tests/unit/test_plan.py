@@ -31,12 +31,13 @@ from minicluster.plan.model import (
     RemoveVolume,
     RunHook,
     StartContainer,
+    UpdateContainer,
     WaitMembers,
     WaitReady,
 )
 from minicluster.plan.observed import Observed
 from minicluster.plan.reconcile import create, remove
-from minicluster.profile.spec import Spec
+from minicluster.profile.spec import Image, Overrides, Spec
 from tests.unit.samples import TOY
 from tests.unit.standing import AUTHORITY, record, spec_of, standing, without
 
@@ -167,6 +168,55 @@ def down_of_a_partial_cluster(profile: str | Path = TOY) -> Plan:
     return remove(replace(found, networks=(), records=(record(before), record(after, 2))))
 
 
+# Of etcd, whose nodes found their cluster together
+
+
+def etcd_first_up(profile: str | Path = "etcd") -> Plan:
+    return create(spec_of(profile), FRESH)
+
+
+def etcd_scale_up(profile: str | Path = "etcd") -> Plan:
+    before = spec_of(profile)
+    return create(spec_of(profile, previous=before, kv=5), standing(before))
+
+
+def etcd_scale_down(profile: str | Path = "etcd") -> Plan:
+    before = spec_of(profile, kv=5)
+    return create(spec_of(profile, previous=before, kv=3), standing(before, leader="kv-5"))
+
+
+def etcd_node_removed(profile: str | Path = "etcd") -> Plan:
+    spec = spec_of(profile)
+    return create(spec, without(standing(spec, leader="kv-1"), "kv-2"))
+
+
+def etcd_node_removed_with_its_data(profile: str | Path = "etcd") -> Plan:
+    spec = spec_of(profile)
+    return create(spec, without(standing(spec, leader="kv-1"), "kv-2", volumes=True))
+
+
+def etcd_changed_image(profile: str | Path = "etcd") -> Plan:
+    before = spec_of(profile)
+    images = {"node": Image("node", "other/node:2", "given")}
+    return create(replace(spec_of(profile, previous=before), images=images), standing(before, leader="kv-1"))
+
+
+def etcd_changed_restart_policy(profile: str | Path = "etcd") -> Plan:
+    before = spec_of(profile)
+    return create(replace(before, overrides=Overrides(restart="always")), standing(before))
+
+
+def etcd_interrupted_first_up(profile: str | Path = "etcd") -> Plan:
+    spec = spec_of(profile)
+    return create(spec, replace(standing(spec, members=None, kv_3="created"), records=(NOTHING, record(spec))))
+
+
+def etcd_interrupted_first_up_of_another_size(profile: str | Path = "etcd") -> Plan:
+    before = spec_of(profile)
+    found = replace(without(standing(before, members=None), "kv-3"), records=(NOTHING, record(before)))
+    return create(spec_of(profile, previous=before, kv=1), found)
+
+
 SCENARIOS: list[Callable[..., Plan]] = [
     first_up,
     first_up_of_three_masters,
@@ -193,7 +243,19 @@ SCENARIOS: list[Callable[..., Plan]] = [
     down_of_a_partial_cluster,
 ]
 
-scenarios = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.__name__)
+ETCD: list[Callable[..., Plan]] = [
+    etcd_first_up,
+    etcd_scale_up,
+    etcd_scale_down,
+    etcd_node_removed,
+    etcd_node_removed_with_its_data,
+    etcd_changed_image,
+    etcd_changed_restart_policy,
+    etcd_interrupted_first_up,
+    etcd_interrupted_first_up_of_another_size,
+]
+
+scenarios = pytest.mark.parametrize("scenario", [*SCENARIOS, *ETCD], ids=lambda s: s.__name__)
 
 
 # Golden plans
@@ -241,6 +303,8 @@ def _action(action: Action) -> Iterator[str]:
             yield f"ask {container} with {' '.join(command)} for {', '.join(names)}"
         case KillContainer(name):
             yield f"container {name} is killed"
+        case UpdateContainer(name, restart):
+            yield f"container {name} is to restart: {restart}"
         case RemoveContainer(name) | RemoveVolume(name) | RemoveNetwork(name):
             yield f"{type(action).__name__[6:].lower()} {name} is removed"
 
@@ -254,10 +318,11 @@ def test_a_plan_is_what_it_was(scenario: Callable[..., Plan]) -> None:
     assert plan == path.read_text()
 
 
-# What holds for every plan, of the toy profile and of the real one
+# What holds for every plan, of the toy profile and of the real ones
 
 
 PLANS = [pytest.param(s, p, id=f"{s.__name__}-{Path(p).name}") for s in SCENARIOS for p in (str(TOY), "swarm")]
+PLANS += [pytest.param(s, "etcd", id=s.__name__) for s in ETCD]
 every_plan = pytest.mark.parametrize(("scenario", "profile"), PLANS)
 
 

@@ -1,0 +1,485 @@
+"""Nodes that found a cluster together, those that join it, and voters who must not go all at once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from minicluster.cluster import Cluster
+from minicluster.engine.protocol import ExecResult
+from minicluster.errors import EngineError, MiniclusterError, UsageError
+from minicluster.plan.model import Plan, PutFiles, RemoveContainer, RunHook, UpdateContainer, WaitMembers
+from minicluster.plan.observed import Observed
+from minicluster.plan.reconcile import create
+from minicluster.profile.spec import File, Image, Overrides, Spec, node_hash
+from tests.fakes import FakeEngine, FakeEtcd
+from tests.unit.standing import AUTHORITY, record, spec_of, standing, without
+
+FRESH = Observed("c", authority=AUTHORITY)
+NOTHING = record(None, 0)
+FOUNDING = FakeEtcd.FOUNDING
+
+
+def etcd(kv: int = 3, previous: Spec | None = None) -> Spec:
+    return spec_of("etcd", previous=previous, kv=kv)
+
+
+def hooks(plan: Plan) -> dict[str, RunHook]:
+    return {step.id: step.action for step in plan.steps if isinstance(step.action, RunHook)}
+
+
+def removed(plan: Plan) -> list[str]:
+    """The containers that go, in the order of the plan."""
+    return [step.node for step in plan.steps if isinstance(step.action, RemoveContainer)]
+
+
+def founders(plan: Plan) -> list[str]:
+    """The nodes that get the founding file."""
+    put = {s.node: {f.path for f in s.action.files} for s in plan.steps if isinstance(s.action, PutFiles)}
+    return [node for node, paths in put.items() if FOUNDING in paths]
+
+
+def before(plan: Plan) -> dict[str, set[str]]:
+    """Step -> all that are done before it begins."""
+    result: dict[str, set[str]] = {}
+    for step in plan.steps:
+        result[step.id] = set(step.needs).union(*(result[need] for need in step.needs))
+    return result
+
+
+# Who founds, and who joins
+
+
+def test_all_nodes_of_a_first_up_found_the_cluster_at_once_and_none_is_joined() -> None:
+    plan = create(etcd(), FRESH)
+    assert founders(plan) == ["kv-1", "kv-2", "kv-3"]
+    assert hooks(plan) == {}
+    done_before = before(plan)
+    for node in ("kv-1", "kv-2", "kv-3"):  # no founder waits for another
+        others = {id for id in done_before[f"start {node}"] if id.startswith("start ")}
+        assert others == set()
+
+
+def test_every_founder_is_told_of_all_and_of_no_other() -> None:
+    (file,) = [f for f in etcd().nodes[1].files if f.founding]
+    (line,) = [line for line in file.content.splitlines() if line.startswith("ETCD_INITIAL_CLUSTER=")]
+    assert line == (
+        "ETCD_INITIAL_CLUSTER=kv-1=https://172.28.0.2:2380,kv-2=https://172.28.0.3:2380,kv-3=https://172.28.0.4:2380"
+    )
+
+
+def test_nodes_that_come_later_are_joined_at_once_and_found_nothing() -> None:
+    old = etcd()
+    plan = create(etcd(5, old), standing(old))
+    assert founders(plan) == []
+    assert {id: hook.command for id, hook in hooks(plan).items()} == {
+        "join kv-4 1": ("etcd-join", "172.28.0.2"),
+        "join kv-5 1": ("etcd-join", "172.28.0.2"),
+    }
+    assert "join kv-4 1" not in before(plan)["join kv-5 1"]
+    assert {"ready kv-5", "start kv-5"} <= before(plan)["join kv-5 1"]
+
+
+@pytest.mark.parametrize("volumes", [False, True])
+def test_a_node_that_is_made_anew_founds_nothing(volumes: bool) -> None:
+    spec = etcd()
+    plan = create(spec, without(standing(spec), "kv-1", volumes=volumes))
+    assert founders(plan) == []
+    assert list(hooks(plan)) == (["join kv-1 1"] if volumes else [])
+
+
+def test_a_member_that_works_is_the_one_that_others_join() -> None:
+    spec = etcd()
+    plan = create(spec, without(standing(spec, kv_2="exited"), "kv-1", volumes=True))
+    assert hooks(plan)["join kv-1 1"].command == ("etcd-join", "172.28.0.4")
+
+
+def test_the_founding_file_is_written_until_the_first_up_is_complete() -> None:
+    spec = etcd()
+    cut_short = replace(standing(spec, members=None, kv_3="created"), records=(NOTHING, record(spec)))
+    assert founders(create(spec, cut_short)) == ["kv-3"]
+    assert founders(create(spec, without(standing(spec), "kv-3"))) == []
+
+
+def test_a_first_up_that_was_cut_short_is_gone_on_with_where_it_stood() -> None:
+    spec = etcd()
+    cut_short = replace(standing(spec, members=None, kv_3="created"), records=(NOTHING, record(spec)))
+    plan = create(spec, cut_short)
+    assert {step.node for step in plan.steps if step.node} == {"kv-3"}
+    assert hooks(plan) == {}
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_a_first_up_of_another_size_begins_afresh_data_included(size: int) -> None:
+    old = etcd()
+    cut_short = replace(standing(old, members=None), records=(NOTHING, record(old)))
+    plan = create(etcd(size, old), cut_short)
+    steps = {step.id for step in plan.steps}
+    assert founders(plan) == [f"kv-{i}" for i in range(1, size + 1)]
+    assert set(removed(plan)) == {"kv-1", "kv-2", "kv-3"}
+    assert {f"volume c-kv-{i}-var-lib-etcd away" for i in (1, 2, 3)} <= steps
+    done_before = before(plan)
+    emptied, made = "volume c-kv-1-var-lib-etcd away", "volume c-kv-1-var-lib-etcd"
+    assert "remove kv-1" in done_before[emptied]
+    assert emptied in done_before[made]
+    assert made in done_before["create kv-1"]
+    assert hooks(plan) == {}
+
+
+def test_the_founding_file_is_no_part_of_what_a_container_is() -> None:
+    three = etcd()
+    five = etcd(5, three)
+    node = three.nodes[0]
+    assert five.nodes[0].files != node.files
+    assert node_hash(five, five.nodes[0], "a") == node_hash(three, node, "a")
+    other = replace(node, files=(*node.files, File("/etc/other", "x")))
+    assert node_hash(three, other, "a") != node_hash(three, node, "a")
+    assert node.founds
+    assert not replace(node, files=tuple(f for f in node.files if not f.founding)).founds
+
+
+# What is changed one node after the other
+
+
+def rolled(leader: str = "", **states: str) -> Plan:
+    """The plan of another image."""
+    old = etcd()
+    new = replace(etcd(previous=old), images={"node": Image("node", "other:2", "given")})
+    return create(new, standing(old, leader=leader, **states))
+
+
+@pytest.mark.parametrize(
+    ("leader", "state", "order"),
+    [
+        ("kv-1", {}, ["kv-2", "kv-3", "kv-1"]),
+        ("kv-3", {}, ["kv-1", "kv-2", "kv-3"]),
+        ("kv-1", {"kv_3": "exited"}, ["kv-3", "kv-2", "kv-1"]),
+    ],
+    ids=["first leads", "last leads", "one is down"],
+)
+def test_voters_are_replaced_one_after_the_other_the_leader_last(
+    leader: str, state: dict[str, str], order: list[str]
+) -> None:
+    plan = rolled(leader, **state)
+    assert removed(plan) == order
+    done_before = before(plan)
+    for earlier, later in zip(order, order[1:], strict=False):
+        assert f"settled {earlier}" in done_before[f"remove {later}"]
+        assert f"ready {earlier}" in done_before[f"settled {earlier}"]
+    assert hooks(plan) == {}
+
+
+def test_the_next_voter_goes_when_all_who_worked_before_work_again() -> None:
+    waits = {s.id: s.action.names for s in rolled("kv-1", kv_3="exited").steps if isinstance(s.action, WaitMembers)}
+    assert waits["settled kv-3"] == ("kv-1", "kv-2", "kv-3")
+    old = etcd()
+    swarm = spec_of("swarm", master=3)
+    assert old.members
+    new = replace(swarm, images={"node": Image("node", "other:2", "given")})
+    plan = create(new, standing(swarm, leader="master-2"))
+    assert removed(plan)[-1] == "master-2"  # of all nodes that the software counts, workers included
+
+
+@pytest.mark.parametrize("members", [None, ("kv-1",)], ids=["nobody can be asked", "a single voter"])
+def test_where_one_at_a_time_helps_nobody_all_are_replaced_at_once(members: Sequence[str] | None) -> None:
+    old = etcd(1 if members else 3)
+    new = replace(old, images={"node": Image("node", "other:2", "given")})
+    plan = create(new, standing(old, members=members))
+    assert [s.id for s in plan.steps if s.id.startswith("settled")] == []
+    done_before = before(plan)
+    assert not any(other.startswith("remove ") for node in removed(plan) for other in done_before[f"remove {node}"])
+
+
+def test_where_the_quorum_is_lost_already_all_are_replaced_at_once() -> None:
+    plan = rolled("", kv_2="exited", kv_3="exited")
+    assert [s.id for s in plan.steps if s.id.startswith("settled")] == []
+
+
+def test_another_restart_policy_is_told_to_containers_that_stay() -> None:
+    spec = etcd()
+    always = replace(spec, overrides=Overrides(restart="always"))
+    plan = create(always, standing(spec, kv_2="exited"))
+    updates = {s.node: s.action.restart for s in plan.steps if isinstance(s.action, UpdateContainer)}
+    assert updates == {"kv-1": "always", "kv-2": "always", "kv-3": "always"}
+    assert "update kv-2" in before(plan)["start kv-2"]
+    assert removed(plan) == []
+
+
+def test_a_container_that_is_made_anew_has_the_new_restart_policy_from_the_start() -> None:
+    spec = etcd()
+    plan = create(replace(spec, overrides=Overrides(restart="always")), without(standing(spec), "kv-2"))
+    (made,) = [s.action.config for s in plan.steps if s.id == "create kv-2"]  # type: ignore[union-attr]
+    assert made.restart == "always"
+    assert sorted(s.node for s in plan.steps if isinstance(s.action, UpdateContainer)) == ["kv-1", "kv-3"]
+
+
+# Who may leave
+
+
+def leave(size: int, to: int, *, force: bool = False, members: bool = True, **states: str) -> Plan:
+    old = etcd(size)
+    found = standing(old, leader="kv-1", **states) if members else standing(old, members=None, **states)
+    return create(etcd(to, old), found, force=force)
+
+
+def test_the_dead_leave_first_so_that_they_do_not_count_when_the_next_one_goes() -> None:
+    assert removed(leave(3, 1, kv_2="exited")) == ["kv-2", "kv-3"]
+    assert removed(leave(5, 3, kv_4="exited")) == ["kv-4", "kv-5"]
+    assert removed(leave(5, 3)) == ["kv-5", "kv-4"]
+
+
+@pytest.mark.parametrize(
+    ("size", "to", "dead", "node", "why"),
+    [
+        (3, 1, ["kv_1"], "kv-3", "Without kv-3 1 of 2 voters would be healthy, and 2 are needed: kv-1 is not ready."),
+        (
+            5,
+            3,
+            ["kv_1", "kv_2"],
+            "kv-5",
+            "Without kv-5 2 of 4 voters would be healthy, and 3 are needed: kv-1, kv-2 are not ready.",
+        ),
+    ],
+)
+def test_who_would_take_the_quorum_along_may_not_leave(
+    size: int, to: int, dead: list[str], node: str, why: str
+) -> None:
+    with pytest.raises(MiniclusterError) as caught:
+        leave(size, to, **dict.fromkeys(dead, "exited"))
+    error = caught.value
+    assert error.what == f"removing {node} would lose the quorum of cluster c"
+    assert error.why == why
+    assert "minicluster up --name c" in error.fix
+    assert "--force" in error.fix
+    assert error.exit_code == 1
+
+
+def test_forced_they_leave_all_the_same_and_hooks_that_fail_are_passed_over() -> None:
+    plan = leave(3, 1, force=True, kv_1="exited")
+    assert removed(plan) == ["kv-3", "kv-2"]
+    assert hooks(plan) == {}  # the only one that stays does not run, so nobody can be told
+    plan = leave(5, 3, force=True, kv_1="exited", kv_2="exited")
+    assert [(h.container, h.best_effort) for h in hooks(plan).values()] == [("c-kv-3", True), ("c-kv-3", True)]
+
+
+def test_a_voter_leaves_only_when_the_others_let_it_go() -> None:
+    plan = leave(3, 1)
+    assert {id: (h.container, h.best_effort) for id, h in hooks(plan).items()} == {
+        "leave kv-3 1": ("c-kv-1", False),
+        "leave kv-2 1": ("c-kv-1", False),
+    }
+    done_before = before(plan)
+    assert "leave kv-3 1" in done_before["remove kv-3"]
+    assert "remove kv-3" in done_before["leave kv-2 1"]
+
+
+def test_nobody_leaves_unasked() -> None:
+    with pytest.raises(MiniclusterError) as caught:
+        leave(3, 1, members=False)
+    assert caught.value.what == "kv-2, kv-3 cannot leave cluster c now"
+    assert "does not say who its members are" in caught.value.why
+    assert "--force" in caught.value.fix
+    forced = leave(3, 1, members=False, force=True)
+    assert set(removed(forced)) == {"kv-2", "kv-3"}
+    assert hooks(forced) == {}
+
+
+def test_of_a_cluster_that_never_was_complete_everybody_may_leave() -> None:
+    old = etcd()
+    cut_short = replace(standing(old, members=None), records=(NOTHING, record(old)))
+    assert set(removed(create(etcd(1, old), cut_short))) == {"kv-1", "kv-2", "kv-3"}
+
+
+@pytest.mark.parametrize(("dead", "refused"), [("master_1", True), ("master_2", False)])
+def test_masters_of_a_swarm_keep_their_quorum_too(dead: str, refused: bool) -> None:
+    old = spec_of("swarm", master=3)
+    new, found = spec_of("swarm", previous=old, master=1), standing(old, **{dead: "exited"})
+    if refused:
+        with pytest.raises(MiniclusterError, match="removing master-3 would lose the quorum"):
+            create(new, found)
+    else:
+        assert removed(create(new, found)) == ["master-2", "master-3"]
+
+
+def test_workers_leave_whatever_the_masters_do() -> None:
+    old = spec_of("swarm", master=3, agent=3)
+    new = spec_of("swarm", previous=old, master=3, agent=1)
+    assert removed(create(new, standing(old, master_1="exited"))) == ["agent-3", "agent-2"]
+
+
+# Whose data are lost
+
+
+def test_of_one_voters_data_lost_the_others_make_it_a_new_member() -> None:
+    spec = etcd()
+    plan = create(spec, without(standing(spec), "kv-3", volumes=True))
+    assert list(hooks(plan)) == ["join kv-3 1"]
+
+
+@pytest.mark.parametrize("lost", [["kv-1", "kv-2"], ["kv-1", "kv-2", "kv-3"]], ids=len)
+def test_of_too_many_voters_data_lost_it_is_said_that_nothing_can_be_done(lost: list[str]) -> None:
+    spec = etcd()
+    with pytest.raises(MiniclusterError) as caught:
+        create(spec, without(standing(spec, members=None), *lost, volumes=True))
+    assert caught.value.what == f"cluster c has lost the data of {', '.join(lost)}"
+    assert "Of its 3 voters too few are left" in caught.value.why
+    assert "minicluster down c" in caught.value.fix
+
+
+def test_who_is_only_stopped_has_lost_nothing() -> None:
+    spec = etcd()
+    found = without(standing(spec, members=None, kv_1="exited", kv_2="exited"), "kv-3", volumes=True)
+    plan = create(spec, found)
+    assert {"start kv-1", "start kv-2", "create kv-3", "join kv-3 1"} <= {step.id for step in plan.steps}
+    assert removed(create(spec, without(standing(spec, members=None), "kv-1", "kv-2", "kv-3"))) == []
+
+
+# On an engine
+
+
+def up(engine: FakeEngine, **options: object) -> Cluster:
+    options = {"profile": "etcd", "name": "e", "timeout": 5.0, **options}
+    return Cluster.up(engine=engine, **options)  # type: ignore[arg-type]
+
+
+def names_of(result: ExecResult) -> list[str]:
+    return sorted(json.loads(line)["name"] for line in result.stdout.splitlines())
+
+
+@pytest.mark.parametrize("kv", [1, 3])
+def test_etcd_is_founded(engine: FakeEngine, kv: int) -> None:
+    cluster = up(engine, size={"kv": kv})
+    status = cluster.status()
+    assert status.phase == "ready"
+    assert status.quorum
+    assert status.quorum.voters == kv
+    assert all(FOUNDING in box.files for box in engine.boxes.values())
+    assert [c for c in engine.did("execute") if "etcd-join" in c] == []
+
+
+@pytest.mark.parametrize(("start", "end"), [(1, 3), (3, 5), (5, 3), (3, 1)])
+def test_etcd_is_scaled(engine: FakeEngine, start: int, end: int) -> None:
+    up(engine, size={"kv": start})
+    cluster = up(engine, size={"kv": end})
+    assert cluster.status().phase == "ready"
+    assert names_of(cluster.exec("kv-1", ["etcd-members"])) == [f"kv-{i}" for i in range(1, end + 1)]
+    came = [name for name, box in engine.boxes.items() if FOUNDING not in box.files]
+    assert sorted(came) == [f"e-kv-{i}" for i in range(start + 1, end + 1)]
+
+
+@pytest.mark.parametrize("nodes", [["kv-1"], ["kv-2"], ["kv-1", "kv-2", "kv-3"]], ids=" ".join)
+def test_members_whose_containers_are_gone_come_back_as_who_they_were(engine: FakeEngine, nodes: list[str]) -> None:
+    up(engine)
+    for node in nodes:
+        engine.remove_container(f"e-{node}")
+    cluster = up(engine)
+    assert cluster.status().phase == "ready"
+    assert not any(FOUNDING in engine.boxes[f"e-{node}"].files for node in nodes)
+
+
+def test_a_member_whose_data_are_gone_becomes_one_again(engine: FakeEngine) -> None:
+    up(engine)
+    engine.remove_container("e-kv-1")
+    engine.remove_volume("e-kv-1-var-lib-etcd")
+    engine.calls.clear()
+    assert up(engine).status().phase == "ready"
+    assert [c for c in engine.did("execute") if "etcd-join" in c] == ["e-kv-1: etcd-join 172.28.0.3"]
+
+
+def test_members_too_many_of_whom_lost_their_data_are_left_as_they_are(engine: FakeEngine) -> None:
+    cluster = up(engine)
+    for node in ("kv-1", "kv-2"):
+        engine.remove_container(f"e-{node}")
+        engine.remove_volume(f"e-{node}-var-lib-etcd")
+    engine.calls.clear()
+    with pytest.raises(MiniclusterError, match="has lost the data of kv-1, kv-2"):
+        up(engine)
+    assert {kind for kind, _about in engine.calls} == {"execute"}
+    assert cluster.down().changed
+    assert engine.empty()
+
+
+def test_a_first_up_of_three_that_was_killed_can_become_one_of_one(engine: FakeEngine) -> None:
+    engine.fail("start_container", EngineError("killed"), match="kv-3")
+    with pytest.raises(EngineError):
+        up(engine, keep=True)
+    engine.heal()
+    cluster = up(engine, size={"kv": 1})
+    assert cluster.status().phase == "ready"
+    assert list(engine.boxes) == ["e-kv-1"]
+
+
+@pytest.mark.parametrize("nth", range(2, 26, 5))
+def test_a_first_up_that_was_killed_anywhere_is_finished_by_the_next(engine: FakeEngine, nth: int) -> None:
+    engine.fail("", EngineError("killed"), nth=nth)
+    with contextlib.suppress(EngineError):  # a quick one needs fewer calls
+        up(engine, keep=True)
+    engine.heal()
+    assert up(engine).status().phase == "ready"
+
+
+@pytest.mark.parametrize("nth", range(2, 22, 4))
+@pytest.mark.parametrize("size", [1, 5])
+def test_a_scaling_that_fails_anywhere_goes_back_to_what_was(engine: FakeEngine, size: int, nth: int) -> None:
+    before_it = up(engine).spec
+    engine.fail("", EngineError("no"), nth=nth)
+    try:
+        up(engine, size={"kv": size})
+    except EngineError as problem:
+        error = problem
+    else:
+        return  # it needed fewer calls
+    engine.heal()
+    assert error.leftovers == ()
+    cluster = Cluster.open("e", engine=engine)
+    assert cluster.spec == before_it
+    assert cluster.status().phase == "ready"
+    assert names_of(cluster.exec("kv-1", ["etcd-members"])) == ["kv-1", "kv-2", "kv-3"]
+
+
+def test_the_leader_is_asked_to_leave_by_another(engine: FakeEngine) -> None:
+    etcd_nodes = FakeEtcd(engine)
+    up(engine, size={"kv": 5})
+    etcd_nodes.leader["e"] = "kv-5"
+    cluster = up(engine, size={"kv": 3})
+    assert cluster.status().quorum
+    assert sorted(etcd_nodes.members["e"]) == ["kv-1", "kv-2", "kv-3"]
+
+
+# Settings that are settled
+
+
+def test_a_fixed_setting_cannot_change_once_the_cluster_is_formed(engine: FakeEngine) -> None:
+    up(engine)
+    engine.calls.clear()
+    with pytest.raises(UsageError) as caught:
+        up(engine, set={"tls": "false"})
+    assert "tls" in caught.value.what
+    assert "cannot change any more" in caught.value.what
+    assert "down" in caught.value.fix
+    assert engine.calls == []
+
+
+def test_a_fixed_setting_may_be_given_again_as_it_is(engine: FakeEngine) -> None:
+    up(engine, set={"tls": "false"})
+    assert up(engine, set={"tls": "false"}).change.changed is False  # type: ignore[union-attr]
+    assert up(engine).change.changed is False  # type: ignore[union-attr]
+
+
+def test_a_setting_that_is_not_fixed_can_change(engine: FakeEngine) -> None:
+    up(engine)
+    assert up(engine, set={"heartbeat": "100"}).status().phase == "ready"
+
+
+def test_a_fixed_setting_can_change_while_nothing_was_ever_complete(engine: FakeEngine) -> None:
+    engine.fail("start_container", EngineError("killed"), match="kv-3")
+    with pytest.raises(EngineError):
+        up(engine, keep=True)
+    engine.heal()
+    cluster = up(engine, set={"tls": "false"})
+    assert cluster.spec.nodes[0].endpoints[0].url.startswith("http://")
+    assert cluster.status().phase == "ready"
