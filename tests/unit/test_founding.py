@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -24,8 +25,13 @@ NOTHING = record(None, 0)
 FOUNDING = FakeEtcd.FOUNDING
 
 
+@cache  # a spec is never changed
+def _etcd(kv: int) -> Spec:
+    return spec_of("etcd", kv=kv)
+
+
 def etcd(kv: int = 3, previous: Spec | None = None) -> Spec:
-    return spec_of("etcd", previous=previous, kv=kv)
+    return spec_of("etcd", previous=previous, kv=kv) if previous else _etcd(kv)
 
 
 def hooks(plan: Plan) -> dict[str, RunHook]:
