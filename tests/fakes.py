@@ -551,8 +551,8 @@ class FakeSwarm:
 class FakeEtcd:
     """Makes the nodes of a fake engine answer as those of the bundled etcd profile do.
 
-    A node founds with whom its founding file says, is the member that its data say it is, or waits to be joined. So a
-    plan does not pass that forgets to join a node, leaves a dead member in the list, or lets one found a second cluster.
+    A node founds with whom its founding file says, is the member that its data say it is, or waits to be joined. So
+    a plan does not pass that forgets to join a node, leaves a dead member in the list, or founds a second cluster.
     """
 
     FOUNDING = "/etc/etcd/founding.env"

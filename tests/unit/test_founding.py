@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 
 import pytest
 
@@ -173,7 +174,7 @@ def test_voters_are_replaced_one_after_the_other_the_leader_last(
     plan = rolled(leader, **state)
     assert removed(plan) == order
     done_before = before(plan)
-    for earlier, later in zip(order, order[1:], strict=False):
+    for earlier, later in pairwise(order):
         assert f"settled {earlier}" in done_before[f"remove {later}"]
         assert f"ready {earlier}" in done_before[f"settled {earlier}"]
     assert hooks(plan) == {}

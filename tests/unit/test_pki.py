@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import re
 import stat
+import uuid
 from ipaddress import ip_address
 
 import pytest
@@ -104,6 +107,47 @@ def test_no_two_authorities_have_one_identity() -> None:
 def test_what_is_no_authority_is_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match="not an authority"):
         pki.Authority.load(content)
+
+
+# Secrets
+
+
+def test_a_secret_is_the_same_wherever_the_authority_is_kept(authority: pki.Authority) -> None:
+    again = pki.Authority.load(authority.dump())
+    for form in ("hex", "base64", "uuid"):
+        assert again.secret("root", form) == authority.secret("root", form)
+
+
+def test_secrets_differ_by_name_and_by_cluster(authority: pki.Authority) -> None:
+    secrets = [authority.secret("root"), authority.secret("token"), pki.Authority().secret("root")]
+    assert len(set(secrets)) == 3
+
+
+def test_a_secret_is_32_bytes_in_hexadecimal_or_base64(authority: pki.Authority) -> None:
+    text = authority.secret("root")
+    assert re.fullmatch("[0-9a-f]{64}", text)
+    assert base64.b64decode(authority.secret("root", "base64"), validate=True) == bytes.fromhex(text)
+
+
+def test_a_secret_may_be_a_valid_uuid(authority: pki.Authority) -> None:
+    text = authority.secret("root", "uuid")
+    value = uuid.UUID(text)
+    assert str(value) == text
+    assert (value.variant, value.version) == (uuid.RFC_4122, 8)
+    assert authority.secret("other", "uuid") != text
+
+
+def test_a_secret_in_another_form_is_refused(authority: pki.Authority) -> None:
+    with pytest.raises(ValueError, match="no form of a secret: octal"):
+        authority.secret("root", "octal")
+
+
+def test_a_secret_does_not_tell_the_key(authority: pki.Authority) -> None:
+    pem = authority.dump()
+    key = load_pem_private_key(pem[pem.index(b"-----BEGIN PRIVATE") :], None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    secrets = {authority.secret(name) for name in ("", "root", "key")}
+    assert f"{key.private_numbers().private_value:064x}" not in secrets
 
 
 # The client's folder

@@ -227,3 +227,23 @@ def test_a_count_outside_of_what_the_role_allows_is_refused(write_profile: Write
     error = refused(write_profile(LEAST.replace("count: 1", f"count: {count}\n    min: 2\n    max: 4")))
     assert "2 to 4" in error.why
     assert fix in error.fix
+
+
+def test_a_fixed_setting_that_there_is_not_is_refused_with_the_nearest(write_profile: Write) -> None:
+    error = refused(write_profile(LEAST + "settings: {tls: true, quota: 1}\nfixed: [quota, tsl]\n"))
+    assert "profile.yaml:10:16: no setting is called 'tsl'" in error.what
+    assert "'tls'" in error.fix
+
+
+def test_a_recipe_for_given_images_needs_a_dockerfile(write_profile: Write) -> None:
+    folder = write_profile(LEAST.replace("{pull: example/node}", "{pull: example/node, given: outfit}"))
+    assert "profile.yaml:4:37: no Dockerfile in 'outfit'" in refused(folder).what
+    (folder / "outfit").mkdir()
+    assert "no Dockerfile in 'outfit'" in refused(folder).what
+    (folder / "outfit/Dockerfile").write_text("ARG IMAGE\nFROM ${IMAGE}\n")
+    assert load(folder).profile.images["node"].given == "outfit"
+
+
+def test_a_recipe_for_given_images_outside_of_the_profile_is_refused(write_profile: Write) -> None:
+    folder = write_profile(LEAST.replace("{pull: example/node}", "{pull: example/node, given: ../outfit}"))
+    assert "lies outside of the profile's folder" in refused(folder).what

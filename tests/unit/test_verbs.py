@@ -94,9 +94,7 @@ def test_what_a_verb_took_away_up_brings_back(engine: FakeEngine, cluster: Clust
 
 
 @pytest.mark.parametrize("verb", ["stop", "start", "restart", "pause", "unpause", "kill"])
-def test_a_verb_is_refused_while_another_is_at_work_on_the_cluster(
-    engine: FakeEngine, cluster: Cluster, verb: str
-) -> None:
+def test_a_verb_is_refused_while_another_is_at_work(engine: FakeEngine, cluster: Cluster, verb: str) -> None:
     with lock.changing("e"), pytest.raises(MiniclusterError, match="is being changed"):
         do(cluster, verb, ["kv-1"])
     assert engine.calls == []

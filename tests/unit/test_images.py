@@ -1,0 +1,153 @@
+"""Images that the user gives: run as they are, or fitted out by a recipe of the profile's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from minicluster import images
+from minicluster.cluster import Cluster
+from minicluster.engine import base
+from minicluster.engine.protocol import Cancel
+from minicluster.errors import ImageError
+from minicluster.events import Event
+from minicluster.profile.load import load
+from minicluster.profile.resolve import resolve
+from minicluster.profile.spec import Image, Overrides
+from tests.fakes import FakeEngine
+from tests.unit.samples import LEAST
+
+Write = Callable[..., Path]
+
+OUTFIT = LEAST.replace("{pull: example/node}", "{recipe: image, given: outfit}")
+FILES = {
+    "image/Dockerfile": "ARG BASE\nFROM ${BASE}\n",
+    "outfit/Dockerfile": "ARG IMAGE\nFROM ${IMAGE}\n",
+}
+
+
+def image_of(folder: Path, given: str = "") -> Image:
+    overrides = Overrides(image={"node": given} if given else {})
+    return resolve(load(folder), cluster="c", overrides=overrides, subnet="172.28.0.0/24").images["node"]
+
+
+@pytest.fixture
+def empty(engine: FakeEngine) -> FakeEngine:
+    """An engine that has no image but the base."""
+    engine.every_image = False
+    engine.import_image([], base.REGISTRY)
+    engine.calls.clear()
+    return engine
+
+
+def provide(engine: FakeEngine, image: Image, heard: list[Event] | None = None) -> None:
+    images.provide(engine, "least", (heard if heard is not None else []).append)(image, Cancel())
+
+
+# What it is called
+
+
+def test_a_given_image_is_fitted_out_under_a_name_of_ours(write_profile: Write) -> None:
+    folder = write_profile(OUTFIT, FILES)
+    image = image_of(folder, "mine:1")
+    assert image.ref.startswith("minicluster/least-node:")
+    assert image == Image("node", image.ref, "given", str(folder / "outfit"), "mine:1")
+
+
+def test_the_name_depends_on_the_recipe_and_on_what_is_given(write_profile: Write) -> None:
+    folder = write_profile(OUTFIT, FILES)
+    usual, one, two = image_of(folder), image_of(folder, "mine:1"), image_of(folder, "mine:2")
+    (folder / "outfit/Dockerfile").write_text("ARG IMAGE\nFROM ${IMAGE}\nRUN true\n")
+    changed = image_of(folder, "mine:1")
+    assert len({i.ref for i in (usual, one, two, changed)}) == 4
+    (folder / "image/Dockerfile").write_text("FROM scratch\n")  # which a given image has nothing to do with
+    assert image_of(folder, "mine:1") == changed
+
+
+def test_without_a_recipe_for_it_a_given_image_is_run_as_it_is(write_profile: Write) -> None:
+    assert image_of(write_profile(LEAST), "mine:1") == Image("node", "mine:1", "given")
+
+
+# How it is had
+
+
+def test_a_given_image_is_pulled_where_it_is_missing_and_then_built_upon(
+    empty: FakeEngine, write_profile: Write
+) -> None:
+    folder = write_profile(OUTFIT, FILES)
+    image = image_of(folder, "mine:1")
+    empty.registry.add("mine:1")
+    heard: list[Event] = []
+    provide(empty, image, heard)
+    assert empty.calls == [("pull_image", "mine:1"), ("build_image", image.ref)]
+    ((directory, ref, args),) = empty.builds
+    assert (directory, ref) == (folder / "outfit", image.ref)
+    assert (args["IMAGE"], args["BASE"]) == ("mine:1", base.REGISTRY)
+    assert [e.text for e in heard if e.text.startswith(("pulling", "building"))] == [
+        "pulling mine:1",
+        f"building {image.ref}",
+    ]
+
+
+def test_a_given_image_that_the_engine_has_is_not_pulled(empty: FakeEngine, write_profile: Write) -> None:
+    empty.import_image([], "mine:1")
+    empty.calls.clear()
+    image = image_of(write_profile(OUTFIT, FILES), "mine:1")
+    provide(empty, image)
+    assert empty.calls == [("build_image", image.ref)]
+
+
+def test_the_profiles_own_recipe_is_told_of_no_image(empty: FakeEngine, write_profile: Write) -> None:
+    provide(empty, image_of(write_profile(OUTFIT, FILES)))
+    ((directory, _ref, args),) = empty.builds
+    assert directory.name == "image"
+    assert "IMAGE" not in args
+    assert args["BASE"] == base.REGISTRY
+
+
+def test_a_given_image_without_a_recipe_for_it_is_pulled_and_not_built(empty: FakeEngine, write_profile: Write) -> None:
+    empty.registry.add("mine:1")
+    provide(empty, image_of(write_profile(LEAST), "mine:1"))
+    assert empty.calls == [("pull_image", "mine:1")]
+
+
+def test_a_given_image_that_cannot_be_had_is_told_by_its_own_name(empty: FakeEngine, write_profile: Write) -> None:
+    with pytest.raises(ImageError) as caught:
+        provide(empty, image_of(write_profile(OUTFIT, FILES), "mine:1"))
+    assert "mine:1" in caught.value.what
+    assert "--image node=REF" in caught.value.fix
+    assert empty.builds == []
+
+
+def test_a_recipe_that_changed_meanwhile_is_not_built_under_the_old_name(
+    empty: FakeEngine, write_profile: Write
+) -> None:
+    folder = write_profile(OUTFIT, FILES)
+    empty.import_image([], "mine:1")
+    image = image_of(folder, "mine:1")
+    (folder / "outfit/Dockerfile").write_text("FROM scratch\n")
+    with pytest.raises(ImageError, match="its recipe has changed"):
+        provide(empty, image)
+    assert empty.builds == []
+
+
+# By up
+
+
+def test_up_runs_what_was_given_and_builds_it_once(empty: FakeEngine, write_profile: Write) -> None:
+    folder = write_profile(OUTFIT, FILES)
+    empty.registry.add("mine:1")
+
+    def up(**options: object) -> Cluster:
+        return Cluster.up(str(folder), name="c", engine=empty, **options)  # type: ignore[arg-type]
+
+    given = up(image={"node": "mine:1"})
+    assert given.spec.images["node"].given == "mine:1"
+    assert empty.boxes["c-worker-1"].container.image == given.spec.images["node"].ref
+    up(size={"worker": 2})  # what was asked for once stays asked for
+    assert {box.container.image for box in empty.boxes.values()} == {given.spec.images["node"].ref}
+    assert len(empty.builds) == 1
+    up(image={"node": "mine:1"})
+    assert len(empty.builds) == 1
