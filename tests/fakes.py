@@ -635,6 +635,8 @@ class FakeEtcd:
         return OK
 
     def _join(self, container: str, argv: Sequence[str]) -> ExecResult:
+        if argv[1] == "--cancel":
+            return OK
         cluster, node, address = self._who(container)
         healthy = self._healthy(cluster)
         if not self._quorum(cluster) or argv[1] not in {self.members[cluster][n] for n in healthy}:

@@ -39,6 +39,12 @@ def hooks(plan: Plan) -> dict[str, RunHook]:
     return {step.id: step.action for step in plan.steps if isinstance(step.action, RunHook)}
 
 
+def farewells(plan: Plan) -> list[tuple[str, str, bool]]:
+    """Who is taken off the members' list by whom, and whether that may fail."""
+    told = [(s.node, s.action) for s in plan.steps if isinstance(s.action, RunHook)]
+    return [(node, hook.container, hook.best_effort) for node, hook in told if hook.command[0] == "etcd-leave"]
+
+
 def removed(plan: Plan) -> list[str]:
     """The containers that go, in the order of the plan."""
     return [step.node for step in plan.steps if isinstance(step.action, RemoveContainer)]
@@ -268,20 +274,32 @@ def test_who_would_take_the_quorum_along_may_not_leave(
 def test_forced_they_leave_all_the_same_and_hooks_that_fail_are_passed_over() -> None:
     plan = leave(3, 1, force=True, kv_1="exited")
     assert removed(plan) == ["kv-3", "kv-2"]
-    assert hooks(plan) == {}  # the only one that stays does not run, so nobody can be told
+    assert farewells(plan) == []  # the only one that stays does not run, so nobody can be told
     plan = leave(5, 3, force=True, kv_1="exited", kv_2="exited")
-    assert [(h.container, h.best_effort) for h in hooks(plan).values()] == [("c-kv-3", True), ("c-kv-3", True)]
+    assert farewells(plan) == [("kv-5", "c-kv-3", True), ("kv-4", "c-kv-3", True)]
 
 
 def test_a_voter_leaves_only_when_the_others_let_it_go() -> None:
     plan = leave(3, 1)
-    assert {id: (h.container, h.best_effort) for id, h in hooks(plan).items()} == {
-        "leave kv-3 1": ("c-kv-1", False),
-        "leave kv-2 1": ("c-kv-1", False),
-    }
+    assert farewells(plan) == [("kv-3", "c-kv-1", False), ("kv-2", "c-kv-1", False)]
     done_before = before(plan)
-    assert "leave kv-3 1" in done_before["remove kv-3"]
+    assert {"leave kv-3 1", "leave kv-3 2"} <= done_before["remove kv-3"]
     assert "remove kv-3" in done_before["leave kv-2 1"]
+
+
+def test_what_a_node_itself_does_before_it_leaves_may_fail_and_is_for_one_that_runs() -> None:
+    mine = {id: hook.best_effort for id, hook in hooks(leave(3, 1)).items() if hook.command[0] == "etcd-join"}
+    assert mine == {"leave kv-3 1": True, "leave kv-2 1": True}
+    assert "leave kv-2 1" not in hooks(leave(3, 1, kv_2="exited"))
+
+
+def test_of_one_that_is_no_member_yet_the_others_are_told_too_when_a_change_is_undone() -> None:
+    old = etcd()
+    grown = etcd(5, old)
+    half = standing(grown, members=["kv-1", "kv-2", "kv-3", "kv-4"])
+    plan = create(old, replace(half, records=(record(old), record(grown, 2))))
+    assert farewells(plan) == [("kv-5", "c-kv-1", True), ("kv-4", "c-kv-1", False)]
+    assert hooks(plan)["leave kv-5 1"].container == "c-kv-5"
 
 
 def test_nobody_leaves_unasked() -> None:
