@@ -367,7 +367,7 @@ def test_who_is_only_stopped_has_lost_nothing() -> None:
 
 
 def up(engine: FakeEngine, **options: object) -> Cluster:
-    options = {"profile": "etcd", "name": "e", "timeout": 5.0, **options}
+    options = {"profile": "etcd", "name": "e", "timeout": 60.0, **options}
     return Cluster.up(engine=engine, **options)  # type: ignore[arg-type]
 
 

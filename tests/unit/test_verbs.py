@@ -154,7 +154,7 @@ def test_a_rolling_restart_takes_turns_the_leader_last(engine: FakeEngine) -> No
     FakeEtcd(engine).leader["e"] = "kv-2"
     cluster = up(engine)
     engine.calls.clear()
-    change = cluster.restart(rolling=True, timeout=5.0)
+    change = cluster.restart(rolling=True, timeout=60.0)
     assert change.summary["stop-container"] == 3
     assert changes(engine) == [
         (kind, f"e-{node}") for node in ("kv-1", "kv-3", "kv-2") for kind in ("stop_container", "start_container")
@@ -175,7 +175,7 @@ def test_a_rolling_restart_that_would_lose_the_quorum_is_refused(engine: FakeEng
 def test_forced_a_rolling_restart_begins_with_who_is_down(engine: FakeEngine, cluster: Cluster) -> None:
     cluster.kill(["kv-3"])
     engine.calls.clear()
-    cluster.restart(rolling=True, force=True, timeout=5.0)
+    cluster.restart(rolling=True, force=True, timeout=60.0)
     assert changes(engine)[0] == ("start_container", "e-kv-3")
     assert cluster.status().phase == "ready"
 
@@ -192,11 +192,11 @@ def test_the_loss_of_the_quorum_is_noted(engine: FakeEngine, cluster: Cluster) -
 def test_voters_are_started_one_by_one_and_the_last_brings_the_quorum(engine: FakeEngine, cluster: Cluster) -> None:
     cluster.stop()
     assert cluster.status().phase in ("stopped", "broken")
-    assert cluster.start(["kv-1"], timeout=1.0).changed
+    assert cluster.start(["kv-1"], timeout=60.0).changed
     assert cluster.status().phase == "broken"
-    cluster.start(["kv-2"], timeout=5.0)
+    cluster.start(["kv-2"], timeout=60.0)
     assert cluster.status().phase == "degraded"
-    cluster.start(timeout=5.0)
+    cluster.start(timeout=60.0)
     assert cluster.status().phase == "ready"
 
 
@@ -205,7 +205,7 @@ def test_voters_are_started_one_by_one_and_the_last_brings_the_quorum(engine: Fa
 
 @pytest.mark.parametrize("size", [1, 5])
 def test_scale_changes_how_many_there_are_for_good(engine: FakeEngine, cluster: Cluster, size: int) -> None:
-    change = cluster.scale({"kv": size}, timeout=5.0)
+    change = cluster.scale({"kv": size}, timeout=60.0)
     assert change.changed
     assert [n.name for n in cluster.spec.nodes] == [f"kv-{i}" for i in range(1, size + 1)]
     assert cluster.status().phase == "ready"
@@ -256,7 +256,7 @@ def test_scale_that_would_lose_the_quorum_is_refused_and_forced_goes_on(engine: 
     assert changes(engine) == []
     cluster.start(["kv-1"])
     cluster.kill(["kv-2"])
-    assert cluster.scale({"kv": 1}, timeout=5.0).changed  # the dead one goes first
+    assert cluster.scale({"kv": 1}, timeout=60.0).changed  # the dead one goes first
     assert cluster.status().phase == "ready"
 
 
