@@ -71,6 +71,8 @@ def roll(spec: Spec, observed: Observed, names: Sequence[str], *, force: bool = 
     nodes = _nodes("restart", spec, observed, names)
     members = observed.members or {}
     quorum = Quorum.of(members.values())
+    if spec.members and force and (quorum is None or quorum.lost):
+        return restart(spec, observed, names)  # there is nothing to keep up, and nobody could say that a node is back
     if spec.members and not force:
         if quorum is None:
             raise MiniclusterError(
@@ -174,9 +176,9 @@ def _nodes(verb: str, spec: Spec, observed: Observed, names: Sequence[str]) -> l
             continue
         if state in states:
             nodes.append(node)
-        elif container is None and (names or verb in ("start", "restart")):
+        elif state in ("missing", "dead", "removing") and (names or verb in ("start", "restart")):
             raise NodeFailed(
-                f"{node.name} is missing",
+                f"{node.name} is {state}",
                 "Its container was removed by something else than minicluster.",
                 f"`minicluster up --name {spec.cluster}` makes it anew.",
             )

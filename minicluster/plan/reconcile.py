@@ -85,7 +85,8 @@ def create(spec: Spec, observed: Observed, *, force: bool = False) -> Plan:
         if f"start {node.name}" not in steps.steps and node not in rolling:
             after = [f"start {first.name}"] if first else []
             _provide_node(steps, spec, node, observed, fate[node.name], left, after)
-    former = left
+    # What is missing or stopped comes back first: it may be a voter too.
+    former = [*left, *(f"{step} {node.name}" for node in spec.nodes for step in ("ready", "start"))]
     for node in rolling:
         _provide_node(steps, spec, node, observed, fate[node.name], former)
         former = [*left, *_settled(steps, spec, observed, node, rolling[: rolling.index(node)])]
@@ -109,7 +110,7 @@ def _check_data(spec: Spec, observed: Observed) -> None:
     if lost and len(founders) - len(lost) < len(founders) // 2 + 1:
         raise MiniclusterError(
             f"cluster {spec.cluster} has lost the data of {', '.join(lost)}",
-            f"Of its {len(founders)} voters too few are left to agree on anything, and nobody can take in others.",
+            f"Voters: {len(founders)}; too few are left to agree on anything, and nobody can take in others.",
             f"`minicluster down {spec.cluster}`, then `up`, makes an empty one.",
         )
 
@@ -230,7 +231,7 @@ class _Fate:
 
 def _fate(spec: Spec, node: Node, observed: Observed) -> _Fate:
     container = observed.containers.get(node.name)
-    if node.founds and observed.was is None and observed.spec is not None and observed.spec != spec:
+    if node.founds and observed.was is None and any(r.spec and r.spec != spec for r in observed.records):
         # Whom a founder counts as voters is in its data from its first moment.
         cause = "it was to found another cluster, which was never complete"
         return _Fate(cause, creates=True, replaces=container is not None, empties=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from minicluster.errors import ProfileError, nearest
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from jinja2.sandbox import SandboxedEnvironment
 
 
@@ -22,6 +23,12 @@ def _environment() -> SandboxedEnvironment:
     return ImmutableSandboxedEnvironment(
         undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True
     )
+
+
+@cache
+def _template(text: str) -> Template:
+    """Compiled once: every node of a role has the same."""
+    return _environment().from_string(text)
 
 
 def render(text: str, context: Mapping[str, Any], where: str, *, file: str = "") -> str:
@@ -39,7 +46,7 @@ def render(text: str, context: Mapping[str, Any], where: str, *, file: str = "")
     from jinja2 import TemplateSyntaxError, UndefinedError
 
     try:
-        return _environment().from_string(text).render(context)
+        return _template(text).render(context)
     except TemplateSyntaxError as error:
         raise ProfileError(f"{_at(file, where, error.lineno)}: not a valid template", error.message or "") from None
     except UndefinedError as error:

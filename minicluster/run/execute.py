@@ -65,12 +65,12 @@ class Run:
 
     engine: Engine
     authority: pki.Authority
-    timeout: float  #: seconds that the nodes have to get ready, counted from when the images are there
+    timeout: float  #: seconds that the nodes have to get ready, counted from when the last of them was begun
     listener: Listener
     provide_image: Callable[[Image, Cancel], None]
     cancel: Cancel = field(default_factory=Cancel)
     captured: dict[str, str] = field(default_factory=dict)
-    begun: float | None = None  #: when the first node was begun; images before and nodes that leave do not count
+    begun: float | None = None  #: when the last node was begun: of those that go one by one each has its own time
 
     @property
     def deadline(self) -> float:
@@ -138,7 +138,8 @@ def _first_cause(error: BaseException, finished: queue.SimpleQueue[tuple[Step, F
 def _carry_out(step: Step, run: Run) -> None:
     if run.cancel.is_set():
         raise Interrupted(f"stopped before: {step.id}")
-    if run.begun is None and isinstance(step.action, (m.CreateContainer, m.StartContainer, m.WaitReady, m.WaitMembers)):
+    begins = isinstance(step.action, (m.CreateContainer, m.StartContainer))
+    if begins or (run.begun is None and isinstance(step.action, (m.WaitReady, m.WaitMembers))):
         run.begun = time.monotonic()
     run.listener(Event("start", step.node, _PHASES[type(step.action)], step.id))
     _perform(step, run)

@@ -351,7 +351,7 @@ def test_of_too_many_voters_data_lost_it_is_said_that_nothing_can_be_done(lost: 
     with pytest.raises(MiniclusterError) as caught:
         create(spec, without(standing(spec, members=None), *lost, volumes=True))
     assert caught.value.what == f"cluster c has lost the data of {', '.join(lost)}"
-    assert "Of its 3 voters too few are left" in caught.value.why
+    assert "Voters: 3; too few are left" in caught.value.why
     assert "minicluster down c" in caught.value.fix
 
 
@@ -508,3 +508,43 @@ def test_a_fixed_setting_can_change_while_nothing_was_ever_complete(engine: Fake
     cluster = up(engine, set={"tls": "false"})
     assert cluster.spec.nodes[0].endpoints[0].url.startswith("http://")
     assert cluster.status().phase == "ready"
+
+
+def test_a_first_up_that_was_cut_short_twice_begins_afresh() -> None:
+    three = etcd()
+    one = etcd(1, three)
+    found = replace(standing(three, members=None), records=(NOTHING, record(three), record(one, 2)))
+    plan = create(one, found)
+    assert founders(plan) == ["kv-1"]
+    assert "volume c-kv-1-var-lib-etcd away" in {step.id for step in plan.steps}
+
+
+def test_a_voter_goes_only_when_one_that_is_missing_is_back() -> None:
+    old = etcd()
+    new = replace(etcd(previous=old), images={"node": Image("node", "other:2", "given")})
+    plan = create(new, without(standing(old, leader="kv-1"), "kv-2"))
+    assert "ready kv-2" in before(plan)["remove kv-3"]
+
+
+def test_a_change_that_was_killed_between_two_nodes_takes_no_second_voter_away(engine: FakeEngine) -> None:
+    up(engine)
+    engine.fail("create_container", EngineError("killed"))
+    with contextlib.suppress(EngineError):
+        up(engine, keep=True, set={"heartbeat": "60"})
+    engine.heal()
+    running: list[int] = []
+    remove = engine.remove_container
+
+    def seen(name: str) -> None:
+        remove(name)
+        running.append(sum(c.state == "running" for c in engine.containers("e")))
+
+    engine.remove_container = seen  # type: ignore[method-assign]
+    up(engine, set={"heartbeat": "60"})
+    assert min(running) == 2
+
+
+def test_a_fixed_setting_is_shown_as_it_was_written(engine: FakeEngine) -> None:
+    up(engine)
+    with pytest.raises(UsageError, match=r"^--set tls=false: tls is true in cluster e"):
+        up(engine, set={"tls": "false"})

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from minicluster import images
+from minicluster.cli.planned import what
 from minicluster.cluster import Cluster
 from minicluster.engine import base
 from minicluster.engine.protocol import Cancel
 from minicluster.errors import ImageError
 from minicluster.events import Event
+from minicluster.plan.model import ProvideImage
 from minicluster.profile.load import load
 from minicluster.profile.resolve import resolve
 from minicluster.profile.spec import Image, Overrides
@@ -151,3 +153,8 @@ def test_up_runs_what_was_given_and_builds_it_once(empty: FakeEngine, write_prof
     assert len(empty.builds) == 1
     up(image={"node": "mine:1"})
     assert len(empty.builds) == 1
+
+
+def test_an_image_that_is_fitted_out_is_built_not_pulled() -> None:
+    image = Image("node", "minicluster/etcd-node:1", "given", "/recipe", "mine:1")
+    assert what(ProvideImage(image)).startswith("build image minicluster/etcd-node:1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -486,3 +487,28 @@ def test_help_names_every_verb() -> None:
     text = run("--help").stdout
     for verb in ("stop", "start", "restart", "pause", "unpause", "kill", "scale"):
         assert f"\n  {verb} " in text
+
+
+def test_forced_a_rolling_restart_without_quorum_waits_for_nobody(engine: FakeEngine) -> None:
+    cluster = up(engine)
+    cluster.stop(["kv-2", "kv-3"])
+    cluster.restart(rolling=True, force=True, timeout=2.0)
+    assert cluster.status().phase == "ready"
+
+
+def test_each_turn_of_a_rolling_restart_has_its_own_time(engine: FakeEngine) -> None:
+    cluster = up(engine, size={"kv": 5})
+    ready = engine.answers["etcd-ready"]
+    assert isinstance(ready, Callable)  # type: ignore[arg-type]
+    start, since = engine.start_container, {}
+
+    def started(name: str) -> None:
+        since[name] = time.monotonic()
+        start(name)
+
+    def slow(name: str, argv: Sequence[str]) -> ExecResult:
+        return ready(name, argv) if time.monotonic() > since[name] + 0.4 else ExecResult(1, "", "booting")
+
+    engine.start_container = started  # type: ignore[method-assign]
+    engine.answers["etcd-ready"] = slow
+    assert cluster.restart(rolling=True, timeout=1.0).changed
