@@ -116,9 +116,9 @@ def _check_fixed(loaded: Loaded, before: Spec, source: str) -> None:
     for name in loaded.profile.fixed:
         value, was = loaded.profile.settings[name], former.get(name)
         if value != was:
-            words = [str(v).lower() if isinstance(v, bool) else v for v in (value, was)]  # as YAML has them
+            new, old = (str(v).lower() if isinstance(v, bool) else v for v in (value, was))  # as YAML has them
             raise UsageError(
-                f"--set {name}={words[0]}: {name} is {words[1]} in cluster {before.cluster}, and cannot change any more",
+                f"--set {name}={new}: {name} is {old} in cluster {before.cluster}, and cannot change any more",
                 "It was settled when the cluster was formed.",
                 "Take it `down` first, or make another one with --name.",
             )
