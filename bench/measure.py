@@ -1,0 +1,62 @@
+"""What every section of the benchmark shares: running commands by the clock, and the report."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MINICLUSTER = [str(Path(sys.executable).with_name("minicluster"))]
+NAME = "bench"  #: of the cluster that is measured
+
+
+def run(*argv: str, env: dict[str, str] | None = None) -> tuple[float, str]:
+    """Seconds that a command took, from outside, and what it printed."""
+    begun = time.perf_counter()
+    done = subprocess.run(argv, capture_output=True, text=True, env=os.environ | (env or {}), stdin=subprocess.DEVNULL)
+    seconds = time.perf_counter() - begun
+    if done.returncode:
+        sys.exit(f"{' '.join(argv)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return seconds, done.stdout
+
+
+def minicluster(*argv: str, env: dict[str, str] | None = None) -> tuple[float, str]:
+    """The same for minicluster."""
+    return run(*MINICLUSTER, *argv, env=env)
+
+
+def median(values: list[float]) -> float:
+    """The median."""
+    return statistics.median(values)
+
+
+def spread(values: list[float]) -> str:
+    """Minimum, median and maximum, for the reader to judge how quiet the machine was."""
+    return f"{min(values):.2f}/{median(values):.2f}/{max(values):.2f} s"
+
+
+class Report:
+    """Rows of a claim, what was measured, and whether it holds."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, object]] = []
+
+    def add(self, claim: str, value: float, limit: float, unit: str, detail: str = "") -> None:
+        """A figure that must not be above its limit."""
+        row = {
+            "claim": claim,
+            "value": round(value, 3),
+            "limit": limit,
+            "unit": unit,
+            "holds": value <= limit,
+            "detail": detail,
+        }
+        self.rows.append(row)
+        mark = "holds" if value <= limit else "FAILS"
+        print(
+            f"{mark}  {claim}: {value:.2f} {unit} (limit {limit:g}){'  ' + detail if detail else ''}", file=sys.stderr
+        )

@@ -1,0 +1,110 @@
+"""A profile's nodes without minicluster: all that a plain script and Docker Compose need to run the very same ones."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+from minicluster import pki
+from minicluster.profile import catalog
+from minicluster.profile.resolve import resolve
+from minicluster.profile.spec import SECRET, Node, Overrides, Spec
+
+SUBNET = "172.28.251.0/24"
+
+
+def prepare(profile: str, name: str, folder: Path) -> Spec:
+    """Writes a folder for floor-kv.sh, and ``compose.json`` in it for Docker Compose; returns what is described there.
+
+    Certificates are made here, before any clock starts. ``folder`` has: ``name``, ``subnet``, ``nodes``; the commands
+    ``ready`` and ``members``, one argument a line; for each node ``NODE.create``, what follows ``docker create``, and
+    ``NODE.tar``, its files; and these files once more in a folder ``NODE``, for Compose to mount.
+    """
+    spec = resolve(catalog.load(profile, {}), cluster=name, overrides=Overrides(), subnet=SUBNET)
+    assert spec.members
+    authority = pki.Authority()
+    services = {}
+    for node in spec.nodes:
+        files = _files(node, authority)
+        with tarfile.open(folder / f"{node.name}.tar", "w") as tar:
+            for path, (content, mode) in files.items():
+                entry = tarfile.TarInfo(path.lstrip("/"))
+                entry.size, entry.mode = len(content), mode
+                tar.addfile(entry, io.BytesIO(content))
+                copy = folder / node.name / path.lstrip("/")
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(content)
+                copy.chmod(mode)
+        (folder / f"{node.name}.create").write_text("\n".join(_create(spec, node)) + "\n")
+        services[node.name] = _service(spec, node, folder / node.name, list(files))
+    for file, lines in {
+        "name": [name],
+        "subnet": [SUBNET],
+        "nodes": [node.name for node in spec.nodes],
+        "ready": spec.nodes[0].ready,
+        "members": spec.members.run,
+    }.items():
+        (folder / file).write_text("\n".join(lines) + "\n")
+    compose = {
+        "name": name,
+        "services": services,
+        "networks": {"default": {"ipam": {"config": [{"subnet": SUBNET}]}}},
+        "volumes": {_volume(node, path): {} for node in spec.nodes for path in node.volumes},
+    }
+    (folder / "compose.json").write_text(json.dumps(compose, indent=1))
+    return spec
+
+
+def _files(node: Node, authority: pki.Authority) -> dict[str, tuple[bytes, int]]:
+    """Path -> content and mode, as minicluster would write them."""
+    files = {
+        file.path: (SECRET.sub(lambda m: authority.secret(m[1], m[2]), file.content).encode(), file.mode)
+        for file in node.files
+    }
+    for wanted in node.certificates:
+        issued = authority.issue(wanted)
+        files[f"{wanted.directory}/ca.pem"] = (issued.ca, 0o644)
+        files[f"{wanted.directory}/cert.pem"] = (issued.certificate, 0o644)
+        files[f"{wanted.directory}/key.pem"] = (issued.key, 0o600)
+    return files
+
+
+def _create(spec: Spec, node: Node) -> list[str]:
+    options = ["--init", f"--hostname={node.name}", f"--ip={node.address}", f"--stop-timeout={node.stop_timeout}"]
+    options += [f"--memory={node.memory}"] if node.memory else []
+    options += [f"--env={name}={value}" for name, value in node.env.items()]
+    options += [f"--volume={spec.cluster}-{_volume(node, path)}:{path}" for path in node.volumes]
+    options += [f"--publish=127.0.0.1:{e.host_port}:{e.port}" for e in node.endpoints]
+    options += [f"--entrypoint={node.entrypoint[0]}"] if node.entrypoint else []
+    return [*options, spec.images[node.image].ref, *node.entrypoint[1:], *node.command]
+
+
+def _volume(node: Node, path: str) -> str:
+    return node.name + path.replace("/", "-")
+
+
+def _service(spec: Spec, node: Node, folder: Path, paths: list[str]) -> dict[str, Any]:
+    service: dict[str, Any] = {
+        "image": spec.images[node.image].ref,
+        "init": True,
+        "hostname": node.name,
+        "environment": dict(node.env),
+        "mem_limit": node.memory,
+        "stop_grace_period": f"{node.stop_timeout}s",
+        "networks": {"default": {"ipv4_address": node.address}},
+        "ports": [f"127.0.0.1:{e.host_port}:{e.port}" for e in node.endpoints],
+        "volumes": [
+            *(f"{_volume(node, path)}:{path}" for path in node.volumes),
+            *(f"{folder / path.lstrip('/')}:{path}:ro" for path in paths),
+        ],
+        # The engine's shortest interval but for special cases: the first look is one second after the start.
+        "healthcheck": {"test": ["CMD", *node.ready], "interval": "1s", "timeout": "5s", "retries": 60},
+    }
+    if node.entrypoint:
+        service["entrypoint"] = list(node.entrypoint)
+    if node.command:
+        service["command"] = list(node.command)
+    return service

@@ -1,0 +1,71 @@
+"""Swarm: against a plain script, by the number of agents, and on an engine that has nothing yet."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+
+from measure import MINICLUSTER, NAME, ROOT, Report, median, minicluster, run, spread
+
+
+def up_and_down(report: Report, rounds: int) -> None:
+    """`up` and `down` against the plain script, in turn."""
+    floor_up, floor_down, ups, downs = [], [], [], []
+    _, built = minicluster("image", "build", "swarm")
+    image = built.split()[-1]
+    for n in range(rounds + 1):
+        _, text = run(str(ROOT / "bench" / "floor.sh"), image, "2", env={"FLOOR_NAME": "bench-floor"})
+        up_floor = float(re.findall(r"all members ready\s+([\d.]+)", text)[0])
+        down_floor = float(re.findall(r"containers removed\s+([\d.]+)", text)[0])
+        seconds_up, _ = minicluster("up", "swarm", "--name", NAME, "-q")
+        seconds_down, _ = minicluster("down", NAME, "-q")
+        if n:  # the first round warms caches
+            floor_up.append(up_floor)
+            floor_down.append(down_floor)
+            ups.append(seconds_up)
+            downs.append(seconds_down)
+    detail = f"up {spread(ups)}, floor {spread(floor_up)}"
+    ratio = median(ups) / median(floor_up)
+    report.add("up swarm, 1 master + 2 agents, against the plain script", ratio, 1.25, "times", detail)
+    detail = f"down {spread(downs)}, docker rm -fv {spread(floor_down)}"
+    report.add("down, against docker rm -fv", median(downs) / median(floor_down), 1.5, "times", detail)
+
+
+def scale(report: Report, sizes: tuple[int, ...] = (2, 8, 14, 20)) -> None:
+    """Seconds per added agent: must not grow with the size."""
+    seconds = {}
+    for agents in sizes:
+        seconds[agents], _ = minicluster(
+            "up", "swarm", "--name", NAME, "--size", f"agent={agents}", "--timeout", "600", "-q"
+        )
+        minicluster("down", NAME, "-q")
+    pairs = list(itertools.pairwise(sizes))
+    each = [(seconds[b] - seconds[a]) / (b - a) for a, b in pairs]
+    detail = (
+        ", ".join(f"{a} agents {seconds[a]:.1f} s" for a in sizes)
+        + "; per added agent "
+        + ", ".join(f"{s:.2f}" for s in each)
+    )
+    report.add("the last agents of 20 against the first, per added agent", each[-1] / each[0], 1.15, "times", detail)
+
+
+def cold(report: Report) -> None:
+    """`up` on an engine that has no image at all, its start included: a private one in a folder of its own."""
+    folder = tempfile.mkdtemp(prefix="mc-", dir="/var/tmp")
+    env = {"XDG_DATA_HOME": folder, "DOCKER_HOST": f"unix://{folder}/minicluster/engine/docker.sock"}
+    try:
+        begun = time.perf_counter()
+        minicluster("engine", "start", env=env | {"DOCKER_HOST": ""})
+        minicluster("up", "swarm", "--name", NAME, "-q", env=env)
+        report.add("cold up: engine, base image, node image, cluster", time.perf_counter() - begun, 90, "s")
+        minicluster("down", NAME, "-q", env=env)
+    finally:
+        subprocess.run(
+            [*MINICLUSTER, "engine", "stop", "--remove-data"], env=os.environ | env | {"DOCKER_HOST": ""}, check=False
+        )
+        shutil.rmtree(folder, ignore_errors=True)
