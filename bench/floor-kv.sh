@@ -18,22 +18,25 @@ clean() {
   docker volume ls -q --filter "name=^$name-" | xargs -r docker volume rm >/dev/null 2>&1 || :
   docker network rm "$name" >/dev/null 2>&1 || :
 }
-trap '(($? == 0)) || clean' EXIT
+work=$(mktemp -d)
+trap '(($? == 0)) || clean; rm -rf "$work"' EXIT
 
 begin() { start=$(date +%s%N); }
 mark() {  # EVENT: the seconds since the start
   awk -v event="$1" -v ns="$(($(date +%s%N) - start))" 'BEGIN {printf "%-36s %6.2f\n", event, ns / 1e9}'
 }
 each() {  # COMMAND: for every node at once
-  local node pids=()
+  local node pid pids=() failed=
   for node in "${nodes[@]}"; do "$1" "$node" & pids+=($!); done
-  for pid in "${pids[@]}"; do wait "$pid"; done
+  for pid in "${pids[@]}"; do wait "$pid" || failed=yes; done
+  [[ -z $failed ]] || fail "not every node came up"
 }
 launch() {
   local -a options
   mapfile -t options <"$folder/$1.create"
   docker create --name "$name-$1" --network "$name" "${options[@]}" >/dev/null
   docker cp - "$name-$1:/" <"$folder/$1.tar"
+  until [[ -e $work/network ]]; do sleep 0.01; done   # the engine looks for it only now
   docker start "$name-$1" >/dev/null
 }
 serves() {
@@ -51,7 +54,7 @@ counted() {  # every node, by the cluster itself
 
 clean
 begin
-docker network create --subnet "$subnet" "$name" >/dev/null
+{ docker network create --subnet "$subnet" "$name" >/dev/null || :; : >"$work/network"; } &
 each up; mark "up: nodes ready"
 counted; mark "up: all members ready"
 [[ -z ${KEEP:-} ]] || exit 0

@@ -11,6 +11,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MINICLUSTER = [str(Path(sys.executable).with_name("minicluster"))]
+# An installed minicluster has its bytecode beside it; one that runs from a checkout is to have it as well.
+BYTECODE = {
+    "PYTHONDONTWRITEBYTECODE": "",
+    "PYTHONPYCACHEPREFIX": str(Path.home() / ".cache" / "minicluster-bench" / "bytecode"),
+}
 NAME = "bench"  #: of the cluster that is measured
 
 
@@ -26,7 +31,7 @@ def run(*argv: str, env: dict[str, str] | None = None) -> tuple[float, str]:
 
 def minicluster(*argv: str, env: dict[str, str] | None = None) -> tuple[float, str]:
     """The same for minicluster."""
-    return run(*MINICLUSTER, *argv, env=env)
+    return run(*MINICLUSTER, *argv, env=BYTECODE | (env or {}))
 
 
 def median(values: list[float]) -> float:
