@@ -274,6 +274,10 @@ def operate(
     begun = time.monotonic()
     with lock.changing(spec.cluster):
         observed = _look(engine, spec.cluster)
+        spec = observed.spec or spec  # another process may have changed the cluster since it was opened
+        for name in names:
+            if spec.node(name) is None:
+                raise UsageError(f"cluster {spec.cluster} has no node {name!r} any more", "It was removed meanwhile.")
         if rolling:
             observed = replace(observed, members=members(engine, spec, observed.containers)[0])
             plan = verbs.roll(spec, observed, names, force=force)

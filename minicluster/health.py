@@ -36,6 +36,8 @@ def examine(engine: Engine, spec: Spec) -> ClusterStatus:
     quorum = Quorum.of((found or {}).values())
     notes = [why] if why and any(n.phase == "running" for n in nodes) else []
     notes += [f"{name} runs and is not in the spec" for name in containers if spec.node(name) is None]
+    strangers = [m.name for m in (found or {}).values() if m.voter and m.name not in containers]
+    notes += [f"{name} has a vote and is not in the spec" for name in strangers if spec.node(name) is None]
     return ClusterStatus(
         spec.cluster, spec.profile, _phase(nodes, quorum, observed.settled), quorum, nodes, tuple(notes)
     )

@@ -120,6 +120,8 @@ def _refusal(what: str, error: docker.errors.APIError) -> EngineError:
             said,
             "Free some: `docker system df`, `minicluster image remove --all`.",
         )
+    if "apparmor_parser" in said:
+        return EngineError(f"cannot {what}: the engine lacks AppArmor's parser", said, "Install it: package apparmor.")
     if status == 404:
         return NotFound(f"cannot {what}: there is no such thing", said)
     if status == 409:

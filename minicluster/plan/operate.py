@@ -25,8 +25,8 @@ from minicluster.report import Quorum
 #: Verb -> the states that a node may be in for it, and the word for what it then is.
 _APPLIES = {
     "stop": (("running", "paused", "restarting"), "stopped"),
-    "start": (("exited", "created", "paused"), "running"),
-    "restart": (("running", "paused", "exited", "created", "restarting"), "running"),
+    "start": (("exited", "paused"), "running"),
+    "restart": (("running", "paused", "exited", "restarting"), "running"),
     "pause": (("running",), "paused"),
     "unpause": (("paused",), "running"),
     "kill": (("running", "paused", "restarting"), "killed"),
@@ -176,10 +176,11 @@ def _nodes(verb: str, spec: Spec, observed: Observed, names: Sequence[str]) -> l
             continue
         if state in states:
             nodes.append(node)
-        elif state in ("missing", "dead", "removing") and (names or verb in ("start", "restart")):
+        elif state in ("missing", "created", "dead", "removing") and (names or verb in ("start", "restart")):
+            why = {"missing": "Something else than minicluster removed its container.", "created": "It is half-made."}
             raise NodeFailed(
                 f"{node.name} is {state}",
-                "Its container was removed by something else than minicluster.",
+                why.get(state, "The engine could not remove its container."),
                 f"`minicluster up --name {spec.cluster}` makes it anew.",
             )
         elif names and verb in ("pause", "unpause", "kill") and state != after:
@@ -190,7 +191,7 @@ def _nodes(verb: str, spec: Spec, observed: Observed, names: Sequence[str]) -> l
 def _stop(steps: Steps, spec: Spec, observed: Observed, node: Node, cause: str, needs: Sequence[str] = ()) -> list[str]:
     container = container_name(spec.cluster, node.name)
     state = observed.containers[node.name].state
-    if state in ("exited", "created"):
+    if state == "exited":
         return list(needs)
     if state == "paused":  # a frozen process does not hear that it is to end
         needs = [steps.add(f"unpause {node.name}", node.name, StartContainer(container), "it is paused", needs)]

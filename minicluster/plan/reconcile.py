@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from minicluster import labels
 from minicluster.engine.protocol import ContainerConfig
@@ -31,6 +31,7 @@ from minicluster.plan.model import (
 from minicluster.plan.observed import Observed
 from minicluster.profile.spec import (
     LATE,
+    File,
     Hook,
     Node,
     Spec,
@@ -64,8 +65,13 @@ def create(spec: Spec, observed: Observed, *, force: bool = False) -> Plan:
     fate = {node.name: _fate(spec, node, observed) for node in spec.nodes}
     _check_data(spec, observed)
     leaving = _leaving(spec, observed, force)
-    left = _remove_nodes(steps, spec, observed, leaving, force)
     _provide_network(steps, spec, observed)
+    if leaving:
+        # What stays and is merely stopped comes back first: the more vote, the safer is it to let one go.
+        for node in spec.nodes:
+            if fate[node.name].starts:
+                _provide_node(steps, spec, node, observed, fate[node.name], [])
+    left = _remove_nodes(steps, spec, observed, leaving, force)
     for image in spec.images.values():
         wanted = any(spec.images[n.image] is image and fate[n.name].creates for n in spec.nodes)
         if wanted and image.ref not in observed.images:
@@ -75,22 +81,27 @@ def create(spec: Spec, observed: Observed, *, force: bool = False) -> Plan:
                 "given": "--image names it",
             }
             steps.add(f"image {image.name}", "", ProvideImage(image), cause[image.source])
+    rolling = _one_at_a_time(spec, observed, fate)
     first = _contact(spec, observed) if spec.formed else None
-    if first and fate[first.name].creates:
+    if first and fate[first.name].creates and first not in rolling:
         # The node that the others join has the longest way to go: it forms the cluster while they boot. Given the
         # engine to itself it is sooner there, and so is the whole.
         _provide_node(steps, spec, first, observed, fate[first.name], left)
-    rolling = _one_at_a_time(spec, observed, fate)
     for node in spec.nodes:
         if f"start {node.name}" not in steps.steps and node not in rolling:
             after = [f"start {first.name}"] if first else []
             _provide_node(steps, spec, node, observed, fate[node.name], left, after)
-    # What is missing or stopped comes back first: it may be a voter too.
-    former = [*left, *(f"{step} {node.name}" for node in spec.nodes for step in ("ready", "start"))]
-    for node in rolling:
+    former = _join(steps, spec, observed, left)
+    if rolling:
+        # What is missing or stopped is a member again before another one goes: it may be a voter too.
+        back = [n for n in spec.nodes if n not in rolling and any(s.node == n.name for s in steps.steps.values())]
+        if back:
+            former = [*left, _settled(steps, spec, observed, _contact(spec, observed), back, former)]
+    for i, node in enumerate(rolling):
         _provide_node(steps, spec, node, observed, fate[node.name], former)
-        former = [*left, *_settled(steps, spec, observed, node, rolling[: rolling.index(node)])]
-    _form(steps, spec, observed, fate, former)
+        begun = [*left, f"ready {node.name}", f"start {node.name}"]
+        former = [*left, _settled(steps, spec, observed, node, [*back, *rolling[: i + 1]], begun)]
+    _finish(steps, spec, observed, former)
     stale = [v for v in observed.volumes if v not in _wanted_volumes(spec) and f"volume {v} away" not in steps.steps]
     for volume in stale:
         steps.add(f"volume {volume} away", "", RemoveVolume(volume), "no node of the spec has it")
@@ -102,6 +113,12 @@ def _check_data(spec: Spec, observed: Observed) -> None:
 
     A voter that has forgotten what it voted for must not vote in its old place: acknowledged writes could be lost.
     """
+    if observed.was is None and observed.members is not None and _founders_changed(spec, observed):
+        raise MiniclusterError(
+            f"cluster {spec.cluster} was formed by an `up` that did not come to its end, and not as it is wanted now",
+            "Its voters know each other already.",
+            f"Finish that first (`minicluster up --name {spec.cluster}` with what it was given), or take it `down`.",
+        )
     if observed.was is None or observed.members is not None:
         return
     specs = [record.spec for record in observed.records if record.spec]
@@ -120,16 +137,19 @@ def _leaving(spec: Spec, observed: Observed, force: bool) -> list[str]:
 
     One that does not work is no loss; taken out first, it does not count when the next one goes.
     """
-    names = [name for name in observed.containers if spec.node(name) is None]
+    members = observed.members or {}
+    # A member may have lost its container; its vote is still there.
+    names = [name for name in dict.fromkeys([*observed.containers, *members]) if spec.node(name) is None]
+    names = [name for name in names if name in observed.containers or _known(name, observed)]
     known = [name for name in names if (node := _known(name, observed)) and node.leaving]
-    # Taken out unasked, a voter would count for the quorum for ever. Where nothing was complete, nobody is a member.
-    if known and spec.members and observed.members is None and observed.was is not None and not force:
+    # Taken out unasked, a voter would count for the quorum for ever, so no `force` helps here. Where nothing was
+    # complete, nobody is a member.
+    if known and spec.members and observed.members is None and observed.was is not None:
         raise MiniclusterError(
             f"{', '.join(sorted(known))} cannot leave cluster {spec.cluster} now",
             "Its own software does not say who its members are: too few of its nodes run, or it is choosing a leader.",
-            f"Mend it first: `minicluster up --name {spec.cluster}`. `--force` removes them unasked.",
+            f"Mend it at its present size first (`minicluster start -c {spec.cluster}`), or take it `down`.",
         )
-    members = observed.members or {}
 
     def order(name: str) -> tuple[bool, str, int, str]:
         node = _known(name, observed)
@@ -167,23 +187,24 @@ def _one_at_a_time(spec: Spec, observed: Observed, fate: Mapping[str, _Fate]) ->
     """
     members = observed.members or {}
     quorum = Quorum.of(members.values())
-    if not quorum or quorum.lost or quorum.voters < 3:
+    if not quorum or quorum.lost or quorum.voters < 3 or observed.was is None:
         return []
     replaced = [n for n in spec.nodes if fate[n.name].replaces and n.name in members]
     return sorted(replaced, key=lambda n: (members[n.name].ready, members[n.name].leader))
 
 
-def _settled(steps: Steps, spec: Spec, observed: Observed, node: Node, before: Sequence[Node]) -> list[str]:
-    """Waits until the cluster counts a node that was made anew, and lost nobody else meanwhile."""
+def _settled(
+    steps: Steps, spec: Spec, observed: Observed, node: Node | None, back: Sequence[Node], needs: Sequence[str]
+) -> str:
+    """Waits until the cluster counts those who are back, of whom ``node`` is the last, and lost nobody else."""
     assert spec.members
-    asked = node if node.role == spec.members.on else _contact(spec, observed)
+    asked = node if node and node.role == spec.members.on else _contact(spec, observed)
     assert asked
-    there = {name for name, member in (observed.members or {}).items() if member.ready}
-    there |= {node.name, *(n.name for n in before)}
+    there = {name for name, member in (observed.members or {}).items() if member.ready} | {n.name for n in back}
     names = tuple(n.name for n in spec.nodes if n.name in there)
     wait = WaitMembers(container_name(spec.cluster, asked.name), spec.members.run, names)
-    cause = "the next one goes only when this one is back"
-    return [steps.add(f"settled {node.name}", node.name, wait, cause, [f"ready {node.name}", f"start {node.name}"])]
+    last = back[-1].name
+    return steps.add(f"settled {last}", last, wait, "the next one goes only when this one is back", needs)
 
 
 def remove(observed: Observed) -> Plan:
@@ -231,7 +252,7 @@ class _Fate:
 
 def _fate(spec: Spec, node: Node, observed: Observed) -> _Fate:
     container = observed.containers.get(node.name)
-    if node.founds and observed.was is None and any(r.spec and r.spec != spec for r in observed.records):
+    if node.founds and observed.was is None and _founders_changed(spec, observed):
         # Whom a founder counts as voters is in its data from its first moment.
         cause = "it was to found another cluster, which was never complete"
         return _Fate(cause, creates=True, replaces=container is not None, empties=True)
@@ -249,6 +270,15 @@ def _fate(spec: Spec, node: Node, observed: Observed) -> _Fate:
     if container.state in ("exited", "paused"):
         return _Fate("it is stopped" if container.state == "exited" else "it is paused", starts=True)
     return _Fate()
+
+
+def _founders_changed(spec: Spec, observed: Observed) -> bool:
+    """An attempt that was cut short told its founders of others."""
+
+    def told(it: Spec) -> dict[str, list[File]]:
+        return {node.name: [f for f in node.files if f.founding] for node in it.nodes if node.founds}
+
+    return any(record.spec and told(record.spec) != told(spec) for record in observed.records)
 
 
 def _provide_network(steps: Steps, spec: Spec, observed: Observed) -> None:
@@ -323,45 +353,54 @@ def _provide_node(
         steps.add(f"ready {name}", name, ready, "what follows needs it to serve", [f"start {name}"])
 
 
-def _form(steps: Steps, spec: Spec, observed: Observed, fate: dict[str, _Fate], left: list[str]) -> None:
-    """Makes members of the nodes that are none, and waits until the cluster's own software says so."""
-    members = observed.members
-    joining = [
-        n
-        for n in spec.nodes
-        if n.joined
-        and (members is None or n.name not in members or _is_new(n, spec, observed))
-        and not (n.founds and observed.was is None)
-    ]
-    # A node whose data are on a volume that is still there comes back as the member that it was.
-    joining = [n for n in joining if fate[n.name].creates or members is not None or not observed.settled]
+def _join(steps: Steps, spec: Spec, observed: Observed, left: Sequence[str]) -> list[str]:
+    """Makes members of the nodes that are none. Returns what is to be waited for."""
+    joining = [n for n in spec.nodes if _joins(n, spec, observed)]
     contact = _contact(spec, observed)
     waits: list[str] = [f"{verb} {node.name}" for node in spec.nodes for verb in ("ready", "start")]
     waits += left
-    if joining and contact:
-        values: dict[str, str | list[str]] = {
-            "contact.name": contact.name,
-            "contact.address": contact.address,
-            "joining": [node.name for node in joining if node is not contact],
-        }
-        after = [f"ready {contact.name}", f"start {contact.name}"]
-        for i, hook in enumerate(spec.formed, 1):
-            action = RunHook(container_name(spec.cluster, contact.name), _late(hook, values), hook.capture)
-            after = [steps.add(f"form {i}", contact.name, action, "the nodes shall be one cluster", after)]
-        waits += after
-        for node in joining:
-            if node is contact:
-                continue
-            last = [f"ready {node.name}", f"start {node.name}", *after]
-            for i, hook in enumerate(node.joined, 1):
-                on = _runs_on(hook, node, spec, contact)
-                joined = RunHook(container_name(spec.cluster, on.name), _late(hook, values), hook.capture)
-                last = [steps.add(f"join {node.name} {i}", node.name, joined, "it is no member yet", last)]
-            waits += last
+    if not (joining and contact):
+        return waits
+    values: dict[str, str | list[str]] = {
+        "contact.name": contact.name,
+        "contact.address": contact.address,
+        "joining": [node.name for node in joining if node is not contact],
+    }
+    after = [f"ready {contact.name}", f"start {contact.name}"]
+    for i, hook in enumerate(spec.formed, 1):
+        action = RunHook(container_name(spec.cluster, contact.name), _late(hook, values), hook.capture)
+        after = [steps.add(f"form {i}", contact.name, action, "the nodes shall be one cluster", after)]
+    waits += after
+    for node in joining:
+        if node is contact:
+            continue
+        last = [f"ready {node.name}", f"start {node.name}", *after]
+        for i, hook in enumerate(node.joined, 1):
+            on = _runs_on(hook, node, spec, contact)
+            joined = RunHook(container_name(spec.cluster, on.name), _late(hook, values), hook.capture)
+            last = [steps.add(f"join {node.name} {i}", node.name, joined, "it is no member yet", last)]
+        waits += last
+    return waits
+
+
+def _joins(node: Node, spec: Spec, observed: Observed) -> bool:
+    """It is to be made a member. A node whose data are on a volume that is still there comes back as the one it was."""
+    if not node.joined or (node.founds and observed.was is None):
+        return False
+    if _is_new(node, spec, observed):
+        return True
+    if observed.members is not None:
+        return node.name not in observed.members
+    return observed.was is None or observed.was.node(node.name) is None
+
+
+def _finish(steps: Steps, spec: Spec, observed: Observed, needs: Sequence[str]) -> None:
+    """Waits until the cluster's own software counts every node."""
+    contact = _contact(spec, observed)
     if spec.members and contact and (steps.steps or not _all_ready(spec, observed)):
         names = tuple(node.name for node in spec.nodes)
         wait = WaitMembers(container_name(spec.cluster, contact.name), spec.members.run, names)
-        steps.add("members", "", wait, "done is when the cluster itself counts every node", waits)
+        steps.add("members", "", wait, "done is when the cluster itself counts every node", needs)
 
 
 def _is_new(node: Node, spec: Spec, observed: Observed) -> bool:
@@ -407,28 +446,29 @@ def _captured(hook: Hook) -> list[str]:
 
 def _remove_nodes(steps: Steps, spec: Spec, observed: Observed, leaving: list[str], force: bool) -> list[str]:
     """Takes nodes out one after the other, voters included: each change of a quorum must settle before the next."""
-    staying = {n for n in observed.containers if spec.node(n) is not None}
-    last: list[str] = []
+    cause = "the spec has it no more"
+    last = [f"{step} {node.name}" for node in spec.nodes for step in ("ready", "start")]
     for name in leaving:
-        cause = "the spec has it no more"
-        container = observed.containers[name]
+        container = observed.containers.get(name)
         node = _known(name, observed)
         member = (observed.members or {}).get(name)
         # One that is no member yet may be on its way to become one, where a change is undone that was adding it.
         for i, hook in enumerate(node.leaving if node and observed.members is not None else (), 1):
-            on = container.name if hook.on == "node" else _staying(hook.on, staying, observed, spec)
-            if on and (hook.on != "node" or container.state == "running"):
+            if hook.on == "node":
+                on = container.name if container and container.state == "running" else ""
+            else:
+                on = _staying(hook.on, observed, spec)
+            if on:
                 # What the others do to let a voter go has to succeed: its vote must not outlive it.
                 best_effort = force or hook.on == "node" or not (member and member.voter)
                 action = RunHook(on, tuple(hook.run), best_effort=best_effort)
                 last = [steps.add(f"leave {name} {i}", name, action, cause, last)]
-                if hook.on == "node":
-                    continue
-        last = [steps.add(f"remove {name}", name, RemoveContainer(container.name), cause, last)]
+        if container:
+            last = [steps.add(f"remove {name}", name, RemoveContainer(container.name), cause, last)]
         for volume in observed.volumes:
             if volume.startswith(f"{observed.cluster}-{name}-"):
                 steps.add(f"volume {volume} away", name, RemoveVolume(volume), cause, last)
-    return last
+    return last if leaving else []
 
 
 def _known(name: str, observed: Observed) -> Node | None:
@@ -436,11 +476,16 @@ def _known(name: str, observed: Observed) -> Node | None:
     return next((node for spec in specs if (node := spec.node(name))), None)
 
 
-def _staying(role: str, staying: set[str], observed: Observed, spec: Spec) -> str:
+def _staying(role: str, observed: Observed, spec: Spec) -> str:
+    """A container of a role that stays: one that the cluster counts as ready, one that runs, or one that is started."""
     members = observed.members or {}
-    nodes = [n for n in spec.of_role(role) if n.name in staying and observed.containers[n.name].state == "running"]
-    nodes.sort(key=lambda n: not (n.name in members and members[n.name].ready))
-    return container_name(spec.cluster, nodes[0].name) if nodes else ""
+    nodes = [n for n in spec.of_role(role) if n.name in observed.containers]
+
+    def order(node: Node) -> tuple[bool, bool]:
+        ready = node.name in members and members[node.name].ready
+        return (not ready, observed.containers[node.name].state != "running")
+
+    return container_name(spec.cluster, min(nodes, key=order).name) if nodes else ""
 
 
 def _recorded(steps: Steps, spec: Spec, observed: Observed) -> Plan:
@@ -465,7 +510,7 @@ def _recorded(steps: Steps, spec: Spec, observed: Observed) -> Plan:
         current += 1
         written = record(current, spec, "what shall be: a change that is cut short can be finished", written)
     for step in steps.steps.values():
-        before.add(step.id, step.node, step.action, step.cause, step.needs or written)
+        before.steps[step.id] = replace(step, needs=step.needs or tuple(written))
     everything = list(before.steps)
     for revision, volume in sorted(outdated.items()):
         if revision != current:

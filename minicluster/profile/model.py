@@ -96,7 +96,7 @@ class RoleHooks(Part):
     joined: list[Hook] = []
     """After the node got ready and is no member yet; not for a node that formed the cluster, alone or with others."""
     leaving: list[Hook] = []
-    """Before the node is removed from a cluster that lives on; a failure is reported and does not stop the removal."""
+    """Before the node is removed from a cluster that lives on. What another node does about a voter must succeed."""
 
 
 class Role(Part):

@@ -103,6 +103,8 @@ def execute(plan: Plan, run: Run) -> None:
                         since.setdefault(step.node, time.monotonic())
                     future = pool.submit(_carry_out, step, run)
                     future.add_done_callback(lambda done, step=step: finished.put((step, done)))  # type: ignore[misc]
+                if not running:
+                    raise AssertionError(f"the plan goes round in circles: {', '.join(todo)}")
                 step, future = finished.get()
                 running -= 1
                 if future.exception():

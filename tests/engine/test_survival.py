@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import pytest
 
-from tests.engine.checker import store_of, writing
+from tests.engine.checker import Checker, store_of, writing
 from tests.engine.conftest import Shell, eventually, remains
 
 ROLE = {"etcd": "kv", "zookeeper": "kv", "consul": "master"}
@@ -46,7 +47,8 @@ class Ensemble:
 
         eventually(ready, what=f"{self.name} ready with {voters} voters")
 
-    def writing(self) -> object:
+    def writing(self) -> AbstractContextManager[Checker]:
+        """Writes within the block, and verifies at its end."""
         return writing(store_of(self.profile, self.shell, self.name))
 
 
@@ -63,7 +65,7 @@ def ensemble(request: pytest.FixtureRequest, outer: Shell) -> Iterator[Ensemble]
 
 
 def test_the_leader_is_killed(ensemble: Ensemble) -> None:
-    with writing(store_of(ensemble.profile, ensemble.shell, ensemble.name)) as checker:
+    with ensemble.writing() as checker:
         leader = ensemble.leader()
         ensemble.minicluster("kill", leader)
         checker.progress()
@@ -74,13 +76,13 @@ def test_the_leader_is_killed(ensemble: Ensemble) -> None:
 
 
 def test_a_rolling_restart(ensemble: Ensemble) -> None:
-    with writing(store_of(ensemble.profile, ensemble.shell, ensemble.name)):
+    with ensemble.writing():
         ensemble.minicluster("restart", "--rolling", ensemble.role)
     ensemble.is_ready(3)
 
 
 def test_it_grows_and_shrinks(ensemble: Ensemble) -> None:
-    with writing(store_of(ensemble.profile, ensemble.shell, ensemble.name)) as checker:
+    with ensemble.writing() as checker:
         ensemble.minicluster("scale", f"{ensemble.role}=5")
         ensemble.is_ready(5)
         checker.progress()
@@ -89,14 +91,14 @@ def test_it_grows_and_shrinks(ensemble: Ensemble) -> None:
 
 
 def test_it_is_stopped_and_started(ensemble: Ensemble) -> None:
-    with writing(store_of(ensemble.profile, ensemble.shell, ensemble.name)):
+    with ensemble.writing():
         ensemble.minicluster("stop")
         ensemble.minicluster("start")
     ensemble.is_ready(3)
 
 
 def test_every_node_is_killed_at_once(ensemble: Ensemble) -> None:
-    with writing(store_of(ensemble.profile, ensemble.shell, ensemble.name)):
+    with ensemble.writing():
         ensemble.minicluster("kill", ensemble.role)
         ensemble.minicluster("start")
     ensemble.is_ready(3)
@@ -105,6 +107,6 @@ def test_every_node_is_killed_at_once(ensemble: Ensemble) -> None:
 def test_the_engine_restarts_every_node_at_once(ensemble: Ensemble) -> None:
     """``docker restart`` of all, which minicluster hears nothing of."""
     nodes = [n["container"] for n in ensemble.shell.minicluster("status", ensemble.name, "-o", "json").json["nodes"]]
-    with writing(store_of(ensemble.profile, ensemble.shell, ensemble.name)):
+    with ensemble.writing():
         ensemble.shell.docker("restart", *nodes)
     ensemble.is_ready(3)

@@ -274,7 +274,8 @@ def test_who_would_take_the_quorum_along_may_not_leave(
 def test_forced_they_leave_all_the_same_and_hooks_that_fail_are_passed_over() -> None:
     plan = leave(3, 1, force=True, kv_1="exited")
     assert removed(plan) == ["kv-3", "kv-2"]
-    assert farewells(plan) == []  # the only one that stays does not run, so nobody can be told
+    assert farewells(plan) == [("kv-3", "c-kv-1", True), ("kv-2", "c-kv-1", True)]
+    assert "ready kv-1" in before(plan)["leave kv-3 1"]  # the one that stays was stopped
     plan = leave(5, 3, force=True, kv_1="exited", kv_2="exited")
     assert farewells(plan) == [("kv-5", "c-kv-3", True), ("kv-4", "c-kv-3", True)]
 
@@ -307,10 +308,46 @@ def test_nobody_leaves_unasked() -> None:
         leave(3, 1, members=False)
     assert caught.value.what == "kv-2, kv-3 cannot leave cluster c now"
     assert "does not say who its members are" in caught.value.why
-    assert "--force" in caught.value.fix
-    forced = leave(3, 1, members=False, force=True)
-    assert set(removed(forced)) == {"kv-2", "kv-3"}
-    assert hooks(forced) == {}
+    with pytest.raises(MiniclusterError, match="cannot leave cluster c now"):  # the one that stays could do nothing
+        leave(3, 1, members=False, force=True)
+
+
+def test_a_voter_whose_container_is_gone_is_struck_off_all_the_same() -> None:
+    old = etcd(5)
+    found = without(standing(old, leader="kv-1"), "kv-4", "kv-5")
+    plan = create(etcd(3, old), found)
+    assert {node for node, _on, _ in farewells(plan)} == {"kv-4", "kv-5"}
+    assert removed(plan) == []
+
+
+def test_a_voter_that_stays_and_is_stopped_comes_back_before_another_goes() -> None:
+    plan = leave(5, 3, kv_2="exited")
+    assert "ready kv-2" in before(plan)["leave kv-5 1"]
+
+
+def test_one_whose_data_are_lost_is_a_member_again_before_another_is_made_anew() -> None:
+    old = etcd()
+    new = replace(etcd(previous=old), images={"node": Image("node", "other:2", "given")})
+    plan = create(new, without(standing(old, leader="kv-1"), "kv-3", volumes=True))
+    assert {"join kv-3 1", "settled kv-3"} <= before(plan)["remove kv-2"]
+
+
+def test_the_contact_rolls_in_its_turn() -> None:
+    old = spec_of("swarm", master=3)
+    new = replace(spec_of("swarm", previous=old, master=3), images={"node": Image("node", "other:2", "given")})
+    plan = create(new, standing(old, leader="master-1"))
+    order = [node for node in removed(plan) if node.startswith("master")]
+    assert order[-1] == "master-1"
+    for former, following in pairwise(order):
+        assert f"settled {former}" in before(plan)[f"remove {following}"]
+
+
+def test_a_first_up_that_had_formed_the_cluster_is_not_begun_afresh() -> None:
+    three = etcd()
+    found = replace(standing(three, leader="kv-1"), records=(NOTHING, record(three)))
+    with pytest.raises(MiniclusterError, match="did not come to its end"):
+        create(etcd(5, three), found)
+    assert create(replace(three, overrides=Overrides(restart="always")), found).steps
 
 
 def test_of_a_cluster_that_never_was_complete_everybody_may_leave() -> None:
@@ -429,7 +466,8 @@ def test_members_too_many_of_whom_lost_their_data_are_left_as_they_are(engine: F
 
 
 def test_a_first_up_of_three_that_was_killed_can_become_one_of_one(engine: FakeEngine) -> None:
-    engine.fail("start_container", EngineError("killed"), match="kv-3")
+    for nth in (2, 3):  # two of three would have formed the cluster already
+        engine.fail("start_container", EngineError("killed"), nth=nth)
     with pytest.raises(EngineError):
         up(engine, keep=True)
     engine.heal()
@@ -501,7 +539,8 @@ def test_a_setting_that_is_not_fixed_can_change(engine: FakeEngine) -> None:
 
 
 def test_a_fixed_setting_can_change_while_nothing_was_ever_complete(engine: FakeEngine) -> None:
-    engine.fail("start_container", EngineError("killed"), match="kv-3")
+    engine.fail("start_container", EngineError("killed"))
+    engine.fail("start_container", EngineError("killed"), nth=2)
     with pytest.raises(EngineError):
         up(engine, keep=True)
     engine.heal()

@@ -32,19 +32,17 @@ TABLE: dict[str, dict[str, list[str] | None]] = {
         "paused": ["unpause", "stop"],
         "restarting": ["stop"],
         "exited": [],
-        "created": [],
     },
-    "start": {"running": [], "paused": ["start"], "exited": ["start"], "created": ["start"]},
+    "start": {"running": [], "paused": ["start"], "exited": ["start"]},
     "restart": {
         "running": ["stop", "start"],
         "paused": ["unpause", "stop", "start"],
         "restarting": ["stop", "start"],
         "exited": ["start"],
-        "created": ["start"],
     },
-    "pause": {"running": ["pause"], "paused": [], "exited": None, "created": None},
-    "unpause": {"paused": ["unpause"], "running": [], "exited": None, "created": None},
-    "kill": {"running": ["kill"], "paused": ["kill"], "restarting": ["kill"], "exited": None, "created": None},
+    "pause": {"running": ["pause"], "paused": [], "exited": None},
+    "unpause": {"paused": ["unpause"], "running": [], "exited": None},
+    "kill": {"running": ["kill"], "paused": ["kill"], "restarting": ["kill"], "exited": None},
 }
 CASES = [(verb, state) for verb, states in TABLE.items() for state in states]
 verbs = pytest.mark.parametrize("verb", VERBS)
@@ -106,6 +104,15 @@ def test_without_names_a_verb_passes_over_the_nodes_that_it_is_not_for(verb: str
     assert done_to(plan) == (TABLE[verb][state] or [])
     for node in ("kv-1", "kv-3"):
         assert done_to(plan, node) == TABLE[verb].get("running")
+
+
+@pytest.mark.parametrize("state", ["created", "dead"])
+@verbs
+def test_a_named_node_that_is_no_whole_container_is_refused(verb: str, state: str) -> None:
+    spec = etcd()
+    with pytest.raises(NodeFailed, match=f"kv-2 is {state}") as caught:
+        VERBS[verb](spec, standing(spec, kv_2=state), ["kv-2"])
+    assert "minicluster up --name c" in caught.value.fix
 
 
 @verbs

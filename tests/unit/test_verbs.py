@@ -261,13 +261,21 @@ def test_scale_that_would_lose_the_quorum_is_refused_and_forced_goes_on(engine: 
     assert cluster.status().phase == "ready"
 
 
-def test_scale_without_a_quorum_has_to_be_forced(engine: FakeEngine, cluster: Cluster) -> None:
+@pytest.mark.parametrize("force", [False, True])
+def test_without_a_quorum_nobody_can_leave(engine: FakeEngine, cluster: Cluster, force: bool) -> None:
     cluster.kill(["kv-2", "kv-3"])
     with pytest.raises(MiniclusterError, match="kv-2, kv-3 cannot leave cluster e now"):
+        cluster.scale({"kv": 1}, force=force)
+    assert sorted(engine.boxes) == ["e-kv-1", "e-kv-2", "e-kv-3"]
+
+
+def test_a_quorum_that_would_be_lost_is_let_go_by_force(engine: FakeEngine, cluster: Cluster) -> None:
+    cluster.kill(["kv-1"])
+    with pytest.raises(MiniclusterError, match="would lose the quorum"):
         cluster.scale({"kv": 1})
-    with pytest.raises(NotReady):  # the one that stays still counts the others: forced is not mended
-        cluster.scale({"kv": 1}, force=True, keep=True, timeout=0.01)
+    cluster.scale({"kv": 1}, force=True)
     assert sorted(engine.boxes) == ["e-kv-1"]
+    assert cluster.status().phase == "ready"
 
 
 def test_a_scaling_that_fails_is_undone(engine: FakeEngine, cluster: Cluster) -> None:
