@@ -386,7 +386,10 @@ class Cluster:
         return self._operate("unpause", nodes, listener=listener)
 
     def kill(self, nodes: Sequence[str], *, listener: Listener = ignore) -> Change:
-        """Ends nodes at once, as a crash would. There is no default: whom to kill has to be said."""
+        """Ends nodes at once, as a crash would; the engine does not start them again, whatever their restart policy.
+
+        There is no default: whom to kill has to be said.
+        """
         if not nodes:
             raise UsageError("kill needs a node", "", "Name one, or a role.")
         return self._operate("kill", nodes, listener=listener)
@@ -431,7 +434,7 @@ class Cluster:
         """Copies a file or folder of a node to this machine; errors and paths as with :meth:`copy_to`.
 
         Nothing is written outside of ``destination``, whatever the node sends: links that lead out of the copy are left
-        out, as are devices and the like. On an error the destination is as it was.
+        out, as are devices and the like. All that can be known is checked before anything is replaced.
         """
         from minicluster import transfer
 

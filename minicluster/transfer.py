@@ -162,7 +162,10 @@ def _content(path: str, size: int) -> Iterator[bytes]:
 
 
 def from_node(engine: Engine, node: str, container: str, path: str, destination: str) -> Copied:
-    """Copies a file or folder of a node to this machine. On an error the destination is as it was before."""
+    """Copies a file or folder of a node to this machine: beside the destination first, then into its place.
+
+    A copy that fails while it is read leaves the destination as it was.
+    """
     found = engine.stat_path(container, path)
     if found is None:
         raise MiniclusterError(f"{node} has no {path}")
@@ -286,10 +289,12 @@ def _is_folder(path: Path) -> bool:
 
 
 def _check(staged: Path, final: Path) -> None:
-    """Raises where a file would replace a folder or the other way round, anywhere in the copy."""
+    """Raises where the copy cannot get into its place: a file and a folder meet, or a folder is not writable."""
     if not os.path.lexists(final):
         return
     if _is_folder(staged) and _is_folder(final):
+        if not os.access(final, os.W_OK | os.X_OK):
+            raise MiniclusterError(f"cannot write into {final}", "It is not writable for this user.")
         for child in staged.iterdir():
             _check(child, final / child.name)
     elif _is_folder(staged) or _is_folder(final):

@@ -305,7 +305,9 @@ def _provide_node(
     name = node.name
     container = container_name(spec.cluster, name)
     about = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile, labels.ROLE: node.role, labels.NODE: name}
-    needs = [f"network {network_name(spec.cluster)}", f"image {node.image}", *after]
+    # The engine looks for a container's network when it starts it, not when it creates it.
+    network = f"network {network_name(spec.cluster)}"
+    needs = [f"image {node.image}", *after]
     if fate.creates:
         volumes = {path: volume_name(spec.cluster, name, path) for path in node.volumes}
         if fate.replaces:
@@ -342,12 +344,13 @@ def _provide_node(
         if files or node.certificates or node.authority:
             put = PutFiles(container, files, node.certificates, node.authority)
             steps.add(f"files {name}", name, put, "it is configured before it starts", [f"create {name}"])
-        steps.add(f"start {name}", name, StartContainer(container), "it shall run", [f"create {name}", f"files {name}"])
+        begins = [network, f"create {name}", f"files {name}"]
+        steps.add(f"start {name}", name, StartContainer(container), "it shall run", begins)
     elif any(record.spec and record.spec.restart != spec.restart for record in observed.records):
         update = UpdateContainer(container, spec.restart)
         needs.append(steps.add(f"update {name}", name, update, f"it shall restart by itself: {spec.restart}", left))
     if fate.starts:
-        steps.add(f"start {name}", name, StartContainer(container), fate.cause, needs)
+        steps.add(f"start {name}", name, StartContainer(container), fate.cause, [network, *needs])
     if node.ready and (fate.creates or fate.starts):
         ready = WaitReady(container, node.ready)
         steps.add(f"ready {name}", name, ready, "what follows needs it to serve", [f"start {name}"])
