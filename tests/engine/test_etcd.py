@@ -267,7 +267,7 @@ def test_another_setting_rolls_through_the_members_one_by_one(whole: Shell) -> N
     whole.minicluster("up", "--name", NAME, "--set", "heartbeat=50")
 
 
-@pytest.mark.parametrize("seconds", [0.4, 0.9, 1.5, 2.5, 4.0, 6.5])
+@pytest.mark.parametrize("seconds", [0.9, 2.5, 6.5])
 def test_killed_in_the_middle_of_scaling_then_up_finishes(whole: Shell, seconds: float) -> None:
     process = whole.start("scale", "kv=5", "-c", NAME)
     time.sleep(seconds)
