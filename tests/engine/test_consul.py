@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -52,6 +57,13 @@ def voters(shell: Shell, name: str = NAME) -> dict[str, str]:
 
 def status(shell: Shell, name: str = NAME) -> Any:
     return shell.minicluster("status", name, "-o", "json").json
+
+
+def configured(shell: Shell, name: str = NAME) -> Any:
+    """The servers that Raft counts, and the index of the entry that said so: any change makes another one."""
+    ask = ("exec", "-c", name, "master-1", "--", "consul-ask", "GET", "127.0.0.1", "operator/raft/configuration")
+    told = json.loads(shell.minicluster(*ask).out)
+    return told["Index"], {server["ID"]: server["Voter"] for server in told["Servers"]}
 
 
 def clients(shell: Shell, name: str = NAME, token: str | None = None) -> dict[str, Any]:
@@ -174,6 +186,64 @@ def test_all_nodes_at_once_come_back_as_the_members_they_were(cluster: Shell, ho
     assert clients(cluster)["agent-2"].kv.get("all")[1]["Value"] == how.encode()
 
 
+def test_masters_that_have_their_data_keep_their_votes(cluster: Shell) -> None:
+    """Also where they are told to join once more, as after a change that was cut short."""
+    before = configured(cluster)
+    assert list(before[1].values()) == [True] * 3
+    address = {node["name"]: node["address"] for node in status(cluster)["nodes"]}
+    for node in sorted(MASTERS):
+        contact = address["master-2" if node == "master-1" else "master-1"]
+        cluster.docker("exec", f"{NAME}-{node}", "consul-let-in", address[node], contact)
+    assert configured(cluster) == before
+    # Nobody can be asked who is a member, so all but one are told to join.
+    cluster.docker("rm", "-f", *(f"{NAME}-{node}" for node in NODES))
+    up(cluster)
+    assert configured(cluster) == before
+
+
+def test_a_new_attempt_to_let_a_master_in_ends_the_former(cluster: Shell) -> None:
+    node = f"{NAME}-master-3"
+    cluster.docker("exec", node, "touch", "/run/consul-waiting")
+    try:
+        run = ["docker", "exec", node, "consul-let-in", "192.0.2.1", "192.0.2.2"]  # nobody has these addresses
+        former = subprocess.Popen(run, env=os.environ | cluster.env, stderr=subprocess.PIPE, text=True)
+        time.sleep(1)
+        assert former.poll() is None
+        cluster.docker("exec", node, "consul-let-in", "--cancel")
+        assert "cancelled by another attempt" in former.communicate(timeout=5)[1]
+        assert former.returncode == 1
+    finally:
+        cluster.docker("exec", node, "rm", "/run/consul-waiting")
+    assert set(voters(cluster)) == MASTERS
+
+
+@pytest.mark.parametrize("seconds", [1.2, 2.5, 6.0])
+def test_killed_in_the_middle_of_scaling_then_up_finishes(cluster: Shell, seconds: float) -> None:
+    clients(cluster)["master-1"].kv.put("killed", str(seconds))
+    for size, after in (5, seconds), (3, seconds / 2):
+        process = cluster.start("scale", f"master={size}", "-c", NAME)
+        time.sleep(after)
+        process.kill()
+        process.communicate()
+        cluster.minicluster("up", "--name", NAME, "--size", f"master={size}", timeout=300)
+        masters = {f"master-{n}" for n in range(1, size + 1)}
+        assert set(voters(cluster)) == masters
+        assert members(cluster) == masters | {"agent-1", "agent-2"}
+    assert clients(cluster)["master-3"].kv.get("killed")[1]["Value"] == str(seconds).encode()
+
+
+@pytest.mark.parametrize("seconds", [2.0, 4.0])
+def test_killed_in_the_middle_of_scaling_then_up_goes_back(cluster: Shell, seconds: float) -> None:
+    process = cluster.start("scale", "master=5", "-c", NAME)
+    time.sleep(seconds)
+    process.kill()
+    process.communicate()
+    cluster.minicluster("up", "--name", NAME, "--size", "master=3", timeout=300)
+    assert set(voters(cluster)) == MASTERS
+    assert members(cluster) == NODES
+    assert len(configured(cluster)[1]) == 3
+
+
 def test_scaling_agents(cluster: Shell) -> None:
     kept = cluster.docker("ps", "-q", "--filter", f"name={NAME}-master").out
     up(cluster, "--size", "agent=4")
@@ -207,7 +277,22 @@ def test_scaling_masters_takes_the_leader_out_as_well(cluster: Shell) -> None:
     assert clients(cluster)["master-3"].kv.get("scaled")[1]["Value"] == b"x"
 
 
-def test_encryption_and_access_control(outer: Shell) -> None:
+def arguments(shell: Shell, node: str, seen: str, doing: Callable[[], object], tmp_path: Path) -> bytes:
+    """The arguments of the processes in a node, looked at all the time while something is done until one is seen."""
+    look = "while [ ! -e /run/looked ]; do cat /proc/[0-9]*/cmdline; done 2>/dev/null"
+    found = tmp_path / node
+    with found.open("wb") as out:
+        looking = subprocess.Popen(["docker", "exec", node, "sh", "-c", look], env=os.environ | shell.env, stdout=out)
+        try:
+            eventually(found.read_bytes, what="it is looked at")
+            eventually(lambda: (doing(), seen.encode() in found.read_bytes())[1], what=f"a process with {seen}")
+        finally:
+            shell.docker("exec", node, "touch", "/run/looked", ok=False)  # a node that has left may be gone
+            looking.wait(timeout=10)
+    return found.read_bytes()
+
+
+def test_encryption_and_access_control(outer: Shell, tmp_path: Path) -> None:
     name = "t-consul-safe"
     try:
         safe = ("--set", "acl=true", "--set", "encrypt=true", "--set", "datacenter=dc9")
@@ -227,6 +312,14 @@ def test_encryption_and_access_control(outer: Shell) -> None:
         # All five are asked by gossip, which does not insist on an answer.
         ask = ("keyring", "-list")
         eventually(lambda: "[5/5]" in cli(outer, "master-1", *ask, name=name, ok=False), what="one key for all five")
+
+        # Whoever is on the machine reads the arguments of what runs in the nodes, even for a moment.
+        def leave() -> None:
+            outer.docker("exec", f"{name}-agent-2", "consul-leave")
+
+        shown = arguments(outer, f"{name}-master-1", "operator/raft", lambda: status(outer, name), tmp_path)
+        shown += arguments(outer, f"{name}-agent-2", "agent/leave", leave, tmp_path)
+        assert exports["CONSUL_HTTP_TOKEN"].encode() not in shown
         refused = outer.minicluster("up", "--name", name, "--set", "acl=false", ok=False)
         assert refused.code != 0
     finally:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -217,6 +219,62 @@ def test_a_node_removed_behind_our_back_comes_back_with_and_without_its_data(clu
     with client(hosts(cluster)[leader]) as one:
         one.sync("/")
         assert one.exists("/before-a-node-was-lost")
+
+
+def configured(shell: Shell) -> set[str]:
+    """The list of servers and its version, as each node has it: any change makes a new version."""
+    return {word(host, b"conf").split("membership:")[1] for host in hosts(shell).values()}
+
+
+def test_a_voter_that_is_told_to_join_once_more_stays_what_it_is(cluster: Shell) -> None:
+    before = configured(cluster)
+    assert len(before) == 1
+    address = {n["name"]: n["address"] for n in cluster.minicluster("status", NAME, "-o", "json").json["nodes"]}
+    for node in sorted(THREE):
+        cluster.docker("exec", f"{NAME}-{node}", "zk-join", address["kv-2" if node == "kv-1" else "kv-1"])
+    # Nobody can be asked who is a member, so all but one are told to join.
+    cluster.docker("rm", "-f", *(f"{NAME}-{node}" for node in THREE))
+    cluster.minicluster("up", "--name", NAME)
+    assert configured(cluster) == before
+
+
+def test_a_new_attempt_to_join_ends_the_former(cluster: Shell) -> None:
+    run = ["docker", "exec", f"{NAME}-kv-2", "zk-join", "192.0.2.1"]  # nobody has that address
+    former = subprocess.Popen(run, env=os.environ | cluster.env, stderr=subprocess.PIPE, text=True)
+    time.sleep(1)
+    assert former.poll() is None
+    cluster.docker("exec", f"{NAME}-kv-2", "zk-join", "--cancel")
+    assert "cancelled by another attempt" in former.communicate(timeout=5)[1]
+    assert former.returncode == 1
+    assert listed(cluster, "kv-1") == THREE
+
+
+@pytest.mark.parametrize("seconds", [1.5, 4.5, 5.5])
+def test_killed_in_the_middle_of_scaling_then_up_finishes(cluster: Shell, seconds: float) -> None:
+    with client(cluster.env["ZOOKEEPER_HOSTS"]) as one:
+        one.ensure_path(f"/killed-{seconds}")
+    for size, after in (5, seconds), (3, seconds / 2):
+        process = cluster.start("scale", f"kv={size}", "-c", NAME)
+        time.sleep(after)
+        process.kill()
+        process.communicate()
+        cluster.minicluster("up", "--name", NAME, "--size", f"kv={size}", timeout=300)
+        is_ready(cluster, size)
+        assert listed(cluster, "kv-1") == {f"kv-{n}" for n in range(1, size + 1)}
+    with client(hosts(cluster)["kv-3"]) as one:
+        one.sync("/")
+        assert one.exists(f"/killed-{seconds}")
+
+
+def test_killed_while_nodes_join_then_up_goes_back(cluster: Shell) -> None:
+    process = cluster.start("scale", "kv=5", "-c", NAME)
+    joins = ("top", f"{NAME}-kv-5", "-eo", "pid,args")
+    eventually(lambda: "zk-join" in cluster.docker(*joins, ok=False).out, what="kv-5 joins")
+    process.kill()
+    process.communicate()
+    cluster.minicluster("up", "--name", NAME, "--size", "kv=3", timeout=300)
+    is_ready(cluster, 3)
+    assert listed(cluster, "kv-1") == THREE
 
 
 def test_all_nodes_restarted_and_killed_at_once_are_the_same_ensemble(cluster: Shell) -> None:
