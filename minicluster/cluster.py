@@ -17,6 +17,7 @@ from minicluster.errors import (
     ImageError,
     Interrupted,
     MiniclusterError,
+    NodeEnded,
     NodeFailed,
     NoEngine,
     PortTaken,
@@ -111,6 +112,11 @@ class Cluster:
                 try:
                     change.apply(engine, goal, keep=keep, timeout=timeout, listener=listener)
                     break
+                except NodeEnded as error:
+                    # Nothing was to change but that; where something was, it has been undone by now.
+                    if attempt == _TRIES or not (goal.observed.settled and goal.observed.was == goal.spec):
+                        raise
+                    listener(Event("note", text=f"{error.what}; looking again"))
                 except (SubnetTaken, PortTaken) as error:
                     ours_to_choose = isinstance(error, SubnetTaken) or error.port not in change.ports_asked(goal.spec)
                     if goal.observed or keep or attempt == _TRIES or not ours_to_choose:

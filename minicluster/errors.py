@@ -80,6 +80,10 @@ class NodeFailed(MiniclusterError):
     """A node's container exited, or a command in it failed."""
 
 
+class NodeEnded(NodeFailed):
+    """A node that ran when its cluster was looked at has ended since, by something that went on meanwhile."""
+
+
 class NotReady(MiniclusterError):
     """A node or the cluster was not ready in time."""
 

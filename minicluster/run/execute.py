@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from minicluster import labels, pki
 from minicluster.engine.protocol import Cancel, Engine, File
-from minicluster.errors import Interrupted, MiniclusterError, NodeFailed, NotFound, NotReady
+from minicluster.errors import Interrupted, MiniclusterError, NodeEnded, NodeFailed, NotFound, NotReady
 from minicluster.events import Event, Listener
 from minicluster.plan import model as m
 from minicluster.plan.model import Plan, RunHook, Step
@@ -70,6 +70,7 @@ class Run:
     provide_image: Callable[[Image, Cancel], None]
     cancel: Cancel = field(default_factory=Cancel)
     captured: dict[str, str] = field(default_factory=dict)
+    cluster: str = ""  #: the plan's
     begun: float | None = None  #: when the last node was begun: of those that go one by one each has its own time
 
     @property
@@ -85,6 +86,7 @@ def execute(plan: Plan, run: Run) -> None:
         MiniclusterError: the first error of any step, after every other step has ended.
         KeyboardInterrupt: Ctrl-C, likewise.
     """
+    run.cluster = plan.cluster
     waiting = {step.id: set(step.needs) for step in plan.steps}
     since: dict[str, float] = {}  # node -> when work on it began in earnest
     todo = {step.id: step for step in plan.steps}
@@ -303,17 +305,31 @@ def _wait_members(container: str, command: Sequence[str], names: Sequence[str], 
         try:
             members = ask_members(run.engine, container, command, timeout=_remaining(run), cancel=run.cancel)
         except (TimeoutError, NodeFailed) as error:
+            _check_running(names, run)
             return str(getattr(error, "why", "") or error)
         missing = [name for name in names if name not in members]
         if missing:
             return f"{', '.join(missing)} not among the members"
         unready = [name for name in names if not members[name].ready]
         if unready:
+            _check_running(unready, run)
             return f"{', '.join(unready)} not ready"
         quorum = Quorum.of(members.values())
         return f"{quorum.healthy} of {quorum.voters} voters healthy" if quorum and quorum.lost else ""
 
     poll(check, what="the cluster", deadline=run.deadline, cancel=run.cancel, interval=0.1)
+
+
+def _check_running(names: Sequence[str], run: Run) -> None:
+    """Waiting for a node that has ended is in vain: a stop whose minicluster was killed may have been under way."""
+    for container in run.engine.containers(run.cluster):
+        name = container.labels.get(labels.NODE)
+        if name in names and container.state in ("exited", "dead"):
+            raise NodeEnded(
+                f"{name} has ended meanwhile",
+                f"{container.status}. The end of its log:\n{log_tail(run.engine, container.name)}",
+                f"`minicluster up --name {run.cluster}` starts it.",
+            )
 
 
 def ask_members(

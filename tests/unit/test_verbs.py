@@ -520,3 +520,21 @@ def test_each_turn_of_a_rolling_restart_has_its_own_time(engine: FakeEngine) -> 
     engine.start_container = started  # type: ignore[method-assign]
     engine.answers["etcd-ready"] = slow
     assert cluster.restart(rolling=True, timeout=1.0).changed
+
+
+def test_up_starts_a_node_that_ended_after_it_was_looked_at(engine: FakeEngine, cluster: Cluster) -> None:
+    """A `stop` whose minicluster was killed goes on in the engine."""
+    cluster.stop(["kv-2"])
+    start = engine.start_container
+
+    def late(name: str) -> None:
+        start(name)
+        if name == "e-kv-2":
+            engine.start_container = start  # type: ignore[method-assign]
+            engine.set_state("e-kv-1", "exited")
+
+    engine.start_container = late  # type: ignore[method-assign]
+    heard: list[Event] = []
+    up(engine, listener=heard.append)
+    assert states(engine) == ["running"] * 3
+    assert "kv-1 has ended meanwhile; looking again" in [e.text for e in heard if e.kind == "note"]
