@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from minicluster.cli import complete
-from minicluster.cli.options import ClusterOption, Output, OutputOption, QuietOption
+from minicluster.cli.options import ClusterOption, NodesArgument, Output, OutputOption, QuietOption
 from minicluster.cli.output import paint
 from minicluster.cli.progress import listening
 from minicluster.errors import MiniclusterError, UsageError
@@ -23,15 +23,7 @@ _SHELL = ("sh", "-c", "exec $(command -v bash || echo sh)")
 
 
 def logs(
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NODE...]",
-            show_default=False,
-            help="Nodes or roles; all nodes by default.",
-            autocompletion=complete.nodes,
-        ),
-    ] = None,
+    words: NodesArgument = None,
     cluster: ClusterOption = None,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what comes.")] = False,
     tail: Annotated[

@@ -31,6 +31,15 @@ ClusterOption = Annotated[
         autocompletion=complete.clusters,
     ),
 ]
+NodesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[NODE...]",
+        show_default=False,
+        help="Nodes or roles; all nodes by default.",
+        autocompletion=complete.nodes,
+    ),
+]
 ClusterArgument = Annotated[
     str | None,
     typer.Argument(

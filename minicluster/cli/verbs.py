@@ -12,6 +12,7 @@ from minicluster.cli.options import (
     DEFAULT_TIMEOUT,
     ClusterOption,
     ForceOption,
+    NodesArgument,
     Output,
     OutputOption,
     QuietOption,
@@ -28,15 +29,6 @@ if TYPE_CHECKING:
     from minicluster.events import Listener
     from minicluster.report import Change
 
-NodesArgument = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[NODE...]",
-        show_default=False,
-        help="Nodes or roles; all nodes by default.",
-        autocompletion=complete.nodes,
-    ),
-]
 NamedNodesArgument = Annotated[
     list[str], typer.Argument(metavar="NODE...", help="Nodes or roles.", autocompletion=complete.nodes)
 ]

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from minicluster.cli import complete
-from minicluster.cli.options import ClusterOption, Output, OutputOption
+from minicluster.cli.options import ClusterOption, NodesArgument, Output, OutputOption
 from minicluster.cli.output import columns, on_terminal, paint, plain_data, print_json, size
 from minicluster.errors import UsageError
 
@@ -26,15 +25,7 @@ _COLOURS = {
 
 
 def top(
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NODE...]",
-            show_default=False,
-            help="Nodes or roles; all nodes by default.",
-            autocompletion=complete.nodes,
-        ),
-    ] = None,
+    words: NodesArgument = None,
     cluster: ClusterOption = None,
     once: Annotated[bool, typer.Option("--once", help="Look once rather than every second.")] = False,
     output: OutputOption = Output.text,

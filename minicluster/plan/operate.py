@@ -14,11 +14,10 @@ from minicluster.plan.model import (
     Plan,
     StartContainer,
     StopContainer,
-    WaitMembers,
     WaitReady,
 )
 from minicluster.plan.observed import Observed
-from minicluster.plan.reconcile import Steps
+from minicluster.plan.reconcile import Steps, wait_members
 from minicluster.profile.spec import Node, Spec, container_name
 from minicluster.report import Quorum
 
@@ -105,12 +104,8 @@ def roll(spec: Spec, observed: Observed, names: Sequence[str], *, force: bool = 
             there = {name for name, member in members.items() if member.ready} | {n.name for n in done}
             asked = node if node.role == spec.members.on else _someone(spec, observed, there)
             if asked:
-                wait = WaitMembers(
-                    container_name(spec.cluster, asked.name),
-                    spec.members.run,
-                    tuple(n.name for n in spec.nodes if n.name in there),
-                )
                 cause = "the next one goes only when this one is back"
+                wait = wait_members(spec, asked, there)
                 last = [steps.add(f"settled {node.name}", node.name, wait, cause, last)]
     return _plan("restart", spec, steps, " one by one")
 
@@ -219,9 +214,13 @@ def _wait(steps: Steps, spec: Spec, observed: Observed, nodes: Sequence[Node]) -
         return
     asked = _someone(spec, observed, running)
     assert asked  # enough voters run
-    names_in_order = tuple(node.name for node in spec.nodes if node.name in running)
-    wait = WaitMembers(container_name(spec.cluster, asked.name), spec.members.run, names_in_order)
-    steps.add("members", "", wait, "done is when the cluster itself counts every node", list(steps.steps))
+    steps.add(
+        "members",
+        "",
+        wait_members(spec, asked, running),
+        "done is when the cluster itself counts every node",
+        list(steps.steps),
+    )
 
 
 def _someone(spec: Spec, observed: Observed, running: Collection[str]) -> Node | None:

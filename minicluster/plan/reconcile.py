@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from minicluster import labels
@@ -201,10 +201,16 @@ def _settled(
     asked = node if node and node.role == spec.members.on else _contact(spec, observed)
     assert asked
     there = {name for name, member in (observed.members or {}).items() if member.ready} | {n.name for n in back}
-    names = tuple(n.name for n in spec.nodes if n.name in there)
-    wait = WaitMembers(container_name(spec.cluster, asked.name), spec.members.run, names)
     last = back[-1].name
-    return steps.add(f"settled {last}", last, wait, "the next one goes only when this one is back", needs)
+    cause = "the next one goes only when this one is back"
+    return steps.add(f"settled {last}", last, wait_members(spec, asked, there), cause, needs)
+
+
+def wait_members(spec: Spec, asked: Node, names: Collection[str]) -> WaitMembers:
+    """A wait until one node counts these as ready, in the spec's order."""
+    assert spec.members
+    wanted = tuple(node.name for node in spec.nodes if node.name in names)
+    return WaitMembers(container_name(spec.cluster, asked.name), spec.members.run, wanted)
 
 
 def remove(observed: Observed) -> Plan:
@@ -401,8 +407,7 @@ def _finish(steps: Steps, spec: Spec, observed: Observed, needs: Sequence[str]) 
     """Waits until the cluster's own software counts every node."""
     contact = _contact(spec, observed)
     if spec.members and contact and (steps.steps or not _all_ready(spec, observed)):
-        names = tuple(node.name for node in spec.nodes)
-        wait = WaitMembers(container_name(spec.cluster, contact.name), spec.members.run, names)
+        wait = wait_members(spec, contact, [node.name for node in spec.nodes])
         steps.add("members", "", wait, "done is when the cluster itself counts every node", needs)
 
 

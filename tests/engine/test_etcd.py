@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import tarfile
 import time
 from collections.abc import Iterator
@@ -297,6 +296,11 @@ def test_killed_in_the_middle_of_a_verb_then_up_mends(whole: Shell, verb: str) -
 def test_an_image_that_holds_nothing_but_etcd_is_fitted_out(outer: Shell, cluster: Shell, tmp_path: Path) -> None:
     """As the project's own image is: no shell, no C library, two programs in /usr/local/bin."""
     ref, name = "local/upstream/etcd:v3", f"{NAME}-given"
+
+    def images() -> set[str]:
+        return {image["ref"] for image in outer.minicluster("image", "list", "-o", "json").json}
+
+    before = images()
     archive = tmp_path / "etcd.tar"
     with tarfile.open(archive, "w") as tar:
         for program in ("etcd", "etcdctl"):
@@ -311,8 +315,7 @@ def test_an_image_that_holds_nothing_but_etcd_is_fitted_out(outer: Shell, cluste
         assert which == "/usr/local/bin/etcd\n"
     finally:
         outer.minicluster("down", name, ok=False)
-        for image in outer.minicluster("image", "list", "-o", "json").json:
-            if image["profile"] == "etcd" and not image["in_use"]:
-                subprocess.run(["docker", "rmi", image["ref"]], env=os.environ | outer.env, capture_output=True)
+        for image in images() - before:
+            outer.minicluster("image", "remove", image, ok=False)
         outer.docker("rmi", ref, ok=False)
     assert remains(outer, name) == {}
