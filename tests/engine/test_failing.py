@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -155,7 +156,8 @@ def test_recipe_that_fails_to_build(outer: Shell, profile: Path) -> None:
 
 def test_a_build_ends_when_it_is_interrupted(outer: Shell, profile: Path) -> None:
     with (profile / "image" / "Dockerfile").open("a") as file:
-        file.write("RUN echo now-it-sleeps && sleep 60\n")
+        # A layer of this run alone: an earlier run that was not interrupted may have left the engine a whole image.
+        file.write(f"RUN echo {uuid.uuid4()} && sleep 60\n")
     process = outer.start("up", str(profile), "--name", NAME)
     eventually(lambda: "sleep 60" in outer.docker("ps", "--no-trunc", "--format", "{{.Command}}").out, within=120)
     began = time.monotonic()
