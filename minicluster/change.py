@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from minicluster import labels, lock
+from minicluster.engine.protocol import LOCALHOST
 from minicluster.errors import Conflict, Interrupted, MiniclusterError, NoEngine, UsageError
 from minicluster.events import Event, Listener, ignore
 from minicluster.health import members
@@ -18,7 +19,7 @@ from minicluster.report import Change
 
 if TYPE_CHECKING:
     from minicluster import pki
-    from minicluster.engine.protocol import Engine
+    from minicluster.engine.protocol import Container, Engine
     from minicluster.plan.model import Plan
     from minicluster.plan.observed import Observed
     from minicluster.profile.load import Loaded
@@ -45,6 +46,7 @@ def _merge(before: Overrides, asked: Overrides) -> Overrides:
         {**before.image, **asked.image},
         {**before.port, **asked.port},
         asked.restart or before.restart,
+        before.networks if asked.networks is None else asked.networks,
     )
 
 
@@ -55,17 +57,19 @@ def plan_up(
     asked: Overrides,
     refused: Collection[int] = (),
     *,
+    mode: str | None = None,
     attempt: int = 1,
     force: bool = False,
 ) -> Goal:
     """What an ``up`` is going to do.
 
     Args:
+        mode: the address mode as the user gave it; see :mod:`minicluster.addresses`.
         refused: ports that the engine could not have.
         attempt: counts the tries at a subnet that others took meanwhile.
         force: let a quorum go.
     """
-    from minicluster import client, pki
+    from minicluster import addresses, client, pki
     from minicluster.plan import reconcile
     from minicluster.plan.observed import Observed
     from minicluster.profile import catalog, network
@@ -90,20 +94,51 @@ def plan_up(
         )
     if before and observed.was is not None:
         _check_fixed(loaded, before, source)
+    if engine:
+        _check_networks(engine, overrides.networks or (), name)
     taken = engine.subnets() if engine and not before else []
+    subnet = before.subnet if before else network.choose_subnet(taken, f"{name}/{attempt}" if attempt > 1 else "")
+    publish = addresses.publish(mode, engine, network.gateway(subnet), before.publish if before else "")
     spec = resolve(
         loaded,
         cluster=name,
         overrides=overrides,
-        subnet=before.subnet if before else network.choose_subnet(taken, f"{name}/{attempt}" if attempt > 1 else ""),
+        subnet=subnet,
         previous=before,
-        port_is_free=lambda port: port not in refused and _port_is_free(port),
+        port_is_free=lambda port: port not in refused and _port_is_free(port, publish),
+        publish=publish,
         source=loaded.profile.name if loaded.bundled else str(loaded.directory),
     )
     authority = (client.read_authority(engine, before) if engine and before else None) or pki.Authority()
     if engine:
         observed = _look_within(engine, observed, before, spec, authority)
+        observed = replace(observed, caller=addresses.caller(mode, engine), joined=_joined(engine, spec))
     return Goal(spec, observed, authority, reconcile.create(spec, observed, force=force))
+
+
+def _check_networks(engine: Engine, names: Sequence[str], cluster: str) -> None:
+    """Refuses networks that the nodes cannot join, before anything is made."""
+    for name in names:
+        if name in ("bridge", "host", "none", network_name(cluster)):
+            why = "It is the cluster's own." if name == network_name(cluster) else "Containers have no names there."
+            raise UsageError(f"--network {name}: nodes cannot join it", why, "Make one: `docker network create NAME`.")
+        if engine.network(name) is None:
+            raise UsageError(
+                f"--network {name}: the engine has no network of that name",
+                "Nodes join networks that are there.",
+                f"`docker network create {name}` makes it; `up --network none` takes nodes out of all that were named.",
+            )
+
+
+def _joined(engine: Engine, spec: Spec) -> dict[str, frozenset[str]]:
+    """Which nodes of other clusters are in the networks that this one joins."""
+    if not spec.networks:
+        return {}
+    others = [c for c in engine.containers() if c.labels[labels.CLUSTER] != spec.cluster]
+    return {
+        network: frozenset(c.labels.get(labels.NODE, "") for c in others if network in c.networks)
+        for network in spec.networks
+    }
 
 
 def _check_fixed(loaded: Loaded, before: Spec, source: str) -> None:
@@ -140,14 +175,17 @@ def _look_within(
     return replace(observed, authority=authority.identity, members=counted, images=there)
 
 
-def _port_is_free(port: int) -> bool:
-    """Whether a port of this machine can be bound. Of another machine's engine we cannot tell; it will."""
+def _port_is_free(port: int, publish: str) -> bool:
+    """Whether a port of this machine can be bound. Of another machine's engine we cannot tell; it will.
+
+    The address to publish on may come to be with the cluster's network only: then any address counts.
+    """
     import socket
 
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((LOCALHOST if publish == LOCALHOST else "", port))
         except OSError:
             return False
     return True
@@ -251,6 +289,7 @@ def _change_back(engine: Engine, name: str, before: Spec, goal: Goal) -> None:
     from minicluster.run.execute import Run, execute
 
     observed = _look_within(engine, _look(engine, name), before, before, goal.authority)
+    observed = replace(observed, joined=_joined(engine, before))
     run = Run(engine, goal.authority, DEFAULT_TIMEOUT, ignore, images.provide(engine, before.profile, ignore))
     execute(reconcile.create(before, observed), run)
 
@@ -313,7 +352,9 @@ def _remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
     client.forget(name)
     first: Plan | None = None
     for attempt in range(1, 4):
-        plan = reconcile.remove(_look(engine, name))
+        observed = _look(engine, name)
+        attached = {n: tuple(c.name for c in engine.attached(n) if _is_foreign(c, name)) for n in observed.networks}
+        plan = reconcile.remove(replace(observed, attached=attached))
         first = first or plan
         try:
             execute(plan, Run(engine, pki.Authority(), DEFAULT_TIMEOUT, listener, lambda _image, _cancel: None))
@@ -327,6 +368,10 @@ def _remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
             time.sleep(0.3)
     assert first is not None
     return first
+
+
+def _is_foreign(container: Container, cluster: str) -> bool:
+    return container.labels.get(labels.CLUSTER) != cluster
 
 
 def _left(engine: Engine, name: str) -> list[str]:

@@ -71,11 +71,14 @@ class ClusterStatus:
 
 @dataclass(frozen=True)
 class EndpointInfo:
-    """A published port."""
+    """A published port, and where it is reached from here."""
 
     name: str
     node: str
     url: str
+    host: str
+    port: int
+    node_port: int  #: in the node, whatever is handed out
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class ClusterInfo:
     endpoints: tuple[EndpointInfo, ...]
     env: Mapping[str, str]
     demo_image: str | None
+    address_mode: str = "localhost"  #: by which the endpoints are reached from here: localhost, bridge or gateway
     example: str = ""  #: a first command for the stock client
     notes: tuple[str, ...] = ()
 

@@ -11,6 +11,7 @@ from minicluster.cli import complete
 from minicluster.cli.exports import Shell, usage
 from minicluster.cli.options import (
     DEFAULT_TIMEOUT,
+    AddressModeOption,
     ForceOption,
     Output,
     OutputOption,
@@ -63,6 +64,15 @@ def up(
         list[str] | None, typer.Option("--port", metavar="ENDPOINT=P", help="Publish an endpoint on this port.")
     ] = None,
     restart: RestartOption = "",
+    network: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--network",
+            metavar="NAME",
+            help="Let the nodes join this network as well. May be repeated; 'none' takes them out of all.",
+        ),
+    ] = None,
+    address_mode: AddressModeOption = None,
     force: ForceOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print each step and why it is needed; do nothing.")
@@ -78,12 +88,22 @@ def up(
     images = pairs("--image", "NAME=REF", image)
     ports = numbers("--port", "ENDPOINT=P", port, 1, 65535)
     check_timeout(timeout)
+    networks = [] if network == ["none"] else network or None
     if dry_run:
         from minicluster import cluster as facade
         from minicluster.cli.planned import plan_data, print_plan
 
         plan = facade.dry_run(
-            profile, name=name, size=sizes, set=settings, image=images, port=ports, restart=restart, force=force
+            profile,
+            name=name,
+            size=sizes,
+            set=settings,
+            image=images,
+            port=ports,
+            restart=restart,
+            networks=networks,
+            address_mode=address_mode,
+            force=force,
         )
         if output is Output.json:
             print_json(plan_data(plan))
@@ -102,6 +122,8 @@ def up(
             image=images,
             port=ports,
             restart=restart,
+            networks=networks,
+            address_mode=address_mode,
             force=force,
             keep=keep,
             timeout=timeout,

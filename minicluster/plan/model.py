@@ -39,6 +39,21 @@ class CreateNetwork:
 
 
 @dataclass(frozen=True)
+class ConnectNetwork:
+    """Connects a container to a further network, where it gets these names."""
+
+    network: str
+    container: str
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DisconnectNetwork:
+    network: str
+    container: str
+
+
+@dataclass(frozen=True)
 class CreateVolume:
     name: str
     labels: Mapping[str, str]
@@ -137,6 +152,8 @@ Action = (
     ProvideImage
     | Record
     | CreateNetwork
+    | ConnectNetwork
+    | DisconnectNetwork
     | CreateVolume
     | CreateContainer
     | PutFiles
