@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from minicluster import addresses, change, client, health, labels, lock, paths
+from minicluster import addresses, change, client, gc, health, labels, lock, paths, watcher
 from minicluster.change import DEFAULT_PROFILE, DEFAULT_TIMEOUT
 from minicluster.errors import (
     ImageError,
@@ -26,6 +27,9 @@ from minicluster.errors import (
     nearest,
 )
 from minicluster.events import Event, Listener, ignore
+from minicluster.lease import Lease
+from minicluster.node import Node
+from minicluster.plan.observed import lease_of, records
 from minicluster.profile.spec import RESTART_POLICIES, SECRET, Overrides, Spec, container_name, fill
 from minicluster.report import (
     Change,
@@ -34,6 +38,7 @@ from minicluster.report import (
     ClusterStatus,
     ClusterSummary,
     ClusterUsage,
+    Collected,
     Copied,
     EndpointInfo,
 )
@@ -49,7 +54,11 @@ _TRIES = 5  # at a subnet or port that another process took between our look and
 
 
 class Cluster:
-    """One running cluster. Get one by :meth:`up` or :meth:`open`."""
+    """One running cluster. Get one by :meth:`up` or :meth:`open`; at the end of a ``with`` block it is taken down.
+
+    >>> with Cluster.up("etcd", size={"kv": 3}) as cluster:                    # doctest: +SKIP
+    ...     print(cluster.endpoint("client").url, cluster.node("kv-1").address)
+    """
 
     def __init__(
         self,
@@ -84,6 +93,7 @@ class Cluster:
         restart: str = "",
         networks: Sequence[str] | None = None,
         address_mode: str | None = None,
+        lease: Lease | None = None,
         force: bool = False,
         keep: bool = False,
         timeout: float = DEFAULT_TIMEOUT,
@@ -102,6 +112,8 @@ class Cluster:
                 and NODE where no other cluster's node has that name. None leaves it as it is.
             address_mode: one of :data:`minicluster.addresses.MODES`: where nodes are published, and which addresses
                 are handed out. None: $MINICLUSTER_ADDRESS_MODE, else "auto"; what is published stays as it is.
+            lease: how long it is wanted; by default until somebody takes it down. ``Lease.owned()`` ties it to this
+                process: it is removed when that ends, even by ``kill -9``.
             force: go on where nodes that leave take the quorum with them.
             keep: leave everything as it is when it fails, to look at.
             timeout: seconds that the nodes have to get ready, from when their images are there.
@@ -119,11 +131,22 @@ class Cluster:
         engine = engine or _connect(start_private=True, listener=listener)
         begun = time.monotonic()
         target = _target(profile, name)
+        gc.sweep(engine, listener)
+        if lease and lease.owner:
+            watcher.hold(engine, target, lease)
         with lock.changing(target):
             refused: list[int] = []  # ports that the engine could not have, though they may be free on this machine
             for attempt in range(1, _TRIES + 1):
                 goal = change.plan_up(
-                    engine, profile, target, asked, refused, mode=address_mode, attempt=attempt, force=force
+                    engine,
+                    profile,
+                    target,
+                    asked,
+                    refused,
+                    mode=address_mode,
+                    attempt=attempt,
+                    force=force,
+                    lease=lease,
                 )
                 try:
                     change.apply(engine, goal, keep=keep, timeout=timeout, listener=listener)
@@ -156,8 +179,6 @@ class Cluster:
         engine = engine or _connect()
         volumes = engine.volumes(name or os.environ.get("MINICLUSTER") or None)
         name = _choose(name, engine, volumes)
-        from minicluster.plan.observed import records
-
         found = records([v for v in volumes if v.labels.get(labels.CLUSTER) == name])
         spec = found[-1].spec if found else None
         if spec is None:
@@ -167,6 +188,64 @@ class Cluster:
                 f"Remove them with `minicluster down {name}`.",
             )
         return cls(engine, spec, address_mode=address_mode)
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.down()
+
+    def node(self, name: str) -> Node:
+        """A node by its name.
+
+        Raises:
+            UsageError: there is none of that name.
+        """
+        self._container(name)
+        return Node(self, name)
+
+    def nodes(self, role: str | None = None) -> list[Node]:
+        """The nodes, or those of a role, in order.
+
+        Raises:
+            UsageError: there is no such role.
+        """
+        return [Node(self, name) for name in self.node_names([role] if role else [])]
+
+    def endpoint(self, name: str) -> EndpointInfo:
+        """A published port by its name; of several nodes that offer it the first that runs.
+
+        Raises:
+            UsageError: no node offers one of that name.
+        """
+        found = [e for e in self.endpoints() if e.name == name]
+        if not found:
+            known = {e.name for _node, e in self.spec.endpoints()}
+            raise UsageError(f"cluster {self.name} has no endpoint {name!r}", "", nearest(name, known))
+        return found[0]
+
+    def endpoints(self) -> tuple[EndpointInfo, ...]:
+        """Every published port, those of nodes that run first, with the address at which it is reached from here.
+
+        Raises:
+            Unreachable: the cluster runs, and none of its nodes is reached; see :mod:`minicluster.addresses`.
+        """
+        mode = self._reached()
+        found = []
+        for node, endpoint in self.spec.endpoints():
+            host, port = addresses.address(mode, self.spec, node, endpoint)
+            url = fill([endpoint.url], {"host": host, "port": str(port)})[0]
+            found.append(EndpointInfo(endpoint.name, node.name, url, endpoint.port))
+        running = {c.name for c in self.engine.containers(self.name) if c.state == "running"}
+        return tuple(sorted(found, key=lambda e: container_name(self.name, e.node) not in running))
+
+    def renew(self, lease: Lease) -> None:
+        """Gives it another lease; ``Lease()`` is for ever."""
+        change.renew(self.engine, self.name, lease)
+        if lease.owner:
+            watcher.hold(self.engine, self.name, lease)
+        else:
+            watcher.drop(self.engine, self.name)
 
     def status(self) -> ClusterStatus:
         """How it is doing: asks the engine, every node's probe, and the cluster's own software."""
@@ -186,20 +265,6 @@ class Cluster:
             example=self.spec.example,
             notes=tuple(health.kernel_notes(self.engine, self.spec)),
         )
-
-    def endpoints(self) -> tuple[EndpointInfo, ...]:
-        """Every published port, with the address at which it is reached from here.
-
-        Raises:
-            Unreachable: the cluster runs, and none of its nodes is reached; see :mod:`minicluster.addresses`.
-        """
-        mode = self._reached()
-        found = []
-        for node, endpoint in self.spec.endpoints():
-            host, port = addresses.address(mode, self.spec, node, endpoint)
-            url = fill([endpoint.url], {"host": host, "port": str(port)})[0]
-            found.append(EndpointInfo(endpoint.name, node.name, url, host, port, endpoint.port))
-        return tuple(found)
 
     def _reached(self) -> str:
         """The address mode by which the cluster is reached from here."""
@@ -228,9 +293,8 @@ class Cluster:
         for match in secrets:
             assert self._authority
             values[f"secret.{match[1]}.{match[2]}"] = self._authority.secret(match[1], match[2])
-        running = {c.name for c in self.engine.containers(self.name) if c.state == "running"}
         # Of several nodes that offer an endpoint the first that runs: a client is not sent to one that is dead.
-        for endpoint in sorted(self.endpoints(), key=lambda e: container_name(self.name, e.node) not in running):
+        for endpoint in self.endpoints():
             about = {"url": endpoint.url, "host": endpoint.host, "host_port": str(endpoint.port), "node": endpoint.node}
             for part, value in about.items():
                 values.setdefault(f"endpoint.{endpoint.name}.{part}", value)
@@ -238,26 +302,28 @@ class Cluster:
         variables = {name: fill([value], values)[0] for name, value in self.spec.env.items()}
         return {name: value for name, value in variables.items() if value}
 
-    def node_names(self, words: Sequence[str] = ()) -> list[str]:
+    def node_names(self, words: str | Sequence[str] = ()) -> list[str]:
         """Nodes by name or role, in the spec's order; all of them for no words.
 
         Raises:
             UsageError: a word names nothing.
         """
+        words = [words] if isinstance(words, str) else words
         known = {node.name for node in self.spec.nodes} | set(self.spec.roles)
         for word in words:
             if word not in known:
                 raise UsageError(f"cluster {self.name} has no node or role {word!r}", "", nearest(word, known))
         return [n.name for n in self.spec.nodes if not words or n.name in words or n.role in words]
 
-    def exec(self, node: str, argv: Sequence[str], *, timeout: float | None = None) -> ExecResult:
-        """Runs a command in a node and returns its answer.
+    def exec(self, node: str, argv: str | Sequence[str], *, timeout: float | None = None) -> ExecResult:
+        """Runs a command in a node and returns its answer. One string is taken apart as a shell does, and needs none.
 
         Raises:
             TimeoutError: after ``timeout`` seconds.
             NodeFailed: the node does not run.
         """
-        return self.engine.execute(self._container(node), list(argv), timeout=timeout)
+        words = shlex.split(argv) if isinstance(argv, str) else list(argv)
+        return self.engine.execute(self._container(node), words, timeout=timeout)
 
     def exec_argv(
         self, node: str, argv: Sequence[str], *, tty: bool, stdin: bool = True
@@ -270,7 +336,7 @@ class Cluster:
         return self.engine.exec_argv(name, argv, tty=tty, stdin=stdin)
 
     def logs(
-        self, nodes: Sequence[str] = (), *, follow: bool = False, tail: int | None = None
+        self, nodes: str | Sequence[str] = (), *, follow: bool = False, tail: int | None = None
     ) -> Iterator[tuple[str, str]]:
         """Pairs of a node and a line of its log: node after node, or as they come with ``follow``."""
         names = self.node_names(nodes)
@@ -303,7 +369,7 @@ class Cluster:
             else:
                 yield item
 
-    def load(self, image: str, nodes: Sequence[str] = (), *, listener: Listener = ignore) -> None:
+    def load(self, image: str, nodes: str | Sequence[str] = (), *, listener: Listener = ignore) -> None:
         """Puts an image of the engine into nodes, all at once.
 
         Raises:
@@ -398,19 +464,19 @@ class Cluster:
         assert grown.change
         return grown.change
 
-    def stop(self, nodes: Sequence[str] = (), *, listener: Listener = ignore) -> Change:
+    def stop(self, nodes: str | Sequence[str] = (), *, listener: Listener = ignore) -> Change:
         """Stops nodes, by name or role; all for none. They keep their names, addresses, ports and data."""
         return self._operate("stop", nodes, listener=listener)
 
     def start(
-        self, nodes: Sequence[str] = (), *, timeout: float = DEFAULT_TIMEOUT, listener: Listener = ignore
+        self, nodes: str | Sequence[str] = (), *, timeout: float = DEFAULT_TIMEOUT, listener: Listener = ignore
     ) -> Change:
         """Starts nodes that are stopped or paused, and waits until they serve."""
         return self._operate("start", nodes, timeout=timeout, listener=listener)
 
     def restart(
         self,
-        nodes: Sequence[str] = (),
+        nodes: str | Sequence[str] = (),
         *,
         rolling: bool = False,
         force: bool = False,
@@ -424,15 +490,15 @@ class Cluster:
         """
         return self._operate("restart", nodes, rolling=rolling, force=force, timeout=timeout, listener=listener)
 
-    def pause(self, nodes: Sequence[str] = (), *, listener: Listener = ignore) -> Change:
+    def pause(self, nodes: str | Sequence[str] = (), *, listener: Listener = ignore) -> Change:
         """Freezes every process of nodes, as a machine that hangs would be."""
         return self._operate("pause", nodes, listener=listener)
 
-    def unpause(self, nodes: Sequence[str] = (), *, listener: Listener = ignore) -> Change:
+    def unpause(self, nodes: str | Sequence[str] = (), *, listener: Listener = ignore) -> Change:
         """Lets paused nodes go on."""
         return self._operate("unpause", nodes, listener=listener)
 
-    def kill(self, nodes: Sequence[str], *, listener: Listener = ignore) -> Change:
+    def kill(self, nodes: str | Sequence[str], *, listener: Listener = ignore) -> Change:
         """Ends nodes at once, as a crash would; the engine does not start them again, whatever their restart policy.
 
         There is no default: whom to kill has to be said.
@@ -444,7 +510,7 @@ class Cluster:
     def _operate(
         self,
         verb: str,
-        nodes: Sequence[str],
+        nodes: str | Sequence[str],
         *,
         rolling: bool = False,
         force: bool = False,
@@ -492,17 +558,17 @@ class Cluster:
             )
         return transfer.from_node(self.engine, *found[0], path, os.fspath(destination))
 
-    def usage(self, nodes: Sequence[str] = ()) -> ClusterUsage:
+    def usage(self, nodes: str | Sequence[str] = ()) -> ClusterUsage:
         """What nodes use now, by name or role; takes a second, since CPU is what is used in a time."""
         for usage in self.usages(nodes):
             return usage
         raise NodeFailed(f"cluster {self.name} is gone", "It was taken down meanwhile.")
 
-    def usages(self, nodes: Sequence[str] = ()) -> Iterator[ClusterUsage]:
+    def usages(self, nodes: str | Sequence[str] = ()) -> Iterator[ClusterUsage]:
         """The same every second, until the cluster is gone; nodes that come to be meanwhile are in it."""
         from minicluster import watch
 
-        words = [*nodes]
+        words = [nodes] if isinstance(nodes, str) else [*nodes]
         self.node_names(words)
         return watch.usages(self.engine, self.spec, lambda n: not words or n.name in words or n.role in words)
 
@@ -530,9 +596,12 @@ class Cluster:
 
     def down(self, *, listener: Listener = ignore) -> Change:
         """Removes the cluster and everything that was made for it."""
-        return change.take_down(self.engine, self.name, listener)
+        done = change.take_down(self.engine, self.name, listener)
+        watcher.drop(self.engine, self.name)
+        return done
 
     def _container(self, node: str) -> str:
+        """The name of a node's container."""
         if self.spec.node(node) is None:
             known = [n.name for n in self.spec.nodes]
             raise UsageError(f"cluster {self.name} has no node {node!r}", "", nearest(node, known))
@@ -550,6 +619,7 @@ def dry_run(
     restart: str = "",
     networks: Sequence[str] | None = None,
     address_mode: str | None = None,
+    lease: Lease | None = None,
     force: bool = False,
 ) -> Plan:
     """The plan that :meth:`Cluster.up` would carry out; without an engine, the plan of a first ``up``."""
@@ -560,7 +630,9 @@ def dry_run(
         engine: Engine | None = _connect()
     except NoEngine:
         engine = None
-    return change.plan_up(engine, profile, _target(profile, name), asked, mode=address_mode, force=force).plan
+    return change.plan_up(
+        engine, profile, _target(profile, name), asked, mode=address_mode, force=force, lease=lease
+    ).plan
 
 
 def env_names(name: str | None = None, *, engine: Engine | None = None) -> list[str]:
@@ -577,11 +649,10 @@ def env_names(name: str | None = None, *, engine: Engine | None = None) -> list[
         return sorted(names & os.environ.keys())
 
 
-def clusters(engine: Engine | None = None) -> list[ClusterSummary]:
-    """Every cluster on the engine, remains of broken ones included, by name."""
-    from minicluster.plan.observed import records
-
+def clusters(engine: Engine | None = None, *, listener: Listener = ignore) -> list[ClusterSummary]:
+    """Every cluster on the engine, remains of broken ones included, by name; those whose lease is over are removed."""
     engine = engine or _connect()
+    gc.sweep(engine, listener)
     containers, networks, volumes = engine.containers(), engine.networks(), engine.volumes()
     found = []
     things: list[Any] = [*containers, *networks, *volumes]
@@ -598,7 +669,8 @@ def clusters(engine: Engine | None = None) -> list[ClusterSummary]:
         else:
             phase = "partial" if running else "stopped"
         profile = next(t.labels.get(labels.PROFILE, "") for t in things if t.labels[labels.CLUSTER] == name)
-        found.append(ClusterSummary(name, profile, phase, wanted, running, spec.subnet if spec else ""))
+        lease = str(lease_of(t for t in things if t.labels[labels.CLUSTER] == name) or "")
+        found.append(ClusterSummary(name, profile, phase, wanted, running, spec.subnet if spec else "", lease))
     return found
 
 
@@ -632,6 +704,11 @@ def down(
         failed[0].leftovers = tuple(left for error in failed for left in error.leftovers)
         raise failed[0]
     return done
+
+
+def collect(*, dry_run: bool = False, listener: Listener = ignore, engine: Engine | None = None) -> list[Collected]:
+    """Removes the clusters whose lease is over, and says of each why; with ``dry_run`` only says so."""
+    return gc.collect(engine or _connect(), dry_run=dry_run, listener=listener)
 
 
 def examine(profile: str | None = None) -> list[Check]:

@@ -41,7 +41,7 @@ INFO = ClusterInfo(
     profile="swarm",
     summary="Docker Swarm mode",
     subnet="10.55.0.0/24",
-    endpoints=(EndpointInfo("docker", "master-1", "tcp://127.0.0.1:32768", "127.0.0.1", 32768, 2376),),
+    endpoints=(EndpointInfo("docker", "master-1", "tcp://127.0.0.1:32768", 2376),),
     env={"DOCKER_HOST": "tcp://127.0.0.1:32768", "DOCKER_CERT_PATH": "/home/o'hara/my certs"},
     demo_image="minicluster/demo",
 )
@@ -147,6 +147,7 @@ def test_up_hands_its_options_over(cluster: FakeCluster) -> None:
             "restart": "always",
             "networks": ["a", "b"],
             "address_mode": "gateway",
+            "lease": None,
             "force": True,
             "keep": True,
             "timeout": 5.5,
@@ -295,7 +296,7 @@ def test_up_answers_json(cluster: FakeCluster) -> None:
     answer = json.loads(run("up", "-o", "json").stdout)
     assert list(answer) == ["cluster", "changed", "steps", "seconds", "summary", "info"]
     assert answer["summary"] == {"create-container": 2}
-    about = {"url": "tcp://127.0.0.1:32768", "host": "127.0.0.1", "port": 32768, "node_port": 2376}
+    about = {"url": "tcp://127.0.0.1:32768", "node_port": 2376}
     assert answer["info"]["endpoints"] == [{"name": "docker", "node": "master-1", **about}]
 
 
@@ -387,12 +388,24 @@ def test_dry_run_answers_json(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(facade, "clusters", lambda: [ClusterSummary("a", "swarm", "partial", 3, 2, "10.55.0.0/24")])
+    monkeypatch.setattr(facade, "clusters", lambda **_: [ClusterSummary("a", "swarm", "partial", 3, 2, "10.55.0.0/24")])
     assert run("ls").stdout == ("NAME  PROFILE  PHASE    NODES  SUBNET\na     swarm    partial  2/3    10.55.0.0/24\n")
     assert json.loads(run("ls", "-o", "json").stdout) == [
-        {"cluster": "a", "profile": "swarm", "phase": "partial", "nodes": 3, "running": 2, "subnet": "10.55.0.0/24"}
+        {
+            "cluster": "a",
+            "profile": "swarm",
+            "phase": "partial",
+            "nodes": 3,
+            "running": 2,
+            "subnet": "10.55.0.0/24",
+            "lease": "",
+        }
     ]
-    monkeypatch.setattr(facade, "clusters", list)
+    monkeypatch.setattr(
+        facade, "clusters", lambda **_: [ClusterSummary("a", "etcd", "running", 3, 3, "10.55.0.0/24", "2 h left")]
+    )
+    assert run("ls").stdout.splitlines()[1].endswith("10.55.0.0/24  2 h left")
+    monkeypatch.setattr(facade, "clusters", lambda **_: [])
     assert json.loads(run("ls", "-o", "json").stdout) == []
     assert run("ls").stdout == ""
 
