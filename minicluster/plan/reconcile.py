@@ -358,6 +358,7 @@ def _provide_node(
             volumes=volumes,
             tmpfs=node.tmpfs,
             ports={e.port: e.host_port for e in node.endpoints},
+            publish=spec.publish,
             memory=node.memory,
             nested=node.nested,
             stop_timeout=node.stop_timeout,
