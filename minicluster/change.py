@@ -123,7 +123,7 @@ def plan_up(
     authority = (client.read_authority(engine, before) if engine and before else None) or pki.Authority()
     if engine:
         observed = _look_within(engine, observed, before, spec, authority)
-        observed = replace(observed, caller=addresses.caller(mode, engine), joined=_joined(engine, spec))
+        observed = replace(observed, caller=addresses.caller(mode, engine))
     plan = leased(reconcile.create(spec, observed, force=force), observed, lease, spec.profile)
     return Goal(spec, observed, authority, plan)
 
@@ -142,15 +142,15 @@ def _check_networks(engine: Engine, names: Sequence[str], cluster: str) -> None:
             )
 
 
-def _joined(engine: Engine, spec: Spec) -> dict[str, frozenset[str]]:
-    """Which nodes of other clusters are in the networks that this one joins."""
-    if not spec.networks:
-        return {}
-    others = [c for c in engine.containers() if c.labels[labels.CLUSTER] != spec.cluster]
-    return {
-        network: frozenset(c.labels.get(labels.NODE, "") for c in others if network in c.networks)
-        for network in spec.networks
-    }
+def _namesakes(engine: Engine, spec: Spec) -> str:
+    """What a user should know who reaches nodes by name on a network where another cluster's have the same; or ""."""
+    for network in spec.networks:
+        for other in engine.containers():
+            node, cluster = other.labels.get(labels.NODE, ""), other.labels[labels.CLUSTER]
+            if cluster != spec.cluster and network in other.networks and spec.node(node):
+                its = f"{node} on network {network} is also a node of cluster {cluster}"
+                return f"{its}: there, say {container_name(spec.cluster, node)}."
+    return ""
 
 
 def _check_fixed(loaded: Loaded, before: Spec, source: str) -> None:
@@ -220,6 +220,8 @@ def apply(engine: Engine, goal: Goal, *, keep: bool, timeout: float, listener: L
         if goal.plan:
             execute(goal.plan, run)
         client.keep(spec, goal.authority, engine)
+        if note := _namesakes(engine, spec):
+            listener(Event("note", text=note))
     except BaseException as problem:
         if isinstance(problem, MiniclusterError):
             error = problem
@@ -302,7 +304,6 @@ def _change_back(engine: Engine, name: str, before: Spec, goal: Goal) -> None:
     from minicluster.run.execute import Run, execute
 
     observed = _look_within(engine, _look(engine, name), before, before, goal.authority)
-    observed = replace(observed, joined=_joined(engine, before))
     run = Run(engine, goal.authority, DEFAULT_TIMEOUT, ignore, images.provide(engine, before.profile, ignore))
     execute(leased(reconcile.create(before, observed), observed, None, before.profile), run)
 

@@ -108,8 +108,8 @@ class Cluster:
             size, set, image, port: overrides. What an earlier ``up`` of the cluster was given stays in force.
             restart: what the engine does when a node ends by itself, and when the engine starts: one of
                 ``RESTART_POLICIES``; "no" by default.
-            networks: networks of the engine that the nodes join beside their own. There they are called CLUSTER-NODE,
-                and NODE where no other cluster's node has that name. None leaves it as it is.
+            networks: networks of the engine that the nodes join beside their own, where they have the names NODE and
+                CLUSTER-NODE. None leaves it as it is.
             address_mode: one of :data:`minicluster.addresses.MODES`: where nodes are published, and which addresses
                 are handed out. None: $MINICLUSTER_ADDRESS_MODE, else "auto"; what is published stays as it is.
             lease: how long it is wanted; by default until somebody takes it down. ``Lease.owned()`` ties it to this

@@ -210,7 +210,7 @@ class FakeEngine:
 
     # Making and removing
 
-    def create_network(self, name: str, subnet: str, gateway: str, labels: Mapping[str, str]) -> None:
+    def create_network(self, name: str, subnet: str, gateway: str, guests: str, labels: Mapping[str, str]) -> None:
         self._call("create_network", name)
         with self._lock:
             if name in self.nets:

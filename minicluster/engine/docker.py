@@ -254,8 +254,8 @@ class DockerEngine:
 
     # Making and removing
 
-    def create_network(self, name: str, subnet: str, gateway: str, labels: Mapping[str, str]) -> None:
-        ipam = {"Driver": "default", "Config": [{"Subnet": subnet, "Gateway": gateway}]}
+    def create_network(self, name: str, subnet: str, gateway: str, guests: str, labels: Mapping[str, str]) -> None:
+        ipam = {"Driver": "default", "Config": [{"Subnet": subnet, "Gateway": gateway, "IPRange": guests}]}
         with _errors(f"create network {name}"):
             self._api.create_network(name, driver="bridge", ipam=ipam, check_duplicate=True, labels=dict(labels))
 

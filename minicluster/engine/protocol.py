@@ -243,7 +243,9 @@ class Engine(Protocol):
     def subnets(self) -> list[str]:
         """Every subnet that a new network must not overlap: other networks' and, of a local engine, host routes'."""
 
-    def create_network(self, name: str, subnet: str, gateway: str, labels: Mapping[str, str]) -> None: ...
+    def create_network(self, name: str, subnet: str, gateway: str, guests: str, labels: Mapping[str, str]) -> None:
+        """Makes a bridge network. Containers that are given no address of their own get one in ``guests``."""
+
     def remove_network(self, name: str) -> None: ...
 
     def connect_network(self, network: str, container: str, aliases: Sequence[str] = ()) -> None:

@@ -35,6 +35,7 @@ class CreateNetwork:
     name: str
     subnet: str
     gateway: str
+    guests: str  #: the part of it that other containers get addresses from
     labels: Mapping[str, str]
 
 

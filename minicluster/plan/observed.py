@@ -34,7 +34,6 @@ class Observed:
     containers: Mapping[str, Container] = field(default_factory=dict)  #: by the node's name
     networks: tuple[str, ...] = ()
     attached: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  #: network -> containers that are not ours
-    joined: Mapping[str, frozenset[str]] = field(default_factory=dict)  #: network -> nodes of other clusters in it
     caller: Container | None = None  #: the container that this process runs in, where it is to reach the nodes' network
     volumes: tuple[str, ...] = ()  #: names, records and terms not counted
     records: tuple[RecordVolume, ...] = ()

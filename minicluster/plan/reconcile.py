@@ -31,6 +31,7 @@ from minicluster.plan.model import (
     WaitReady,
 )
 from minicluster.plan.observed import Observed
+from minicluster.profile.network import guests
 from minicluster.profile.spec import (
     LATE,
     File,
@@ -305,7 +306,7 @@ def _provide_network(steps: Steps, spec: Spec, observed: Observed) -> None:
     name = network_name(spec.cluster)
     if name not in observed.networks:
         about = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile}
-        action = CreateNetwork(name, spec.subnet, spec.gateway, about)
+        action = CreateNetwork(name, spec.subnet, spec.gateway, guests(spec.subnet), about)
         steps.add(f"network {name}", "", action, f"the nodes get fixed addresses in {spec.subnet}")
     caller = observed.caller
     if caller and (name not in observed.networks or name not in caller.networks):
@@ -393,11 +394,10 @@ def _connect(steps: Steps, spec: Spec, node: Node, observed: Observed, fate: _Fa
     done = []
     for network in spec.networks:
         if network not in there:
-            # Nodes of two clusters may have the same name; asked for it, the engine would answer with either.
-            taken = name in observed.joined.get(network, ())
-            aliases = (container,) if taken else (name, container)
-            cause = "it is to be reached there" + (f"; another cluster's node is {name} there" if taken else "")
-            action = ConnectNetwork(network, container, aliases)
+            # NODE is a container's host name, which engines make a name on every network anyway. So it is not one
+            # cluster's alone where two of them join a network; CLUSTER-NODE always is.
+            action = ConnectNetwork(network, container, (name, container))
+            cause = "it is to be reached by its name there"
             done.append(steps.add(f"connect {name} {network}", name, action, cause, [f"create {name}"]))
     former = {network for record in observed.records if record.spec for network in record.spec.networks}
     for network in sorted(former & there - {*spec.networks}):

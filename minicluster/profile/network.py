@@ -12,6 +12,7 @@ from minicluster.errors import SubnetTaken, UsageError
 #: (172.17 and up), of home routers (192.168) and of the corporate 10.0.0.0/8.
 POOL = ipaddress.IPv4Network("172.28.0.0/14")
 PREFIX = 24
+GUESTS_PREFIX = 27
 
 #: Host ports are taken from here: below the kernel's ephemeral range (32768 and up), so that no outgoing
 #: connection ever sits on a port that a restarted node needs back.
@@ -54,15 +55,24 @@ def gateway(subnet: str) -> str:
     return str(ipaddress.ip_network(subnet)[1])
 
 
+def guests(subnet: str) -> str:
+    """The end of a subnet, out of which the engine gives addresses to containers that are connected to it from outside.
+
+    Without one it would give them any, such as that of a node which is stopped and could not start again.
+    """
+    return str(list(ipaddress.ip_network(subnet).subnets(new_prefix=GUESTS_PREFIX))[-1])
+
+
 def free_addresses(subnet: str, taken: Iterable[str]) -> Iterator[str]:
-    """Addresses for nodes: all but the gateway, the broadcast address and the taken ones."""
+    """Addresses for nodes: all but the gateway's, guests' and the taken ones."""
     used = set(taken)
+    kept = ipaddress.ip_network(guests(subnet))
     hosts = ipaddress.ip_network(subnet).hosts()
     next(hosts)  # the gateway
     for host in hosts:
-        if str(host) not in used:
+        if str(host) not in used and host not in kept:
             yield str(host)
-    raise UsageError(f"too many nodes for {subnet}", "A cluster has at most 253 nodes.", "Ask for fewer.")
+    raise UsageError(f"too many nodes for {subnet}", "A cluster has at most 222 nodes.", "Ask for fewer.")
 
 
 def _place(key: str, places: int) -> int:

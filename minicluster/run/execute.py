@@ -159,8 +159,8 @@ def _perform(step: Step, run: Run) -> None:
         case m.Record(volume, revision, about, spec):
             label = {labels.REVISION: str(revision), labels.SPEC: encode(spec) if spec else ""}
             engine.create_volume(volume, {**about, **label})
-        case m.CreateNetwork(name, subnet, gateway, about):
-            engine.create_network(name, subnet, gateway, about)
+        case m.CreateNetwork(name, subnet, gateway, guests, about):
+            engine.create_network(name, subnet, gateway, guests, about)
         case m.ConnectNetwork(network, container, aliases):
             engine.connect_network(network, container, aliases)
         case m.DisconnectNetwork(network, container):
