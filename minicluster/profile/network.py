@@ -12,7 +12,6 @@ from minicluster.errors import SubnetTaken, UsageError
 #: (172.17 and up), of home routers (192.168) and of the corporate 10.0.0.0/8.
 POOL = ipaddress.IPv4Network("172.28.0.0/14")
 PREFIX = 24
-GUESTS_PREFIX = 27
 
 #: Host ports are taken from here: below the kernel's ephemeral range (32768 and up), so that no outgoing
 #: connection ever sits on a port that a restarted node needs back.
@@ -56,11 +55,11 @@ def gateway(subnet: str) -> str:
 
 
 def guests(subnet: str) -> str:
-    """The end of a subnet, out of which the engine gives addresses to containers that are connected to it from outside.
+    """The last eighth of a subnet, out of which the engine gives addresses to containers that are connected to it from outside.
 
     Without one it would give them any, such as that of a node which is stopped and could not start again.
     """
-    return str(list(ipaddress.ip_network(subnet).subnets(new_prefix=GUESTS_PREFIX))[-1])
+    return str(list(ipaddress.ip_network(subnet).subnets(3))[-1])
 
 
 def free_addresses(subnet: str, taken: Iterable[str]) -> Iterator[str]:

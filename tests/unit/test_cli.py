@@ -331,7 +331,7 @@ PLAN = model.Plan(
         model.Step(
             "network swarm-net",
             "",
-            model.CreateNetwork("swarm-net", "10.55.0.0/24", "10.55.0.1", {"k": "v"}),
+            model.CreateNetwork("swarm-net", "10.55.0.0/24", "10.55.0.1", "10.55.0.224/27", {"k": "v"}),
             "the nodes get fixed addresses",
             ("record",),
         ),
