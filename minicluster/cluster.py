@@ -430,6 +430,26 @@ class Cluster:
         assert grown.change
         return grown.change
 
+    def reset(self, *, timeout: float = DEFAULT_TIMEOUT, listener: Listener = ignore) -> Change:
+        """Makes a running cluster as new: removes what users put into it, as its profile's reset hooks say.
+
+        Nodes, members, certificates and settings stay, and clients that are connected stay so. What clients write
+        meanwhile may stay as well. It may be run again at any time, also after it failed.
+
+        Args:
+            timeout: seconds that it may take.
+            listener: hears what happens.
+
+        Raises:
+            UsageError: the profile has no reset hook.
+            NodeFailed: a hook failed, or a node that it needs does not run.
+            NotReady: it took longer than ``timeout``.
+            MiniclusterError: another process is changing the cluster.
+        """
+        from minicluster import reset
+
+        return reset.reset(self.engine, self.spec, timeout=timeout, listener=listener)
+
     def stop(self, nodes: str | Sequence[str] = (), *, listener: Listener = ignore) -> Change:
         """Stops nodes, by name or role; all for none. They keep their names, addresses, ports and data."""
         return self._operate("stop", nodes, listener=listener)
