@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 Scope = Literal["function", "class", "module", "package", "session"]
 
 _HELP = {
-    "reuse": "keep shared clusters for the next run, for so long after their last use (24h by default)",
-    "keep": "keep the clusters of tests that fail for a day, to look at",
+    "reuse": "keep shared clusters for the next run",
+    "keep": "keep the clusters of tests that fail, to look at",
+    "ttl": "how long clusters are kept by these two, such as 30m or 2h; a day by default",
 }
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("minicluster", "clusters for tests")
-    group.addoption("--minicluster-reuse", metavar="TIME", nargs="?", const="24h", default=None, help=_HELP["reuse"])
+    group.addoption("--minicluster-reuse", action="store_true", help=_HELP["reuse"])
     group.addoption("--minicluster-keep", action="store_true", help=_HELP["keep"])
+    group.addoption("--minicluster-ttl", metavar="TIME", default="24h", help=_HELP["ttl"])
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -116,9 +118,9 @@ class _State:
             if self.worker:
                 self._run = Run.load(self.worker["minicluster"])
             else:
-                reuse = self.config.getoption("--minicluster-reuse")
-                keep = self.config.getoption("--minicluster-keep")
-                self._run = Run.begin(reuse=seconds(reuse) if reuse else None, keep=bool(keep))
+                option = self.config.getoption
+                ttl = seconds(option("--minicluster-ttl"))
+                self._run = Run.begin(reuse=option("--minicluster-reuse"), keep=option("--minicluster-keep"), ttl=ttl)
         return self._run
 
     @property
@@ -139,7 +141,7 @@ class _State:
         item = self.item
         place = "" if scope == "session" else _place(item, scope)
         lent = self.pool.get(profile, asked, place=place, label=label)
-        made = lent.take(isolated=isolated, timeout=wait)
+        made = self._take(lent, isolated, wait)
         if self._setting_up and self._setting_up[-1].scope != "function":
             self._askers.setdefault(self._setting_up[-1], []).append((lent, isolated, wait))
         self._uses(lent)
@@ -164,8 +166,25 @@ class _State:
         again = {id(a[0]): a for d in definitions for a in self._askers.get(d, ()) if self.pool.has(a[0])}
         # In the same order everywhere, so that two processes do not wait for each other.
         for lent, isolated, wait in sorted(again.values(), key=lambda a: a[0].name):
-            lent.take(isolated=isolated, timeout=wait)
+            before = lent.generation
+            self._take(lent, isolated, wait)
             self._uses(lent)
+            if lent.generation != before:
+                self._forget(lent, item)
+
+    def _forget(self, lent: Lent, item: pytest.Item) -> None:
+        """Lets fixtures that were given what is another cluster now be set up anew, with all that rests on them."""
+        for definition, given in list(self._askers.items()):
+            if any(one is lent for one, _isolated, _wait in given):
+                definition.finish(item._request)  # type: ignore[attr-defined]
+
+    def _take(self, lent: Lent, isolated: bool, wait: float) -> Cluster:
+        from minicluster.errors import Interrupted
+
+        try:
+            return lent.take(isolated=isolated, timeout=wait)
+        except Interrupted as error:
+            raise KeyboardInterrupt from error  # to pytest any other error is one of the test alone
 
     def _uses(self, lent: Lent) -> None:
         if self.item is not None:
@@ -179,6 +198,7 @@ class _State:
             if lent.failed and self.run.keep:
                 self.kept.append(lent.name)
                 self.pool.retire(lent)
+                self._forget(lent, item)
             lent.back()
         if self._pool:
             going_on = {_place(nextitem, scope) for scope in _SCOPES} if nextitem else set()
@@ -294,8 +314,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     state = config.stash[_STATE]
     pool = state.pool_if_any
     if state.worker is None and pool and str(pool.spent):
-        terminalreporter.write_line(f"minicluster: clusters: {pool.spent}")
+        terminalreporter.write_line(f"minicluster: {pool.spent}")
         for name in state.kept:
             terminalreporter.write_line(
-                f"minicluster: kept for a day: {name} (`minicluster status {name}`, `minicluster down {name}`)"
+                f"minicluster: kept to look at: {name} (`minicluster status {name}`, `minicluster down {name}`)"
             )
