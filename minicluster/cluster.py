@@ -128,7 +128,7 @@ class Cluster:
         _check_name(name)
         if timeout <= 0:
             raise UsageError(f"--timeout {timeout:g}: not a time", "", "Give seconds, more than 0.")
-        engine = engine or _connect(start_private=True, listener=listener)
+        engine = engine or connect(start_private=True, listener=listener)
         begun = time.monotonic()
         target = _target(profile, name)
         gc.sweep(engine, listener)
@@ -176,7 +176,7 @@ class Cluster:
         Raises:
             UsageError: there is none, or there are several and none is named.
         """
-        engine = engine or _connect()
+        engine = engine or connect()
         volumes = engine.volumes(name or os.environ.get("MINICLUSTER") or None)
         name = _choose(name, engine, volumes)
         found = records([v for v in volumes if v.labels.get(labels.CLUSTER) == name])
@@ -238,6 +238,13 @@ class Cluster:
             found.append(EndpointInfo(endpoint.name, node.name, url, endpoint.port))
         running = {c.name for c in self.engine.containers(self.name) if c.state == "running"}
         return tuple(sorted(found, key=lambda e: container_name(self.name, e.node) not in running))
+
+    def plan(self) -> Plan:
+        """The plan by which a cluster as this one is made from nothing."""
+        from minicluster.plan import reconcile
+        from minicluster.plan.observed import Observed
+
+        return reconcile.create(self.spec, Observed(self.name))
 
     def renew(self, lease: Lease) -> None:
         """Gives it another lease; ``Lease()`` is for ever."""
@@ -464,6 +471,26 @@ class Cluster:
         assert grown.change
         return grown.change
 
+    def reset(self, *, timeout: float = DEFAULT_TIMEOUT, listener: Listener = ignore) -> Change:
+        """Makes a running cluster as new: removes what users put into it, as its profile's reset hooks say.
+
+        Nodes, members, certificates and settings stay, and clients that are connected stay so. What clients write
+        meanwhile may stay as well. It may be run again at any time, also after it failed.
+
+        Args:
+            timeout: seconds that it may take.
+            listener: hears what happens.
+
+        Raises:
+            UsageError: the profile has no reset hook.
+            NodeFailed: a hook failed, or a node that it needs does not run.
+            NotReady: it took longer than ``timeout``.
+            MiniclusterError: another process is changing the cluster.
+        """
+        from minicluster import reset
+
+        return reset.reset(self.engine, self.spec, timeout=timeout, listener=listener)
+
     def stop(self, nodes: str | Sequence[str] = (), *, listener: Listener = ignore) -> Change:
         """Stops nodes, by name or role; all for none. They keep their names, addresses, ports and data."""
         return self._operate("stop", nodes, listener=listener)
@@ -627,12 +654,35 @@ def dry_run(
     addresses.asked(address_mode)
     _check_name(name)
     try:
-        engine: Engine | None = _connect()
+        engine: Engine | None = connect()
     except NoEngine:
         engine = None
     return change.plan_up(
         engine, profile, _target(profile, name), asked, mode=address_mode, force=force, lease=lease
     ).plan
+
+
+def fingerprint(
+    profile: str | None = None,
+    *,
+    size: Mapping[str, int] | None = None,
+    set: Mapping[str, str] | None = None,
+    image: Mapping[str, str] | None = None,
+    port: Mapping[str, int] | None = None,
+    restart: str = "",
+    **_how: Any,
+) -> tuple[str, str]:
+    """A profile's name, and a hash of what :meth:`Cluster.up` would make of it: the same for the same, anywhere."""
+    import hashlib
+
+    from minicluster.profile import catalog
+    from minicluster.profile.resolve import resolve
+    from minicluster.profile.spec import encode
+
+    asked = _asked(size, set, image, port, restart)
+    loaded = catalog.load(profile or DEFAULT_PROFILE, asked.set)
+    spec = resolve(loaded, cluster="x", overrides=asked, subnet="10.0.0.0/24")
+    return loaded.profile.name, hashlib.sha256(encode(spec).encode()).hexdigest()
 
 
 def env_names(name: str | None = None, *, engine: Engine | None = None) -> list[str]:
@@ -651,7 +701,7 @@ def env_names(name: str | None = None, *, engine: Engine | None = None) -> list[
 
 def clusters(engine: Engine | None = None, *, listener: Listener = ignore) -> list[ClusterSummary]:
     """Every cluster on the engine, remains of broken ones included, by name; those whose lease is over are removed."""
-    engine = engine or _connect()
+    engine = engine or connect()
     gc.sweep(engine, listener)
     containers, networks, volumes = engine.containers(), engine.networks(), engine.volumes()
     found = []
@@ -682,7 +732,7 @@ def down(
     Raises:
         UsageError: nothing of ours has that name.
     """
-    engine = engine or _connect(start_private=True, listener=listener)
+    engine = engine or connect(start_private=True, listener=listener)
     known = _names(engine)
     if all:
         names = known
@@ -708,7 +758,7 @@ def down(
 
 def collect(*, dry_run: bool = False, listener: Listener = ignore, engine: Engine | None = None) -> list[Collected]:
     """Removes the clusters whose lease is over, and says of each why; with ``dry_run`` only says so."""
-    return gc.collect(engine or _connect(), dry_run=dry_run, listener=listener)
+    return gc.collect(engine or connect(), dry_run=dry_run, listener=listener)
 
 
 def examine(profile: str | None = None) -> list[Check]:
@@ -722,7 +772,7 @@ def examine(profile: str | None = None) -> list[Check]:
     engine: Engine | None = None
     error: NoEngine | None = None
     try:
-        engine = _connect()
+        engine = connect()
     except NoEngine as refused:
         error = refused
     reachable = engine
@@ -730,10 +780,18 @@ def examine(profile: str | None = None) -> list[Check]:
     return doctor.examine(engine, error, footprint, source)
 
 
-def _connect(*, start_private: bool = False, listener: Listener = ignore) -> Engine:
-    from minicluster.engine.connect import connect
+def connect(*, start_private: bool = False, listener: Listener = ignore) -> Engine:
+    """The engine to use.
 
-    return connect(start_private=start_private, listener=listener)
+    Args:
+        start_private: start minicluster's own where there is none and this machine can run one.
+
+    Raises:
+        NoEngine: there is none.
+    """
+    from minicluster.engine import connect as engines
+
+    return engines.connect(start_private=start_private, listener=listener)
 
 
 def _asked(

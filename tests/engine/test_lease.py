@@ -1,4 +1,4 @@
-"""Leases on a real engine: what belongs to a process is gone when that is, and the next who comes removes what is over."""
+"""Leases on a real engine: what belongs to a process goes with it, and the next who comes removes what is over."""
 
 from __future__ import annotations
 
