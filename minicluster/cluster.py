@@ -670,6 +670,7 @@ def fingerprint(
     image: Mapping[str, str] | None = None,
     port: Mapping[str, int] | None = None,
     restart: str = "",
+    networks: Sequence[str] | None = None,
     **_how: Any,
 ) -> tuple[str, str]:
     """A profile's name, and a hash of what :meth:`Cluster.up` would make of it: the same for the same, anywhere."""
@@ -679,7 +680,7 @@ def fingerprint(
     from minicluster.profile.resolve import resolve
     from minicluster.profile.spec import encode
 
-    asked = _asked(size, set, image, port, restart)
+    asked = _asked(size, set, image, port, restart, networks)
     loaded = catalog.load(profile or DEFAULT_PROFILE, asked.set)
     spec = resolve(loaded, cluster="x", overrides=asked, subnet="10.0.0.0/24")
     return loaded.profile.name, hashlib.sha256(encode(spec).encode()).hexdigest()

@@ -55,9 +55,9 @@ def gateway(subnet: str) -> str:
 
 
 def guests(subnet: str) -> str:
-    """The last eighth of a subnet, out of which the engine gives addresses to containers that are connected to it from outside.
+    """The last eighth of a subnet, for the addresses of other containers that are connected to it.
 
-    Without one it would give them any, such as that of a node which is stopped and could not start again.
+    The engine would give them any that is not in use, such as that of a node which is stopped and then cannot start.
     """
     return str(list(ipaddress.ip_network(subnet).subnets(3))[-1])
 
