@@ -158,7 +158,7 @@ def test_what_a_strategy_gives_up_on_is_removed(image: str) -> None:
     assert container.status == "not_started"
 
 
-def test_health_checks_count_where_an_image_has_one(tmp_path: Path, image: str) -> None:
+def test_health_checks_count_where_an_image_has_one(outer: Shell, tmp_path: Path, image: str) -> None:
     (tmp_path / "image").mkdir()
     (tmp_path / "image/Dockerfile").write_text(
         f"ARG BASE\nFROM {image}\nHEALTHCHECK --interval=1s CMD test -e /tmp/well\n"
@@ -179,7 +179,17 @@ def test_health_checks_count_where_an_image_has_one(tmp_path: Path, image: str) 
             container.reload()
             assert container.get_wrapped_container().attrs["State"]["Health"]["Status"] == "healthy"
     finally:
-        Shell().run("minicluster", "image", "remove", "health", ok=False)
+        outer.minicluster("image", "remove", "health", ok=False)
+
+
+PAGE = (Path(__file__).parents[2] / "docs/testcontainers.md").read_text()
+
+
+@pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL), ids=["first", "nets", "waits"])
+def test_the_pages_examples_run(example: str, image: str) -> None:
+    # The one image that they name comes from a registry.
+    exec(compile(example.replace("debian:bookworm-slim", image), "docs/testcontainers.md", "exec"), {})
+    assert not [c.cluster for c in clusters() if c.lease == f"process {os.getpid()}" and not c.cluster.startswith(NAME)]
 
 
 # The reaper
