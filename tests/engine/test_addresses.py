@@ -16,11 +16,14 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from minicluster import pki
+from minicluster.cluster import Cluster
 from minicluster.engine.protocol import Engine
+from minicluster.events import Event
 from minicluster.profile.spec import Certificate
 from tests.engine.conftest import Answer, Shell, eventually, remains
 
@@ -43,12 +46,10 @@ def image(outer: Shell) -> str:
 
 
 @contextmanager
-def cluster(outer: Shell, *options: str, name: str = NAME) -> Iterator[Answer]:
-    """One member of etcd for the block; the answer is that of ``up -o json``."""
-    try:
-        yield outer.minicluster("up", "etcd", "--name", name, "--size", "kv=1", *options, "-q", "-o", "json")
-    finally:
-        outer.minicluster("down", name, "-q", ok=False)
+def cluster(engine: Engine, name: str = NAME, **options: Any) -> Iterator[Cluster]:
+    """One member of etcd for the block."""
+    with Cluster.up("etcd", name=name, size={"kv": 1}, engine=engine, **options) as made:
+        yield made
 
 
 @contextmanager
@@ -62,12 +63,20 @@ def networks(outer: Shell, *names: str) -> Iterator[None]:
             outer.docker("network", "rm", name)
 
 
-def addresses_of(outer: Shell, image: str, network: str, *names: str) -> list[set[str]]:
-    """For each name the addresses that a container on a network gets for it."""
-    script = 'for name; do getent ahostsv4 "$name" | cut -d " " -f 1 | sort -u | paste -sd " "; echo; done'
-    argv = ("run", "--rm", "--network", network, image, "sh", "-c", script, "sh", *names)
-    answers = outer.docker(*argv).out.split("\n\n")
-    return [set(answer.split()) for answer in answers[: len(names)]]
+@contextmanager
+def guest(outer: Shell, image: str, network: str, *options: str, name: str = "t-addr-x") -> Iterator[str]:
+    """Somebody else's container on a network."""
+    try:
+        outer.docker("run", "-d", "--name", name, "--network", network, *options, image, "sleep", "600")
+        yield name
+    finally:
+        outer.docker("rm", "-f", "-v", name, ok=False)
+
+
+def addresses_of(engine: Engine, container: str, *names: str) -> list[set[str]]:
+    """For each name the addresses that a container gets for it."""
+    found = [engine.execute(container, ["getent", "ahostsv4", name]).stdout for name in names]
+    return [{line.split()[0] for line in answer.splitlines()} for answer in found]
 
 
 def address_in(outer: Shell, network: str, container: str) -> str:
@@ -78,9 +87,17 @@ def facts(outer: Shell, container: str, template: str) -> str:
     return outer.docker("inspect", container, "--format", template).out.strip()
 
 
-def healthy(shell: Shell, name: str, *options: str) -> list[str]:
-    """Endpoints as they are handed out, each of which etcd's own client has talked to, certificates verified."""
-    env = shell.minicluster("env", name, *options, "-o", "json").json
+def healthy(engine: Engine, name: str = NAME, mode: str = "auto") -> list[str]:
+    """Endpoints as they are handed out here; etcd's own client has talked to each, certificates verified."""
+    return served(Shell(), Cluster.open(name, engine=engine, address_mode=mode).env())
+
+
+def far_healthy(shell: Shell) -> list[str]:
+    """The same, as they are handed out elsewhere."""
+    return served(shell, shell.minicluster("env", NAME, "-o", "json").json)
+
+
+def served(shell: Shell, env: dict[str, str]) -> list[str]:
     client = replace(shell, env={**shell.env, **env})
     eventually(lambda: client.run("etcdctl", "endpoint", "health", ok=False).code == 0, within=20)
     return list(env["ETCDCTL_ENDPOINTS"].split(","))
@@ -89,41 +106,54 @@ def healthy(shell: Shell, name: str, *options: str) -> list[str]:
 # Names and networks
 
 
-def test_nodes_join_networks_and_keep_addresses_and_ports(outer: Shell, image: str) -> None:
-    container, net = f"{NAME}-kv-1", f"{NAME}-net"
-    with networks(outer, FIRST, LAST), cluster(outer, "--network", FIRST) as up:
-        url = up.json["info"]["endpoints"][0]["url"]
-        own, identity = address_in(outer, net, container), facts(outer, container, "{{.Id}}")
-        there = {address_in(outer, FIRST, container)}
-        assert addresses_of(outer, image, net, "kv-1") == [{own}]
-        assert addresses_of(outer, image, FIRST, "kv-1", container) == [there, there]
-        assert healthy(outer, NAME) == [url]
+def test_nodes_join_networks_and_keep_addresses_and_ports(outer: Shell, engine: Engine, image: str) -> None:
+    node, net = f"{NAME}-kv-1", f"{NAME}-net"
+    with (
+        networks(outer, FIRST, LAST),
+        cluster(engine, networks=[FIRST]) as up,
+        guest(outer, image, FIRST) as there,
+        guest(outer, image, net, name="t-addr-y") as near,
+    ):
+        url, own, identity = up.endpoint("client").url, up.node("kv-1").address, facts(outer, node, "{{.Id}}")
+        assert address_in(outer, net, node) == own
+        assert addresses_of(engine, near, "kv-1") == [{own}]
+        assert addresses_of(engine, there, "kv-1", node) == [{address_in(outer, FIRST, node)}] * 2
+        assert healthy(engine) == [url]
 
         # A cluster that runs is given the difference alone.
-        again = ("up", "--name", NAME, "-q", "-o", "json")
-        change = outer.minicluster(*again, "--network", LAST).json["summary"]
-        assert change["connect-network"] == change["disconnect-network"] == 1
-        assert "create-container" not in change
-        assert addresses_of(outer, image, FIRST, "kv-1") == [set()]
-        outer.minicluster(*again, "--network", FIRST, "--network", LAST)
-        assert not outer.minicluster(*again).json["changed"]
+        change = Cluster.up(name=NAME, networks=[LAST], engine=engine).change
+        assert change
+        assert change.summary["connect-network"] == change.summary["disconnect-network"] == 1
+        assert "create-container" not in change.summary
+        assert addresses_of(engine, there, "kv-1") == [set()]
+        Cluster.up(name=NAME, networks=[FIRST, LAST], engine=engine)
+        again = Cluster.up(name=NAME, engine=engine).change
+        assert again
+        assert not again.changed
 
-        outer.minicluster("restart", "-c", NAME, "-q")
-        assert healthy(outer, NAME) == [url]
-        assert healthy(outer, NAME, "--address-mode", "bridge") == [f"https://{own}:2379"]
-        assert addresses_of(outer, image, LAST, "kv-1", container) == [{address_in(outer, LAST, container)}] * 2
-        assert facts(outer, container, "{{.Id}}") == identity
+        up.restart()
+        assert healthy(engine) == [url]
+        assert healthy(engine, mode="bridge") == [f"https://{own}:2379"]
+        assert addresses_of(engine, there, "kv-1", node) == [{address_in(outer, FIRST, node)}] * 2
+        assert address_in(outer, LAST, node)
+        assert facts(outer, node, "{{.Id}}") == identity
 
 
-def test_where_two_clusters_join_a_network_the_long_name_is_one_clusters_alone(outer: Shell, image: str) -> None:
-    with networks(outer, FIRST), cluster(outer, "--network", FIRST), cluster(outer, name=OTHER):
-        noted = outer.minicluster("up", "--name", OTHER, "--network", FIRST)
-        assert f"kv-1 on network {FIRST} is also a node of cluster {NAME}: there, say {OTHER}-kv-1." in noted.err
+def test_where_two_clusters_join_a_network_the_long_name_is_one_clusters_alone(
+    outer: Shell, engine: Engine, image: str
+) -> None:
+    told: list[Event] = []
+    with (
+        networks(outer, FIRST),
+        cluster(engine, networks=[FIRST]),
+        cluster(engine, OTHER, networks=[FIRST], listener=told.append),
+        guest(outer, image, FIRST) as there,
+    ):
+        notes = [event.text for event in told if event.kind == "note"]
+        assert notes == [f"kv-1 on network {FIRST} is also a node of cluster {NAME}: there, say {OTHER}-kv-1."]
         both = [address_in(outer, FIRST, f"{name}-kv-1") for name in (NAME, OTHER)]
-        long = addresses_of(outer, image, FIRST, f"{NAME}-kv-1", f"{OTHER}-kv-1")
-        assert long == [{both[0]}, {both[1]}]
-        own = address_in(outer, f"{OTHER}-net", f"{OTHER}-kv-1")
-        assert addresses_of(outer, image, f"{OTHER}-net", "kv-1") == [{own}]
+        assert addresses_of(engine, there, f"{NAME}-kv-1", f"{OTHER}-kv-1") == [{both[0]}, {both[1]}]
+        assert addresses_of(engine, there, "kv-1") == [{*both}]
 
 
 def test_a_network_that_is_not_there_is_said_before_anything_is_made(outer: Shell) -> None:
@@ -134,49 +164,52 @@ def test_a_network_that_is_not_there_is_said_before_anything_is_made(outer: Shel
     assert not remains(outer, NAME)
 
 
-def test_down_lets_containers_of_others_go_and_leaves_them_alone(outer: Shell, image: str) -> None:
-    try:
-        with cluster(outer) as up:
-            node = address_in(outer, f"{NAME}-net", f"{NAME}-kv-1")
-            for name in ("t-addr-x", "t-addr-y"):
-                outer.docker("run", "-d", "--init", "--name", name, "--network", f"{NAME}-net", image, "sleep", "600")
-            outer.docker("network", "connect", "bridge", "t-addr-y")
-            outer.docker("kill", "t-addr-y")
-            # A guest never sits on the address of a node that is stopped.
-            outer.minicluster("stop", "-c", NAME, "-q")
-            outer.docker("run", "--rm", "--network", f"{NAME}-net", image, "true")
-            outer.minicluster("start", "-c", NAME, "-q")
-            assert address_in(outer, f"{NAME}-net", f"{NAME}-kv-1") == node
-            started = facts(outer, "t-addr-x", "{{.State.StartedAt}}")
-            assert up.json["changed"]
-            outer.minicluster("down", NAME, "-q")
-            assert f"{NAME}-net" not in outer.docker("network", "ls", "--format", "{{.Name}}").out.split()
-            assert facts(outer, "t-addr-x", "{{.State.Status}} {{.State.StartedAt}}") == f"running {started}"
-            outer.docker("start", "t-addr-y")
-            assert facts(outer, "t-addr-y", "{{.State.Status}}") == "running"
-    finally:
-        outer.docker("rm", "-f", "t-addr-x", "t-addr-y", ok=False)
+def test_down_lets_containers_of_others_go_and_leaves_them_alone(outer: Shell, engine: Engine, image: str) -> None:
+    net = f"{NAME}-net"
+    with (
+        cluster(engine) as up,
+        guest(outer, image, net) as running,
+        guest(outer, image, net, name="t-addr-y") as stopped,
+    ):
+        outer.docker("network", "connect", "bridge", stopped)
+        outer.docker("kill", stopped)
+        # A guest never sits on the address of a node that is stopped.
+        up.stop()
+        with guest(outer, image, net, name="t-addr-z"):
+            up.start()
+        assert address_in(outer, net, f"{NAME}-kv-1") == up.node("kv-1").address
+        state = "{{.State.Status}} {{.State.StartedAt}}"
+        before = facts(outer, running, state)
+        up.down()
+        assert engine.network(net) is None
+        assert facts(outer, running, state) == before
+        assert before.startswith("running")
+        outer.docker("start", stopped)
+        assert facts(outer, stopped, "{{.State.Status}}") == "running"
 
 
 # On the engine's machine
 
 
-def test_gateway_is_reached_from_other_networks_and_localhost_still_is(outer: Shell, image: str) -> None:
-    with networks(outer, FIRST), cluster(outer, "--address-mode", "gateway") as up:
-        url = up.json["info"]["endpoints"][0]["url"]
-        assert up.json["info"]["address_mode"] == "gateway"
-        assert healthy(outer, NAME, "--address-mode", "gateway") == [url]
-        (local,) = healthy(outer, NAME)
-        assert local == f"https://127.0.0.1:{url.rpartition(':')[2]}"
-        env = outer.minicluster("env", NAME, "--address-mode", "gateway", "-o", "json").json
-        folder = os.path.dirname(env["ETCDCTL_CACERT"])
+def test_gateway_is_reached_from_other_networks_and_localhost_still_is(
+    outer: Shell, engine: Engine, image: str
+) -> None:
+    with networks(outer, FIRST), cluster(engine, address_mode="gateway") as up:
+        url = up.endpoint("client").url
+        assert up.info().address_mode == "gateway"
+        assert healthy(engine, mode="gateway") == [url]
+        assert healthy(engine) == [f"https://127.0.0.1:{url.rpartition(':')[2]}"]
+        env = up.env()
+        folder = str(Path(env["ETCDCTL_CACERT"]).parent)
         settings = [word for key, value in env.items() for word in ("-e", f"{key}={value}")]
-        for network in ("bridge", FIRST):
-            argv = ["run", "--rm", "--network", network, "-v", f"{folder}:{folder}:ro", *settings, image]
-            eventually(lambda argv=argv: outer.docker(*argv, "etcdctl", "endpoint", "health", ok=False).code == 0)  # type: ignore[misc]
-        outer.minicluster("stop", "-c", NAME, "-q")
-        outer.minicluster("start", "-c", NAME, "-q")
-        assert healthy(outer, NAME, "--address-mode", "gateway") == [url]
+        with guest(outer, image, FIRST, "-v", f"{folder}:{folder}:ro", *settings) as there:
+            client = ["etcdctl", "endpoint", "health"]
+            eventually(lambda: engine.execute(there, client).exit_code == 0, within=20)
+            outer.docker("network", "connect", "bridge", there)
+            outer.docker("network", "disconnect", FIRST, there)
+            eventually(lambda: engine.execute(there, client).exit_code == 0, within=20)
+        up.restart()
+        assert healthy(engine, mode="gateway") == [url]
 
 
 # In a container of the engine
@@ -218,18 +251,13 @@ def test_a_test_in_a_container_stands_a_cluster_up_and_reaches_it(outer: Shell, 
         try:
             up = inside.minicluster("up", "etcd", "--name", NAME, "--size", "kv=1", "-q", "-o", "json").json
             assert up["info"]["address_mode"] == "bridge"
-            node = address_in(outer, f"{NAME}-net", f"{NAME}-kv-1")
-            env = inside.minicluster("env", NAME, "-o", "json").json
-            assert env["ETCDCTL_ENDPOINTS"] == f"https://{node}:2379"
-            client = replace(inside, env=env)
-            eventually(lambda: client.run("etcdctl", "endpoint", "health", ok=False).code == 0, within=20)
+            address = address_in(outer, f"{NAME}-net", f"{NAME}-kv-1")
+            assert far_healthy(inside) == [f"https://{address}:2379"]
+            client = replace(inside, env=up["info"]["env"])
             client.run("etcdctl", "put", "greeting", "hello")
             assert "hello" in client.run("etcdctl", "get", "greeting").out
-            # The same cluster, asked from the machine itself.
-            assert healthy(outer, NAME)[0].startswith("https://127.0.0.1:")
-            inside.minicluster("stop", "-c", NAME, "-q")
-            inside.minicluster("start", "-c", NAME, "-q")
-            eventually(lambda: client.run("etcdctl", "endpoint", "health", ok=False).code == 0, within=20)
+            # The same cluster, asked from the machine itself: of another user there, who has no certificate yet.
+            assert healthy(engine)[0].startswith("https://127.0.0.1:")
         finally:
             inside.minicluster("down", NAME, "-q")
         assert not remains(outer, f"{NAME}-kv")
@@ -238,11 +266,13 @@ def test_a_test_in_a_container_stands_a_cluster_up_and_reaches_it(outer: Shell, 
 
 
 def test_a_container_that_comes_later_is_connected_when_it_asks(outer: Shell, engine: Engine, image: str) -> None:
-    with cluster(outer), within(outer, engine, image) as inside:
-        assert healthy(inside, NAME)[0].endswith(":2379")
+    with cluster(engine):
+        with within(outer, engine, image) as inside:
+            assert far_healthy(inside)[0].endswith(":2379")
+            assert f"{NAME}-net" in facts(outer, "t-addr-caller", "{{.NetworkSettings.Networks}}")
         # In the machine's own network nothing needs to be connected.
-    with cluster(outer), within(outer, engine, image, "--network", "host") as inside:
-        assert healthy(inside, NAME)[0].startswith("https://127.0.0.1:")
+        with within(outer, engine, image, "--network", "host") as inside:
+            assert far_healthy(inside)[0].startswith("https://127.0.0.1:")
 
 
 # A remote engine
@@ -343,14 +373,13 @@ def tls_proxy(address: str, path: str, folder: Path) -> Iterator[int]:
         listener.close()
 
 
-def test_a_remote_engine_is_used_with_tls_and_its_cluster_is_reached(outer: Shell, remote: Remote) -> None:
+def test_a_remote_engine_is_used_with_tls_and_its_cluster_is_reached(remote: Remote) -> None:
     far = remote.shell
     try:
         up = far.minicluster("up", "etcd", "--name", NAME, "--size", "kv=1", "-q", "-o", "json").json
         assert up["info"]["address_mode"] == "gateway"
-        (url,) = healthy(far, NAME)
+        (url,) = far_healthy(far)
         assert url.startswith(f"https://{remote.address}:")
-        assert far.minicluster("exec", "-c", NAME, "kv-1", "--", "etcdctl", "get", "x").code == 0
         assert far.minicluster("status", NAME, "-o", "json").json["phase"] == "ready"
 
         # Nodes' own addresses are out of reach from there: it is said what was tried, why not, and what to do.
@@ -365,13 +394,13 @@ def test_a_remote_engine_is_used_with_tls_and_its_cluster_is_reached(outer: Shel
 
 
 def test_a_cluster_that_is_published_on_localhost_alone_is_not_handed_out_elsewhere(
-    outer: Shell, remote: Remote
+    engine: Engine, remote: Remote
 ) -> None:
-    with cluster(outer):
+    with cluster(engine):
         refused = remote.shell.minicluster("env", NAME, ok=False)
         assert refused.code == 1
         assert "is published on 127.0.0.1 of its engine's machine alone" in refused.err
         assert not refused.out
         # Who asks for it gets it: what was asked for is what it needs.
         remote.shell.minicluster("up", "--name", NAME, "--address-mode", "gateway", "-q")
-        assert healthy(remote.shell, NAME)[0].startswith(f"https://{remote.address}:")
+        assert far_healthy(remote.shell)[0].startswith(f"https://{remote.address}:")
