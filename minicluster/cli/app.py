@@ -62,6 +62,7 @@ def _group(name: str, summary: str, commands: Mapping[str, Callable[..., None]])
 
 _command(CLUSTERS, "up", lifecycle.up)
 _command(CLUSTERS, "down", lifecycle.down)
+_command(CLUSTERS, "gc", lifecycle.gc)
 _command(CLUSTERS, "scale", verbs.scale)
 _command(CLUSTERS, "reset", verbs.reset)
 _command(CLUSTERS, "ls", show.ls)
