@@ -348,6 +348,7 @@ def _remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
     from minicluster.run.execute import Run, execute
 
     client.forget(name)
+    lock.forget(name)
     first: Plan | None = None
     for attempt in range(1, 4):
         plan = reconcile.remove(_look(engine, name))
