@@ -396,7 +396,7 @@ def test_ls(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_status(cluster: FakeCluster) -> None:
     answer = json.loads(run("status", "swarm", "-o", "json").stdout)
     assert cluster.asked["open"] == "swarm"
-    assert list(answer) == ["cluster", "profile", "phase", "quorum", "nodes", "notes"]
+    assert list(answer) == ["cluster", "profile", "phase", "quorum", "nodes", "notes", "quorums"]
     assert list(answer["quorum"]) == ["voters", "healthy", "needed", "survives", "leader"]
     assert answer["nodes"][1] == {
         "name": "agent-1",
@@ -408,6 +408,7 @@ def test_status(cluster: FakeCluster) -> None:
         "probe": "it does not run",
         "memory": None,
         "container": "swarm-agent-1",
+        "detail": "",
     }
     assert run("status").stdout == (
         "swarm (swarm): degraded\n"
