@@ -1,7 +1,7 @@
 """Groups of commands that packages add by entry points: each is loaded when somebody asks for it.
 
-An entry point of the group ``minicluster.commands`` gives a :class:`typer.Typer` a name; ours are in pyproject.toml.
-They are read from ``entry_points.txt`` of what is installed, whose form the Python packaging specification settles:
+An entry point of the group ``minicluster.commands`` names a :class:`typer.Typer` (without a callback); ours are in
+pyproject.toml. They are read from ``entry_points.txt`` of what is installed, whose form the Python packaging specification settles:
 ``importlib.metadata`` does the same, and its import alone would take a fifth of the time of ``minicluster --help``.
 """
 
@@ -11,9 +11,13 @@ import contextlib
 import glob
 import os
 import sys
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
+import typer
+import typer.main
+
+from minicluster.cli.help import Group
 from minicluster.errors import MiniclusterError
 
 GROUP = "minicluster.commands"
@@ -39,8 +43,29 @@ def found() -> dict[str, str]:
     return groups
 
 
+class _Added(Group):
+    """A group of an entry point. Its commands are made when they are asked for: a list needs its help alone."""
+
+    def __init__(self, name: str, app: typer.Typer) -> None:
+        super().__init__(
+            name=name, help=app.info.help, no_args_is_help=True, rich_markup_mode=None, rich_help_panel=SECTION
+        )
+        self._app = app
+
+    @cached_property
+    def _made(self) -> Any:
+        return typer.main.get_command(self._app)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        names: list[str] = self._made.list_commands(ctx)
+        return names
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return self._made.get_command(ctx, cmd_name)
+
+
 @cache
-def load(name: str) -> Any:
+def load(name: str) -> Group:
     """The command group of that name.
 
     Raises:
@@ -48,19 +73,15 @@ def load(name: str) -> Any:
     """
     import importlib
 
-    import typer.main
-
     module, _, attribute = found()[name].partition(":")
     try:
-        group = typer.main.get_command(getattr(importlib.import_module(module), attribute))
+        return _Added(name, getattr(importlib.import_module(module), attribute))
     except Exception as error:  # whatever a package of others may raise
         raise MiniclusterError(
             f"the commands of 'minicluster {name}' cannot be loaded",
             f"{module}: {type(error).__name__}: {error}",
             "Install the package that brings them anew, or remove it.",
         ) from error
-    group.name, group.rich_help_panel = name, SECTION
-    return group
 
 
 def names() -> list[str]:
