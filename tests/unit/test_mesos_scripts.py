@@ -295,7 +295,7 @@ def test_start_says_what_an_image_lacks(scripts: Path) -> None:
 
 @pytest.fixture
 def agent(scripts: Path, tmp_path: Path) -> Path:
-    """The agent's start script, with stand-ins for Mesos, which tells its environment, and for what needs a container."""
+    """The agent's start script, with stand-ins for Mesos and for what only a container allows."""
     text = (scripts / "mesos-agent-start").read_text()
     for path in ("/proc/self/mounts", "/run/mesos-agent.pid"):
         assert path in text
@@ -332,7 +332,7 @@ def test_an_agent_without_an_engine_has_no_docker_tasks(agent: Path, tmp_path: P
 def with_engine(folder: Path, tmp_path: Path) -> None:
     write(folder / "dockerd", "#!/bin/sh\nexit 1\n")
     write(folder / "docker", f"#!/bin/sh\n[ -e {tmp_path}/serves ]\n")
-    write(folder / "minicluster-entrypoint", f"#!/bin/sh\nsleep 0.3; touch {tmp_path}/serves; sleep 1\n")
+    write(folder / "minicluster-entrypoint", f"#!/bin/sh\nsleep 0.2; touch {tmp_path}/serves; sleep 0.3\n")
 
 
 def test_an_agent_waits_for_its_engine(agent: Path, tmp_path: Path) -> None:
