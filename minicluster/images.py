@@ -19,8 +19,8 @@ from minicluster.profile.recipe import recipe_ref
 from minicluster.run.signals import shielded
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
-_SAVED = "Bring a file that `docker save` wrote. What `docker export` wrote is no image: `docker import` makes one of it."
-    "Bring a file that `docker save` wrote; what `docker export` wrote is no image (`docker import` makes one of it)."
+_SAVED = (
+    "Bring a file that `docker save` wrote. What `docker export` wrote is no image: `docker import` makes one of it."
 )
 
 
