@@ -34,7 +34,9 @@ SIZES = {
 
 def text(spec: Spec) -> str:
     """What matters of a spec: everything that a node is told, and what users are."""
-    lines = [f"image {i.name}: {i.ref} ({i.source}) {' '.join(i.platforms)}".rstrip() for i in spec.images.values()]
+    lines = [
+        f"image {i.name}: {i.ref} ({i.source} {i.given}) {' '.join(i.platforms)}".rstrip() for i in spec.images.values()
+    ]
     for node in spec.nodes:
         lines += ["", f"{node.name} {node.address}" + (f" after {' '.join(node.after)}" if node.after else "")]
         lines += [f"    runs {' '.join([*node.entrypoint, *node.command])}", f"    ready {' '.join(node.ready)}"]

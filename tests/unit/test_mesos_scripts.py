@@ -305,7 +305,10 @@ def agent(scripts: Path, tmp_path: Path) -> Path:
         "proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n"
     )
     write(scripts / "umount", f"#!/bin/sh\necho $1 >>{tmp_path}/umounted\n")
-    write(scripts / "mesos-agent", '#!/bin/sh\necho "$MESOS_CONTAINERIZERS"; ls "$MESOS_WORK_DIR/meta/slaves"\n')
+    write(
+        scripts / "mesos-agent",
+        '#!/bin/sh\necho "$MESOS_CONTAINERIZERS $MESOS_DOCKER $XTABLES_LIBDIR"; ls "$MESOS_WORK_DIR/meta/slaves"\n',
+    )
     (tmp_path / "work/meta/slaves").mkdir(parents=True)
     (tmp_path / "work/meta/slaves/latest").touch()
     return scripts
@@ -318,17 +321,6 @@ def start_agent(folder: Path, tmp_path: Path, resources: str, path: str = "") ->
     return done.stdout.splitlines()
 
 
-def test_an_agent_without_an_engine_has_no_docker_tasks(agent: Path, tmp_path: Path) -> None:
-    few = tmp_path / "few"  # what an image has, and this machine may have more
-    few.mkdir()
-    for program in ("bash", "sh", "ls", "mkdir", "rm"):
-        (few / program).symlink_to(shutil.which(program) or "")
-    note, *rest = start_agent(agent, tmp_path, "cpus:1", path=str(few))
-    assert "no dockerd and docker in this image" in note
-    assert rest == ["mesos", "latest", "other"]
-    assert (tmp_path / "umounted").read_text() == "/sys/fs/cgroup/unified\n"
-
-
 def with_engine(folder: Path, tmp_path: Path) -> None:
     write(folder / "dockerd", "#!/bin/sh\nexit 1\n")
     write(folder / "docker", f"#!/bin/sh\n[ -e {tmp_path}/serves ]\n")
@@ -337,7 +329,30 @@ def with_engine(folder: Path, tmp_path: Path) -> None:
 
 def test_an_agent_waits_for_its_engine(agent: Path, tmp_path: Path) -> None:
     with_engine(agent, tmp_path)
-    assert start_agent(agent, tmp_path, "cpus:1") == ["docker,mesos", "latest", "other"]
+    docker = str(agent / "docker")
+    assert start_agent(agent, tmp_path, "cpus:1") == [f"docker,mesos {docker} ", "latest", "other"]
+
+
+def test_version_two_of_control_groups_is_left_at_its_one_place_alone(agent: Path, tmp_path: Path) -> None:
+    with_engine(agent, tmp_path)
+    start_agent(agent, tmp_path, "cpus:1")
+    assert (tmp_path / "umounted").read_text() == "/sys/fs/cgroup/unified\n"
+
+
+def test_an_agent_takes_the_engine_that_was_put_into_its_image(agent: Path, tmp_path: Path) -> None:
+    text = (agent / "mesos-agent-start").read_text()
+    assert "/opt/minicluster/engine/bin" in text
+    write(agent / "mesos-agent-start", text.replace("/opt/minicluster/engine/bin", str(tmp_path / "engine")))
+    with_engine(agent, tmp_path)
+    (tmp_path / "engine").mkdir()
+    for program in ("docker", "dockerd"):
+        (agent / program).rename(tmp_path / "engine" / program)
+    few = tmp_path / "few"  # what an image has, where this machine may have more
+    few.mkdir()
+    for program in ("bash", "sh", "ls", "mkdir", "rm", "sleep", "touch"):
+        (few / program).symlink_to(shutil.which(program) or "")
+    said, *_ = start_agent(agent, tmp_path, "cpus:1", path=str(few))
+    assert said == f"docker,mesos {tmp_path}/engine/docker /opt/minicluster/engine/xtables"
 
 
 def test_an_agent_whose_engine_ends_does_not_start(agent: Path, tmp_path: Path) -> None:
