@@ -1,7 +1,7 @@
 """The mesos profile on a real engine, as far as that goes without Mesos, of which no image can be had here.
 
-ZooKeeper is real. In place of Mesos and Marathon stands ``not_mesos``, an image that is not Mesos: what is seen with it is that
-nodes are wired, started, asked, changed and removed as the profile says, and that agents have an engine of their own.
+ZooKeeper is real. In place of Mesos and Marathon stands ``not_mesos``, an image that is not Mesos: what is seen with it
+is that nodes are wired, started, asked, changed and removed as the profile says, and that agents have an engine each.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kazoo.client import KazooClient
 
 from minicluster.engine import base
 from minicluster.engine.protocol import Cancel, Engine
-from tests.engine.conftest import Shell, eventually, remains
+from tests.engine.conftest import Shell, remains
 
 NAME = "t-mesos"
 STAND_IN = "t-mesos/not-mesos:1"
@@ -123,19 +123,22 @@ def test_env_has_a_url_and_an_address_for_each_role(cluster: Shell) -> None:
     at = addresses(cluster)
     for role in ("KV", "MASTER", "AGENT", "SCHEDULER"):
         assert cluster.env[f"MINICLUSTER_{role}_IP"] == at[f"{role.lower()}-1"]
-    assert f"MINICLUSTER_MASTER  {' ' * 5}"[:18] in cluster.minicluster("info").out
+    assert cluster.env["MINICLUSTER_MASTER"] in cluster.minicluster("info").out
     assert f"export MINICLUSTER_MASTER={cluster.env['MINICLUSTER_MASTER']}" in cluster.minicluster("env").out
 
 
 def test_each_agent_has_an_engine_of_its_own(cluster: Shell) -> None:
     """Put into an image that had none: it runs containers, and those of one agent are not the other's."""
     docker = "/opt/minicluster/engine/bin/docker"
-    run = (
-        "mkdir -p /var/tmp/root/bin; cp /usr/bin/perl /var/tmp/root/bin/; "
-        'for lib in $(ldd /usr/bin/perl | grep -o "/[^ ]*"); do mkdir -p /var/tmp/root/${lib%/*}; cp $lib /var/tmp/root/$lib; done; '
-        f"tar -C /var/tmp/root -c . | {docker} import - tiny:1 >/dev/null; "
-        f"{docker} run --rm --network host --name mesos-x tiny:1 /bin/perl -e 'print \"ran\"'"
-    )
+    run = f"""
+        set -e
+        root=/var/tmp/root
+        mkdir -p $root/bin
+        cp /usr/bin/perl $root/bin/
+        for lib in $(ldd /usr/bin/perl | grep -o "/[^ ]*"); do mkdir -p $root${{lib%/*}}; cp $lib $root$lib; done
+        tar -C $root -c . | {docker} import - tiny:1 >/dev/null
+        {docker} run --rm --network host --name mesos-x tiny:1 /bin/perl -e 'print "ran"'
+    """
     done = cluster.minicluster("exec", "agent-1", "--", "sh", "-c", run)
     assert done.out == "ran"
     assert cluster.minicluster("exec", "agent-1", "--", docker, "images", "-q", "tiny").out.strip()
@@ -155,9 +158,6 @@ def test_commands_find_the_leader_and_agents(cluster: Shell) -> None:
     log = cluster.minicluster("mesos", "logs", "t1", "--stderr").out
     assert log.startswith("agent-1: path=")
     assert log.endswith("%2Fstderr\n")
-    # By way of a master that does not lead, where the first does not answer.
-    cluster.minicluster("pause", "scheduler-1")
-    cluster.minicluster("unpause", "scheduler-1")
 
 
 def test_install_takes_tokens_and_waits(cluster: Shell, tmp_path: Path) -> None:
@@ -210,14 +210,6 @@ def test_one_zookeeper_becomes_three_and_everybody_is_told(cluster: Shell) -> No
     hosts = ",".join(f"{at[f'kv-{i}']}:2181" for i in (1, 2, 3))
     assert environment(cluster, "master-3")["MESOS_ZK"] == f"zk://{hosts}/mesos"
     assert environment(cluster, "agent-1")["MESOS_MASTER"] == f"zk://{hosts}/mesos"
-    status = eventually(
-        lambda: (
-            (s := cluster.minicluster("status", "-o", "json").json)
-            if s["phase"] == "ready"
-            else None
-            if (s := cluster.minicluster("status", "-o", "json").json)
-            else None
-        ),
-        what="all are ready",
-    )
+    status = cluster.minicluster("status", "-o", "json").json
+    assert status["phase"] == "ready"
     assert status["quorums"]["kv"]["voters"] == 3
