@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["Cluster", "MiniclusterError", "__version__"]
+__all__ = ["Cluster", "Lease", "MiniclusterError", "Node", "__version__"]
 
 if TYPE_CHECKING:
     from minicluster.cluster import Cluster
     from minicluster.errors import MiniclusterError
+    from minicluster.lease import Lease
+    from minicluster.node import Node
+
+_HOMES = {"Cluster": "cluster", "Lease": "lease", "MiniclusterError": "errors", "Node": "node"}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Cluster":
-        from minicluster.cluster import Cluster
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
 
-        return Cluster
-    if name == "MiniclusterError":
-        from minicluster.errors import MiniclusterError
-
-        return MiniclusterError
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

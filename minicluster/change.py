@@ -19,6 +19,7 @@ from minicluster.report import Change
 if TYPE_CHECKING:
     from minicluster import pki
     from minicluster.engine.protocol import Engine
+    from minicluster.lease import Lease
     from minicluster.plan.model import Plan
     from minicluster.plan.observed import Observed
     from minicluster.profile.load import Loaded
@@ -57,16 +58,19 @@ def plan_up(
     *,
     attempt: int = 1,
     force: bool = False,
+    lease: Lease | None = None,
 ) -> Goal:
     """What an ``up`` is going to do.
 
     Args:
+        lease: how long it shall be there; None: as it is now, or for good.
         refused: ports that the engine could not have.
         attempt: counts the tries at a subnet that others took meanwhile.
         force: let a quorum go.
     """
     from minicluster import client, pki
     from minicluster.plan import reconcile
+    from minicluster.plan.leased import leased
     from minicluster.plan.observed import Observed
     from minicluster.profile import catalog, network
     from minicluster.profile.resolve import resolve
@@ -90,6 +94,13 @@ def plan_up(
         )
     if before and observed.was is not None:
         _check_fixed(loaded, before, source)
+    if lease and lease.owner and observed and (observed.lease is None or observed.lease.owner != lease.owner):
+        its = f"It belongs to {observed.lease}." if observed.lease else "It has no lease: somebody made it to stay."
+        raise UsageError(
+            f"cluster {name} is there already, and is not to end with {lease.owner}",
+            its,
+            f"Give this one another name, or take that one down: `minicluster down {name}`.",
+        )
     taken = engine.subnets() if engine and not before else []
     spec = resolve(
         loaded,
@@ -107,7 +118,8 @@ def plan_up(
     authority = (client.read_authority(engine, before) if engine and before else None) or pki.Authority()
     if engine:
         observed = _look_within(engine, observed, before, spec, authority)
-    return Goal(spec, observed, authority, reconcile.create(spec, observed, force=force))
+    plan = leased(reconcile.create(spec, observed, force=force), observed, lease, spec.profile)
+    return Goal(spec, observed, authority, plan)
 
 
 def _check_fixed(loaded: Loaded, before: Spec, source: str) -> None:
@@ -277,11 +289,12 @@ def _answering(engine: Engine, listener: Listener) -> Engine:
 def _change_back(engine: Engine, name: str, before: Spec, goal: Goal) -> None:
     from minicluster import images
     from minicluster.plan import reconcile
+    from minicluster.plan.leased import leased
     from minicluster.run.execute import Run, execute
 
     observed = _look_within(engine, _look(engine, name), before, before, goal.authority)
     run = Run(engine, goal.authority, DEFAULT_TIMEOUT, ignore, images.provide(engine, before.profile, ignore))
-    execute(reconcile.create(before, observed), run)
+    execute(leased(reconcile.create(before, observed), observed, None, before.profile), run)
 
 
 def operate(
@@ -327,6 +340,30 @@ def take_down(engine: Engine, name: str, listener: Listener) -> Change:
     return report(plan, time.monotonic() - begun)
 
 
+def collect(engine: Engine, name: str, listener: Listener) -> Change | None:
+    """Removes a cluster whose lease is over; None where it has come to be wanted again, or is gone already."""
+    begun = time.monotonic()
+    with lock.changing(name):
+        observed = _look(engine, name)
+        if not observed.lease or not observed.lease.over():
+            return None
+        plan = _remove_all(engine, name, listener)
+    return report(plan, time.monotonic() - begun)
+
+
+def renew(engine: Engine, name: str, lease: Lease) -> None:
+    """Gives a cluster that is there another lease. Needs no lock, so that it can be done while the cluster changes."""
+    from minicluster.plan.leased import term
+
+    volumes = engine.volumes(name)
+    profile = next((v.labels.get(labels.PROFILE, "") for v in volumes), "")
+    made = term(name, profile, lease)
+    engine.create_volume(made.name, made.labels)
+    for volume in volumes:
+        if labels.TERM in volume.labels:
+            engine.remove_volume(volume.name)
+
+
 def report(plan: Plan, seconds: float) -> Change:
     """What was done."""
     counts = Counter(step.kind for step in plan.steps)
@@ -340,6 +377,7 @@ def _remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
     from minicluster.run.execute import Run, execute
 
     client.forget(name)
+    lock.forget(name)
     first: Plan | None = None
     for attempt in range(1, 4):
         plan = reconcile.remove(_look(engine, name))

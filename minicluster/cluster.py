@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from minicluster import change, client, health, labels, lock, paths
+from minicluster import change, client, gc, health, labels, lock, paths, watcher
 from minicluster.change import DEFAULT_PROFILE, DEFAULT_TIMEOUT
 from minicluster.errors import (
     ImageError,
@@ -26,6 +27,9 @@ from minicluster.errors import (
     nearest,
 )
 from minicluster.events import Event, Listener, ignore
+from minicluster.lease import Lease
+from minicluster.node import Node
+from minicluster.plan.observed import lease_of, records
 from minicluster.profile.spec import RESTART_POLICIES, SECRET, Overrides, Spec, container_name, fill
 from minicluster.report import (
     Change,
@@ -34,6 +38,7 @@ from minicluster.report import (
     ClusterStatus,
     ClusterSummary,
     ClusterUsage,
+    Collected,
     Copied,
     EndpointInfo,
 )
@@ -49,7 +54,11 @@ _TRIES = 5  # at a subnet or port that another process took between our look and
 
 
 class Cluster:
-    """One running cluster. Get one by :meth:`up` or :meth:`open`."""
+    """One running cluster. Get one by :meth:`up` or :meth:`open`; at the end of a ``with`` block it is taken down.
+
+    >>> with Cluster.up("etcd", size={"kv": 3}) as cluster:                    # doctest: +SKIP
+    ...     print(cluster.endpoint("client").url, cluster.node("kv-1").address)
+    """
 
     def __init__(
         self, engine: Engine, spec: Spec, change: Change | None = None, authority: pki.Authority | None = None
@@ -75,6 +84,7 @@ class Cluster:
         image: Mapping[str, str] | None = None,
         port: Mapping[str, int] | None = None,
         restart: str = "",
+        lease: Lease | None = None,
         force: bool = False,
         keep: bool = False,
         timeout: float = DEFAULT_TIMEOUT,
@@ -89,6 +99,8 @@ class Cluster:
             size, set, image, port: overrides. What an earlier ``up`` of the cluster was given stays in force.
             restart: what the engine does when a node ends by itself, and when the engine starts: one of
                 ``RESTART_POLICIES``; "no" by default.
+            lease: how long it is wanted; by default until somebody takes it down. ``Lease.owned()`` ties it to this
+                process: it is removed when that ends, even by ``kill -9``.
             force: go on where nodes that leave take the quorum with them.
             keep: leave everything as it is when it fails, to look at.
             timeout: seconds that the nodes have to get ready, from when their images are there.
@@ -102,13 +114,18 @@ class Cluster:
         _check_name(name)
         if timeout <= 0:
             raise UsageError(f"--timeout {timeout:g}: not a time", "", "Give seconds, more than 0.")
-        engine = engine or _connect(start_private=True, listener=listener)
+        engine = engine or connect(start_private=True, listener=listener)
         begun = time.monotonic()
         target = _target(profile, name)
+        gc.sweep(engine, listener)
+        if lease and lease.owner:
+            watcher.hold(engine, target, lease)
         with lock.changing(target):
             refused: list[int] = []  # ports that the engine could not have, though they may be free on this machine
             for attempt in range(1, _TRIES + 1):
-                goal = change.plan_up(engine, profile, target, asked, refused, attempt=attempt, force=force)
+                goal = change.plan_up(
+                    engine, profile, target, asked, refused, attempt=attempt, force=force, lease=lease
+                )
                 try:
                     change.apply(engine, goal, keep=keep, timeout=timeout, listener=listener)
                     break
@@ -134,11 +151,9 @@ class Cluster:
         Raises:
             UsageError: there is none, or there are several and none is named.
         """
-        engine = engine or _connect()
+        engine = engine or connect()
         volumes = engine.volumes(name or os.environ.get("MINICLUSTER") or None)
         name = _choose(name, engine, volumes)
-        from minicluster.plan.observed import records
-
         found = records([v for v in volumes if v.labels.get(labels.CLUSTER) == name])
         spec = found[-1].spec if found else None
         if spec is None:
@@ -148,6 +163,62 @@ class Cluster:
                 f"Remove them with `minicluster down {name}`.",
             )
         return cls(engine, spec)
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.down()
+
+    def node(self, name: str) -> Node:
+        """A node by its name.
+
+        Raises:
+            UsageError: there is none of that name.
+        """
+        self._container(name)
+        return Node(self, name)
+
+    def nodes(self, role: str | None = None) -> list[Node]:
+        """The nodes, or those of a role, in order.
+
+        Raises:
+            UsageError: there is no such role.
+        """
+        return [Node(self, name) for name in self.node_names([role] if role else [])]
+
+    def endpoint(self, name: str) -> EndpointInfo:
+        """A published port by its name; of several nodes that offer it the first that runs.
+
+        Raises:
+            UsageError: no node offers one of that name.
+        """
+        found = [e for e in self.endpoints() if e.name == name]
+        if not found:
+            known = {e.name for _node, e in self.spec.endpoints()}
+            raise UsageError(f"cluster {self.name} has no endpoint {name!r}", "", nearest(name, known))
+        return found[0]
+
+    def endpoints(self) -> tuple[EndpointInfo, ...]:
+        """Every published port, those of nodes that run first."""
+        running = {c.name for c in self.engine.containers(self.name) if c.state == "running"}
+        found = [EndpointInfo(e.name, node.name, e.url) for node, e in self.spec.endpoints()]
+        return tuple(sorted(found, key=lambda e: container_name(self.name, e.node) not in running))
+
+    def plan(self) -> Plan:
+        """The plan by which a cluster as this one is made from nothing."""
+        from minicluster.plan import reconcile
+        from minicluster.plan.observed import Observed
+
+        return reconcile.create(self.spec, Observed(self.name))
+
+    def renew(self, lease: Lease) -> None:
+        """Gives it another lease; ``Lease()`` is for ever."""
+        change.renew(self.engine, self.name, lease)
+        if lease.owner:
+            watcher.hold(self.engine, self.name, lease)
+        else:
+            watcher.drop(self.engine, self.name)
 
     def status(self) -> ClusterStatus:
         """How it is doing: asks the engine, every node's probe, and the cluster's own software."""
@@ -198,26 +269,28 @@ class Cluster:
         variables = {name: fill([value], values)[0] for name, value in self.spec.env.items()}
         return {name: value for name, value in variables.items() if value}
 
-    def node_names(self, words: Sequence[str] = ()) -> list[str]:
+    def node_names(self, words: str | Sequence[str] = ()) -> list[str]:
         """Nodes by name or role, in the spec's order; all of them for no words.
 
         Raises:
             UsageError: a word names nothing.
         """
+        words = [words] if isinstance(words, str) else words
         known = {node.name for node in self.spec.nodes} | set(self.spec.roles)
         for word in words:
             if word not in known:
                 raise UsageError(f"cluster {self.name} has no node or role {word!r}", "", nearest(word, known))
         return [n.name for n in self.spec.nodes if not words or n.name in words or n.role in words]
 
-    def exec(self, node: str, argv: Sequence[str], *, timeout: float | None = None) -> ExecResult:
-        """Runs a command in a node and returns its answer.
+    def exec(self, node: str, argv: str | Sequence[str], *, timeout: float | None = None) -> ExecResult:
+        """Runs a command in a node and returns its answer. One string is taken apart as a shell does, and needs none.
 
         Raises:
             TimeoutError: after ``timeout`` seconds.
             NodeFailed: the node does not run.
         """
-        return self.engine.execute(self._container(node), list(argv), timeout=timeout)
+        words = shlex.split(argv) if isinstance(argv, str) else list(argv)
+        return self.engine.execute(self._container(node), words, timeout=timeout)
 
     def exec_argv(
         self, node: str, argv: Sequence[str], *, tty: bool, stdin: bool = True
@@ -230,7 +303,7 @@ class Cluster:
         return self.engine.exec_argv(name, argv, tty=tty, stdin=stdin)
 
     def logs(
-        self, nodes: Sequence[str] = (), *, follow: bool = False, tail: int | None = None
+        self, nodes: str | Sequence[str] = (), *, follow: bool = False, tail: int | None = None
     ) -> Iterator[tuple[str, str]]:
         """Pairs of a node and a line of its log: node after node, or as they come with ``follow``."""
         names = self.node_names(nodes)
@@ -263,7 +336,7 @@ class Cluster:
             else:
                 yield item
 
-    def load(self, image: str, nodes: Sequence[str] = (), *, listener: Listener = ignore) -> None:
+    def load(self, image: str, nodes: str | Sequence[str] = (), *, listener: Listener = ignore) -> None:
         """Puts an image of the engine into nodes, all at once.
 
         Raises:
@@ -358,19 +431,39 @@ class Cluster:
         assert grown.change
         return grown.change
 
-    def stop(self, nodes: Sequence[str] = (), *, listener: Listener = ignore) -> Change:
+    def reset(self, *, timeout: float = DEFAULT_TIMEOUT, listener: Listener = ignore) -> Change:
+        """Makes a running cluster as new: removes what users put into it, as its profile's reset hooks say.
+
+        Nodes, members, certificates and settings stay, and clients that are connected stay so. What clients write
+        meanwhile may stay as well. It may be run again at any time, also after it failed.
+
+        Args:
+            timeout: seconds that it may take.
+            listener: hears what happens.
+
+        Raises:
+            UsageError: the profile has no reset hook.
+            NodeFailed: a hook failed, or a node that it needs does not run.
+            NotReady: it took longer than ``timeout``.
+            MiniclusterError: another process is changing the cluster.
+        """
+        from minicluster import reset
+
+        return reset.reset(self.engine, self.spec, timeout=timeout, listener=listener)
+
+    def stop(self, nodes: str | Sequence[str] = (), *, listener: Listener = ignore) -> Change:
         """Stops nodes, by name or role; all for none. They keep their names, addresses, ports and data."""
         return self._operate("stop", nodes, listener=listener)
 
     def start(
-        self, nodes: Sequence[str] = (), *, timeout: float = DEFAULT_TIMEOUT, listener: Listener = ignore
+        self, nodes: str | Sequence[str] = (), *, timeout: float = DEFAULT_TIMEOUT, listener: Listener = ignore
     ) -> Change:
         """Starts nodes that are stopped or paused, and waits until they serve."""
         return self._operate("start", nodes, timeout=timeout, listener=listener)
 
     def restart(
         self,
-        nodes: Sequence[str] = (),
+        nodes: str | Sequence[str] = (),
         *,
         rolling: bool = False,
         force: bool = False,
@@ -384,15 +477,15 @@ class Cluster:
         """
         return self._operate("restart", nodes, rolling=rolling, force=force, timeout=timeout, listener=listener)
 
-    def pause(self, nodes: Sequence[str] = (), *, listener: Listener = ignore) -> Change:
+    def pause(self, nodes: str | Sequence[str] = (), *, listener: Listener = ignore) -> Change:
         """Freezes every process of nodes, as a machine that hangs would be."""
         return self._operate("pause", nodes, listener=listener)
 
-    def unpause(self, nodes: Sequence[str] = (), *, listener: Listener = ignore) -> Change:
+    def unpause(self, nodes: str | Sequence[str] = (), *, listener: Listener = ignore) -> Change:
         """Lets paused nodes go on."""
         return self._operate("unpause", nodes, listener=listener)
 
-    def kill(self, nodes: Sequence[str], *, listener: Listener = ignore) -> Change:
+    def kill(self, nodes: str | Sequence[str], *, listener: Listener = ignore) -> Change:
         """Ends nodes at once, as a crash would; the engine does not start them again, whatever their restart policy.
 
         There is no default: whom to kill has to be said.
@@ -404,7 +497,7 @@ class Cluster:
     def _operate(
         self,
         verb: str,
-        nodes: Sequence[str],
+        nodes: str | Sequence[str],
         *,
         rolling: bool = False,
         force: bool = False,
@@ -452,17 +545,17 @@ class Cluster:
             )
         return transfer.from_node(self.engine, *found[0], path, os.fspath(destination))
 
-    def usage(self, nodes: Sequence[str] = ()) -> ClusterUsage:
+    def usage(self, nodes: str | Sequence[str] = ()) -> ClusterUsage:
         """What nodes use now, by name or role; takes a second, since CPU is what is used in a time."""
         for usage in self.usages(nodes):
             return usage
         raise NodeFailed(f"cluster {self.name} is gone", "It was taken down meanwhile.")
 
-    def usages(self, nodes: Sequence[str] = ()) -> Iterator[ClusterUsage]:
+    def usages(self, nodes: str | Sequence[str] = ()) -> Iterator[ClusterUsage]:
         """The same every second, until the cluster is gone; nodes that come to be meanwhile are in it."""
         from minicluster import watch
 
-        words = [*nodes]
+        words = [nodes] if isinstance(nodes, str) else [*nodes]
         self.node_names(words)
         return watch.usages(self.engine, self.spec, lambda n: not words or n.name in words or n.role in words)
 
@@ -490,9 +583,12 @@ class Cluster:
 
     def down(self, *, listener: Listener = ignore) -> Change:
         """Removes the cluster and everything that was made for it."""
-        return change.take_down(self.engine, self.name, listener)
+        done = change.take_down(self.engine, self.name, listener)
+        watcher.drop(self.engine, self.name)
+        return done
 
     def _container(self, node: str) -> str:
+        """The name of a node's container."""
         if self.spec.node(node) is None:
             known = [n.name for n in self.spec.nodes]
             raise UsageError(f"cluster {self.name} has no node {node!r}", "", nearest(node, known))
@@ -508,16 +604,40 @@ def dry_run(
     image: Mapping[str, str] | None = None,
     port: Mapping[str, int] | None = None,
     restart: str = "",
+    lease: Lease | None = None,
     force: bool = False,
 ) -> Plan:
     """The plan that :meth:`Cluster.up` would carry out; without an engine, the plan of a first ``up``."""
     asked = _asked(size, set, image, port, restart)
     _check_name(name)
     try:
-        engine: Engine | None = _connect()
+        engine: Engine | None = connect()
     except NoEngine:
         engine = None
-    return change.plan_up(engine, profile, _target(profile, name), asked, force=force).plan
+    return change.plan_up(engine, profile, _target(profile, name), asked, force=force, lease=lease).plan
+
+
+def fingerprint(
+    profile: str | None = None,
+    *,
+    size: Mapping[str, int] | None = None,
+    set: Mapping[str, str] | None = None,
+    image: Mapping[str, str] | None = None,
+    port: Mapping[str, int] | None = None,
+    restart: str = "",
+    **_how: Any,
+) -> tuple[str, str]:
+    """A profile's name, and a hash of what :meth:`Cluster.up` would make of it: the same for the same, anywhere."""
+    import hashlib
+
+    from minicluster.profile import catalog
+    from minicluster.profile.resolve import resolve
+    from minicluster.profile.spec import encode
+
+    asked = _asked(size, set, image, port, restart)
+    loaded = catalog.load(profile or DEFAULT_PROFILE, asked.set)
+    spec = resolve(loaded, cluster="x", overrides=asked, subnet="10.0.0.0/24")
+    return loaded.profile.name, hashlib.sha256(encode(spec).encode()).hexdigest()
 
 
 def env_names(name: str | None = None, *, engine: Engine | None = None) -> list[str]:
@@ -534,11 +654,10 @@ def env_names(name: str | None = None, *, engine: Engine | None = None) -> list[
         return sorted(names & os.environ.keys())
 
 
-def clusters(engine: Engine | None = None) -> list[ClusterSummary]:
-    """Every cluster on the engine, remains of broken ones included, by name."""
-    from minicluster.plan.observed import records
-
-    engine = engine or _connect()
+def clusters(engine: Engine | None = None, *, listener: Listener = ignore) -> list[ClusterSummary]:
+    """Every cluster on the engine, remains of broken ones included, by name; those whose lease is over are removed."""
+    engine = engine or connect()
+    gc.sweep(engine, listener)
     containers, networks, volumes = engine.containers(), engine.networks(), engine.volumes()
     found = []
     things: list[Any] = [*containers, *networks, *volumes]
@@ -555,7 +674,8 @@ def clusters(engine: Engine | None = None) -> list[ClusterSummary]:
         else:
             phase = "partial" if running else "stopped"
         profile = next(t.labels.get(labels.PROFILE, "") for t in things if t.labels[labels.CLUSTER] == name)
-        found.append(ClusterSummary(name, profile, phase, wanted, running, spec.subnet if spec else ""))
+        lease = str(lease_of(t for t in things if t.labels[labels.CLUSTER] == name) or "")
+        found.append(ClusterSummary(name, profile, phase, wanted, running, spec.subnet if spec else "", lease))
     return found
 
 
@@ -567,7 +687,7 @@ def down(
     Raises:
         UsageError: nothing of ours has that name.
     """
-    engine = engine or _connect(start_private=True, listener=listener)
+    engine = engine or connect(start_private=True, listener=listener)
     known = _names(engine)
     if all:
         names = known
@@ -591,6 +711,11 @@ def down(
     return done
 
 
+def collect(*, dry_run: bool = False, listener: Listener = ignore, engine: Engine | None = None) -> list[Collected]:
+    """Removes the clusters whose lease is over, and says of each why; with ``dry_run`` only says so."""
+    return gc.collect(engine or connect(), dry_run=dry_run, listener=listener)
+
+
 def examine(profile: str | None = None) -> list[Check]:
     """What ``doctor`` says of this machine, for a profile's default size."""
     from minicluster import doctor
@@ -602,7 +727,7 @@ def examine(profile: str | None = None) -> list[Check]:
     engine: Engine | None = None
     error: NoEngine | None = None
     try:
-        engine = _connect()
+        engine = connect()
     except NoEngine as refused:
         error = refused
     reachable = engine
@@ -610,10 +735,18 @@ def examine(profile: str | None = None) -> list[Check]:
     return doctor.examine(engine, error, footprint, source)
 
 
-def _connect(*, start_private: bool = False, listener: Listener = ignore) -> Engine:
-    from minicluster.engine.connect import connect
+def connect(*, start_private: bool = False, listener: Listener = ignore) -> Engine:
+    """The engine to use.
 
-    return connect(start_private=start_private, listener=listener)
+    Args:
+        start_private: start minicluster's own where there is none and this machine can run one.
+
+    Raises:
+        NoEngine: there is none.
+    """
+    from minicluster.engine import connect as engines
+
+    return engines.connect(start_private=start_private, listener=listener)
 
 
 def _asked(

@@ -1,51 +1,107 @@
-"""One change of a cluster at a time by one user of a machine; the lock goes with its process, however that ends."""
+"""Locks that go with their process, however that ends: for whoever changes a cluster, and for whoever works with it."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from minicluster import paths
 from minicluster.errors import MiniclusterError
 
+_LOOK = 0.05  # seconds between two tries at a lock that others hold
+
 
 @contextlib.contextmanager
 def changing(cluster: str) -> Iterator[None]:
-    """Holds the lock of a cluster's name within the block. Leaves no file behind.
+    """Holds the lock of a cluster's name within the block: one change at a time by one user of a machine.
 
     Raises:
         MiniclusterError: another process holds it, or the folder for locks cannot be written.
     """
-    path = paths.data_home() / "locks" / f"{cluster}.lock"
+    held = _take(cluster, "lock", fcntl.LOCK_EX)
+    if isinstance(held, str):
+        raise MiniclusterError(
+            f"cluster {cluster} is being changed by another minicluster",
+            f"Process {held or '?'} is at work on it.",
+            "Wait until it is done, or end it (Ctrl-C there cleans up).",
+        )
+    os.truncate(held.descriptor, 0)
+    os.write(held.descriptor, str(os.getpid()).encode())
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def using(cluster: str, *, alone: bool, timeout: float) -> Held:
+    """Takes a cluster to work with, together with others or alone, and waits for those who are at it.
+
+    Args:
+        alone: nobody else is to work with it meanwhile.
+        timeout: seconds.
+
+    Raises:
+        MiniclusterError: others are at it for longer than that, or the folder for locks cannot be written.
+    """
+    end = time.monotonic() + timeout
+    while isinstance(held := _take(cluster, "use", fcntl.LOCK_EX if alone else fcntl.LOCK_SH), str):
+        if time.monotonic() >= end:
+            raise MiniclusterError(
+                f"cluster {cluster} is in use by another process for {timeout:g} s",
+                "It is worked with by one at a time.",
+                "Wait longer, or let each have a cluster of its own.",
+            )
+        time.sleep(_LOOK)
+    return held
+
+
+def forget(cluster: str) -> None:
+    """Removes what somebody who was killed left of his lock on a cluster that is gone."""
+    if _path(cluster, "use").exists() and isinstance(held := _take(cluster, "use", fcntl.LOCK_EX), Held):
+        held.release()
+
+
+class Held:
+    """A lock that is held."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self.descriptor = descriptor
+
+    def release(self) -> None:
+        """Lets go of it; the last one leaves no file behind."""
+        with contextlib.suppress(OSError):
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(self.path)
+        os.close(self.descriptor)
+
+
+def _path(cluster: str, kind: str) -> Path:
+    return paths.data_home() / "locks" / f"{cluster}.{kind}"
+
+
+def _take(cluster: str, kind: str, mode: int) -> Held | str:
+    """A lock, or what its holder wrote of himself."""
+    path = _path(cluster, kind)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
             except BlockingIOError:
-                holder = os.read(descriptor, 20).decode() or "?"
+                holder = os.read(descriptor, 20).decode()
                 os.close(descriptor)
-                raise MiniclusterError(
-                    f"cluster {cluster} is being changed by another minicluster",
-                    f"Process {holder} is at work on it.",
-                    "Wait until it is done, or end it (Ctrl-C there cleans up).",
-                ) from None
+                return holder
             with contextlib.suppress(FileNotFoundError):
                 if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
-                    break
+                    return Held(path, descriptor)
             os.close(descriptor)  # its last holder removed the file between our open and our lock: again
     except OSError as error:
         raise MiniclusterError(
             f"cannot lock cluster {cluster}", str(error), "Check $XDG_DATA_HOME and $HOME."
         ) from None
-    os.truncate(descriptor, 0)
-    os.write(descriptor, str(os.getpid()).encode())
-    try:
-        yield
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
-        os.close(descriptor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,16 @@ class EndpointInfo:
     node: str
     url: str
 
+    @property
+    def host(self) -> str:
+        """The name or address in the URL."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """The port in the URL."""
+        return urlsplit(self.url).port or 0
+
 
 @dataclass(frozen=True)
 class ClusterInfo:
@@ -126,6 +137,7 @@ class ClusterSummary:
     nodes: int  #: that should be
     running: int
     subnet: str
+    lease: str = ""  #: for people: how long it is wanted; "" where it stays until somebody takes it down
 
 
 @dataclass(frozen=True)
@@ -137,6 +149,17 @@ class Change:
     steps: int
     seconds: float
     summary: Mapping[str, int] = field(default_factory=dict)  #: action -> how many
+
+
+@dataclass(frozen=True)
+class Collected:
+    """A cluster whose lease is over, as ``gc`` tells of it."""
+
+    cluster: str
+    profile: str
+    why: str
+    removed: bool
+    error: str = ""  #: why it could not be removed
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from minicluster.events import Event
 
 #: Phases in which nothing more is to happen with a node; others, such as "created", are on the way to one.
-SETTLED = frozenset({"ready", "joined", "running", "removed", "stopped", "paused", "killed", "loaded"})
+SETTLED = frozenset({"ready", "joined", "running", "removed", "stopped", "paused", "killed", "loaded", "reset"})
 
 
 @dataclass

@@ -26,6 +26,7 @@ from minicluster.cli.progress import listening
 from minicluster.errors import UsageError
 
 if TYPE_CHECKING:
+    from minicluster.lease import Lease
     from minicluster.report import Change, ClusterInfo
 
 
@@ -63,6 +64,15 @@ def up(
         list[str] | None, typer.Option("--port", metavar="ENDPOINT=P", help="Publish an endpoint on this port.")
     ] = None,
     restart: RestartOption = "",
+    ttl: Annotated[
+        str,
+        typer.Option(
+            "--ttl",
+            metavar="TIME",
+            show_default=False,
+            help="Wanted for so long, such as 30m or 2h; the next minicluster after that removes it.",
+        ),
+    ] = "",
     force: ForceOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print each step and why it is needed; do nothing.")
@@ -78,12 +88,21 @@ def up(
     images = pairs("--image", "NAME=REF", image)
     ports = numbers("--port", "ENDPOINT=P", port, 1, 65535)
     check_timeout(timeout)
+    lease = _lease(ttl)
     if dry_run:
         from minicluster import cluster as facade
         from minicluster.cli.planned import plan_data, print_plan
 
         plan = facade.dry_run(
-            profile, name=name, size=sizes, set=settings, image=images, port=ports, restart=restart, force=force
+            profile,
+            name=name,
+            size=sizes,
+            set=settings,
+            image=images,
+            port=ports,
+            restart=restart,
+            lease=lease,
+            force=force,
         )
         if output is Output.json:
             print_json(plan_data(plan))
@@ -92,6 +111,7 @@ def up(
         return
 
     from minicluster.cluster import Cluster
+    from minicluster.run import signals
 
     with listening(quiet) as listener:
         cluster = Cluster.up(
@@ -102,17 +122,27 @@ def up(
             image=images,
             port=ports,
             restart=restart,
+            lease=lease,
             force=force,
             keep=keep,
             timeout=timeout,
             listener=listener,
         )
+        signals.ignored()
         info = cluster.info()
     if output is Output.json:
         change = plain_data(cluster.change) if cluster.change else {"cluster": info.cluster, "changed": False}
         print_json({**change, "info": info})
     elif not quiet:
         print(_summary(info, cluster.change))
+
+
+def _lease(ttl: str) -> Lease | None:
+    if not ttl:
+        return None
+    from minicluster.lease import Lease, seconds
+
+    return Lease.lasting(seconds(ttl))
 
 
 def _summary(info: ClusterInfo, change: Change | None) -> str:
@@ -163,3 +193,31 @@ def down(
             )
         if not changes:
             print("There is no cluster.", file=sys.stderr)
+
+
+def gc(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say which would be removed, and why; do nothing.")
+    ] = False,
+    output: OutputOption = Output.text,
+    quiet: QuietOption = False,
+) -> None:
+    """Remove clusters that nobody wants any more: their time is over, or the test that made them is gone."""
+    from minicluster import cluster as facade
+
+    with listening(quiet) as listener:
+        found = facade.collect(dry_run=dry_run, listener=listener)
+    if output is Output.json:
+        print_json(found)
+    elif not quiet:
+        for one in found:
+            done = "removed" if one.removed else "could not be removed" if one.error else "to be removed"
+            print(f"{paint(one.cluster, 'bold')} ({one.profile}): {done}: {one.why}{_because(one.error)}")
+        if not found:
+            print("Nothing is over.", file=sys.stderr)
+    if any(one.error for one in found):
+        raise typer.Exit(1)
+
+
+def _because(error: str) -> str:
+    return f" ({error})" if error else ""

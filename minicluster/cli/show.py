@@ -29,12 +29,16 @@ def ls(output: OutputOption = Output.text) -> None:
     """List the clusters that there are."""
     from minicluster import cluster as facade
 
-    found = facade.clusters()
+    found = facade.clusters(listener=lambda event: print(event.text, file=sys.stderr))
     if output is Output.json:
         print_json(found)
     elif found:
-        rows = [(c.cluster, c.profile, _phase(c.phase), f"{c.running}/{c.nodes}", c.subnet) for c in found]
-        print(columns(rows, ("NAME", "PROFILE", "PHASE", "NODES", "SUBNET")))
+        leased = any(c.lease for c in found)
+        rows = [
+            (c.cluster, c.profile, _phase(c.phase), f"{c.running}/{c.nodes}", c.subnet, *([c.lease] if leased else []))
+            for c in found
+        ]
+        print(columns(rows, ("NAME", "PROFILE", "PHASE", "NODES", "SUBNET", *(["LEASE"] if leased else []))))
     else:
         print("There is no cluster. 'minicluster up' makes one.", file=sys.stderr)
 

@@ -10,6 +10,7 @@ import typer
 from minicluster.cli import complete
 from minicluster.cli.options import (
     DEFAULT_TIMEOUT,
+    ClusterArgument,
     ClusterOption,
     ForceOption,
     NodesArgument,
@@ -130,6 +131,19 @@ def scale(
         return c.scale(counts, force=force, keep=keep, timeout=timeout, listener=hear)
 
     _do(cluster, act, "scaled", output, quiet)
+
+
+def reset(
+    name: ClusterArgument = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="S", help="Seconds that it may take; 120 by default.")
+    ] = DEFAULT_TIMEOUT,
+    output: OutputOption = Output.text,
+    quiet: QuietOption = False,
+) -> None:
+    """Remove what users put into a cluster; its nodes and members stay."""
+    check_timeout(timeout)
+    _do(name, lambda c, hear: c.reset(timeout=timeout, listener=hear), "reset", output, quiet)
 
 
 def _do(name: str | None, act: Callable[[Cluster, Listener], Change], done: str, output: Output, quiet: bool) -> None:

@@ -67,6 +67,13 @@ def open_private() -> Engine:
     return DockerEngine(_asked(Found(private.status().url, PRIVATE), "Start it with `minicluster engine start`."))
 
 
+def reach(reference: str) -> Engine:
+    """The engine that had this :attr:`~minicluster.engine.protocol.Engine.reference`, whether it answers or not."""
+    from minicluster.engine.docker import DockerEngine
+
+    return DockerEngine(Found.load(reference))
+
+
 def find() -> Found:
     """The engine to use, without importing docker. Raises ``NoEngine`` as :func:`connect` does."""
     return locate()

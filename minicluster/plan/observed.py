@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from minicluster import labels
 from minicluster.engine.protocol import Container, Network, Volume
+from minicluster.lease import Lease
 from minicluster.profile.spec import Spec, decode
 from minicluster.report import Member
 
@@ -32,9 +33,11 @@ class Observed:
     cluster: str
     containers: Mapping[str, Container] = field(default_factory=dict)  #: by the node's name
     networks: tuple[str, ...] = ()
-    volumes: tuple[str, ...] = ()  #: names, records not counted
+    volumes: tuple[str, ...] = ()  #: names, records and terms not counted
     records: tuple[RecordVolume, ...] = ()
     members: Mapping[str, Member] | None = None  #: by the node's name; None where nobody could be asked
+    lease: Lease | None = None  #: the one in force; None: it stays until somebody takes it down
+    terms: tuple[str, ...] = ()  #: volumes that tell of the lease
     images: frozenset[str] = frozenset()  #: of those that the spec wants, the ones that the engine has
     authority: str = ""  #: identity of the certificate authority that new certificates will come from
 
@@ -54,7 +57,7 @@ class Observed:
         return self.records[0].spec if self.records else None
 
     def __bool__(self) -> bool:
-        return bool(self.containers or self.networks or self.volumes or self.records)
+        return bool(self.containers or self.networks or self.volumes or self.records or self.terms)
 
 
 def observe(
@@ -65,8 +68,10 @@ def observe(
         cluster=cluster,
         containers={c.labels.get(labels.NODE, c.name): c for c in containers},
         networks=tuple(n.name for n in networks),
-        volumes=tuple(v.name for v in volumes if labels.REVISION not in v.labels),
+        volumes=tuple(v.name for v in volumes if labels.REVISION not in v.labels and labels.TERM not in v.labels),
         records=records(volumes),
+        lease=lease_of([*containers, *networks, *volumes]),
+        terms=tuple(v.name for v in volumes if labels.TERM in v.labels),
         authority=authority,
     )
 
@@ -79,6 +84,15 @@ def records(volumes: list[Volume]) -> tuple[RecordVolume, ...]:
         if v.labels.get(labels.REVISION, "").isdecimal()
     ]
     return tuple(sorted(found, key=lambda record: record.revision))
+
+
+def lease_of(things: Iterable[Container | Network | Volume]) -> Lease | None:
+    """The lease of a cluster by everything that carries its name; None where it has none, or none that can be read."""
+    found = [(int(t.labels.get(labels.TERM, "0")), t.labels[labels.LEASE]) for t in things if labels.LEASE in t.labels]
+    try:
+        return Lease.parse(max(found)[1]) if found else None
+    except ValueError:
+        return None
 
 
 def _spec(text: str) -> Spec | None:

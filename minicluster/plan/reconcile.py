@@ -237,8 +237,10 @@ def remove(observed: Observed) -> Plan:
         needs = [f"remove {owner}"] if owner else gone
         steps.add(f"volume {volume} away", owner, RemoveVolume(volume), cause, needs)
     everything = list(steps.steps)
+    # Last, so that a `down` that was cut short can still be found and finished, by whoever may.
+    for term in observed.terms:
+        steps.add(f"volume {term} away", "", RemoveVolume(term), "nothing is left to be wanted", everything)
     for record in observed.records:
-        # Last, so that a `down` that was cut short can still be found and finished.
         steps.add(
             f"record {record.revision} away", "", RemoveVolume(record.volume), "nothing is left to describe", everything
         )

@@ -154,7 +154,7 @@ def _check_references(loaded: Loaded) -> None:
                 f"{where(('fixed', i))}: no setting is called {setting!r}", "", nearest(setting, profile.settings)
             )
     hooks: list[tuple[tuple[str | int, ...], Hook]] = []
-    for event in ("formed", "load"):
+    for event in ("formed", "load", "reset"):
         hooks += [(("hooks", event, i), hook) for i, hook in enumerate(getattr(profile.hooks, event))]
     if profile.members:
         hooks.append((("members",), profile.members))

@@ -85,7 +85,7 @@ class Hook(Part):
     """A command run in a node at a point of the cluster's life."""
 
     on: Name
-    """A role (one of its nodes that is up) or "node": the very node that joins, leaves or is loaded."""
+    """A role (a node of it that is up) or "node": the very node that joins, leaves or is loaded; in reset every one."""
     run: Argv
     """The command and its arguments."""
     capture: list[Identifier] = []
@@ -159,6 +159,8 @@ class Hooks(Part):
     """Whenever nodes have to join, the first time included: must be safe to run again. Sees the names in "joining"."""
     load: list[Hook] = []
     """For each node that an image is loaded into; sees the path of the image's tar in the node as "archive"."""
+    reset: list[Hook] = []
+    """By "minicluster reset", in this order: remove what users put into the cluster. Must be safe to run again."""
 
 
 class Client(Part):

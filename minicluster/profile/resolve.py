@@ -181,6 +181,7 @@ def resolve(
         nodes=tuple(_node(top, node, roles, hook_names, published[node.name]) for node in nodes),
         formed=top.inner("hooks", **hook_names).hooks(profile.hooks.formed, "formed"),
         load=top.inner("hooks", archive="@{archive}").hooks(profile.hooks.load, "load"),
+        reset=top.inner("hooks").hooks(profile.hooks.reset, "reset"),
         members=top.hooks([profile.members], "members")[0] if profile.members else None,
         env=env_scope.mapping(profile.env, "env"),
         client=_certificate(top.inner("client"), profile.client.certificate, "certificate") if profile.client else None,

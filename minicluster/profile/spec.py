@@ -134,6 +134,7 @@ class Spec:
     nodes: tuple[Node, ...]
     formed: tuple[Hook, ...] = ()
     load: tuple[Hook, ...] = ()
+    reset: tuple[Hook, ...] = ()
     members: Hook | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     client: Certificate | None = None
@@ -266,6 +267,7 @@ def from_json(data: Mapping[str, Any]) -> Spec:
         nodes=tuple(node(item) for item in data["nodes"]),
         formed=hooks(data.get("formed", ())),
         load=hooks(data.get("load", ())),
+        reset=hooks(data.get("reset", ())),
         members=_make(Hook, data["members"]) if data.get("members") else None,
         client=_make(Certificate, data["client"]) if data.get("client") else None,
         overrides=_make(Overrides, data.get("overrides", {})),

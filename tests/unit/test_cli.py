@@ -144,6 +144,7 @@ def test_up_hands_its_options_over(cluster: FakeCluster) -> None:
             "image": {"node": "r:1"},
             "port": {"http": 8080},
             "restart": "always",
+            "lease": None,
             "force": True,
             "keep": True,
             "timeout": 5.5,
@@ -383,12 +384,24 @@ def test_dry_run_answers_json(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(facade, "clusters", lambda: [ClusterSummary("a", "swarm", "partial", 3, 2, "10.55.0.0/24")])
+    monkeypatch.setattr(facade, "clusters", lambda **_: [ClusterSummary("a", "swarm", "partial", 3, 2, "10.55.0.0/24")])
     assert run("ls").stdout == ("NAME  PROFILE  PHASE    NODES  SUBNET\na     swarm    partial  2/3    10.55.0.0/24\n")
     assert json.loads(run("ls", "-o", "json").stdout) == [
-        {"cluster": "a", "profile": "swarm", "phase": "partial", "nodes": 3, "running": 2, "subnet": "10.55.0.0/24"}
+        {
+            "cluster": "a",
+            "profile": "swarm",
+            "phase": "partial",
+            "nodes": 3,
+            "running": 2,
+            "subnet": "10.55.0.0/24",
+            "lease": "",
+        }
     ]
-    monkeypatch.setattr(facade, "clusters", list)
+    monkeypatch.setattr(
+        facade, "clusters", lambda **_: [ClusterSummary("a", "etcd", "running", 3, 3, "10.55.0.0/24", "2 h left")]
+    )
+    assert run("ls").stdout.splitlines()[1].endswith("10.55.0.0/24  2 h left")
+    monkeypatch.setattr(facade, "clusters", lambda **_: [])
     assert json.loads(run("ls", "-o", "json").stdout) == []
     assert run("ls").stdout == ""
 

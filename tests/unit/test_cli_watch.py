@@ -25,7 +25,7 @@ from tests.unit.samples import TOY
 @pytest.fixture(autouse=True)
 def cluster(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     made = Cluster.up(str(TOY), name="toy", engine=engine)
-    monkeypatch.setattr(facade, "_connect", lambda **_: engine)
+    monkeypatch.setattr(facade, "connect", lambda **_: engine)
     monkeypatch.setattr(time, "sleep", lambda _: None)
     return made
 

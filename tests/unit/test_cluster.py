@@ -598,7 +598,7 @@ def test_ls_tells_how_clusters_are(engine: FakeEngine) -> None:
 
 @pytest.fixture
 def connected(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
-    monkeypatch.setattr(facade, "_connect", lambda **_options: engine)
+    monkeypatch.setattr(facade, "connect", lambda **_options: engine)
     return engine
 
 
@@ -618,7 +618,7 @@ def test_a_dry_run_without_an_engine_is_the_plan_of_a_first_up(monkeypatch: pyte
     def none(**_options: object) -> FakeEngine:
         raise NoEngine("none")
 
-    monkeypatch.setattr(facade, "_connect", none)
+    monkeypatch.setattr(facade, "connect", none)
     assert dry_run(str(TOY)).headline.startswith("create cluster toy")
 
 

@@ -329,7 +329,7 @@ def run(*words: str) -> Result:
 @pytest.fixture
 def typed(engine: FakeEngine, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     """The engine that commands find, with the cluster on it."""
-    monkeypatch.setattr(facade, "_connect", lambda **_options: engine)
+    monkeypatch.setattr(facade, "connect", lambda **_options: engine)
     for name in ("MINICLUSTER_DEBUG", "MINICLUSTER", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "dumb")

@@ -1,0 +1,116 @@
+"""Leases on a real engine: what belongs to a process goes with it, and the next who comes removes what is over."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.engine.conftest import Shell, eventually, remains
+
+NAME = "t-lease"
+
+#: A program that has a cluster of its own, says so, and waits.
+OWNER = f"""
+from minicluster import Cluster, Lease
+cluster = Cluster.up("etcd", name="{NAME}", size={{"kv": 1}}, lease=Lease.owned())
+print(cluster.node("kv-1").exec("etcdctl put a b").stdout, flush=True)
+input()
+"""
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing(outer: Shell) -> Iterator[None]:
+    yield
+    if remains(outer, NAME):
+        outer.minicluster("down", NAME, ok=False)
+
+
+def owner(shell: Shell, program: str = OWNER) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | shell.env,
+        start_new_session=True,
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "OK\n"
+    return process
+
+
+def watchers() -> list[str]:
+    found = subprocess.run(["pgrep", "-f", "minicluster/watcher.py"], capture_output=True, text=True, check=False)
+    return found.stdout.split()
+
+
+@pytest.mark.parametrize("end", ["kill -9", "kill -9 of its group", "by itself"])
+def test_what_belongs_to_a_process_goes_with_it(outer: Shell, end: str) -> None:
+    before = set(watchers())
+    process = owner(outer)
+    assert set(watchers()) - before
+    listed = outer.minicluster("ls", "-o", "json").json
+    assert [c["lease"] for c in listed if c["cluster"] == NAME] == [f"process {process.pid}"]
+    if end == "by itself":
+        assert process.stdin
+        process.stdin.write("\n")
+        process.stdin.flush()
+    elif end == "kill -9":
+        process.kill()
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=30)
+    eventually(lambda: not remains(outer, NAME), within=30)
+    eventually(lambda: set(watchers()) <= before, within=30)
+
+
+def test_without_a_watcher_the_next_who_comes_removes_it(outer: Shell) -> None:
+    before = set(watchers())
+    process = owner(outer)
+    for pid in set(watchers()) - before:
+        os.kill(int(pid), signal.SIGKILL)
+    process.kill()
+    process.communicate(timeout=30)
+    dry = outer.minicluster("gc", "--dry-run").out
+    assert f"{NAME} (etcd): to be removed: its owner, process {process.pid}, is gone" in dry
+    assert remains(outer, NAME)
+    answer = outer.minicluster("ls")
+    assert f"Removed cluster {NAME}: its owner, process {process.pid}, is gone." in answer.err
+    assert remains(outer, NAME) == {}
+
+
+def test_killed_in_the_middle_of_up(outer: Shell) -> None:
+    program = OWNER.replace("cluster =", "print('OK', flush=True); cluster =")
+    process = owner(outer, program)
+    eventually(lambda: remains(outer, NAME).get("containers"), within=30)
+    process.kill()
+    process.communicate(timeout=30)
+    eventually(lambda: not remains(outer, NAME), within=30)
+
+
+def test_a_time_to_live(outer: Shell) -> None:
+    outer.minicluster("up", "etcd", "--name", NAME, "--size", "kv=1", "--ttl", "1h")
+    listed = {c["cluster"]: c["lease"] for c in outer.minicluster("ls", "-o", "json").json}
+    assert listed[NAME].startswith(("1 h left", "59 min"))
+    assert outer.minicluster("gc", "-o", "json").json == []
+    again = outer.minicluster("up", "etcd", "--name", NAME, "--ttl", "1s", "-o", "json").json
+    assert again["summary"] == {"create-volume": 1}
+    eventually(lambda: [c["cluster"] for c in outer.minicluster("gc", "--dry-run", "-o", "json").json] == [NAME])
+    found = outer.minicluster("gc", "-o", "json").json
+    assert [(c["cluster"], c["removed"], c["error"]) for c in found] == [(NAME, True, "")]
+    assert remains(outer, NAME) == {}
+
+
+def test_a_cluster_that_is_to_stay_is_never_touched(outer: Shell) -> None:
+    outer.minicluster("up", "etcd", "--name", NAME, "--size", "kv=1")
+    program = OWNER.replace('print(cluster.node("kv-1").exec("etcdctl put a b").stdout, flush=True)\n', "")
+    refused = outer.run(sys.executable, "-c", program, ok=False)
+    assert refused.code == 1
+    assert "It has no lease: somebody made it to stay." in refused.err
+    assert outer.minicluster("gc", "-o", "json").json == []
+    assert remains(outer, NAME)["containers"] == [f"{NAME}-kv-1"]
