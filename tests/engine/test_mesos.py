@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,6 +147,20 @@ def test_each_agent_has_an_engine_of_its_own(cluster: Shell) -> None:
     log = cluster.minicluster("logs", "agent-1").out
     assert "MESOS_CONTAINERIZERS=docker,mesos" in log
     assert f"MESOS_DOCKER={docker}" in log
+
+
+def test_an_image_of_this_machine_gets_into_every_agents_engine(cluster: Shell, tmp_path: Path) -> None:
+    ref, docker = "t-mesos/tiny:1", "/opt/minicluster/engine/bin/docker"
+    (tmp_path / "what").write_text("here")
+    with tarfile.open(tmp_path / "root.tar", "w") as root:
+        root.add(tmp_path / "what", "what")
+    cluster.docker("import", str(tmp_path / "root.tar"), ref)
+    try:
+        cluster.minicluster("load", ref)
+    finally:
+        cluster.docker("rmi", ref)
+    for agent in ("agent-1", "agent-2"):
+        assert cluster.minicluster("exec", agent, "--", docker, "images", "-q", ref).out.strip()
 
 
 # The commands, over published ports

@@ -587,6 +587,9 @@ def test_image_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("image", "build", "swarm", "node", "--force").stdout == "a:1\n"
     assert run("image", "remove", "--all", "-o", "json").stdout == '[\n  "a:1"\n]\n'
     assert asked == [(("swarm", ["node"]), True), (([],), {"unused_only": True})]
+    monkeypatch.setattr(images, "load", lambda file, **k: [f"{file}:1", "b:1"])
+    assert run("image", "import", "a.tar").stdout == "loaded a.tar:1\nloaded b:1\n"
+    assert run("image", "import", "a.tar", "-o", "json").stdout == '[\n  "a.tar:1",\n  "b:1"\n]\n'
 
 
 def test_doctor(monkeypatch: pytest.MonkeyPatch) -> None:

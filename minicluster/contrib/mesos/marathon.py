@@ -150,7 +150,7 @@ class Marathon:
     def _standing(self, app: str) -> str:
         """How an application is doing, for an error."""
         try:
-            about = self.client.get(f"/v2/apps{quote(app)}")["app"]
+            about = self.client.get(f"/v2/apps{quote(app)}?embed=app.counts&embed=app.lastTaskFailure")["app"]
         except (MiniclusterError, KeyError, TypeError):
             return f"{app}: Marathon does not say how it is doing."
         last = (about.get("lastTaskFailure") or {}).get("message")
