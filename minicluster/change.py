@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from minicluster import labels, lock
 from minicluster.errors import Conflict, ImageError, Interrupted, MiniclusterError, NoEngine, UsageError
 from minicluster.events import Event, Listener, ignore
-from minicluster.health import members
+from minicluster.health import members, settled_members
 from minicluster.profile.spec import Overrides, Spec, container_name, network_name
 from minicluster.report import Change
 
@@ -176,7 +176,9 @@ def _look_within(
     engine: Engine, observed: Observed, before: Spec | None, wanted: Spec, authority: pki.Authority
 ) -> Observed:
     """The rest that a plan for ``wanted`` depends on: who is a member by what runs now, and which images are there."""
-    counted = members(engine, before, observed.containers)[0] if before else None
+    leaving = before is not None and any(wanted.node(node.name) is None for node in before.nodes)
+    ask = settled_members if leaving else members  # who lets voters go has to know who they are
+    counted = ask(engine, before, observed.containers)[0] if before else None
     there = frozenset(image.ref for image in wanted.images.values() if engine.has_image(image.ref))
     return replace(observed, authority=authority.identity, members=counted, images=there)
 
@@ -321,7 +323,7 @@ def operate(
             if spec.node(name) is None:
                 raise UsageError(f"cluster {spec.cluster} has no node {name!r} any more", "It was removed meanwhile.")
         if rolling:
-            observed = replace(observed, members=members(engine, spec, observed.containers)[0])
+            observed = replace(observed, members=settled_members(engine, spec, observed.containers)[0])
             plan = verbs.roll(spec, observed, names, force=force)
         else:
             plan = getattr(verbs, verb)(spec, observed, names)

@@ -83,6 +83,14 @@ def load(name_or_path: str, settings: Mapping[str, str] | None = None) -> Loaded
     return load_directory(directory, settings, bundled=bundled)
 
 
+def fingerprint(name_or_path: str) -> str:
+    """Changes whenever a profile does, without reading it; one may use files of those that are known by name."""
+    from minicluster.profile.recipe import recipe_hash
+
+    known = [folder for folder, _bundled in _directories().values()]
+    return " ".join(recipe_hash(folder) for folder in [*known, locate(name_or_path)[0]])
+
+
 def validate(name_or_path: str) -> Loaded:
     """Checks a profile to the last template, by resolving it as a first ``up`` would. Raises ``ProfileError``."""
     from minicluster.profile.network import first_subnet
