@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from minicluster import labels, lock
-from minicluster.errors import Conflict, Interrupted, MiniclusterError, NoEngine, UsageError
+from minicluster.errors import Conflict, ImageError, Interrupted, MiniclusterError, NoEngine, UsageError
 from minicluster.events import Event, Listener, ignore
 from minicluster.health import members, settled_members
 from minicluster.profile.spec import Overrides, Spec, container_name, network_name
@@ -111,6 +111,10 @@ def plan_up(
         port_is_free=lambda port: port not in refused and _port_is_free(port),
         source=loaded.profile.name if loaded.bundled else str(loaded.directory),
     )
+    if before and observed.was is not None:
+        _check_counts(loaded, before, spec)
+    if engine:
+        _check_platforms(engine, spec)
     authority = (client.read_authority(engine, before) if engine and before else None) or pki.Authority()
     if engine:
         observed = _look_within(engine, observed, before, spec, authority)
@@ -134,6 +138,31 @@ def _check_fixed(loaded: Loaded, before: Spec, source: str) -> None:
                 "It was settled when the cluster was formed.",
                 "Take it `down` first, or make another one with --name.",
             )
+
+
+def _check_counts(loaded: Loaded, before: Spec, spec: Spec) -> None:
+    """Refuses another number of nodes of a role whose nodes have agreed on it for good."""
+    for name, role in loaded.profile.roles.items():
+        was, wanted = len(before.of_role(name)), len(spec.of_role(name))
+        if role.fixed and was != wanted:
+            raise UsageError(
+                f"--size {name}={wanted}: cluster {before.cluster} has {was}, and that cannot change any more",
+                "It was settled when the cluster was formed.",
+                "Take it `down` first, or make another one with --name.",
+            )
+
+
+def _check_platforms(engine: Engine, spec: Spec) -> None:
+    """Refuses an engine that the profile's images were not made for, before anything is pulled or made."""
+    odd = [image for image in spec.images.values() if image.platforms and engine.info.platform not in image.platforms]
+    if odd:
+        names = ", ".join(image.name for image in odd)
+        ways = " ".join(f"--image {image.name}=REF" for image in odd)
+        raise ImageError(
+            f"profile {spec.profile} cannot run on this engine, which is {engine.info.platform}",
+            f"Of its images {names} are made for {', '.join(sorted({p for i in odd for p in i.platforms}))} alone.",
+            f"Use an engine on such a machine, or bring images of your own for this one: {ways}.",
+        )
 
 
 def _look(engine: Engine, name: str) -> Observed:

@@ -267,6 +267,7 @@ class Cluster:
             self.spec.endpoints(), key=lambda pair: container_name(self.name, pair[0].name) not in running
         ):
             about = {"url": endpoint.url, "host_port": str(endpoint.host_port), "node": node.name}
+            about["address"] = node.address
             for part, value in about.items():
                 values.setdefault(f"endpoint.{endpoint.name}.{part}", value)
         variables = {name: fill([value], values)[0] for name, value in self.spec.env.items()}

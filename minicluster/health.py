@@ -44,9 +44,9 @@ def examine(engine: Engine, spec: Spec, *, memory: bool = True) -> ClusterStatus
     notes += [f"{name} runs and is not in the spec" for name in containers if spec.node(name) is None]
     strangers = [m.name for m in (found or {}).values() if m.voter and m.name not in containers]
     notes += [f"{name} has a vote and is not in the spec" for name in strangers if spec.node(name) is None]
-    return ClusterStatus(
-        spec.cluster, spec.profile, _phase(nodes, quorum, observed.settled), quorum, nodes, tuple(notes)
-    )
+    phase = _phase(nodes, quorum, observed.settled)
+    quorums = Quorum.by_role((found or {}).values())
+    return ClusterStatus(spec.cluster, spec.profile, phase, quorum, nodes, tuple(notes), quorums)
 
 
 def kernel_notes(engine: Engine, spec: Spec) -> list[str]:
@@ -176,6 +176,7 @@ def _node_status(
         probe=probe,
         memory=memory,
         container=container_name(spec.cluster, node.name),
+        detail=member.detail if member else "",
     )
 
 

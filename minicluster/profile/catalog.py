@@ -20,9 +20,10 @@ def bundled_directory() -> Path:
     return installed if installed.is_dir() else package.parent / "profiles"
 
 
-def _directories() -> dict[str, tuple[Path, bool]]:
+def _directories(bundled_only: bool = False) -> dict[str, tuple[Path, bool]]:
     found: dict[str, tuple[Path, bool]] = {}
-    for root, bundled in ((bundled_directory(), True), (paths.config_home() / "profiles", False)):
+    own = () if bundled_only else ((paths.config_home() / "profiles", False),)
+    for root, bundled in ((bundled_directory(), True), *own):
         if root.is_dir():
             for folder in sorted(root.iterdir()):
                 if (folder / "profile.yaml").is_file():
@@ -58,6 +59,20 @@ def locate(name_or_path: str) -> tuple[Path, bool]:
         f"It is neither one of {', '.join(sorted(found)) or 'none'} nor a folder with a profile.yaml.",
         nearest(name_or_path, found) if "/" not in name_or_path else "Check the path.",
     )
+
+
+def named(name: str, *, bundled: bool) -> Path:
+    """The folder of the profile that another one refers to by name.
+
+    What comes with minicluster refers to what comes with it, whatever profiles the user has.
+
+    Raises:
+        UsageError: there is no such profile.
+    """
+    known = _directories(bundled_only=bundled)
+    if name not in known:
+        raise UsageError(f"no profile is called {name!r}", "", nearest(name, known))
+    return known[name][0]
 
 
 def load(name_or_path: str, settings: Mapping[str, str] | None = None) -> Loaded:
