@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What minicluster claims about speed and size, measured: ratios against a floor, in one run.
 
-    bench/bench.py [--rounds N] [--only swarm,scale,etcd,zookeeper,cli,size,cold] [-o json]
+    bench/bench.py [--rounds N] [--only swarm,scale,etcd,zookeeper,reset,fixtures,cli,size,cold] [-o json]
 
 The floor of `up` and `down` is bench/floor.sh, for the key-value stores bench/floor-kv.sh and Docker Compose: the same
 containers, files and commands, started by a plain parallel shell script. All are run in turn, round by round, so that a
@@ -26,6 +26,7 @@ SECTIONS: dict[str, Callable[[Report, int], None]] = {
     "scale": lambda report, _rounds: swarm.scale(report),
     "etcd": lambda report, rounds: kv.measure(report, "etcd", rounds),
     "zookeeper": lambda report, rounds: kv.measure(report, "zookeeper", rounds),
+    "reset": lambda report, _rounds: kv.reset(report),
     "cli": cost.cli,
     "size": lambda report, _rounds: cost.size(report),
     "cold": lambda report, _rounds: swarm.cold(report),

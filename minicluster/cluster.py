@@ -254,9 +254,13 @@ class Cluster:
         else:
             watcher.drop(self.engine, self.name)
 
-    def status(self) -> ClusterStatus:
-        """How it is doing: asks the engine, every node's probe, and the cluster's own software."""
-        return health.examine(self.engine, self.spec)
+    def status(self, *, memory: bool = True) -> ClusterStatus:
+        """How it is doing: asks the engine, every node's probe, and the cluster's own software.
+
+        Args:
+            memory: tell what nodes use, for which the engine may take a second.
+        """
+        return health.examine(self.engine, self.spec, memory=memory)
 
     def info(self) -> ClusterInfo:
         """How to reach the cluster. Raises ``Unreachable`` as :meth:`endpoints` does."""
@@ -301,8 +305,10 @@ class Cluster:
             assert self._authority
             values[f"secret.{match[1]}.{match[2]}"] = self._authority.secret(match[1], match[2])
         # Of several nodes that offer an endpoint the first that runs: a client is not sent to one that is dead.
+        addresses_of = {node.name: node.address for node in self.spec.nodes}
         for endpoint in self.endpoints():
             about = {"url": endpoint.url, "host": endpoint.host, "host_port": str(endpoint.port), "node": endpoint.node}
+            about["address"] = addresses_of[endpoint.node]
             for part, value in about.items():
                 values.setdefault(f"endpoint.{endpoint.name}.{part}", value)
                 values[f"endpoint.{endpoint.name}.{endpoint.node}.{part}"] = value
@@ -660,30 +666,6 @@ def dry_run(
     return change.plan_up(
         engine, profile, _target(profile, name), asked, mode=address_mode, force=force, lease=lease
     ).plan
-
-
-def fingerprint(
-    profile: str | None = None,
-    *,
-    size: Mapping[str, int] | None = None,
-    set: Mapping[str, str] | None = None,
-    image: Mapping[str, str] | None = None,
-    port: Mapping[str, int] | None = None,
-    restart: str = "",
-    networks: Sequence[str] | None = None,
-    **_how: Any,
-) -> tuple[str, str]:
-    """A profile's name, and a hash of what :meth:`Cluster.up` would make of it: the same for the same, anywhere."""
-    import hashlib
-
-    from minicluster.profile import catalog
-    from minicluster.profile.resolve import resolve
-    from minicluster.profile.spec import encode
-
-    asked = _asked(size, set, image, port, restart, networks)
-    loaded = catalog.load(profile or DEFAULT_PROFILE, asked.set)
-    spec = resolve(loaded, cluster="x", overrides=asked, subnet="10.0.0.0/24")
-    return loaded.profile.name, hashlib.sha256(encode(spec).encode()).hexdigest()
 
 
 def env_names(name: str | None = None, *, engine: Engine | None = None) -> list[str]:

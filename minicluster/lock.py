@@ -7,6 +7,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from minicluster import paths
 from minicluster.errors import MiniclusterError
@@ -58,10 +59,16 @@ def using(cluster: str, *, alone: bool, timeout: float) -> Held:
     return held
 
 
+def forget(cluster: str) -> None:
+    """Removes what somebody who was killed left of his lock on a cluster that is gone."""
+    if _path(cluster, "use").exists() and isinstance(held := _take(cluster, "use", fcntl.LOCK_EX), Held):
+        held.release()
+
+
 class Held:
     """A lock that is held."""
 
-    def __init__(self, path: os.PathLike[str], descriptor: int) -> None:
+    def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self.descriptor = descriptor
 
@@ -73,9 +80,13 @@ class Held:
         os.close(self.descriptor)
 
 
+def _path(cluster: str, kind: str) -> Path:
+    return paths.data_home() / "locks" / f"{cluster}.{kind}"
+
+
 def _take(cluster: str, kind: str, mode: int) -> Held | str:
     """A lock, or what its holder wrote of himself."""
-    path = paths.data_home() / "locks" / f"{cluster}.{kind}"
+    path = _path(cluster, kind)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         while True:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from minicluster import labels, lock
+from minicluster import lock
 from minicluster.engine.protocol import Cancel
 from minicluster.errors import NodeFailed, NotReady, UsageError
 from minicluster.events import Event, Listener
@@ -103,7 +103,8 @@ def _on_one(run: _Reset, hook: Hook) -> None:
     Who works and who leads is asked only once the hook has failed: the answer takes longer than most hooks do, and
     where all is well any node will do.
     """
-    able = [name for name, c in sorted(run.containers.items()) if _role(c) == hook.on and c.state == "running"]
+    found = run.containers
+    able = [n.name for n in run.spec.of_role(hook.on) if n.name in found and found[n.name].state == "running"]
     if not able:
         raise NodeFailed(
             f"cluster {run.spec.cluster} cannot be reset",
@@ -126,10 +127,6 @@ def _on_one(run: _Reset, hook: Hook) -> None:
         else:
             raise failed from None
     run.listener(Event("done", "", "resetting"))
-
-
-def _role(container: Container) -> str:
-    return container.labels.get(labels.ROLE, "")
 
 
 def _by_rank(run: _Reset, names: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from minicluster.engine import connect, private
+from minicluster.engine import connect
 from minicluster.engine.protocol import Engine
 
 #: Clusters of tests carry this in front of their names, so that a user's own are never touched.
@@ -88,13 +88,10 @@ def eventually(check: Callable[[], Any], *, within: float = 60.0, what: str = ""
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    """The engine that every test uses; a private one is started where there is none, and stopped at the end."""
-    before = private.status().running
+    """The engine that every test uses; a private one is started where there is none, and stopped at the suite's end."""
     found = connect.connect(start_private=True)
     yield found
     found.close()
-    if not before and private.status().running:
-        private.stop()
 
 
 @pytest.fixture(scope="session")
@@ -118,35 +115,6 @@ def swarm_client(shell: Shell, name: str) -> Shell:
     """The stock docker client of a cluster, set up with what ``minicluster env`` prints."""
     exports = shell.minicluster("env", name, "-o", "json").json
     return Shell(exports)
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Everything of minicluster on an engine that a test could leave behind; others may be at work on it as well."""
-
-    containers: frozenset[str]
-    networks: frozenset[str]
-    volumes: frozenset[str]
-
-    @classmethod
-    def take(cls, shell: Shell) -> Snapshot:
-        ours = ("--filter", "label=io.minicluster.cluster")
-        return cls(
-            frozenset(shell.docker("ps", "-aq", "--no-trunc", *ours).out.split()),
-            frozenset(shell.docker("network", "ls", "-q", "--no-trunc", *ours).out.split()),
-            frozenset(shell.docker("volume", "ls", "-q", *ours).out.split()),
-        )
-
-
-@pytest.fixture(scope="session", autouse=True)
-def at_first(outer: Shell) -> Snapshot:
-    """What was there before the first test."""
-    return Snapshot.take(outer)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The check for leaks comes last, whatever is run."""
-    items.sort(key=lambda item: "test_nothing_is_left" in item.nodeid)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,9 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,3 +90,30 @@ def test_nodes_that_were_asked_to_come_back_by_themselves(own: Shell) -> None:
         for name in NAMES.values():
             is_ready(own, name)
     assert ready(swarm_client(own, NAMES["swarm"])) == {"master-1", "master-2", "master-3", "agent-1"}
+
+
+def test_a_run_of_pytest_goes_on(own: Shell, tmp_path: Path) -> None:
+    """The engine restarts between two tests that share a cluster."""
+    (tmp_path / "test_it.py").write_text(
+        textwrap.dedent(
+            """
+            import os, subprocess, sys
+
+            def test_before(minicluster):
+                minicluster("etcd", size={"kv": 1})
+                engine = [sys.executable, "-m", "minicluster", "engine"]
+                env = os.environ | {"DOCKER_HOST": "", "DOCKER_CONTEXT": ""}
+                subprocess.run([*engine, "stop"], check=True, env=env)
+                subprocess.run([*engine, "start"], check=True, env=env)
+
+            def test_after(minicluster):
+                cluster = minicluster("etcd", size={"kv": 1})
+                assert cluster.node("kv-1").exec("etcdctl put a b").stdout == "OK\\n"
+            """
+        )
+    )
+    answer = own.run(sys.executable, "-m", "pytest", "-q", str(tmp_path), cwd=tmp_path, ok=False)
+    assert "2 passed" in answer.out, answer.out
+    assert "1 made" in answer.out
+    assert "1 mended" in answer.out
+    assert own.docker("ps", "-aq", "--filter", "label=io.minicluster.lease").out == ""

@@ -96,7 +96,7 @@ def test_killed_in_the_middle_of_up(outer: Shell) -> None:
 def test_a_time_to_live(outer: Shell) -> None:
     outer.minicluster("up", "etcd", "--name", NAME, "--size", "kv=1", "--ttl", "1h")
     listed = {c["cluster"]: c["lease"] for c in outer.minicluster("ls", "-o", "json").json}
-    assert listed[NAME] in ("1 h left", "59 min 59 s left", "59 min 58 s left", "59 min 57 s left")
+    assert listed[NAME].startswith(("1 h left", "59 min"))
     assert outer.minicluster("gc", "-o", "json").json == []
     again = outer.minicluster("up", "etcd", "--name", NAME, "--ttl", "1s", "-o", "json").json
     assert again["summary"] == {"create-volume": 1}

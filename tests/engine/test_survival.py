@@ -55,7 +55,7 @@ class Ensemble:
 @pytest.fixture(scope="module", params=sorted(ROLE))
 def ensemble(request: pytest.FixtureRequest, outer: Shell) -> Iterator[Ensemble]:
     profile = request.param
-    name = f"t-{profile}"
+    name = f"t-live-{profile}"
     try:
         outer.minicluster("up", profile, "--name", name, timeout=600)
         yield Ensemble(profile, name, outer)

@@ -9,7 +9,7 @@ import pytest
 from tests.engine.conftest import Shell, eventually, remains, swarm_client
 from tests.engine.test_swarm import ready, running
 
-NAME = "t-swarmha"
+NAME = "t-verbs"
 NODES = {"master-1", "master-2", "master-3", "agent-1"}
 
 

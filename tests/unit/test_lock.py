@@ -80,3 +80,35 @@ def test_a_folder_that_cannot_be_written_is_told() -> None:
     (paths.data_home() / "locks").write_text("in the way")
     with pytest.raises(MiniclusterError, match="cannot lock cluster c"), lock.changing("c"):
         pass
+
+
+# Working with a cluster
+
+
+def test_several_work_with_a_cluster_or_one_alone() -> None:
+    first = lock.using("c", alone=False, timeout=0)
+    second = lock.using("c", alone=False, timeout=0)
+    with pytest.raises(MiniclusterError, match="in use by another process"):
+        lock.using("c", alone=True, timeout=0.1)
+    first.release()
+    assert locks() == ["c.use"]
+    second.release()
+    assert locks() == []
+    alone = lock.using("c", alone=True, timeout=0)
+    with pytest.raises(MiniclusterError, match="in use"):
+        lock.using("c", alone=False, timeout=0)
+    with lock.changing("c"):  # who works with it may change it
+        assert locks() == ["c.lock", "c.use"]
+    alone.release()
+    assert locks() == []
+
+
+def test_what_a_killed_one_left_is_forgotten_and_nothing_else() -> None:
+    held = lock.using("c", alone=False, timeout=0)
+    lock.forget("c")
+    assert locks() == ["c.use"]
+    held.release()
+    (paths.data_home() / "locks" / "c.use").touch()
+    lock.forget("c")
+    lock.forget("never-there")
+    assert locks() == []
