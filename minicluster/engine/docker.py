@@ -113,7 +113,9 @@ def _refusal(what: str, error: docker.errors.APIError) -> EngineError:
         return PortTaken(
             f"host port {port or '?'} is taken", said, "Give another with --port ENDPOINT=PORT, or free it.", port=port
         )
-    if "Pool overlaps" in said or "pool overlaps" in said or "conflicts with network" in said:
+    # The last is what the engine says of two networks with the same subnet and the same part of it for guests.
+    overlaps = ("Pool overlaps", "pool overlaps", "conflicts with network", "failed to allocate gateway")
+    if any(words in said for words in overlaps):
         return SubnetTaken(f"cannot {what}: its subnet is taken", said)
     if "no space left on device" in said:
         return EngineError(

@@ -23,6 +23,7 @@ import pytest
 from minicluster import pki
 from minicluster.cluster import Cluster
 from minicluster.engine.protocol import Engine
+from minicluster.errors import SubnetTaken
 from minicluster.events import Event
 from minicluster.profile.spec import Certificate
 from tests.engine.conftest import Answer, Shell, eventually, remains
@@ -186,6 +187,18 @@ def test_down_lets_containers_of_others_go_and_leaves_them_alone(outer: Shell, e
         assert before.startswith("running")
         outer.docker("start", stopped)
         assert facts(outer, stopped, "{{.State.Status}}") == "running"
+
+
+@pytest.mark.parametrize("guests", ["10.213.78.224/27", "10.213.78.128/27"])
+def test_a_subnet_that_another_network_has_is_taken_whatever_part_is_for_guests(engine: Engine, guests: str) -> None:
+    engine.create_network(FIRST, "10.213.78.0/24", "10.213.78.1", "10.213.78.224/27", {})
+    try:
+        with pytest.raises(SubnetTaken):
+            engine.create_network(LAST, "10.213.78.0/24", "10.213.78.1", guests, {})
+    finally:
+        engine.remove_network(FIRST)
+    engine.create_network(LAST, "10.213.78.0/24", "10.213.78.1", guests, {})
+    engine.remove_network(LAST)
 
 
 # On the engine's machine
