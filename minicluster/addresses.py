@@ -47,9 +47,9 @@ def choose(mode: str, engine: Engine) -> str:
     if mode != "auto":
         return mode
     own = engine.own_container()
-    if own and own.network_mode != "host":
-        return "bridge"
-    return "localhost" if own or engine.shares_localhost else "gateway"
+    if own:
+        return "localhost" if own.network_mode == "host" else "bridge"
+    return "localhost" if engine.shares_localhost else "gateway"
 
 
 def publish(mode: str | None, engine: Engine | None, gateway: str, before: str = "") -> str:
@@ -88,10 +88,12 @@ def machine_address(engine: Engine | None, gateway: str) -> str:
 
 def caller(mode: str | None, engine: Engine) -> Container | None:
     """The container that this process runs in, where it is to be connected to the nodes' network; else None."""
-    if choose(asked(mode), engine) != "bridge":
-        return None
+    return _guest(engine) if choose(asked(mode), engine) == "bridge" else None
+
+
+def _guest(engine: Engine) -> Container | None:
     own = engine.own_container()
-    return own if own and own.network_mode != "host" else None
+    return own if own and own.network_mode != "host" else None  # the machine's own network reaches nodes as it is
 
 
 def address(mode: str, spec: Spec, node: Node, endpoint: Endpoint) -> tuple[str, int]:
@@ -116,7 +118,7 @@ def reach(engine: Engine, spec: Spec, mode: str) -> str:
     if chosen == "gateway":
         _check_published(engine, spec)
     else:
-        network, own = network_name(spec.cluster), caller(chosen, engine)
+        network, own = network_name(spec.cluster), _guest(engine)
         if own and network not in own.networks:
             engine.connect_network(network, own.name)
     running = {c.name for c in engine.containers(spec.cluster) if c.state == "running"}
