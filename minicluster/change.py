@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from minicluster import labels, lock
-from minicluster.errors import Conflict, Interrupted, MiniclusterError, NoEngine, UsageError
+from minicluster.errors import Conflict, ImageError, Interrupted, MiniclusterError, NoEngine, UsageError
 from minicluster.events import Event, Listener, ignore
-from minicluster.health import members
+from minicluster.health import members, settled_members
 from minicluster.profile.spec import Overrides, Spec, container_name, network_name
 from minicluster.report import Change
 
@@ -111,6 +111,10 @@ def plan_up(
         port_is_free=lambda port: port not in refused and _port_is_free(port),
         source=loaded.profile.name if loaded.bundled else str(loaded.directory),
     )
+    if before and observed.was is not None:
+        _check_counts(loaded, before, spec)
+    if engine:
+        _check_platforms(engine, spec)
     authority = (client.read_authority(engine, before) if engine and before else None) or pki.Authority()
     if engine:
         observed = _look_within(engine, observed, before, spec, authority)
@@ -136,6 +140,31 @@ def _check_fixed(loaded: Loaded, before: Spec, source: str) -> None:
             )
 
 
+def _check_counts(loaded: Loaded, before: Spec, spec: Spec) -> None:
+    """Refuses another number of nodes of a role whose nodes have agreed on it for good."""
+    for name, role in loaded.profile.roles.items():
+        was, wanted = len(before.of_role(name)), len(spec.of_role(name))
+        if role.fixed and was != wanted:
+            raise UsageError(
+                f"--size {name}={wanted}: cluster {before.cluster} has {was}, and that cannot change any more",
+                "It was settled when the cluster was formed.",
+                "Take it `down` first, or make another one with --name.",
+            )
+
+
+def _check_platforms(engine: Engine, spec: Spec) -> None:
+    """Refuses an engine that the profile's images were not made for, before anything is pulled or made."""
+    odd = [image for image in spec.images.values() if image.platforms and engine.info.platform not in image.platforms]
+    if odd:
+        names = ", ".join(image.name for image in odd)
+        ways = " ".join(f"--image {image.name}=REF" for image in odd)
+        raise ImageError(
+            f"profile {spec.profile} cannot run on this engine, which is {engine.info.platform}",
+            f"Of its images {names} are made for {', '.join(sorted({p for i in odd for p in i.platforms}))} alone.",
+            f"Use an engine on such a machine, or bring images of your own for this one: {ways}.",
+        )
+
+
 def _look(engine: Engine, name: str) -> Observed:
     """What carries a cluster's name."""
     from minicluster.plan.observed import observe
@@ -147,7 +176,9 @@ def _look_within(
     engine: Engine, observed: Observed, before: Spec | None, wanted: Spec, authority: pki.Authority
 ) -> Observed:
     """The rest that a plan for ``wanted`` depends on: who is a member by what runs now, and which images are there."""
-    counted = members(engine, before, observed.containers)[0] if before else None
+    leaving = before is not None and any(wanted.node(node.name) is None for node in before.nodes)
+    ask = settled_members if leaving else members  # who lets voters go has to know who they are
+    counted = ask(engine, before, observed.containers)[0] if before else None
     there = frozenset(image.ref for image in wanted.images.values() if engine.has_image(image.ref))
     return replace(observed, authority=authority.identity, members=counted, images=there)
 
@@ -292,7 +323,7 @@ def operate(
             if spec.node(name) is None:
                 raise UsageError(f"cluster {spec.cluster} has no node {name!r} any more", "It was removed meanwhile.")
         if rolling:
-            observed = replace(observed, members=members(engine, spec, observed.containers)[0])
+            observed = replace(observed, members=settled_members(engine, spec, observed.containers)[0])
             plan = verbs.roll(spec, observed, names, force=force)
         else:
             plan = getattr(verbs, verb)(spec, observed, names)

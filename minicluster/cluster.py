@@ -220,9 +220,13 @@ class Cluster:
         else:
             watcher.drop(self.engine, self.name)
 
-    def status(self) -> ClusterStatus:
-        """How it is doing: asks the engine, every node's probe, and the cluster's own software."""
-        return health.examine(self.engine, self.spec)
+    def status(self, *, memory: bool = True) -> ClusterStatus:
+        """How it is doing: asks the engine, every node's probe, and the cluster's own software.
+
+        Args:
+            memory: tell what nodes use, for which the engine may take a second.
+        """
+        return health.examine(self.engine, self.spec, memory=memory)
 
     def info(self) -> ClusterInfo:
         """How to reach the cluster."""
@@ -263,6 +267,7 @@ class Cluster:
             self.spec.endpoints(), key=lambda pair: container_name(self.name, pair[0].name) not in running
         ):
             about = {"url": endpoint.url, "host_port": str(endpoint.host_port), "node": node.name}
+            about["address"] = node.address
             for part, value in about.items():
                 values.setdefault(f"endpoint.{endpoint.name}.{part}", value)
         variables = {name: fill([value], values)[0] for name, value in self.spec.env.items()}
@@ -614,29 +619,6 @@ def dry_run(
     except NoEngine:
         engine = None
     return change.plan_up(engine, profile, _target(profile, name), asked, force=force, lease=lease).plan
-
-
-def fingerprint(
-    profile: str | None = None,
-    *,
-    size: Mapping[str, int] | None = None,
-    set: Mapping[str, str] | None = None,
-    image: Mapping[str, str] | None = None,
-    port: Mapping[str, int] | None = None,
-    restart: str = "",
-    **_how: Any,
-) -> tuple[str, str]:
-    """A profile's name, and a hash of what :meth:`Cluster.up` would make of it: the same for the same, anywhere."""
-    import hashlib
-
-    from minicluster.profile import catalog
-    from minicluster.profile.resolve import resolve
-    from minicluster.profile.spec import encode
-
-    asked = _asked(size, set, image, port, restart)
-    loaded = catalog.load(profile or DEFAULT_PROFILE, asked.set)
-    spec = resolve(loaded, cluster="x", overrides=asked, subnet="10.0.0.0/24")
-    return loaded.profile.name, hashlib.sha256(encode(spec).encode()).hexdigest()
 
 
 def env_names(name: str | None = None, *, engine: Engine | None = None) -> list[str]:

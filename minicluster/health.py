@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING
@@ -15,22 +16,27 @@ from minicluster.report import ClusterStatus, Member, NodeStatus, Quorum
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Cancel, Container, Engine
 
+_ELECTION = 2.0  # seconds that voters have to choose a leader
 _PATIENCE = 10.0  # seconds that a node has to answer: a slow machine takes some for a command in it
 
 
-def examine(engine: Engine, spec: Spec) -> ClusterStatus:
-    """The status of a cluster, every node asked at once."""
+def examine(engine: Engine, spec: Spec, *, memory: bool = True) -> ClusterStatus:
+    """The status of a cluster, every node asked at once.
+
+    Args:
+        memory: tell what nodes use. The engine counts that once a second, and may have the asker wait for so long.
+    """
     from minicluster.plan.observed import observe
 
     observed = observe(spec.cluster, engine.containers(spec.cluster), [], engine.volumes(spec.cluster))
     containers = observed.containers
     with ThreadPoolExecutor(32) as pool:
-        asked = pool.submit(members, engine, spec, containers)
+        asked = pool.submit(settled_members, engine, spec, containers)
         probes = {n.name: pool.submit(_probe, engine, spec, n, containers.get(n.name)) for n in spec.nodes}
-        memory = {n.name: pool.submit(_memory, engine, containers.get(n.name)) for n in spec.nodes}
+        used = {n.name: pool.submit(_memory, engine, containers.get(n.name) if memory else None) for n in spec.nodes}
         found, why = asked.result()
         nodes = tuple(
-            _node_status(spec, n, containers.get(n.name), probes[n.name].result(), memory[n.name].result(), found, why)
+            _node_status(spec, n, containers.get(n.name), probes[n.name].result(), used[n.name].result(), found, why)
             for n in spec.nodes
         )
     quorum = Quorum.of((found or {}).values())
@@ -38,9 +44,9 @@ def examine(engine: Engine, spec: Spec) -> ClusterStatus:
     notes += [f"{name} runs and is not in the spec" for name in containers if spec.node(name) is None]
     strangers = [m.name for m in (found or {}).values() if m.voter and m.name not in containers]
     notes += [f"{name} has a vote and is not in the spec" for name in strangers if spec.node(name) is None]
-    return ClusterStatus(
-        spec.cluster, spec.profile, _phase(nodes, quorum, observed.settled), quorum, nodes, tuple(notes)
-    )
+    phase = _phase(nodes, quorum, observed.settled)
+    quorums = Quorum.by_role((found or {}).values())
+    return ClusterStatus(spec.cluster, spec.profile, phase, quorum, nodes, tuple(notes), quorums)
 
 
 def kernel_notes(engine: Engine, spec: Spec) -> list[str]:
@@ -87,6 +93,34 @@ def members(
             enough.set()
             return found, ""
     return None, why
+
+
+def settled_members(
+    engine: Engine, spec: Spec, containers: Mapping[str, Container]
+) -> tuple[Mapping[str, Member] | None, str]:
+    """As :func:`members`, but voters that are choosing a leader get the time for it.
+
+    Where enough of them run there will be one in a moment; what they say till then would be alarming, and no news.
+    """
+    end = time.monotonic() + _ELECTION
+    while True:
+        found, why = members(engine, spec, containers)
+        if not _choosing(spec, containers, found) or time.monotonic() > end:
+            return found, why
+        time.sleep(0.1)
+
+
+def _choosing(spec: Spec, containers: Mapping[str, Container], found: Mapping[str, Member] | None) -> bool:
+    """No leader is known, or too few voters are healthy, and yet most of the voters run."""
+    if spec.members is None:
+        return False
+    if found is None:
+        groups = [[node.name for node in spec.of_role(spec.members.on)]]
+    else:
+        undecided = {role for role, q in Quorum.by_role(found.values()).items() if q.lost or not q.leader}
+        groups = [[m.name for m in found.values() if m.voter and m.role == role] for role in undecided]
+    running = {node for node, container in containers.items() if container.state == "running"}
+    return any(len(running.intersection(voters)) > len(voters) // 2 for voters in groups)
 
 
 def _probe(engine: Engine, spec: Spec, node: Node, container: Container | None) -> str:
@@ -143,6 +177,7 @@ def _node_status(
         probe=probe,
         memory=memory,
         container=container_name(spec.cluster, node.name),
+        detail=member.detail if member else "",
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +17,11 @@ from minicluster.events import Event, Listener, ignore
 from minicluster.profile import spec
 from minicluster.profile.recipe import recipe_ref
 from minicluster.run.signals import shielded
+
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_SAVED = (
+    "Bring a file that `docker save` wrote. What `docker export` wrote is no image: `docker import` makes one of it."
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,11 @@ def provide(engine: Engine, profile: str, listener: Listener) -> Callable[[spec.
         try:
             engine.pull_image(ref, progress, cancel=cancel)
         except ImageError as error:
-            error.fix = f"Load it into the engine (`docker load`), or name another with --image {name}=REF."
+            error.fix = (
+                f"Name another with --image {name}=REF; or load it from a file that `docker save` wrote elsewhere:\n"
+                "`minicluster image import FILE`; or give the engine a mirror that has it (registry-mirrors in its "
+                "daemon.json)."
+            )
             raise
 
     return have
@@ -106,6 +118,39 @@ def build(
                 raise
         refs.append(image.ref)
     return refs
+
+
+def load(path: str | os.PathLike[str], *, listener: Listener = ignore, engine: Engine | None = None) -> list[str]:
+    """Loads the images of a file that ``docker save`` wrote, compressed or not; returns their references or IDs.
+
+    Raises:
+        UsageError: there is no such file, or it is no tar.
+        ImageError: there is no image in it, or one that the engine refuses.
+    """
+    file = Path(path)
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as content:
+            if content.read(4) != _ZSTD:  # which the engine can read and Python cannot
+                tarfile.open(file, "r:*").close()
+    except (OSError, EOFError, zlib.error) as error:
+        raise UsageError(f"{file} cannot be read", getattr(error, "strerror", None) or str(error)) from None
+    except tarfile.TarError as error:
+        raise UsageError(f"{file} is no image archive", f"It is no tar: {error}.", _SAVED) from None
+    engine = engine or _connect(listener)
+
+    def read() -> Iterator[bytes]:
+        done = 0
+        with file.open("rb") as content:
+            while chunk := content.read(1 << 20):
+                done += len(chunk)
+                listener(Event("progress", "", "image", f"loading {file}: {done >> 20} of {size >> 20} MB"))
+                yield chunk
+
+    try:
+        return engine.load_images(read())
+    except ImageError as error:
+        raise ImageError(f"{file} holds no image that the engine can load", error.why, _SAVED) from error
 
 
 def _connect(listener: Listener = ignore) -> Engine:

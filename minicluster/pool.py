@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import secrets
 import time
 from collections import Counter, defaultdict
@@ -18,14 +19,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from minicluster import __version__, labels, lock
 from minicluster import cluster as facade
-from minicluster import labels, lock
+from minicluster.change import DEFAULT_PROFILE
 from minicluster.cluster import Cluster
 from minicluster.engine.protocol import Engine, Volume
 from minicluster.errors import MiniclusterError, NoEngine, UsageError
 from minicluster.events import Listener, ignore
 from minicluster.lease import Lease, Process
 from minicluster.plan.observed import lease_of
+from minicluster.profile import catalog
 
 #: Of a node's log what a report shows, in lines.
 LOG_LINES = 60
@@ -190,7 +193,7 @@ class Lent:
                 cluster = Cluster.open(self.name, engine=self.pool.engine)
                 asked = {**self.asked, "set": {k: str(v) for k, v in self.asked.get("set", {}).items()}}
                 same = all(dict(getattr(cluster.spec.overrides, key)) == asked.get(key, {}) for key in _OVERRIDES)
-                if not same or cluster.status().phase != "ready":
+                if not same or cluster.status(memory=False).phase != "ready":
                     return False
             except (UsageError, NoEngine):
                 return False
@@ -284,7 +287,7 @@ class Pool:
         """
         key = (profile, json.dumps(asked, sort_keys=True, default=str), place, label)
         if key not in self._clusters:
-            self._clusters[key] = Lent(self, self._name(profile, asked, key), profile, asked, shared=not place)
+            self._clusters[key] = Lent(self, self._name(profile, key), profile, asked, shared=not place)
         return self._clusters[key]
 
     def has(self, lent: Lent) -> bool:
@@ -302,7 +305,7 @@ class Pool:
         """A name for one whose like was retired by another process."""
         key = self._key(lent)
         self._retired[key] += 1
-        return self._name(lent.profile, lent.asked, key)
+        return self._name(lent.profile, key)
 
     def _key(self, lent: Lent) -> tuple[Any, ...]:
         return next(key for key, one in self._clusters.items() if one is lent)
@@ -330,13 +333,19 @@ class Pool:
             one.back()
         self._clusters.clear()
 
-    def _name(self, profile: str | None, asked: Mapping[str, Any], key: tuple[Any, ...]) -> str:
+    def _name(self, profile: str | None, key: tuple[Any, ...]) -> str:
         """A name by what the cluster is, so that others find it; a random one for what is private."""
-        base, print_ = facade.fingerprint(profile, **asked)
-        if key[2]:
-            return f"{base[:20]}-{secrets.token_hex(4)}"
-        about = [print_, "" if self.run.reuse else self.run.id, key[3], self._retired[key]]
-        return f"{base[:20]}-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]}"
+        _profile, options, place, label = key
+        profile = profile or DEFAULT_PROFILE
+        folder, _bundled = catalog.locate(profile)
+        base = re.sub(r"[^a-z0-9]+", "-", folder.name.lower()).strip("-")[:20]
+        if not base[:1].isalpha():
+            base = f"c{base}"
+        if place:
+            return f"{base}-{secrets.token_hex(4)}"
+        run = "" if self.run.reuse else self.run.id
+        about = [__version__, catalog.fingerprint(profile), str(folder), options, run, label, self._retired[key]]
+        return f"{base}-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]}"
 
 
 def _there(engine: Engine, name: str) -> bool:

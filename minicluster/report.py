@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -15,6 +15,12 @@ class Member:
     ready: bool
     voter: bool = False
     leader: bool = False
+    detail: str = ""  #: what else it says, for people
+
+    @property
+    def role(self) -> str:
+        """By its name, which is ROLE-N."""
+        return self.name.rpartition("-")[0]
 
 
 @dataclass(frozen=True)
@@ -30,11 +36,12 @@ class NodeStatus:
     probe: str  #: the probe's answer: "ok", or why it is not ready
     memory: int | None  #: bytes in use; None where it does not run
     container: str  #: name of its container
+    detail: str = ""  #: what the cluster's own software says of it, for people
 
 
 @dataclass(frozen=True)
 class Quorum:
-    """The voting members of a cluster."""
+    """The voting members of a cluster: those of one role, since they vote among themselves."""
 
     voters: int
     healthy: int
@@ -44,10 +51,25 @@ class Quorum:
 
     @classmethod
     def of(cls, members: Iterable[Member]) -> Quorum | None:
-        """The quorum among members; None where nobody votes."""
-        voters = [member for member in members if member.voter]
-        if not voters:
-            return None
+        """The weakest quorum among members; None where nobody votes."""
+        return cls.weakest(cls.by_role(members).values())
+
+    @staticmethod
+    def weakest(quorums: Iterable[Quorum]) -> Quorum | None:
+        """The one that is the nearest to being lost, of equal ones the last; None of none."""
+        return min(reversed([*quorums]), key=lambda quorum: quorum.healthy - quorum.needed, default=None)
+
+    @classmethod
+    def by_role(cls, members: Iterable[Member]) -> dict[str, Quorum]:
+        """The quorum of each role that has voters."""
+        voters: dict[str, list[Member]] = {}
+        for member in members:
+            if member.voter:
+                voters.setdefault(member.role, []).append(member)
+        return {role: cls._among(group) for role, group in voters.items()}
+
+    @classmethod
+    def _among(cls, voters: Sequence[Member]) -> Quorum:
         healthy, needed = sum(member.ready for member in voters), len(voters) // 2 + 1
         leader = next((member.name for member in voters if member.leader), "")
         return cls(len(voters), healthy, needed, max(0, healthy - needed), leader)
@@ -65,9 +87,10 @@ class ClusterStatus:
     cluster: str
     profile: str
     phase: str  #: ready, degraded, stopped, forming (a change was interrupted) or broken (nothing works)
-    quorum: Quorum | None
+    quorum: Quorum | None  #: of several the one that is the nearest to being lost
     nodes: tuple[NodeStatus, ...]
     notes: tuple[str, ...] = ()  #: what a user should know, such as a missing kernel feature
+    quorums: Mapping[str, Quorum] = field(default_factory=dict)  #: role -> that of its voters
 
 
 @dataclass(frozen=True)

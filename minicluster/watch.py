@@ -196,14 +196,14 @@ def compare(
     told: list[tuple[str, str, Mapping[str, str | int]]] = []
     before = seen or Seen(found or {})
     after = found if found is not None else before.members
-    quorum = Quorum.of(after.values())
-    if found is None and quorum:
-        healthy = sum(m.voter and m.name in running for m in after.values())
-        quorum = replace(quorum, healthy=min(healthy, quorum.healthy))
-        # Enough of them run, and none answers: what was so before may be so still.
-        lost = quorum.lost or before.lost
-    else:
-        lost = bool(quorum and quorum.lost)
+    quorums = Quorum.by_role(after.values())
+    if found is None:
+        for role, there in quorums.items():
+            healthy = sum(m.voter and m.role == role and m.name in running for m in after.values())
+            quorums[role] = replace(there, healthy=min(healthy, there.healthy))
+    quorum = Quorum.weakest(quorums.values())
+    # Where enough of them run, and none answers, what was so before may be so still.
+    lost = bool(quorum and (quorum.lost or (found is None and before.lost)))
     if found is None and before.known:
         told.append(("unknown", "", {"why": why}))
     if found is not None and not before.known:
@@ -214,7 +214,11 @@ def compare(
             told.append(("ready" if is_ else "unready", name, {}))
     if lost != before.lost and quorum:
         told.append(("quorum-lost" if lost else "quorum", "", {"healthy": quorum.healthy, "needed": quorum.needed}))
-    old, new = (next((m.name for m in members.values() if m.leader), "") for members in (before.members, after))
-    if old != new:
-        told.append(("leader", new, {"from": old, "to": new}))
+    for role in dict.fromkeys(m.role for m in (*before.members.values(), *after.values())):
+        old, new = (
+            next((m.name for m in members.values() if m.leader and m.role == role), "")
+            for members in (before.members, after)
+        )
+        if old != new:
+            told.append(("leader", new, {"from": old, "to": new}))
     return Seen(after, found is not None, lost), told

@@ -464,6 +464,19 @@ class FakeEngine:
         self._call("import_image", ref)
         self.refs[ref] = Image(ref, (ref,), {}, sum(map(len, archive)), 0)
 
+    def load_images(self, archive: Iterable[bytes]) -> list[str]:
+        """Of a tar with a ``manifest.json``, as `docker save` writes it, whatever else is in it."""
+        self._call("load_images", "")
+        with tarfile.open(fileobj=io.BytesIO(b"".join(archive))) as tar:
+            if "manifest.json" not in tar.getnames():
+                raise ImageError("the engine cannot load it", "no manifest")
+            manifest = tar.extractfile("manifest.json")
+            assert manifest
+            refs = [ref for image in json.loads(manifest.read()) for ref in image["RepoTags"]]
+        for ref in refs:
+            self.refs[ref] = Image(ref, (ref,), {}, 1, 0)
+        return refs
+
     def save_image(self, ref: str) -> Iterator[bytes]:
         yield ref.encode()
 

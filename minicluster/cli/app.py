@@ -93,8 +93,8 @@ _group(
 )
 _group(
     "image",
-    "Build, list and remove node images.",
-    {"build": images.build, "list": images.list_, "remove": images.remove},
+    "Build, import, list and remove node images.",
+    {"build": images.build, "import": images.import_, "list": images.list_, "remove": images.remove},
 )
 _group(
     "engine",

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import typer
 
+from minicluster.cli import extra
 from minicluster.cli.help import Group
 from minicluster.cli.output import paint
 from minicluster.errors import MiniclusterError
@@ -58,7 +59,14 @@ def fail(error: BaseException) -> NoReturn:
 
 
 class Guarded(Group):
-    """The root of all commands, which no exception leaves but those that typer itself shows."""
+    """The root of all commands, those of entry points too, which no exception leaves but what typer itself shows."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(dict.fromkeys([*super().list_commands(ctx), *extra.names()]))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)  # ours go before others of the same name
+        return extra.load(cmd_name) if command is None and cmd_name in extra.found() else command
 
     def invoke(self, ctx: Any) -> Any:
         try:

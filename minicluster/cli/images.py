@@ -1,4 +1,4 @@
-"""``image build|list|remove``."""
+"""``image build|import|list|remove``."""
 
 from __future__ import annotations
 
@@ -35,6 +35,22 @@ def build(
         print_json(refs)
     elif not quiet:
         print("\n".join(refs))
+
+
+def import_(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A tar that 'docker save' wrote; it may be compressed.")],
+    output: OutputOption = Output.text,
+    quiet: QuietOption = False,
+) -> None:
+    """Load images from a file, where no registry is in reach."""
+    from minicluster import images
+
+    with listening(quiet) as listener:
+        refs = images.load(file, listener=listener)
+    if output is Output.json:
+        print_json(refs)
+    elif not quiet:
+        print("\n".join(f"loaded {ref}" for ref in refs))
 
 
 def list_(output: OutputOption = Output.text) -> None:

@@ -65,17 +65,21 @@ def _quorum(quorum: Quorum) -> str:
 
 def _status_text(answer: ClusterStatus) -> str:
     lines = [f"{paint(answer.cluster, 'bold')} ({answer.profile}): {_phase(answer.phase)}"]
-    quorum = answer.quorum
-    if quorum:
-        lines.append(f"quorum: {_quorum(quorum)}")
+    if len(answer.quorums) > 1:
+        lines += [f"quorum of {role}: {_quorum(quorum)}" for role, quorum in answer.quorums.items()]
+    elif answer.quorum:
+        lines.append(f"quorum: {_quorum(answer.quorum)}")
     with_leader = any(node.leader is not None for node in answer.nodes)
+    with_detail = any(node.detail for node in answer.nodes)
     with_probe = any(not node.ready for node in answer.nodes)
     head = ["NODE", "ROLE", "ADDRESS", "PHASE", "READY", *(["LEADER"] if with_leader else []), "MEMORY"]
+    head += ["DETAIL"] if with_detail else []
     rows = []
     for node in answer.nodes:
         row = [node.name, node.role, node.address, _phase(node.phase), _phase("yes" if node.ready else "no")]
         row += [{True: "yes", False: "", None: ""}[node.leader]] if with_leader else []
         row += [size(node.memory)]
+        row += [node.detail] if with_detail else []
         row += ["" if node.ready else " ".join(node.probe.split())] if with_probe else []
         rows.append(row)
     lines.append(columns(rows, [*head, "PROBE"] if with_probe else head))

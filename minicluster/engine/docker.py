@@ -646,6 +646,25 @@ class DockerEngine:
                 if "error" in (answer := json.loads(line)):
                     raise ImageError(f"cannot import image {ref}", str(answer["error"]))
 
+    def load_images(self, archive: Iterable[bytes]) -> list[str]:
+        what = "load images"
+        loaded: list[str] = []
+        failure = ""
+        with _errors(what):
+            url = self._api._url("/images/load")
+            headers = {"Content-Type": "application/x-tar"}
+            response = self._api._post(url, data=archive, params={"quiet": "1"}, headers=headers, timeout=None)
+            if response.status_code >= 400:
+                failure = str(response.json().get("message", response.text))
+            else:
+                for answer in map(json.loads, response.text.splitlines()):
+                    failure = failure or str(answer.get("error", ""))
+                    said = str(answer.get("stream", ""))
+                    loaded += re.findall(r"^Loaded image(?: ID)?: (\S+)$", said, re.MULTILINE)
+        if failure or not loaded:
+            raise ImageError("the engine cannot load it", failure or "The engine found no image in it.")
+        return loaded
+
     def save_image(self, ref: str) -> Iterator[bytes]:
         with _errors(f"save image {ref}"):
             yield from self._api.get_image(ref)

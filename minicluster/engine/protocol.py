@@ -319,6 +319,12 @@ class Engine(Protocol):
     def import_image(self, archive: Iterable[bytes], ref: str) -> None:
         """Makes an image of one layer from a tar of a root file system."""
 
+    def load_images(self, archive: Iterable[bytes]) -> list[str]:
+        """Takes in the images of a tar that ``docker save`` wrote, compressed or not; returns their references or IDs.
+
+        Raises ``ImageError`` with the engine's own words where it holds none.
+        """
+
     def save_image(self, ref: str) -> Iterator[bytes]:
         """An image as ``docker save`` writes it."""
 

@@ -6,6 +6,7 @@ What a cluster shall be does not change by these, so nothing is recorded: `up` b
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 from minicluster.errors import MiniclusterError, NodeFailed
 from minicluster.plan.model import (
@@ -17,7 +18,7 @@ from minicluster.plan.model import (
     WaitReady,
 )
 from minicluster.plan.observed import Observed
-from minicluster.plan.reconcile import Steps, wait_members
+from minicluster.plan.reconcile import Steps, ready_before, wait_members
 from minicluster.profile.spec import Node, Spec, container_name
 from minicluster.report import Quorum
 
@@ -69,6 +70,7 @@ def roll(spec: Spec, observed: Observed, names: Sequence[str], *, force: bool = 
     steps = Steps()
     nodes = _nodes("restart", spec, observed, names)
     members = observed.members or {}
+    quorums = Quorum.by_role(members.values())
     quorum = Quorum.of(members.values())
     if spec.members and force and (quorum is None or quorum.lost):
         return restart(spec, observed, names)  # there is nothing to keep up, and nobody could say that a node is back
@@ -82,12 +84,14 @@ def roll(spec: Spec, observed: Observed, names: Sequence[str], *, force: bool = 
         away = {n.name for n in spec.nodes if n.name not in members or not members[n.name].ready}
         # One that is away already is no further loss.
         costly = [n.name for n in nodes if n.name not in away and n.name in members and members[n.name].voter]
-        if costly and quorum.voters > 1 and quorum.survives < 1:
-            raise MiniclusterError(
-                f"restarting {costly[0]} would lose the quorum of cluster {spec.cluster}",
-                f"{quorum.healthy} of {quorum.voters} voters are healthy, and {quorum.needed} are needed.",
-                f"Mend it first: `minicluster up --name {spec.cluster}`. `--force` goes on all the same.",
-            )
+        for name in costly:
+            among = quorums[members[name].role]
+            if among.voters > 1 and among.survives < 1:
+                raise MiniclusterError(
+                    f"restarting {name} would lose the quorum of cluster {spec.cluster}",
+                    f"{among.healthy} of {among.voters} voters are healthy, and {among.needed} are needed.",
+                    f"Mend it first: `minicluster up --name {spec.cluster}`. `--force` goes on all the same.",
+                )
 
     def order(node: Node) -> tuple[bool, bool]:
         member = members.get(node.name)
@@ -195,6 +199,7 @@ def _stop(steps: Steps, spec: Spec, observed: Observed, node: Node, cause: str, 
 
 def _start(steps: Steps, spec: Spec, node: Node, cause: str, needs: Sequence[str]) -> None:
     container = container_name(spec.cluster, node.name)
+    needs = [*needs, *ready_before(spec, node)]
     started = steps.add(f"start {node.name}", node.name, StartContainer(container), cause, needs)
     if node.ready:
         wait = WaitReady(container, node.ready)
@@ -211,6 +216,9 @@ def _wait(steps: Steps, spec: Spec, observed: Observed, nodes: Sequence[Node]) -
         # Their probes may never pass, through no fault of theirs.
         for node in nodes:
             steps.steps.pop(f"ready {node.name}", None)
+        for step in steps.steps.values():
+            kept = tuple(need for need in step.needs if need in steps.steps)
+            steps.steps[step.id] = replace(step, needs=kept)
         return
     asked = _someone(spec, observed, running)
     assert asked  # enough voters run

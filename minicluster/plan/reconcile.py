@@ -164,11 +164,12 @@ def _leaving(spec: Spec, observed: Observed, force: bool) -> list[str]:
 
 def _keep_quorum(spec: Spec, members: Mapping[str, Member], leaving: Sequence[str]) -> None:
     """Refuses where the voters that stay could not agree after one of these steps."""
-    voters = {name: member.ready for name, member in members.items() if member.voter}
+    all_voters = {name: member for name, member in members.items() if member.voter}
     for name in leaving:
-        if name not in voters:
+        if name not in all_voters:
             continue
-        del voters[name]
+        role = all_voters.pop(name).role
+        voters = {voter: member.ready for voter, member in all_voters.items() if member.role == role}
         healthy, needed = sum(voters.values()), len(voters) // 2 + 1
         if healthy < needed:
             down = [voter for voter, ready in voters.items() if not ready]
@@ -186,10 +187,13 @@ def _one_at_a_time(spec: Spec, observed: Observed, fate: Mapping[str, _Fate]) ->
     A voter that does not work goes first, the leader last.
     """
     members = observed.members or {}
-    quorum = Quorum.of(members.values())
-    if not quorum or quorum.lost or quorum.voters < 3 or observed.was is None:
+    quorums = Quorum.by_role(members.values())
+    if any(quorum.lost for quorum in quorums.values()) or observed.was is None:
         return []
-    replaced = [n for n in spec.nodes if fate[n.name].replaces and n.name in members]
+    if not any(quorum.voters >= 3 for quorum in quorums.values()):
+        return []
+    alone = {role for role, quorum in quorums.items() if quorum.voters < 3}
+    replaced = [n for n in spec.nodes if fate[n.name].replaces and n.name in members and n.role not in alone]
     return sorted(replaced, key=lambda n: (members[n.name].ready, members[n.name].leader))
 
 
@@ -352,16 +356,24 @@ def _provide_node(
         if files or node.certificates or node.authority:
             put = PutFiles(container, files, node.certificates, node.authority)
             steps.add(f"files {name}", name, put, "it is configured before it starts", [f"create {name}"])
-        begins = [network, f"create {name}", f"files {name}"]
+        begins = [network, f"create {name}", f"files {name}", *ready_before(spec, node)]
         steps.add(f"start {name}", name, StartContainer(container), "it shall run", begins)
     elif any(record.spec and record.spec.restart != spec.restart for record in observed.records):
         update = UpdateContainer(container, spec.restart)
         needs.append(steps.add(f"update {name}", name, update, f"it shall restart by itself: {spec.restart}", left))
     if fate.starts:
-        steps.add(f"start {name}", name, StartContainer(container), fate.cause, [network, *needs])
+        before = [network, *needs, *ready_before(spec, node)]
+        steps.add(f"start {name}", name, StartContainer(container), fate.cause, before)
     if node.ready and (fate.creates or fate.starts):
         ready = WaitReady(container, node.ready)
         steps.add(f"ready {name}", name, ready, "what follows needs it to serve", [f"start {name}"])
+
+
+def ready_before(spec: Spec, node: Node) -> list[str]:
+    """The steps after which the nodes that this one is to find serve."""
+    return [
+        f"{verb} {other.name}" for role in node.after for other in spec.of_role(role) for verb in ("start", "ready")
+    ]
 
 
 def _join(steps: Steps, spec: Spec, observed: Observed, left: Sequence[str]) -> list[str]:

@@ -20,9 +20,10 @@ def bundled_directory() -> Path:
     return installed if installed.is_dir() else package.parent / "profiles"
 
 
-def _directories() -> dict[str, tuple[Path, bool]]:
+def _directories(bundled_only: bool = False) -> dict[str, tuple[Path, bool]]:
     found: dict[str, tuple[Path, bool]] = {}
-    for root, bundled in ((bundled_directory(), True), (paths.config_home() / "profiles", False)):
+    own = () if bundled_only else ((paths.config_home() / "profiles", False),)
+    for root, bundled in ((bundled_directory(), True), *own):
         if root.is_dir():
             for folder in sorted(root.iterdir()):
                 if (folder / "profile.yaml").is_file():
@@ -60,12 +61,34 @@ def locate(name_or_path: str) -> tuple[Path, bool]:
     )
 
 
+def named(name: str, *, bundled: bool) -> Path:
+    """The folder of the profile that another one refers to by name.
+
+    What comes with minicluster refers to what comes with it, whatever profiles the user has.
+
+    Raises:
+        UsageError: there is no such profile.
+    """
+    known = _directories(bundled_only=bundled)
+    if name not in known:
+        raise UsageError(f"no profile is called {name!r}", "", nearest(name, known))
+    return known[name][0]
+
+
 def load(name_or_path: str, settings: Mapping[str, str] | None = None) -> Loaded:
     """A profile, read and checked, with the values of ``--set`` put in."""
     from minicluster.profile.load import load as load_directory
 
     directory, bundled = locate(name_or_path)
     return load_directory(directory, settings, bundled=bundled)
+
+
+def fingerprint(name_or_path: str) -> str:
+    """Changes whenever a profile does, without reading it; one may use files of those that are known by name."""
+    from minicluster.profile.recipe import recipe_hash
+
+    known = [folder for folder, _bundled in _directories().values()]
+    return " ".join(recipe_hash(folder) for folder in [*known, locate(name_or_path)[0]])
 
 
 def validate(name_or_path: str) -> Loaded:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,9 @@ from pydantic import BaseModel, ValidationError
 from minicluster.errors import ProfileError, UsageError, nearest
 from minicluster.profile.model import Hook, Profile
 from minicluster.profile.yamldoc import Document, parse
+
+#: A path in the folder of another profile, as :func:`inside` takes it.
+_SHARED = re.compile(r"(?P<profile>[a-z][a-z0-9-]*):(?P<path>.+)")
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,11 @@ def _check_references(loaded: Loaded) -> None:
     for name, image in profile.images.items():
         if (image.recipe is None) == (image.pull is None):
             raise ProfileError(f"{where(('images', name))}: image {name!r} needs either recipe or pull")
+        if image.platforms and image.pull is None:
+            raise ProfileError(
+                f"{where(('images', name, 'platforms'))}: platforms are for an image that is pulled",
+                "A recipe makes one for the engine that builds it.",
+            )
         if image.recipe is not None:
             folder = inside(loaded, image.recipe, ("images", name, "recipe"))
             if not (folder / "Dockerfile").is_file():
@@ -166,9 +175,15 @@ def _check_references(loaded: Loaded) -> None:
                 f"{where((*at, 'image'))}: no image is called {role.image!r}", "", nearest(role.image, profile.images)
             )
         check_count(loaded, name, role.count, where((*at, "count")))
+        above = list(profile.roles)[: list(profile.roles).index(name)]
+        for i, other in enumerate(role.after):
+            if other not in above:
+                raise ProfileError(
+                    f"{where((*at, 'after', i))}: no role above {name!r} is called {other!r}", "", nearest(other, above)
+                )
         for path, file in role.files.items():
             if not inside(loaded, file.source, (*at, "files", path, "source")).is_file():
-                raise ProfileError(f"{where((*at, 'files', path, 'source'))}: no file {file.source!r} in the profile")
+                raise ProfileError(f"{where((*at, 'files', path, 'source'))}: there is no file {file.source!r}")
         for i, certificate in enumerate(role.certificates):
             if certificate.directory is None:
                 raise ProfileError(f"{where((*at, 'certificates', i))}: a node's certificate needs a directory")
@@ -183,11 +198,22 @@ def _check_references(loaded: Loaded) -> None:
             )
 
 
-def inside(loaded: Loaded, relative: str, at: Sequence[str | int]) -> Path:
-    """A path of the profile's folder; raises where it leads out of it."""
-    path = (loaded.directory / relative).resolve()
-    if not path.is_relative_to(loaded.directory.resolve()):
-        raise ProfileError(f"{loaded.document.where(at)}: {relative!r} lies outside of the profile's folder")
+def inside(loaded: Loaded, reference: str, at: Sequence[str | int]) -> Path:
+    """A path of the profile's folder, or PROFILE:PATH for one of another's; raises where it leads out of that."""
+    folder, relative = loaded.directory, reference
+    shared = _SHARED.fullmatch(reference)
+    if shared:
+        from minicluster.profile import catalog
+
+        try:
+            folder = catalog.named(shared["profile"], bundled=loaded.bundled)
+        except UsageError as error:
+            raise ProfileError(f"{loaded.document.where(at)}: {error.what}", error.why, error.fix) from None
+        relative = shared["path"]
+    path = (folder / relative).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        whose = f"profile {shared['profile']}'s" if shared else "the profile's"
+        raise ProfileError(f"{loaded.document.where(at)}: {reference!r} lies outside of {whose} folder")
     return path
 
 

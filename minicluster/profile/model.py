@@ -32,11 +32,13 @@ class Image(Part):
     """Where an image comes from: a recipe in the profile's folder, or a registry."""
 
     recipe: str | None = None
-    """Folder with a Dockerfile, relative to the profile. The build argument BASE names the base image."""
+    """Folder with a Dockerfile; PROFILE:FOLDER is another profile's. The build argument BASE names the base image."""
     pull: str | None = None
     """Reference of a ready image."""
     given: str | None = None
-    """Folder with a Dockerfile that fits an image of the user's (--image) out; it gets IMAGE and BASE as arguments."""
+    """Folder with a Dockerfile that fits out what is pulled or given (--image); it gets IMAGE and BASE as arguments."""
+    platforms: list[Annotated[str, Field(pattern=r"^[a-z0-9]+/[a-z0-9]+$")]] = []
+    """What the image to pull was made for, such as linux/amd64; on another engine the cluster is refused at once."""
 
 
 class Endpoint(Part):
@@ -52,7 +54,7 @@ class File(Part):
     """A file written into the node before it starts."""
 
     source: str
-    """Path relative to the profile's folder. One that ends in .j2 is a template."""
+    """Path relative to the profile's folder, or PROFILE:PATH in another's. One that ends in .j2 is a template."""
     mode: Annotated[str, Field(pattern=r"^0[0-7]{3}$")] = "0644"
     """Permissions, octal."""
     founding: bool = False
@@ -112,6 +114,10 @@ class Role(Part):
     """The largest count."""
     allowed: list[int] = []
     """The counts that make sense, where not every one between min and max does."""
+    fixed: bool = False
+    """The count cannot change once the cluster is formed."""
+    after: list[Name] = []
+    """Roles above whose nodes have to be ready before one of this role is started."""
     image: Name
     """Which of the profile's images its nodes run."""
     nested: bool = False
@@ -181,7 +187,7 @@ class Profile(Part):
     hooks: Hooks = Hooks()
     """Commands that form the cluster out of its nodes."""
     members: Hook | None = None
-    """Prints the members by the cluster's own software, one JSON object a line: name, ready, voter, leader."""
+    """Prints the members by the cluster's own software, one JSON object a line: name, ready, voter, leader, detail."""
     client: Client | None = None
     """The user's own client certificate."""
     env: dict[str, Text] = {}

@@ -7,7 +7,7 @@ Templates see the whole topology:
 ``roles``       role name -> list of its nodes (name, role, index, address, hostname)
 ``nodes``       all nodes
 ``node``        the node that the text is for, where there is one; ``peers`` are the others of its role
-``endpoint``    in ``env``, function: url, host_port and node of the first port of that name whose node runs
+``endpoint``    in ``env``, function: url, host_port, node, address of the first port of that name whose node runs
 ``endpoints``   in ``env``, function: all published ports of that name (url, port, host_port, node)
 ``captured``    in hooks: lines that a ``formed`` hook captured
 ``joining``     in ``formed`` hooks: names of the nodes that are about to join
@@ -150,7 +150,7 @@ def resolve(
 
     def the_endpoint(name: str) -> _Late:
         the_endpoints(name)
-        return _Late({part: f"@{{endpoint.{name}.{part}}}" for part in ("url", "host_port", "node")})
+        return _Late({part: f"@{{endpoint.{name}.{part}}}" for part in ("url", "host_port", "node", "address")})
 
     def the_endpoints(name: str) -> list[_Endpoint]:
         found = [
@@ -226,8 +226,13 @@ def _image(loaded: Loaded, name: str, given: str | None) -> spec.Image:
         return spec.Image(name, recipe_ref(loaded.profile.name, name, folder, given), "given", str(folder), given)
     if given:
         return spec.Image(name, given, "given")
+    platforms = tuple(image.platforms)
+    if image.pull and image.given:
+        folder = inside(loaded, image.given, ("images", name, "given"))
+        ref = recipe_ref(loaded.profile.name, name, folder, image.pull)
+        return spec.Image(name, ref, "pull", str(folder), image.pull, platforms)
     if image.pull:
-        return spec.Image(name, image.pull, "pull")
+        return spec.Image(name, image.pull, "pull", platforms=platforms)
     folder = inside(loaded, image.recipe or "", ("images", name, "recipe"))
     return spec.Image(name, recipe_ref(loaded.profile.name, name, folder), "recipe", str(folder))
 
@@ -355,6 +360,7 @@ def _node(
             _certificate(scope, c, "certificates", i, node=node) for i, c in enumerate(role.certificates)
         ),
         ready=scope.words(role.ready.exec, "ready", "exec") if role.ready else (),
+        after=tuple(role.after),
         endpoints=endpoints,
         joined=hooks.hooks(role.hooks.joined, "joined"),
         leaving=hooks.hooks(role.hooks.leaving, "leaving"),

@@ -34,7 +34,8 @@ class Image:
     ref: str  #: what the engine knows it by
     source: str  #: "recipe" (built by us), "pull" (named by the profile) or "given" (by ``--image``)
     recipe: str = ""  #: folder of the recipe it is built by, if it is
-    given: str = ""  #: what ``--image`` named, where a recipe fits that out
+    given: str = ""  #: what ``--image`` named, or the profile pulls, where a recipe fits that out
+    platforms: tuple[str, ...] = ()  #: what the image was made for; empty where every engine's will do
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ class Node:
     endpoints: tuple[Endpoint, ...] = ()
     joined: tuple[Hook, ...] = ()
     leaving: tuple[Hook, ...] = ()
+    after: tuple[str, ...] = ()  #: roles whose nodes have to be ready before it is started
 
     @property
     def founds(self) -> bool:
@@ -188,7 +190,7 @@ def node_hash(spec: Spec, node: Node, authority: str) -> str:
     Nor are the files that only a founding node has: they tell how it began, not what it is.
     """
     data = dataclasses.asdict(node)
-    for later in ("joined", "leaving", "ready", "footprint"):
+    for later in ("joined", "leaving", "ready", "footprint", "after"):
         del data[later]
     data["files"] = [{"path": f.path, "content": f.content, "mode": f.mode} for f in node.files if not f.founding]
     data |= {"image": spec.images[node.image].ref, "subnet": spec.subnet}

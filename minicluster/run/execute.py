@@ -301,6 +301,8 @@ def _run_hook(step: Step, action: RunHook, run: Run) -> None:
 
 
 def _wait_members(container: str, command: Sequence[str], names: Sequence[str], run: Run) -> None:
+    roles = {name.rpartition("-")[0] for name in names}  # others may be stopped on purpose
+
     def check() -> str:
         try:
             members = ask_members(run.engine, container, command, timeout=_remaining(run), cancel=run.cancel)
@@ -314,7 +316,7 @@ def _wait_members(container: str, command: Sequence[str], names: Sequence[str], 
         if unready:
             _check_running(unready, run)
             return f"{', '.join(unready)} not ready"
-        quorum = Quorum.of(members.values())
+        quorum = Quorum.of(member for member in members.values() if member.role in roles)
         return f"{quorum.healthy} of {quorum.voters} voters healthy" if quorum and quorum.lost else ""
 
     poll(check, what="the cluster", deadline=run.deadline, cancel=run.cancel, interval=0.1)
@@ -346,7 +348,10 @@ def ask_members(
         raise NodeFailed(f"`{command[0]}` failed in {container}", last_line(result.stderr or result.stdout))
     try:
         rows = [json.loads(line) for line in result.stdout.splitlines() if line.strip()]
-        found = [Member(r["name"], bool(r["ready"]), bool(r.get("voter")), bool(r.get("leader"))) for r in rows]
+        found = [
+            Member(r["name"], bool(r["ready"]), bool(r.get("voter")), bool(r.get("leader")), str(r.get("detail", "")))
+            for r in rows
+        ]
     except (ValueError, KeyError, TypeError) as error:
         raise NodeFailed(f"`{command[0]}` in {container} answered no list of members", str(error)) from None
     members: dict[str, Member] = {}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import socket
 import subprocess
+import tarfile
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,3 +124,38 @@ def test_an_image_is_built_once_and_again_when_its_recipe_changes(outer: Shell, 
         outer.minicluster("down", NAME, ok=False)
         outer.minicluster("image", "remove", "tiny", ok=False)
     assert not [i for i in outer.minicluster("image", "list", "-o", "json").json if i["profile"] == "tiny"]
+
+
+def test_an_image_comes_from_a_file(outer: Shell, tmp_path: Path) -> None:
+    """Saved, compressed and removed; then loaded again, with what was in it."""
+    ref, tar = "t-images/tiny:1", tmp_path / "tiny.tar"
+    (tmp_path / "what").write_text("here\n")
+    with tarfile.open(tmp_path / "root.tar", "w") as root:
+        root.add(tmp_path / "what", "what")
+    try:
+        outer.docker("import", str(tmp_path / "root.tar"), ref)
+        id_before = outer.docker("inspect", ref, "--format", "{{.Id}}").out
+        outer.docker("save", "--output", str(tar), ref)
+        outer.docker("rmi", ref)
+        tar.with_suffix(".tar.gz").write_bytes(gzip.compress(tar.read_bytes()))
+        answer = outer.minicluster("image", "import", f"{tar}.gz")
+        assert answer.out == f"loaded {ref}\n"
+        assert outer.docker("inspect", ref, "--format", "{{.Id}}").out == id_before
+        assert outer.minicluster("image", "import", str(tar), "-o", "json").json == [ref]
+    finally:
+        outer.docker("rmi", ref, ok=False)
+
+
+def test_what_is_no_image_is_refused_with_the_engines_words(outer: Shell, tmp_path: Path) -> None:
+    (tmp_path / "what").write_text("here\n")
+    with tarfile.open(tmp_path / "root.tar", "w") as root:
+        root.add(tmp_path / "what", "what")
+    answer = outer.minicluster("image", "import", str(tmp_path / "root.tar"), ok=False)
+    assert answer.code == 1
+    assert "root.tar holds no image that the engine can load" in answer.err
+    assert "docker save" in answer.err
+    cut = tmp_path / "cut.tar.gz"
+    cut.write_bytes(gzip.compress((tmp_path / "root.tar").read_bytes())[:-30])
+    answer = outer.minicluster("image", "import", str(cut), ok=False)
+    assert answer.code in (1, 2)
+    assert "cut.tar.gz" in answer.err

@@ -13,7 +13,7 @@ from minicluster.plan.observed import Observed, RecordVolume
 from minicluster.profile import catalog
 from minicluster.profile.load import Loaded
 from minicluster.profile.resolve import resolve
-from minicluster.profile.spec import Image, Overrides, Spec, container_name, network_name, node_hash, volume_name
+from minicluster.profile.spec import Overrides, Spec, container_name, network_name, node_hash, volume_name
 from minicluster.report import Member
 from tests.unit.samples import TOY
 
@@ -42,9 +42,7 @@ def spec_of(
         subnet="172.28.0.0/24",
         previous=previous,
     )
-    plain = {
-        name: i if i.source != "recipe" else Image(name, f"recipe/{name}", "recipe") for name, i in spec.images.items()
-    }
+    plain = {name: replace(i, ref=f"recipe/{name}", recipe="") if i.recipe else i for name, i in spec.images.items()}
     return replace(spec, images=plain)
 
 

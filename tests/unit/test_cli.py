@@ -409,7 +409,7 @@ def test_ls(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_status(cluster: FakeCluster) -> None:
     answer = json.loads(run("status", "swarm", "-o", "json").stdout)
     assert cluster.asked["open"] == "swarm"
-    assert list(answer) == ["cluster", "profile", "phase", "quorum", "nodes", "notes"]
+    assert list(answer) == ["cluster", "profile", "phase", "quorum", "nodes", "notes", "quorums"]
     assert list(answer["quorum"]) == ["voters", "healthy", "needed", "survives", "leader"]
     assert answer["nodes"][1] == {
         "name": "agent-1",
@@ -421,6 +421,7 @@ def test_status(cluster: FakeCluster) -> None:
         "probe": "it does not run",
         "memory": None,
         "container": "swarm-agent-1",
+        "detail": "",
     }
     assert run("status").stdout == (
         "swarm (swarm): degraded\n"
@@ -586,6 +587,9 @@ def test_image_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("image", "build", "swarm", "node", "--force").stdout == "a:1\n"
     assert run("image", "remove", "--all", "-o", "json").stdout == '[\n  "a:1"\n]\n'
     assert asked == [(("swarm", ["node"]), True), (([],), {"unused_only": True})]
+    monkeypatch.setattr(images, "load", lambda file, **k: [f"{file}:1", "b:1"])
+    assert run("image", "import", "a.tar").stdout == "loaded a.tar:1\nloaded b:1\n"
+    assert run("image", "import", "a.tar", "-o", "json").stdout == '[\n  "a.tar:1",\n  "b:1"\n]\n'
 
 
 def test_doctor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -54,16 +55,18 @@ def serve() -> Iterator[Serve]:
 
 
 @pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A user's home, with nothing in it and no engine on the machine."""
-    for name in ("HOST", "CONTEXT", "CONFIG", "TLS", "TLS_VERIFY", "CERT_PATH"):
-        monkeypatch.delenv(f"DOCKER_{name}", raising=False)
-    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.setattr(connect, "default_sockets", lambda: [tmp_path / "one.sock", tmp_path / "two.sock"])
-    monkeypatch.setattr(private, "obstacle", lambda: "it needs root")
-    return tmp_path
+def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A user's home, with nothing in it and no engine on the machine. Its path is short, as a socket's must be."""
+    with tempfile.TemporaryDirectory(prefix="mc-") as folder:
+        path = Path(folder)
+        for name in ("HOST", "CONTEXT", "CONFIG", "TLS", "TLS_VERIFY", "CERT_PATH"):
+            monkeypatch.delenv(f"DOCKER_{name}", raising=False)
+        monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+        monkeypatch.setenv("HOME", str(path))
+        monkeypatch.setenv("XDG_DATA_HOME", str(path / "data"))
+        monkeypatch.setattr(connect, "default_sockets", lambda: [path / "one.sock", path / "two.sock"])
+        monkeypatch.setattr(private, "obstacle", lambda: "it needs root")
+        yield path
 
 
 def write_context(config: Path, name: str, endpoint: dict[str, object]) -> Path:

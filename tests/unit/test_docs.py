@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from typer.main import get_command
 
+from minicluster.cli import extra
 from minicluster.cli.app import app
 from minicluster.profile import catalog
 
@@ -55,7 +56,8 @@ def test_the_readme_names_every_command() -> None:
     table = README.partition("## Commands")[2].partition("\n## ")[0]
     commands = getattr(get_command(app), "commands", {})
     assert commands
-    for name in (name for name, command in commands.items() if not command.hidden):
+    shown = [name for name, command in commands.items() if not command.hidden]
+    for name in (*shown, *(name for name, place in extra.found().items() if place.startswith("minicluster."))):
         assert f"`{name}" in table, f"README.md's table lacks {name}"
 
 

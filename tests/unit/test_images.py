@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from minicluster.cli.planned import what
 from minicluster.cluster import Cluster
 from minicluster.engine import base
 from minicluster.engine.protocol import Cancel
-from minicluster.errors import ImageError
+from minicluster.errors import ImageError, UsageError
 from minicluster.events import Event
 from minicluster.plan.model import ProvideImage
 from minicluster.profile.load import load
@@ -158,3 +161,82 @@ def test_up_runs_what_was_given_and_builds_it_once(empty: FakeEngine, write_prof
 def test_an_image_that_is_fitted_out_is_built_not_pulled() -> None:
     image = Image("node", "minicluster/etcd-node:1", "given", "/recipe", "mine:1")
     assert what(ProvideImage(image)).startswith("build image minicluster/etcd-node:1")
+
+
+# Out of a registry
+
+
+@pytest.mark.parametrize("given", ["", "mine:1"])
+def test_an_image_that_is_pulled_is_fitted_out_where_the_profile_says_how(
+    empty: FakeEngine, write_profile: Write, given: str
+) -> None:
+    pulled = OUTFIT.replace("recipe: image", "pull: example/node")
+    folder = write_profile(pulled, {"outfit/Dockerfile": "ARG IMAGE\nFROM ${IMAGE}\n"})
+    image = image_of(folder, given)
+    wanted = given or "example/node"
+    assert (image.source, image.given) == ("given" if given else "pull", wanted)
+    empty.registry.add(wanted)
+    provide(empty, image)
+    assert empty.calls == [("pull_image", wanted), ("build_image", image.ref)]
+    assert empty.builds[0][2]["IMAGE"] == wanted
+    assert what(ProvideImage(image)) == f"build image {image.ref} on {wanted}"
+
+
+def test_a_missing_image_names_every_way_out(empty: FakeEngine, write_profile: Write) -> None:
+    with pytest.raises(ImageError) as caught:
+        provide(empty, image_of(write_profile(LEAST)))
+    assert "example/node" in caught.value.what
+    assert caught.value.why == "There is no registry here."
+    for way in ("--image node=REF", "minicluster image import FILE", "registry-mirrors"):
+        assert way in caught.value.fix
+
+
+# From a file
+
+
+def saved(path: Path, *refs: str, mode: str = "w") -> Path:
+    """A tar as `docker save` writes it, as far as the fake engine reads it."""
+    manifest = json.dumps([{"Config": "c.json", "RepoTags": list(refs), "Layers": []}]).encode()
+    entry = tarfile.TarInfo("manifest.json")
+    entry.size = len(manifest)
+    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
+        tar.addfile(entry, io.BytesIO(manifest))
+    return path
+
+
+@pytest.mark.parametrize(("name", "mode"), [("a.tar", "w"), ("a.tar.gz", "w:gz"), ("a.tar.xz", "w:xz")])
+def test_images_come_from_a_file(empty: FakeEngine, tmp_path: Path, name: str, mode: str) -> None:
+    heard: list[Event] = []
+    file = saved(tmp_path / name, "mesos/master:1", "mesos/agent:1", mode=mode)
+    assert images.load(file, engine=empty, listener=heard.append) == ["mesos/master:1", "mesos/agent:1"]
+    assert empty.has_image("mesos/agent:1")
+    assert [e.text.startswith(f"loading {file}") for e in heard] == [True]
+
+
+def test_a_file_that_is_not_there(empty: FakeEngine, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"none\.tar cannot be read") as caught:
+        images.load(tmp_path / "none.tar", engine=empty)
+    assert "No such file" in caught.value.why
+    with pytest.raises(UsageError, match="cannot be read"):
+        images.load(tmp_path, engine=empty)
+    assert empty.calls == []
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x1f\x8b" + b"junk" * 200])
+def test_a_file_that_is_no_tar_is_not_sent_to_the_engine(empty: FakeEngine, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        images.load(tmp_path / "x", engine=empty)
+    assert str(tmp_path / "x") in caught.value.what
+    assert empty.calls == []
+
+
+def test_a_tar_without_an_image_says_what_was_meant(empty: FakeEngine, tmp_path: Path) -> None:
+    (tmp_path / "etc").write_text("x")
+    with tarfile.open(tmp_path / "rootfs.tar", "w") as tar:
+        tar.add(tmp_path / "etc", "etc")
+    with pytest.raises(ImageError) as caught:
+        images.load(tmp_path / "rootfs.tar", engine=empty)
+    assert caught.value.what == f"{tmp_path}/rootfs.tar holds no image that the engine can load"
+    assert caught.value.why == "no manifest"
+    assert "docker save" in caught.value.fix

@@ -217,6 +217,33 @@ def etcd_interrupted_first_up_of_another_size(profile: str | Path = "etcd") -> P
     return create(spec_of(profile, previous=before, kv=1), found)
 
 
+# Of mesos, whose roles start one after the other and of which two vote
+
+
+def mesos_first_up(profile: str | Path = "mesos") -> Plan:
+    return create(spec_of(profile), FRESH)
+
+
+def mesos_first_up_of_three_of_each(profile: str | Path = "mesos") -> Plan:
+    return create(spec_of(profile, kv=3, master=3, scheduler=3), FRESH)
+
+
+def mesos_first_up_without_a_scheduler(profile: str | Path = "mesos") -> Plan:
+    return create(spec_of(profile, scheduler=0), FRESH)
+
+
+def mesos_agent_removed(profile: str | Path = "mesos") -> Plan:
+    before = spec_of(profile)
+    everybody = [node.name for node in before.nodes]
+    return create(spec_of(profile, previous=before, agent=1), standing(before, members=everybody))
+
+
+def mesos_stopped(profile: str | Path = "mesos") -> Plan:
+    spec = spec_of(profile)
+    states = {node.name.replace("-", "_"): "exited" for node in spec.nodes}
+    return create(spec, standing(spec, members=None, leader="", **states))
+
+
 SCENARIOS: list[Callable[..., Plan]] = [
     first_up,
     first_up_of_three_masters,
@@ -255,7 +282,15 @@ ETCD: list[Callable[..., Plan]] = [
     etcd_interrupted_first_up_of_another_size,
 ]
 
-scenarios = pytest.mark.parametrize("scenario", [*SCENARIOS, *ETCD], ids=lambda s: s.__name__)
+MESOS: list[Callable[..., Plan]] = [
+    mesos_first_up,
+    mesos_first_up_of_three_of_each,
+    mesos_first_up_without_a_scheduler,
+    mesos_agent_removed,
+    mesos_stopped,
+]
+
+scenarios = pytest.mark.parametrize("scenario", [*SCENARIOS, *ETCD, *MESOS], ids=lambda s: s.__name__)
 
 
 # Golden plans
@@ -323,6 +358,7 @@ def test_a_plan_is_what_it_was(scenario: Callable[..., Plan]) -> None:
 
 PLANS = [pytest.param(s, p, id=f"{s.__name__}-{Path(p).name}") for s in SCENARIOS for p in (str(TOY), "swarm")]
 PLANS += [pytest.param(s, "etcd", id=s.__name__) for s in ETCD]
+PLANS += [pytest.param(s, "mesos", id=s.__name__) for s in MESOS]
 every_plan = pytest.mark.parametrize(("scenario", "profile"), PLANS)
 
 

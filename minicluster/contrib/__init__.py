@@ -1,0 +1,1 @@
+"""What is one system's own: clients and commands for it. The core knows none of it; entry points lead here."""

@@ -1,0 +1,151 @@
+"""What the Mesos masters and agents know: their state, tasks, and what tasks wrote."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from minicluster.contrib.mesos.http import Client, HTTPError
+from minicluster.errors import MiniclusterError, UsageError, nearest
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task, as the leading master tells it."""
+
+    framework: str  #: the framework's name
+    id: str
+    name: str
+    state: str  #: such as TASK_RUNNING
+    ports: tuple[int, ...]  #: of its agent's address
+    agent: str  #: the agent's ID
+    framework_id: str
+    executor: str  #: "" where Mesos itself executes it
+    active: bool  #: it has not ended
+
+
+@dataclass(frozen=True)
+class Mesos:
+    """The masters and agents of a cluster."""
+
+    masters: Client
+    agents: Mapping[str, str]  #: HOST:PORT as the master knows it -> the agent's published base URL
+
+    def state(self) -> dict[str, Any]:
+        """The leading master's state, as Mesos documents ``/master/state``; a follower sends us to the leader."""
+        state: dict[str, Any] = self.masters.get("/master/state")
+        return state
+
+    def agent_state(self, address: str) -> dict[str, Any]:
+        """An agent's state, by its HOST:PORT."""
+        state: dict[str, Any] = self._agent(address).get("/state")
+        return state
+
+    def tasks(self, *, ended: bool = False) -> list[Task]:
+        """The tasks that have not ended, of every framework; with ``ended`` those that the master remembers too."""
+        found = tasks_of(self.state())
+        return [task for task in found if ended or task.active]
+
+    def log(self, word: str, file: str = "stdout") -> tuple[Task, Iterator[bytes]]:
+        """The task that a word means, and what is in a file of its sandbox.
+
+        Args:
+            word: a task's ID, or a part of one that means no other task; of several the one that has not ended.
+
+        Raises:
+            UsageError: no task is meant, or several are.
+            MiniclusterError: its agent is gone or knows no sandbox of it.
+        """
+        state = self.state()
+        task = _meant(word, tasks_of(state))
+        pid = next((str(a["pid"]) for a in state.get("slaves", ()) if a["id"] == task.agent), "")
+        address = pid.partition("@")[2]
+        if address not in self.agents:
+            raise MiniclusterError(
+                f"the agent of task {task.id} is gone", f"What the task wrote was on agent {task.agent or '(unknown)'}."
+            )
+        directory = _sandbox(task, self.agent_state(address))
+        return task, self._read(address, f"{directory}/{file}", task)
+
+    def _read(self, address: str, path: str, task: Task) -> Iterator[bytes]:
+        try:
+            yield from self._agent(address).stream(f"/files/download?path={quote(path, safe='')}")
+        except HTTPError as error:
+            if error.status != 404:
+                raise
+            raise MiniclusterError(
+                f"task {task.id} has no {path.rpartition('/')[2]}",
+                f"The agent at {address} has no {path}: it removes sandboxes of tasks that ended some time ago.",
+            ) from error
+
+    def _agent(self, address: str) -> Client:
+        return Client("Mesos agent", [self.agents[address]], {})
+
+
+def tasks_of(state: Mapping[str, Any]) -> list[Task]:
+    """Every task that a master's state tells of, those that have ended last."""
+    found = []
+    for key in ("frameworks", "completed_frameworks"):
+        for framework in state.get(key, ()):
+            for kind in ("tasks", "unreachable_tasks", "completed_tasks"):
+                active = key == "frameworks" and kind != "completed_tasks"
+                found += [_task(task, str(framework["name"]), active) for task in framework.get(kind, ())]
+    return sorted(found, key=lambda task: not task.active)
+
+
+def _task(data: Mapping[str, Any], framework: str, active: bool) -> Task:
+    return Task(
+        framework=framework,
+        id=str(data["id"]),
+        name=str(data.get("name", "")),
+        state=str(data.get("state", "")),
+        ports=tuple(_numbers(str(data.get("resources", {}).get("ports", "")))) or tuple(_discovered(data)),
+        agent=str(data.get("slave_id", "")),
+        framework_id=str(data.get("framework_id", "")),
+        executor=str(data.get("executor_id", "")),
+        active=active,
+    )
+
+
+def _numbers(ranges: str) -> Iterator[int]:
+    """The ports in Mesos's text for ranges: ``[31000-31001, 31005-31005]``."""
+    for first, last in re.findall(r"(\d+)-(\d+)", ranges):
+        yield from range(int(first), int(last) + 1)
+
+
+def _discovered(data: Mapping[str, Any]) -> Iterator[int]:
+    for port in ((data.get("discovery") or {}).get("ports") or {}).get("ports", ()):
+        yield int(port["number"])
+
+
+def _meant(word: str, tasks: Iterable[Task]) -> Task:
+    known = [*tasks]
+    exact = [task for task in known if task.id == word]
+    found = exact or [task for task in known if word in task.id]
+    found = [task for task in found if task.active] or found
+    if len({task.id for task in found}) > 1:
+        raise UsageError(
+            f"{word!r} is in the IDs of several tasks", f"They are {', '.join(task.id for task in found)}."
+        )
+    if not found:
+        raise UsageError(f"no task has {word!r} in its ID", "", nearest(word, {task.id for task in known}))
+    return found[-1]  # of runs under the same ID the last
+
+
+def _sandbox(task: Task, state: Mapping[str, Any]) -> str:
+    """The folder of a task's files, by its agent's state."""
+    for key in ("frameworks", "completed_frameworks"):
+        for framework in state.get(key, ()):
+            if framework["id"] != task.framework_id:
+                continue
+            for executor in (*framework.get("executors", ()), *framework.get("completed_executors", ())):
+                if executor["id"] == (task.executor or task.id):
+                    directory = str(executor["directory"])
+                    # The default executor has several tasks, and a folder for each.
+                    return f"{directory}/tasks/{task.id}" if executor.get("type") == "DEFAULT" else directory
+    raise MiniclusterError(
+        f"the agent of task {task.id} knows nothing of it", "It may have forgotten a task that ended some time ago."
+    )

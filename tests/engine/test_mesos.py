@@ -1,0 +1,230 @@
+"""The mesos profile on a real engine, as far as that goes without Mesos, of which no image can be had here.
+
+ZooKeeper is real. In place of Mesos and Marathon stands ``not_mesos``, an image that is not Mesos: what is seen with it
+is that nodes are wired, started, asked, changed and removed as the profile says, and that agents have an engine each.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kazoo.client import KazooClient
+
+from minicluster.engine import base
+from minicluster.engine.protocol import Cancel, Engine
+from tests.engine.conftest import Shell, remains
+
+NAME = "t-mesos"
+STAND_IN = "t-mesos/not-mesos:1"
+HERE = Path(__file__).parent
+IMAGES = tuple(f"--image={role}={STAND_IN}" for role in ("master", "agent", "scheduler"))
+
+
+@pytest.fixture(scope="module")
+def stand_in(engine: Engine, outer: Shell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The image that is not Mesos."""
+    folder = tmp_path_factory.mktemp("not-mesos")
+    shutil.copytree(HERE / "not_mesos", folder, dirs_exist_ok=True)
+    shutil.copytree(HERE.parent / "data" / "mesos", folder / "recorded")
+    (folder / "not-mesos").chmod(0o755)
+    ref = base.provide(engine, lambda _: None, lambda _: None, Cancel())
+    outer.docker("build", "--quiet", "--build-arg", f"BASE={ref}", "--tag", STAND_IN, str(folder), timeout=300)
+    try:
+        yield STAND_IN
+    finally:
+        outer.docker("rmi", "--force", STAND_IN, ok=False)
+
+
+@pytest.fixture(scope="module")
+def cluster(outer: Shell, stand_in: str) -> Iterator[Shell]:
+    """One ZooKeeper, three masters, two agents, one scheduler; the value is a shell with what ``env`` prints."""
+    try:
+        outer.minicluster("up", "mesos", "--name", NAME, "--size", "master=3", *IMAGES, timeout=900)
+        yield Shell(outer.env | {"MINICLUSTER": NAME} | outer.minicluster("env", NAME, "-o", "json").json)
+    finally:
+        outer.minicluster("down", NAME, ok=False)
+        outer.minicluster("image", "remove", "mesos", ok=False)
+    assert remains(outer, NAME) == {}
+
+
+def environment(shell: Shell, node: str) -> dict[str, str]:
+    out = shell.docker("inspect", f"{NAME}-{node}", "--format", "{{json .Config.Env}}").out
+    return dict(line.split("=", 1) for line in json.loads(out))
+
+
+def addresses(shell: Shell) -> dict[str, str]:
+    return {n["name"]: n["address"] for n in shell.minicluster("status", "-o", "json").json["nodes"]}
+
+
+# Images that are not there
+
+
+def test_a_missing_image_is_one_error_and_leaves_nothing(outer: Shell) -> None:
+    missing = [f"--image={role}=registry.example/none/{role}:1" for role in ("master", "agent", "scheduler")]
+    answer = outer.minicluster("up", "mesos", "--name", f"{NAME}-none", *missing, ok=False, timeout=300)
+    assert answer.code == 1
+    error = answer.err.partition("Error: ")[2]
+    named = [role for role in ("master", "agent", "scheduler") if f"registry.example/none/{role}:1" in error]
+    assert len(named) == 1
+    assert "lookup registry.example" in error or "registry.example" in error.splitlines()[1]
+    assert f"--image {named[0]}=REF" in error
+    assert "minicluster image import FILE" in error
+    assert remains(outer, f"{NAME}-none") == {}
+
+
+# What is up
+
+
+def test_status_names_leaders_quorums_agents_and_frameworks(cluster: Shell) -> None:
+    status = cluster.minicluster("status", "-o", "json").json
+    assert status["phase"] == "ready", status
+    assert {role: (q["voters"], q["leader"]) for role, q in status["quorums"].items()} == {
+        "kv": (1, "kv-1"),
+        "master": (3, "master-1"),
+    }
+    assert status["quorum"] == status["quorums"]["kv"]  # which survives nothing
+    details = {n["name"]: n["detail"] for n in status["nodes"]}
+    assert details["master-1"] == "2 agents, frameworks: marathon"
+    assert details["agent-1"] == details["agent-2"] == "registered"
+    text = cluster.minicluster("status").out
+    assert "quorum of master: 3 of 3, leader master-1, survives 1 loss" in text
+
+
+def test_zookeeper_is_real_and_where_env_says(cluster: Shell) -> None:
+    hosts = cluster.env["MINICLUSTER_KV"].removeprefix("zk://").removesuffix("/mesos")
+    client = KazooClient(hosts, timeout=5)
+    try:
+        client.start(timeout=30)
+        client.create("/mesos/seen", b"yes", makepath=True)
+        assert client.get("/mesos/seen")[0] == b"yes"
+    finally:
+        client.stop()
+        client.close()
+
+
+def test_nodes_are_told_what_the_plan_says(cluster: Shell) -> None:
+    at = addresses(cluster)
+    zk = f"zk://{at['kv-1']}:2181"
+    master, agent, scheduler = (environment(cluster, node) for node in ("master-2", "agent-1", "scheduler-1"))
+    assert (master["MESOS_ZK"], master["MESOS_QUORUM"], master["MESOS_IP"]) == (f"{zk}/mesos", "2", at["master-2"])
+    assert (agent["MESOS_MASTER"], agent["MESOS_IP"]) == (f"{zk}/mesos", at["agent-1"])
+    assert (scheduler["MARATHON_MASTER"], scheduler["MARATHON_ZK"]) == (f"{zk}/mesos", f"{zk}/marathon")
+    # The stand-in ends where its ZooKeeper does not serve yet, so all nodes began after those that they need.
+    for node in at:
+        state = cluster.docker("inspect", f"{NAME}-{node}", "--format", "{{.RestartCount}} {{.State.Running}}").out
+        assert state.split() == ["0", "true"]
+
+
+def test_env_has_a_url_and_an_address_for_each_role(cluster: Shell) -> None:
+    at = addresses(cluster)
+    for role in ("KV", "MASTER", "AGENT", "SCHEDULER"):
+        assert cluster.env[f"MINICLUSTER_{role}_IP"] == at[f"{role.lower()}-1"]
+    assert cluster.env["MINICLUSTER_MASTER"] in cluster.minicluster("info").out
+    assert f"export MINICLUSTER_MASTER={cluster.env['MINICLUSTER_MASTER']}" in cluster.minicluster("env").out
+
+
+def test_each_agent_has_an_engine_of_its_own(cluster: Shell) -> None:
+    """Put into an image that had none: it runs containers, and those of one agent are not the other's."""
+    docker = "/opt/minicluster/engine/bin/docker"
+    run = f"""
+        set -e
+        root=/var/tmp/root
+        mkdir -p $root/bin
+        cp /usr/bin/perl $root/bin/
+        for lib in $(ldd /usr/bin/perl | grep -o "/[^ ]*"); do mkdir -p $root${{lib%/*}}; cp $lib $root$lib; done
+        tar -C $root -c . | {docker} import - tiny:1 >/dev/null
+        {docker} run --rm --network host --name mesos-x tiny:1 /bin/perl -e 'print "ran"'
+    """
+    done = cluster.minicluster("exec", "agent-1", "--", "sh", "-c", run)
+    assert done.out == "ran"
+    assert cluster.minicluster("exec", "agent-1", "--", docker, "images", "-q", "tiny").out.strip()
+    assert not cluster.minicluster("exec", "agent-2", "--", docker, "images", "-q", "tiny").out.strip()
+    log = cluster.minicluster("logs", "agent-1").out
+    assert "MESOS_CONTAINERIZERS=docker,mesos" in log
+    assert f"MESOS_DOCKER={docker}" in log
+
+
+def test_an_image_of_this_machine_gets_into_every_agents_engine(cluster: Shell, tmp_path: Path) -> None:
+    ref, docker = "t-mesos/tiny:1", "/opt/minicluster/engine/bin/docker"
+    (tmp_path / "what").write_text("here")
+    with tarfile.open(tmp_path / "root.tar", "w") as root:
+        root.add(tmp_path / "what", "what")
+    cluster.docker("import", str(tmp_path / "root.tar"), ref)
+    try:
+        cluster.minicluster("load", ref)
+    finally:
+        cluster.docker("rmi", ref)
+    for agent in ("agent-1", "agent-2"):
+        assert cluster.minicluster("exec", agent, "--", docker, "images", "-q", ref).out.strip()
+
+
+# The commands, over published ports
+
+
+def test_commands_find_the_leader_and_agents(cluster: Shell) -> None:
+    assert cluster.minicluster("mesos", "state").json["version"] == "1.12.0"
+    assert cluster.minicluster("mesos", "state", "--agent", "agent-2").json["hostname"] == "localhost"
+    assert cluster.minicluster("mesos", "ps", "--all", "-o", "json").json[0]["state"] == "TASK_FINISHED"
+    log = cluster.minicluster("mesos", "logs", "t1", "--stderr").out
+    assert log.startswith("agent-1: path=")
+    assert log.endswith("%2Fstderr\n")
+
+
+def test_install_takes_tokens_and_waits(cluster: Shell, tmp_path: Path) -> None:
+    (tmp_path / "app.json").write_text('{"id": "web", "cmd": "ping ${MINICLUSTER_MASTER_IP}"}')
+    answer = cluster.minicluster("mesos", "install", str(tmp_path / "app.json"), "-o", "json").json
+    assert (answer["kind"], answer["id"], answer["deployment"]) == ("app", "/web", "d1")
+    (tmp_path / "app.json").write_text('{"id": "web", "cmd": "ping ${MINICLUSTER_MESTER_IP}"}')
+    refused = cluster.minicluster("mesos", "install", str(tmp_path / "app.json"), ok=False)
+    assert refused.code == 2
+    assert "Did you mean 'MINICLUSTER_MASTER_IP'?" in refused.err
+
+
+# Changes
+
+
+def test_an_agent_comes_and_leaves(cluster: Shell) -> None:
+    cluster.minicluster("scale", "agent=3", timeout=300)
+    assert "3 agents" in cluster.minicluster("status").out
+    answer = cluster.minicluster("scale", "agent=2", timeout=300)
+    assert "going on" not in answer.err
+    assert "2 agents" in cluster.minicluster("status").out
+
+
+def test_everything_stops_and_starts_in_order(cluster: Shell) -> None:
+    cluster.minicluster("stop", timeout=300)
+    cluster.minicluster("start", timeout=300)
+    assert cluster.minicluster("status", "-o", "json").json["phase"] == "ready"
+
+
+def test_a_master_that_dies_is_seen_and_comes_back(cluster: Shell) -> None:
+    cluster.minicluster("kill", "master-2")
+    status = cluster.minicluster("status", "-o", "json").json
+    assert status["phase"] == "degraded"
+    assert status["quorums"]["master"] | {"leader": ""} == {
+        "voters": 3, "healthy": 2, "needed": 2, "survives": 0, "leader": "",
+    }  # fmt: skip
+    cluster.minicluster("up", "--name", NAME, timeout=300)
+    assert cluster.minicluster("status", "-o", "json").json["phase"] == "ready"
+
+
+def test_the_number_of_masters_is_settled(cluster: Shell) -> None:
+    refused = cluster.minicluster("up", "--name", NAME, "--size", "master=5", ok=False)
+    assert refused.code == 2
+    assert "cannot change any more" in refused.err
+
+
+def test_one_zookeeper_becomes_three_and_everybody_is_told(cluster: Shell) -> None:
+    cluster.minicluster("scale", "kv=3", timeout=600)
+    at = addresses(cluster)
+    hosts = ",".join(f"{at[f'kv-{i}']}:2181" for i in (1, 2, 3))
+    assert environment(cluster, "master-3")["MESOS_ZK"] == f"zk://{hosts}/mesos"
+    assert environment(cluster, "agent-1")["MESOS_MASTER"] == f"zk://{hosts}/mesos"
+    status = cluster.minicluster("status", "-o", "json").json
+    assert status["phase"] == "ready"
+    assert status["quorums"]["kv"]["voters"] == 3

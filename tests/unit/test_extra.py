@@ -1,0 +1,230 @@
+"""Groups of commands that packages add by entry points, and the one that comes along."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from minicluster.cli import extra
+from minicluster.cli.app import app
+from minicluster.cluster import Cluster
+from minicluster.profile.spec import Spec
+from tests.replay import Server, master, recorded, said, serving
+from tests.unit.standing import spec_of
+
+
+def run(*words: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(app, list(words), prog_name="minicluster", input=stdin)
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder on the path, for packages that a test installs."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for cached in (extra.found, extra.load):
+        cached.cache_clear()
+    yield tmp_path
+    for cached in (extra.found, extra.load):
+        cached.cache_clear()
+
+
+def install(folder: Path, name: str, code: str, *lines: str) -> None:
+    (folder / f"{name}.py").write_text(code)
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir()
+    text = f"[console_scripts]\nx = y:z\n\n[{extra.GROUP}]\n" + "\n".join(lines) + "\n\n[other]\nno = no:no\n"
+    (info / "entry_points.txt").write_text(text)
+
+
+HELLO = """
+import typer
+app = typer.Typer(help="Says hello.")
+
+@app.command()
+def greet(name: str) -> None:
+    print(f"hello {name}")
+
+@app.command()
+def fail() -> None:
+    from minicluster.errors import UsageError
+    raise UsageError("it was not to be", "Because.", "Do not.")
+"""
+
+
+def test_a_package_adds_a_group(installed: Path) -> None:
+    install(installed, "hello_pkg", HELLO, "hello = hello_pkg:app", "# a comment = x:y")
+    assert extra.found()["hello"] == "hello_pkg:app"
+    assert "no" not in extra.found()
+    listing = run("--help").stdout.partition("Of one system alone:")[2]
+    assert "hello       Says hello." in listing
+    assert run("hello", "greet", "you").stdout == "hello you\n"
+    failed = run("hello", "fail")
+    assert failed.exit_code == 2
+    assert "it was not to be" in failed.stderr
+    assert "Because." in failed.stderr
+
+
+def test_a_group_is_not_loaded_before_it_is_asked_for(installed: Path) -> None:
+    install(installed, "loud", "raise AssertionError('loaded')", "loud = loud:app")
+    assert run("version").exit_code == 0
+    assert run("profile", "--help").exit_code == 0
+
+
+def test_a_group_that_is_broken_takes_nothing_else_away(installed: Path) -> None:
+    install(installed, "broken", "import nothing_of_that_name", "broken = broken:app")
+    help = run("--help")
+    assert help.exit_code == 0
+    assert "broken" not in help.stdout
+    assert "mesos" in help.stdout
+    asked = run("broken", "x")
+    assert asked.exit_code == 1
+    assert "the commands of 'minicluster broken' cannot be loaded" in asked.stderr
+    assert "nothing_of_that_name" in asked.stderr
+
+
+def test_a_package_cannot_take_a_command_of_ours(installed: Path) -> None:
+    install(installed, "thief", HELLO, "up = thief:app")
+    assert "Says hello" not in run("--help").stdout
+    assert "Stand a cluster up" in run("up", "--help").stdout
+
+
+def test_help_does_not_import_what_it_need_not() -> None:
+    """Neither the look-up of all packages' metadata nor the clients."""
+    code = (
+        "import sys; from minicluster.cli.app import run; sys.argv = ['minicluster', '--help']\n"
+        "try: run()\nexcept SystemExit: pass\n"
+        "heavy = {'importlib.metadata', 'http.client', 'pydantic', 'requests', 'minicluster.contrib.mesos.http'}\n"
+        "print(sorted(heavy & sys.modules.keys()), 'minicluster.contrib.mesos.cli' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "[] True"
+
+
+# minicluster mesos
+
+
+@pytest.fixture
+def leader() -> Iterator[Server]:
+    with serving(master()) as server:
+        yield server
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What ``Cluster.open`` gives: a mesos cluster of which a test sets which server is behind which endpoint."""
+    fake = SimpleNamespace(spec=spec_of("mesos", master=3), name="m", opened=[], values={})
+
+    def publish(**urls: str) -> Spec:
+        nodes = tuple(
+            replace(n, endpoints=tuple(replace(e, url=urls.get(n.name.replace("-", "_"), e.url)) for e in n.endpoints))
+            for n in fake.spec.nodes
+        )
+        fake.spec = replace(fake.spec, nodes=nodes)
+        return fake.spec
+
+    fake.publish = publish
+    fake.env = lambda: fake.values
+    fake.node_names = lambda words: Cluster.node_names(fake, words)
+    monkeypatch.setattr(Cluster, "open", lambda name: fake.opened.append(name) or fake)
+    return fake
+
+
+def test_state_by_way_of_a_follower(cluster: Any, leader: Server) -> None:
+    """master-1 sends to master-2 by an address that nobody reaches from here."""
+    to = recorded("master_redirect")
+    at = {n.name: n.address for n in cluster.spec.nodes}
+    moved = replace(to, headers={"Location": f"//{at['master-2']}:5050"})
+    with serving({"/master/state": moved}) as follower:
+        cluster.publish(master_1=follower.url, master_2=leader.url)
+        result = run("mesos", "state", "-c", "m")
+    assert json.loads(result.stdout)["leader_info"]["hostname"] == "localhost"
+    assert cluster.opened == ["m"]
+
+
+def test_ps(cluster: Any, leader: Server) -> None:
+    cluster.publish(master_1=leader.url)
+    result = run("mesos", "ps")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "There is no task.\n")
+    assert run("mesos", "ps", "--all").stdout == (
+        "FRAMEWORK               TASK  STATE          PORT\nmesos-execute instance  t1    TASK_FINISHED  -\n"
+    )
+    (task,) = json.loads(run("mesos", "ps", "--all", "-o", "json").stdout)
+    assert list(task) == [
+        "framework", "id", "name", "state", "ports", "agent", "framework_id", "executor", "active",
+    ]  # fmt: skip
+
+
+def test_no_master_answers(cluster: Any) -> None:
+    cluster.publish(**{f"master_{i}": "http://127.0.0.1:1" for i in (1, 2, 3)})
+    result = run("mesos", "ps")
+    assert result.exit_code == 1
+    assert "no Mesos master answers" in result.stderr
+
+
+def test_logs(cluster: Any, leader: Server) -> None:
+    agent = next(n for n in cluster.spec.nodes if n.name == "agent-1")
+    state = json.loads(recorded("state").body.replace(b"127.0.0.1:5051", f"{agent.address}:5051".encode()))
+    leader.answers["/master/state"] = said(state)
+    from tests.replay import DATA
+
+    answers = {"/state": said(json.loads((DATA / "agent_state.json").read_text())), "/files/download": said("x")}
+    with serving(answers) as slave:
+        cluster.publish(master_1=leader.url, agent_1=slave.url)
+        assert run("mesos", "logs", "t1", "--stderr").stdout == '"x"'
+        assert run("mesos", "state", "--agent", "agent-1").exit_code == 0
+        assert "%2Fstderr" in slave.asked[-2].path
+    assert run("mesos", "state", "--agent", "kv-1").exit_code == 2
+
+
+def test_another_kind_of_cluster(cluster: Any) -> None:
+    cluster.spec = spec_of("etcd")
+    for command in (["ps"], ["install", "-"]):
+        result = run("mesos", *command, stdin='{"id": "a"}')
+        assert result.exit_code == 2
+        assert "It is of profile etcd." in result.stderr
+
+
+def test_a_cluster_without_marathon(cluster: Any) -> None:
+    cluster.spec = spec_of("mesos", scheduler=0)
+    result = run("mesos", "install", "-", stdin='{"id": "a"}')
+    assert result.exit_code == 2
+    assert "cluster m has no Marathon" in result.stderr
+    assert "minicluster scale scheduler=1 -c m" in result.stderr
+
+
+def test_install_update_uninstall(cluster: Any, tmp_path: Path) -> None:
+    cluster.values = {"MINICLUSTER_MASTER_IP": "172.28.0.3"}
+    (tmp_path / "app.json").write_text('{"id": "/web", "cmd": "${MINICLUSTER_MASTER_IP}"}')
+    begun = said({"deploymentId": "d1", "version": "v"})
+    with serving({"/v2/apps": begun, "/v2/apps/web": begun, "/v2/deployments": said([])}) as marathon:
+        cluster.publish(scheduler_1=marathon.url)
+        installed = run("mesos", "install", str(tmp_path / "app.json"))
+        assert installed.stdout.startswith("app /web: installed, in 0.")
+        updated = run("mesos", "update", "-", "--no-wait", "--force", stdin=(tmp_path / "app.json").read_text())
+        assert updated.stdout == "Marathon deploys app /web.\n"
+        removed = run("mesos", "uninstall", str(tmp_path / "app.json"), "-o", "json")
+        assert json.loads(removed.stdout) == {"kind": "app", "id": "/web", "deployment": "d1", "seconds": 0.0}
+    assert [(r.method, r.path) for r in marathon.asked] == [
+        ("POST", "/v2/apps"),
+        ("GET", "/v2/deployments"),
+        ("PUT", "/v2/apps/web?force=true"),
+        ("DELETE", "/v2/apps/web"),
+        ("GET", "/v2/deployments"),
+    ]
+    assert marathon.asked[0].json["cmd"] == "172.28.0.3"
+
+
+def test_a_file_that_cannot_be_read(cluster: Any, tmp_path: Path) -> None:
+    result = run("mesos", "install", str(tmp_path / "none.json"))
+    assert result.exit_code == 2
+    assert "none.json cannot be read" in result.stderr
+    assert cluster.opened == []

@@ -1,0 +1,419 @@
+"""The clients of Mesos and Marathon, against local servers that replay recorded answers, errors and redirects."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from minicluster.contrib.mesos.client import Mesos, Task, tasks_of
+from minicluster.contrib.mesos.http import Client, HTTPError
+from minicluster.contrib.mesos.marathon import Definition, Deployment, Marathon, read
+from minicluster.errors import MiniclusterError, NotReady, UsageError
+from tests.replay import DATA, Answer, Reply, Request, Server, master, recorded, recorded_json, said, serving
+
+VALUES = {"MINICLUSTER_MASTER_IP": "172.28.0.3", "MINICLUSTER_KV_IP": "172.28.0.2", "OTHER": "x"}
+APP = {"id": "web", "cmd": "sleep 1000", "instances": 2}
+GROUP = {"id": "/shop", "apps": [APP]}
+
+
+def client(*servers: str, **routes: str) -> Client:
+    return Client("Mesos master", list(servers), routes)
+
+
+# HTTP
+
+
+def test_json(free_of_proxies: None) -> None:
+    with serving(master()) as server:
+        assert client(server.url).get("/version")["version"] == "1.12.0"
+        assert client(server.url).get("/health") is None
+
+
+@pytest.fixture
+def free_of_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proxies that the environment names, and that nothing here is to ask."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://proxy.example:3128")
+
+
+def test_a_server_that_does_not_answer_is_passed_over() -> None:
+    with serving(master()) as server, deaf() as (refusing, hanging_up):
+        assert client(refusing, hanging_up, server.url).get("/version")["version"] == "1.12.0"
+
+
+@contextlib.contextmanager
+def deaf() -> Iterator[tuple[str, str]]:
+    """A port where nobody listens, and one that hangs up as the engine's proxy does for a node that is not up yet."""
+    import threading
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        refusing = probe.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    listener.accept()[0].close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        yield f"http://127.0.0.1:{refusing}", f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_where_none_answers_each_is_named() -> None:
+    with deaf() as (refusing, hanging_up), pytest.raises(HTTPError) as caught:
+        client(refusing, hanging_up).get("/state")
+    assert caught.value.what == "no Mesos master answers"
+    assert refusing in caught.value.why
+    assert hanging_up in caught.value.why
+    assert "minicluster status" in caught.value.fix
+
+
+def test_what_may_have_been_heard_is_not_said_to_another() -> None:
+    with serving({"/v2/apps": said({})}) as server, deaf() as (refusing, hanging_up):
+        with pytest.raises(HTTPError):
+            client(hanging_up, server.url).call("POST", "/v2/apps", {})
+        assert server.asked == []
+        client(refusing, server.url).call("POST", "/v2/apps", {"a": 1})  # a refused connection was not heard
+        assert [r.json for r in server.asked] == [{"a": 1}]
+
+
+def test_a_refusal_says_what_the_server_said() -> None:
+    with serving({"/state": Reply(503, b"No leader elected")}) as server, pytest.raises(HTTPError) as caught:
+        client(server.url).get("/state")
+    assert caught.value.what == "the Mesos master refuses GET /state: 503 Service Unavailable"
+    assert (caught.value.why, caught.value.status) == ("No leader elected", 503)
+
+
+def test_what_is_no_json_is_named() -> None:
+    with serving({"/state": Reply(200, b"<html>")}) as server, pytest.raises(HTTPError, match="no JSON"):
+        client(server.url).get("/state")
+
+
+# Redirects to the leader
+
+
+def test_the_recorded_redirect_names_no_path_and_is_asked_for_ours() -> None:
+    """A follower sends to ``//localhost:5050``: the leader as the cluster knows it, which is elsewhere from here."""
+    with serving(master()) as leader, serving({"/version": recorded("master_redirect")}) as follower:
+        found = client(follower.url, **{"localhost:5050": leader.url}).get("/version")
+    assert found["version"] == "1.12.0"
+    assert [r.path for r in leader.asked] == ["/version"]
+
+
+@pytest.mark.parametrize("location", ["//172.28.0.4:5050/master/state?x=1", "http://172.28.0.4:5050/master/state?x=1"])
+def test_a_redirect_with_a_path_keeps_it(location: str) -> None:
+    moved = Reply(307, b"", {"Location": location})
+    with serving(master()) as leader, serving({"/state": moved}) as follower:
+        client(follower.url, **{"172.28.0.4:5050": leader.url}).get("/state")
+    assert [r.path for r in leader.asked] == ["/master/state?x=1"]
+
+
+def test_a_redirect_keeps_method_and_body() -> None:
+    moved = Reply(307, b"", {"Location": "//172.28.0.4:8080/v2/apps"})
+    with serving({"/v2/apps": said({"id": "/web"})}) as leader, serving({"/v2/apps": moved}) as follower:
+        client(follower.url, **{"172.28.0.4:8080": leader.url}).call("POST", "/v2/apps", APP)
+    assert [(r.method, r.json) for r in leader.asked] == [("POST", APP)]
+
+
+def test_a_leader_that_is_not_published_is_asked_where_it_is() -> None:
+    with serving(master()) as leader:
+        moved = Reply(307, b"", {"Location": f"//{leader.place}"})
+        with serving({"/version": moved}) as follower:
+            assert client(follower.url).get("/version")["version"] == "1.12.0"
+
+
+def test_redirects_that_go_round_end() -> None:
+    with serving({}) as one:
+        one.answers["/state"] = Reply(307, b"", {"Location": f"//{one.place}/state"})
+        with pytest.raises(HTTPError, match="from one server to another"):
+            client(one.url).get("/state")
+    assert len(one.asked) == 4
+
+
+# Mesos
+
+
+def state(**tasks: str) -> dict[str, Any]:
+    """The recorded state with a framework whose tasks are these: ID -> state."""
+    data: dict[str, Any] = recorded_json("state")
+    done = data["completed_frameworks"][0]
+    task = done["completed_tasks"][0]
+    ports = {"ports": "[31002-31003, 31009-31009]"}
+    running = [
+        {**task, "id": id.replace("__", "."), "name": "web", "state": s, "resources": {**task["resources"], **ports}}
+        for id, s in tasks.items()
+    ]
+    data["frameworks"] = [{**done, "name": "marathon", "active": True, "tasks": running, "completed_tasks": []}]
+    return data
+
+
+def test_the_recorded_task() -> None:
+    (task,) = tasks_of(recorded_json("state"))
+    framework = "6275c029-0751-4561-b276-1fd693070880-0000"
+    agent = "6275c029-0751-4561-b276-1fd693070880-S0"
+    name = "mesos-execute instance"
+    assert task == Task(name, "t1", "t1", "TASK_FINISHED", (), agent, framework, "", active=False)
+
+
+def test_tasks_that_run_come_with_their_ports() -> None:
+    with serving({"/master/state": said(state(web__1="TASK_RUNNING"))}) as server:
+        mesos = Mesos(client(server.url), {})
+        (running,) = mesos.tasks()
+        assert (running.framework, running.id, running.state) == ("marathon", "web.1", "TASK_RUNNING")
+        assert running.ports == (31002, 31003, 31009)
+        assert [task.id for task in mesos.tasks(ended=True)] == ["web.1", "t1"]
+
+
+def test_ports_by_discovery_where_no_resource_tells_them() -> None:
+    data = state(a="TASK_RUNNING")
+    task = data["frameworks"][0]["tasks"][0]
+    del task["resources"]["ports"]
+    task["discovery"] = {"visibility": "FRAMEWORK", "ports": {"ports": [{"number": 8088, "name": "http"}]}}
+    assert tasks_of(data)[0].ports == (8088,)
+
+
+@contextlib.contextmanager
+def cluster_of_one(data: Any, agent: Any = None, **answers: Answer) -> Iterator[tuple[Mesos, Server]]:
+    """A master with a state, and the recorded agent, which the master knows at 127.0.0.1:5051."""
+    files = {"/state": said(agent or json.loads((DATA / "agent_state.json").read_text())), **answers}
+    with serving({"/master/state": said(data)}) as leader, serving(files) as slave:
+        yield Mesos(client(leader.url), {"127.0.0.1:5051": slave.url}), slave
+
+
+def download(request: Request) -> Reply:
+    from urllib.parse import parse_qs, urlsplit
+
+    (path,) = parse_qs(urlsplit(request.path).query)["path"]
+    return Reply(200, f"{path}\n".encode())
+
+
+SANDBOX = (
+    "/var/lib/mesos/agent/slaves/6275c029-0751-4561-b276-1fd693070880-S0/frameworks/"
+    "6275c029-0751-4561-b276-1fd693070880-0000/executors/t1/runs/2984cbfe-5040-4fc8-bfea-0397400c4e84"
+)
+
+
+@pytest.mark.parametrize("file", ["stdout", "stderr"])
+def test_the_log_of_the_recorded_task(file: str) -> None:
+    with cluster_of_one(recorded_json("state"), **{"/files/download": download}) as (mesos, _agent):
+        task, content = mesos.log("t1", file)
+        assert task.id == "t1"
+        assert b"".join(content).decode() == f"{SANDBOX}/{file}\n"
+
+
+def test_a_log_that_is_no_text_comes_as_it_is() -> None:
+    data = bytes(range(256)) * 1000
+    with cluster_of_one(recorded_json("state"), **{"/files/download": Reply(200, data)}) as (mesos, _agent):
+        assert b"".join(mesos.log("t1")[1]) == data
+
+
+def test_a_sandbox_that_was_removed() -> None:
+    with cluster_of_one(recorded_json("state")) as (mesos, _agent), pytest.raises(MiniclusterError) as caught:
+        b"".join(mesos.log("t1")[1])
+    assert caught.value.what == "task t1 has no stdout"
+
+
+def test_a_task_of_the_default_executor_has_a_folder_of_its_own() -> None:
+    agent = json.loads((DATA / "agent_state.json").read_text())
+    agent["frameworks"][0]["executors"][0]["type"] = "DEFAULT"
+    with cluster_of_one(recorded_json("state"), agent, **{"/files/download": download}) as (mesos, _agent):
+        assert b"".join(mesos.log("t1")[1]).decode() == f"{SANDBOX}/tasks/t1/stdout\n"
+
+
+def test_an_agent_that_forgot_the_task() -> None:
+    agent = json.loads((DATA / "agent_state.json").read_text()) | {"frameworks": []}
+    with (
+        cluster_of_one(recorded_json("state"), agent) as (mesos, _a),
+        pytest.raises(MiniclusterError, match="knows nothing"),
+    ):
+        mesos.log("t1")
+
+
+def test_an_agent_that_is_gone() -> None:
+    data = recorded_json("state") | {"slaves": []}
+    with cluster_of_one(data) as (mesos, _agent), pytest.raises(MiniclusterError, match="the agent of task t1 is gone"):
+        mesos.log("t1")
+
+
+@pytest.mark.parametrize(("word", "meant"), [("web.1", "web.1"), ("db", "db.7"), ("t1", "t1")])
+def test_a_task_by_a_part_of_its_id(word: str, meant: str) -> None:
+    data = state(web__1="TASK_RUNNING", web__12="TASK_RUNNING", db__7="TASK_STAGING")
+    agent = json.loads((DATA / "agent_state.json").read_text())
+    (framework,) = agent["frameworks"]
+    (executor,) = framework["executors"]
+    framework["executors"] = [{**executor, "id": id} for id in ("web.1", "db.7", "t1")]
+    with cluster_of_one(data, agent) as (mesos, _agent):
+        assert mesos.log(word)[0].id == meant
+
+
+def test_a_task_that_is_not_there_or_not_the_only_one() -> None:
+    with cluster_of_one(state(web__1="TASK_RUNNING", web__2="TASK_RUNNING")) as (mesos, _agent):
+        with pytest.raises(UsageError, match="in the IDs of several tasks") as caught:
+            mesos.log("web")
+        assert "web.1, web.2" in caught.value.why
+        with pytest.raises(UsageError, match=r"no task has 'wbe\.1' in its ID") as caught:
+            mesos.log("wbe.1")
+        assert caught.value.fix == "Did you mean 'web.1'?"
+
+
+# Reading definitions
+
+
+def test_tokens_are_filled_in() -> None:
+    text = '{"id": "a", "cmd": "run ${MINICLUSTER_MASTER_IP}:5050 $PORT0 ${PORT1} ${MINICLUSTER_KV_IP}"}'
+    assert read(text, VALUES, "app.json").data["cmd"] == "run 172.28.0.3:5050 $PORT0 ${PORT1} 172.28.0.2"
+
+
+def test_a_value_cannot_break_out_of_its_string() -> None:
+    text = '{"id": "a", "cmd": "${MINICLUSTER_X}"}'
+    assert read(text, {"MINICLUSTER_X": 'a", "cmd": "\\'}, "f").data["cmd"] == 'a", "cmd": "\\'
+
+
+def test_a_token_that_is_unknown_is_named_with_the_nearest() -> None:
+    with pytest.raises(UsageError) as caught:
+        read('{"id": "a",\n "cmd": "${MINICLUSTER_MASTR_IP}"}', VALUES, "app.json")
+    assert caught.value.what == "app.json:2: this cluster has no MINICLUSTER_MASTR_IP"
+    assert caught.value.fix == "Did you mean 'MINICLUSTER_MASTER_IP'?"
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "id", "path"),
+    [
+        (APP, "app", "/web", "/v2/apps/web"),
+        ({"id": "/a/b c"}, "app", "/a/b c", "/v2/apps/a/b%20c"),
+        (GROUP, "group", "/shop", "/v2/groups/shop"),
+        ({"groups": [GROUP]}, "group", "/", "/v2/groups"),
+    ],
+)
+def test_applications_and_groups(data: Any, kind: str, id: str, path: str) -> None:
+    it = read(json.dumps(data), {}, "f")
+    assert (it.kind, it.id, it.path) == (kind, id, path)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('{"id": "a",}', "f:1:12: no valid JSON"),
+        ("", "f:1:1: no valid JSON"),
+        ("[]", "f: no application and no group"),
+        ('{"cmd": "x"}', "f: the application has no id"),
+        ('{"id": "/", "cmd": "x"}', "f: the application has no id"),
+        ('{"id": "p", "containers": []}', "f: this is a pod"),
+    ],
+)
+def test_what_is_no_definition(text: str, what: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read(text, {}, "f")
+    assert caught.value.what == what
+
+
+# Marathon, whose answers are written after its own documentation
+
+IT = Definition("app", "/web", APP)
+SHOP = Definition("group", "/shop", GROUP)
+BEGUN = {"version": "2026-11-23T10:00:00.000Z", "deploymentId": "d1"}
+
+
+def marathon(server: Server) -> Marathon:
+    return Marathon(Client("Marathon", [server.url], {}))
+
+
+def test_install_of_an_application() -> None:
+    with serving({"POST /v2/apps": said({**APP, "deployments": [{"id": "d1"}]}, 201)}) as server:
+        assert marathon(server).install(IT) == Deployment("app", "/web", "d1")
+    assert [(r.method, r.path, r.json) for r in server.asked] == [("POST", "/v2/apps", APP)]
+
+
+def test_install_of_a_group() -> None:
+    with serving({"POST /v2/groups": said(BEGUN, 201)}) as server:
+        assert marathon(server).install(SHOP) == Deployment("group", "/shop", "d1")
+    assert server.asked[0].json == GROUP
+
+
+def test_install_of_what_is_there() -> None:
+    there = said({"message": "An app with id [/web] already exists."}, 409)
+    with serving({"POST /v2/apps": there}) as server, pytest.raises(UsageError) as caught:
+        marathon(server).install(IT)
+    assert caught.value.what == "app /web is installed already"
+    assert "mesos update" in caught.value.fix
+
+
+def test_a_refusal_comes_with_its_details() -> None:
+    details = [{"path": "/instances", "errors": ["must be >= 0", "no number"]}, {"path": "", "errors": ["odd"]}]
+    refused = said({"message": "Object is not valid", "details": details}, 422)
+    with serving({"POST /v2/apps": refused}) as server, pytest.raises(HTTPError) as caught:
+        marathon(server).install(IT)
+    assert caught.value.what.startswith("the Marathon refuses POST /v2/apps: 422")
+    assert caught.value.why.splitlines() == ["Object is not valid", "/instances: must be >= 0, no number", "odd"]
+
+
+def test_update_and_uninstall() -> None:
+    with serving({"/v2/apps/web": said(BEGUN), "/v2/groups/shop": said(BEGUN)}) as server:
+        assert marathon(server).update(IT).deployment == "d1"
+        assert marathon(server).update(SHOP, force=True).deployment == "d1"
+        assert marathon(server).uninstall(IT).deployment == "d1"
+        assert marathon(server).uninstall(SHOP, force=True).deployment == "d1"
+    assert [(r.method, r.path) for r in server.asked] == [
+        ("PUT", "/v2/apps/web"),
+        ("PUT", "/v2/groups/shop?force=true"),
+        ("DELETE", "/v2/apps/web"),
+        ("DELETE", "/v2/groups/shop?force=true"),
+    ]
+    assert [r.body for r in server.asked[2:]] == [b"", b""]
+
+
+def test_uninstall_of_what_is_not_there() -> None:
+    gone = said({"message": "App '/web' does not exist"}, 404)
+    with serving({"/v2/apps/web": gone}) as server, pytest.raises(UsageError, match="Marathon has no app /web"):
+        marathon(server).uninstall(IT)
+
+
+class Clock:
+    """Time that passes as it is slept."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_a_deployment_is_waited_for() -> None:
+    lists = [said([{"id": "d0"}, {"id": "d1"}]), said([{"id": "d1"}]), said([{"id": "d0"}])]
+    clock = Clock()
+    with serving({"/v2/deployments": lambda _request: lists.pop(0)}) as server:
+        marathon(server).wait(Deployment("app", "/web", "d1"), timeout=10, clock=clock, sleep=clock.sleep)
+    assert lists == []
+    assert clock.now > 0
+
+
+def test_nothing_to_deploy_is_not_waited_for() -> None:
+    with serving({}) as server:
+        marathon(server).wait(Deployment("app", "/web", ""), timeout=10)
+    assert server.asked == []
+
+
+def test_a_deployment_that_hangs_says_of_what() -> None:
+    failure = {"message": "Command exited with status 127"}
+    app = {"tasksRunning": 1, "instances": 2, "lastTaskFailure": failure}
+    answers: dict[str, Answer] = {
+        "/v2/deployments": said([{"id": "d1", "affectedApps": ["/shop/web", "/shop/db"]}]),
+        "/v2/apps/shop/web": said({"app": app}),
+    }
+    clock = Clock()
+    with serving(answers) as server, pytest.raises(NotReady) as caught:
+        marathon(server).wait(Deployment("group", "/shop", "d1"), timeout=3, clock=clock, sleep=clock.sleep)
+    assert caught.value.what == "the deployment of group /shop is not finished in time"
+    assert caught.value.why.splitlines() == [
+        "/shop/web: 1 of 2 tasks run. The last one that failed: Command exited with status 127",
+        "/shop/db: Marathon does not say how it is doing.",
+    ]
+    assert 3 <= clock.now < 4

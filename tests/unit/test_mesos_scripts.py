@@ -1,0 +1,380 @@
+"""The scripts of the mesos profile, really run, against a local server that replays recorded answers.
+
+They ask fixed ports of each node, so each "node" here is another address of this machine's loopback network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.replay import Answer, Reply, Server, master, recorded, recorded_json, said, serving
+
+FILES = Path(__file__).parents[2] / "profiles" / "mesos" / "files"
+KV = {"name": "kv-1", "ready": True, "voter": True, "leader": True}
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="all of 127.0.0.0/8 is this machine's on Linux alone")
+
+ADDRESSES = {
+    **{f"master-{i}": f"127.91.1.{i}" for i in (1, 2, 3)},
+    **{f"agent-{i}": f"127.91.2.{i}" for i in (1, 2)},
+    **{f"scheduler-{i}": f"127.91.3.{i}" for i in (1, 2)},
+}
+MARATHON = {
+    "name": "marathon",
+    "version": "1.11.24",
+    "elected": True,
+    "leader": "127.91.3.1:8080",
+    "frameworkId": "6275c029-0751-4561-b276-1fd693070880-0001",
+}
+
+
+@pytest.fixture
+def scripts(tmp_path: Path) -> Path:
+    """The profile's scripts in a folder of programs, with a stand-in for ZooKeeper's own: it knows one server."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for file in FILES.iterdir():
+        shutil.copy(file, folder)
+        (folder / file.name).chmod(0o755)
+    write(folder / "zk-members", f"#!/bin/sh\necho '{json.dumps(KV)}'\n")
+    return folder
+
+
+def write(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def run(folder: Path, name: str, *argv: str, path: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(folder / name), *argv],
+        env={"PATH": f"{folder}:{path or os.environ['PATH']}", **env},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def one_agent_each(*names: str) -> dict[str, Answer]:
+    """The leading master's answers, with an active agent for each of these nodes and Marathon registered."""
+    slaves = recorded_json("slaves")
+    agent = slaves["slaves"][0]
+    slaves["slaves"] = [{**agent, "hostname": ADDRESSES[name]} for name in names]
+    frameworks = recorded_json("frameworks")
+    done = frameworks["completed_frameworks"][0]
+    frameworks["frameworks"] = [{**done, "name": 'my "own"', "active": True}, {**done, "name": "gone", "active": False}]
+    return master() | {"/slaves": said(slaves), "/frameworks": said(frameworks)}
+
+
+def standby() -> dict[str, Answer]:
+    """A master that does not lead: it knows nothing, and sends who asks to the leader."""
+    metrics = recorded_json("metrics_snapshot") | {"master/elected": 0.0}
+    elsewhere = Reply(307, b"", {"Location": "//127.91.1.1:5050/slaves"})
+    return {"/metrics/snapshot": said(metrics), "/slaves": elsewhere, "/frameworks": elsewhere}
+
+
+@contextlib.contextmanager
+def nodes(**answers: dict[str, Answer]) -> Iterator[dict[str, Server]]:
+    """Servers on the addresses of these nodes."""
+    with contextlib.ExitStack() as stack:
+        servers = {}
+        for word, what in answers.items():
+            name = word.replace("_", "-")
+            port = 8080 if name.startswith("scheduler") else 5050
+            servers[name] = stack.enter_context(serving(what, ADDRESSES[name], port))
+        yield servers
+
+
+def members(folder: Path, *names: str) -> dict[str, Any]:
+    argument = "".join(f"{name}={ADDRESSES[name]} " for name in names)
+    done = run(folder, "mesos-members", argument)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert rows.pop(0) == KV
+    return {row.pop("name"): tuple(row.values()) for row in rows}
+
+
+# One question over HTTP
+
+
+def test_get_prints_the_body(scripts: Path) -> None:
+    with serving(master()) as server:
+        done = run(scripts, "mesos-get", server.place, "/version")
+    assert (done.returncode, json.loads(done.stdout)["version"]) == (0, "1.12.0")
+
+
+def test_get_of_an_answer_without_a_body(scripts: Path) -> None:
+    with serving(master()) as server:
+        done = run(scripts, "mesos-get", server.place, "/health")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("reply", [Reply(503, b"No leader elected"), Reply(404), recorded("master_redirect")])
+def test_get_of_a_refusal_says_what_the_answer_was(scripts: Path, reply: Reply) -> None:
+    with serving({"/x": reply}) as server:
+        done = run(scripts, "mesos-get", server.place, "/x")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"{server.place} answers to /x: {reply.status} ")
+
+
+def test_get_where_nobody_listens(scripts: Path) -> None:
+    with serving({}) as server:
+        place = server.place
+    done = run(scripts, "mesos-get", place, "/health")
+    assert (done.returncode, done.stderr) == (1, f"nothing answers on {place}\n")
+
+
+# Readiness
+
+
+def test_ready_at_once(scripts: Path) -> None:
+    with serving(master()) as server:
+        assert run(scripts, "mesos-ready", server.place, "/health").returncode == 0
+    assert [r.path for r in server.asked] == ["/health"]
+
+
+def test_ready_waits_for_a_while(scripts: Path) -> None:
+    replies = [Reply(503), Reply(503), recorded("health")]
+    with serving({"/health": lambda _request: replies.pop(0)}) as server:
+        assert run(scripts, "mesos-ready", server.place, "/health").returncode == 0
+    assert replies == []
+
+
+def test_not_ready_says_the_last_answer(scripts: Path) -> None:
+    with serving({"/health": Reply(503)}) as server:
+        done = run(scripts, "mesos-ready", server.place, "/health")
+    assert (done.returncode, done.stderr) == (1, f"{server.place} answers to /health: 503 Service Unavailable\n")
+
+
+# JSON, line by line
+
+
+def test_json_as_lines(scripts: Path) -> None:
+    data = {"a/b": 1.5, "list": [{"x": None}, {"x": [True, 't\t"q" {,}:[]é']}], "empty": {}, "none": [], "last": -2e3}
+    text = json.dumps(data, indent=1, ensure_ascii=False)
+    done = subprocess.run([scripts / "json-lines", "L"], input=text, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "L\ta/b\t1.5",
+        "L\tlist\t0\tx\tnull",
+        "L\tlist\t1\tx\t0\ttrue",
+        'L\tlist\t1\tx\t1\tt\\t\\"q\\" {,}:[]é',
+        "L\tlast\t-2000.0",
+    ]
+
+
+def test_every_recorded_answer_is_read(scripts: Path) -> None:
+    def count(value: Any) -> int:
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+        return 1 if inner is None else sum(map(count, inner))
+
+    for name in ("state", "slaves", "frameworks", "tasks", "version", "metrics_snapshot"):
+        body = recorded(name).body
+        done = subprocess.run([scripts / "json-lines", "L"], input=body, capture_output=True, check=True)
+        assert len(done.stdout.splitlines()) == count(json.loads(body)), name
+
+
+# Members
+
+
+def test_the_recorded_cluster(scripts: Path) -> None:
+    """The agent there is known by another host name, and the only framework has ended."""
+    with nodes(master_1=master()):
+        found = members(scripts, "master-1", "agent-1")
+    assert found == {
+        "master-1": (True, True, True, "1 agent, no framework"),
+        "agent-1": (False, False, False, "not registered"),
+    }
+
+
+def test_three_masters_two_agents_and_two_schedulers(scripts: Path) -> None:
+    with nodes(
+        master_1=one_agent_each("agent-1", "agent-2"),
+        master_2=standby(),
+        master_3=standby(),
+        scheduler_1={"/v2/info": said(MARATHON)},
+        scheduler_2={"/v2/info": said(MARATHON | {"elected": False})},
+    ) as servers:
+        found = members(scripts, *ADDRESSES)
+    assert found == {
+        "master-1": (True, True, True, '2 agents, frameworks: my "own"'),
+        "master-2": (True, True, False, ""),
+        "master-3": (True, True, False, ""),
+        "agent-1": (True, False, False, "registered"),
+        "agent-2": (True, False, False, "registered"),
+        "scheduler-1": (True, False, True, ""),
+        "scheduler-2": (True, False, False, ""),
+    }
+    assert [r.path for r in servers["master-2"].asked] == ["/metrics/snapshot"]
+
+
+def test_what_does_not_answer_is_not_ready(scripts: Path) -> None:
+    with nodes(master_2=one_agent_each("agent-1")):
+        found = members(scripts, "master-1", "master-2", "agent-1", "agent-2", "scheduler-1")
+    assert found == {
+        "master-1": (False, True, False, "it does not answer"),
+        "master-2": (True, True, True, '1 agent, frameworks: my "own"'),
+        "agent-1": (True, False, False, "registered"),
+        "agent-2": (False, False, False, "not registered"),
+        "scheduler-1": (False, False, False, "it does not answer"),
+    }
+
+
+def test_without_a_leader_nothing_is_ready(scripts: Path) -> None:
+    behind = recorded_json("metrics_snapshot") | {"master/elected": 0.0, "registrar/log/recovered": 0.0}
+    nobody = {"/v2/info": said(MARATHON | {"leader": None})}
+    with nodes(master_1=standby(), master_2={"/metrics/snapshot": said(behind)}, scheduler_1=nobody):
+        found = members(scripts, "master-1", "master-2", "agent-1", "scheduler-1")
+    assert found == {
+        "master-1": (False, True, False, "there is no leading master"),
+        "master-2": (False, True, False, "its registry has not caught up"),
+        "agent-1": (False, False, False, "there is no leading master"),
+        "scheduler-1": (False, False, False, "it knows no leader"),
+    }
+
+
+def test_a_scheduler_that_leads_has_to_be_registered(scripts: Path) -> None:
+    with nodes(master_1=master(), scheduler_1={"/v2/info": said(MARATHON | {"frameworkId": None})}):
+        found = members(scripts, "master-1", "scheduler-1")
+    assert found["scheduler-1"] == (False, False, True, "it is not registered with Mesos")
+
+
+def test_an_agent_that_is_not_active_does_not_count(scripts: Path) -> None:
+    slaves = recorded_json("slaves")
+    slaves["slaves"][0] |= {"hostname": ADDRESSES["agent-1"], "active": False}
+    with nodes(master_1=master() | {"/slaves": said(slaves)}):
+        found = members(scripts, "master-1", "agent-1")
+    assert found["agent-1"] == (False, False, False, "not registered")
+    assert found["master-1"][3] == "0 agents, no framework"
+
+
+def test_zookeeper_that_does_not_know_is_the_whole_answer(scripts: Path) -> None:
+    write(scripts / "zk-members", "#!/bin/sh\necho 'zk-members: the ensemble has no leader' >&2\nexit 1\n")
+    done = run(scripts, "mesos-members", "master-1=127.91.1.1")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "zk-members: the ensemble has no leader\n"
+
+
+def test_forget_waits_until_the_agent_is_gone(scripts: Path) -> None:
+    there, gone = one_agent_each("agent-1")["/slaves"], one_agent_each()["/slaves"]
+    replies = [there, there, gone]
+    answers = one_agent_each("agent-1") | {"/slaves": lambda request: replies.pop(0)}  # type: ignore[dict-item]
+    with nodes(master_1=answers):
+        done = run(scripts, "mesos-forget", f"agent-1={ADDRESSES['agent-1']}", f"master-1={ADDRESSES['master-1']} ")
+    assert (done.returncode, replies) == (0, [])
+
+
+# Starting
+
+
+def test_start_becomes_the_first_program_that_there_is(scripts: Path) -> None:
+    write(scripts / "mesos-slave", '#!/bin/sh\necho "slave $MESOS_IP"\n')
+    done = run(scripts, "mesos-start", "mesos-agent", "mesos-slave", MESOS_IP="10.0.0.1")
+    assert (done.returncode, done.stdout) == (0, "slave 10.0.0.1\n")
+    write(scripts / "mesos-agent", "#!/bin/sh\necho agent\n")
+    assert run(scripts, "mesos-start", "mesos-agent", "mesos-slave").stdout == "agent\n"
+    assert run(scripts, "mesos-start", "none", str(scripts / "mesos-agent")).stdout == "agent\n"
+
+
+def test_start_says_what_an_image_lacks(scripts: Path) -> None:
+    done = run(scripts, "mesos-start", "mesos-none", "/opt/none")
+    assert done.returncode == 127
+    assert "this image has no mesos-none /opt/none" in done.stderr
+
+
+@pytest.fixture
+def agent(scripts: Path, tmp_path: Path) -> Path:
+    """The agent's start script, with stand-ins for Mesos and for what only a container allows."""
+    text = (scripts / "mesos-agent-start").read_text()
+    for path in ("/proc/self/mounts", "/run/mesos-agent.pid"):
+        assert path in text
+        text = text.replace(path, str(tmp_path / Path(path).name))
+    write(scripts / "mesos-agent-start", text)
+    (tmp_path / "mounts").write_text(
+        "proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n"
+    )
+    write(scripts / "umount", f"#!/bin/sh\necho $1 >>{tmp_path}/umounted\n")
+    write(
+        scripts / "mesos-agent",
+        '#!/bin/sh\necho "$MESOS_CONTAINERIZERS $MESOS_DOCKER $XTABLES_LIBDIR"; ls "$MESOS_WORK_DIR/meta/slaves"\n',
+    )
+    (tmp_path / "work/meta/slaves").mkdir(parents=True)
+    (tmp_path / "work/meta/slaves/latest").touch()
+    return scripts
+
+
+def start_agent(folder: Path, tmp_path: Path, resources: str, path: str = "") -> list[str]:
+    (tmp_path / "work/meta/slaves/other").touch()
+    done = run(folder, "mesos-agent-start", path=path, MESOS_WORK_DIR=str(tmp_path / "work"), MESOS_RESOURCES=resources)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def with_engine(folder: Path, tmp_path: Path) -> None:
+    write(folder / "dockerd", "#!/bin/sh\nexit 1\n")
+    write(folder / "docker", f"#!/bin/sh\n[ -e {tmp_path}/serves ]\n")
+    write(folder / "minicluster-entrypoint", f"#!/bin/sh\nsleep 0.2; touch {tmp_path}/serves; sleep 0.3\n")
+
+
+def test_an_agent_waits_for_its_engine(agent: Path, tmp_path: Path) -> None:
+    with_engine(agent, tmp_path)
+    docker = str(agent / "docker")
+    assert start_agent(agent, tmp_path, "cpus:1") == [f"docker,mesos {docker} ", "latest", "other"]
+
+
+def test_version_two_of_control_groups_is_left_at_its_one_place_alone(agent: Path, tmp_path: Path) -> None:
+    with_engine(agent, tmp_path)
+    start_agent(agent, tmp_path, "cpus:1")
+    assert (tmp_path / "umounted").read_text() == "/sys/fs/cgroup/unified\n"
+
+
+def test_an_agent_takes_the_engine_that_was_put_into_its_image(agent: Path, tmp_path: Path) -> None:
+    text = (agent / "mesos-agent-start").read_text()
+    assert "/opt/minicluster/engine/bin" in text
+    write(agent / "mesos-agent-start", text.replace("/opt/minicluster/engine/bin", str(tmp_path / "engine")))
+    with_engine(agent, tmp_path)
+    (tmp_path / "engine").mkdir()
+    for program in ("docker", "dockerd"):
+        (agent / program).rename(tmp_path / "engine" / program)
+    few = tmp_path / "few"  # what an image has, where this machine may have more
+    few.mkdir()
+    for program in ("bash", "sh", "ls", "mkdir", "rm", "sleep", "touch"):
+        (few / program).symlink_to(shutil.which(program) or "")
+    said, *_ = start_agent(agent, tmp_path, "cpus:1", path=str(few))
+    assert said == f"docker,mesos {tmp_path}/engine/docker /opt/minicluster/engine/xtables"
+
+
+def test_an_agent_whose_engine_ends_does_not_start(agent: Path, tmp_path: Path) -> None:
+    with_engine(agent, tmp_path)
+    write(agent / "minicluster-entrypoint", "#!/bin/sh\nexit 1\n")
+    done = run(agent, "mesos-agent-start", MESOS_WORK_DIR=str(tmp_path / "work"), MESOS_RESOURCES="cpus:1")
+    assert done.returncode == 1
+    assert "this node's engine does not start" in done.stderr
+
+
+def test_an_agent_with_other_resources_begins_as_a_new_one(agent: Path, tmp_path: Path) -> None:
+    with_engine(agent, tmp_path)
+    assert start_agent(agent, tmp_path, "cpus:1")[1:] == ["latest", "other"]
+    assert start_agent(agent, tmp_path, "cpus:1")[1:] == ["latest", "other"]
+    assert start_agent(agent, tmp_path, "cpus:2")[1:] == ["other"]
+
+
+def test_an_agent_that_leaves_is_told_so(scripts: Path, tmp_path: Path) -> None:
+    text = (scripts / "mesos-leave").read_text()
+    assert "/run/mesos-agent.pid" in text
+    write(scripts / "mesos-leave", text.replace("/run/mesos-agent.pid", str(tmp_path / "pid")))
+    with subprocess.Popen(["sleep", "30"]) as process:
+        (tmp_path / "pid").write_text(f"{process.pid}\n")
+        assert run(scripts, "mesos-leave").returncode == 0
+        assert process.wait(timeout=10) == -signal.SIGUSR1

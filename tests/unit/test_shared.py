@@ -1,0 +1,135 @@
+"""What one profile takes of another: recipes and files, by PROFILE:PATH."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from minicluster import paths
+from minicluster.errors import ProfileError
+from minicluster.profile import catalog
+from minicluster.profile.load import load
+from minicluster.profile.recipe import recipe_hash, recipe_ref
+from minicluster.profile.resolve import resolve
+from minicluster.profile.spec import Overrides, Spec
+from tests.unit.samples import LEAST
+
+Write = Callable[..., Path]
+SHARING = (
+    LEAST.replace("{pull: example/node}", '{recipe: "zookeeper:image"}')
+    + '    files: {/etc/zk-ask: {source: "zookeeper:files/zk-ask"}}\n'
+)
+ROOT = Path(__file__).parents[2]
+
+
+def spec_of(folder: Path, bundled: bool = False) -> Spec:
+    loaded = load(folder, bundled=bundled)
+    return resolve(loaded, cluster="c", overrides=Overrides(), subnet="172.28.0.0/24")
+
+
+def own(name: str, **files: str) -> Path:
+    """A profile of the user's own."""
+    folder = paths.config_home() / "profiles" / name
+    for path, content in {"profile.yaml": LEAST.replace("least", name), **files}.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(content)
+    return folder
+
+
+def test_a_file_of_another_profile_is_that_file(write_profile: Write) -> None:
+    (file,) = spec_of(write_profile(SHARING)).nodes[0].files
+    assert file.content == (catalog.bundled_directory() / "zookeeper/files/zk-ask").read_text()
+
+
+def test_a_recipe_of_another_profile_counts_whole(write_profile: Write) -> None:
+    folder = catalog.bundled_directory() / "zookeeper" / "image"
+    image = spec_of(write_profile(SHARING)).images["node"]
+    assert Path(image.recipe) == folder
+    assert image.ref == recipe_ref("least", "node", folder)
+    assert image.ref.endswith(recipe_hash(folder))
+
+
+def test_a_template_of_another_profile_sees_this_ones_settings(write_profile: Write) -> None:
+    own("other", **{"conf.j2": "{{ settings.port }}\n"})
+    text = LEAST + "settings: {port: 7}\n"
+    text = text.replace("    image: node\n", '    image: node\n    files: {/c: {source: "other:conf.j2"}}\n')
+    assert spec_of(write_profile(text)).nodes[0].files[0].content == "7\n"
+
+
+def test_an_error_in_such_a_template_names_its_file(write_profile: Write) -> None:
+    folder = own("other", **{"conf.j2": "a\n{{ settings.prot }}\n"})
+    text = LEAST + '    files: {/c: {source: "other:conf.j2"}}\nsettings: {port: 7}\n'
+    with pytest.raises(ProfileError) as caught:
+        spec_of(write_profile(text))
+    assert caught.value.what.startswith(f"{folder.resolve()}/conf.j2:2:1")
+
+
+@pytest.mark.parametrize("path", ["zookeeper:../etcd/files/etcd-node", "zookeeper:/etc/passwd", "zookeeper:.."])
+def test_nothing_outside_of_the_other_profile_is_reached(write_profile: Write, path: str) -> None:
+    with pytest.raises(ProfileError) as caught:
+        load(write_profile(LEAST + f'    files: {{/x: {{source: "{path}"}}}}\n'))
+    assert "lies outside of profile zookeeper's folder" in caught.value.what
+    assert "profile.yaml:9:26" in caught.value.what
+
+
+def test_a_profile_that_is_not_there_is_named_with_the_nearest(write_profile: Write) -> None:
+    with pytest.raises(ProfileError) as caught:
+        load(write_profile(SHARING.replace("zookeeper:image", "zookeepr:image")))
+    assert "profile.yaml:4:18: no profile is called 'zookeepr'" in caught.value.what
+    assert caught.value.fix == "Did you mean 'zookeeper'?"
+
+
+def test_what_is_not_in_the_other_profile_is_named(write_profile: Write) -> None:
+    with pytest.raises(ProfileError, match="there is no file 'zookeeper:files/none'"):
+        load(write_profile(SHARING.replace("files/zk-ask", "files/none")))
+    with pytest.raises(ProfileError, match="no Dockerfile in 'zookeeper:none'"):
+        load(write_profile(SHARING.replace("zookeeper:image", "zookeeper:none")))
+
+
+def test_a_users_own_profile_may_be_shared_and_goes_before_a_bundled_one(write_profile: Write) -> None:
+    folder = own("zookeeper", **{"image/Dockerfile": "FROM own\n", "files/zk-ask": "mine\n"})
+    spec = spec_of(write_profile(SHARING))
+    assert spec.nodes[0].files[0].content == "mine\n"
+    assert Path(spec.images["node"].recipe) == (folder / "image").resolve()
+
+
+def test_a_bundled_profile_shares_with_bundled_ones_alone(write_profile: Write) -> None:
+    """Whatever the user calls zookeeper: what comes with minicluster stays what it is."""
+    own("zookeeper", **{"image/Dockerfile": "FROM own\n", "files/zk-ask": "mine\n"})
+    assert spec_of(write_profile(SHARING), bundled=True).nodes[0].files[0].content != "mine\n"
+    assert "mine" not in catalog.validate("mesos").profile.summary
+
+
+def test_a_file_name_with_a_colon_is_no_reference(write_profile: Write) -> None:
+    text = LEAST + '    files: {/x: {source: "files/a:b"}}\n'
+    assert spec_of(write_profile(text, {"files/a:b": "here\n"})).nodes[0].files[0].content == "here\n"
+
+
+def test_the_wheel_has_every_profile_and_what_it_shares(tmp_path: Path) -> None:
+    """Built and unpacked: the mesos profile is valid there, by files inside of the package alone."""
+    done = subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+        entry_points = next(n for n in archive.namelist() if n.endswith("entry_points.txt"))
+        assert "mesos = minicluster.contrib.mesos.cli:app" in archive.read(entry_points).decode()
+    code = (
+        "from minicluster.profile import catalog; loaded = catalog.validate('mesos');"
+        "assert '_profiles' in str(loaded.directory), loaded.directory; print(loaded.profile.name)"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "site", capture_output=True, text=True, timeout=60, check=False
+    )
+    assert said.stdout == "mesos\n", said.stderr
