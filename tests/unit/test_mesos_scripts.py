@@ -74,7 +74,10 @@ def one_agent_each(*names: str) -> dict[str, Answer]:
     slaves["slaves"] = [{**agent, "hostname": ADDRESSES[name]} for name in names]
     frameworks = recorded_json("frameworks")
     done = frameworks["completed_frameworks"][0]
-    frameworks["frameworks"] = [{**done, "name": 'my "own"', "active": True}, {**done, "name": "gone", "active": False}]
+    frameworks["frameworks"] = [
+        {**done, "id": MARATHON["frameworkId"], "name": 'my "own"', "active": True},
+        {**done, "id": "gone", "name": "gone", "active": False},
+    ]
     return master() | {"/slaves": said(slaves), "/frameworks": said(frameworks)}
 
 
@@ -244,8 +247,10 @@ def test_without_a_leader_nothing_is_ready(scripts: Path) -> None:
     }
 
 
-def test_a_scheduler_that_leads_has_to_be_registered(scripts: Path) -> None:
-    with nodes(master_1=master(), scheduler_1={"/v2/info": said(MARATHON | {"frameworkId": None})}):
+@pytest.mark.parametrize("id", [None, "gone", "6275c029-0751-4561-b276-1fd693070880-0000"])
+def test_a_scheduler_that_leads_has_to_be_registered(scripts: Path, id: str | None) -> None:
+    """It remembers its ID over a restart; registered it is when the leading master says so."""
+    with nodes(master_1=one_agent_each(), scheduler_1={"/v2/info": said(MARATHON | {"frameworkId": id})}):
         found = members(scripts, "master-1", "scheduler-1")
     assert found["scheduler-1"] == (False, False, True, "it is not registered with Mesos")
 
