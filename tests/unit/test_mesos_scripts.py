@@ -12,13 +12,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.replay import Answer, Reply, Server, master, recorded, recorded_json, said, serving
+from tests.replay import Answer, Reply, Request, Server, master, recorded, recorded_json, said, serving
 
 FILES = Path(__file__).parents[2] / "profiles" / "mesos" / "files"
 KV = {"name": "kv-1", "ready": True, "voter": True, "leader": True}
@@ -137,6 +138,17 @@ def test_get_where_nobody_listens(scripts: Path) -> None:
         place = server.place
     done = run(scripts, "mesos-get", place, "/health")
     assert (done.returncode, done.stderr) == (1, f"nothing answers on {place}\n")
+
+
+def test_get_gives_up_after_a_second_or_as_long_as_it_is_given(scripts: Path) -> None:
+    def slow(_request: Request) -> Reply:
+        time.sleep(1.5)
+        return Reply(200, b"late")
+
+    with serving({"/x": slow}) as server:
+        done = run(scripts, "mesos-get", server.place, "/x")
+        assert (done.returncode, done.stderr) == (1, f"nothing answers on {server.place}\n")
+        assert run(scripts, "mesos-get", server.place, "/x", "5").stdout == "late"
 
 
 # Readiness
