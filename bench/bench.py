@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What minicluster claims about speed and size, measured: ratios against a floor, in one run.
 
-    bench/bench.py [--rounds N] [--only swarm,scale,etcd,zookeeper,reset,cli,size,cold] [-o json]
+    bench/bench.py [--rounds N] [--only swarm,scale,etcd,zookeeper,reset,fixtures,cli,size,cold] [-o json]
 
 The floor of `up` and `down` is bench/floor.sh, for the key-value stores bench/floor-kv.sh and Docker Compose: the same
 containers, files and commands, started by a plain parallel shell script. All are run in turn, round by round, so that a

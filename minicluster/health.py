@@ -114,12 +114,13 @@ def _choosing(spec: Spec, containers: Mapping[str, Container], found: Mapping[st
     """No leader is known, or too few voters are healthy, and yet most of the voters run."""
     if spec.members is None:
         return False
-    quorum = Quorum.of((found or {}).values())
-    if found is not None and (quorum is None or (quorum.leader and not quorum.lost)):
-        return False
-    voters = [m.name for m in (found or {}).values() if m.voter] or [n.name for n in spec.of_role(spec.members.on)]
-    running = sum(name in containers and containers[name].state == "running" for name in voters)
-    return running > len(voters) // 2
+    if found is None:
+        groups = [[node.name for node in spec.of_role(spec.members.on)]]
+    else:
+        undecided = {role for role, q in Quorum.by_role(found.values()).items() if q.lost or not q.leader}
+        groups = [[m.name for m in found.values() if m.voter and m.role == role] for role in undecided]
+    running = {node for node, container in containers.items() if container.state == "running"}
+    return any(len(running.intersection(voters)) > len(voters) // 2 for voters in groups)
 
 
 def _probe(engine: Engine, spec: Spec, node: Node, container: Container | None) -> str:

@@ -11,6 +11,7 @@ import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kazoo.client import KazooClient
@@ -62,6 +63,11 @@ def addresses(shell: Shell) -> dict[str, str]:
     return {n["name"]: n["address"] for n in shell.minicluster("status", "-o", "json").json["nodes"]}
 
 
+def is_ready(shell: Shell) -> Any:
+    """The status, once all is well: a busy machine may miss a heartbeat now and then."""
+    return eventually(lambda: (s := shell.minicluster("status", "-o", "json").json)["phase"] == "ready" and s)
+
+
 # Images that are not there
 
 
@@ -82,8 +88,7 @@ def test_a_missing_image_is_one_error_and_leaves_nothing(outer: Shell) -> None:
 
 
 def test_status_names_leaders_quorums_agents_and_frameworks(cluster: Shell) -> None:
-    status = cluster.minicluster("status", "-o", "json").json
-    assert status["phase"] == "ready", status
+    status = is_ready(cluster)
     assert {role: (q["voters"], q["leader"]) for role, q in status["quorums"].items()} == {
         "kv": (1, "kv-1"),
         "master": (3, "master-1"),
@@ -230,16 +235,16 @@ def test_install_takes_tokens_and_waits(cluster: Shell, tmp_path: Path) -> None:
 
 def test_an_agent_comes_and_leaves(cluster: Shell) -> None:
     cluster.minicluster("scale", "agent=3", timeout=300)
-    assert "3 agents" in cluster.minicluster("status").out
+    eventually(lambda: "3 agents" in cluster.minicluster("status").out)
     answer = cluster.minicluster("scale", "agent=2", timeout=300)
     assert "going on" not in answer.err
-    assert "2 agents" in cluster.minicluster("status").out
+    eventually(lambda: "2 agents" in cluster.minicluster("status").out)
 
 
 def test_everything_stops_and_starts_in_order(cluster: Shell) -> None:
     cluster.minicluster("stop", timeout=300)
     cluster.minicluster("start", timeout=300)
-    assert cluster.minicluster("status", "-o", "json").json["phase"] == "ready"
+    is_ready(cluster)
 
 
 def test_a_master_that_dies_is_seen_and_comes_back(cluster: Shell) -> None:
@@ -250,7 +255,7 @@ def test_a_master_that_dies_is_seen_and_comes_back(cluster: Shell) -> None:
         "voters": 3, "healthy": 2, "needed": 2, "survives": 0, "leader": "",
     }  # fmt: skip
     cluster.minicluster("up", "--name", NAME, timeout=300)
-    assert cluster.minicluster("status", "-o", "json").json["phase"] == "ready"
+    is_ready(cluster)
 
 
 def test_the_number_of_masters_is_settled(cluster: Shell) -> None:
@@ -265,6 +270,4 @@ def test_one_zookeeper_becomes_three_and_everybody_is_told(cluster: Shell) -> No
     hosts = ",".join(f"{at[f'kv-{i}']}:2181" for i in (1, 2, 3))
     assert environment(cluster, "master-3")["MESOS_ZK"] == f"zk://{hosts}/mesos"
     assert environment(cluster, "agent-1")["MESOS_MASTER"] == f"zk://{hosts}/mesos"
-    status = cluster.minicluster("status", "-o", "json").json
-    assert status["phase"] == "ready"
-    assert status["quorums"]["kv"]["voters"] == 3
+    assert is_ready(cluster)["quorums"]["kv"]["voters"] == 3

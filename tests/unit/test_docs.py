@@ -16,7 +16,7 @@ from minicluster.cli.app import app
 from minicluster.profile import catalog
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "examples/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLES = sorted(path.parent for path in (ROOT / "docs/examples").glob("*/profile.yaml"))
 README = (ROOT / "README.md").read_text()
 

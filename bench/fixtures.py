@@ -1,0 +1,96 @@
+"""Clusters as fixtures: against the command line, reused, shared, and against the same test without minicluster."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import defaultdict
+
+from measure import BYTECODE, NAME, ROOT, Report, median, minicluster, run, spread
+
+_TESTS = ROOT / "bench" / "fixture"
+
+
+def measure(report: Report, rounds: int) -> None:
+    """The fixture and `minicluster up` in turn, round by round; then what else a run of tests pays."""
+    image = minicluster("image", "build", "etcd")[1].split()[-1]
+    times: dict[str, list[float]] = defaultdict(list)
+    for n in range(rounds + 1):
+        taken = {"up": minicluster("up", "etcd", "--name", NAME, "-q")[0]}
+        minicluster("down", NAME, "-q")
+        output = _pytest("test_with_minicluster.py")[1]
+        taken["fixture"] = _setup(output)
+        taken["with"] = _in_all(output)
+        taken["without"] = _in_all(_pytest("test_with_testcontainers.py", image=image)[1])
+        if n:  # the first round warms caches
+            for what, seconds in taken.items():
+                times[what].append(seconds)
+    up, fixture = median(times["up"]), median(times["fixture"])
+    detail = f"{spread(times['fixture'])} against {spread(times['up'])}"
+    report.add("fixture of a 3-node etcd, by the time of `up`", fixture / up, 1.1, "x", detail)
+    lines = {name: _lines(f"test_with_{name}.py") for name in ("minicluster", "testcontainers")}
+    detail = f"{spread(times['with'])}, {lines['minicluster']} lines, against {spread(times['without'])}, "
+    detail += f"{lines['testcontainers']} lines"
+    whole = median(times["with"]) / median(times["without"])
+    report.add("a whole run of one test, by that of testcontainers alone", whole, 1.0, "x", detail)
+    _reuse(report, rounds)
+    _share(report)
+    _import(report, rounds)
+
+
+def _reuse(report: Report, rounds: int) -> None:
+    taken = []
+    try:
+        for n in range(rounds + 1):
+            output = _pytest("test_share.py", "-k", "0", "--minicluster-reuse")[1]
+            if n:
+                taken.append(_call(output))
+    finally:
+        names = re.findall(r"^(etcd-\w+)\s.*left$", minicluster("ls")[1], re.MULTILINE)
+        minicluster("down", *names, "-q")
+    report.add("a reused 3-node etcd", median(taken), 0.3, "s", spread(taken))
+
+
+def _share(report: Report) -> None:
+    output = _pytest("test_share.py", "-n", "4")[1]
+    made = re.search(r"(\d+) made in", output)
+    report.add("clusters that 4 workers start", float(made[1]) if made else 0.0, 1, "")
+
+
+def _import(report: Report, rounds: int) -> None:
+    times: dict[str, list[float]] = {"with": [], "without": []}
+    for n in range(3 * rounds):
+        for what, options in {"with": (), "without": ("-p", "no:minicluster")}.items():
+            seconds = _pytest("test_nothing.py", *options)[0]
+            if n:
+                times[what].append(seconds)
+    added = median(times["with"]) - median(times["without"])
+    report.add("what the plugin adds to a run without clusters", added, 0.05, "s", spread(times["with"]))
+
+
+def _pytest(file: str, *options: str, image: str = "") -> tuple[float, str]:
+    words = ["-q", "-p", "no:cacheprovider", "--durations=0", "-vv", *options, str(_TESTS / file)]
+    env = BYTECODE | {"ETCD_IMAGE": image, "TESTCONTAINERS_RYUK_DISABLED": "true"}
+    return run(sys.executable, "-m", "pytest", *words, env=env)
+
+
+def _setup(output: str) -> float:
+    return _duration(output, "setup")
+
+
+def _call(output: str) -> float:
+    return _duration(output, "call")
+
+
+def _duration(output: str, phase: str) -> float:
+    found = re.search(rf"^([\d.]+)s {phase} ", output, re.MULTILINE)
+    assert found, output
+    return float(found[1])
+
+
+def _in_all(output: str) -> float:
+    return sum(float(seconds) for seconds in re.findall(r"^([\d.]+)s (?:setup|call|teardown) ", output, re.MULTILINE))
+
+
+def _lines(file: str) -> int:
+    return sum(bool(line.strip()) for line in (_TESTS / file).read_text().splitlines())
