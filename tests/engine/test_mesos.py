@@ -18,6 +18,7 @@ from kazoo.client import KazooClient
 
 from minicluster.engine import base
 from minicluster.engine.protocol import Cancel, Engine
+from minicluster.profile import catalog
 from tests.engine.conftest import Shell, eventually, remains
 
 NAME = "t-mesos"
@@ -166,6 +167,45 @@ def test_an_image_of_this_machine_gets_into_every_agents_engine(cluster: Shell, 
         cluster.docker("rmi", ref)
     for agent in ("agent-1", "agent-2"):
         assert cluster.minicluster("exec", agent, "--", docker, "images", "-q", ref).out.strip()
+
+
+BARE = """
+FROM {base} AS box
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends busybox-static >/dev/null \\
+ && mkdir -p /bare/bin /bare/proc /bare/sys /bare/etc /bare/run /bare/var /bare/tmp && cp /bin/busybox /bare/bin/ \\
+ && for applet in sh mount mkdir rm sed sleep tar; do ln -s busybox /bare/bin/$applet; done
+FROM scratch
+COPY --from=box /bare/ /
+"""
+NESTED = (
+    *("--cap-add=SYS_ADMIN", "--cap-add=NET_ADMIN", "--security-opt=seccomp=unconfined"),
+    *("--security-opt=apparmor=unconfined", "--security-opt=systempaths=unconfined", "--cgroupns=private"),
+    *("--tmpfs=/run", "--tmpfs=/tmp:exec", "--volume=/var/lib/docker", "--init"),
+)
+
+
+def test_an_agents_engine_needs_nothing_of_its_image(outer: Shell, stand_in: str, tmp_path: Path) -> None:
+    """Not even a C library: it runs containers in an image that has busybox alone."""
+    base_ref = next(ref for ref in (base.REGISTRY, base.LOCAL) if outer.docker("inspect", ref, ok=False).code == 0)
+    (tmp_path / "Dockerfile").write_text(BARE.format(base=base_ref))
+    recipe = catalog.bundled_directory() / "mesos" / "image-agent"
+    path = "PATH=/bin:/opt/minicluster/engine/bin"
+    begin = catalog.bundled_directory() / "swarm" / "files" / "minicluster-entrypoint"
+    try:
+        outer.docker("build", "--quiet", "--tag", "t-mesos/bare:1", str(tmp_path), timeout=300)
+        args = (f"--build-arg=BASE={base_ref}", "--build-arg=IMAGE=t-mesos/bare:1")
+        outer.docker("build", "--quiet", "--tag", "t-mesos/fitted:1", *args, str(recipe), timeout=300)
+        env = ("--env", path, "--env", "XTABLES_LIBDIR=/opt/minicluster/engine/xtables")
+        outer.docker("create", "--name", "t-mesos-bare", *NESTED, *env, "t-mesos/fitted:1", "sh", "/begin")
+        outer.docker("cp", str(begin), "t-mesos-bare:/begin")
+        outer.docker("start", "t-mesos-bare")
+        inside = ("exec", "t-mesos-bare", "sh", "-c")
+        eventually(lambda: outer.docker(*inside, "docker version", ok=False).code == 0, what="the engine answers")
+        run = "tar -c bin | docker import - box:1 >/dev/null && docker run --rm box:1 /bin/busybox echo it ran"
+        assert outer.docker(*inside, f"cd / && {run}").out == "it ran\n"
+    finally:
+        outer.docker("rm", "--force", "--volumes", "t-mesos-bare", ok=False)
+        outer.docker("rmi", "t-mesos/fitted:1", "t-mesos/bare:1", ok=False)
 
 
 # The commands, over published ports
