@@ -105,7 +105,7 @@ def test_hooks_run_in_their_order_and_those_on_nodes_on_all_of_them(engine: Fake
     nodes = ["s-agent-1", "s-agent-2", "s-master-1"]
     did = engine.did("execute")
     assert did[0] == "s-master-1: swarm-reset services"
-    assert sorted(did[1:4]) == [f"{name}: swarm-clear" for name in nodes]
+    assert sorted(did[1:4]) == [f"{name}: swarm-clear containers" for name in nodes]
     assert did[4] == "s-master-1: swarm-reset networks"
     assert sorted(did[5:]) == [f"{name}: swarm-clear" for name in nodes]
     assert change.steps == len(did) == 8
