@@ -29,6 +29,7 @@ from testcontainers.core.wait_strategies import (
 )
 from testcontainers.core.waiting_utils import wait_for_logs
 
+from minicluster import watcher
 from minicluster.cluster import Cluster, clusters
 from minicluster.engine.protocol import Engine
 from minicluster.errors import UsageError
@@ -50,6 +51,10 @@ def _same_engine(outer: Shell, engine: Engine) -> Iterator[None]:
         patch.setattr(testcontainers_config, "max_tries", 100)
         yield
     assert not remains(outer, NAME)
+    if watching := watcher._watcher:  # it waits for the end of this process, which still has other tests to run
+        assert watching.process.stdin
+        watching.process.stdin.close()
+        watching.process.wait(20)
 
 
 @pytest.fixture(scope="module")
