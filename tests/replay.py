@@ -1,7 +1,7 @@
 """A local HTTP server that answers as servers of Mesos and Marathon did or would, for tests of what asks them.
 
-In ``data/mesos`` are answers of a real Mesos 1.12: one master, one agent, a task that has finished. Only paths in them
-were changed, and they were laid out for people: they are sent in one line, as Mesos sent them.
+In ``data/mesos`` are answers of a real Mesos 1.12: one master, one agent, a task that has finished. Only paths and the
+name of a registry in them were changed; they were laid out for people, and are sent in one line, as Mesos sent them.
 """
 
 from __future__ import annotations
