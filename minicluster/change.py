@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from minicluster import labels, lock
+from minicluster.engine.protocol import LOCALHOST
 from minicluster.errors import Conflict, ImageError, Interrupted, MiniclusterError, NoEngine, UsageError
 from minicluster.events import Event, Listener, ignore
 from minicluster.health import members, settled_members
@@ -18,7 +19,7 @@ from minicluster.report import Change
 
 if TYPE_CHECKING:
     from minicluster import pki
-    from minicluster.engine.protocol import Engine
+    from minicluster.engine.protocol import Container, Engine
     from minicluster.lease import Lease
     from minicluster.plan.model import Plan
     from minicluster.plan.observed import Observed
@@ -46,6 +47,7 @@ def _merge(before: Overrides, asked: Overrides) -> Overrides:
         {**before.image, **asked.image},
         {**before.port, **asked.port},
         asked.restart or before.restart,
+        before.networks if asked.networks is None else asked.networks,
     )
 
 
@@ -56,6 +58,7 @@ def plan_up(
     asked: Overrides,
     refused: Collection[int] = (),
     *,
+    mode: str | None = None,
     attempt: int = 1,
     force: bool = False,
     lease: Lease | None = None,
@@ -63,12 +66,13 @@ def plan_up(
     """What an ``up`` is going to do.
 
     Args:
+        mode: the address mode as the user gave it; see :mod:`minicluster.addresses`.
         lease: how long it shall be there; None: as it is now, or for good.
         refused: ports that the engine could not have.
         attempt: counts the tries at a subnet that others took meanwhile.
         force: let a quorum go.
     """
-    from minicluster import client, pki
+    from minicluster import addresses, client, pki
     from minicluster.plan import reconcile
     from minicluster.plan.leased import leased
     from minicluster.plan.observed import Observed
@@ -94,6 +98,8 @@ def plan_up(
         )
     if before and observed.was is not None:
         _check_fixed(loaded, before, source)
+    if engine:
+        _check_networks(engine, overrides.networks or (), name)
     if lease and lease.owner and observed and (observed.lease is None or observed.lease.owner != lease.owner):
         its = f"It belongs to {observed.lease}." if observed.lease else "It has no lease: somebody made it to stay."
         raise UsageError(
@@ -102,13 +108,16 @@ def plan_up(
             f"Give this one another name, or take that one down: `minicluster down {name}`.",
         )
     taken = engine.subnets() if engine and not before else []
+    subnet = before.subnet if before else network.choose_subnet(taken, f"{name}/{attempt}" if attempt > 1 else "")
+    publish = addresses.publish(mode, engine, network.gateway(subnet), before.publish if before else "")
     spec = resolve(
         loaded,
         cluster=name,
         overrides=overrides,
-        subnet=before.subnet if before else network.choose_subnet(taken, f"{name}/{attempt}" if attempt > 1 else ""),
+        subnet=subnet,
         previous=before,
-        port_is_free=lambda port: port not in refused and _port_is_free(port),
+        port_is_free=lambda port: port not in refused and _port_is_free(port, publish),
+        publish=publish,
         source=loaded.profile.name if loaded.bundled else str(loaded.directory),
     )
     if before and observed.was is not None:
@@ -118,8 +127,34 @@ def plan_up(
     authority = (client.read_authority(engine, before) if engine and before else None) or pki.Authority()
     if engine:
         observed = _look_within(engine, observed, before, spec, authority)
+        observed = replace(observed, caller=addresses.caller(mode, engine))
     plan = leased(reconcile.create(spec, observed, force=force), observed, lease, spec.profile)
     return Goal(spec, observed, authority, plan)
+
+
+def _check_networks(engine: Engine, names: Sequence[str], cluster: str) -> None:
+    """Refuses networks that the nodes cannot join, before anything is made."""
+    for name in names:
+        if name in ("bridge", "host", "none", network_name(cluster)):
+            why = "It is the cluster's own." if name == network_name(cluster) else "Containers have no names there."
+            raise UsageError(f"--network {name}: nodes cannot join it", why, "Make one: `docker network create NAME`.")
+        if engine.network(name) is None:
+            raise UsageError(
+                f"--network {name}: the engine has no network of that name",
+                "Nodes join networks that are there.",
+                f"`docker network create {name}` makes it; `up --network none` takes nodes out of all that were named.",
+            )
+
+
+def _namesakes(engine: Engine, spec: Spec) -> str:
+    """What a user should know who reaches nodes by name on a network where another cluster's have the same; or ""."""
+    for network in spec.networks:
+        for other in engine.containers():
+            node, cluster = other.labels.get(labels.NODE, ""), other.labels[labels.CLUSTER]
+            if cluster != spec.cluster and network in other.networks and spec.node(node):
+                its = f"{node} on network {network} is also a node of cluster {cluster}"
+                return f"{its}: there, say {container_name(spec.cluster, node)}."
+    return ""
 
 
 def _check_fixed(loaded: Loaded, before: Spec, source: str) -> None:
@@ -183,14 +218,17 @@ def _look_within(
     return replace(observed, authority=authority.identity, members=counted, images=there)
 
 
-def _port_is_free(port: int) -> bool:
-    """Whether a port of this machine can be bound. Of another machine's engine we cannot tell; it will."""
+def _port_is_free(port: int, publish: str) -> bool:
+    """Whether a port of this machine can be bound. Of another machine's engine we cannot tell; it will.
+
+    The address to publish on may come to be with the cluster's network only: then any address counts.
+    """
     import socket
 
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((LOCALHOST if publish == LOCALHOST else "", port))
         except OSError:
             return False
     return True
@@ -213,6 +251,8 @@ def apply(engine: Engine, goal: Goal, *, keep: bool, timeout: float, listener: L
         if goal.plan:
             execute(goal.plan, run)
         client.keep(spec, goal.authority, engine)
+        if note := _namesakes(engine, spec):
+            listener(Event("note", text=note))
     except BaseException as problem:
         if isinstance(problem, MiniclusterError):
             error = problem
@@ -382,7 +422,9 @@ def _remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
     lock.forget(name)
     first: Plan | None = None
     for attempt in range(1, 4):
-        plan = reconcile.remove(_look(engine, name))
+        observed = _look(engine, name)
+        attached = {n: tuple(c.name for c in engine.attached(n) if _is_foreign(c, name)) for n in observed.networks}
+        plan = reconcile.remove(replace(observed, attached=attached))
         first = first or plan
         try:
             execute(plan, Run(engine, pki.Authority(), DEFAULT_TIMEOUT, listener, lambda _image, _cancel: None))
@@ -396,6 +438,10 @@ def _remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
             time.sleep(0.3)
     assert first is not None
     return first
+
+
+def _is_foreign(container: Container, cluster: str) -> bool:
+    return container.labels.get(labels.CLUSTER) != cluster
 
 
 def _left(engine: Engine, name: str) -> list[str]:

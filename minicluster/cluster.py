@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from minicluster import change, client, gc, health, labels, lock, paths, watcher
+from minicluster import addresses, change, client, gc, health, labels, lock, paths, watcher
 from minicluster.change import DEFAULT_PROFILE, DEFAULT_TIMEOUT
 from minicluster.errors import (
     ImageError,
@@ -61,12 +61,19 @@ class Cluster:
     """
 
     def __init__(
-        self, engine: Engine, spec: Spec, change: Change | None = None, authority: pki.Authority | None = None
+        self,
+        engine: Engine,
+        spec: Spec,
+        change: Change | None = None,
+        authority: pki.Authority | None = None,
+        address_mode: str | None = None,
     ) -> None:
         self.engine = engine
         self.spec = spec
         self.change = change  #: what the ``up`` that returned this did
         self._authority = authority  # where it is known already
+        self._asked_mode = addresses.asked(address_mode)
+        self._mode = ""  # once the cluster has been reached
 
     @property
     def name(self) -> str:
@@ -84,6 +91,8 @@ class Cluster:
         image: Mapping[str, str] | None = None,
         port: Mapping[str, int] | None = None,
         restart: str = "",
+        networks: Sequence[str] | None = None,
+        address_mode: str | None = None,
         lease: Lease | None = None,
         force: bool = False,
         keep: bool = False,
@@ -99,6 +108,10 @@ class Cluster:
             size, set, image, port: overrides. What an earlier ``up`` of the cluster was given stays in force.
             restart: what the engine does when a node ends by itself, and when the engine starts: one of
                 ``RESTART_POLICIES``; "no" by default.
+            networks: networks of the engine that the nodes join beside their own, where they have the names NODE and
+                CLUSTER-NODE. None leaves it as it is.
+            address_mode: one of :data:`minicluster.addresses.MODES`: where nodes are published, and which addresses
+                are handed out. None: $MINICLUSTER_ADDRESS_MODE, else "auto"; what is published stays as it is.
             lease: how long it is wanted; by default until somebody takes it down. ``Lease.owned()`` ties it to this
                 process: it is removed when that ends, even by ``kill -9``.
             force: go on where nodes that leave take the quorum with them.
@@ -110,7 +123,8 @@ class Cluster:
         Raises:
             MiniclusterError: what was begun is undone, unless ``keep``.
         """
-        asked = _asked(size, set, image, port, restart)
+        asked = _asked(size, set, image, port, restart, networks)
+        addresses.asked(address_mode)
         _check_name(name)
         if timeout <= 0:
             raise UsageError(f"--timeout {timeout:g}: not a time", "", "Give seconds, more than 0.")
@@ -124,7 +138,15 @@ class Cluster:
             refused: list[int] = []  # ports that the engine could not have, though they may be free on this machine
             for attempt in range(1, _TRIES + 1):
                 goal = change.plan_up(
-                    engine, profile, target, asked, refused, attempt=attempt, force=force, lease=lease
+                    engine,
+                    profile,
+                    target,
+                    asked,
+                    refused,
+                    mode=address_mode,
+                    attempt=attempt,
+                    force=force,
+                    lease=lease,
                 )
                 try:
                     change.apply(engine, goal, keep=keep, timeout=timeout, listener=listener)
@@ -142,11 +164,14 @@ class Cluster:
                         refused.append(error.port)
                     listener(Event("note", text=f"{error.what} (taken meanwhile); choosing another"))
         plan = goal.plan
-        return cls(engine, goal.spec, change.report(plan, time.monotonic() - begun), goal.authority)
+        report = change.report(plan, time.monotonic() - begun)
+        return cls(engine, goal.spec, report, goal.authority, address_mode)
 
     @classmethod
-    def open(cls, name: str | None = None, *, engine: Engine | None = None) -> Cluster:
+    def open(cls, name: str | None = None, *, engine: Engine | None = None, address_mode: str | None = None) -> Cluster:
         """The cluster of that name; without one that of $MINICLUSTER, then the only one there is.
+
+        ``address_mode`` is as for :meth:`up`, but changes nothing.
 
         Raises:
             UsageError: there is none, or there are several and none is named.
@@ -162,7 +187,7 @@ class Cluster:
                 "Its record is gone; only remains are left.",
                 f"Remove them with `minicluster down {name}`.",
             )
-        return cls(engine, spec)
+        return cls(engine, spec, address_mode=address_mode)
 
     def __enter__(self) -> Cluster:
         return self
@@ -200,9 +225,18 @@ class Cluster:
         return found[0]
 
     def endpoints(self) -> tuple[EndpointInfo, ...]:
-        """Every published port, those of nodes that run first."""
+        """Every published port, those of nodes that run first, with the address at which it is reached from here.
+
+        Raises:
+            Unreachable: the cluster runs, and none of its nodes is reached; see :mod:`minicluster.addresses`.
+        """
+        mode = self._reached()
+        found = []
+        for node, endpoint in self.spec.endpoints():
+            host, port = addresses.address(mode, self.spec, node, endpoint)
+            url = fill([endpoint.url], {"host": host, "port": str(port)})[0]
+            found.append(EndpointInfo(endpoint.name, node.name, url, endpoint.port))
         running = {c.name for c in self.engine.containers(self.name) if c.state == "running"}
-        found = [EndpointInfo(e.name, node.name, e.url) for node, e in self.spec.endpoints()]
         return tuple(sorted(found, key=lambda e: container_name(self.name, e.node) not in running))
 
     def plan(self) -> Plan:
@@ -229,22 +263,31 @@ class Cluster:
         return health.examine(self.engine, self.spec, memory=memory)
 
     def info(self) -> ClusterInfo:
-        """How to reach the cluster."""
-        endpoints = tuple(EndpointInfo(e.name, node.name, e.url) for node, e in self.spec.endpoints())
+        """How to reach the cluster. Raises ``Unreachable`` as :meth:`endpoints` does."""
         return ClusterInfo(
             cluster=self.name,
             profile=self.spec.profile,
             summary=self.spec.summary,
             subnet=self.spec.subnet,
-            endpoints=endpoints,
+            endpoints=self.endpoints(),
             env=self.env(),
             demo_image=self.spec.demo_image or None,
+            address_mode=self._reached(),
             example=self.spec.example,
             notes=tuple(health.kernel_notes(self.engine, self.spec)),
         )
 
+    def _reached(self) -> str:
+        """The address mode by which the cluster is reached from here."""
+        self._mode = self._mode or addresses.reach(self.engine, self.spec, self._asked_mode)
+        return self._mode
+
     def env(self) -> dict[str, str]:
-        """Variables for the stock client of the system; makes its certificate anew where that is missing."""
+        """Variables for the stock client of the system; makes its certificate anew where that is missing.
+
+        Raises:
+            Unreachable: as :meth:`endpoints` does.
+        """
         directory = paths.client_directory(self.name)
         secrets = {match for text in self.spec.env.values() for match in SECRET.finditer(text)}
         if self.spec.client or secrets:
@@ -261,15 +304,14 @@ class Cluster:
         for match in secrets:
             assert self._authority
             values[f"secret.{match[1]}.{match[2]}"] = self._authority.secret(match[1], match[2])
-        running = {c.name for c in self.engine.containers(self.name) if c.state == "running"}
         # Of several nodes that offer an endpoint the first that runs: a client is not sent to one that is dead.
-        for node, endpoint in sorted(
-            self.spec.endpoints(), key=lambda pair: container_name(self.name, pair[0].name) not in running
-        ):
-            about = {"url": endpoint.url, "host_port": str(endpoint.host_port), "node": node.name}
-            about["address"] = node.address
+        addresses_of = {node.name: node.address for node in self.spec.nodes}
+        for endpoint in self.endpoints():
+            about = {"url": endpoint.url, "host": endpoint.host, "host_port": str(endpoint.port), "node": endpoint.node}
+            about["address"] = addresses_of[endpoint.node]
             for part, value in about.items():
                 values.setdefault(f"endpoint.{endpoint.name}.{part}", value)
+                values[f"endpoint.{endpoint.name}.{endpoint.node}.{part}"] = value
         variables = {name: fill([value], values)[0] for name, value in self.spec.env.items()}
         return {name: value for name, value in variables.items() if value}
 
@@ -608,17 +650,22 @@ def dry_run(
     image: Mapping[str, str] | None = None,
     port: Mapping[str, int] | None = None,
     restart: str = "",
+    networks: Sequence[str] | None = None,
+    address_mode: str | None = None,
     lease: Lease | None = None,
     force: bool = False,
 ) -> Plan:
     """The plan that :meth:`Cluster.up` would carry out; without an engine, the plan of a first ``up``."""
-    asked = _asked(size, set, image, port, restart)
+    asked = _asked(size, set, image, port, restart, networks)
+    addresses.asked(address_mode)
     _check_name(name)
     try:
         engine: Engine | None = connect()
     except NoEngine:
         engine = None
-    return change.plan_up(engine, profile, _target(profile, name), asked, force=force, lease=lease).plan
+    return change.plan_up(
+        engine, profile, _target(profile, name), asked, mode=address_mode, force=force, lease=lease
+    ).plan
 
 
 def env_names(name: str | None = None, *, engine: Engine | None = None) -> list[str]:
@@ -736,10 +783,12 @@ def _asked(
     image: Mapping[str, str] | None,
     port: Mapping[str, int] | None,
     restart: str,
+    networks: Sequence[str] | None,
 ) -> Overrides:
     if restart and restart not in RESTART_POLICIES:
         raise UsageError(f"--restart {restart}: no such policy", "", nearest(restart, RESTART_POLICIES))
-    return Overrides(dict(size or {}), dict(set or {}), dict(image or {}), dict(port or {}), restart)
+    joined = None if networks is None else tuple(dict.fromkeys(networks))
+    return Overrides(dict(size or {}), dict(set or {}), dict(image or {}), dict(port or {}), restart, joined)
 
 
 def _check_name(name: str | None) -> None:

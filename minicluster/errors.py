@@ -90,6 +90,10 @@ class NotReady(MiniclusterError):
     exit_code = 4
 
 
+class Unreachable(MiniclusterError):
+    """The cluster runs, and none of the addresses that could be handed out is reached from here."""
+
+
 class Interrupted(MiniclusterError):
     """The user pressed Ctrl-C, or the process was asked to end."""
 

@@ -190,7 +190,8 @@ class Lent:
             return True
         with self.pool.spent.on("checked"):
             try:
-                cluster = Cluster.open(self.name, engine=self.pool.engine)
+                mode = self.asked.get("address_mode")
+                cluster = Cluster.open(self.name, engine=self.pool.engine, address_mode=mode)
                 asked = {**self.asked, "set": {k: str(v) for k, v in self.asked.get("set", {}).items()}}
                 same = all(dict(getattr(cluster.spec.overrides, key)) == asked.get(key, {}) for key in _OVERRIDES)
                 if not same or cluster.status(memory=False).phase != "ready":

@@ -95,11 +95,12 @@ class ClusterStatus:
 
 @dataclass(frozen=True)
 class EndpointInfo:
-    """A published port."""
+    """A published port, and where it is reached from here."""
 
     name: str
     node: str
     url: str
+    node_port: int = 0  #: in the node, whatever is handed out
 
     @property
     def host(self) -> str:
@@ -123,6 +124,7 @@ class ClusterInfo:
     endpoints: tuple[EndpointInfo, ...]
     env: Mapping[str, str]
     demo_image: str | None
+    address_mode: str = "localhost"  #: by which the endpoints are reached from here: localhost, bridge or gateway
     example: str = ""  #: a first command for the stock client
     notes: tuple[str, ...] = ()
 

@@ -68,6 +68,7 @@ class Box:
     folders: set[str] = field(default_factory=lambda: {"/", "/etc", "/var", "/root"})
     links: dict[str, str] = field(default_factory=dict)  #: path -> where it leads, absolute
     entries: dict[str, tarfile.TarInfo] = field(default_factory=dict)  #: as the last archive brought them, by path
+    aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)  #: by network, of those it was connected to
     samples: int = 0
     log: list[bytes] = field(default_factory=list)
     code: int | None = None
@@ -85,9 +86,11 @@ class _Failure:
 class FakeEngine:
     """See :class:`minicluster.engine.protocol.Engine` for what each call means. Public fields are for tests to set."""
 
-    endpoint = "fake://"
+    endpoint = "unix:///fake"
     reference = "fake"
     local = False
+    shares_localhost = True
+    here = ""  #: name of the container that this process is told to run in
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []  #: kind of call and what it was about, changes and commands alone
@@ -135,9 +138,16 @@ class FakeEngine:
             box = self.boxes[name]
             box.container = replace(box.container, state=state)
 
-    def add_foreign(self, name: str) -> None:
+    def add_foreign(self, name: str, *networks: str, mode: str = "default") -> None:
         """A running container that minicluster did not make."""
-        self.boxes[name] = Box(Container(name, name, {}, "running", "Up", "someone/else"))
+        there = frozenset(networks)
+        self.boxes[name] = Box(
+            Container(name, name, {}, "running", "Up", "someone/else", networks=there, network_mode=mode)
+        )
+
+    def add_network(self, name: str) -> None:
+        """A network that minicluster did not make."""
+        self.nets[name] = Network(name, name, {}, ())
 
     def _call(self, kind: str, about: str) -> None:
         with self._lock:
@@ -175,6 +185,17 @@ class FakeEngine:
         with self._lock:
             return self.boxes[name].container if name in self.boxes else None
 
+    def own_container(self) -> Container | None:
+        return self.container(self.here) if self.here else None
+
+    def attached(self, network: str) -> list[Container]:
+        with self._lock:
+            return [b.container for b in self.boxes.values() if network in b.container.networks]
+
+    def network(self, name: str) -> Network | None:
+        with self._lock:
+            return self.nets.get(name)
+
     def networks(self, cluster: str | None = None) -> list[Network]:
         with self._lock:
             return [n for n in self.nets.values() if _of(n.labels, cluster)]
@@ -189,7 +210,7 @@ class FakeEngine:
 
     # Making and removing
 
-    def create_network(self, name: str, subnet: str, gateway: str, labels: Mapping[str, str]) -> None:
+    def create_network(self, name: str, subnet: str, gateway: str, guests: str, labels: Mapping[str, str]) -> None:
         self._call("create_network", name)
         with self._lock:
             if name in self.nets:
@@ -202,12 +223,27 @@ class FakeEngine:
     def remove_network(self, name: str) -> None:
         self._call("remove_network", name)
         with self._lock:
-            if any(
-                b.config and b.config.network == name and b.container.state == "running" for b in self.boxes.values()
-            ):
+            if any(name in b.container.networks and b.container.state == "running" for b in self.boxes.values()):
                 raise EngineError(f"network {name} has containers")
             if gone := self.nets.pop(name, None):
                 self._tell("network", "destroy", name, gone.labels)
+
+    def connect_network(self, network: str, container: str, aliases: Sequence[str] = ()) -> None:
+        self._call("connect_network", f"{container}: {network}")
+        with self._lock:
+            if network not in self.nets:
+                raise NotFound(f"no network {network}")
+            box = self._box(container)
+            box.container = replace(box.container, networks=box.container.networks | {network})
+            box.aliases[network] = tuple(aliases)
+
+    def disconnect_network(self, network: str, container: str) -> None:
+        self._call("disconnect_network", f"{container}: {network}")
+        with self._lock:
+            box = self.boxes.get(container)
+            if box:
+                box.container = replace(box.container, networks=box.container.networks - {network})
+                box.aliases.pop(network, None)
 
     def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
         self._call("create_volume", name)
@@ -236,8 +272,9 @@ class FakeEngine:
                 if volume not in self.vols:
                     raise EngineError(f"volume {volume} would be made without labels")
             container = Container(
-                config.name, config.name, dict(config.labels), "created", "Created", config.image, config.address
-            )
+                config.name, config.name, dict(config.labels), "created", "Created", config.image, config.address,
+                networks=frozenset({config.network}), network_mode=config.network,
+            )  # fmt: skip
             self.boxes[config.name] = Box(container, config)
             self._tell("container", "create", config.name, config.labels)
 
@@ -246,8 +283,9 @@ class FakeEngine:
         with self._lock:
             box = self._box(name)
             assert box.config
-            if box.config.network not in self.nets:
-                raise NotFound(f"no network {box.config.network}")
+            for network in box.container.networks:
+                if network not in self.nets:
+                    raise NotFound(f"no network {network}")
             for other in self.boxes.values():
                 if other is box or other.config is None or other.container.state != "running":
                     continue

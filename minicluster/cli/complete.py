@@ -64,6 +64,17 @@ def profiles(_ctx: typer.Context, incomplete: str) -> list[str]:
     return _or_nothing(find)
 
 
+def address_modes(_ctx: typer.Context, incomplete: str) -> list[str]:
+    """Address modes."""
+
+    def find() -> list[str]:
+        from minicluster.addresses import MODES
+
+        return [mode for mode in MODES if mode.startswith(incomplete)]
+
+    return _or_nothing(find)
+
+
 def roles(ctx: typer.Context, incomplete: str) -> list[str]:
     """Roles of the profile that the words so far name, each with the ``=`` that its count follows."""
 

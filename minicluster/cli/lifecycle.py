@@ -11,6 +11,7 @@ from minicluster.cli import complete
 from minicluster.cli.exports import Shell, usage
 from minicluster.cli.options import (
     DEFAULT_TIMEOUT,
+    AddressModeOption,
     ForceOption,
     Output,
     OutputOption,
@@ -64,6 +65,15 @@ def up(
         list[str] | None, typer.Option("--port", metavar="ENDPOINT=P", help="Publish an endpoint on this port.")
     ] = None,
     restart: RestartOption = "",
+    network: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--network",
+            metavar="NAME",
+            help="Let the nodes join this network as well. May be repeated; 'none' takes them out of all.",
+        ),
+    ] = None,
+    address_mode: AddressModeOption = None,
     ttl: Annotated[
         str,
         typer.Option(
@@ -88,6 +98,7 @@ def up(
     images = pairs("--image", "NAME=REF", image)
     ports = numbers("--port", "ENDPOINT=P", port, 1, 65535)
     check_timeout(timeout)
+    networks = [] if network == ["none"] else network or None
     lease = _lease(ttl)
     if dry_run:
         from minicluster import cluster as facade
@@ -101,6 +112,8 @@ def up(
             image=images,
             port=ports,
             restart=restart,
+            networks=networks,
+            address_mode=address_mode,
             lease=lease,
             force=force,
         )
@@ -122,6 +135,8 @@ def up(
             image=images,
             port=ports,
             restart=restart,
+            networks=networks,
+            address_mode=address_mode,
             lease=lease,
             force=force,
             keep=keep,

@@ -66,6 +66,18 @@ RestartOption = Annotated[
 ]
 
 
+AddressModeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address-mode",
+        metavar="MODE",
+        show_default=False,
+        help="Which addresses are handed out: localhost, bridge, gateway, auto; $MINICLUSTER_ADDRESS_MODE by default.",
+        autocompletion=complete.address_modes,
+    ),
+]
+
+
 def check_timeout(timeout: float) -> None:
     """Refuses what is no time."""
     if not timeout > 0:

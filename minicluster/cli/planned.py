@@ -23,6 +23,12 @@ def what(action: Action) -> str:
             return f"record {'the spec' if spec else 'that nothing was'} in volume {volume}"
         case m.CreateNetwork(name, subnet):
             return f"create network {name} ({subnet})"
+        case m.ConnectNetwork(network, container, aliases):
+            return " ".join(
+                ["connect", container, "to network", network, *(["as", ", ".join(aliases)] if aliases else [])]
+            )
+        case m.DisconnectNetwork(network, container):
+            return f"disconnect {container} from network {network}"
         case m.CreateVolume(name):
             return f"create volume {name}"
         case m.CreateContainer(config):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from minicluster.cli import exports
-from minicluster.cli.options import ClusterArgument, Output, OutputOption
+from minicluster.cli.options import AddressModeOption, ClusterArgument, Output, OutputOption
 from minicluster.cli.output import columns, paint, print_json, size
 from minicluster.errors import UsageError
 
@@ -87,11 +87,13 @@ def _status_text(answer: ClusterStatus) -> str:
     return "\n".join(lines)
 
 
-def info(name: ClusterArgument = None, output: OutputOption = Output.text) -> None:
+def info(
+    name: ClusterArgument = None, address_mode: AddressModeOption = None, output: OutputOption = Output.text
+) -> None:
     """Show how to reach a cluster."""
     from minicluster.cluster import Cluster
 
-    answer = Cluster.open(name).info()
+    answer = Cluster.open(name, address_mode=address_mode).info()
     if output is Output.json:
         print_json(answer)
     else:
@@ -100,6 +102,8 @@ def info(name: ClusterArgument = None, output: OutputOption = Output.text) -> No
 
 def _info_text(answer: ClusterInfo) -> str:
     lines = [f"{paint(answer.cluster, 'bold')} ({answer.profile}): {answer.summary}", f"subnet: {answer.subnet}"]
+    if answer.address_mode != "localhost":
+        lines.append(f"address mode: {answer.address_mode}")
     if answer.endpoints:
         rows = [(e.name, e.node, e.url) for e in answer.endpoints]
         lines += ["", columns(rows, ("ENDPOINT", "NODE", "URL"))]
@@ -118,6 +122,7 @@ def env(
         exports.Shell, typer.Option("--shell", metavar="sh|fish|powershell", help="Whose syntax; sh by default.")
     ] = exports.Shell.sh,
     unset: Annotated[bool, typer.Option("--unset", help="Take the variables away instead.")] = False,
+    address_mode: AddressModeOption = None,
     output: OutputOption = Output.text,
 ) -> None:
     """Print exports that make the system's own client work.
@@ -131,7 +136,7 @@ def env(
     if unset:
         statements = exports.unsets(facade.env_names(name), shell)
     else:
-        variables = facade.Cluster.open(name).env()
+        variables = facade.Cluster.open(name, address_mode=address_mode).env()
         if output is Output.json:
             print_json(variables)
             return

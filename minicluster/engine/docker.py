@@ -32,9 +32,10 @@ import urllib3.exceptions
 from docker.api import APIClient
 from docker.tls import TLSConfig
 
-from minicluster.engine import bridge, privileges
+from minicluster.engine import bridge, machine, privileges
 from minicluster.engine.found import Found
 from minicluster.engine.protocol import (
+    LOCALHOST,
     Cancel,
     Container,
     ContainerConfig,
@@ -112,13 +113,22 @@ def _refusal(what: str, error: docker.errors.APIError) -> EngineError:
         return PortTaken(
             f"host port {port or '?'} is taken", said, "Give another with --port ENDPOINT=PORT, or free it.", port=port
         )
-    if "Pool overlaps" in said or "pool overlaps" in said or "conflicts with network" in said:
+    # The last is what the engine says of two networks with the same subnet and the same part of it for guests.
+    overlaps = ("Pool overlaps", "pool overlaps", "conflicts with network", "failed to allocate gateway")
+    if any(words in said for words in overlaps):
         return SubnetTaken(f"cannot {what}: its subnet is taken", said)
     if "no space left on device" in said:
         return EngineError(
             f"cannot {what}: the disk is full",
             said,
             "Free some: `docker system df`, `minicluster image remove --all`.",
+        )
+    if "cannot assign requested address" in said:
+        return EngineError(
+            f"cannot {what}: the engine's machine does not have the address that its ports are to be published on",
+            said,
+            "Its address here and its own differ, as behind a router: --address-mode bridge or localhost publishes on "
+            "127.0.0.1 alone.",
         )
     if "apparmor_parser" in said:
         return EngineError(f"cannot {what}: the engine lacks AppArmor's parser", said, "Install it: package apparmor.")
@@ -170,6 +180,11 @@ class DockerEngine:
         return self.endpoint.startswith("unix://") and self._version.get("KernelVersion") == platform.release()
 
     @cached_property
+    def shares_localhost(self) -> bool:
+        scheme, _, path = self.endpoint.partition("://")
+        return scheme in ("unix", "npipe") and machine.listener_is_here(path)
+
+    @cached_property
     def info(self) -> EngineInfo:
         version = self._version
         with _errors("ask the engine what it is"):
@@ -202,6 +217,29 @@ class DockerEngine:
             found = self._api.containers(all=True, filters={"name": f"^/?{re.escape(name)}$"})
         return next((c for c in map(_container, found) if c.name == name), None)
 
+    def own_container(self) -> Container | None:
+        own: Container | None = None
+        for identity in machine.own_container_ids():
+            own = own or self._by_identity(identity)
+        while own and own.network_mode.startswith("container:"):  # it has another one's network
+            own = self._by_identity(own.network_mode.removeprefix("container:"))
+        return own
+
+    def _by_identity(self, identity: str) -> Container | None:
+        with _errors("list containers"):
+            found = self._api.containers(filters={"id": identity})
+        return next((c for c in map(_container, found) if c.id.startswith(identity)), None)
+
+    def attached(self, network: str) -> list[Container]:
+        with _errors("list containers"):
+            found = self._api.containers(all=True, filters={"network": network})
+        return [c for c in map(_container, found) if network in c.networks]
+
+    def network(self, name: str) -> Network | None:
+        with _errors("list networks"):
+            found = self._api.networks(filters={"name": f"^{re.escape(name)}$"})
+        return next((n for n in map(_network, found) if n.name == name), None)
+
     def networks(self, cluster: str | None = None) -> list[Network]:
         with _errors("list networks"):
             return [_network(n) for n in self._api.networks(filters=_of(cluster))]
@@ -218,8 +256,8 @@ class DockerEngine:
 
     # Making and removing
 
-    def create_network(self, name: str, subnet: str, gateway: str, labels: Mapping[str, str]) -> None:
-        ipam = {"Driver": "default", "Config": [{"Subnet": subnet, "Gateway": gateway}]}
+    def create_network(self, name: str, subnet: str, gateway: str, guests: str, labels: Mapping[str, str]) -> None:
+        ipam = {"Driver": "default", "Config": [{"Subnet": subnet, "Gateway": gateway, "IPRange": guests}]}
         with _errors(f"create network {name}"):
             self._api.create_network(name, driver="bridge", ipam=ipam, check_duplicate=True, labels=dict(labels))
 
@@ -234,6 +272,24 @@ class DockerEngine:
                     if patience == 29 or "active endpoints" not in str(error.explanation):
                         raise
                     time.sleep(0.05)
+
+    def connect_network(self, network: str, container: str, aliases: Sequence[str] = ()) -> None:
+        with _errors(f"connect {container} to network {network}"):
+            try:
+                self._api.connect_container_to_network(container, network, aliases=list(aliases) or None)
+            except docker.errors.APIError as error:
+                if "already exists in network" not in str(error.explanation):
+                    raise
+
+    def disconnect_network(self, network: str, container: str) -> None:
+        with _errors(f"disconnect {container} from network {network}"):
+            try:
+                self._api.disconnect_container_from_network(container, network)
+            except docker.errors.NotFound:
+                pass
+            except docker.errors.APIError as error:
+                if "is not connected to" not in str(error.explanation):
+                    raise
 
     def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
         with _errors(f"create volume {name}"):
@@ -256,7 +312,10 @@ class DockerEngine:
             "init": True,
             "network_mode": config.network,
             "binds": [f"{volume}:{path}" for path, volume in config.volumes.items()],
-            "port_bindings": {port: ("127.0.0.1", host_port) for port, host_port in config.ports.items()},
+            "port_bindings": {
+                port: [(address, host_port) for address in dict.fromkeys((LOCALHOST, config.publish))]
+                for port, host_port in config.ports.items()
+            },
             "tmpfs": dict(config.tmpfs),
             "restart_policy": {"Name": config.restart},
         }
@@ -273,7 +332,7 @@ class DockerEngine:
         with _errors(f"create container {config.name}"):
             host_config = api.create_host_config(**host) | extra
             networking = api.create_networking_config(
-                {config.network: api.create_endpoint_config(ipv4_address=config.address)}
+                {config.network: api.create_endpoint_config(ipv4_address=config.address, aliases=[config.hostname])}
             )
             api.create_container(
                 config.image,
@@ -792,10 +851,10 @@ def _of(cluster: str | None) -> dict[str, Any]:
 
 def _container(data: Mapping[str, Any]) -> Container:
     networks = (data.get("NetworkSettings") or {}).get("Networks") or {}
-    endpoints = list(networks.values())
-    address = ""
-    for endpoint in endpoints:
-        address = endpoint.get("IPAddress") or (endpoint.get("IPAMConfig") or {}).get("IPv4Address") or address
+    mode = (data.get("HostConfig") or {}).get("NetworkMode") or ""
+    # One that does not run has no address, and still the one that it was given.
+    endpoint = networks.get("bridge" if mode == "default" else mode) or {}
+    address = endpoint.get("IPAddress") or (endpoint.get("IPAMConfig") or {}).get("IPv4Address") or ""
     ports = {p["PrivatePort"]: p["PublicPort"] for p in data.get("Ports") or () if p.get("PublicPort")}
     return Container(
         id=data["Id"],
@@ -806,6 +865,8 @@ def _container(data: Mapping[str, Any]) -> Container:
         image=data.get("Image", ""),
         address=address,
         ports=ports,
+        networks=frozenset(networks),
+        network_mode=mode,
     )
 
 

@@ -6,6 +6,8 @@ import ctypes
 import os
 import re
 import signal
+import socket
+import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -116,6 +118,32 @@ def _mounts(root: Path) -> Iterator[_Mount]:
 def _unescaped(field: str) -> str:
     """Blanks and the like are written as \\040."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
+
+
+def own_container_ids(root: Path = ROOT) -> list[str]:
+    """Identities, whole or cut short, that the container which this process runs in may have; empty where in none.
+
+    Every container engine mounts a file of its own over /etc/hostname, /etc/hosts or /etc/resolv.conf, from a folder
+    that is named by the container's identity. Where that tells nothing, the host name may be its first 12 digits.
+    """
+    files = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
+    sources = [mount.source for mount in _mounts(root) if mount.point in files]
+    found = [match[1] for source in sources if (match := re.search(r"/([0-9a-f]{64})/", source))]
+    if not found:
+        name = read(root / "proc/sys/kernel/hostname")
+        found = [name] if re.fullmatch(r"[0-9a-f]{12}", name) else []
+    return list(dict.fromkeys(found))
+
+
+def listener_is_here(path: str) -> bool:
+    """Whether who listens at a Unix socket has a process number here: not so in another process name space (Linux)."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return True
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.connect(path)
+        pid, _uid, _gid = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return bool(pid)
+    return True
 
 
 def unmount(points: Iterable[str]) -> None:

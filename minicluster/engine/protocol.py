@@ -17,6 +17,8 @@ from typing import Protocol
 
 Progress = Callable[[str], None]  #: receives one line about a long call's progress
 
+LOCALHOST = "127.0.0.1"  #: what every port is published on
+
 
 class Cancel:
     """Asks calls under way to end. Safe from several threads; what is set stays set."""
@@ -88,8 +90,10 @@ class Container:
     state: str  #: created, running, paused, restarting, removing, exited or dead
     status: str  #: the engine's own phrase, such as "Up 3 minutes"
     image: str
-    address: str = ""
+    address: str = ""  #: on the network that it was created with
     ports: Mapping[int, int] = field(default_factory=dict)  #: container port -> host port, of those published
+    networks: frozenset[str] = frozenset()  #: names of all that it is connected to
+    network_mode: str = ""  #: name of the network that it was created with, or "host" or "none"
 
 
 @dataclass(frozen=True)
@@ -181,7 +185,7 @@ class ContainerConfig:
 
     name: str
     image: str
-    hostname: str
+    hostname: str  #: other containers on its network reach it by this name, too
     network: str
     address: str
     labels: Mapping[str, str]
@@ -191,6 +195,7 @@ class ContainerConfig:
     volumes: Mapping[str, str] = field(default_factory=dict)  #: path in the container -> name of the volume
     tmpfs: Mapping[str, str] = field(default_factory=dict)  #: path in the container -> mount options
     ports: Mapping[int, int] = field(default_factory=dict)  #: container port -> port on 127.0.0.1
+    publish: str = LOCALHOST  #: a further address of the engine's machine that the ports are published on
     memory: int = 0  #: limit in bytes; 0 is none
     nested: bool = False  #: runs a container engine of its own: gets the named privileges that this takes
     stop_timeout: int = 10  #: seconds between the stop signal and the kill
@@ -208,6 +213,12 @@ class Engine(Protocol):
         """It runs on this machine and shares its kernel; cheaper to ask than :attr:`info`."""
 
     @property
+    def shares_localhost(self) -> bool:
+        """What it publishes on 127.0.0.1 is reached at 127.0.0.1 here: it is reached by a Unix socket, and the one that
+        listens there is not in another process name space, as it is where a socket is mounted into a container.
+        """
+
+    @property
     def info(self) -> EngineInfo:
         """What it says of itself; asked once, when first needed."""
 
@@ -217,14 +228,35 @@ class Engine(Protocol):
     def container(self, name: str) -> Container | None:
         """The container of that name, ours or not; None where there is none."""
 
+    def own_container(self) -> Container | None:
+        """The container of this engine whose network this very process has; None where it runs in none."""
+
+    def attached(self, network: str) -> list[Container]:
+        """All containers that are connected to a network, ours or not, in whatever state."""
+
+    def network(self, name: str) -> Network | None:
+        """The network of that name, ours or not; None where there is none."""
+
     def networks(self, cluster: str | None = None) -> list[Network]: ...
     def volumes(self, cluster: str | None = None) -> list[Volume]: ...
 
     def subnets(self) -> list[str]:
         """Every subnet that a new network must not overlap: other networks' and, of a local engine, host routes'."""
 
-    def create_network(self, name: str, subnet: str, gateway: str, labels: Mapping[str, str]) -> None: ...
+    def create_network(self, name: str, subnet: str, gateway: str, guests: str, labels: Mapping[str, str]) -> None:
+        """Makes a bridge network. Containers that are given no address of their own get one in ``guests``."""
+
     def remove_network(self, name: str) -> None: ...
+
+    def connect_network(self, network: str, container: str, aliases: Sequence[str] = ()) -> None:
+        """Connects a container, running or not, to a further network, where it gets these names beside its own.
+
+        No error where it is connected already.
+        """
+
+    def disconnect_network(self, network: str, container: str) -> None:
+        """The opposite; no error where it is not connected, or either is gone."""
+
     def create_volume(self, name: str, labels: Mapping[str, str]) -> None: ...
     def remove_volume(self, name: str) -> None: ...
     def create_container(self, config: ContainerConfig) -> None: ...

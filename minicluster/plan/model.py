@@ -35,7 +35,23 @@ class CreateNetwork:
     name: str
     subnet: str
     gateway: str
+    guests: str  #: the part of it that other containers get addresses from
     labels: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ConnectNetwork:
+    """Connects a container to a further network, where it gets these names."""
+
+    network: str
+    container: str
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DisconnectNetwork:
+    network: str
+    container: str
 
 
 @dataclass(frozen=True)
@@ -137,6 +153,8 @@ Action = (
     ProvideImage
     | Record
     | CreateNetwork
+    | ConnectNetwork
+    | DisconnectNetwork
     | CreateVolume
     | CreateContainer
     | PutFiles

@@ -33,6 +33,8 @@ class Observed:
     cluster: str
     containers: Mapping[str, Container] = field(default_factory=dict)  #: by the node's name
     networks: tuple[str, ...] = ()
+    attached: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  #: network -> containers that are not ours
+    caller: Container | None = None  #: the container that this process runs in, where it is to reach the nodes' network
     volumes: tuple[str, ...] = ()  #: names, records and terms not counted
     records: tuple[RecordVolume, ...] = ()
     members: Mapping[str, Member] | None = None  #: by the node's name; None where nobody could be asked

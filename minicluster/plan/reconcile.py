@@ -10,9 +10,11 @@ from minicluster.engine.protocol import ContainerConfig
 from minicluster.errors import MiniclusterError
 from minicluster.plan.model import (
     Action,
+    ConnectNetwork,
     CreateContainer,
     CreateNetwork,
     CreateVolume,
+    DisconnectNetwork,
     KillContainer,
     Plan,
     ProvideImage,
@@ -29,6 +31,7 @@ from minicluster.plan.model import (
     WaitReady,
 )
 from minicluster.plan.observed import Observed
+from minicluster.profile.network import guests
 from minicluster.profile.spec import (
     LATE,
     File,
@@ -227,7 +230,17 @@ def remove(observed: Observed) -> Plan:
         if container.state in ("running", "paused", "restarting")
     ]
     for network in observed.networks:
-        steps.add(f"network {network} away", "", RemoveNetwork(network), cause, dead)
+        # The engine keeps a network that a container is connected to, and a stopped one could not start without it.
+        left = [
+            steps.add(
+                f"disconnect {other} {network}",
+                "",
+                DisconnectNetwork(network, other),
+                "it is not the cluster's, and stays",
+            )
+            for other in observed.attached.get(network, ())
+        ]
+        steps.add(f"network {network} away", "", RemoveNetwork(network), cause, [*dead, *left])
     gone = [
         steps.add(f"remove {node}", node, RemoveContainer(container.name), cause, [f"kill {node}"])
         for node, container in observed.containers.items()
@@ -297,8 +310,12 @@ def _provide_network(steps: Steps, spec: Spec, observed: Observed) -> None:
     name = network_name(spec.cluster)
     if name not in observed.networks:
         about = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile}
-        action = CreateNetwork(name, spec.subnet, spec.gateway, about)
+        action = CreateNetwork(name, spec.subnet, spec.gateway, guests(spec.subnet), about)
         steps.add(f"network {name}", "", action, f"the nodes get fixed addresses in {spec.subnet}")
+    caller = observed.caller
+    if caller and (name not in observed.networks or name not in caller.networks):
+        cause = "this minicluster runs in that container, and is to reach the nodes"
+        steps.add(f"connect {caller.name}", "", ConnectNetwork(name, caller.name), cause, [f"network {name}"])
 
 
 def _wanted_volumes(spec: Spec) -> set[str]:
@@ -346,6 +363,7 @@ def _provide_node(
             volumes=volumes,
             tmpfs=node.tmpfs,
             ports={e.port: e.host_port for e in node.endpoints},
+            publish=spec.publish,
             memory=node.memory,
             nested=node.nested,
             stop_timeout=node.stop_timeout,
@@ -357,16 +375,41 @@ def _provide_node(
             put = PutFiles(container, files, node.certificates, node.authority)
             steps.add(f"files {name}", name, put, "it is configured before it starts", [f"create {name}"])
         begins = [network, f"create {name}", f"files {name}", *ready_before(spec, node)]
+        begins += _connect(steps, spec, node, observed, fate)
         steps.add(f"start {name}", name, StartContainer(container), "it shall run", begins)
     elif any(record.spec and record.spec.restart != spec.restart for record in observed.records):
         update = UpdateContainer(container, spec.restart)
         needs.append(steps.add(f"update {name}", name, update, f"it shall restart by itself: {spec.restart}", left))
+    if not fate.creates:
+        needs += _connect(steps, spec, node, observed, fate)
     if fate.starts:
         before = [network, *needs, *ready_before(spec, node)]
         steps.add(f"start {name}", name, StartContainer(container), fate.cause, before)
     if node.ready and (fate.creates or fate.starts):
         ready = WaitReady(container, node.ready)
         steps.add(f"ready {name}", name, ready, "what follows needs it to serve", [f"start {name}"])
+
+
+def _connect(steps: Steps, spec: Spec, node: Node, observed: Observed, fate: _Fate) -> list[str]:
+    """Connects a node to the further networks that it lacks, and takes it out of those that are wanted no more.
+
+    A new node is connected before it starts: when it starts again later, the engine gives it its networks then, too.
+    """
+    name, container = node.name, container_name(spec.cluster, node.name)
+    there = frozenset() if fate.creates else observed.containers[name].networks
+    done = []
+    for network in spec.networks:
+        if network not in there:
+            # NODE is a container's host name, which engines make a name on every network anyway. So it is not one
+            # cluster's alone where two of them join a network; CLUSTER-NODE always is.
+            action = ConnectNetwork(network, container, (name, container))
+            cause = "it is to be reached by its name there"
+            done.append(steps.add(f"connect {name} {network}", name, action, cause, [f"create {name}"]))
+    former = {network for record in observed.records if record.spec for network in record.spec.networks}
+    for network in sorted(former & there - {*spec.networks}):
+        gone = DisconnectNetwork(network, container)
+        done.append(steps.add(f"disconnect {name} {network}", name, gone, "the spec has that network no more"))
+    return done
 
 
 def ready_before(spec: Spec, node: Node) -> list[str]:

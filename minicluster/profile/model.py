@@ -42,12 +42,12 @@ class Image(Part):
 
 
 class Endpoint(Part):
-    """A port of every node of the role, published on 127.0.0.1."""
+    """A port of every node of the role, published on 127.0.0.1 (and elsewhere where --address-mode asks for it)."""
 
     port: int = Field(ge=1, le=65535)
     """The port in the node."""
     url: str = "tcp://{host}:{port}"
-    """The URL that users get: a template, in which {host} and {port} then are the published ones."""
+    """The URL that users get: a template, in which {host} and {port} then are where the user reaches the port."""
 
 
 class File(Part):
@@ -147,7 +147,7 @@ class Role(Part):
     ready: Probe | None = None
     """When the node is ready."""
     endpoints: dict[Name, Endpoint] = {}
-    """Ports that are published on 127.0.0.1."""
+    """Ports that are published for users."""
     hooks: RoleHooks = RoleHooks()
     """Commands run when one of its nodes joins or leaves."""
 

@@ -54,15 +54,24 @@ def gateway(subnet: str) -> str:
     return str(ipaddress.ip_network(subnet)[1])
 
 
+def guests(subnet: str) -> str:
+    """The last eighth of a subnet, for the addresses of other containers that are connected to it.
+
+    The engine would give them any that is not in use, such as that of a node which is stopped and then cannot start.
+    """
+    return str(list(ipaddress.ip_network(subnet).subnets(3))[-1])
+
+
 def free_addresses(subnet: str, taken: Iterable[str]) -> Iterator[str]:
-    """Addresses for nodes: all but the gateway, the broadcast address and the taken ones."""
+    """Addresses for nodes: all but the gateway's, guests' and the taken ones."""
     used = set(taken)
+    kept = ipaddress.ip_network(guests(subnet))
     hosts = ipaddress.ip_network(subnet).hosts()
     next(hosts)  # the gateway
     for host in hosts:
-        if str(host) not in used:
+        if str(host) not in used and host not in kept:
             yield str(host)
-    raise UsageError(f"too many nodes for {subnet}", "A cluster has at most 253 nodes.", "Ask for fewer.")
+    raise UsageError(f"too many nodes for {subnet}", "A cluster has at most 222 nodes.", "Ask for fewer.")
 
 
 def _place(key: str, places: int) -> int:

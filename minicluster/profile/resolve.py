@@ -7,8 +7,8 @@ Templates see the whole topology:
 ``roles``       role name -> list of its nodes (name, role, index, address, hostname)
 ``nodes``       all nodes
 ``node``        the node that the text is for, where there is one; ``peers`` are the others of its role
-``endpoint``    in ``env``, function: url, host_port, node, address of the first port of that name whose node runs
-``endpoints``   in ``env``, function: all published ports of that name (url, port, host_port, node)
+``endpoint``    in ``env``, function: url, host, host_port, node, address of the first port so named whose node runs
+``endpoints``   in ``env``, function: all published ports of that name (url, host, host_port, port, node)
 ``captured``    in hooks: lines that a ``formed`` hook captured
 ``joining``     in ``formed`` hooks: names of the nodes that are about to join
 ``contact``     in ``formed`` and ``joined`` hooks: name and address of the member that ``formed`` runs on
@@ -23,13 +23,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from minicluster.engine.protocol import LOCALHOST
 from minicluster.errors import ProfileError, UsageError, nearest
 from minicluster.profile import model, network, spec
 from minicluster.profile.load import Loaded, check_count, inside
 from minicluster.profile.recipe import recipe_ref
 from minicluster.profile.template import render
-
-HOST = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -45,12 +44,13 @@ class _Node:
 
 @dataclass(frozen=True)
 class _Endpoint:
-    """What templates see of a published port."""
+    """What templates see of a published port. Where it is reached depends on who asks, so that comes late."""
 
     name: str
     node: str
     port: int
-    host_port: int
+    host: str
+    host_port: str
     url: str
 
 
@@ -104,6 +104,7 @@ def resolve(
     subnet: str,
     previous: spec.Spec | None = None,
     port_is_free: Callable[[int], bool] = lambda _port: True,
+    publish: str = LOCALHOST,
     source: str = "",
 ) -> spec.Spec:
     """Fills a profile in.
@@ -115,6 +116,7 @@ def resolve(
         subnet: the cluster's own.
         previous: what runs now under that name: its nodes keep their addresses and ports.
         port_is_free: tells whether a host port can be had.
+        publish: the address of the engine's machine that endpoints are published on, beside 127.0.0.1.
         source: what the user called the profile.
 
     Raises:
@@ -150,11 +152,14 @@ def resolve(
 
     def the_endpoint(name: str) -> _Late:
         the_endpoints(name)
-        return _Late({part: f"@{{endpoint.{name}.{part}}}" for part in ("url", "host_port", "node", "address")})
+        found = ("url", "host", "host_port", "node", "address")
+        return _Late({part: f"@{{endpoint.{name}.{part}}}" for part in found})
+
+    parts = ("host", "host_port", "url")
 
     def the_endpoints(name: str) -> list[_Endpoint]:
         found = [
-            _Endpoint(e.name, node, e.port, e.host_port, e.url)
+            _Endpoint(e.name, node, e.port, *(f"@{{endpoint.{name}.{node}.{part}}}" for part in parts))
             for node, es in published.items()
             for e in es
             if e.name == name
@@ -178,7 +183,7 @@ def resolve(
         subnet=subnet,
         gateway=network.gateway(subnet),
         images={name: image for name, image in images.items() if name in used_images},
-        nodes=tuple(_node(top, node, roles, hook_names, published[node.name]) for node in nodes),
+        nodes=tuple(_node(top, node, roles, hook_names, published[node.name], publish) for node in nodes),
         formed=top.inner("hooks", **hook_names).hooks(profile.hooks.formed, "formed"),
         load=top.inner("hooks", archive="@{archive}").hooks(profile.hooks.load, "load"),
         reset=top.inner("hooks").hooks(profile.hooks.reset, "reset"),
@@ -189,6 +194,7 @@ def resolve(
         example=profile.example,
         demo_image=_demo_image(profile, overrides),
         overrides=overrides,
+        publish=publish,
     )
 
 
@@ -285,15 +291,15 @@ def _publish(
                     port = network.choose_port(f"{cluster}/{node.name}/{name}", lambda p: p not in used and is_free(p))
                 used.add(port)
                 at = ("roles", role, "endpoints", name, "url")
-                url = _url(top.text(endpoint.url, *at), port, loaded.document.where(at))
+                url = _url(top.text(endpoint.url, *at), loaded.document.where(at))
                 endpoints.append(spec.Endpoint(name, endpoint.port, port, url))
             result[node.name] = tuple(endpoints)
     return result
 
 
-def _url(pattern: str, port: int, where: str) -> str:
+def _url(pattern: str, where: str) -> str:
     try:
-        return pattern.format(host=HOST, port=port)
+        return pattern.format(host="@{host}", port="@{port}")
     except (KeyError, IndexError, ValueError) as error:
         raise ProfileError(f"{where}: the URL names {error}", "It may name {host} and {port}.", "Correct it.") from None
 
@@ -316,8 +322,9 @@ def _secret_of(profile: model.Profile) -> Callable[..., str]:
 
 
 def _certificate(
-    scope: _Scope, certificate: model.Certificate, *at: str | int, node: _Node | None = None
+    scope: _Scope, certificate: model.Certificate, *at: str | int, node: _Node | None = None, publish: str = ""
 ) -> spec.Certificate:
+    """One for a node is valid for every address at which the node is handed out."""
     inner = scope.inner(*at)
     names = inner.words(certificate.names, "names")
     return spec.Certificate(
@@ -325,7 +332,7 @@ def _certificate(
         common_name=inner.text(certificate.common_name, "common_name"),
         organization=inner.text(certificate.organization, "organization"),
         names=(*((node.name, "localhost") if node else ()), *names),
-        addresses=(node.address, HOST) if node else (),
+        addresses=tuple(dict.fromkeys((node.address, LOCALHOST, publish))) if node else (),
     )
 
 
@@ -335,10 +342,12 @@ def _node(
     roles: Mapping[str, Sequence[_Node]],
     hook_names: Mapping[str, Any],
     endpoints: tuple[spec.Endpoint, ...],
+    publish: str,
 ) -> spec.Node:
     role = top.loaded.profile.roles[node.role]
     scope = top.inner("roles", node.role, node=node, peers=[n for n in roles[node.role] if n is not node])
     hooks = scope.inner("hooks", **hook_names)
+    reached = publish if endpoints else LOCALHOST
     return spec.Node(
         name=node.name,
         role=node.role,
@@ -357,7 +366,8 @@ def _node(
         stop_timeout=role.stop_timeout,
         files=tuple(_file(scope, path, file) for path, file in role.files.items()),
         certificates=tuple(
-            _certificate(scope, c, "certificates", i, node=node) for i, c in enumerate(role.certificates)
+            _certificate(scope, c, "certificates", i, node=node, publish=reached)
+            for i, c in enumerate(role.certificates)
         ),
         ready=scope.words(role.ready.exec, "ready", "exec") if role.ready else (),
         after=tuple(role.after),

@@ -1,7 +1,8 @@
 """A spec: a profile with every default, override and template resolved. Pure data, no behaviour but (de)coding.
 
-A few values exist only while a cluster is being formed: a join token, the folder of the client's certificate.
-A spec holds a *late value* ``@{NAME}`` in their place, which is filled in when the command runs; see :func:`fill`.
+A few values exist only while a cluster is being formed, such as a join token, or only where its user is: the folder of
+the client's certificate, the address at which an endpoint is reached. A spec holds a *late value* ``@{NAME}`` in their
+place, which is filled in when it is there; see :func:`fill`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-LATE = re.compile(r"@\{([a-z0-9_.]+)\}")
+from minicluster.engine.protocol import LOCALHOST
+
+LATE = re.compile(r"@\{([a-z0-9_.-]+)\}")
 
 #: A late value that the cluster's authority gives; see :meth:`minicluster.pki.Authority.secret`.
 SECRET = re.compile(r"@\{secret\.([a-z0-9_]+)\.(hex|base64|uuid)\}")
@@ -61,12 +64,12 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A port of a node, published on 127.0.0.1."""
+    """A port of a node, published on 127.0.0.1 and on the spec's ``publish``."""
 
     name: str
     port: int  #: in the node
-    host_port: int  #: on 127.0.0.1
-    url: str
+    host_port: int  #: the published one
+    url: str  #: with the late values ``host`` and ``port``: where it is reached depends on who asks
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,7 @@ class Overrides:
     image: Mapping[str, str] = field(default_factory=dict)
     port: Mapping[str, int] = field(default_factory=dict)
     restart: str = ""  #: one of :data:`RESTART_POLICIES`; "" where nothing was asked for
+    networks: tuple[str, ...] | None = None  #: further networks that the nodes join; None where nothing was asked for
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,12 @@ class Spec:
     summary: str = ""
     source: str = ""  #: the profile's folder, or its name where it is one of those that come with minicluster
     overrides: Overrides = field(default_factory=Overrides)
+    publish: str = LOCALHOST  #: an address of the engine's machine: where endpoints are published beside 127.0.0.1
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Networks of the engine that the nodes join beside the cluster's own."""
+        return self.overrides.networks or ()
 
     @property
     def restart(self) -> str:
@@ -192,6 +202,9 @@ def node_hash(spec: Spec, node: Node, authority: str) -> str:
     data = dataclasses.asdict(node)
     for later in ("joined", "leaving", "ready", "footprint", "after"):
         del data[later]
+    data["endpoints"] = [[e.port, e.host_port] for e in node.endpoints]
+    if node.endpoints and spec.publish != LOCALHOST:
+        data["publish"] = spec.publish
     data["files"] = [{"path": f.path, "content": f.content, "mode": f.mode} for f in node.files if not f.founding]
     data |= {"image": spec.images[node.image].ref, "subnet": spec.subnet}
     if node.certificates or node.authority or any(SECRET.search(f.content) for f in node.files):

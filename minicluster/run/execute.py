@@ -31,6 +31,8 @@ _PHASES: dict[type, str] = {
     m.ProvideImage: "image",
     m.Record: "recording",
     m.CreateNetwork: "creating network",
+    m.ConnectNetwork: "connecting",
+    m.DisconnectNetwork: "disconnecting",
     m.CreateVolume: "creating",
     m.CreateContainer: "creating",
     m.PutFiles: "configuring",
@@ -157,8 +159,12 @@ def _perform(step: Step, run: Run) -> None:
         case m.Record(volume, revision, about, spec):
             label = {labels.REVISION: str(revision), labels.SPEC: encode(spec) if spec else ""}
             engine.create_volume(volume, {**about, **label})
-        case m.CreateNetwork(name, subnet, gateway, about):
-            engine.create_network(name, subnet, gateway, about)
+        case m.CreateNetwork(name, subnet, gateway, guests, about):
+            engine.create_network(name, subnet, gateway, guests, about)
+        case m.ConnectNetwork(network, container, aliases):
+            engine.connect_network(network, container, aliases)
+        case m.DisconnectNetwork(network, container):
+            engine.disconnect_network(network, container)
         case m.CreateVolume(name, about):
             engine.create_volume(name, about)
         case m.CreateContainer(config):

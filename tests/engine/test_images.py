@@ -86,6 +86,32 @@ def test_a_ready_image_is_pulled(outer: Shell, published: str) -> None:
     assert remains(outer, NAME) == {}
 
 
+def test_a_profile_pulls_an_image_and_fits_it_out(outer: Shell, published: str, tmp_path: Path) -> None:
+    """As the mesos profile does with its agents' image."""
+    folder = tmp_path / "outfit"
+    (folder / "fit").mkdir(parents=True)
+    (folder / "fit" / "Dockerfile").write_text("ARG BASE\nARG IMAGE\nFROM ${IMAGE}\nRUN echo fitted >/what\n")
+    platform = outer.docker("version", "--format", "{{.Server.Os}}/{{.Server.Arch}}").out.strip()
+    text = (
+        "name: outfit\nsummary: one idle node\n"
+        f"images: {{node: {{pull: '{published}', given: fit, platforms: [{platform}]}}}}\n"
+        "roles: {idle: {count: 1, image: node, entrypoint: [sleep], command: [infinity]}}\n"
+    )
+    (folder / "profile.yaml").write_text(text)
+    try:
+        outer.minicluster("up", str(folder), "--name", NAME)
+        assert outer.minicluster("exec", "-c", NAME, "idle-1", "--", "cat", "/what").out == "fitted\n"
+        assert outer.minicluster("exec", "-c", NAME, "idle-1", "--", "dockerd", "--version").out
+        (folder / "profile.yaml").write_text(text.replace(platform, "linux/none"))
+        refused = outer.minicluster("up", str(folder), "--name", f"{NAME}-other", ok=False)
+        assert refused.code == 1
+        assert f"cannot run on this engine, which is {platform}" in refused.err
+    finally:
+        outer.minicluster("down", NAME, ok=False)
+        outer.minicluster("image", "remove", "outfit", ok=False)
+    assert remains(outer, NAME) == {}
+
+
 def test_a_registry_that_has_no_such_image_is_named_with_what_it_said(outer: Shell, registry: str) -> None:
     answer = outer.minicluster("up", "--name", NAME, "--image", f"node={registry}/team/none:1", ok=False)
     assert answer.code == 1

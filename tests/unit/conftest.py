@@ -21,6 +21,7 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     monkeypatch.setenv("XDG_DATA_HOME", str(home / "data"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
     monkeypatch.delenv("MINICLUSTER", raising=False)
+    monkeypatch.delenv("MINICLUSTER_ADDRESS_MODE", raising=False)
 
 
 @pytest.fixture(autouse=True)

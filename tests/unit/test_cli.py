@@ -41,7 +41,7 @@ INFO = ClusterInfo(
     profile="swarm",
     summary="Docker Swarm mode",
     subnet="10.55.0.0/24",
-    endpoints=(EndpointInfo("docker", "master-1", "tcp://127.0.0.1:32768"),),
+    endpoints=(EndpointInfo("docker", "master-1", "tcp://127.0.0.1:32768", 2376),),
     env={"DOCKER_HOST": "tcp://127.0.0.1:32768", "DOCKER_CERT_PATH": "/home/o'hara/my certs"},
     demo_image="minicluster/demo",
 )
@@ -101,8 +101,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     """A fake one, to be had by ``open`` and by ``up``."""
     fake = FakeCluster()
 
-    def open_(name: str | None = None, **_: Any) -> FakeCluster:
-        fake.asked["open"] = name
+    def open_(name: str | None = None, *, address_mode: str | None = None, **_: Any) -> FakeCluster:
+        fake.asked |= {"open": name, "address_mode": address_mode}
         return fake
 
     def up(profile: str | None = None, **options: Any) -> FakeCluster:
@@ -133,7 +133,8 @@ def run(*words: str) -> Result:
 
 def test_up_hands_its_options_over(cluster: FakeCluster) -> None:
     words = "up etcd --name e --size kv=3 --size client=0 --set a.b=c=d --set e= --image node=r:1 --port http=8080"
-    result = run(*words.split(), "--restart", "always", "--force", "--keep", "--timeout", "5.5")
+    more = "--restart always --network a --network b --address-mode gateway --force --keep --timeout 5.5"
+    result = run(*words.split(), *more.split())
     assert result.exit_code == 0, result.stderr
     assert cluster.asked["up"] == (
         "etcd",
@@ -144,6 +145,8 @@ def test_up_hands_its_options_over(cluster: FakeCluster) -> None:
             "image": {"node": "r:1"},
             "port": {"http": 8080},
             "restart": "always",
+            "networks": ["a", "b"],
+            "address_mode": "gateway",
             "lease": None,
             "force": True,
             "keep": True,
@@ -293,7 +296,8 @@ def test_up_answers_json(cluster: FakeCluster) -> None:
     answer = json.loads(run("up", "-o", "json").stdout)
     assert list(answer) == ["cluster", "changed", "steps", "seconds", "summary", "info"]
     assert answer["summary"] == {"create-container": 2}
-    assert answer["info"]["endpoints"] == [{"name": "docker", "node": "master-1", "url": "tcp://127.0.0.1:32768"}]
+    about = {"url": "tcp://127.0.0.1:32768", "node_port": 2376}
+    assert answer["info"]["endpoints"] == [{"name": "docker", "node": "master-1", **about}]
 
 
 def test_down_answers_json(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,7 +331,7 @@ PLAN = model.Plan(
         model.Step(
             "network swarm-net",
             "",
-            model.CreateNetwork("swarm-net", "10.55.0.0/24", "10.55.0.1", {"k": "v"}),
+            model.CreateNetwork("swarm-net", "10.55.0.0/24", "10.55.0.1", "10.55.0.224/27", {"k": "v"}),
             "the nodes get fixed addresses",
             ("record",),
         ),
@@ -432,6 +436,18 @@ def test_status(cluster: FakeCluster) -> None:
     )
 
 
+def test_networks_are_left_as_they_are_unless_named(cluster: FakeCluster) -> None:
+    for words, given in (("up", None), ("up --network none", []), ("up --network a", ["a"])):
+        assert run(*words.split()).exit_code == 0
+        assert cluster.asked["up"][1]["networks"] == given
+
+
+@pytest.mark.parametrize("words", ["info --address-mode bridge", "env --address-mode bridge"])
+def test_who_asks_says_by_which_addresses(cluster: FakeCluster, words: str) -> None:
+    assert run(*words.split()).exit_code == 0
+    assert cluster.asked["address_mode"] == "bridge"
+
+
 def test_info(cluster: FakeCluster) -> None:
     answer = json.loads(run("info", "-o", "json").stdout)
     assert list(answer) == [
@@ -442,6 +458,7 @@ def test_info(cluster: FakeCluster) -> None:
         "endpoints",
         "env",
         "demo_image",
+        "address_mode",
         "example",
         "notes",
     ]

@@ -402,7 +402,7 @@ def test_a_volume_and_a_network_of_others_are_left_alone(engine: FakeEngine) -> 
     failing(engine, Conflict)
     assert list(engine.vols) == ["toy-agent-1-var-lib-data"]
     engine.vols.clear()
-    engine.create_network("toy-net", "10.99.0.0/24", "10.99.0.1", {})
+    engine.create_network("toy-net", "10.99.0.0/24", "10.99.0.1", "10.99.0.224/27", {})
     failing(engine, Conflict)
     assert list(engine.nets) == ["toy-net"]
     assert engine.empty()

@@ -36,7 +36,7 @@ LONG = 60.0  # seconds that no test waits for: something else must end it
 def node(engine: FakeEngine, name: str = "c-a-1") -> str:
     """A container that runs."""
     if "net" not in engine.nets:
-        engine.create_network("net", "10.9.0.0/24", "10.9.0.1", {})
+        engine.create_network("net", "10.9.0.0/24", "10.9.0.1", "10.9.0.224/27", {})
     engine.create_container(ContainerConfig(name, "image", name, "net", f"10.9.0.{len(engine.boxes) + 2}", {}))
     engine.start_container(name)
     return name

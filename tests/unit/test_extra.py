@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from minicluster.cli import extra
 from minicluster.cli.app import app
 from minicluster.cluster import Cluster
-from minicluster.profile.spec import Spec
+from minicluster.report import EndpointInfo
 from tests.replay import Server, master, recorded, said, serving
 from tests.unit.standing import spec_of
 
@@ -120,18 +120,17 @@ def leader() -> Iterator[Server]:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """What ``Cluster.open`` gives: a mesos cluster of which a test sets which server is behind which endpoint."""
-    fake = SimpleNamespace(spec=spec_of("mesos", master=3), name="m", opened=[], values={})
+    """What ``Cluster.open`` gives: a mesos cluster of which a test sets which server is behind which node."""
+    fake = SimpleNamespace(spec=spec_of("mesos", master=3), name="m", opened=[], values={}, urls={})
 
-    def publish(**urls: str) -> Spec:
-        nodes = tuple(
-            replace(n, endpoints=tuple(replace(e, url=urls.get(n.name.replace("-", "_"), e.url)) for e in n.endpoints))
-            for n in fake.spec.nodes
-        )
-        fake.spec = replace(fake.spec, nodes=nodes)
-        return fake.spec
+    def endpoints() -> list[EndpointInfo]:
+        return [
+            EndpointInfo(e.name, node.name, fake.urls.get(node.name, "http://127.0.0.1:1"), e.port)
+            for node, e in fake.spec.endpoints()
+        ]
 
-    fake.publish = publish
+    fake.endpoints = endpoints
+    fake.publish = lambda **urls: fake.urls.update({name.replace("_", "-"): url for name, url in urls.items()})
     fake.env = lambda: fake.values
     fake.node_names = lambda words: Cluster.node_names(fake, words)
     monkeypatch.setattr(Cluster, "open", lambda name: fake.opened.append(name) or fake)
@@ -164,7 +163,6 @@ def test_ps(cluster: Any, leader: Server) -> None:
 
 
 def test_no_master_answers(cluster: Any) -> None:
-    cluster.publish(**{f"master_{i}": "http://127.0.0.1:1" for i in (1, 2, 3)})
     result = run("mesos", "ps")
     assert result.exit_code == 1
     assert "no Mesos master answers" in result.stderr

@@ -373,6 +373,12 @@ def test_uninstall_of_what_is_not_there() -> None:
         marathon(server).uninstall(IT)
 
 
+def test_everything_at_once_is_not_uninstalled() -> None:
+    with serving({"/v2/groups": said(BEGUN)}) as server, pytest.raises(UsageError, match="the root of all groups"):
+        marathon(server).uninstall(read('{"apps": []}', {}, "f"))
+    assert server.asked == []
+
+
 class Clock:
     """Time that passes as it is slept."""
 

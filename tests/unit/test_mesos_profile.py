@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from minicluster import cluster as facade
 from minicluster import labels
 from minicluster.cluster import Cluster
 from minicluster.engine import base
 from minicluster.engine.protocol import ExecResult
-from minicluster.errors import ImageError, UsageError
+from minicluster.errors import ImageError, MiniclusterError, NoEngine, UsageError
 from minicluster.plan.model import StartContainer
 from minicluster.plan.observed import Observed
 from minicluster.plan.reconcile import create
@@ -121,6 +122,21 @@ def test_nodes_start_after_those_that_they_find() -> None:
     for master in ("master-1", "master-2", "master-3"):
         assert {"ready kv-1", "ready kv-2", "ready kv-3"} <= needs[f"start {master}"]
         assert f"ready {master}" in needs["start agent-1"] & needs["start scheduler-1"]
+
+
+def test_a_dry_run_needs_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise NoEngine("none answers")
+
+    monkeypatch.setattr(facade, "connect", refuse)
+    plan = facade.dry_run("mesos", size={"kv": 3, "master": 3, "scheduler": 3})
+    seen: set[str] = set()
+    for step in plan.steps:
+        assert set(step.needs) <= seen
+        seen.add(step.id)
+    started = [step.node.rpartition("-")[0] for step in plan.steps if isinstance(step.action, StartContainer)]
+    assert list(dict.fromkeys(started)) == ["kv", "master", "agent", "scheduler"]
+    assert {"image kv", "image master", "image agent", "image scheduler"} <= seen
 
 
 # On an engine in memory
@@ -256,8 +272,6 @@ def test_a_missing_image_is_one_error_with_the_ways_out_and_leaves_nothing(mesos
 
 def test_voters_of_one_role_are_no_help_to_those_of_another() -> None:
     """One of three ZooKeepers is down: two others may not go, however many masters there are."""
-    from minicluster.errors import MiniclusterError
-
     before = spec_of("mesos", kv=3, master=3)
     members = [n.name for n in before.nodes]
     found = standing(before, members=members, leader="master-1", kv_1="exited")

@@ -12,13 +12,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.replay import Answer, Reply, Server, master, recorded, recorded_json, said, serving
+from tests.replay import Answer, Reply, Request, Server, master, recorded, recorded_json, said, serving
 
 FILES = Path(__file__).parents[2] / "profiles" / "mesos" / "files"
 KV = {"name": "kv-1", "ready": True, "voter": True, "leader": True}
@@ -74,7 +75,10 @@ def one_agent_each(*names: str) -> dict[str, Answer]:
     slaves["slaves"] = [{**agent, "hostname": ADDRESSES[name]} for name in names]
     frameworks = recorded_json("frameworks")
     done = frameworks["completed_frameworks"][0]
-    frameworks["frameworks"] = [{**done, "name": 'my "own"', "active": True}, {**done, "name": "gone", "active": False}]
+    frameworks["frameworks"] = [
+        {**done, "id": MARATHON["frameworkId"], "name": 'my "own"', "active": True},
+        {**done, "id": "gone", "name": "gone", "active": False},
+    ]
     return master() | {"/slaves": said(slaves), "/frameworks": said(frameworks)}
 
 
@@ -134,6 +138,17 @@ def test_get_where_nobody_listens(scripts: Path) -> None:
         place = server.place
     done = run(scripts, "mesos-get", place, "/health")
     assert (done.returncode, done.stderr) == (1, f"nothing answers on {place}\n")
+
+
+def test_get_gives_up_after_a_second_or_as_long_as_it_is_given(scripts: Path) -> None:
+    def slow(_request: Request) -> Reply:
+        time.sleep(1.5)
+        return Reply(200, b"late")
+
+    with serving({"/x": slow}) as server:
+        done = run(scripts, "mesos-get", server.place, "/x")
+        assert (done.returncode, done.stderr) == (1, f"nothing answers on {server.place}\n")
+        assert run(scripts, "mesos-get", server.place, "/x", "5").stdout == "late"
 
 
 # Readiness
@@ -244,8 +259,10 @@ def test_without_a_leader_nothing_is_ready(scripts: Path) -> None:
     }
 
 
-def test_a_scheduler_that_leads_has_to_be_registered(scripts: Path) -> None:
-    with nodes(master_1=master(), scheduler_1={"/v2/info": said(MARATHON | {"frameworkId": None})}):
+@pytest.mark.parametrize("id", [None, "gone", "6275c029-0751-4561-b276-1fd693070880-0000"])
+def test_a_scheduler_that_leads_has_to_be_registered(scripts: Path, id: str | None) -> None:
+    """It remembers its ID over a restart; registered it is when the leading master says so."""
+    with nodes(master_1=one_agent_each(), scheduler_1={"/v2/info": said(MARATHON | {"frameworkId": id})}):
         found = members(scripts, "master-1", "scheduler-1")
     assert found["scheduler-1"] == (False, False, True, "it is not registered with Mesos")
 

@@ -141,10 +141,10 @@ def test_an_image_that_is_given_replaces_the_recipe_and_takes_the_demo_image_awa
 
 def test_a_port_that_is_asked_for_is_the_first_nodes_and_the_others_follow(toy: Loaded) -> None:
     spec = settled(toy, size={"master": 3}, port={"api": 5000})
-    assert [(n.name, e.host_port, e.url) for n, e in spec.endpoints()] == [
-        ("master-1", 5000, "https://127.0.0.1:5000"),
-        ("master-2", 5001, "https://127.0.0.1:5001"),
-        ("master-3", 5002, "https://127.0.0.1:5002"),
+    assert [(n.name, e.host_port) for n, e in spec.endpoints()] == [
+        ("master-1", 5000),
+        ("master-2", 5001),
+        ("master-3", 5002),
     ]
 
 

@@ -90,7 +90,7 @@ def test_a_port_that_is_taken_is_not_given_to_a_new_node(toy: Loaded) -> None:
 
 def test_a_port_that_is_asked_for_replaces_the_one_it_had(toy: Loaded) -> None:
     spec = resolve(toy, cluster="c", overrides=Overrides(port={"api": 5000}), subnet=SUBNET, previous=settle(toy))
-    assert spec.nodes[0].endpoints[0] == Endpoint("api", 2376, 5000, "https://127.0.0.1:5000")
+    assert spec.nodes[0].endpoints[0] == Endpoint("api", 2376, 5000, "https://@{host}:@{port}")
 
 
 def test_more_nodes_than_a_subnet_has_addresses_are_refused(toy: Loaded) -> None:

@@ -100,9 +100,9 @@ def install(
     output: OutputOption = Output.text,
     quiet: QuietOption = False,
 ) -> None:
-    """Run an application or group on Marathon, and wait until it is deployed.
+    """Run an application or group on Marathon.
 
-    In the file ${MINICLUSTER_MASTER_IP} and the like stand for what 'minicluster env' prints.
+    Waits until it is deployed. In FILE ${MINICLUSTER_MASTER_IP} and the like stand for what 'minicluster env' prints.
     """
     _deploy("installed", lambda m, it: m.install(it), file, cluster, no_wait, timeout, output, quiet)
 
@@ -117,7 +117,10 @@ def update(
     output: OutputOption = Output.text,
     quiet: QuietOption = False,
 ) -> None:
-    """Change an application or group on Marathon, and wait until that is deployed."""
+    """Change an application or group on Marathon.
+
+    Waits until that is deployed. What is not there is made.
+    """
     _deploy("updated", lambda m, it: m.update(it, force=force), file, cluster, no_wait, timeout, output, quiet)
 
 
@@ -131,7 +134,10 @@ def uninstall(
     output: OutputOption = Output.text,
     quiet: QuietOption = False,
 ) -> None:
-    """Remove an application or group from Marathon; only its id is read."""
+    """Remove an application or group from Marathon.
+
+    Waits until it is gone. Of the file only the id is read.
+    """
     _deploy("uninstalled", lambda m, it: m.uninstall(it, force=force), file, cluster, no_wait, timeout, output, quiet)
 
 

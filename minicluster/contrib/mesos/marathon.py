@@ -112,8 +112,14 @@ class Marathon:
         """Begins to end and remove it.
 
         Raises:
-            UsageError: it is not there.
+            UsageError: it is not there, or it is the root of all groups.
         """
+        if it.id == "/":
+            raise UsageError(
+                "a group without an id is the root of all groups",
+                "To remove it would be to remove everything that Marathon runs.",
+                'Say which group: "id": "/name".',
+            )
         try:
             return self._began(it, self.client.call("DELETE", it.path + _forced(force)))
         except HTTPError as error:

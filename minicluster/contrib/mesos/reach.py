@@ -1,4 +1,4 @@
-"""How the servers of a cluster are reached from here: by the ports that its façade says are published."""
+"""How the servers of a cluster are reached from here, which its façade knows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from minicluster.contrib.mesos.client import Mesos
 from minicluster.contrib.mesos.http import Client
 from minicluster.contrib.mesos.marathon import Marathon
 from minicluster.errors import UsageError
+from minicluster.report import EndpointInfo
 
 
 def mesos(cluster: Cluster) -> Mesos:
@@ -43,12 +44,18 @@ def marathon(cluster: Cluster) -> Marathon:
 def agent(cluster: Cluster, node: str) -> str:
     """HOST:PORT of a node's agent, as :attr:`minicluster.contrib.mesos.client.Mesos.agents` has it."""
     (name,) = cluster.node_names([node])[:1]
-    for other, endpoint in cluster.spec.endpoints():
-        if other.name == name and endpoint.name == "agent":
-            return f"{other.address}:{endpoint.port}"
+    for endpoint in cluster.endpoints():
+        if endpoint.node == name and endpoint.name == "agent":
+            return _place(cluster, endpoint)
     raise UsageError(f"{node} runs no Mesos agent", "", "Name a node of role agent.")
 
 
 def _published(cluster: Cluster, name: str) -> dict[str, str]:
-    """HOST:PORT in the cluster's network -> base URL, of the endpoints of a name."""
-    return {f"{node.address}:{e.port}": e.url for node, e in cluster.spec.endpoints() if e.name == name}
+    """HOST:PORT in the cluster's network -> base URL, of the endpoints of a name, those of nodes that run first."""
+    return {_place(cluster, endpoint): endpoint.url for endpoint in cluster.endpoints() if endpoint.name == name}
+
+
+def _place(cluster: Cluster, endpoint: EndpointInfo) -> str:
+    node = cluster.spec.node(endpoint.node)
+    assert node
+    return f"{node.address}:{endpoint.node_port}"

@@ -1,10 +1,11 @@
-"""The engine restarts under a cluster: on a private engine of the test's own, since others have theirs to keep."""
+"""What needs an engine that nobody else uses: it restarts, and what is over stays until somebody looks."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,8 @@ import pytest
 from minicluster.engine import private
 from tests.engine.checker import store_of, writing
 from tests.engine.conftest import Shell, eventually, remains, swarm_client
+from tests.engine.test_lease import NAME as LEASED
+from tests.engine.test_lease import owner, watchers
 from tests.engine.test_swarm import ready
 
 STORES = ("etcd", "zookeeper", "consul")
@@ -117,3 +120,33 @@ def test_a_run_of_pytest_goes_on(own: Shell, tmp_path: Path) -> None:
     assert "1 made" in answer.out
     assert "1 mended" in answer.out
     assert own.docker("ps", "-aq", "--filter", "label=io.minicluster.lease").out == ""
+
+
+# Nobody else is at work on this engine, who would remove what is over first
+
+
+def test_without_a_watcher_the_next_who_comes_removes_it(own: Shell) -> None:
+    process = owner(own)
+    (watcher,) = watchers(process)
+    os.kill(watcher, signal.SIGKILL)
+    process.kill()
+    process.communicate(timeout=30)
+    dry = own.minicluster("gc", "--dry-run").out
+    assert f"{LEASED} (etcd): to be removed: its owner, process {process.pid}, is gone" in dry
+    assert remains(own, LEASED)
+    answer = own.minicluster("ls")
+    assert f"Removed cluster {LEASED}: its owner, process {process.pid}, is gone." in answer.err
+    assert remains(own, LEASED) == {}
+
+
+def test_a_time_to_live(own: Shell) -> None:
+    own.minicluster("up", "etcd", "--name", LEASED, "--size", "kv=1", "--ttl", "1h")
+    listed = {c["cluster"]: c["lease"] for c in own.minicluster("ls", "-o", "json").json}
+    assert listed[LEASED].startswith(("1 h left", "59 min"))
+    assert own.minicluster("gc", "-o", "json").json == []
+    again = own.minicluster("up", "etcd", "--name", LEASED, "--ttl", "1s", "-o", "json").json
+    assert again["summary"] == {"create-volume": 1}
+    eventually(lambda: [c["cluster"] for c in own.minicluster("gc", "--dry-run", "-o", "json").json] == [LEASED])
+    found = own.minicluster("gc", "-o", "json").json
+    assert [(c["cluster"], c["removed"], c["error"]) for c in found] == [(LEASED, True, "")]
+    assert remains(own, LEASED) == {}
