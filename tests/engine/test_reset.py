@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import consul
 import pytest
@@ -50,7 +49,7 @@ def reset(cluster: Cluster) -> None:
 
 def published(cluster: Cluster) -> dict[str, str]:
     """HOST:PORT of each node's endpoint on the host."""
-    return {node.name: urlsplit(endpoint.url).netloc for node, endpoint in cluster.spec.endpoints()}
+    return {e.node: f"{e.host}:{e.port}" for e in cluster.endpoints()}
 
 
 def kill_leader(cluster: Cluster) -> None:
