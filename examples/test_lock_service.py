@@ -1,7 +1,6 @@
 """A lock service on etcd that stays correct while etcd loses its leader.
 
-The service is short and complete: a lock is a key that goes with its holder's lease. What a mocked client could not
-show is whether it keeps its two promises while members of etcd die:
+A lock is a key that goes with its holder's lease. What a mocked client could not show is whether it keeps two promises:
 
 - mutual exclusion: at most one holds the lock;
 - fencing: who held it before, and does not know yet that it is over, cannot write any more. Each holder has a token
@@ -11,6 +10,7 @@ Needs: pip install etcd3gw. Run it: pytest test_lock_service.py
 """
 
 import base64
+import functools
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -29,8 +29,8 @@ class LockService:
         session.trust_env = False  # an $REQUESTS_CA_BUNDLE would count more than the cluster's own authority
         session.verify = env["ETCDCTL_CACERT"]
         session.cert = (env["ETCDCTL_CERT"], env["ETCDCTL_KEY"])
-        about = {"protocol": "https", "timeout": 2, "session": session}
-        self.members = [etcd3gw.client(host=e.host, port=e.port, **about) for e in cluster.endpoints()]
+        connect = functools.partial(etcd3gw.client, protocol="https", timeout=2, session=session)
+        self.members = [connect(host=e.host, port=e.port) for e in cluster.endpoints()]
 
     def ask(self, request, within=20):
         """The first answer. A member that gives none may have carried the request out all the same."""
@@ -86,22 +86,21 @@ class Storage:
         self.writes = []
 
     def write(self, token, text):
-        if self.writes and token < self.writes[-1][0]:
-            return False
-        self.writes.append((token, text))
-        return True
+        fresh = not self.writes or token >= self.writes[-1][0]
+        self.writes += [(token, text)] * fresh
+        return fresh
 
 
 @pytest.mark.minicluster("etcd", size={"kv": 3})
 def test_one_at_a_time_while_the_leader_dies(cluster):
-    storage, inside, most = Storage(), [], []
+    storage, inside = Storage(), []
 
     def work(name, locks):
         for turn in range(5):
             lease = locks.lease(seconds=10)
             token = locks.acquire("account", lease)
+            assert not inside, f"{inside} and {name} hold the lock at once"
             inside.append(name)
-            most.append(len(inside))
             assert storage.write(token, f"{name} begins {turn}")
             time.sleep(0.05)
             assert storage.write(token, f"{name} ends {turn}")
@@ -115,10 +114,8 @@ def test_one_at_a_time_while_the_leader_dies(cluster):
         cluster.kill(cluster.status().quorum.leader)
         for worker in workers:
             worker.result(timeout=40)
-    assert max(most) == 1, "two held the lock at once"
     assert len(storage.writes) == 3 * 5 * 2, "everybody had all of their turns"
     tokens = [token for token, _text in storage.writes]
-    assert tokens == sorted(tokens)
     assert tokens[::2] == tokens[1::2], "each ended before the next began"
 
 
