@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable
 
 import cost
+import fixtures
 import kv
 import swarm
 from measure import Report
@@ -27,6 +28,7 @@ SECTIONS: dict[str, Callable[[Report, int], None]] = {
     "etcd": lambda report, rounds: kv.measure(report, "etcd", rounds),
     "zookeeper": lambda report, rounds: kv.measure(report, "zookeeper", rounds),
     "reset": lambda report, _rounds: kv.reset(report),
+    "fixtures": fixtures.measure,
     "cli": cost.cli,
     "size": lambda report, _rounds: cost.size(report),
     "cold": lambda report, _rounds: swarm.cold(report),

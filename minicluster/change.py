@@ -14,13 +14,14 @@ from minicluster.engine.protocol import LOCALHOST
 from minicluster.errors import Conflict, ImageError, Interrupted, MiniclusterError, NoEngine, UsageError
 from minicluster.events import Event, Listener, ignore
 from minicluster.health import members, settled_members
+from minicluster.plan.observed import lease_of, term_of
 from minicluster.profile.spec import Overrides, Spec, container_name, network_name
 from minicluster.report import Change
 
 if TYPE_CHECKING:
     from minicluster import pki
-    from minicluster.engine.protocol import Container, Engine
-    from minicluster.lease import Lease
+    from minicluster.engine.protocol import Container, Engine, Volume
+    from minicluster.lease import Lease, Process
     from minicluster.plan.model import Plan
     from minicluster.plan.observed import Observed
     from minicluster.profile.load import Loaded
@@ -383,24 +384,56 @@ def take_down(engine: Engine, name: str, listener: Listener) -> Change:
 
 
 def collect(engine: Engine, name: str, listener: Listener) -> Change | None:
-    """Removes a cluster whose lease is over; None where it has come to be wanted again, or is gone already."""
+    """Removes a cluster whose lease is over; None where it has come to be wanted again, or is gone already.
+
+    Raises:
+        MiniclusterError: a test is at work with it, or another process changes it.
+    """
     begun = time.monotonic()
     with lock.changing(name):
         observed = _look(engine, name)
         if not observed.lease or not observed.lease.over():
             return None
-        plan = _remove_all(engine, name, listener)
+        with lock.using(name, alone=True, timeout=0):
+            plan = _remove_all(engine, name, listener)
     return report(plan, time.monotonic() - begun)
 
 
 def renew(engine: Engine, name: str, lease: Lease) -> None:
-    """Gives a cluster that is there another lease. Needs no lock, so that it can be done while the cluster changes."""
+    """Gives a cluster that is there another lease. Needs no lock, so that it can be done while the cluster changes.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    _set_term(engine, name, lease, None, engine.volumes(name))
+
+
+def beat(engine: Engine, name: str, owner: Process) -> bool:
+    """Renews the lease that a living process has on a cluster; False where the cluster has come to be another's.
+
+    Where somebody gives it another lease at the same time, that one stays.
+    """
+    volumes = engine.volumes(name)
+    lease = lease_of(volumes)
+    if lease is None:
+        return True  # it is just being made, or it is gone; its owner says so
+    if lease.owner != owner:
+        return False
+    number = max(term_of(volume.labels) for volume in volumes) + 1
+    with contextlib.suppress(UsageError):
+        _set_term(engine, name, lease.renewed(), number, volumes)
+    return True
+
+
+def _set_term(engine: Engine, name: str, lease: Lease, number: int | None, volumes: Sequence[Volume]) -> None:
     from minicluster.plan.leased import term
 
-    volumes = engine.volumes(name)
     profile = next((v.labels.get(labels.PROFILE, "") for v in volumes), "")
-    made = term(name, profile, lease)
+    made = term(name, profile, lease, number)
     engine.create_volume(made.name, made.labels)
+    if not any(labels.REVISION in volume.labels for volume in engine.volumes(name)):
+        engine.remove_volume(made.name)  # it was taken down meanwhile
+        raise UsageError(f"no cluster is called {name!r}", "It has no record.")
     for volume in volumes:
         if labels.TERM in volume.labels:
             engine.remove_volume(volume.name)

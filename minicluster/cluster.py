@@ -87,7 +87,7 @@ class Cluster:
         *,
         name: str | None = None,
         size: Mapping[str, int] | None = None,
-        set: Mapping[str, str] | None = None,
+        set: Mapping[str, str | int | float | bool] | None = None,
         image: Mapping[str, str] | None = None,
         port: Mapping[str, int] | None = None,
         restart: str = "",
@@ -134,7 +134,7 @@ class Cluster:
         gc.sweep(engine, listener)
         if lease and lease.owner:
             watcher.hold(engine, target, lease)
-        with lock.changing(target):
+        with _dropped_if_it_fails(engine, target), lock.changing(target):
             refused: list[int] = []  # ports that the engine could not have, though they may be free on this machine
             for attempt in range(1, _TRIES + 1):
                 goal = change.plan_up(
@@ -646,7 +646,7 @@ def dry_run(
     *,
     name: str | None = None,
     size: Mapping[str, int] | None = None,
-    set: Mapping[str, str] | None = None,
+    set: Mapping[str, str | int | float | bool] | None = None,
     image: Mapping[str, str] | None = None,
     port: Mapping[str, int] | None = None,
     restart: str = "",
@@ -779,7 +779,7 @@ def connect(*, start_private: bool = False, listener: Listener = ignore) -> Engi
 
 def _asked(
     size: Mapping[str, int] | None,
-    set: Mapping[str, str] | None,
+    set: Mapping[str, str | int | float | bool] | None,
     image: Mapping[str, str] | None,
     port: Mapping[str, int] | None,
     restart: str,
@@ -787,8 +787,14 @@ def _asked(
 ) -> Overrides:
     if restart and restart not in RESTART_POLICIES:
         raise UsageError(f"--restart {restart}: no such policy", "", nearest(restart, RESTART_POLICIES))
+    settings = {path: word(value) for path, value in (set or {}).items()}
     joined = None if networks is None else tuple(dict.fromkeys(networks))
-    return Overrides(dict(size or {}), dict(set or {}), dict(image or {}), dict(port or {}), restart, joined)
+    return Overrides(dict(size or {}), settings, dict(image or {}), dict(port or {}), restart, joined)
+
+
+def word(value: object) -> str:
+    """A value of a setting as the command line would have it: true, 100, text."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _check_name(name: str | None) -> None:
@@ -811,6 +817,18 @@ def _target(profile: str | None, name: str | None) -> str:
     loaded = catalog.load(profile or DEFAULT_PROFILE)
     _check_name(loaded.profile.name)
     return loaded.profile.name
+
+
+@contextlib.contextmanager
+def _dropped_if_it_fails(engine: Engine, name: str) -> Iterator[None]:
+    """The watcher has nothing to look after where an ``up`` was undone."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(MiniclusterError):
+            if not engine.volumes(name):
+                watcher.drop(engine, name)
+        raise
 
 
 # Which cluster is meant

@@ -11,4 +11,4 @@ SPEC = PREFIX + "spec"  #: on a container: hash of its node's spec; on a record 
 REVISION = PREFIX + "revision"  #: on a record volume: counts the changes of a cluster's spec
 RECIPE = PREFIX + "recipe"  #: on an image: which recipe (PROFILE/NAME) it was built from
 LEASE = PREFIX + "lease"  #: whose the cluster is and until when; on everything of a cluster that is not to stay
-TERM = PREFIX + "term"  #: on a volume whose lease replaces that of everything else: when that began, in ns since 1970
+TERM = PREFIX + "term"  #: on a volume whose lease replaces that of everything else: a number; the greatest counts

@@ -22,7 +22,7 @@ from typing import Any
 from minicluster.errors import UsageError
 
 #: Seconds between two renewals of what belongs to a living process.
-BEAT = 60.0
+BEAT = 20.0
 
 #: Seconds without a renewal after which a process counts as gone for those who cannot look whether it lives: it is on
 #: another machine, or in a container. Long enough for a machine that is slow, or asleep for a moment.
@@ -52,9 +52,10 @@ class Process:
 
     def lives(self) -> bool | None:
         """Whether it is still there; None where that cannot be seen from here."""
-        if (self.machine, self.namespace) != (_machine(), _namespace()):
+        if (self.machine, self.namespace) != (_machine(), _namespace()) or not self.started:
             return None
-        return _started(self.pid) == self.started
+        started = _started(self.pid)
+        return None if started is None else started == self.started
 
     def __str__(self) -> str:
         return f"process {self.pid}"
@@ -102,7 +103,7 @@ class Lease:
         return json.dumps(data)
 
     def renewed(self) -> Lease:
-        """The same for a while longer, its owner having been seen alive."""
+        """The same for a while longer, its owner having been seen to live."""
         return replace(self, until=time.time() + GRACE)
 
     def over(self, now: float | None = None) -> str:
@@ -164,7 +165,10 @@ def span(seconds: float) -> str:
 
 def _machine() -> str:
     if sys.platform.startswith("linux"):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()  # man 4 random
+        try:
+            return Path("/proc/sys/kernel/random/boot_id").read_text().strip()  # man 4 random
+        except OSError:
+            return os.uname().nodename  # a sandbox that hides it
     return _said("sysctl", "-n", "kern.bootsessionuuid")
 
 
@@ -176,18 +180,35 @@ def _namespace() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, in the system's own words; None where there is none, or only one that has ended."""
+    """When a process started, in the system's own words; "" where there is none; None where that cannot be seen."""
+    if not _can_be_there(pid):
+        return ""
     if sys.platform.startswith("linux"):
         try:
-            stat = Path(f"/proc/{pid}/stat").read_text()
+            # Where the file systems of another namespace are mounted, their numbers are others.
+            stat = Path(f"/proc/{pid}/stat").read_text() if os.readlink("/proc/self") == str(os.getpid()) else ""
         except OSError:
-            return None
+            stat = ""  # it ended meanwhile, or /proc hides other users' (its option hidepid)
+        if not stat:
+            return None if _can_be_there(pid) else ""
         # man 5 proc: the name, in parentheses, may hold anything; after it come the state (field 3) and, in ticks since
         # the boot, the start (22).
         fields = stat.rpartition(")")[2].split()
-        return None if fields[0] in "ZX" else fields[19]
+        return "" if fields[0] in "ZX" else fields[19]
     return _said("ps", "-o", "lstart=", "-p", str(pid)) or None
 
 
+def _can_be_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # another user's
+    return True
+
+
 def _said(*argv: str) -> str:
-    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
+    # In one language and time zone, since what two processes were told is compared.
+    env = os.environ | {"LC_ALL": "C", "TZ": "UTC"}
+    return subprocess.run(argv, capture_output=True, text=True, check=False, env=env).stdout.strip()

@@ -48,21 +48,36 @@ def using(cluster: str, *, alone: bool, timeout: float) -> Held:
         MiniclusterError: others are at it for longer than that, or the folder for locks cannot be written.
     """
     end = time.monotonic() + timeout
-    while isinstance(held := _take(cluster, "use", fcntl.LOCK_EX if alone else fcntl.LOCK_SH), str):
+    # Who waits holds the gate: no others come in before him, however many there are that share.
+    with _wait(cluster, "gate", fcntl.LOCK_EX, end, timeout):
+        return _wait(cluster, "use", fcntl.LOCK_EX if alone else fcntl.LOCK_SH, end, timeout)
+
+
+def _wait(cluster: str, kind: str, mode: int, end: float, timeout: float) -> Held:
+    while isinstance(held := _take(cluster, kind, mode), str):
         if time.monotonic() >= end:
             raise MiniclusterError(
-                f"cluster {cluster} is in use by another process for {timeout:g} s",
-                "It is worked with by one at a time.",
-                "Wait longer, or let each have a cluster of its own.",
+                f"cluster {cluster} is in use" + (f" by other processes for {timeout:g} s" if timeout else ""),
+                "A test is at work with it.",
+                "Wait until it is done, or let each have a cluster of its own.",
             )
         time.sleep(_LOOK)
     return held
 
 
 def forget(cluster: str) -> None:
-    """Removes what somebody who was killed left of his lock on a cluster that is gone."""
-    if _path(cluster, "use").exists() and isinstance(held := _take(cluster, "use", fcntl.LOCK_EX), Held):
-        held.release()
+    """Removes what somebody who was killed left of his locks on a cluster that is gone."""
+    for kind in ("use", "gate"):
+        if _path(cluster, kind).exists() and isinstance(held := _take(cluster, kind, fcntl.LOCK_EX), Held):
+            held.release()
+
+
+def place() -> str:
+    """Tells those who share locks from those who do not: other users, and other containers."""
+    folder = paths.data_home() / "locks"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    stat = folder.stat()
+    return f"{os.uname().nodename} {stat.st_dev} {stat.st_ino}"
 
 
 class Held:
@@ -71,6 +86,12 @@ class Held:
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self.descriptor = descriptor
+
+    def __enter__(self) -> Held:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.release()
 
     def release(self) -> None:
         """Lets go of it; the last one leaves no file behind."""

@@ -24,47 +24,22 @@ from minicluster import cluster as facade
 from minicluster.change import DEFAULT_PROFILE
 from minicluster.cluster import Cluster
 from minicluster.engine.protocol import Engine, Volume
-from minicluster.errors import MiniclusterError, NoEngine, UsageError
+from minicluster.errors import Interrupted, MiniclusterError, NoEngine, UsageError
 from minicluster.events import Listener, ignore
-from minicluster.lease import Lease, Process
+from minicluster.lease import Lease
 from minicluster.plan.observed import lease_of
 from minicluster.profile import catalog
+from minicluster.testrun import Run
 
 #: Of a node's log what a report shows, in lines.
 LOG_LINES = 60
 
 
-@dataclass(frozen=True)
-class Run:
-    """What the processes of one test run have in common."""
+#: Seconds between two renewals of what is kept for the next run.
+_RENEWAL = 60.0
 
-    owner: Process  #: when it ends, the run's clusters go
-    id: str
-    reuse: bool = False  #: keep shared clusters for the next run
-    keep: bool = False  #: keep the clusters of tests that failed
-    ttl: float = 86400.0  #: seconds for which either is kept
-
-    @classmethod
-    def begin(cls, *, reuse: bool, keep: bool, ttl: float) -> Run:
-        """A new one, of this process."""
-        return cls(Process.this(), secrets.token_hex(4), reuse, keep, ttl)
-
-    def lease(self, *, shared: bool) -> Lease:
-        """The lease of a cluster that is made in this process."""
-        if not shared:
-            return Lease.owned()
-        return Lease.lasting(self.ttl) if self.reuse else Lease.owned(self.owner)
-
-    def dump(self) -> str:
-        """The run as text, for its other processes."""
-        return json.dumps({**vars(self), "owner": vars(self.owner)})
-
-    @classmethod
-    def load(cls, text: str) -> Run:
-        """The opposite of :meth:`dump`."""
-        data = json.loads(text)
-        return cls(**{**data, "owner": Process(**data["owner"])})
-
+#: Seconds to wait for a cluster where another one is held meanwhile.
+_CROSSED = 120.0
 
 _WHAT = ("made", "mended", "replaced", "checked", "reset", "taken down")
 
@@ -109,12 +84,14 @@ class Lent:
         self.name = name
         self.shared = shared
         self.cluster: Cluster | None = None
-        self.failed = False  #: a test that used it did
+        self.failed = False  #: the test that uses it did
         self.generation = 0  #: counts how often it was made from nothing
         self.profile = profile
         self.asked = asked
         self._fresh = False  # made just now, and given to nobody yet
         self._held: lock.Held | None = None
+        self._alone = False
+        self._renewed = 0.0  # when, on the monotonic clock
 
     def take(self, *, isolated: bool, timeout: float) -> Cluster:
         """The cluster, whole: made where there is none, mended or made anew where it is broken.
@@ -129,31 +106,49 @@ class Lent:
         """
         if self._held:
             assert self.cluster
+            if isolated and not self._alone:
+                raise UsageError(
+                    f"cluster {self.name} is shared with others in this test already",
+                    "It was asked for with isolated=False before.",
+                    "Ask for it with the same `isolated` throughout a test.",
+                )
             return self.cluster
-        alone = isolated or self.cluster is None
-        self._held = lock.using(self.name, alone=alone, timeout=timeout)
         try:
-            if self.shared and self._was_kept():
+            self._lock(isolated, timeout)
+            while self.shared and self._was_kept():
                 self.back()
                 self.cluster, self.name = None, self.pool.another_name(self)
-                return self.take(isolated=isolated, timeout=timeout)
+                self.generation += 1
+                self._lock(isolated, timeout)
             if not self._whole():
-                if not alone:
-                    self._held.release()
-                    alone, self._held = True, lock.using(self.name, alone=True, timeout=timeout)
-                self._mend()
+                self._lock(True, timeout)
+                if not self._whole():
+                    self._mend()
+                if not isolated:
+                    self._lock(False, timeout)
             if isolated and not self._fresh:
                 self._reset()
             self._fresh = False
-            if alone and not isolated:
-                # Another may mend or reset it between these two; whoever does that leaves it whole.
-                self._held.release()
-                self._held = lock.using(self.name, alone=False, timeout=timeout)
         except BaseException:
             self.back()
             raise
         assert self.cluster
         return self.cluster
+
+    def _lock(self, alone: bool, timeout: float) -> None:
+        if self._held and self._alone == alone:
+            return
+        self.back()
+        others = self.pool.held()
+        try:
+            # Who has another one at the same time may be what that other's next user waits for.
+            patience = min(timeout, _CROSSED) if others else timeout
+            self._held, self._alone = lock.using(self.name, alone=alone, timeout=patience), alone
+        except MiniclusterError as error:
+            if others:
+                error.why = f"This test has {', '.join(others)} as well; another may have asked for both the other way."
+                error.fix = "Ask for both in one fixture, in the same order everywhere, or with isolated=False."
+            raise
 
     def back(self) -> None:
         """Lets others work with it."""
@@ -171,10 +166,12 @@ class Lent:
 
     def keep(self) -> None:
         """Leaves it there, to be looked at."""
-        if self.cluster:
-            self.cluster.renew(Lease.lasting(self.pool.run.ttl))
-        self.back()
-        self.cluster = None
+        cluster, self.cluster = self.cluster, None
+        try:
+            if cluster:
+                cluster.renew(Lease.lasting(self.pool.run.ttl))
+        finally:
+            self.back()
 
     def _was_kept(self) -> bool:
         """Another process of this run kept it for somebody to look at."""
@@ -192,14 +189,14 @@ class Lent:
             try:
                 mode = self.asked.get("address_mode")
                 cluster = Cluster.open(self.name, engine=self.pool.engine, address_mode=mode)
-                asked = {**self.asked, "set": {k: str(v) for k, v in self.asked.get("set", {}).items()}}
-                same = all(dict(getattr(cluster.spec.overrides, key)) == asked.get(key, {}) for key in _OVERRIDES)
+                same = all(dict(getattr(cluster.spec.overrides, key)) == self.asked.get(key, {}) for key in _OVERRIDES)
                 if not same or cluster.status(memory=False).phase != "ready":
                     return False
             except (UsageError, NoEngine):
                 return False
-            if self.cluster is None and self.pool.run.reuse and self.shared:
+            if self.pool.run.reuse and self.shared and time.monotonic() - self._renewed > _RENEWAL:
                 cluster.renew(self.pool.run.lease(shared=True))  # it is kept for so long from its last use on
+                self._renewed = time.monotonic()
             self._adopt(cluster)
             return True
 
@@ -220,9 +217,15 @@ class Lent:
             self._make("mended")
             if self._whole():
                 return
+        except (Interrupted, NoEngine):
+            raise
         except MiniclusterError:
             pass  # whatever a test did to it: another one will do
-        facade.down([self.name], engine=self.pool.engine)
+        self._replace()
+
+    def _replace(self) -> None:
+        with contextlib.suppress(UsageError):  # there is nothing left of it
+            facade.down([self.name], engine=self.pool.engine)
         self._make("replaced")
 
     def _make(self, what: str) -> None:
@@ -246,9 +249,10 @@ class Lent:
         try:
             with self.pool.spent.on("reset"):
                 self.cluster.reset()
+        except (Interrupted, NoEngine):
+            raise
         except MiniclusterError:
-            facade.down([self.name], engine=self.pool.engine)
-            self._make("replaced")
+            self._replace()
 
 
 _OVERRIDES = ("size", "set", "image", "port")
@@ -286,6 +290,7 @@ class Pool:
             place: whose it is: "" for one that all processes of the run share, else a text that names a scope.
             label: tells one from another of the same kind.
         """
+        asked = _plain(asked)
         key = (profile, json.dumps(asked, sort_keys=True, default=str), place, label)
         if key not in self._clusters:
             self._clusters[key] = Lent(self, self._name(profile, key), profile, asked, shared=not place)
@@ -294,6 +299,10 @@ class Pool:
     def has(self, lent: Lent) -> bool:
         """It is still one of the pool's."""
         return any(one is lent for one in self._clusters.values())
+
+    def held(self) -> list[str]:
+        """Names of those that are worked with now."""
+        return sorted(one.name for one in self._clusters.values() if one._held)
 
     def retire(self, lent: Lent) -> None:
         """Keeps one for somebody to look at; who asks for its like gets another."""
@@ -320,19 +329,51 @@ class Pool:
                 for done in [pool.submit(one.down) for one in ending]:
                     done.result()
 
-    def finish(self) -> None:
-        """The end of the run, in the process that owns it: takes down everything that belongs to that."""
-        self.end(lambda _place: True)
-        of: defaultdict[str, list[Volume]] = defaultdict(list)
-        for volume in self.engine.volumes():
-            of[volume.labels[labels.CLUSTER]].append(volume)
-        leases = {name: lease_of(volumes) for name, volumes in of.items()}
-        for name in sorted(name for name, lease in leases.items() if lease and lease.owner == self.run.owner):
-            with self.spent.on("taken down"), contextlib.suppress(UsageError):
-                Cluster.open(name, engine=self.engine).down()
-        for one in self._clusters.values():
-            one.back()
-        self._clusters.clear()
+    def leave(self) -> list[str]:
+        """The end of a process that does not own the run: takes down what it had for itself; tells what went wrong."""
+        try:
+            self.end(lambda _place: True)
+        except MiniclusterError as error:
+            return [error.what]
+        finally:
+            for one in self._clusters.values():
+                one.back()
+        return []
+
+    def finish(self) -> list[str]:
+        """The end of the run, in the process that owns it: takes down everything that belongs to that.
+
+        Returns what went wrong, a phrase each. The watcher tries again.
+        """
+        problems: list[str] = []
+
+        def take_down(name: str) -> None:
+            try:
+                with self.spent.on("taken down"):
+                    facade.down([name], engine=engine)
+            except UsageError:
+                pass  # it is gone
+            except MiniclusterError as error:
+                problems.append(f"{name} could not be taken down: {error.what}")
+
+        try:
+            engine = self._engine or facade.connect()
+            self.end(lambda _place: True)
+            of: defaultdict[str, list[Volume]] = defaultdict(list)
+            for volume in engine.volumes():
+                of[volume.labels[labels.CLUSTER]].append(volume)
+            leases = {name: lease_of(volumes) for name, volumes in of.items()}
+            mine = sorted(name for name, lease in leases.items() if lease and lease.owner == self.run.owner)
+            if mine:
+                with ThreadPoolExecutor(len(mine)) as pool:
+                    list(pool.map(take_down, mine))
+        except MiniclusterError as error:
+            problems.append(error.what)
+        finally:
+            for one in self._clusters.values():
+                one.back()
+            self._clusters.clear()
+        return problems
 
     def _name(self, profile: str | None, key: tuple[Any, ...]) -> str:
         """A name by what the cluster is, so that others find it; a random one for what is private."""
@@ -345,8 +386,25 @@ class Pool:
         if place:
             return f"{base}-{secrets.token_hex(4)}"
         run = "" if self.run.reuse else self.run.id
-        about = [__version__, catalog.fingerprint(profile), str(folder), options, run, label, self._retired[key]]
+        whose = [lock.place(), str(folder), run]  # who shares a cluster has to share its locks
+        about = [__version__, catalog.fingerprint(profile), options, label, self._retired[key], *whose]
         return f"{base}-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]}"
+
+
+def _plain(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What :meth:`Cluster.up` takes, with values of settings as the words that the command line would have."""
+
+    for name in ("name", "lease", "engine", "listener", "keep"):
+        if name in asked:
+            raise UsageError(
+                f"minicluster(…, {name}=…): clusters of tests have that from the plugin",
+                "",
+                "`label=` tells one from another of the same kind.",
+            )
+    plain = {name: value for name, value in asked.items() if value is not None}
+    if "set" in plain:
+        plain["set"] = {path: facade.word(value) for path, value in plain["set"].items()}
+    return plain
 
 
 def _there(engine: Engine, name: str) -> bool:
@@ -364,7 +422,7 @@ def describe(cluster: Cluster) -> dict[str, str]:
     def text(make: Callable[[], str]) -> str:
         try:
             return make()
-        except MiniclusterError as error:
+        except Exception as error:  # an engine that dies in the middle of it must not end the run
             return f"({error})"
 
     with ThreadPoolExecutor(len(parts)) as pool:

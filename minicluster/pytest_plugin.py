@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
@@ -14,10 +15,12 @@ import pytest
 if TYPE_CHECKING:
     from minicluster.cluster import Cluster
     from minicluster.events import Event
-    from minicluster.pool import Lent, Pool, Run
+    from minicluster.pool import Lent, Pool
+    from minicluster.testrun import Run
 
 Scope = Literal["function", "class", "module", "package", "session"]
 
+_TTL = "24h"
 _HELP = {
     "reuse": "keep shared clusters for the next run",
     "keep": "keep the clusters of tests that fail, to look at",
@@ -29,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("minicluster", "clusters for tests")
     group.addoption("--minicluster-reuse", action="store_true", help=_HELP["reuse"])
     group.addoption("--minicluster-keep", action="store_true", help=_HELP["keep"])
-    group.addoption("--minicluster-ttl", metavar="TIME", default="24h", help=_HELP["ttl"])
+    group.addoption("--minicluster-ttl", metavar="TIME", default=_TTL, help=_HELP["ttl"])
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,6 +41,14 @@ def pytest_configure(config: pytest.Config) -> None:
         "minicluster(profile, *, scope='session', isolated=True, size=..., set=..., image=..., port=...): "
         "the cluster that the fixture `cluster` gives to the test",
     )
+    if config.getoption("--minicluster-ttl") != _TTL:
+        from minicluster.errors import UsageError
+        from minicluster.lease import seconds
+
+        try:
+            seconds(config.getoption("--minicluster-ttl"))
+        except UsageError as error:
+            raise pytest.UsageError(f"--minicluster-ttl: {error}") from None
     config.stash[_STATE] = _State(config)
 
 
@@ -92,6 +103,17 @@ def cluster(request: pytest.FixtureRequest, minicluster: Factory) -> Cluster:
     return minicluster(*marker.args, **marker.kwargs)
 
 
+@dataclass
+class _Given:
+    """What a fixture was given, and how it asked."""
+
+    lent: Lent
+    isolated: bool
+    wait: float
+    generation: int  #: of the cluster
+    parameter: object  #: of the fixture
+
+
 class _State:
     """What one process knows of the run's clusters."""
 
@@ -103,24 +125,28 @@ class _State:
         self.item: pytest.Item | None = None
         self.used: dict[str, list[Lent]] = {}  #: by the test's id, in this test
         # Definition of a fixture that outlives its test -> what it was given, and how.
-        self._askers: dict[Any, list[tuple[Lent, bool, float]]] = {}
-        self._setting_up: list[Any] = []  # definitions of fixtures that are being set up, the innermost last
+        self._askers: dict[Any, list[_Given]] = {}
+        self._setting_up: list[tuple[Any, object]] = []  # those that are being set up, with parameters, innermost last
         self.kept: list[str] = []
         self.others: list[Mapping[str, Any]] = []  # what the other processes spent
         self.lost = False  # another process ended before it could tell
+        self.problems: list[str] = []  # what went wrong at the end
 
     @property
     def run(self) -> Run:
         if self._run is None:
             from minicluster.lease import seconds
-            from minicluster.pool import Run
+            from minicluster.testrun import Run
 
+            option = self.config.getoption
             if self.worker:
                 self._run = Run.load(self.worker["minicluster"])
             else:
-                option = self.config.getoption
-                ttl = seconds(option("--minicluster-ttl"))
-                self._run = Run.begin(reuse=option("--minicluster-reuse"), keep=option("--minicluster-keep"), ttl=ttl)
+                self._run = Run.begin(
+                    reuse=option("--minicluster-reuse"),
+                    keep=option("--minicluster-keep"),
+                    ttl=seconds(option("--minicluster-ttl")),
+                )
         return self._run
 
     @property
@@ -139,19 +165,27 @@ class _State:
         self, profile: str | None, asked: Mapping[str, Any], *, scope: Scope, isolated: bool, label: str, wait: float
     ) -> Cluster:
         item = self.item
+        asker = max((d.scope for d, _parameter in self._setting_up), key=_SCOPES.index, default="function")
+        if scope in _SCOPES and _SCOPES.index(scope) < _SCOPES.index(asker):
+            raise pytest.UsageError(
+                f"minicluster: a fixture of scope {asker} asks for a cluster of scope {scope}, which goes before it"
+            )
         place = "" if scope == "session" else _place(item, scope)
         lent = self.pool.get(profile, asked, place=place, label=label)
         made = self._take(lent, isolated, wait)
-        if self._setting_up and self._setting_up[-1].scope != "function":
-            self._askers.setdefault(self._setting_up[-1], []).append((lent, isolated, wait))
+        if self._setting_up:
+            definition, parameter = self._setting_up[-1]
+            if definition.scope != "function":
+                given = _Given(lent, isolated, wait, lent.generation, parameter)
+                self._askers.setdefault(definition, []).append(given)
         self._uses(lent)
         return made
 
     @contextmanager
-    def setting_up(self, definition: Any) -> Iterator[None]:
+    def setting_up(self, definition: Any, parameter: object) -> Iterator[None]:
         """Within the block a fixture is being set up."""
-        self._askers.pop(definition, None)  # what it was given the last time, maybe with another parameter
-        self._setting_up.append(definition)
+        self._askers.pop(definition, None)  # what it was given the last time
+        self._setting_up.append((definition, parameter))
         try:
             yield
         finally:
@@ -163,19 +197,26 @@ class _State:
         self.used.clear()
         info = getattr(item, "_fixtureinfo", None)  # items of other plugins may have none
         definitions = [d for of_name in info.name2fixturedefs.values() for d in of_name] if info else []
-        again = {id(a[0]): a for d in definitions for a in self._askers.get(d, ()) if self.pool.has(a[0])}
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        again = {
+            id(given.lent): given
+            for definition in definitions
+            for given in self._askers.get(definition, ())
+            if definition.cached_result is not None
+            and given.parameter is parameters.get(definition.argname)
+            and self.pool.has(given.lent)
+        }
         # In the same order everywhere, so that two processes do not wait for each other.
-        for lent, isolated, wait in sorted(again.values(), key=lambda a: a[0].name):
-            before = lent.generation
-            self._take(lent, isolated, wait)
-            self._uses(lent)
-            if lent.generation != before:
-                self._forget(lent, item)
+        for given in sorted(again.values(), key=lambda given: given.lent.name):
+            self._take(given.lent, given.isolated, given.wait)
+            self._uses(given.lent)
+            if given.lent.generation != given.generation:
+                self._forget(given.lent, item)
 
     def _forget(self, lent: Lent, item: pytest.Item) -> None:
         """Lets fixtures that were given what is another cluster now be set up anew, with all that rests on them."""
         for definition, given in list(self._askers.items()):
-            if any(one is lent for one, _isolated, _wait in given):
+            if any(one.lent is lent for one in given):
                 definition.finish(item._request)  # type: ignore[attr-defined]
 
     def _take(self, lent: Lent, isolated: bool, wait: float) -> Cluster:
@@ -191,17 +232,21 @@ class _State:
             its = self.used.setdefault(self.item.nodeid, [])
             if lent not in its:
                 its.append(lent)
+                lent.failed = False
 
-    def after(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    def after(self, item: pytest.Item, nextitem: pytest.Item | None, *, failed: bool) -> None:
         """Gives clusters back, keeps those of a test that failed, and takes down those whose scope is over."""
-        for lent in self.used.get(item.nodeid, ()):
-            if lent.failed and self.run.keep:
+        used = self.used.get(item.nodeid, [])
+        try:
+            for lent in [lent for lent in used if self.run.keep and (lent.failed or failed)]:
                 self.kept.append(lent.name)
                 self.pool.retire(lent)
                 self._forget(lent, item)
-            lent.back()
+        finally:
+            for lent in used:
+                lent.back()
         if self._pool:
-            going_on = {_place(nextitem, scope) for scope in _SCOPES} if nextitem else set()
+            going_on = {_place(nextitem, scope) for scope in _SCOPES[:-1]} if nextitem else set()
             self._pool.end(lambda place: place not in going_on)
 
     def _tell(self, event: Event) -> None:
@@ -216,13 +261,13 @@ class _State:
 
 
 _STATE = pytest.StashKey[_State]()
-_SCOPES: tuple[Scope, ...] = ("function", "class", "module", "package")
+_SCOPES: tuple[Scope, ...] = ("function", "class", "module", "package", "session")  #: the narrowest first
 
 
 def _place(item: pytest.Item | None, scope: Scope) -> str:
     """Which function, class, module or package a test is in, as a text."""
     if scope not in _SCOPES:
-        raise pytest.UsageError(f"minicluster: no scope is called {scope!r}: {', '.join((*_SCOPES, 'session'))}")
+        raise pytest.UsageError(f"minicluster: no scope is called {scope!r}: {', '.join(_SCOPES)}")
     if item is None:
         raise pytest.UsageError(f"minicluster: outside of a test there is no {scope}; ask with scope='session'")
     kinds: dict[str, type[pytest.Collector]] = {
@@ -241,21 +286,23 @@ def _place(item: pytest.Item | None, scope: Scope) -> str:
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, object, object]:
     state = request.config.stash[_STATE]
-    with state.setting_up(fixturedef):
+    with state.setting_up(fixturedef, getattr(request, "param", None)):
         return (yield)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     item.config.stash[_STATE].before(item)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    failed = True
     try:
-        return (yield)
+        result = yield
+        failed = False
+        return result
     finally:
-        item.config.stash[_STATE].after(item, nextitem)
+        item.config.stash[_STATE].after(item, nextitem, failed=failed)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -300,22 +347,25 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
     pool = state.pool_if_any
     if state.worker is not None:
         if pool and pool.used:
-            pool.end(lambda _place: True)
-            session.config.workeroutput["minicluster"] = {**pool.spent.dump(), "kept": state.kept}  # type: ignore[attr-defined]
+            about = {"problems": pool.leave(), "spent": pool.spent.dump(), "kept": state.kept}
+            session.config.workeroutput["minicluster"] = about  # type: ignore[attr-defined]
     elif (pool and pool.used) or state.others or state.lost:
         for told in state.others:
-            state.pool.spent.add(told)
+            state.pool.spent.add(told["spent"])
             state.kept += told["kept"]
-        state.pool.finish()
+            state.problems += told["problems"]
+        state.problems += state.pool.finish()
     return result
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     state = config.stash[_STATE]
     pool = state.pool_if_any
+    for problem in state.problems:
+        terminalreporter.write_line(f"minicluster: {problem}", red=True)
     if state.worker is None and pool and str(pool.spent):
         terminalreporter.write_line(f"minicluster: {pool.spent}")
-        for name in state.kept:
+        for name in dict.fromkeys(state.kept):
             terminalreporter.write_line(
                 f"minicluster: kept to look at: {name} (`minicluster status {name}`, `minicluster down {name}`)"
             )

@@ -64,6 +64,7 @@ class _Watcher:
 
 
 _watcher: _Watcher | None = None
+_held: dict[tuple[str, str], dict[str, Any]] = {}  # what it was told: another one in its place has to be told as well
 _lock = threading.Lock()
 
 
@@ -73,16 +74,20 @@ def hold(engine: Engine, cluster: str, lease: Lease) -> None:
     assert lease.owner
     message = {"engine": engine.reference, "cluster": cluster, "owner": vars(lease.owner)}
     with _lock:
-        # After a fork the parent's watcher is not the child's.
-        if not (_watcher and _watcher.pid == os.getpid() and _watcher.tell(**message)):
+        if _watcher and _watcher.pid != os.getpid():  # after a fork the parent's watcher is not the child's
+            _watcher = None
+            _held.clear()
+        _held[engine.reference, cluster] = message
+        if not (_watcher and _watcher.tell(**message)):
             _watcher = _Watcher()
-            _watcher.tell(**message)
+            for each in _held.values():
+                _watcher.tell(**each)
 
 
 def drop(engine: Engine, cluster: str) -> None:
     """Leaves a cluster to itself again; nothing happens where it was not held."""
     with _lock:
-        if _watcher and _watcher.pid == os.getpid():
+        if _watcher and _watcher.pid == os.getpid() and _held.pop((engine.reference, cluster), None):
             _watcher.tell(engine=engine.reference, cluster=cluster)
 
 
@@ -120,53 +125,50 @@ def _main() -> None:
                 del held[key]
         if time.monotonic() >= next_beat:
             next_beat = time.monotonic() + BEAT
-            for key in list(held):
-                if not _renew(*key):
+            for key, owner in list(held.items()):
+                if not _beat(*key, owner):
                     del held[key]
 
 
 def _end_of(owner: Process) -> int | None:
     """A descriptor that can be read once a process has ended; None where the kernel has none (man 2 pidfd_open)."""
+    if not owner.lives():
+        return None  # its number may be another's
     try:
         return os.pidfd_open(owner.pid)
     except (AttributeError, OSError):
         return None
 
 
-def _take_down(reference: str, cluster: str) -> None:
-    """Removes a cluster, and what came to be a moment later; gives up where the engine does not answer for long."""
-    from minicluster import change
-    from minicluster.engine.connect import reach
-    from minicluster.errors import MiniclusterError
-    from minicluster.events import ignore
+# Whatever goes wrong below, there may be other clusters to look after, and somebody may come by and do it later.
 
+
+def _take_down(reference: str, cluster: str) -> None:
+    """Removes a cluster, and what came to be a moment later; gives up where that fails for long."""
     quiet = 0  # looks in a row that found nothing
     for _ in range(_TRIES):
         try:
+            from minicluster import change
+            from minicluster.engine.connect import reach
+            from minicluster.events import ignore
+
             quiet = quiet + 1 if change.collect(reach(reference), cluster, ignore) is None else 0
-        except MiniclusterError:
+        except Exception:
             quiet = 0
         if quiet == 2:
             return
         time.sleep(_PAUSE)
 
 
-def _renew(reference: str, cluster: str) -> bool:
-    """Renews a lease. Whether the cluster is still there, and still its owner's."""
-    from minicluster import change
-    from minicluster.engine.connect import reach
-    from minicluster.errors import MiniclusterError
-    from minicluster.plan.observed import lease_of
-
+def _beat(reference: str, cluster: str, owner: Process) -> bool:
+    """Renews a lease. Whether the cluster is still its owner's."""
     try:
-        engine = reach(reference)
-        lease = lease_of(engine.volumes(cluster))
-        if not (lease and lease.owner):
-            return False
-        change.renew(engine, cluster, lease.renewed())
-    except MiniclusterError:
-        pass  # the engine may be back by the next time
-    return True
+        from minicluster import change
+        from minicluster.engine.connect import reach
+
+        return change.beat(reach(reference), cluster, owner)
+    except Exception:
+        return True  # the engine may be back by the next time
 
 
 if __name__ == "__main__":

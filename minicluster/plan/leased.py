@@ -45,11 +45,15 @@ def leased(plan: Plan, observed: Observed, asked: Lease | None, profile: str) ->
     return replace(plan, steps=steps)
 
 
-def term(cluster: str, profile: str, lease: Lease) -> CreateVolume:
-    """What gives a cluster that is there another lease."""
-    now = str(time.time_ns())
-    about = {labels.CLUSTER: cluster, labels.PROFILE: profile, labels.LEASE: lease.encode(), labels.TERM: now}
-    return CreateVolume(f"{cluster}-lease-{now}", about)
+def term(cluster: str, profile: str, lease: Lease, number: int | None = None) -> CreateVolume:
+    """What gives a cluster that is there another lease.
+
+    Args:
+        number: of the term. By default one greater than any that others count up to at the same time.
+    """
+    of = str(time.time_ns() if number is None else number)
+    about = {labels.CLUSTER: cluster, labels.PROFILE: profile, labels.LEASE: lease.encode(), labels.TERM: of}
+    return CreateVolume(f"{cluster}-lease-{of}", about)
 
 
 def _labelled(action: Action, lease: str) -> Action:

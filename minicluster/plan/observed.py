@@ -90,11 +90,16 @@ def records(volumes: list[Volume]) -> tuple[RecordVolume, ...]:
 
 def lease_of(things: Iterable[Container | Network | Volume]) -> Lease | None:
     """The lease of a cluster by everything that carries its name; None where it has none, or none that can be read."""
-    found = [(int(t.labels.get(labels.TERM, "0")), t.labels[labels.LEASE]) for t in things if labels.LEASE in t.labels]
+    labelled = [thing.labels for thing in things if labels.LEASE in thing.labels]
     try:
-        return Lease.parse(max(found)[1]) if found else None
+        return Lease.parse(max(labelled, key=term_of)[labels.LEASE]) if labelled else None
     except ValueError:
         return None
+
+
+def term_of(about: Mapping[str, str]) -> int:
+    """Which term a lease in a label is; 0 for the first one, which everything has."""
+    return int(about.get(labels.TERM, "0"))
 
 
 def _spec(text: str) -> Spec | None:

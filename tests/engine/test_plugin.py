@@ -233,6 +233,20 @@ def test_a_failure_is_reported_with_what_one_wants_to_know(runs: Runs) -> None:
         def test_cannot_be_set_up(minicluster):
             minicluster(os.environ["PROFILE"], size={"kv": 2})
 
+        def test_fails_too(etcd):
+            assert get(etcd) == "something"
+
+        @pytest.fixture(scope="session")
+        def wide(minicluster):
+            return minicluster(os.environ["PROFILE"], size={"kv": 1}, scope="module")
+
+        def test_asks_for_what_goes_before_it(wide):
+            pass
+
+        @pytest.mark.skip
+        def test_is_skipped(etcd):
+            pass
+
         @pytest.fixture
         def broken(etcd):
             raise RuntimeError("in set-up")
@@ -241,7 +255,9 @@ def test_a_failure_is_reported_with_what_one_wants_to_know(runs: Runs) -> None:
             pass
     """)
     output = runs.run()
-    assert outcomes(output) == {"failed": 2, "passed": 1, "error": 1}, output
+    assert outcomes(output) == {"failed": 3, "passed": 1, "error": 2}, output
+    assert output.count(": status ---") == 3  # each that used it and failed
+    assert "a fixture of scope session asks for a cluster of scope module" in output
     name = re.search(rf"minicluster ({KIND}-\w+): status", output)
     assert name
     assert f"{name[1]} ({KIND}): ready" in output
@@ -411,6 +427,16 @@ def test_no_engine(runs: Runs) -> None:
     output = Runs(Shell({"DOCKER_HOST": f"unix://{runs.folder}/none.sock"}), runs.kind, runs.folder).run()
     assert outcomes(output) == {"error": 1}, output
     assert "the engine of DOCKER_HOST does not answer" in output
+
+
+def test_a_worker_that_crashes_needs_no_engine(runs: Runs) -> None:
+    runs.write("""
+        def test_crashes():
+            os._exit(3)
+    """)
+    output = Runs(Shell({"DOCKER_HOST": f"unix://{runs.folder}/none.sock"}), runs.kind, runs.folder).run("-n", "1")
+    assert outcomes(output) == {"failed": 1}, output
+    assert "minicluster: the engine of DOCKER_HOST does not answer" in output
 
 
 def test_a_run_without_clusters_has_nothing_to_do_with_it(runs: Runs) -> None:

@@ -12,9 +12,10 @@ import pytest
 
 from minicluster import change, gc, labels, watcher
 from minicluster.cluster import Cluster, clusters, collect, down
-from minicluster.errors import UsageError
+from minicluster.errors import EngineError, UsageError
 from minicluster.events import Event
 from minicluster.lease import GRACE, Lease, Process, seconds, span
+from minicluster.plan.leased import term
 from minicluster.plan.observed import lease_of
 from tests.fakes import FakeEngine
 from tests.unit.samples import TOY
@@ -160,13 +161,14 @@ def test_nodes_that_come_later_have_the_lease_too(engine: FakeEngine) -> None:
 
 
 def test_a_lease_is_renewed(engine: FakeEngine) -> None:
-    up(engine, lease=Lease.lasting(60))
-    again = up(engine, lease=Lease.lasting(7200))
+    up(engine, lease=Lease.lasting(600))
+    again = up(engine, lease=Lease(until=4e9))
     assert again.change
     assert again.change.summary == {"create-volume": 1}
-    assert clusters(engine)[0].lease == "2 h left"
-    up(engine, lease=Lease.lasting(10800))
-    assert clusters(engine)[0].lease == "3 h left"
+    assert lease_of(engine.volumes()) == Lease(until=4e9)
+    up(engine, lease=Lease(until=5e9))
+    assert lease_of(engine.volumes()) == Lease(until=5e9)
+    assert clusters(engine)[0].lease.endswith(" left")
     assert sum(labels.TERM in v.labels for v in engine.volumes()) == 1
     # Asked for nothing, the lease stays, and there is nothing to do.
     same = up(engine)
@@ -180,8 +182,8 @@ def test_a_lease_is_renewed(engine: FakeEngine) -> None:
 
 def test_what_was_to_stay_may_get_an_end(engine: FakeEngine) -> None:
     up(engine)
-    up(engine, lease=Lease.lasting(60))
-    assert clusters(engine)[0].lease == "1 min left"
+    up(engine, lease=Lease(until=4e9))
+    assert lease_of(engine.volumes()) == Lease(until=4e9)
 
 
 @pytest.mark.parametrize("before", [None, Lease(until=4e9), Lease(ELSEWHERE, 4e9)])
@@ -253,3 +255,67 @@ def test_an_unreadable_lease_protects(engine: FakeEngine) -> None:
     up(engine)
     engine.create_volume("toy-lease-x", {labels.CLUSTER: "toy", labels.TERM: "1", labels.LEASE: "of a newer kind"})
     assert gc.collect(engine) == []
+
+
+# What a watcher does about it
+
+
+def test_a_beat_renews_and_never_against_anothers_wish(engine: FakeEngine) -> None:
+    me = Process.this()
+    assert change.beat(engine, "toy", me)  # it is just being made, or about to go: its owner says so
+    assert things(engine) == []
+    up(engine, lease=Lease(me, time.time() + 5))
+    for _ in range(3):
+        assert change.beat(engine, "toy", me)
+    lease = lease_of(engine.volumes())
+    assert lease
+    assert lease.owner == me
+    assert lease.until
+    assert lease.until > time.time() + GRACE - 60
+    assert sum(labels.TERM in v.labels for v in engine.volumes()) == 1
+    change.renew(engine, "toy", Lease(until=4e9))
+    # A beat that had read the lease before.
+    beaten = term("toy", "toy", Lease.owned(), 4)
+    engine.create_volume(beaten.name, beaten.labels)
+    assert lease_of(engine.volumes()) == Lease(until=4e9)
+    assert not change.beat(engine, "toy", me)
+
+
+def test_a_cluster_that_is_gone_gets_no_lease(engine: FakeEngine) -> None:
+    with pytest.raises(UsageError, match="no cluster is called"):
+        change.renew(engine, "toy", Lease())
+    assert things(engine) == []
+
+
+def test_nobody_removes_what_a_test_works_with(engine: FakeEngine) -> None:
+    from minicluster import lock
+
+    up(engine)
+    change.renew(engine, "toy", Lease(until=1.0))
+    with lock.using("toy", alone=False, timeout=0):
+        assert [one.error for one in gc.collect(engine)] == ["cluster toy is in use"]
+    assert [one.removed for one in gc.collect(engine)] == [True]
+
+
+def test_what_cannot_be_seen_is_not_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pathlib import Path
+
+    def hidden(*_anything: object) -> str:
+        raise PermissionError
+
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        process = Process.of(child.pid)
+        namespace = os.readlink("/proc/self/ns/pid")
+        monkeypatch.setattr(Path, "read_text", hidden)
+        monkeypatch.setattr("minicluster.lease._machine", lambda: process.machine)
+        monkeypatch.setattr("minicluster.lease._namespace", lambda: namespace)
+        assert process.lives() is None
+        child.communicate(b"\n")
+        assert process.lives() is False
+
+
+def test_an_up_that_fails_leaves_the_watcher_nothing(engine: FakeEngine, told: list[tuple[str, str]]) -> None:
+    engine.fail("start_container", EngineError("no"), match="toy-agent-1")
+    with pytest.raises(EngineError):
+        up(engine, lease=Lease.owned())
+    assert told == [("hold", "toy"), ("drop", "toy")]

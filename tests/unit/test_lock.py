@@ -88,7 +88,7 @@ def test_a_folder_that_cannot_be_written_is_told() -> None:
 def test_several_work_with_a_cluster_or_one_alone() -> None:
     first = lock.using("c", alone=False, timeout=0)
     second = lock.using("c", alone=False, timeout=0)
-    with pytest.raises(MiniclusterError, match="in use by another process"):
+    with pytest.raises(MiniclusterError, match="in use by other processes"):
         lock.using("c", alone=True, timeout=0.1)
     first.release()
     assert locks() == ["c.use"]
@@ -111,4 +111,26 @@ def test_what_a_killed_one_left_is_forgotten_and_nothing_else() -> None:
     (paths.data_home() / "locks" / "c.use").touch()
     lock.forget("c")
     lock.forget("never-there")
+    assert locks() == []
+
+
+def test_those_who_share_let_in_one_who_wants_it_alone() -> None:
+    import threading
+
+    stop = threading.Event()
+
+    def share() -> None:
+        while not stop.is_set():
+            with lock.using("c", alone=False, timeout=30):
+                stop.wait(0.2)
+
+    sharers = [threading.Thread(target=share) for _ in range(3)]
+    for sharer in sharers:
+        sharer.start()
+    try:
+        lock.using("c", alone=True, timeout=20).release()
+    finally:
+        stop.set()
+        for sharer in sharers:
+            sharer.join()
     assert locks() == []
