@@ -80,7 +80,7 @@ def up(
             "--ttl",
             metavar="TIME",
             show_default=False,
-            help="Wanted for so long, such as 30m or 2h; the next minicluster after that removes it.",
+            help="Wanted for so long, such as 30m or 2h; the next minicluster after that removes it. 'none': for good.",
         ),
     ] = "",
     force: ForceOption = False,
@@ -157,7 +157,7 @@ def _lease(ttl: str) -> Lease | None:
         return None
     from minicluster.lease import Lease, seconds
 
-    return Lease.lasting(seconds(ttl))
+    return Lease() if ttl == "none" else Lease.lasting(seconds(ttl))
 
 
 def _summary(info: ClusterInfo, change: Change | None) -> str:

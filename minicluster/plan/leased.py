@@ -29,7 +29,7 @@ def leased(plan: Plan, observed: Observed, asked: Lease | None, profile: str) ->
         profile: name of the cluster's profile.
     """
     lease = asked or observed.lease
-    if lease is None:
+    if lease is None or (lease == Lease() and observed.lease is None):
         return plan
     text = lease.encode()
     steps = tuple(replace(step, action=_labelled(step.action, text)) for step in plan.steps)

@@ -180,6 +180,17 @@ def test_a_lease_is_renewed(engine: FakeEngine) -> None:
     assert things(engine) == []
 
 
+def test_what_is_to_stay_stays(engine: FakeEngine) -> None:
+    made = up(engine, lease=Lease())
+    assert not any(labels.LEASE in thing.labels for thing in things(engine))  # type: ignore[attr-defined]
+    again = up(engine, lease=Lease())
+    assert again.change
+    assert not again.change.changed
+    made.renew(Lease(until=4e9))
+    up(engine, lease=Lease())
+    assert lease_of(engine.volumes()) == Lease()
+
+
 def test_what_was_to_stay_may_get_an_end(engine: FakeEngine) -> None:
     up(engine)
     up(engine, lease=Lease(until=4e9))
