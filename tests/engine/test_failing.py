@@ -130,6 +130,7 @@ def test_name_in_use_by_another_profile(outer: Shell, profile: Path) -> None:
         outer.minicluster("down", NAME)
 
 
+@pytest.mark.alone
 def test_no_free_subnet(outer: Shell) -> None:
     # Halves towards the end of the pool, where a private engine has its own bridge: that part is taken already.
     halves = ["0.0/17", "128.0/18", "192.0/19", "224.0/20", "240.0/21", "248.0/22", "252.0/23", "254.0/24", "255.0/24"]
