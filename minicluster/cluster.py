@@ -300,7 +300,7 @@ class Cluster:
                     "The nodes that keep it are gone.",
                     f"`minicluster up --name {self.name}` makes them anew.",
                 )
-        values = {"client.directory": str(directory)}
+        values = client.late_values(self.name)
         for match in secrets:
             assert self._authority
             values[f"secret.{match[1]}.{match[2]}"] = self._authority.secret(match[1], match[2])
@@ -312,6 +312,7 @@ class Cluster:
             for part, value in about.items():
                 values.setdefault(f"endpoint.{endpoint.name}.{part}", value)
                 values[f"endpoint.{endpoint.name}.{endpoint.node}.{part}"] = value
+        client.write(self.spec, values)
         variables = {name: fill([value], values)[0] for name, value in self.spec.env.items()}
         return {name: value for name, value in variables.items() if value}
 
@@ -390,9 +391,13 @@ class Cluster:
             UsageError: nodes of this profile hold no images.
         """
         spec, engine = self.spec, self.engine
-        names = self.node_names(nodes)
         if not spec.load:
             raise UsageError(f"nodes of profile {spec.profile} hold no images", "The profile has no load hook.")
+        holders = {hook.on for hook in spec.load}
+        able = [node.name for node in spec.nodes if "node" in holders or node.role in holders]
+        names = self.node_names(nodes) if nodes else able
+        if unable := [name for name in names if name not in able]:
+            raise UsageError(f"{', '.join(unable)} cannot be loaded", f"Nodes of {', '.join(holders)} hold images.")
         if not engine.has_image(image):
             raise ImageError(
                 f"the engine has no image {image}",
@@ -443,6 +448,8 @@ class Cluster:
         try:
             self.engine.put_archive_file(container, path, content(), size)
             for hook in self.spec.load:
+                if hook.on not in ("node", name.rpartition("-")[0]):
+                    continue
                 result = self.engine.execute(container, fill(hook.run, {"archive": path}), cancel=cancel)
                 if result.exit_code != 0:
                     raise ImageError(f"{name} refuses the image", (result.stderr or result.stdout).strip())
@@ -749,9 +756,11 @@ def examine(profile: str | None = None) -> list[Check]:
     from minicluster import doctor
     from minicluster.engine import base
     from minicluster.profile import catalog
+    from minicluster.profile.resolve import node_counts
 
     loaded = catalog.load(profile or DEFAULT_PROFILE)
-    footprint = sum(role.count * int(role.footprint) for role in loaded.profile.roles.values())
+    counts = node_counts(loaded, Overrides())
+    footprint = sum(counts[name] * int(role.footprint) for name, role in loaded.profile.roles.items())
     engine: Engine | None = None
     error: NoEngine | None = None
     try:

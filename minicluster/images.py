@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +68,8 @@ def _build(engine: Engine, profile: str, image: spec.Image, cancel: Cancel, list
     def progress(line: str) -> None:
         listener(Event("progress", "", "image", line))
 
-    if image.ref != recipe_ref(profile, image.name, Path(image.recipe), image.given):
+    recipe = Path(image.recipe)
+    if image.ref != recipe_ref(profile, image.name, recipe, image.given, args=image.args, context=image.context):
         raise ImageError(
             f"image {image.ref} is gone, and its recipe has changed since",
             f"{image.recipe} makes another image now.",
@@ -77,10 +78,11 @@ def _build(engine: Engine, profile: str, image: spec.Image, cancel: Cancel, list
     base_ref = base.provide(engine, progress, lambda text: listener(Event("note", text=text)), cancel)
     listener(Event("progress", "", "image", f"building {image.ref}"))
     engine.build_image(
-        Path(image.recipe),
+        recipe,
         image.ref,
         labels=base.recipe_labels(profile, image.name),
-        args={"BASE": base_ref, **({"IMAGE": image.given} if image.given else {}), **base.build_args()},
+        args={"BASE": base_ref, **({"IMAGE": image.given} if image.given else {}), **image.args, **base.build_args()},
+        context=image.context,
         progress=progress,
         cancel=cancel,
     )
@@ -92,12 +94,18 @@ def build(
     force: bool = False,
     listener: Listener = ignore,
     engine: Engine | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Builds a profile's images ahead of time and returns their references; ``force`` builds what is there anew."""
-    from minicluster.profile import catalog
+    """Builds a profile's images ahead of time and returns their references; ``force`` builds what is there anew.
 
-    loaded = catalog.load(profile)
-    recipes = {name: image.recipe for name, image in loaded.profile.images.items() if image.recipe is not None}
+    Args:
+        settings: overrides of the profile's, as ``--set`` takes them.
+    """
+    from minicluster.profile import catalog
+    from minicluster.profile.resolve import recipe_images
+
+    loaded = catalog.load(profile, settings)
+    recipes = recipe_images(loaded)
     for name in names:
         if name not in recipes:
             raise UsageError(
@@ -107,8 +115,7 @@ def build(
     refs = []
     cancel = Cancel()
     for name in names or recipes:
-        folder = loaded.directory / recipes[name]
-        image = spec.Image(name, recipe_ref(loaded.profile.name, name, folder), "recipe", str(folder))
+        image = recipes[name]
         if force or not engine.has_image(image.ref):
             try:
                 _build(engine, loaded.profile.name, image, cancel, listener)

@@ -49,6 +49,7 @@ class Authority:
         self._lock = threading.Lock()
         self._pem = pem
         self._pair: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None = None
+        self._further: dict[str, Authority] = {}
 
     @classmethod
     def load(cls, content: bytes) -> Authority:
@@ -80,7 +81,7 @@ class Authority:
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.x509.oid import ExtendedKeyUsageOID
 
-        issuer, issuer_key = self._load()
+        issuer, issuer_key = (self._another(wanted.issuer) if wanted.issuer else self)._load()
         key = ec.generate_private_key(ec.SECP256R1())
         names: list[x509.GeneralName] = [x509.DNSName(name) for name in wanted.names]
         names += [x509.IPAddress(ipaddress.ip_address(address)) for address in wanted.addresses]
@@ -106,10 +107,12 @@ class Authority:
 
     def secret(self, name: str, form: str = "hex") -> str:
         """A secret of this cluster's own, always the same under the same name: 32 bytes, by HMAC-SHA256 (RFC 2104) of
-        the name under the authority's private key. ``form``: hex, base64, or uuid (16 of them, as RFC 9562 version 8).
+        the name under the authority's private key.
+
+        Args:
+            form: hex, base64, uuid (16 of them, as RFC 9562 version 8), or ec (a key on P-256, PEM as RFC 5915).
         """
-        key = self._load()[1].private_numbers().private_value.to_bytes(32, "big")
-        value = hmac.digest(key, f"minicluster secret {name}".encode(), "sha256")
+        value = self._derive(f"secret {name}")
         match form:
             case "hex":
                 return value.hex()
@@ -118,7 +121,25 @@ class Authority:
             case "uuid":
                 fixed = bytes([*value[:6], value[6] & 0x0F | 0x80, value[7], value[8] & 0x3F | 0x80, *value[9:16]])
                 return str(uuid.UUID(bytes=fixed))
+            case "ec":
+                from cryptography.hazmat.primitives import serialization as s
+
+                pem = _key(value).private_bytes(s.Encoding.PEM, s.PrivateFormat.TraditionalOpenSSL, s.NoEncryption())
+                return pem.decode()
         raise ValueError(f"no form of a secret: {form}")
+
+    def _derive(self, purpose: str) -> bytes:
+        key = self._load()[1].private_numbers().private_value.to_bytes(32, "big")
+        return hmac.digest(key, f"minicluster {purpose}".encode(), "sha256")
+
+    def _another(self, name: str) -> Authority:
+        """The authority of that name beside this one: always the same key, so it need not be kept anywhere."""
+        value = self._derive(f"authority {name}")
+        with self._lock:
+            if name not in self._further:
+                self._further[name] = further = Authority(f"{self.identity} {name}")
+                further._pair = _make(further.identity, _key(value))
+            return self._further[name]
 
     def _load(self) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
         with self._lock:
@@ -138,12 +159,22 @@ def _parse(pem: bytes) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     return x509.load_pem_x509_certificate(pem), key
 
 
-def _make(identity: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+def _key(value: bytes) -> ec.EllipticCurvePrivateKey:
+    """A private key from 32 random bytes, which are almost always one as they are (FIPS 186-4, B.4.1)."""
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256, SEC 2
+    return ec.derive_private_key(int.from_bytes(value, "big") % (order - 1) + 1, ec.SECP256R1())
+
+
+def _make(
+    identity: str, key: ec.EllipticCurvePrivateKey | None = None
+) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = key or ec.generate_private_key(ec.SECP256R1())
     name = _name(f"minicluster {identity}", "")
     certificate = (
         _builder(name, name, key.public_key())

@@ -102,6 +102,7 @@ class FakeEngine:
         self.refs: dict[str, Image] = {}
         self.registry: set[str] = set()  #: references that can be pulled
         self.builds: list[tuple[Path, str, dict[str, str]]] = []  #: folder, reference and arguments of each build
+        self.contexts: list[dict[str, str]] = []  #: further files of each build
         self.routes: list[str] = []  #: subnets taken by something that is no network of the engine
         self.ports_in_use: set[int] = set()  #: host ports taken by something that is no container
         self.answers: dict[str, Answer | Hang] = {}  #: by the whole command, or by its first word
@@ -490,11 +491,13 @@ class FakeEngine:
         *,
         labels: Mapping[str, str],
         args: Mapping[str, str],
+        context: Mapping[str, str],
         progress: Progress,
         cancel: Cancel | None = None,
     ) -> None:
         self._call("build_image", ref)
         self.builds.append((directory, ref, dict(args)))
+        self.contexts.append(dict(context))
         progress("built")
         self.refs[ref] = Image(ref, (ref,), dict(labels), 1, 0)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from minicluster.cli import complete
-from minicluster.cli.options import Output, OutputOption, QuietOption
+from minicluster.cli.options import Output, OutputOption, QuietOption, pairs
 from minicluster.cli.output import columns, print_json, size
 from minicluster.cli.progress import listening
 from minicluster.errors import UsageError
@@ -22,6 +22,10 @@ def build(
         list[str] | None,
         typer.Argument(metavar="[IMAGE...]", show_default=False, help="Which of its images; all by default."),
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=V", show_default=False, help="As of 'up'. May be repeated."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build even what is there and up to date.")] = False,
     output: OutputOption = Output.text,
     quiet: QuietOption = False,
@@ -30,7 +34,8 @@ def build(
     from minicluster import images
 
     with listening(quiet) as listener:
-        refs = images.build(profile, names or [], force=force, listener=listener)
+        chosen = pairs("--set", "PATH=V", settings)
+        refs = images.build(profile, names or [], force=force, listener=listener, settings=chosen)
     if output is Output.json:
         print_json(refs)
     elif not quiet:

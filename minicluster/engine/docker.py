@@ -661,6 +661,7 @@ class DockerEngine:
         *,
         labels: Mapping[str, str],
         args: Mapping[str, str],
+        context: Mapping[str, str],
         progress: Progress,
         cancel: Cancel | None = None,
     ) -> None:
@@ -675,10 +676,15 @@ class DockerEngine:
                 "buildargs": json.dumps(dict(args)),
             }
             # Like docker-py's build, but with the connection in hand: the engine ends a build whose client hangs up.
-            with docker.utils.build.tar(str(directory)) as context:
+            with docker.utils.build.tar(str(directory)) as archive:
+                if context:
+                    with tarfile.open(archive.name, "a") as more:
+                        for name, path in context.items():
+                            more.add(path, name)
+                    archive.seek(0)
                 url = self._api._url("/build")
                 headers = {"Content-Type": "application/x-tar"}
-                response = self._api._post(url, data=context, params=params, headers=headers, stream=True, timeout=None)
+                response = self._api._post(url, data=archive, params=params, headers=headers, stream=True, timeout=None)
             connection = self._api._get_raw_response_socket(response)
             try:
                 with cancel.calls(_hang_up(connection)):

@@ -344,9 +344,11 @@ class Engine(Protocol):
         *,
         labels: Mapping[str, str],
         args: Mapping[str, str],
+        context: Mapping[str, str],
         progress: Progress,
         cancel: Cancel | None = None,
-    ) -> None: ...
+    ) -> None:
+        """Builds an image by the Dockerfile of a folder; ``context``: further files of the build, name -> path here."""
 
     def import_image(self, archive: Iterable[bytes], ref: str) -> None:
         """Makes an image of one layer from a tar of a root file system."""

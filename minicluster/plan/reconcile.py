@@ -43,6 +43,7 @@ from minicluster.profile.spec import (
     network_name,
     node_hash,
     volume_name,
+    volumes,
 )
 from minicluster.report import Member, Quorum
 
@@ -319,7 +320,7 @@ def _provide_network(steps: Steps, spec: Spec, observed: Observed) -> None:
 
 
 def _wanted_volumes(spec: Spec) -> set[str]:
-    return {volume_name(spec.cluster, node.name, path) for node in spec.nodes for path in node.volumes}
+    return {volume for node in spec.nodes for volume in volumes(spec, node).values()}
 
 
 def _provide_node(
@@ -338,11 +339,17 @@ def _provide_node(
     network = f"network {network_name(spec.cluster)}"
     needs = [f"image {node.image}", *after]
     if fate.creates:
-        volumes = {path: volume_name(spec.cluster, name, path) for path in node.volumes}
+        mounted = volumes(spec, node)
+        own = {path: mounted[path] for path in node.volumes}
         if fate.replaces:
             action = RemoveContainer(observed.containers[name].name)
             needs.append(steps.add(f"remove {name}", name, action, fate.cause, [f"image {node.image}", *left]))
-        for path, volume in volumes.items():
+        for path in node.shared:
+            if mounted[path] not in observed.volumes:
+                common = CreateVolume(mounted[path], {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile})
+                cause = f"nodes have {path} in common"
+                needs.append(steps.add(f"volume {mounted[path]}", "", common, cause))
+        for path, volume in own.items():
             gone: list[str] = []
             if fate.empties and volume in observed.volumes:
                 emptied = RemoveVolume(volume)
@@ -360,7 +367,7 @@ def _provide_node(
             entrypoint=node.entrypoint,
             command=node.command,
             env=node.env,
-            volumes=volumes,
+            volumes=mounted,
             tmpfs=node.tmpfs,
             ports={e.port: e.host_port for e in node.endpoints},
             publish=spec.publish,

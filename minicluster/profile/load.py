@@ -139,6 +139,9 @@ def _check_references(loaded: Loaded) -> None:
                 f"{where(('images', name, 'platforms'))}: platforms are for an image that is pulled",
                 "A recipe makes one for the engine that builds it.",
             )
+        for more in ("args", "context"):
+            if getattr(image, more) and image.recipe is None:
+                raise ProfileError(f"{where(('images', name, more))}: {more} are for an image that a recipe makes")
         if image.recipe is not None:
             folder = inside(loaded, image.recipe, ("images", name, "recipe"))
             if not (folder / "Dockerfile").is_file():
@@ -152,6 +155,23 @@ def _check_references(loaded: Loaded) -> None:
         if setting not in profile.settings:
             raise ProfileError(
                 f"{where(('fixed', i))}: no setting is called {setting!r}", "", nearest(setting, profile.settings)
+            )
+    for setting, pattern in profile.patterns.items():
+        if setting not in profile.settings:
+            raise ProfileError(
+                f"{where(('patterns', setting))}: no setting is called {setting!r}",
+                "",
+                nearest(setting, profile.settings),
+            )
+        try:
+            fits = re.fullmatch(pattern, str(profile.settings[setting]))
+        except re.error as error:
+            raise ProfileError(f"{where(('patterns', setting))}: not a regular expression: {error}") from None
+        if not fits:
+            raise ProfileError(
+                f"{where(('settings', setting))}: {setting} cannot be {profile.settings[setting]!r}",
+                f"Profile {profile.name} takes what looks like {pattern}.",
+                "Choose another.",
             )
     hooks: list[tuple[tuple[str | int, ...], Hook]] = []
     for event in ("formed", "load", "reset"):
@@ -181,6 +201,11 @@ def _check_references(loaded: Loaded) -> None:
                 raise ProfileError(
                     f"{where((*at, 'after', i))}: no role above {name!r} is called {other!r}", "", nearest(other, above)
                 )
+        for other in role.beside:
+            if other not in profile.roles:
+                raise ProfileError(
+                    f"{where((*at, 'beside', other))}: no role is called {other!r}", "", nearest(other, profile.roles)
+                )
         for path, file in role.files.items():
             if not inside(loaded, file.source, (*at, "files", path, "source")).is_file():
                 raise ProfileError(f"{where((*at, 'files', path, 'source'))}: there is no file {file.source!r}")
@@ -189,6 +214,9 @@ def _check_references(loaded: Loaded) -> None:
                 raise ProfileError(f"{where((*at, 'certificates', i))}: a node's certificate needs a directory")
         for event in ("joined", "leaving"):
             hooks += [((*at, "hooks", event, i), hook) for i, hook in enumerate(getattr(role.hooks, event))]
+    for file_name, source in (profile.client.files if profile.client else {}).items():
+        if not inside(loaded, source, ("client", "files", file_name)).is_file():
+            raise ProfileError(f"{where(('client', 'files', file_name))}: there is no file {source!r}")
     for place, hook in hooks:
         if hook.on != "node" and hook.on not in profile.roles:
             raise ProfileError(

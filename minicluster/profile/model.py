@@ -39,6 +39,10 @@ class Image(Part):
     """Folder with a Dockerfile that fits out what is pulled or given (--image); it gets IMAGE and BASE as arguments."""
     platforms: list[Annotated[str, Field(pattern=r"^[a-z0-9]+/[a-z0-9]+$")]] = []
     """What the image to pull was made for, such as linux/amd64; on another engine the cluster is refused at once."""
+    args: dict[Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")], Text] = {}
+    """Build arguments of the recipe, beside BASE; templates that see the settings."""
+    context: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], str] = {}
+    """Files of this machine that the recipe's build gets as well: name -> path; a template, and empty for no file."""
 
 
 class Endpoint(Part):
@@ -72,6 +76,10 @@ class Certificate(Part):
     """Subject's organization."""
     names: list[str] = []
     """Further DNS names that it is valid for; a node's own name, localhost and its addresses always are."""
+    addresses: list[str] = []
+    """Further IP addresses that it is valid for."""
+    issuer: Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*)?$", max_length=40)] = ""
+    """Issued by another authority of the cluster, of that name; who trusts that one trusts nobody of the first."""
 
 
 class Probe(Part):
@@ -114,6 +122,8 @@ class Role(Part):
     """The largest count."""
     allowed: list[int] = []
     """The counts that make sense, where not every one between min and max does."""
+    beside: dict[Name, Annotated[int, Field(ge=1)]] = {}
+    """Has nodes only where these roles have so many at least, unless --size asks for some."""
     fixed: bool = False
     """The count cannot change once the cluster is formed."""
     after: list[Name] = []
@@ -132,6 +142,8 @@ class Role(Part):
     """Environment variables."""
     volumes: list[AbsolutePath] = []
     """Paths kept on a volume of the node's own; they survive the container."""
+    shared: list[AbsolutePath] = []
+    """Paths kept on a volume that all nodes of the cluster have in common which name that path."""
     tmpfs: dict[AbsolutePath, str] = {}
     """Paths kept in memory, with mount options."""
     memory: ByteSize | None = None
@@ -158,7 +170,7 @@ class Hooks(Part):
     formed: list[Hook] = []
     """Whenever nodes have to join, the first time included: must be safe to run again. Sees the names in "joining"."""
     load: list[Hook] = []
-    """For each node that an image is loaded into; sees the path of the image's tar in the node as "archive"."""
+    """For each node of the role (or "node": every one) that holds images; sees an image's tar there as "archive"."""
     reset: list[Hook] = []
     """By "minicluster reset", in this order: remove what users put into the cluster. Must be safe to run again."""
 
@@ -167,6 +179,8 @@ class Client(Part):
     """The certificate for the user's own client, kept on the host in a folder that only the user can read."""
 
     certificate: Certificate
+    files: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9.-]*$")], str] = {}
+    """Files beside it: name -> a template of the profile's, which sees what "env" does, and the certificate itself."""
 
 
 class Profile(Part):
@@ -180,6 +194,8 @@ class Profile(Part):
     """Values for the templates, changed by --set NAME=VALUE."""
     fixed: list[Identifier] = []
     """Settings that cannot change once the cluster is formed."""
+    patterns: dict[Identifier, str] = {}
+    """What values of settings have to look like: regular expressions for the whole text."""
     images: dict[Name, Image]
     """The images that roles name."""
     roles: dict[Name, Role] = Field(min_length=1)

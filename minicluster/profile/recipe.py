@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -16,9 +18,36 @@ def recipe_hash(directory: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def recipe_ref(profile: str, image: str, directory: Path, given: str = "") -> str:
-    """The reference that an image built from this recipe has; ``given`` is the image that the recipe fits out."""
+def _file_hash(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def recipe_ref(
+    profile: str,
+    image: str,
+    directory: Path,
+    given: str = "",
+    *,
+    args: Mapping[str, str] | None = None,
+    context: Mapping[str, str] | None = None,
+) -> str:
+    """The reference that an image built from this recipe has.
+
+    Args:
+        given: the image that the recipe fits out.
+        args: build arguments.
+        context: further files of the build, name -> path.
+
+    Raises:
+        OSError: one of those files cannot be read.
+    """
     digest = recipe_hash(directory)
-    if given:
-        digest = hashlib.sha256(f"{digest}\0{given}".encode()).hexdigest()[:12]
+    contents = {name: _file_hash(path) for name, path in (context or {}).items()}
+    if given or args or contents:
+        more = json.dumps([given, dict(args or {}), contents], sort_keys=True) if args or contents else given
+        digest = hashlib.sha256(f"{digest}\0{more}".encode()).hexdigest()[:12]
     return f"minicluster/{profile}-{image}:{digest}"

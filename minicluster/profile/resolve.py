@@ -13,7 +13,8 @@ Templates see the whole topology:
 ``joining``     in ``formed`` hooks: names of the nodes that are about to join
 ``contact``     in ``formed`` and ``joined`` hooks: name and address of the member that ``formed`` runs on
 ``archive``     in ``load`` hooks: path of the image's tar in the node
-``client``      in ``env``: ``directory`` is the folder of the client's certificate
+``client``      in ``env``: ``directory`` is the folder of the client's certificate; ``ca_base64``,
+                ``certificate_base64`` and ``key_base64`` are what is in it
 ``secret``      in ``files`` and ``env``, function: a random text of this cluster's own, by a name
 """
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from minicluster.engine.protocol import LOCALHOST
@@ -124,7 +126,7 @@ def resolve(
         UsageError: an override names something that is not there, or asks for what cannot be.
     """
     profile = loaded.profile
-    counts = _counts(loaded, overrides)
+    counts = node_counts(loaded, overrides)
     _check_names(overrides.image, "--image", profile.images, "image")
     ports = {name for role in profile.roles.values() for name in role.endpoints}
     _check_names(overrides.port, "--port", ports, "endpoint")
@@ -132,7 +134,6 @@ def resolve(
     before = {node.name: node for node in previous.nodes} if previous else {}
     roles = _topology(counts, subnet, before)
     nodes = [node for group in roles.values() for node in group]
-    images = {name: _image(loaded, name, overrides.image.get(name)) for name in profile.images}
     captured = [name for hook in profile.hooks.formed for name in hook.capture]
     hook_names = {
         "captured": _Late({name: f"@{{captured.{name}}}" for name in captured}),
@@ -148,6 +149,8 @@ def resolve(
             "nodes": nodes,
         },
     )
+    plain = _Scope(loaded, {"settings": profile.settings})  # an image is the same whatever cluster it is for
+    images = {name: _image(plain, name, overrides.image.get(name)) for name in profile.images}
     published = _publish(top, cluster, roles, overrides, before, port_is_free)
 
     def the_endpoint(name: str) -> _Late:
@@ -171,7 +174,7 @@ def resolve(
     env_scope = top.inner(
         endpoint=the_endpoint,
         endpoints=the_endpoints,
-        client=_Late({"directory": "@{client.directory}"}),
+        client=_Late({part: f"@{{client.{part}}}" for part in ("directory", *spec.CLIENT_PARTS)}),
         secret=_secret_of(profile),
     )
     used_images = {profile.roles[role].image for role, group in roles.items() if group}
@@ -190,6 +193,7 @@ def resolve(
         members=top.hooks([profile.members], "members")[0] if profile.members else None,
         env=env_scope.mapping(profile.env, "env"),
         client=_certificate(top.inner("client"), profile.client.certificate, "certificate") if profile.client else None,
+        client_files=_client_files(env_scope, profile),
         kernel=dict(profile.kernel),
         example=profile.example,
         demo_image=_demo_image(profile, overrides),
@@ -204,13 +208,21 @@ def _check_names(given: Mapping[str, Any], option: str, known: Iterable[str], ki
             raise UsageError(f"{option} {name}={value}: no {kind} is called {name!r}", "", nearest(name, known))
 
 
-def _counts(loaded: Loaded, overrides: spec.Overrides) -> dict[str, int]:
+def node_counts(loaded: Loaded, overrides: spec.Overrides) -> dict[str, int]:
+    """How many nodes each role has.
+
+    Raises:
+        UsageError, ProfileError: roles that are not there, or cannot have so many, were asked for.
+    """
     _check_names(overrides.size, "--size", loaded.profile.roles, "role")
     counts = {}
     for name, role in loaded.profile.roles.items():
         counts[name] = overrides.size.get(name, role.count)
         if name in overrides.size:
             check_count(loaded, name, counts[name], f"--size {name}={counts[name]}")
+    for name, role in loaded.profile.roles.items():
+        if name not in overrides.size and any(counts[other] < least for other, least in role.beside.items()):
+            counts[name] = 0
     return counts
 
 
@@ -225,7 +237,21 @@ def _topology(counts: Mapping[str, int], subnet: str, before: Mapping[str, spec.
     return roles
 
 
-def _image(loaded: Loaded, name: str, given: str | None) -> spec.Image:
+def _client_files(scope: _Scope, profile: model.Profile) -> tuple[spec.File, ...]:
+    sources = profile.client.files if profile.client else {}
+    inner = scope.inner("client", "files")
+    return tuple(spec.File(name, _content(inner, source, name), 0o600) for name, source in sources.items())
+
+
+def recipe_images(loaded: Loaded) -> dict[str, spec.Image]:
+    """The images that the profile's recipes make, by their names in it. Raises as :func:`resolve` does."""
+    scope = _Scope(loaded, {"settings": loaded.profile.settings})
+    made = [name for name, image in loaded.profile.images.items() if image.recipe is not None]
+    return {name: _image(scope, name, None) for name in made}
+
+
+def _image(top: _Scope, name: str, given: str | None) -> spec.Image:
+    loaded, scope = top.loaded, top.inner("images", name)
     image = loaded.profile.images[name]
     if given and image.given:
         folder = inside(loaded, image.given, ("images", name, "given"))
@@ -240,7 +266,14 @@ def _image(loaded: Loaded, name: str, given: str | None) -> spec.Image:
     if image.pull:
         return spec.Image(name, image.pull, "pull", platforms=platforms)
     folder = inside(loaded, image.recipe or "", ("images", name, "recipe"))
-    return spec.Image(name, recipe_ref(loaded.profile.name, name, folder), "recipe", str(folder))
+    args = scope.mapping(image.args, "args")
+    paths = {file: path for file, path in scope.mapping(image.context, "context").items() if path}
+    paths = {file: str(Path(path).expanduser().resolve()) for file, path in paths.items()}
+    for path in paths.values():
+        if not Path(path).is_file():
+            raise UsageError(f"there is no file {path}", f"Image {name} is to be built with it.", "Check the path.")
+    ref = recipe_ref(loaded.profile.name, name, folder, args=args, context=paths)
+    return spec.Image(name, ref, "recipe", str(folder), args=args, context=paths)
 
 
 def _publish(
@@ -313,7 +346,7 @@ def _secret_of(profile: model.Profile) -> Callable[..., str]:
     def secret(name: str, form: str = "hex") -> str:
         late = f"@{{secret.{name}.{form}}}"
         if not spec.SECRET.fullmatch(late):
-            raise ValueError(f"secret({name!r}, {form!r}): a name is a-z, 0-9 and _, a form is hex, base64 or uuid")
+            raise ValueError(f"secret({name!r}, {form!r}): a name is a-z, 0-9 and _, a form is hex, base64, uuid or ec")
         if not any(role.authority for role in profile.roles.values()):
             raise ValueError("a secret comes from the authority, which no role keeps: give one `authority: true`")
         return late
@@ -327,12 +360,17 @@ def _certificate(
     """One for a node is valid for every address at which the node is handed out."""
     inner = scope.inner(*at)
     names = inner.words(certificate.names, "names")
+    addresses = (
+        *((node.address, LOCALHOST, publish) if node else ()),
+        *inner.words(certificate.addresses, "addresses"),
+    )
     return spec.Certificate(
         directory=certificate.directory or "",
         common_name=inner.text(certificate.common_name, "common_name"),
         organization=inner.text(certificate.organization, "organization"),
         names=(*((node.name, "localhost") if node else ()), *names),
-        addresses=tuple(dict.fromkeys((node.address, LOCALHOST, publish))) if node else (),
+        addresses=tuple(dict.fromkeys(addresses)),
+        issuer=certificate.issuer,
     )
 
 
@@ -358,6 +396,7 @@ def _node(
         command=scope.words(role.command, "command"),
         env=scope.mapping(role.env, "env"),
         volumes=tuple(role.volumes),
+        shared=tuple(role.shared),
         tmpfs=dict(role.tmpfs),
         memory=int(role.memory or 0),
         footprint=int(role.footprint),
@@ -378,14 +417,18 @@ def _node(
 
 
 def _file(scope: _Scope, path: str, file: model.File) -> spec.File:
-    at = (*scope.at, "files", path, "source")
-    source = inside(scope.loaded, file.source, at)
-    where = scope.loaded.document.where(at)
+    return spec.File(path, _content(scope, file.source, "files", path, "source"), int(file.mode, 8), file.founding)
+
+
+def _content(scope: _Scope, name: str, *at: str | int) -> str:
+    """What a file of the profile comes to."""
+    source = inside(scope.loaded, name, (*scope.at, *at))
+    where = scope.loaded.document.where((*scope.at, *at))
     try:
         content = source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ProfileError(f"{where}: {file.source!r} cannot be read as text", str(error)) from None
+        raise ProfileError(f"{where}: {name!r} cannot be read as text", str(error)) from None
     if source.suffix == ".j2":
         context = {**scope.context, "secret": _secret_of(scope.loaded.profile)}
         content = render(content, context, where, file=str(source))
-    return spec.File(path, content, int(file.mode, 8), file.founding)
+    return content

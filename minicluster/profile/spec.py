@@ -22,8 +22,11 @@ from minicluster.engine.protocol import LOCALHOST
 LATE = re.compile(r"@\{([a-z0-9_.-]+)\}")
 
 #: A late value that the cluster's authority gives; see :meth:`minicluster.pki.Authority.secret`.
-SECRET = re.compile(r"@\{secret\.([a-z0-9_]+)\.(hex|base64|uuid)\}")
+SECRET = re.compile(r"@\{secret\.([a-z0-9_]+)\.(hex|base64|uuid|ec)\}")
 
+
+#: Late values of the client's certificate: PEM, once more in base64.
+CLIENT_PARTS = ("ca_base64", "certificate_base64", "key_base64")
 
 #: The engine's own policies: https://docs.docker.com/reference/cli/docker/container/run/#restart
 RESTART_POLICIES = ("no", "on-failure", "unless-stopped", "always")
@@ -39,6 +42,8 @@ class Image:
     recipe: str = ""  #: folder of the recipe it is built by, if it is
     given: str = ""  #: what ``--image`` named, or the profile pulls, where a recipe fits that out
     platforms: tuple[str, ...] = ()  #: what the image was made for; empty where every engine's will do
+    args: Mapping[str, str] = field(default_factory=dict)  #: further build arguments of the recipe
+    context: Mapping[str, str] = field(default_factory=dict)  #: name in the build -> path of a file of this machine
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class Certificate:
     organization: str = ""
     names: tuple[str, ...] = ()  #: subject alternative names of type DNS
     addresses: tuple[str, ...] = ()  #: subject alternative names of type IP
+    issuer: str = ""  #: name of the cluster's authority that issues it; "" is the first one
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,7 @@ class Node:
     joined: tuple[Hook, ...] = ()
     leaving: tuple[Hook, ...] = ()
     after: tuple[str, ...] = ()  #: roles whose nodes have to be ready before it is started
+    shared: tuple[str, ...] = ()  #: paths on volumes that it has in common with others
 
     @property
     def founds(self) -> bool:
@@ -142,6 +149,7 @@ class Spec:
     members: Hook | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     client: Certificate | None = None
+    client_files: tuple[File, ...] = ()  #: beside the client's certificate; ``path`` is a name in its folder
     kernel: Mapping[str, str] = field(default_factory=dict)  #: kernel feature -> what to say where it is missing
     demo_image: str = ""
     example: str = ""
@@ -191,6 +199,17 @@ def network_name(cluster: str) -> str:
 def volume_name(cluster: str, node: str, path: str) -> str:
     """The name of the volume that a node has mounted at a path."""
     return f"{cluster}-{node}-{path.strip('/').replace('/', '-')}"
+
+
+def shared_volume_name(cluster: str, path: str) -> str:
+    """The name of the volume that nodes of a cluster have in common at a path."""
+    return f"{cluster}-shared-{path.strip('/').replace('/', '-')}"
+
+
+def volumes(spec: Spec, node: Node) -> dict[str, str]:
+    """Every volume that a node has mounted: path -> name."""
+    own = {path: volume_name(spec.cluster, node.name, path) for path in node.volumes}
+    return own | {path: shared_volume_name(spec.cluster, path) for path in node.shared}
 
 
 def node_hash(spec: Spec, node: Node, authority: str) -> str:
@@ -283,6 +302,7 @@ def from_json(data: Mapping[str, Any]) -> Spec:
         reset=hooks(data.get("reset", ())),
         members=_make(Hook, data["members"]) if data.get("members") else None,
         client=_make(Certificate, data["client"]) if data.get("client") else None,
+        client_files=tuple(_make(File, f) for f in data.get("client_files", ())),
         overrides=_make(Overrides, data.get("overrides", {})),
     )
     return made

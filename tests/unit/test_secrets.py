@@ -83,7 +83,7 @@ def test_a_secret_is_for_files_and_the_clients_environment_alone(write_profile: 
 def test_a_secret_with_a_name_or_form_that_cannot_be_is_refused_where_it_stands(
     write_profile: Write, call: str
 ) -> None:
-    said = "a name is a-z, 0-9 and _, a form is hex, base64 or uuid"
+    said = "a name is a-z, 0-9 and _, a form is hex, base64, uuid or ec"
     in_env = refused(write_profile(WITH_SECRETS.replace("secret('root')", call), FILES))
     assert "profile.yaml:14:10" in in_env.what
     assert said in in_env.why

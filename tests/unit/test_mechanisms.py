@@ -1,0 +1,248 @@
+"""What a profile of several parts needs: roles beside others, common volumes, further authorities, files for the client,
+recipes with arguments, settings of a certain form, and images for the nodes that hold some."""
+
+from __future__ import annotations
+
+import base64
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+
+from minicluster import images, paths, pki
+from minicluster.cluster import Cluster
+from minicluster.engine import base
+from minicluster.errors import ProfileError, UsageError
+from minicluster.profile.load import load
+from minicluster.profile.resolve import recipe_images, resolve
+from minicluster.profile.spec import Certificate, Overrides, Spec
+from tests.fakes import FakeEngine
+from tests.unit.samples import LEAST
+
+Write = Callable[..., Path]
+
+SEVERAL = """\
+name: several
+summary: s
+settings: {version: v1.2.3, tarball: ""}
+patterns: {version: 'v1\\.\\d+\\.\\d+'}
+images:
+  node:
+    recipe: image
+    args: {VERSION: "{{ settings.version }}"}
+    context: {more.tar: "{{ settings.tarball }}"}
+roles:
+  front: {count: 1, max: 1, beside: {main: 2}, image: node}
+  main:
+    count: 1
+    image: node
+    authority: true
+    shared: [/common]
+    volumes: [/own]
+    certificates:
+      - {directory: /tls, addresses: [10.96.0.1]}
+      - {directory: /store, issuer: store}
+    endpoints: {api: {port: 1, url: "https://{host}:{port}"}}
+  worker: {count: 2, image: node, shared: [/common]}
+hooks:
+  load:
+    - {on: worker, run: [take, "{{ archive }}"]}
+client:
+  certificate: {common_name: me}
+  files: {config: config.j2}
+env: {CONFIG: "{{ client.directory }}/config"}
+"""
+FILES = {
+    "image/Dockerfile": "ARG BASE\nFROM ${BASE}\n",
+    "config.j2": "{{ endpoint('api').url }} {{ client.ca_base64 }} {{ client.key_base64 }}\n",
+}
+
+
+@pytest.fixture
+def folder(write_profile: Write) -> Path:
+    return write_profile(SEVERAL, FILES)
+
+
+def settled(folder: Path, settings: dict[str, str] | None = None, **size: int) -> Spec:
+    return resolve(load(folder, settings), cluster="c", overrides=Overrides(size=size), subnet="172.28.0.0/24")
+
+
+# Roles beside others
+
+
+def test_a_role_beside_others_has_nodes_only_where_these_have_enough(folder: Path) -> None:
+    assert settled(folder).of_role("front") == ()
+    assert [n.name for n in settled(folder, main=2).of_role("front")] == ["front-1"]
+
+
+def test_what_is_asked_for_counts_more(folder: Path) -> None:
+    assert len(settled(folder, front=1).of_role("front")) == 1
+    assert settled(folder, main=3, front=0).of_role("front") == ()
+
+
+# Volumes that nodes have in common
+
+
+def test_a_common_volume_is_made_once_mounted_by_all_and_removed(engine: FakeEngine, folder: Path) -> None:
+    cluster = Cluster.up(str(folder), engine=engine)
+    assert [call for call in engine.calls if call == ("create_volume", "several-shared-common")] == [
+        ("create_volume", "several-shared-common")
+    ]
+    assert {box.config.volumes["/common"] for box in engine.boxes.values()} == {"several-shared-common"}
+    again = Cluster.up(name="several", engine=engine).change
+    assert again
+    assert not again.changed
+    cluster.scale({"worker": 1})
+    assert "several-shared-common" in {v.name for v in engine.volumes("several")}
+    cluster.down()
+    assert engine.volumes() == []
+
+
+# Authorities
+
+
+def test_whom_one_authority_vouches_for_another_does_not() -> None:
+    authority = pki.Authority()
+    first = authority.issue(Certificate("", "me", names=("me",)))
+    other = authority.issue(Certificate("", "me", names=("me",), issuer="store"))
+    for mine, others in ((first, other), (other, first)):
+        verifier = PolicyBuilder().store(Store([x509.load_pem_x509_certificate(mine.ca)])).build_client_verifier()
+        verifier.verify(x509.load_pem_x509_certificate(mine.certificate), [])
+        with pytest.raises(VerificationError):
+            verifier.verify(x509.load_pem_x509_certificate(others.certificate), [])
+
+
+def test_a_further_authority_is_the_same_wherever_the_first_is_kept() -> None:
+    authority = pki.Authority()
+    again = pki.Authority.load(authority.dump())
+    ca = x509.load_pem_x509_certificate(authority.issue(Certificate("", "me", names=("me",), issuer="store")).ca)
+    late = again.issue(Certificate("", "you", names=("you",), issuer="store"))
+    verifier = PolicyBuilder().store(Store([ca])).build_client_verifier()
+    assert len(verifier.verify(x509.load_pem_x509_certificate(late.certificate), []).chain) == 2
+
+
+def test_a_secret_may_be_a_private_key() -> None:
+    authority = pki.Authority()
+    pem = authority.secret("account", "ec")
+    assert pem.startswith("-----BEGIN EC PRIVATE KEY-----\n")
+    assert isinstance(load_pem_private_key(pem.encode(), None), ec.EllipticCurvePrivateKey)
+    assert pki.Authority.load(authority.dump()).secret("account", "ec") == pem
+    assert authority.secret("another", "ec") != pem
+
+
+def test_a_certificate_is_valid_for_further_addresses(folder: Path) -> None:
+    first, store = settled(folder).of_role("main")[0].certificates
+    assert (first.addresses, first.issuer) == (("172.28.0.2", "127.0.0.1", "10.96.0.1"), "")
+    assert store.issuer == "store"
+
+
+# Files of the client's
+
+
+def test_the_clients_files_hold_where_to_go_and_who_one_is(engine: FakeEngine, folder: Path) -> None:
+    cluster = Cluster.up(str(folder), engine=engine)
+    path = Path(cluster.env()["CONFIG"])
+    url, ca, key = path.read_text().split()
+    assert url == cluster.endpoint("api").url
+    assert base64.b64decode(ca) == (path.parent / "ca.pem").read_bytes()
+    assert base64.b64decode(key) == (path.parent / "key.pem").read_bytes()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    before = path.stat().st_ino
+    cluster.env()
+    assert path.stat().st_ino == before  # what is as it was is not written again
+    cluster.down()
+    assert not paths.client_directory("several").exists()
+
+
+# Recipes
+
+
+def test_an_image_is_another_with_another_argument_or_file(folder: Path, tmp_path: Path) -> None:
+    tarball = tmp_path / "some.tar"
+    tarball.write_text("one")
+    usual = settled(folder).images["node"]
+    other = settled(folder, {"version": "v1.2.4"}).images["node"]
+    brought = settled(folder, {"tarball": str(tarball)}).images["node"]
+    tarball.write_text("two")
+    changed = settled(folder, {"tarball": str(tarball)}).images["node"]
+    assert len({i.ref for i in (usual, other, brought, changed)}) == 4
+    assert (usual.args, usual.context) == ({"VERSION": "v1.2.3"}, {})
+    assert brought.context == {"more.tar": str(tarball)}
+    assert recipe_images(load(folder)) == {"node": usual}
+
+
+def test_arguments_and_files_go_into_the_build(engine: FakeEngine, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "some.tar").write_text("one")
+    engine.every_image = False
+    engine.import_image([], base.REGISTRY)
+    settings = {"version": "v1.9.9", "tarball": str(tmp_path / "some.tar")}
+    (ref,) = images.build(str(folder), engine=engine, settings=settings)
+    assert ref == settled(folder, settings).images["node"].ref
+    ((_directory, built, args),) = engine.builds
+    assert (built, args["VERSION"]) == (ref, "v1.9.9")
+    assert engine.contexts == [{"more.tar": str(tmp_path / "some.tar")}]
+
+
+def test_a_file_for_a_build_that_is_not_there_is_refused(folder: Path) -> None:
+    with pytest.raises(UsageError, match="there is no file /nowhere"):
+        settled(folder, {"tarball": "/nowhere"})
+
+
+# Settings of a certain form
+
+
+@pytest.mark.parametrize("value", ["1.2.3", "v1.2", "v1.2.3-rc", "latest"])
+def test_a_setting_that_does_not_look_right_is_refused(folder: Path, value: str) -> None:
+    with pytest.raises(ProfileError, match=f"version cannot be '?{value}") as caught:
+        load(folder, {"version": value})
+    assert caught.value.what.startswith("--set version=")
+    assert r"v1\.\d+\.\d+" in caught.value.why
+
+
+# What is wrong with such a profile
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("beside: {main: 2}", "beside: {mian: 2}", "no role is called 'mian'"),
+        ("beside: {main: 2}", "beside: {main: 0}", "greater than or equal to 1"),
+        ("files: {config: config.j2}", "files: {config: none.j2}", "there is no file 'none.j2'"),
+        ("files: {config: config.j2}", "files: {../x: config.j2}", "client.files"),
+        ("recipe: image", "pull: some/image", "args are for an image that a recipe makes"),
+        ("{version: 'v1", "{vision: 'v1", "no setting is called 'vision'"),
+        ("{version: 'v1", "{version: '(v1", "not a regular expression"),
+        ("on: worker", "on: wroker", "no role is called 'wroker'"),
+        ("issuer: store", "issuer: St", "issuer"),
+    ],
+)
+def test_it_is_said_where_it_stands(write_profile: Write, old: str, new: str, said: str) -> None:
+    assert old in SEVERAL
+    with pytest.raises(ProfileError) as caught:
+        load(write_profile(SEVERAL.replace(old, new), FILES))
+    assert said in caught.value.what
+    assert "profile.yaml:" in caught.value.what
+
+
+# Images for the nodes that hold some
+
+
+def test_an_image_is_loaded_into_the_nodes_that_hold_images(engine: FakeEngine, folder: Path) -> None:
+    cluster = Cluster.up(str(folder), engine=engine)
+    cluster.load("some/image")
+    assert [c.split(":")[0] for c in engine.did("execute") if ": take /var/tmp/" in c] in (
+        ["several-worker-1", "several-worker-2"],
+        ["several-worker-2", "several-worker-1"],
+    )
+    with pytest.raises(UsageError, match="main-1 cannot be loaded"):
+        cluster.load("some/image", ["main-1", "worker-1"])
+
+
+def test_nodes_of_a_plain_profile_hold_none(engine: FakeEngine, write_profile: Write) -> None:
+    with pytest.raises(UsageError, match="hold no images"):
+        Cluster.up(str(write_profile(LEAST)), engine=engine).load("some/image")
