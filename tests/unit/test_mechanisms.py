@@ -1,5 +1,5 @@
-"""What a profile of several parts needs: roles beside others, common volumes, further authorities, files for the client,
-recipes with arguments, settings of a certain form, and images for the nodes that hold some."""
+"""What a profile of several parts needs: roles beside others, common volumes, further authorities, files for the
+client, recipes with arguments, settings of a certain form, and images for the nodes that hold some."""
 
 from __future__ import annotations
 

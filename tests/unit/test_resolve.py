@@ -124,7 +124,10 @@ HAND_MADE = {
         profile="p",
         subnet=SUBNET,
         gateway="172.28.0.1",
-        images={"node": Image("node", "x:1", "recipe", "/r", args={"A": "1"}, context={"f": "/g"}), "other": Image("other", "y", "given")},
+        images={
+            "node": Image("node", "x:1", "recipe", "/r", args={"A": "1"}, context={"f": "/g"}),
+            "other": Image("other", "y", "given"),
+        },
         nodes=(
             Node(
                 "a-1", "a", 1, "172.28.0.2", "node", ("e",), ("c", "d"), {"A": "ä\n\"'", "B": ""}, ("/v", "/w"),
