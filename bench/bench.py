@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """What minicluster claims about speed and size, measured: ratios against a floor, in one run.
 
-    bench/bench.py [--rounds N] [--only swarm,scale,etcd,zookeeper,reset,fixtures,cli,size,cold] [-o json]
+    bench/bench.py [--rounds N] [--only swarm,scale,etcd,zookeeper,kubernetes,reset,fixtures,cli,size,cold] [-o json]
 
-The floor of `up` and `down` is bench/floor.sh, for the key-value stores bench/floor-kv.sh and Docker Compose: the same
+The floor of `up` and `down` is bench/floor.sh, for other profiles bench/floor-nodes.sh, and Docker Compose: the same
 containers, files and commands, started by a plain parallel shell script. All are run in turn, round by round, so that a
 machine whose speed drifts does so for all; the ratio is that of the medians. Needs an engine without a cluster of the
 same profile or of the name "bench"; leaves nothing behind but images, and Compose where there was none (get-compose).
@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 import cost
 import fixtures
+import kube
 import kv
 import swarm
 from measure import Report
@@ -27,6 +28,7 @@ SECTIONS: dict[str, Callable[[Report, int], None]] = {
     "scale": lambda report, _rounds: swarm.scale(report),
     "etcd": lambda report, rounds: kv.measure(report, "etcd", rounds),
     "zookeeper": lambda report, rounds: kv.measure(report, "zookeeper", rounds),
+    "kubernetes": kube.measure,
     "reset": lambda report, _rounds: kv.reset(report),
     "fixtures": fixtures.measure,
     "cli": cost.cli,

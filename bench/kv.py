@@ -66,7 +66,7 @@ def reset(report: Report) -> None:
 
 
 def _floor(folder: str) -> dict[str, float]:
-    _, text = run(str(ROOT / "bench" / "floor-kv.sh"), folder)
+    _, text = run(str(ROOT / "bench" / "floor-nodes.sh"), folder)
     return {f"floor {what}": float(seconds) for what, seconds in re.findall(r"(\S.*\S)\s+([\d.]+)$", text, re.M)}
 
 

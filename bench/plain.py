@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from minicluster import pki
+from minicluster.engine.privileges import NESTED_CAPABILITIES, NESTED_CGROUPNS, NESTED_SECURITY_OPT, NESTED_TMPFS
 from minicluster.profile import catalog
 from minicluster.profile.resolve import resolve
 from minicluster.profile.spec import SECRET, Node, Overrides, Spec
@@ -17,11 +18,12 @@ SUBNET = "172.28.251.0/24"
 
 
 def prepare(profile: str, name: str, folder: Path) -> Spec:
-    """Writes a folder for floor-kv.sh, and ``compose.json`` in it for Docker Compose; returns what is described there.
+    """Writes a folder for floor-nodes.sh, and ``compose.json`` in it for Docker Compose; returns what it describes.
 
-    Certificates are made here, before any clock starts. ``folder`` has: ``name``, ``subnet``, ``nodes``; the commands
-    ``ready`` and ``members``, one argument a line; for each node ``NODE.create``, what follows ``docker create``, and
-    ``NODE.tar``, its files; and these files once more in a folder ``NODE``, for Compose to mount.
+    Certificates are made here, before any clock starts. ``folder`` has: ``name``, ``subnet``, ``nodes``; the command
+    ``members``, one argument a line, and ``asked``, where that runs; for each node ``NODE.create``, what follows
+    ``docker create``, ``NODE.ready``, its probe, and ``NODE.tar``, its files; and these files once more in a folder
+    ``NODE``, for Compose to mount.
     """
     spec = resolve(catalog.load(profile, {}), cluster=name, overrides=Overrides(), subnet=SUBNET)
     assert spec.members
@@ -39,13 +41,14 @@ def prepare(profile: str, name: str, folder: Path) -> Spec:
                 copy.write_bytes(content)
                 copy.chmod(mode)
         (folder / f"{node.name}.create").write_text("\n".join(_create(spec, node)) + "\n")
+        (folder / f"{node.name}.ready").write_text("\n".join(node.ready) + "\n")
         services[node.name] = _service(spec, node, folder / node.name, list(files))
     for file, lines in {
         "name": [name],
         "subnet": [SUBNET],
         "nodes": [node.name for node in spec.nodes],
-        "ready": spec.nodes[0].ready,
         "members": spec.members.run,
+        "asked": [spec.of_role(spec.members.on)[0].name],
     }.items():
         (folder / file).write_text("\n".join(lines) + "\n")
     compose = {
@@ -69,6 +72,8 @@ def _files(node: Node, authority: pki.Authority) -> dict[str, tuple[bytes, int]]
         files[f"{wanted.directory}/ca.pem"] = (issued.ca, 0o644)
         files[f"{wanted.directory}/cert.pem"] = (issued.certificate, 0o644)
         files[f"{wanted.directory}/key.pem"] = (issued.key, 0o600)
+    if node.authority:
+        files[pki.PATH] = (authority.dump(), 0o600)
     return files
 
 
@@ -77,6 +82,14 @@ def _create(spec: Spec, node: Node) -> list[str]:
     options += [f"--memory={node.memory}"] if node.memory else []
     options += [f"--env={name}={value}" for name, value in node.env.items()]
     options += [f"--volume={spec.cluster}-{_volume(node, path)}:{path}" for path in node.volumes]
+    options += [f"--volume={spec.cluster}-common{path.replace('/', '-')}:{path}" for path in node.shared]
+    options += [f"--tmpfs={path}:{value}" for path, value in node.tmpfs.items()]
+    options += [f"--cap-add={name}" for name in node.capabilities]
+    if node.nested:
+        options += [f"--cap-add={name}" for name in NESTED_CAPABILITIES]
+        options += [f"--security-opt={option}" for option in NESTED_SECURITY_OPT]
+        options += [f"--tmpfs={path}:{value}" for path, value in NESTED_TMPFS.items()]
+        options += [f"--cgroupns={NESTED_CGROUPNS}"]
     options += [f"--publish=127.0.0.1:{e.host_port}:{e.port}" for e in node.endpoints]
     options += [f"--entrypoint={node.entrypoint[0]}"] if node.entrypoint else []
     return [*options, spec.images[node.image].ref, *node.entrypoint[1:], *node.command]

@@ -90,4 +90,7 @@ provide_clients() {  # the stock clients that tests prove clusters with, beside 
   if command -v apt-get >/dev/null && ! command -v etcdctl >/dev/null; then
     apt_install etcd-client
   fi
+  if command -v apt-get >/dev/null && ! command -v kubectl >/dev/null; then
+    apt_install kubernetes-client
+  fi
 }

@@ -318,12 +318,13 @@ class DockerEngine:
             },
             "tmpfs": dict(config.tmpfs),
             "restart_policy": {"Name": config.restart},
+            "cap_add": list(config.capabilities),
         }
         if config.memory:
             host["mem_limit"] = config.memory
         extra: dict[str, Any] = {}
         if config.nested:
-            host["cap_add"] = list(privileges.NESTED_CAPABILITIES)
+            host["cap_add"] += [c for c in privileges.NESTED_CAPABILITIES if c not in config.capabilities]
             # "systempaths" is a word of the stock client alone: the API knows the lists of paths that it stands for.
             host["security_opt"] = [o for o in privileges.NESTED_SECURITY_OPT if not o.startswith("systempaths")]
             extra |= {"MaskedPaths": [], "ReadonlyPaths": []}

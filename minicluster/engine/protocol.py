@@ -198,6 +198,7 @@ class ContainerConfig:
     publish: str = LOCALHOST  #: a further address of the engine's machine that the ports are published on
     memory: int = 0  #: limit in bytes; 0 is none
     nested: bool = False  #: runs a container engine of its own: gets the named privileges that this takes
+    capabilities: tuple[str, ...] = ()  #: Linux capabilities beside those that the engine grants
     stop_timeout: int = 10  #: seconds between the stop signal and the kill
     restart: str = "no"  #: what the engine does when it ends by itself, and when the engine starts
 

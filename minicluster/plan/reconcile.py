@@ -373,6 +373,7 @@ def _provide_node(
             publish=spec.publish,
             memory=node.memory,
             nested=node.nested,
+            capabilities=node.capabilities,
             stop_timeout=node.stop_timeout,
             restart=spec.restart,
         )

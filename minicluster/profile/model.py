@@ -132,6 +132,8 @@ class Role(Part):
     """Which of the profile's images its nodes run."""
     nested: bool = False
     """The node runs a container engine of its own: it gets the named capabilities and options which that takes."""
+    capabilities: list[Annotated[str, Field(pattern=r"^[A-Z][A-Z_]*$")]] = []
+    """Linux capabilities beside those that the engine grants by default, such as NET_ADMIN."""
     authority: bool = False
     """Its nodes keep the cluster's certificate authority, so that later nodes get certificates of the same one."""
     entrypoint: list[str] = []

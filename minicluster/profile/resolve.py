@@ -397,6 +397,7 @@ def _node(
         env=scope.mapping(role.env, "env"),
         volumes=tuple(role.volumes),
         shared=tuple(role.shared),
+        capabilities=tuple(role.capabilities),
         tmpfs=dict(role.tmpfs),
         memory=int(role.memory or 0),
         footprint=int(role.footprint),

@@ -114,6 +114,7 @@ class Node:
     leaving: tuple[Hook, ...] = ()
     after: tuple[str, ...] = ()  #: roles whose nodes have to be ready before it is started
     shared: tuple[str, ...] = ()  #: paths on volumes that it has in common with others
+    capabilities: tuple[str, ...] = ()  #: beside those that the engine grants
 
     @property
     def founds(self) -> bool:

@@ -44,6 +44,7 @@ roles:
     authority: true
     shared: [/common]
     volumes: [/own]
+    capabilities: [NET_ADMIN]
     certificates:
       - {directory: /tls, addresses: [10.96.0.1]}
       - {directory: /store, issuer: store}
@@ -101,6 +102,12 @@ def test_a_common_volume_is_made_once_mounted_by_all_and_removed(engine: FakeEng
     assert "several-shared-common" in {v.name for v in engine.volumes("several")}
     cluster.down()
     assert engine.volumes() == []
+
+
+def test_a_node_has_the_capabilities_that_its_role_names_and_no_other(engine: FakeEngine, folder: Path) -> None:
+    Cluster.up(str(folder), engine=engine)
+    granted = {name: box.config.capabilities for name, box in engine.boxes.items() if box.config}
+    assert granted == {"several-main-1": ("NET_ADMIN",), "several-worker-1": (), "several-worker-2": ()}
 
 
 # Authorities

@@ -202,6 +202,7 @@ def change(node: Node, **fields: object) -> Node:
         {"address": "172.28.0.99"},
         {"volumes": ()},
         {"shared": ("/x",)},
+        {"capabilities": ("NET_ADMIN",)},
         {"tmpfs": {"/x": ""}},
         {"memory": 1},
         {"nested": True},

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# floor-kv.sh FOLDER: the yardstick for `minicluster up`, `stop` and `start` of a profile whose nodes found the cluster
-# together. The same containers, files and commands, from a FOLDER that plain.py wrote before, by the fastest plain
+# floor-nodes.sh FOLDER: the yardstick for `minicluster up`, `stop` and `start` of a profile whose nodes form the cluster by
+# themselves. The same containers, files and commands, from a FOLDER that plain.py wrote before, by the fastest plain
 # script that is honest: done when every node's own probe passes and the cluster itself counts every node as ready.
 # Prints when each thing was done, and leaves nothing behind. KEEP=1 leaves the cluster, for a look.
 set -euo pipefail
-folder=${1:?usage: floor-kv.sh FOLDER}
-fail() { echo "floor-kv.sh: $*" >&2; exit 1; }
+folder=${1:?usage: floor-nodes.sh FOLDER}
+fail() { echo "floor-nodes.sh: $*" >&2; exit 1; }
 [[ -e $folder/nodes ]] || fail "plain.py did not write $folder"
 name=$(<"$folder/name") subnet=$(<"$folder/subnet")
 mapfile -t nodes <"$folder/nodes"
-mapfile -t ready <"$folder/ready"
 mapfile -t members <"$folder/members"
+asked=$name-$(<"$folder/asked")
 containers=("${nodes[@]/#/$name-}")
 
 clean() {
@@ -40,6 +40,8 @@ launch() {
   docker start "$name-$1" >/dev/null
 }
 serves() {
+  local -a ready
+  mapfile -t ready <"$folder/$1.ready"
   until docker exec "$name-$1" "${ready[@]}" 2>/dev/null; do
     [[ $(docker inspect --format '{{.State.Running}}' "$name-$1") == true ]] ||
       { docker logs --tail 3 "$name-$1" >&2; fail "$1 ended"; }
@@ -49,7 +51,7 @@ up() { launch "$1"; serves "$1"; }
 start() { docker start "$name-$1" >/dev/null; }
 again() { start "$1"; serves "$1"; }
 counted() {  # every node, by the cluster itself
-  until (($(docker exec "${containers[0]}" "${members[@]}" 2>/dev/null | grep -c '"ready": true') == ${#nodes[@]})); do :; done
+  until (($(docker exec "$asked" "${members[@]}" 2>/dev/null | grep -c '"ready": *true') == ${#nodes[@]})); do :; done
 }
 
 clean

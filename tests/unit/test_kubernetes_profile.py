@@ -1,0 +1,186 @@
+"""The kubernetes profile: what its nodes are told, by golden files for each generation of flags, and what it refuses.
+
+Golden files are written anew as plans are: see test_plan.py.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from minicluster.cluster import Cluster
+from minicluster.engine.protocol import ExecResult
+from minicluster.errors import ProfileError, UsageError
+from minicluster.profile.spec import Node, Spec, encode, node_hash
+from tests.fakes import FakeEngine
+from tests.unit.standing import AUTHORITY, spec_of
+
+GOLDEN = Path(__file__).parent / "golden"
+HIGHLY_AVAILABLE = {"kv": 3, "master": 3}
+#: The last release before, and the first one after each change of what the programs take.
+GENERATIONS = ["v1.20.2", "v1.23.17", "v1.24.0", "v1.26.15", "v1.27.0", "v1.30.14", "v1.31.0", "v1.35.0"]
+
+
+def node(spec: Spec, name: str) -> Node:
+    found = spec.node(name)
+    assert found
+    return found
+
+
+def content(spec: Spec, name: str, path: str) -> str:
+    return next(f.content for f in node(spec, name).files if f.path == path)
+
+
+def told(spec: Spec) -> str:
+    """All flags and settings of one node of each role, scripts left out: they are the same in every generation."""
+    lines = []
+    for role in spec.roles:
+        first = spec.of_role(role)[0]
+        for file in first.files:
+            if not file.path.startswith("/usr/local/"):
+                lines += [f"### {first.name} {file.path}", file.content.rstrip(), ""]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("version", GENERATIONS)
+def test_what_nodes_are_told_is_what_it_was(version: str) -> None:
+    path = GOLDEN / f"kubernetes_{version}.txt"
+    found = told(spec_of("kubernetes", set={"version": version}, **HIGHLY_AVAILABLE))
+    if os.environ.get("MINICLUSTER_GOLDEN") == "write":
+        path.write_text(found)
+    assert found == path.read_text()
+
+
+@pytest.mark.parametrize("version", GENERATIONS)
+def test_every_file_of_settings_can_be_read(version: str) -> None:
+    spec = spec_of("kubernetes", set={"version": version})
+    for file in [*node(spec, "agent-1").files, *node(spec, "master-1").files]:
+        if file.path.endswith(".yaml"):
+            assert yaml.safe_load(file.content)["kind"]
+        elif file.path.endswith((".json", ".conflist")):
+            assert json.loads(file.content)
+        elif file.path.endswith(".flags"):
+            assert all(line.startswith("--") for line in file.content.splitlines())
+
+
+def flags(spec: Spec, name: str, program: str) -> dict[str, str]:
+    lines = content(spec, name, f"/etc/kubernetes/{program}.flags").splitlines()
+    return dict(line.removeprefix("--").split("=", 1) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("flag", "program", "last"),
+    [
+        ("container-runtime", "kubelet", 26),
+        ("container-runtime-endpoint", "kubelet", 26),
+        ("port", "kube-scheduler", 23),
+    ],
+)
+def test_a_flag_goes_with_the_release_that_takes_it_away(flag: str, program: str, last: int) -> None:
+    where = "agent-1" if program == "kubelet" else "master-1"
+    has = {v: flag in flags(spec_of("kubernetes", set={"version": v}), where, program) for v in GENERATIONS}
+    assert has == {v: int(v.split(".")[1]) <= last for v in GENERATIONS}
+
+
+def test_one_master_is_asked_by_its_address_and_elects_nobody() -> None:
+    spec = spec_of("kubernetes")
+    assert spec.of_role("balancer") == ()
+    master = node(spec, "master-1")
+    assert f"API={master.address}:6443\n" in content(spec, "agent-1", "/etc/kubernetes/node.env")
+    assert flags(spec, "master-1", "kube-scheduler")["leader-elect"] == "false"
+
+
+def test_several_masters_are_asked_through_a_balancer_and_elect_a_leader() -> None:
+    spec = spec_of("kubernetes", **HIGHLY_AVAILABLE)
+    first = next(n for n, e in spec.endpoints() if e.name == "api")
+    assert first.name == "balancer-1"
+    for name in ("balancer-1", "agent-1"):
+        balancing = content(spec, name, "/etc/haproxy/haproxy.cfg")
+        assert all(f"server {m.name} {m.address}:6443" in balancing for m in spec.of_role("master"))
+    assert "API=127.0.0.1:6443\n" in content(spec, "agent-1", "/etc/kubernetes/node.env")
+    assert "bind *:6443" in content(spec, "balancer-1", "/etc/haproxy/haproxy.cfg")
+    assert flags(spec, "master-2", "kube-controller-manager")["leader-elect"] == "true"
+    servers = flags(spec, "master-3", "kube-apiserver")["etcd-servers"]
+    assert servers == ",".join(f"https://{n.address}:2379" for n in spec.of_role("kv"))
+
+
+def test_an_agent_more_is_no_news_to_the_others() -> None:
+    before = spec_of("kubernetes")
+    after = spec_of("kubernetes", previous=before, agent=5)
+    for name in ("kv-1", "master-1", "agent-1", "agent-2"):
+        assert node_hash(before, node(before, name), AUTHORITY) == node_hash(after, node(after, name), AUTHORITY)
+
+
+def test_the_store_takes_nobody_whom_the_clusters_authority_vouches_for() -> None:
+    spec = spec_of("kubernetes")
+    (store,) = node(spec, "kv-1").certificates
+    issuers = {c.directory.rpartition("/")[2]: c.issuer for c in node(spec, "master-1").certificates}
+    assert store.issuer == issuers["etcd"] == "etcd"
+    assert {name for name, issuer in issuers.items() if not issuer} == {
+        "apiserver", "kubelet-client", "controller-manager", "scheduler", "admin"
+    }  # fmt: skip
+    assert not any(c.issuer for c in node(spec, "agent-1").certificates)
+
+
+def test_a_kubelet_is_who_the_node_authorizer_takes_it_for() -> None:
+    kubelet = node(spec_of("kubernetes"), "agent-2").certificates[0]
+    assert (kubelet.common_name, kubelet.organization) == ("system:node:agent-2", "system:nodes")
+
+
+def test_keys_are_readable_by_root_alone() -> None:
+    modes = {f.path: f.mode for f in node(spec_of("kubernetes"), "master-1").files}
+    assert modes["/etc/kubernetes/service-account.pem"] == 0o600
+
+
+def test_the_users_kubeconfig_is_whole(kubernetes: FakeEngine) -> None:
+    cluster = Cluster.up("kubernetes", engine=kubernetes)
+    config = yaml.safe_load(Path(cluster.env()["KUBECONFIG"]).read_text())
+    assert config["current-context"] == "minicluster-kubernetes"
+    assert config["clusters"][0]["cluster"]["server"] == cluster.endpoint("api").url
+    user = config["users"][0]["user"]
+    assert base64.b64decode(user["client-key-data"]).startswith(b"-----BEGIN PRIVATE KEY-----")
+
+
+def test_the_spec_of_a_large_cluster_fits_into_a_label() -> None:
+    assert len(encode(spec_of("kubernetes", agent=20, **HIGHLY_AVAILABLE))) < 65536
+
+
+@pytest.fixture
+def kubernetes() -> FakeEngine:
+    """An engine in whose masters every member is a ready one."""
+    engine = FakeEngine()
+    members = ("kv-1", "master-1", "agent-1", "agent-2")
+    said = "".join(f'{{"name": "{name}", "ready": true}}\n' for name in members)
+    engine.answers["kube-members"] = ExecResult(0, said, "")
+    return engine
+
+
+# What it refuses
+
+
+@pytest.mark.parametrize("version", ["1.20.2", "v1.19.0", "v1.36.0", "v2.0.0", "latest", "v1.33"])
+def test_a_version_that_it_has_no_flags_for(version: str) -> None:
+    with pytest.raises(ProfileError, match="--set version="):
+        spec_of("kubernetes", set={"version": version})
+
+
+@pytest.mark.parametrize("size", [{"master": 2}, {"kv": 2}, {"kv": 5}, {"master": 0}, {"balancer": 2}])
+def test_counts_that_make_no_sense(size: dict[str, int]) -> None:
+    with pytest.raises(ProfileError):
+        spec_of("kubernetes", **size)
+
+
+def test_another_number_of_masters_once_it_is_formed(kubernetes: FakeEngine) -> None:
+    Cluster.up("kubernetes", engine=kubernetes)
+    with pytest.raises(UsageError, match="cannot change any more"):
+        Cluster.up("kubernetes", size={"master": 3}, engine=kubernetes)
+
+
+def test_a_tarball_that_is_not_there() -> None:
+    with pytest.raises(UsageError, match="there is no file /nowhere"):
+        spec_of("kubernetes", set={"tarball": "/nowhere"})
