@@ -411,7 +411,7 @@ def test_pods_reach_each_other(asking: Space, space: Space) -> None:
     space.create(*(pod(f"web-{name}", said, nodeName=name) for name in AGENTS))
     web = dict(zip(AGENTS, space.ready(*(f"web-{name}" for name in AGENTS)), strict=True))
     for here, there in (AGENTS, reversed(AGENTS)):
-        script = f"wget -q -T 5 -O - http://{web[there].status.pod_ip}/index.html"
+        script = f"timeout 5 wget -q -O - http://{web[there].status.pod_ip}/index.html"
         assert eventually(lambda here=here, script=script: asking.run(here, script, ok=False)) == "hello"
         source = asking.pod(here).status.pod_ip
         eventually(lambda there=there, source=source: f"{source}]" in space.log(f"web-{there}"), what=source)
@@ -434,12 +434,12 @@ def test_ports_of_the_node(kube: Kube, space: Space) -> None:
 def test_hairpin(space: Space) -> None:
     space.create(pod("web"), service("web"))
     space.ready("web")
-    assert eventually(lambda: space.run("web", "wget -q -T 2 -O - http://web/", ok=False)) == "web"
+    assert eventually(lambda: space.run("web", "timeout 2 wget -q -O - http://web/", ok=False)) == "web"
 
 
 # --- services and their names
 
-ASKS = "for i in $(seq {times}); do wget -q -T 5 -O - http://{host}/; done"
+ASKS = "for i in $(seq {times}); do timeout 5 wget -q -O - http://{host}/; done"
 
 
 @conformance("Services", "a ClusterIP, by name from another name space, spreads requests over all ready pods")
@@ -501,7 +501,7 @@ def test_endpoints_by_hand(asking: Space, space: Space) -> None:
     del made["spec"]["selector"]
     subset = {"addresses": [{"ip": web.status.pod_ip}], "ports": [{"name": "http", "port": 80}]}
     space.create(made, {"kind": "Endpoints", "metadata": {"name": "by-hand"}, "subsets": [subset]})
-    script = f"wget -q -T 2 -O - http://by-hand.{space.name}:8000/"
+    script = f"timeout 2 wget -q -O - http://by-hand.{space.name}:8000/"
     assert eventually(lambda: asking.run("agent-1", script, ok=False)) == "web"
 
 
@@ -514,7 +514,7 @@ def test_headless(asking: Space, space: Space) -> None:
     found = {pod.metadata.name: pod.status.pod_ip for pod in space.several(2, "app=web")}
     assert set(found) == {"web-0", "web-1"}
     for name in found:
-        script = f"wget -q -T 2 -O - http://{name}.web.{space.name}.svc/"
+        script = f"timeout 2 wget -q -O - http://{name}.web.{space.name}.svc/"
         assert eventually(lambda script=script: asking.run("agent-2", script, ok=False)) == name
     eventually(lambda: addresses(asking, f"web.{space.name}.svc.cluster.local") == set(found.values()))
 
@@ -639,7 +639,7 @@ def test_rolling_update_under_load(kube: Kube, asking: Space, space: Space) -> N
     outside = [f"http://{kube.addresses[agent]}:{port}/" for agent in AGENTS]
     inside = f"http://web.{space.name}/"
     eventually(lambda: all(get(url) for url in outside), what="the NodePort answers")
-    eventually(lambda: asking.run("agent-1", f"wget -q -T 2 -O - {inside}", ok=False), what="the ClusterIP answers")
+    eventually(lambda: asking.run("agent-1", f"timeout 2 wget -q -O - {inside}", ok=False), what="the ClusterIP answers")
     over = time.monotonic() + 60
     done = False
 
@@ -651,7 +651,7 @@ def test_rolling_update_under_load(kube: Kube, asking: Space, space: Space) -> N
         return said
 
     script = (
-        f"i=0; while [ ! -e /tmp/rolled ] && [ $i -lt 6000 ]; do wget -q -T 5 -O - {inside} || echo failed; "
+        f"i=0; while [ ! -e /tmp/rolled ] && [ $i -lt 6000 ]; do timeout 5 wget -q -O - {inside} || echo failed; "
         "i=$((i+1)); sleep 0.01; done | sort | uniq -c"
     )
     with concurrent.futures.ThreadPoolExecutor() as pool:
