@@ -1,4 +1,4 @@
-"""Groups of commands that packages add by entry points, and the one that comes along."""
+"""Commands and groups of them that packages add by entry points, and those that come along."""
 
 from __future__ import annotations
 
@@ -71,6 +71,38 @@ def test_a_package_adds_a_group(installed: Path) -> None:
     assert failed.exit_code == 2
     assert "it was not to be" in failed.stderr
     assert "Because." in failed.stderr
+
+
+SINGLE = """
+import typer
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+@app.command()
+def main(name: str, twice: bool = False) -> None:
+    \"\"\"Says hello.
+
+    And nothing else.
+    \"\"\"
+    print(f"hello {name}" + "!" * twice)
+"""
+
+
+def test_a_package_adds_a_single_command(installed: Path) -> None:
+    install(installed, "single_pkg", SINGLE, "hello = single_pkg:app")
+    assert "hello       Says hello." in run("--help").stdout.partition("Of one system alone:")[2]
+    assert run("hello", "you", "--twice").stdout == "hello you!\n"
+    about = run("hello", "--help").stdout
+    assert "minicluster hello [OPTIONS]" in about
+    assert "And nothing else." in about
+    wrong = run("hello")
+    assert wrong.exit_code == 2
+    assert "minicluster hello" in wrong.stderr
+
+
+def test_a_callback_makes_a_group_of_one_command(installed: Path) -> None:
+    code = SINGLE + "\n@app.callback()\ndef root() -> None: ...\n"
+    install(installed, "group_pkg", code, "hello = group_pkg:app")
+    assert run("hello", "main", "you").stdout == "hello you\n"
 
 
 def test_a_group_is_not_loaded_before_it_is_asked_for(installed: Path) -> None:
