@@ -62,6 +62,7 @@ class FakeCluster:
 
     asked: dict[str, Any]
     change = Change("swarm", True, 7, 4.25, {"create-container": 2})
+    notes = ()
 
     def __init__(self) -> None:
         self.asked = {}
