@@ -239,11 +239,13 @@ def test_install_update_uninstall(cluster: Any, tmp_path: Path) -> None:
     with serving({"/v2/apps": begun, "/v2/apps/web": begun, "/v2/deployments": said([])}) as marathon:
         cluster.publish(scheduler_1=marathon.url)
         installed = run("mesos", "install", str(tmp_path / "app.json"))
-        assert installed.stdout.startswith("app /web: installed, in 0.")
+        assert installed.stdout.startswith("app /web: installed, in ")
         updated = run("mesos", "update", "-", "--no-wait", "--force", stdin=(tmp_path / "app.json").read_text())
         assert updated.stdout == "Marathon deploys app /web.\n"
         removed = run("mesos", "uninstall", str(tmp_path / "app.json"), "-o", "json")
-        assert json.loads(removed.stdout) == {"kind": "app", "id": "/web", "deployment": "d1", "seconds": 0.0}
+        answer = json.loads(removed.stdout)
+        assert answer.pop("seconds") < 60
+        assert answer == {"kind": "app", "id": "/web", "deployment": "d1"}
     assert [(r.method, r.path) for r in marathon.asked] == [
         ("POST", "/v2/apps"),
         ("GET", "/v2/deployments"),
