@@ -451,7 +451,7 @@ def _remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
     from minicluster.plan import reconcile
     from minicluster.run.execute import Run, execute
 
-    client.forget(name)
+    client.forget(name, listener)
     lock.forget(name)
     first: Plan | None = None
     for attempt in range(1, 4):

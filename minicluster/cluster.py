@@ -74,6 +74,7 @@ class Cluster:
         self._authority = authority  # where it is known already
         self._asked_mode = addresses.asked(address_mode)
         self._mode = ""  # once the cluster has been reached
+        self.notes: tuple[str, ...] = ()  #: what the last :meth:`env` could not do for the client
 
     @property
     def name(self) -> str:
@@ -264,17 +265,18 @@ class Cluster:
 
     def info(self) -> ClusterInfo:
         """How to reach the cluster. Raises ``Unreachable`` as :meth:`endpoints` does."""
+        env = self.env()
         return ClusterInfo(
             cluster=self.name,
             profile=self.spec.profile,
             summary=self.spec.summary,
             subnet=self.spec.subnet,
             endpoints=self.endpoints(),
-            env=self.env(),
+            env=env,
             demo_image=self.spec.demo_image or None,
             address_mode=self._reached(),
             example=self.spec.example,
-            notes=tuple(health.kernel_notes(self.engine, self.spec)),
+            notes=(*health.kernel_notes(self.engine, self.spec), *self.notes),
         )
 
     def _reached(self) -> str:
@@ -312,7 +314,7 @@ class Cluster:
             for part, value in about.items():
                 values.setdefault(f"endpoint.{endpoint.name}.{part}", value)
                 values[f"endpoint.{endpoint.name}.{endpoint.node}.{part}"] = value
-        client.write(self.spec, values)
+        self.notes = tuple(client.write(self.spec, values))
         variables = {name: fill([value], values)[0] for name, value in self.spec.env.items()}
         return {name: value for name, value in variables.items() if value}
 
@@ -730,7 +732,7 @@ def down(
         names = [_choose(None, engine, engine.volumes())] if known else []
     for name in names:
         if name not in known:
-            client.forget(name)  # of a cluster that went away by other means
+            client.forget(name, listener)  # of a cluster that went away by other means
             raise _no_such(name, known, engine)
     done, failed = [], []
     for name in dict.fromkeys(names):

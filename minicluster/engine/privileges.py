@@ -13,6 +13,7 @@ from collections.abc import Mapping
 NESTED_CAPABILITIES: tuple[str, ...] = (
     "SYS_ADMIN",  # mounts, namespaces, control groups of the containers within
     "NET_ADMIN",  # bridges, routes, iptables, VXLAN, IPVS
+    "SYS_PTRACE",  # runc looks into the process of a container that runs as another user, to start it and to enter it
 )
 
 NESTED_SECURITY_OPT: tuple[str, ...] = (

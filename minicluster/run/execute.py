@@ -147,8 +147,10 @@ def _carry_out(step: Step, run: Run) -> None:
     begins = isinstance(step.action, (m.CreateContainer, m.StartContainer))
     if begins or (run.begun is None and isinstance(step.action, (m.WaitReady, m.WaitMembers))):
         run.begun = time.monotonic()
-    run.listener(Event("start", step.node, _PHASES[type(step.action)], step.id))
+    phase, started = _PHASES[type(step.action)], time.monotonic()
+    run.listener(Event("start", step.node, phase, step.id))
     _perform(step, run)
+    run.listener(Event("end", step.node, phase, step.id, seconds=time.monotonic() - started))
 
 
 def _perform(step: Step, run: Run) -> None:

@@ -178,7 +178,7 @@ FROM scratch
 COPY --from=box /bare/ /
 """
 NESTED = (
-    *("--cap-add=SYS_ADMIN", "--cap-add=NET_ADMIN", "--security-opt=seccomp=unconfined"),
+    *("--cap-add=SYS_ADMIN", "--cap-add=NET_ADMIN", "--cap-add=SYS_PTRACE", "--security-opt=seccomp=unconfined"),
     *("--security-opt=apparmor=unconfined", "--security-opt=systempaths=unconfined", "--cgroupns=private"),
     *("--tmpfs=/run", "--tmpfs=/tmp:exec", "--volume=/var/lib/docker", "--init"),
 )

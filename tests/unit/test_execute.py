@@ -517,10 +517,13 @@ def test_the_listener_hears_of_the_plan_of_each_step_and_of_each_node_that_is_do
     assert [(e.kind, e.subject, e.phase) for e in heard.events] == [
         ("plan", "", ""),
         ("start", "", "creating"),
+        ("end", "", "creating"),
         ("done", "", "creating"),
         ("start", "a-1", "starting"),
+        ("end", "a-1", "starting"),
         ("done", "a-1", "running"),
         ("start", "a-2", "removing"),
+        ("end", "a-2", "removing"),
         ("done", "a-2", "removed"),
     ]
     assert heard.events[0].nodes == ("a-1", "a-2")
