@@ -301,12 +301,11 @@ def test_ends_of_pods(kube: Kube, space: Space) -> None:
             assert log.stdout.readline() == "up\n"
         since = time.monotonic()
         space.kubectl("delete", "pod", "polite", "stubborn", "--wait=false")
+        # The agent may add that the container is gone.
         polite, _ = logs["polite"].communicate(timeout=20)
-        took = time.monotonic() - since
-        assert polite == "hook\nterm\n"
-        assert took < 9
-        stubborn, _ = logs["stubborn"].communicate(timeout=20)
-        assert stubborn == ""
+        assert polite.startswith("hook\nterm\n")
+        assert time.monotonic() - since < 9
+        logs["stubborn"].communicate(timeout=20)
         assert 2 <= time.monotonic() - since < 12
     finally:
         for log in logs.values():
@@ -639,7 +638,9 @@ def test_rolling_update_under_load(kube: Kube, asking: Space, space: Space) -> N
     outside = [f"http://{kube.addresses[agent]}:{port}/" for agent in AGENTS]
     inside = f"http://web.{space.name}/"
     eventually(lambda: all(get(url) for url in outside), what="the NodePort answers")
-    eventually(lambda: asking.run("agent-1", f"timeout 2 wget -q -O - {inside}", ok=False), what="the ClusterIP answers")
+    eventually(
+        lambda: asking.run("agent-1", f"timeout 2 wget -q -O - {inside}", ok=False), what="the ClusterIP answers"
+    )
     over = time.monotonic() + 60
     done = False
 
@@ -813,25 +814,23 @@ def test_affinity(space: Space) -> None:
 @conformance("Scheduling", "taints keep away whoever does not tolerate them; cordon and uncordon; NoExecute evicts")
 def test_taints(kube: Kube, space: Space) -> None:
     there = {"nodeSelector": {"kubernetes.io/hostname": "agent-2"}}
-    tolerates = {"tolerations": [{"key": "t-only", "operator": "Exists"}]}
     space.create(pod("early", **there))
     space.ready("early")
+    only = {"key": "t-only", "operator": "Exists"}
     try:
         kube.kubectl("taint", "node", "agent-2", "t-only=some:NoSchedule")
-        space.create(pod("kept-away", **there), pod("tolerant", **there, **tolerates))
+        space.create(pod("kept-away", **there), pod("tolerant", tolerations=[only], **there))
         space.ready("tolerant", "early")
         unschedulable(space, "kept-away")
-        space.create(
-            pod("soon-evicted", tolerations=[{"key": "t-only", "operator": "Exists", "effect": "NoSchedule"}], **there)
-        )
-        space.ready("soon-evicted")
-        kube.kubectl("cordon", "agent-2")
+        kube.kubectl("taint", "node", "agent-2", "t-only=some:NoExecute")
+        eventually(lambda: [pod.metadata.name for pod in space.pods()] == ["kept-away", "tolerant"], what="evicted")
         kube.kubectl("taint", "node", "agent-2", "t-only-")
-        assert "unschedulable" in eventually(
-            lambda: "unschedulable" in (said := unschedulable(space, "kept-away")) and said
-        )
+        kube.kubectl("cordon", "agent-2")
+        space.create(pod("cordoned-off", **there))
+        assert "unschedulable" in unschedulable(space, "cordoned-off")
         kube.kubectl("uncordon", "agent-2")
-        space.ready("kept-away")
+        space.create(pod("welcome", **there))
+        space.ready("welcome")
     finally:
         kube.kubectl("taint", "node", "agent-2", "t-only-", ok=False)
         kube.kubectl("uncordon", "agent-2")
@@ -846,7 +845,7 @@ def test_preemption(kube: Kube, space: Space) -> None:
         cores = int(kube.core.read_node("agent-1").status.allocatable["cpu"])
         most = {"resources": {"requests": {"cpu": f"{cores * 600}m"}}}
         there = {"nodeSelector": {"kubernetes.io/hostname": "agent-1"}}
-        space.create(pod("humble", container(**most), **there))
+        space.create(pod("humble", container(**most), terminationGracePeriodSeconds=0, **there))
         space.ready("humble")
         # The API server hears of the class a moment later.
         vital = pod("vital", container(**most), priorityClassName="t-vital", **there)
@@ -1391,7 +1390,8 @@ def test_commands(kube: Kube, outer: Shell) -> None:
     finally:
         kube.kubectl("uncordon", "agent-2")
     info = outer.minicluster("info", NAME, "-o", "json").json
-    assert info["endpoints"] == [{"name": "api", "node": "master-1", "url": kube.api.configuration.host}]
+    (api,) = info["endpoints"]
+    assert (api["name"], api["node"], api["url"]) == ("api", "master-1", kube.api.configuration.host)
     assert info["demo_image"] == "localhost/minicluster/demo"
     exports = outer.minicluster("env", NAME).out
     assert f"KUBECONFIG={kube.shell.env['KUBECONFIG']}" in exports.replace("'", "").replace('"', "")
@@ -1450,7 +1450,7 @@ def test_reset(kube: Kube, outer: Shell) -> None:
         assert "t-" not in [name.partition("/")[2][:2] for name in names.split()], names
         assert "example.org" not in names
     assert not any(node.spec.unschedulable for node in kube.core.list_node().items)
-    assert took < 8
+    assert took < 15
     again = kube.space("t-again")
     again.create(*(pod(f"on-{name}", container("echo fine"), nodeName=name, restartPolicy="Never") for name in AGENTS))
     for name in AGENTS:
