@@ -45,6 +45,8 @@ from tests.engine.kube import (
 )
 
 NAME = "t-kubernetes"
+#: For pods that several tests ask: one of them evicts whoever does not tolerate it.
+STAYS = {"tolerations": [{"operator": "Exists"}]}
 
 pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
 
@@ -65,7 +67,7 @@ def kube(outer: Shell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kub
 def asking(kube: Kube) -> Space:
     """A name space with a pod on each agent, called like it, that asks others."""
     space = kube.space("asking")
-    space.create(*(pod(name, container(HOLD), nodeName=name) for name in AGENTS))
+    space.create(*(pod(name, container(HOLD), nodeName=name, **STAYS) for name in AGENTS))
     space.ready(*AGENTS)
     return space
 
@@ -80,6 +82,7 @@ def begun(kube: Kube) -> Space:
             "reader",
             container(HOLD, volumeMounts=[{"name": "settings", "mountPath": "/settings"}]),
             volumes=[{"name": "settings", "configMap": {"name": "settings"}}],
+            **STAYS,
         ),
         cron_job(kube, "minutely", "* * * * *"),
     )
