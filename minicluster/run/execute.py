@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import re
@@ -25,6 +26,7 @@ from minicluster.run.signals import shielded
 _WORKERS = 64  # steps at once; most of them wait
 _LEAVE_PATIENCE = 60.0  # seconds that a hook has when nodes leave: moving work away takes its time
 _LOG_LINES = 10  # of a failed node's log, in the error
+_LISTEN = 0.5  # seconds within which Ctrl-C is heard for certain
 _LOOK = 0.5  # seconds between two looks at whether nodes still run, by all waits of a plan together
 
 #: What a step's subject is doing meanwhile, for people.
@@ -113,7 +115,7 @@ def execute(plan: Plan, run: Run) -> None:
                     future.add_done_callback(lambda done, step=step: finished.put((step, done)))  # type: ignore[misc]
                 if not running:
                     raise AssertionError(f"the plan goes round in circles: {', '.join(todo)}")
-                step, future = finished.get()
+                step, future = _next(finished)
                 running -= 1
                 if future.exception():
                     run.listener(Event("failed", step.node, _PHASES[type(step.action)], step.id))
@@ -140,6 +142,13 @@ def _counted_on(plan: Plan) -> frozenset[str]:
     started = {step.node for step in plan.steps if isinstance(step.action, m.StartContainer)}
     waits = [step.action for step in plan.steps if isinstance(step.action, m.WaitMembers)]
     return frozenset(name for wait in waits for name in wait.names) - started
+
+
+def _next(finished: queue.SimpleQueue[tuple[Step, Future[None]]]) -> tuple[Step, Future[None]]:
+    """The next step that has ended. Wakes up in between: Ctrl-C just before Python blocks is heard only after that."""
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return finished.get(timeout=_LISTEN)
 
 
 def _first_cause(error: BaseException, finished: queue.SimpleQueue[tuple[Step, Future[None]]]) -> BaseException:
