@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import shutil
 import signal
 import socket
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from minicluster import paths
+from minicluster.engine.protocol import Engine
+from minicluster.profile import network
 from tests.engine.conftest import Answer, Shell, eventually, remains, swarm_client
 
 NAME = "t-fail"
@@ -131,16 +134,24 @@ def test_name_in_use_by_another_profile(outer: Shell, profile: Path) -> None:
 
 
 @pytest.mark.alone
-def test_no_free_subnet(outer: Shell) -> None:
-    # Halves towards the end of the pool, where a private engine has its own bridge: that part is taken already.
-    halves = ["0.0/17", "128.0/18", "192.0/19", "224.0/20", "240.0/21", "248.0/22", "252.0/23", "254.0/24", "255.0/24"]
-    subnets = [*(f"172.{n}.0.0/16" for n in (28, 29, 30)), *(f"172.31.{half}" for half in halves)]
-    names = [f"{NAME}-taken-{n}" for n in range(len(subnets))]
+def test_no_free_subnet(outer: Shell, engine: Engine) -> None:
+    taken = [ipaddress.IPv4Network(subnet) for subnet in engine.subnets() if ":" not in subnet]
+    names: list[str] = []
+
+    def fill(block: ipaddress.IPv4Network) -> None:
+        """Takes all of a block that is free: around what clusters of other tests have, which may be up meanwhile."""
+        if not any(block.overlaps(other) for other in taken):
+            names.append(f"{NAME}-taken-{block.network_address}")
+            outer.docker("network", "create", "--subnet", str(block), names[-1])
+        elif block.prefixlen < network.PREFIX:
+            for half in block.subnets():
+                fill(half)
+
     try:
-        for name, subnet in zip(names, subnets, strict=True):
-            outer.docker("network", "create", "--subnet", subnet, name, ok=False)
+        fill(network.POOL)
         assert_clear(up(outer), 1, "no free subnet", "docker network prune")
     finally:
+        outer.minicluster("down", NAME, ok=False)  # where it could be stood up all the same
         outer.docker("network", "rm", *names, ok=False)
 
 
