@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -77,7 +78,7 @@ class Shell:
         return self.run("docker", *argv, ok=ok, timeout=timeout)
 
 
-def eventually(check: Callable[[], Any], *, within: float = 60.0, what: str = "") -> Any:
+def eventually(check: Callable[[], Any], *, within: float = 60.0, what: str = "", pause: float = 0.2) -> Any:
     """Tries until a check answers with something true, and returns that; what is eventually so may take a while."""
     end = time.monotonic() + within
     while True:
@@ -85,7 +86,18 @@ def eventually(check: Callable[[], Any], *, within: float = 60.0, what: str = ""
         if answer:
             return answer
         assert time.monotonic() < end, f"not so within {within:g} s: {what or check}; the last answer was {answer!r}"
-        time.sleep(0.2)
+        time.sleep(pause)
+
+
+def hears_signals(process: subprocess.Popen[str]) -> None:
+    """Waits until a minicluster handles SIGTERM. Before, Python itself starts: for seconds on a busy machine."""
+
+    def handles() -> bool:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+        return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
+
+    eventually(handles, what="minicluster handles SIGTERM", pause=0.01)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
