@@ -74,7 +74,7 @@ def _remains() -> list[str]:
     shell = Shell({"DOCKER_HOST": engine.info.endpoint} if engine.info.endpoint.startswith("unix:") else {})
     while True:
         found = [f"{kind}: {', '.join(names)}" for kind, names in remains(shell).items()]
-        over = shell.minicluster("gc", "--dry-run", "-o", "json").json
+        over = shell.run(*shell.command("gc", "--dry-run", "-o", "json")).json
         found += [f"over, and not removed: {c['cluster']}" for c in over]
         for folder in (paths.data_home() / "clusters", paths.data_home() / "locks"):
             names = [p.name for p in folder.iterdir() if p.name.startswith(PREFIX)] if folder.exists() else []

@@ -19,9 +19,12 @@ import pytest
 
 from minicluster.engine import connect
 from minicluster.engine.protocol import Engine
+from tests.engine.warm import Warm
 
 #: Clusters of tests carry this in front of their names, so that a user's own are never touched.
 PREFIX = "t-"
+
+warm = Warm()
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,11 @@ class Shell:
         return answer
 
     def minicluster(self, *argv: str, ok: bool = True, timeout: float = 180) -> Answer:
-        return self.run(*self.command(*argv), ok=ok, timeout=timeout)
+        if type(self).run is not Shell.run:  # somewhere else
+            return self.run(*self.command(*argv), ok=ok, timeout=timeout)
+        answer = Answer(*warm.run(argv, os.environ | self.env, timeout))
+        assert not ok or answer.code == 0, f"{argv} ended with {answer.code}:\n{answer.out}\n{answer.err}"
+        return answer
 
     def command(self, *argv: str) -> list[str]:
         return [sys.executable, "-m", "minicluster", *argv]
@@ -115,6 +122,7 @@ def engine() -> Iterator[Engine]:
     found = connect.connect(start_private=True)
     yield found
     found.close()
+    warm.close()
 
 
 @pytest.fixture(scope="session")
