@@ -242,7 +242,8 @@ def test_interrupted_at_any_moment(outer: Shell, number: signal.Signals, seconds
     if process.returncode == 0:  # it was done already
         outer.minicluster("down", NAME)
     else:
-        assert process.returncode == 130, output
+        # A shell says 130 of both: `python -m` ends by the signal where that came while code was made.
+        assert process.returncode in (130, -signal.SIGINT), output
         assert "Traceback" not in output
     assert remains(outer, NAME) == {}
 
