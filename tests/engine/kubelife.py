@@ -6,7 +6,7 @@ import itertools
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from tests.engine.conftest import Answer, Shell, eventually
@@ -51,12 +51,7 @@ class Kube:
 
     def nodes(self) -> dict[str, bool]:
         """Every node that Kubernetes knows, and whether it is Ready."""
-        return {
-            node["metadata"]["name"]: any(
-                c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions", ())
-            )
-            for node in self.get("nodes")
-        }
+        return {node["metadata"]["name"]: is_so(node, "Ready") for node in self.get("nodes")}
 
     def pods(self, selector: str) -> list[dict[str, Any]]:
         """Those that are not about to go."""
@@ -73,7 +68,8 @@ class Kube:
         }  # fmt: skip
         self.apply(claim, *(asker(agent) for agent in agents))
         for agent in agents:
-            eventually(lambda: running(self.pods(f"app=ask-{agent}")), what=f"ask-{agent} runs")
+            selector = f"app=ask-{agent}"
+            eventually(lambda selector=selector: running(self.pods(selector)), what=f"{selector} runs")
 
     def ask(self, agent: str, host: str, within: float = 30) -> str:
         """What a demo server answers to a pod on that agent."""
@@ -107,7 +103,12 @@ class Kube:
 
 def running(pods: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those whose containers are ready."""
-    return [p for p in pods if any(c["type"] == "Ready" and c["status"] == "True" for c in p["status"].get("conditions", ()))]
+    return [pod for pod in pods if is_so(pod, "Ready")]
+
+
+def is_so(made: dict[str, Any], condition: str) -> bool:
+    """Whether a pod's or node's condition is true."""
+    return any(c["type"] == condition and c["status"] == "True" for c in made["status"].get("conditions", ()))
 
 
 def pod(name: str, on: str) -> dict[str, Any]:
@@ -128,7 +129,9 @@ def service(name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def deployment(name: str, replicas: int, on: str = "", command: list[str] | None = None, claim: str = "") -> dict[str, Any]:
+def deployment(
+    name: str, replicas: int, on: str = "", command: list[str] | None = None, claim: str = ""
+) -> dict[str, Any]:
     """Demo servers."""
     container: dict[str, Any] = {"name": "web", "image": DEMO}
     if command:
@@ -151,10 +154,4 @@ def deployment(name: str, replicas: int, on: str = "", command: list[str] | None
 
 
 def asker(agent: str) -> dict[str, Any]:
-    return deployment(f"ask-{agent}", 1, agent, ["sleep", "1000000"], "kept")
-
-
-def seconds(begun: float, check: Callable[[], Any], within: float, what: str) -> float:
-    """From a moment until a check answers with something true."""
-    eventually(check, within=within, what=what)
-    return time.monotonic() - begun
+    return deployment(f"ask-{agent}", 1, agent, ["sh", "-c", "trap 'exit 0' TERM; sleep 1000000 & wait"], "kept")
