@@ -159,8 +159,10 @@ class Cluster:
                     listener(Event("note", text=f"{error.what}; looking again"))
                 except (SubnetTaken, PortTaken) as error:
                     ours_to_choose = isinstance(error, SubnetTaken) or error.port not in change.ports_asked(goal.spec)
-                    if goal.observed or keep or attempt == _TRIES or not ours_to_choose:
+                    if goal.observed or attempt == _TRIES or not ours_to_choose:
                         raise
+                    if keep:
+                        change.remove_all(engine, target, ignore)  # nothing in it failed by itself
                     if isinstance(error, PortTaken):
                         refused.append(error.port)
                     listener(Event("note", text=f"{error.what} (taken meanwhile); choosing another"))

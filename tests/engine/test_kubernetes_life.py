@@ -1,0 +1,350 @@
+"""A Kubernetes cluster's life: nodes and components are hurt, go and come, and the cluster works afterwards.
+
+Proved with the stock kubectl. What is measured is printed (``pytest -rP``) and stands in docs/kubernetes-life.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.engine.conftest import Shell, eventually, remains
+from tests.engine.kubelife import Kube, deployment, running, service
+
+NAME = "t-kube-life"
+NODES = {"kv-1", "master-1", "agent-1", "agent-2"}
+
+pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl (Debian: kubernetes-client) is missing")
+
+
+@pytest.fixture(scope="module")
+def kube(outer: Shell) -> Iterator[Kube]:
+    """One kv, one master, two agents, on each a pod to ask from; an object and a volume's file that must stay."""
+    try:
+        outer.minicluster("up", "kubernetes", "--name", NAME, timeout=900)
+        kube = Kube(outer, NAME)
+        kube.furnish("agent-1", "agent-2")
+        kube.kubectl("create", "configmap", "kept", "--from-literal=word=gold")
+        keep = "echo gold >/kept/word"
+        kube.inside("deploy/ask-agent-1", keep)
+        yield kube
+    finally:
+        outer.minicluster("down", NAME, ok=False)
+    assert remains(outer, NAME) == {}
+
+
+@pytest.fixture
+def whole(kube: Kube) -> Iterator[Kube]:
+    """The cluster; afterwards made whole where a test has failed."""
+    yield kube
+    if kube.status()["phase"] != "ready" or set(node_names(kube)) != NODES:
+        kube.outer.minicluster("up", "--name", NAME, "--size", "agent=2", ok=False, timeout=300)
+
+
+def node_names(kube: Kube) -> list[str]:
+    return [node["name"] for node in kube.status()["nodes"]]
+
+
+def works(kube: Kube, *agents: str) -> None:
+    """Every node is ready, nothing that was kept is lost, and pods, services and names work to and fro."""
+    agents = agents or ("agent-1", "agent-2")
+    kube.is_ready()
+    assert kube.get("configmap", "kept")["data"] == {"word": "gold"}
+    for agent, other in zip(agents, agents[1:] + agents[:1], strict=True):
+        kube.canary(agent, other)
+
+        def kept(agent: str = agent) -> bool:
+            pods = running(kube.pods(f"app=ask-{agent}"))
+            return bool(pods) and kube.inside(pods[0]["metadata"]["name"], "cat /kept/word", ok=False).out == "gold\n"
+
+        eventually(kept, what=f"the volume's file on {agent}")
+
+
+def measured(what: str, seconds: float) -> None:
+    print(f"{what}: {seconds:.1f} s")
+
+
+# Nodes join and leave
+
+
+def test_an_agent_joins_and_leaves(whole: Kube) -> None:
+    def containers() -> dict[str, str]:
+        lines = whole.outer.docker(
+            "ps", "--no-trunc", "--filter", f"name={NAME}-", "--format", "{{.Names}} {{.ID}}"
+        ).out
+        return dict(line.split() for line in lines.splitlines())
+
+    before = containers()
+    begun = time.monotonic()
+    whole.verb("scale", "agent=3")
+    measured("an agent joins", time.monotonic() - begun)
+    assert whole.nodes() == {"agent-1": True, "agent-2": True, "agent-3": True}
+    assert {name: id for name, id in containers().items() if name in before} == before
+    whole.furnish("agent-3")
+    works(whole, "agent-1", "agent-2", "agent-3")
+
+    whole.apply(spread("web", 3), budget("web", 2))
+    eventually(lambda: len(running(whole.pods("app=web"))) == 3, what="three replicas")
+    assert "agent-3" in {pod["spec"]["nodeName"] for pod in whole.pods("app=web")}
+    with least_running(whole, "web") as least:
+        begun = time.monotonic()
+        whole.verb("scale", "agent=2")
+        measured("an agent leaves", time.monotonic() - begun)
+    assert min(least) >= 2
+    assert whole.nodes() == {"agent-1": True, "agent-2": True}
+    assert set(containers()) == set(before)
+    eventually(lambda: len(running(whole.pods("app=web"))) == 3, what="three replicas on two agents")
+    whole.kubectl("delete", "deployment/web", "pdb/web", "deployment/ask-agent-3", "--wait=false")
+    works(whole)
+
+
+def spread(name: str, replicas: int) -> dict[str, Any]:
+    """Demo servers, on every agent as many."""
+    made = deployment(name, replicas)
+    made["spec"]["template"]["spec"]["topologySpreadConstraints"] = [
+        {
+            "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": {"app": name}},
+        }
+    ]  # fmt: skip
+    return made
+
+
+def budget(name: str, minimum: int) -> dict[str, Any]:
+    return {
+        "apiVersion": "policy/v1beta1", "kind": "PodDisruptionBudget", "metadata": {"name": name},
+        "spec": {"minAvailable": minimum, "selector": {"matchLabels": {"app": name}}},
+    }  # fmt: skip
+
+
+@contextlib.contextmanager
+def least_running(kube: Kube, name: str) -> Iterator[list[int]]:
+    """How many replicas of a deployment were available, as often as it could be asked within the block."""
+    seen: list[int] = []
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            found = kube.get("deployment", name)
+            if found:
+                seen.append(found["status"].get("availableReplicas", 0))
+            stop.wait(0.1)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        thread.join(30)
+
+
+# Every component is killed
+
+
+@pytest.mark.parametrize(
+    ("node", "component"),
+    [
+        ("kv-1", "etcd"),
+        ("master-1", "kube-apiserver"),
+        ("master-1", "kube-controller-manager"),
+        ("master-1", "kube-scheduler"),
+        ("agent-1", "kubelet"),
+        ("agent-1", "kube-proxy"),
+        ("agent-1", "containerd"),
+        ("agent-1", "dnsmasq"),
+        ("agent-1", "kube-names"),
+    ],
+)
+def test_a_component_is_killed(whole: Kube, node: str, component: str) -> None:
+    others = ("kube-proxy", "dnsmasq", "kube-names")  # which serve whoever asks
+    on, asked_on = ("agent-2", "agent-1") if component in others else ("agent-1", "agent-2")
+    before = pids(whole, node, component)
+    begun = time.monotonic()
+    whole.outer.docker("exec", f"{NAME}-{node}", "bash", "-c", f"kill -9 {' '.join(before)}")
+    whole.canary(on, asked_on)
+    measured(f"{component} killed, works after", time.monotonic() - begun)
+    assert not set(before) & set(pids(whole, node, component))
+    eventually(lambda: all(whole.nodes().values()), what="every agent is Ready")
+
+
+def pids(kube: Kube, node: str, component: str) -> list[str]:
+    """Of a component's processes in a node; the kernel keeps 15 characters of a name."""
+    look = f'for p in /proc/[0-9]*; do [ "$(<$p/comm)" != {component[:15]} ] || echo "${{p#/proc/}}"; done 2>/dev/null'
+    argv = ["docker", "exec", f"{kube.name}-{node}", "bash", "-c", look]
+    return list(eventually(lambda: kube.outer.run(*argv, ok=False).out.split(), what=f"{component} runs on {node}"))
+
+
+def test_what_holds_a_pods_containers_is_killed(whole: Kube) -> None:
+    """The shim: its pod starts anew, and answers."""
+
+    def container() -> str:
+        pods = running(whole.pods("app=held"))
+        return str(pods[0]["status"]["containerStatuses"][0]["containerID"]) if pods else ""
+
+    whole.apply(deployment("held", 1, "agent-1"), service("held"))
+    whole.ask("agent-2", "held")
+    before = container()
+    process = f"ctr -n k8s.io tasks ls | awk '$1 == \"{before.removeprefix('containerd://')}\" {{print $2}}'"
+    begun = time.monotonic()
+    whole.outer.docker("exec", f"{NAME}-agent-1", "bash", "-c", f"kill -9 $(ps -o ppid= -p $({process}))")
+    eventually(lambda: container() not in ("", before), what="the pod's container is another")
+    whole.ask("agent-2", "held")
+    measured("containerd-shim killed, its pod answers after", time.monotonic() - begun)
+    whole.kubectl("delete", "deployment/held", "service/held", "--wait=false")
+
+
+# Every node is killed, and what else befalls nodes
+
+
+@pytest.mark.parametrize("node", ["kv-1", "master-1"])
+def test_a_node_is_killed_and_mended(whole: Kube, node: str) -> None:
+    whole.apply(deployment("stays", 2), service("stays"))
+    whole.ask("agent-1", "stays")
+    was = {pod["metadata"]["uid"] for pod in running(whole.pods("app=stays"))}
+    address = whole.get("service", "stays")["spec"]["clusterIP"]
+    whole.verb("kill", node)
+    asked = whole.outer.docker("exec", f"{NAME}-agent-1", "curl", "-sS", "--max-time", "2", f"http://{address}").out
+    assert asked.startswith("stays-")  # pods do without
+    begun = time.monotonic()
+    whole.outer.minicluster("up", "--name", NAME)
+    measured(f"{node} killed, up takes", time.monotonic() - begun)
+    works(whole)
+    assert {pod["metadata"]["uid"] for pod in running(whole.pods("app=stays"))} == was
+    whole.kubectl("delete", "deployment/stays", "service/stays", "--wait=false")
+
+
+def test_a_dead_agents_pods_run_elsewhere(whole: Kube) -> None:
+    moving = deployment("moves", 1)
+    whole.kubectl("cordon", "agent-1")
+    whole.apply(moving, service("moves"))
+    eventually(lambda: running(whole.pods("app=moves")), what="a replica runs")
+    whole.kubectl("uncordon", "agent-1")
+    assert whole.pods("app=moves")[0]["spec"]["nodeName"] == "agent-2"
+    whole.verb("kill", "agent-2")
+    begun = time.monotonic()
+    eventually(lambda: whole.nodes()["agent-2"] is False, within=30, what="agent-2 is not Ready")
+    measured("agent-2 killed, NotReady after", time.monotonic() - begun)
+
+    def elsewhere() -> bool:
+        return any(pod["spec"]["nodeName"] == "agent-1" for pod in running(whole.pods("app=moves")))
+
+    eventually(elsewhere, within=30, what="the replica runs on agent-1")
+    moved = time.monotonic() - begun
+    measured("agent-2 killed, its pods run elsewhere after", moved)
+    whole.ask("agent-1", "moves")
+    measured("agent-2 killed, their service answers after", time.monotonic() - begun)
+    assert moved < 15
+    assert whole.status()["phase"] == "degraded"
+    begun = time.monotonic()
+    whole.outer.minicluster("up", "--name", NAME)
+    measured("agent-2 killed, up takes", time.monotonic() - begun)
+    whole.kubectl("delete", "deployment/moves", "service/moves", "--wait=false")
+    works(whole)
+
+
+@pytest.mark.parametrize(
+    ("node", "volumes"),
+    [("master-1", ()), ("agent-2", ()), ("agent-1", ("var-lib-containerd", "var-lib-kubelet"))],
+    ids=["master", "agent", "agent and its volumes"],
+)
+def test_a_node_is_removed_behind_our_back(whole: Kube, node: str, volumes: tuple[str, ...]) -> None:
+    whole.outer.docker("rm", "-f", f"{NAME}-{node}")
+    for volume in volumes:
+        whole.outer.docker("volume", "rm", f"{NAME}-{node}-{volume}")
+    status = whole.status()
+    assert status["phase"] != "ready"
+    assert {n["name"]: n["phase"] for n in status["nodes"]}[node] == "missing"
+    begun = time.monotonic()
+    whole.outer.minicluster("up", "--name", NAME)
+    measured(f"{node} removed{' with its volumes' if volumes else ''}, up takes", time.monotonic() - begun)
+    works(whole)
+
+
+def test_a_paused_agent_is_not_ready_and_comes_back(whole: Kube) -> None:
+    whole.verb("pause", "agent-2")
+    begun = time.monotonic()
+    eventually(lambda: whole.nodes()["agent-2"] is False, within=30, what="agent-2 is not Ready")
+    measured("agent-2 paused, NotReady after", time.monotonic() - begun)
+    whole.verb("unpause", "agent-2")
+    begun = time.monotonic()
+    eventually(lambda: whole.nodes()["agent-2"], what="agent-2 is Ready")
+    measured("agent-2 goes on, Ready after", time.monotonic() - begun)
+    works(whole)
+
+
+def test_nodes_are_stopped_and_started(whole: Kube) -> None:
+    for node in ("agent-1", "master-1", "kv-1"):
+        whole.verb("stop", node)
+        assert {n["name"]: n["phase"] for n in whole.status()["nodes"]}[node] == "exited"
+        whole.verb("start", node)
+    works(whole)
+
+
+def test_all_is_stopped_and_started(whole: Kube) -> None:
+    begun = time.monotonic()
+    whole.verb("stop")
+    measured("stop", time.monotonic() - begun)
+    assert whole.status()["phase"] == "stopped"
+    begun = time.monotonic()
+    whole.verb("start")
+    measured("start", time.monotonic() - begun)
+    works(whole)
+    measured("start, everything works after", time.monotonic() - begun)
+
+
+def test_all_are_restarted_at_once_by_the_engine(whole: Kube) -> None:
+    begun = time.monotonic()
+    whole.outer.docker("restart", *(f"{NAME}-{node}" for node in sorted(NODES)))
+    works(whole)
+    measured("docker restart of all, everything works after", time.monotonic() - begun)
+
+
+def test_one_after_the_other_restarts(whole: Kube) -> None:
+    begun = time.monotonic()
+    answer = whole.verb("restart", "--rolling")
+    measured("restart --rolling", time.monotonic() - begun)
+    assert {line.split(":")[0] for line in answer.err.splitlines() if ": ready" in line} == NODES
+    works(whole)
+
+
+# minicluster itself is killed
+
+
+@pytest.mark.parametrize(("verb", "seconds"), [("scale agent=3", 1.0), ("scale agent=1", 2.0), ("stop", 0.6)])
+def test_killed_in_the_middle_then_up_mends(whole: Kube, verb: str, seconds: float) -> None:
+    process = whole.outer.start(*verb.split(), "-c", NAME)
+    time.sleep(seconds)
+    process.kill()
+    process.communicate()
+    whole.outer.minicluster("up", "--name", NAME, "--size", "agent=2", timeout=300)
+    assert set(node_names(whole)) == NODES
+    eventually(lambda: set(whole.nodes()) == {"agent-1", "agent-2"}, what="two agents")
+    works(whole)
+
+
+def test_killed_in_the_middle_of_up_then_up_finishes(outer: Shell) -> None:
+    name = f"{NAME}-cut"
+    try:
+        for seconds in (1.5, 4.0):
+            process = outer.start("up", "kubernetes", "--name", name, "--size", "agent=1")
+            time.sleep(seconds)
+            process.kill()
+            process.communicate()
+        outer.minicluster("up", "kubernetes", "--name", name, "--size", "agent=1", timeout=300)
+        kube = Kube(outer, name)
+        kube.furnish("agent-1")
+        kube.canary("agent-1", "agent-1")
+        process = outer.start("down", name)
+        time.sleep(0.5)
+        process.kill()
+        process.communicate()
+    finally:
+        outer.minicluster("down", name, ok=False)
+    assert remains(outer, name) == {}
