@@ -11,7 +11,8 @@ class Event:
     """One thing that happened.
 
     Kinds: ``plan`` (a plan begins; ``text`` is its headline, ``nodes`` the nodes it is about), ``start`` and
-    ``done`` of a step, ``progress`` within a step, ``note`` (worth a line of its own), ``failed``, ``rollback``.
+    ``done`` of a step, ``progress`` within a step, ``note`` (worth a line of its own),
+    ``room`` (what a plan is about to take of the machine), ``failed``, ``rollback``.
     """
 
     kind: str
