@@ -326,7 +326,7 @@ def _roll_back(
         try:
             engine = _answering(engine, listener)
             if before is None:
-                _remove_all(engine, name, ignore)
+                remove_all(engine, name, ignore)
             else:
                 _change_back(engine, name, before, goal)
         except MiniclusterError as second:
@@ -404,7 +404,7 @@ def operate(
 def take_down(engine: Engine, name: str, listener: Listener) -> Change:
     begun = time.monotonic()
     with lock.changing(name):
-        plan = _remove_all(engine, name, listener)
+        plan = remove_all(engine, name, listener)
     return report(plan, time.monotonic() - begun)
 
 
@@ -420,7 +420,7 @@ def collect(engine: Engine, name: str, listener: Listener) -> Change | None:
         if not observed.lease or not observed.lease.over():
             return None
         with lock.using(name, alone=True, timeout=0):
-            plan = _remove_all(engine, name, listener)
+            plan = remove_all(engine, name, listener)
     return report(plan, time.monotonic() - begun)
 
 
@@ -470,13 +470,13 @@ def report(plan: Plan, seconds: float) -> Change:
     return Change(plan.cluster, bool(plan), len(plan.steps), seconds, dict(counts))
 
 
-def _remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
+def remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
     """Removes everything that carries a cluster's name; tries again what something else held on to."""
     from minicluster import client, pki
     from minicluster.plan import reconcile
     from minicluster.run.execute import Run, execute
 
-    client.forget(name)
+    client.forget(name, listener)
     lock.forget(name)
     first: Plan | None = None
     for attempt in range(1, 4):

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import importlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from typing import Any
 
 from minicluster import paths, pki
 from minicluster.engine.protocol import Engine
 from minicluster.errors import MiniclusterError
+from minicluster.events import Event, Listener, ignore
 from minicluster.profile.spec import CLIENT_PARTS, Spec, container_name, fill
 
 _IDENTITY = "authority"  # file with the identity of the authority that issued the others
 _ENGINE = "engine"  # file that leads back to the engine from within an environment set by `minicluster env`
+_CALLS = ".calls"  # file with what on_write and on_forget were given: a line of JSON each
 
 
 def keep(spec: Spec, authority: pki.Authority, engine: Engine) -> None:
@@ -30,10 +35,14 @@ def keep(spec: Spec, authority: pki.Authority, engine: Engine) -> None:
         if same and (folder / "key.pem").exists():
             return
     issued = authority.issue(spec.client)
-    forget(spec.cluster)
+    files = {}
+    with contextlib.suppress(OSError):
+        # Still the client of the cluster of that name: who has copies of the files gets the new ones from `write`.
+        files[_CALLS] = (folder / _CALLS).read_bytes()
+    shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.mkdir(parents=True, mode=0o700)
-        files = {"ca.pem": issued.ca, "cert.pem": issued.certificate, "key.pem": issued.key}
+        files |= {"ca.pem": issued.ca, "cert.pem": issued.certificate, "key.pem": issued.key}
         files |= {_IDENTITY: authority.identity.encode(), _ENGINE: engine.reference.encode()}
         for name, content in files.items():
             descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -53,12 +62,14 @@ def late_values(cluster: str) -> dict[str, str]:
     return values
 
 
-def write(spec: Spec, values: Mapping[str, str]) -> None:
+def write(spec: Spec, values: Mapping[str, str]) -> list[str]:
     """Writes the files that the profile has beside the certificate, with their late values put in.
 
-    Each is replaced at once: somebody's client may be reading it.
+    Each is replaced at once: somebody's client may be reading it. Where one has changed, what was given to
+    :func:`on_write` is carried out; returns what of that failed.
     """
     folder = paths.client_directory(spec.cluster)
+    changed = False
     for file in spec.client_files:
         content, path = fill([file.content], values)[0], folder / file.path
         try:
@@ -68,12 +79,72 @@ def write(spec: Spec, values: Mapping[str, str]) -> None:
             with os.fdopen(descriptor, "w") as new:
                 new.write(content)
             os.replace(part, path)
+            changed = True
         except OSError as error:
             raise MiniclusterError(f"cannot write {path}", str(error)) from None
+    return _carry_out(spec.cluster, "write") if changed else []
 
 
-def forget(cluster: str) -> None:
-    """Removes the folder."""
+def on_write(cluster: str, call: str, data: Mapping[str, Any]) -> None:
+    """Has a function called whenever files of the folder have changed, as ``function(cluster, **data)``.
+
+    Args:
+        call: MODULE:FUNCTION. It is in another process, of a later day, that it will be called.
+        data: what JSON can hold.
+
+    Raises:
+        MiniclusterError: the folder is not there, or cannot be written.
+    """
+    _note(cluster, "write", call, data)
+
+
+def on_forget(cluster: str, call: str, data: Mapping[str, Any]) -> None:
+    """The same for when the folder is forgotten, before its files go: what was done with them elsewhere is undone."""
+    _note(cluster, "forget", call, data)
+
+
+def noted(cluster: str, when: str) -> list[tuple[str, dict[str, Any]]]:
+    """What was given to ``on_write`` (``when`` is "write") or ``on_forget`` ("forget"), each once."""
+    found = []
+    with contextlib.suppress(OSError):
+        for line in dict.fromkeys((paths.client_directory(cluster) / _CALLS).read_text().splitlines()):
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that was cut off by a full disk
+                about = json.loads(line)
+                if about["when"] == when:
+                    found.append((str(about["call"]), dict(about["with"])))
+    return found
+
+
+def _note(cluster: str, when: str, call: str, data: Mapping[str, Any]) -> None:
+    path = paths.client_directory(cluster) / _CALLS
+    line = json.dumps({"when": when, "call": call, "with": dict(data)}, sort_keys=True) + "\n"
+    try:
+        # Appended in one go: several processes may be at it.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(line)
+    except OSError as error:
+        raise MiniclusterError(f"cannot write {path}", str(error)) from None
+
+
+def _carry_out(cluster: str, when: str) -> list[str]:
+    """Calls what was noted, and returns what failed: neither a cluster's end nor its use may depend on it."""
+    failed = []
+    for call, data in noted(cluster, when):
+        module, _, function = call.partition(":")
+        try:
+            getattr(importlib.import_module(module), function)(cluster, **data)
+        except MiniclusterError as error:
+            failed.append(" ".join(filter(None, (f"{error.what}:" if error.why else error.what, error.why, error.fix))))
+        except Exception as error:  # whatever a package of others may raise, or that it is no longer there
+            failed.append(f"{call} failed: {type(error).__name__}: {error}")
+    return failed
+
+
+def forget(cluster: str, listener: Listener = ignore) -> None:
+    """Removes the folder, after what was given to :func:`on_forget` is carried out; what of that fails is told."""
+    for failure in _carry_out(cluster, "forget"):
+        listener(Event("note", text=failure))
     shutil.rmtree(paths.client_directory(cluster), ignore_errors=True)
 
 

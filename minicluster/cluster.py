@@ -74,6 +74,7 @@ class Cluster:
         self._authority = authority  # where it is known already
         self._asked_mode = addresses.asked(address_mode)
         self._mode = ""  # once the cluster has been reached
+        self.notes: tuple[str, ...] = ()  #: what the last :meth:`env` could not do for the client
 
     @property
     def name(self) -> str:
@@ -160,8 +161,10 @@ class Cluster:
                     listener(Event("note", text=f"{error.what}; looking again"))
                 except (SubnetTaken, PortTaken) as error:
                     ours_to_choose = isinstance(error, SubnetTaken) or error.port not in change.ports_asked(goal.spec)
-                    if goal.observed or keep or attempt == _TRIES or not ours_to_choose:
+                    if goal.observed or attempt == _TRIES or not ours_to_choose:
                         raise
+                    if keep:
+                        change.remove_all(engine, target, ignore)  # nothing in it failed by itself
                     if isinstance(error, PortTaken):
                         refused.append(error.port)
                     listener(Event("note", text=f"{error.what} (taken meanwhile); choosing another"))
@@ -266,17 +269,18 @@ class Cluster:
 
     def info(self) -> ClusterInfo:
         """How to reach the cluster. Raises ``Unreachable`` as :meth:`endpoints` does."""
+        env = self.env()
         return ClusterInfo(
             cluster=self.name,
             profile=self.spec.profile,
             summary=self.spec.summary,
             subnet=self.spec.subnet,
             endpoints=self.endpoints(),
-            env=self.env(),
+            env=env,
             demo_image=self.spec.demo_image or None,
             address_mode=self._reached(),
             example=self.spec.example,
-            notes=tuple(health.kernel_notes(self.engine, self.spec)),
+            notes=(*health.kernel_notes(self.engine, self.spec), *self.notes),
         )
 
     def _reached(self) -> str:
@@ -314,7 +318,7 @@ class Cluster:
             for part, value in about.items():
                 values.setdefault(f"endpoint.{endpoint.name}.{part}", value)
                 values[f"endpoint.{endpoint.name}.{endpoint.node}.{part}"] = value
-        client.write(self.spec, values)
+        self.notes = tuple(client.write(self.spec, values))
         variables = {name: fill([value], values)[0] for name, value in self.spec.env.items()}
         return {name: value for name, value in variables.items() if value}
 
@@ -732,7 +736,7 @@ def down(
         names = [_choose(None, engine, engine.volumes())] if known else []
     for name in names:
         if name not in known:
-            client.forget(name)  # of a cluster that went away by other means
+            client.forget(name, listener)  # of a cluster that went away by other means
             raise _no_such(name, known, engine)
     done, failed = [], []
     for name in dict.fromkeys(names):

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 class Event:
     """One thing that happened.
 
-    Kinds: ``plan`` (a plan begins; ``text`` is its headline, ``nodes`` the nodes it is about), ``start`` and
-    ``done`` of a step, ``progress`` within a step, ``note`` (worth a line of its own),
-    ``room`` (what a plan is about to take of the machine), ``failed``, ``rollback``.
+    Kinds: ``plan`` (a plan begins; ``text`` is its headline, ``nodes`` the nodes it is about), ``start`` and ``end`` of
+    a step, ``done`` (all that a node is in for, or what is the whole cluster's), ``progress`` within a step, ``note``
+    (worth a line of its own), ``room`` (what a plan is about to take of the machine), ``failed``, ``rollback``.
     """
 
     kind: str
     subject: str = ""  #: a node's name, or "" for what is the whole cluster's (network, image, record)
     phase: str = ""  #: what the subject is now doing: "creating", "starting", "waiting", "joining", "ready", …
     text: str = ""
-    seconds: float = 0.0  #: how long it took, with ``done``
+    seconds: float = 0.0  #: how long it took, with ``end`` and ``done``
     nodes: tuple[str, ...] = ()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from minicluster import labels
+from minicluster import labels, lock
 from minicluster.engine import base
 from minicluster.engine.protocol import Cancel, Engine
 from minicluster.errors import Conflict, EngineError, ImageError, UsageError, nearest
@@ -64,7 +64,9 @@ def provide(engine: Engine, profile: str, listener: Listener) -> Callable[[spec.
     return have
 
 
-def _build(engine: Engine, profile: str, image: spec.Image, cancel: Cancel, listener: Listener) -> None:
+def _build(
+    engine: Engine, profile: str, image: spec.Image, cancel: Cancel, listener: Listener, *, anew: bool = False
+) -> None:
     def progress(line: str) -> None:
         listener(Event("progress", "", "image", line))
 
@@ -75,17 +77,21 @@ def _build(engine: Engine, profile: str, image: spec.Image, cancel: Cancel, list
             f"{image.recipe} makes another image now.",
             "`minicluster up` goes on with the recipe as it is.",
         )
-    base_ref = base.provide(engine, progress, lambda text: listener(Event("note", text=text)), cancel)
-    listener(Event("progress", "", "image", f"building {image.ref}"))
-    engine.build_image(
-        recipe,
-        image.ref,
-        labels=base.recipe_labels(profile, image.name),
-        args={"BASE": base_ref, **({"IMAGE": image.given} if image.given else {}), **image.args, **base.build_args()},
-        context=image.context,
-        progress=progress,
-        cancel=cancel,
-    )
+    with lock.building(image.ref, cancel, lambda: progress(f"{image.ref}: another minicluster is building it")):
+        if not anew and engine.has_image(image.ref):
+            return
+        base_ref = base.provide(engine, progress, lambda text: listener(Event("note", text=text)), cancel)
+        progress(f"building {image.ref}")
+        given = {"IMAGE": image.given} if image.given else {}
+        engine.build_image(
+            recipe,
+            image.ref,
+            labels=base.recipe_labels(profile, image.name),
+            args={"BASE": base_ref, **given, **image.args, **base.build_args()},
+            context=image.context,
+            progress=progress,
+            cancel=cancel,
+        )
 
 
 def build(
@@ -118,7 +124,7 @@ def build(
         image = recipes[name]
         if force or not engine.has_image(image.ref):
             try:
-                _build(engine, loaded.profile.name, image, cancel, listener)
+                _build(engine, loaded.profile.name, image, cancel, listener, anew=force)
             except KeyboardInterrupt:
                 with shielded():
                     cancel.set()

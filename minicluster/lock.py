@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from minicluster import paths
-from minicluster.errors import MiniclusterError
+from minicluster.errors import Interrupted, MiniclusterError
+
+if TYPE_CHECKING:
+    from minicluster.engine.protocol import Cancel
 
 _LOOK = 0.05  # seconds between two tries at a lock that others hold
 
@@ -35,6 +40,30 @@ def changing(cluster: str) -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+@contextlib.contextmanager
+def building(image: str, cancel: Cancel, waiting: Callable[[], None]) -> Iterator[None]:
+    """Holds the lock of an image within the block, so that nobody builds what another one is building already.
+
+    Args:
+        image: its reference.
+        cancel: ends the wait for who is at it.
+        waiting: called once where somebody is.
+
+    Raises:
+        Interrupted: cancelled.
+        MiniclusterError: the folder for locks cannot be written.
+    """
+    name, told = re.sub(r"[^a-z0-9.-]", "_", image), False
+    while isinstance(held := _take(name, "build", fcntl.LOCK_EX), str):
+        if not told:
+            waiting()
+            told = True
+        if cancel.wait(_LOOK):
+            raise Interrupted(f"stopped: waiting for image {image}")
+    with held:
+        yield
 
 
 def using(cluster: str, *, alone: bool, timeout: float) -> Held:
@@ -123,6 +152,4 @@ def _take(cluster: str, kind: str, mode: int) -> Held | str:
                     return Held(path, descriptor)
             os.close(descriptor)  # its last holder removed the file between our open and our lock: again
     except OSError as error:
-        raise MiniclusterError(
-            f"cannot lock cluster {cluster}", str(error), "Check $XDG_DATA_HOME and $HOME."
-        ) from None
+        raise MiniclusterError(f"cannot lock {cluster}", str(error), "Check $XDG_DATA_HOME and $HOME.") from None

@@ -22,6 +22,22 @@ from tests.engine.conftest import PREFIX, Shell, remains
 _MARK = "MINICLUSTER_TESTS"  # a variable that every process has which the tests start, and those that these start
 _PATIENCE = 15.0  # seconds: a watcher looks twice before it ends
 
+#: Files of tests that take minutes, the longest first: begun late, one would go on alone at the end.
+_LONG = (
+    "test_zookeeper",
+    "test_consul",
+    "test_swarm_verbs",
+    "test_etcd",
+    "test_many",
+    "test_own_engine",
+    "test_survival",
+    "test_plugin",
+    "test_mesos",
+    "test_swarm",
+    "test_failing",
+    "test_examples",
+)
+
 _had_engine = False
 _used_engine = False
 _left: list[str] = []
@@ -35,6 +51,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if not _is_worker(config):
         os.environ[_MARK] = uuid.uuid4().hex
         _had_engine = private.status().running
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(_LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -74,7 +95,7 @@ def _remains() -> list[str]:
     shell = Shell({"DOCKER_HOST": engine.info.endpoint} if engine.info.endpoint.startswith("unix:") else {})
     while True:
         found = [f"{kind}: {', '.join(names)}" for kind, names in remains(shell).items()]
-        over = shell.minicluster("gc", "--dry-run", "-o", "json").json
+        over = shell.run(*shell.command("gc", "--dry-run", "-o", "json")).json
         found += [f"over, and not removed: {c['cluster']}" for c in over]
         for folder in (paths.data_home() / "clusters", paths.data_home() / "locks"):
             names = [p.name for p in folder.iterdir() if p.name.startswith(PREFIX)] if folder.exists() else []

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
+BEGUN = time.monotonic()  #: when the command began, but for Python's own start: every other import is still to come
+
 
 def main() -> None:
     """The entry point ``minicluster``."""

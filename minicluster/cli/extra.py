@@ -1,8 +1,9 @@
-"""Groups of commands that packages add by entry points: each is loaded when somebody asks for it.
+"""Commands and groups of them that packages add by entry points: each is loaded when somebody asks for it.
 
-An entry point of the group ``minicluster.commands`` names a :class:`typer.Typer` (without a callback); ours are in
-pyproject.toml. They are read from ``entry_points.txt`` of what is installed, whose form the Python packaging
-specification settles: ``importlib.metadata`` does the same, and its import takes a sixth of the time of ``--help``.
+An entry point of the group ``minicluster.commands`` names a :class:`typer.Typer` (without a callback); one with a
+single command is that command, as with Typer itself. Ours are in pyproject.toml. They are read from
+``entry_points.txt`` of what is installed, whose form the Python packaging specification settles:
+``importlib.metadata`` does the same, and its import takes a sixth of the time of ``--help``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import typer
 import typer.main
 
-from minicluster.cli.help import Group
+from minicluster.cli.help import Command, Group
 from minicluster.errors import MiniclusterError
 
 GROUP = "minicluster.commands"
@@ -26,8 +27,8 @@ SECTION = "Of one system alone"
 
 @cache
 def found() -> dict[str, str]:
-    """Names of groups, and where each is: MODULE:ATTRIBUTE. The first on the path wins, as with modules."""
-    groups: dict[str, str] = {}
+    """Names of commands and groups, each with its MODULE:ATTRIBUTE. The first on the path wins, as with modules."""
+    places: dict[str, str] = {}
     for folder in sys.path:
         for path in sorted(glob.glob(os.path.join(glob.escape(folder or "."), "*-info", "entry_points.txt"))):
             try:
@@ -39,8 +40,8 @@ def found() -> dict[str, str]:
             for line in section.splitlines():
                 name, equals, place = (part.strip() for part in line.partition("="))
                 if equals and not name.startswith("#"):
-                    groups.setdefault(name, place)
-    return groups
+                    places.setdefault(name, place)
+    return places
 
 
 class _Added(Group):
@@ -64,9 +65,26 @@ class _Added(Group):
         return self._made.get_command(ctx, cmd_name)
 
 
+class _Single(Command):
+    """The command of an entry point. Its options are made when it is asked for, as above."""
+
+    def __init__(self, name: str, app: typer.Typer) -> None:
+        (only,) = app.registered_commands
+        about = app.info.help if isinstance(app.info.help, str) else only.help or getattr(only.callback, "__doc__", "")
+        super().__init__(name=name, help=about, rich_markup_mode=None, rich_help_panel=SECTION)
+        self._app = app
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        return typer.main.get_command(self._app).make_context(info_name, args, parent, **extra)
+
+
+def _is_single(app: typer.Typer) -> bool:
+    return len(app.registered_commands) == 1 and not (app.registered_groups or app.registered_callback)
+
+
 @cache
-def load(name: str) -> Group:
-    """The command group of that name.
+def load(name: str) -> Command | Group:
+    """The command or group of that name.
 
     Raises:
         MiniclusterError: its package cannot be loaded.
@@ -75,7 +93,8 @@ def load(name: str) -> Group:
 
     module, _, attribute = found()[name].partition(":")
     try:
-        return _Added(name, getattr(importlib.import_module(module), attribute))
+        app = getattr(importlib.import_module(module), attribute)
+        return _Single(name, app) if _is_single(app) else _Added(name, app)
     except Exception as error:  # whatever a package of others may raise
         raise MiniclusterError(
             f"the commands of 'minicluster {name}' cannot be loaded",
@@ -85,7 +104,7 @@ def load(name: str) -> Group:
 
 
 def names() -> list[str]:
-    """Names of the groups that can be loaded: one of others that is broken must not take the help away."""
+    """Names of the commands and groups that can be loaded: one of others that is broken must not take the help away."""
     good = []
     for name in found():
         with contextlib.suppress(MiniclusterError):

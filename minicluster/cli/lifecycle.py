@@ -89,6 +89,7 @@ def up(
     ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="After a failure leave what there is, to look at.")] = False,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
+    timings: Annotated[bool, typer.Option("--timings", help="Tell at the end where the time went.")] = False,
     output: OutputOption = Output.text,
     quiet: QuietOption = False,
 ) -> None:
@@ -100,6 +101,8 @@ def up(
     check_timeout(timeout)
     networks = [] if network == ["none"] else network or None
     lease = _lease(ttl)
+    if dry_run and timings:
+        raise UsageError("--dry-run does nothing that would take its time.", fix="Leave --timings out.")
     if dry_run:
         from minicluster import cluster as facade
         from minicluster.cli.planned import plan_data, print_plan
@@ -123,10 +126,12 @@ def up(
             print_plan(plan)
         return
 
+    from minicluster.cli.timings import Timings, table
     from minicluster.cluster import Cluster
     from minicluster.run import signals
 
-    with listening(quiet) as listener:
+    with listening(quiet) as shown:
+        listener = Timings(shown)
         cluster = Cluster.up(
             profile,
             name=name,
@@ -147,9 +152,11 @@ def up(
         info = cluster.info()
     if output is Output.json:
         change = plain_data(cluster.change) if cluster.change else {"cluster": info.cluster, "changed": False}
-        print_json({**change, "info": info})
+        print_json({**change, "info": info, **({"timings": listener.phases()} if timings else {})})
     elif not quiet:
         print(_summary(info, cluster.change))
+        if timings:
+            print(f"\n{table(listener.phases())}")
 
 
 def _lease(ttl: str) -> Lease | None:

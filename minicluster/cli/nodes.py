@@ -136,7 +136,7 @@ def load(
     from minicluster.cluster import Cluster
 
     opened = Cluster.open(cluster)
-    names = opened.node_names(words or [])
+    names = opened.node_names(words) if words else []  # none: all that hold images
     with listening(quiet) as listener:
         for image in images:
             opened.load(image, names, listener=listener)

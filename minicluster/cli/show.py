@@ -136,7 +136,10 @@ def env(
     if unset:
         statements = exports.unsets(facade.env_names(name), shell)
     else:
-        variables = facade.Cluster.open(name, address_mode=address_mode).env()
+        cluster = facade.Cluster.open(name, address_mode=address_mode)
+        variables = cluster.env()
+        for note in cluster.notes:
+            print(f"Note: {note}", file=sys.stderr)
         if output is Output.json:
             print_json(variables)
             return

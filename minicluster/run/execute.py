@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -25,6 +26,8 @@ from minicluster.run.signals import shielded
 _WORKERS = 64  # steps at once; most of them wait
 _LEAVE_PATIENCE = 60.0  # seconds that a hook has when nodes leave: moving work away takes its time
 _LOG_LINES = 10  # of a failed node's log, in the error
+_LISTEN = 0.5  # seconds within which Ctrl-C is heard for certain
+_LOOK = 0.5  # seconds between two looks at whether nodes still run, by all waits of a plan together
 
 #: What a step's subject is doing meanwhile, for people.
 _PHASES: dict[type, str] = {
@@ -73,6 +76,8 @@ class Run:
     cancel: Cancel = field(default_factory=Cancel)
     captured: dict[str, str] = field(default_factory=dict)
     cluster: str = ""  #: the plan's
+    counted_on: frozenset[str] = frozenset()  #: nodes that the plan takes for running
+    looked: float = float("-inf")  #: when somebody last looked whether nodes still run, on the monotonic clock
     begun: float | None = None  #: when the last node was begun: of those that go one by one each has its own time
 
     @property
@@ -89,6 +94,7 @@ def execute(plan: Plan, run: Run) -> None:
         KeyboardInterrupt: Ctrl-C, likewise.
     """
     run.cluster = plan.cluster
+    run.counted_on = _counted_on(plan)
     waiting = {step.id: set(step.needs) for step in plan.steps}
     since: dict[str, float] = {}  # node -> when work on it began in earnest
     todo = {step.id: step for step in plan.steps}
@@ -109,7 +115,7 @@ def execute(plan: Plan, run: Run) -> None:
                     future.add_done_callback(lambda done, step=step: finished.put((step, done)))  # type: ignore[misc]
                 if not running:
                     raise AssertionError(f"the plan goes round in circles: {', '.join(todo)}")
-                step, future = finished.get()
+                step, future = _next(finished)
                 running -= 1
                 if future.exception():
                     run.listener(Event("failed", step.node, _PHASES[type(step.action)], step.id))
@@ -131,6 +137,20 @@ def execute(plan: Plan, run: Run) -> None:
             raise _first_cause(error, finished) from None
 
 
+def _counted_on(plan: Plan) -> frozenset[str]:
+    """Those that are to be members in the end and are not started for it: none that is stopped on purpose."""
+    started = {step.node for step in plan.steps if isinstance(step.action, m.StartContainer)}
+    waits = [step.action for step in plan.steps if isinstance(step.action, m.WaitMembers)]
+    return frozenset(name for wait in waits for name in wait.names) - started
+
+
+def _next(finished: queue.SimpleQueue[tuple[Step, Future[None]]]) -> tuple[Step, Future[None]]:
+    """The next step that has ended. Wakes up in between: Ctrl-C just before Python blocks is heard only after that."""
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return finished.get(timeout=_LISTEN)
+
+
 def _first_cause(error: BaseException, finished: queue.SimpleQueue[tuple[Step, Future[None]]]) -> BaseException:
     """The error that began it: a step that was merely cancelled by it may have been heard first."""
     if isinstance(error, Interrupted):
@@ -147,8 +167,10 @@ def _carry_out(step: Step, run: Run) -> None:
     begins = isinstance(step.action, (m.CreateContainer, m.StartContainer))
     if begins or (run.begun is None and isinstance(step.action, (m.WaitReady, m.WaitMembers))):
         run.begun = time.monotonic()
-    run.listener(Event("start", step.node, _PHASES[type(step.action)], step.id))
+    phase, started = _PHASES[type(step.action)], time.monotonic()
+    run.listener(Event("start", step.node, phase, step.id))
     _perform(step, run)
+    run.listener(Event("end", step.node, phase, step.id, seconds=time.monotonic() - started))
 
 
 def _perform(step: Step, run: Run) -> None:
@@ -221,13 +243,17 @@ def _wait_ready(container: str, command: Sequence[str], run: Run) -> None:
         try:
             result = run.engine.execute(container, command, timeout=_remaining(run), cancel=run.cancel)
         except TimeoutError as error:
+            _check_running(run.counted_on, run)
             return str(error)
         if result.exit_code == 0:
             return ""
+        _check_running(run.counted_on, run)  # alone, a node may have no quorum, and never get ready
         return last_line(result.stderr or result.stdout) or f"{command[0]} ended with {result.exit_code}"
 
     try:
         poll(check, what=container, deadline=run.deadline, cancel=run.cancel)
+    except NodeEnded:
+        raise
     except (NodeFailed, NotFound) as error:
         raise _exited(container, run) from error
     except NotReady as error:
@@ -317,6 +343,7 @@ def _wait_members(container: str, command: Sequence[str], names: Sequence[str], 
             return str(getattr(error, "why", "") or error)
         missing = [name for name in names if name not in members]
         if missing:
+            _check_running(missing, run)
             return f"{', '.join(missing)} not among the members"
         unready = [name for name in names if not members[name].ready]
         if unready:
@@ -328,8 +355,12 @@ def _wait_members(container: str, command: Sequence[str], names: Sequence[str], 
     poll(check, what="the cluster", deadline=run.deadline, cancel=run.cancel, interval=0.1)
 
 
-def _check_running(names: Sequence[str], run: Run) -> None:
+def _check_running(names: Collection[str], run: Run) -> None:
     """Waiting for a node that has ended is in vain: a stop whose minicluster was killed may have been under way."""
+    now = time.monotonic()
+    if not names or now - run.looked < _LOOK:
+        return
+    run.looked = now
     for container in run.engine.containers(run.cluster):
         name = container.labels.get(labels.NODE)
         if name in names and container.state in ("exited", "dead"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,9 +19,12 @@ import pytest
 
 from minicluster.engine import connect
 from minicluster.engine.protocol import Engine
+from tests.engine.warm import Warm
 
 #: Clusters of tests carry this in front of their names, so that a user's own are never touched.
 PREFIX = "t-"
+
+warm = Warm()
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,11 @@ class Shell:
         return answer
 
     def minicluster(self, *argv: str, ok: bool = True, timeout: float = 180) -> Answer:
-        return self.run(*self.command(*argv), ok=ok, timeout=timeout)
+        if type(self).run is not Shell.run:  # somewhere else
+            return self.run(*self.command(*argv), ok=ok, timeout=timeout)
+        answer = Answer(*warm.run(argv, os.environ | self.env, timeout))
+        assert not ok or answer.code == 0, f"{argv} ended with {answer.code}:\n{answer.out}\n{answer.err}"
+        return answer
 
     def command(self, *argv: str) -> list[str]:
         return [sys.executable, "-m", "minicluster", *argv]
@@ -77,7 +85,7 @@ class Shell:
         return self.run("docker", *argv, ok=ok, timeout=timeout)
 
 
-def eventually(check: Callable[[], Any], *, within: float = 60.0, what: str = "") -> Any:
+def eventually(check: Callable[[], Any], *, within: float = 60.0, what: str = "", pause: float = 0.2) -> Any:
     """Tries until a check answers with something true, and returns that; what is eventually so may take a while."""
     end = time.monotonic() + within
     while True:
@@ -85,7 +93,18 @@ def eventually(check: Callable[[], Any], *, within: float = 60.0, what: str = ""
         if answer:
             return answer
         assert time.monotonic() < end, f"not so within {within:g} s: {what or check}; the last answer was {answer!r}"
-        time.sleep(0.2)
+        time.sleep(pause)
+
+
+def hears_signals(process: subprocess.Popen[str]) -> None:
+    """Waits until a minicluster handles SIGTERM. Before, Python itself starts: for seconds on a busy machine."""
+
+    def handles() -> bool:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+        return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
+
+    eventually(handles, what="minicluster handles SIGTERM", pause=0.01)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -103,6 +122,7 @@ def engine() -> Iterator[Engine]:
     found = connect.connect(start_private=True)
     yield found
     found.close()
+    warm.close()
 
 
 @pytest.fixture(scope="session")

@@ -293,6 +293,19 @@ def test_killed_in_the_middle_of_a_verb_then_up_mends(whole: Shell, verb: str) -
     is_ready(whole, 3)
 
 
+def test_nodes_that_end_while_another_is_waited_for_are_started_as_well(whole: Shell) -> None:
+    """The engine goes on with a `stop` whose minicluster was killed: without the others kv-1 never gets ready."""
+    whole.docker("kill", f"{NAME}-kv-1")
+    process = whole.start("up", "--name", NAME)
+    running = ("inspect", f"{NAME}-kv-1", "--format", "{{.State.Running}}")
+    eventually(lambda: whole.docker(*running).out == "true\n", what="kv-1 is started", pause=0.01)
+    whole.docker("kill", f"{NAME}-kv-2", f"{NAME}-kv-3")
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, said
+    assert "has ended meanwhile; looking again" in said
+    is_ready(whole, 3)
+
+
 def test_an_image_that_holds_nothing_but_etcd_is_fitted_out(outer: Shell, cluster: Shell, tmp_path: Path) -> None:
     """As the project's own image is: no shell, no C library, two programs in /usr/local/bin."""
     ref, name = "local/upstream/etcd:v3", f"{NAME}-given"

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -46,15 +46,21 @@ def own(outer: Shell) -> Iterator[Shell]:
         load = ["docker", "load"]
         subprocess.run(load, env=os.environ | shell.env, stdin=save.stdout, check=True, capture_output=True)
         assert save.wait() == 0
-        for profile, name in NAMES.items():
-            sizes = ["--size", "master=3", "--size", "agent=1"] if profile == "swarm" else []
-            shell.minicluster("up", profile, "--name", name, *sizes)
+        sizes = {"swarm": ["--size", "master=3", "--size", "agent=1"]}
+        at_once(shell, *(["up", profile, "--name", name, *sizes.get(profile, [])] for profile, name in NAMES.items()))
         yield shell
         shell.minicluster("down", "--all")
         assert remains(shell) == {}
     finally:
         starter.minicluster("engine", "stop", "--remove-data", ok=False)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def at_once(shell: Shell, *commands: Sequence[str]) -> None:
+    """Runs commands that have nothing to do with each other: most of what they do is waiting."""
+    processes = [shell.start(*words) for words in commands]
+    said = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(said)
 
 
 def restart_engine(shell: Shell) -> None:
@@ -77,15 +83,14 @@ def test_start_brings_every_cluster_back_and_nothing_is_lost(own: Shell) -> None
             stack.enter_context(writing(store_of(profile, own, NAMES[profile])))
         restart_engine(own)
         assert {c["phase"] for c in own.minicluster("ls", "-o", "json").json} == {"stopped"}
+        at_once(own, *(["start", "-c", name] for name in NAMES.values()))
         for name in NAMES.values():
-            own.minicluster("start", "-c", name)
             is_ready(own, name)
     assert ready(swarm_client(own, NAMES["swarm"])) == {"master-1", "master-2", "master-3", "agent-1"}
 
 
 def test_nodes_that_were_asked_to_come_back_by_themselves(own: Shell) -> None:
-    for name in NAMES.values():
-        own.minicluster("up", "--name", name, "--restart", "unless-stopped")
+    at_once(own, *(["up", "--name", name, "--restart", "unless-stopped"] for name in NAMES.values()))
     with contextlib.ExitStack() as stack:
         for profile in STORES:
             stack.enter_context(writing(store_of(profile, own, NAMES[profile])))

@@ -281,38 +281,6 @@ def test_env_makes_its_certificate_again(cluster: Shell, outer: Shell) -> None:
     assert ready(again) == {"master-1", "agent-1", "agent-2"}
 
 
-def test_three_masters_go_on_when_one_is_killed(outer: Shell) -> None:
-    name = "t-ha"
-    try:
-        outer.minicluster("up", "swarm", "--name", name, "--size", "master=3", "--size", "agent=1")
-        status = outer.minicluster("status", name, "-o", "json").json
-        assert status["quorum"] == {"voters": 3, "healthy": 3, "needed": 2, "survives": 1, "leader": "master-1"}
-        outer.docker("kill", f"{name}-{status['quorum']['leader']}")
-        exports = outer.minicluster("env", name, "-o", "json").json
-        urls = {e["node"]: e["url"] for e in outer.minicluster("info", name, "-o", "json").json["endpoints"]}
-        assert exports["DOCKER_HOST"] == urls["master-2"]  # the first that runs
-        client = Shell(exports)
-        eventually(lambda: client.docker("node", "ls", ok=False).code == 0, what="a new leader")
-        client.docker(
-            "service",
-            "create",
-            "--name",
-            "web",
-            "--replicas",
-            "3",
-            "--no-resolve-image",
-            "--detach",
-            "localhost/minicluster/demo",
-        )
-        eventually(lambda: running(client).total() == 3, what="the swarm still takes work")
-        outer.minicluster("up", "swarm", "--name", name)
-        status = outer.minicluster("status", name, "-o", "json").json
-        assert (status["phase"], status["quorum"]["healthy"]) == ("ready", 3)
-    finally:
-        outer.minicluster("down", name, ok=False)
-    assert remains(outer, name) == {}
-
-
 def test_minicluster_goes_on_with_its_engine_in_a_shell_set_up_for_the_cluster(cluster: Shell) -> None:
     """After ``eval "$(minicluster env)"`` DOCKER_HOST leads into the cluster; minicluster knows its own hand."""
     assert NAME in [line["cluster"] for line in cluster.minicluster("ls", "-o", "json").json]

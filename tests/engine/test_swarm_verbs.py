@@ -90,6 +90,26 @@ def test_the_leader_is_killed_and_started(swarm: Shell) -> None:
     is_whole(swarm, NODES)
 
 
+def test_three_masters_go_on_when_the_leader_is_killed(swarm: Shell) -> None:
+    is_whole(swarm, NODES)
+    quorum = swarm.minicluster("status", NAME, "-o", "json").json["quorum"]
+    was = quorum.pop("leader")
+    assert quorum == {"voters": 3, "healthy": 3, "needed": 2, "survives": 1}
+    swarm.docker("kill", f"{NAME}-{was}")
+    docker = client(swarm)
+    urls = {e["node"]: e["url"] for e in swarm.minicluster("info", NAME, "-o", "json").json["endpoints"]}
+    assert docker.env["DOCKER_HOST"] == urls[min(NODES - {was, "agent-1"})]  # the first that runs
+    eventually(lambda: docker.docker("node", "ls", ok=False).code == 0, what="a new leader")
+    create = ("service", "create", "--name", "late", "--replicas", "3", "--no-resolve-image", "--detach")
+    docker.docker(*create, "localhost/minicluster/demo")
+    eventually(lambda: running(docker, "late").total() == 3, what="the swarm still takes work")
+    docker.docker("service", "rm", "late")
+    swarm.minicluster("up", "swarm", "--name", NAME)
+    status = swarm.minicluster("status", NAME, "-o", "json").json
+    assert (status["phase"], status["quorum"]["healthy"]) == ("ready", 3)
+    is_whole(swarm, NODES)
+
+
 def test_masters_go_and_come(swarm: Shell) -> None:
     refused = swarm.minicluster("scale", "master=2", "-c", NAME, ok=False)
     assert refused.code == 2

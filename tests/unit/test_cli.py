@@ -62,6 +62,7 @@ class FakeCluster:
 
     asked: dict[str, Any]
     change = Change("swarm", True, 7, 4.25, {"create-container": 2})
+    notes = ()
 
     def __init__(self) -> None:
         self.asked = {}
@@ -110,6 +111,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
         fake.asked["up"] = (profile, options)
         listener(Event("plan", text="create cluster swarm: 1 master", nodes=("master-1",)))
         listener(Event("start", "master-1", "creating", "create master-1"))
+        listener(Event("end", "master-1", "creating", "create master-1", seconds=0.1))
         listener(Event("done", "master-1", "ready", seconds=1.93))
         return fake
 
@@ -298,6 +300,20 @@ def test_up_answers_json(cluster: FakeCluster) -> None:
     assert answer["summary"] == {"create-container": 2}
     about = {"url": "tcp://127.0.0.1:32768", "node_port": 2376}
     assert answer["info"]["endpoints"] == [{"name": "docker", "node": "master-1", **about}]
+
+
+def test_up_tells_where_the_time_went(cluster: FakeCluster) -> None:
+    answer = json.loads(run("up", "--timings", "-o", "json").stdout)
+    assert list(answer)[-2:] == ["info", "timings"]
+    assert [t["phase"] for t in answer["timings"]] == ["before the plan", "creating", "after the plan"]
+    assert list(answer["timings"][1]) == ["phase", "begin", "end", "seconds", "steps", "last"]
+    text = run("up", "--timings").stdout
+    assert text.startswith("Cluster swarm (swarm) is up, in 4.2 s.\n")
+    head, _, creating, _ = text.partition("\n\n")[2].splitlines()
+    assert head == "PHASE              BEGIN      END  SECONDS  STEPS  LAST"
+    assert creating.split()[-2:] == ["1", "master-1"]
+    assert run("up", "--timings", "-q").output == ""
+    assert run("up", "--timings", "--dry-run").exit_code == 2
 
 
 def test_down_answers_json(monkeypatch: pytest.MonkeyPatch) -> None:

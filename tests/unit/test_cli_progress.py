@@ -9,6 +9,7 @@ from rich.console import Console
 from minicluster.cli.board import Board
 from minicluster.cli.live import View, live
 from minicluster.cli.progress import plain
+from minicluster.cli.timings import Phase, Timings, table
 from minicluster.events import Event
 
 
@@ -149,3 +150,53 @@ def test_an_ascii_terminal_gets_ascii() -> None:
     board.apply(Event("done", "agent-1", "ready", seconds=1.0))
     board.apply(Event("start", "master-1", "booting"))
     assert all(line.isascii() for line in _lines(view))
+
+
+def test_a_phase_lasts_from_its_first_begin_to_its_last_end() -> None:
+    clock, heard = Clock(), []
+    timings = Timings(heard.append, 99.5, clock)
+
+    def at(now: float, kind: str, subject: str, phase: str) -> None:
+        clock.now = 100.0 + now
+        timings(Event(kind, subject, phase))
+
+    at(0.0, "plan", "", "")
+    at(0.1, "start", "", "image")
+    at(1.0, "end", "", "image")
+    at(1.0, "start", "a-1", "creating")
+    at(1.1, "start", "a-2", "creating")
+    at(1.2, "end", "a-2", "creating")
+    at(1.2, "start", "a-2", "starting")
+    at(1.5, "end", "a-1", "creating")
+    at(1.75, "plan", "", "")  # another one, at another subnet: it is the same `up`
+    at(2.0, "end", "a-2", "starting")
+    clock.now = 102.25
+    assert timings.phases() == [
+        Phase("before the plan", 0.0, 0.5, 0.5, 0, ""),
+        Phase("image", 0.6, 1.5, 0.9, 1, ""),
+        Phase("creating", 1.5, 2.0, 0.5, 2, "a-1"),
+        Phase("starting", 1.7, 2.5, 0.8, 1, "a-2"),
+        Phase("after the plan", 2.5, 2.75, 0.25, 0, ""),
+    ]
+    assert table(timings.phases()).splitlines() == [
+        "PHASE              BEGIN      END  SECONDS  STEPS  LAST",
+        "before the plan     0.00     0.50     0.50",
+        "image               0.60     1.50     0.90      1",
+        "creating            1.50     2.00     0.50      2  a-1",
+        "starting            1.70     2.50     0.80      1  a-2",
+        "after the plan      2.50     2.75     0.25",
+    ]
+    assert len(heard) == 10
+
+
+def test_where_nothing_was_to_do_there_was_no_plan() -> None:
+    clock = Clock()
+    timings = Timings(lambda _event: None, 99.0, clock)
+    assert timings.phases() == [Phase("before the plan", 0.0, 1.0, 1.0, 0, "")]
+
+
+def test_the_end_of_a_step_changes_nothing_on_the_screen() -> None:
+    board, _ = _board(2, Clock())
+    board.apply(Event("start", "agent-1", "creating"))
+    assert board.apply(Event("end", "agent-1", "creating", seconds=1.0)) is None
+    assert board.nodes["agent-1"].state == "busy"

@@ -414,13 +414,14 @@ def test_two_clusters_do_not_share_subnet_or_ports(engine: FakeEngine) -> None:
     assert {e.host_port for _n, e in one.spec.endpoints()}.isdisjoint(e.host_port for _n, e in two.spec.endpoints())
 
 
-def test_a_subnet_that_was_taken_meanwhile_is_replaced_by_another(engine: FakeEngine) -> None:
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_subnet_that_was_taken_meanwhile_is_replaced_by_another(engine: FakeEngine, keep: bool) -> None:
     def taken() -> None:
         engine.routes.append("172.28.0.0/24")  # by another process, after we looked
 
     engine.fail("create_network", taken)
     heard: list[Event] = []
-    cluster = up(engine, listener=heard.append)
+    cluster = up(engine, listener=heard.append, keep=keep)
     assert cluster.spec.subnet == network.choose_subnet(["172.28.0.0/24"], "toy/2")
     assert cluster.spec.subnet != "172.28.0.0/24"
     assert [e for e in heard if e.kind == "note"]

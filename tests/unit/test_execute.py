@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from minicluster import pki
+from minicluster import labels, pki
 from minicluster.engine.protocol import Cancel, ContainerConfig, ExecResult
-from minicluster.errors import EngineError, Interrupted, MiniclusterError, NodeFailed, NotReady
+from minicluster.errors import EngineError, Interrupted, MiniclusterError, NodeEnded, NodeFailed, NotReady
 from minicluster.events import Event
 from minicluster.plan.model import (
     Action,
@@ -346,6 +346,65 @@ def test_the_time_that_an_image_takes_is_not_taken_from_the_nodes(engine: FakeEn
     assert run.begun is not None
 
 
+# Nodes that the plan takes for running
+
+
+def member(name: str, ready: str = "true") -> str:
+    return f'{{"name": "{name}", "ready": {ready}}}\n'
+
+
+def wait_members(*names: str, needs: Sequence[str] = ()) -> Step:
+    return Step("members", "", WaitMembers("c-a-1", ("members",), names), "a test", tuple(needs))
+
+
+def cluster_node(engine: FakeEngine, name: str, state: str = "running") -> None:
+    about = {labels.CLUSTER: "c", labels.NODE: name}
+    engine.create_container(ContainerConfig(f"c-{name}", "image", name, "net", f"10.9.1.{name[-1]}", about))
+    engine.set_state(f"c-{name}", state)
+
+
+def test_a_node_that_ended_is_noticed_while_another_is_waited_for(engine: FakeEngine) -> None:
+    node(engine)
+    cluster_node(engine, "a-2", "exited")
+    engine.answers["probe"] = ExecResult(1, "", "no quorum")
+    error = refused(engine, wait_ready(), wait_members("a-1", "a-2", needs=["ready"]))
+    assert isinstance(error, NodeEnded)
+    assert error.what == "a-2 has ended meanwhile"
+
+
+@pytest.mark.parametrize("answer", [member("a-1"), member("a-1") + member("a-2", "false")], ids=["missing", "unready"])
+def test_a_member_that_ended_is_not_waited_for(engine: FakeEngine, answer: str) -> None:
+    node(engine)
+    cluster_node(engine, "a-2", "exited")
+    engine.answers["members"] = ExecResult(0, answer, "")
+    assert isinstance(refused(engine, wait_members("a-1", "a-2")), NodeEnded)
+
+
+def test_a_node_that_nobody_waits_for_or_that_the_plan_has_yet_to_start_has_not_ended(engine: FakeEngine) -> None:
+    node(engine)
+    cluster_node(engine, "a-2", "exited")
+    cluster_node(engine, "b-1", "exited")
+    engine.answers["probe"] = answers(ExecResult(1, "", "not yet"), OK)
+    engine.answers["members"] = ExecResult(0, member("a-1") + member("a-2"), "")
+    later = Step("start a-2", "a-2", StartContainer("c-a-2"), "a test", ("ready",))
+    execute(plan(wait_ready(), later, wait_members("a-1", "a-2", needs=["start a-2"])), run_of(engine))
+    assert engine.boxes["c-b-1"].container.state == "exited"
+
+
+def test_the_engine_is_not_asked_for_nodes_that_ended_at_each_try(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node(engine)
+    looks: list[str | None] = []
+    look = engine.containers
+    monkeypatch.setattr(engine, "containers", lambda cluster=None: looks.append(cluster) or look(cluster))
+    monkeypatch.setattr("minicluster.run.execute._LOOK", LONG)
+    engine.answers["probe"] = answers(*[ExecResult(1, "", "not yet")] * 5, OK)
+    engine.answers["members"] = answers(ExecResult(1, "", "not yet"), ExecResult(0, member("a-1"), ""))
+    execute(plan(wait_ready(), wait_members("a-1", needs=["ready"])), run_of(engine))
+    assert looks == ["c"]
+
+
 # Hooks
 
 
@@ -433,10 +492,6 @@ def test_what_a_failing_hook_was_to_capture_does_not_stand_in_its_error(engine: 
 # Members
 
 
-def member(name: str, ready: str = "true") -> str:
-    return f'{{"name": "{name}", "ready": {ready}}}\n'
-
-
 def test_members_are_waited_for_until_all_are_ready(engine: FakeEngine) -> None:
     node(engine)
     engine.answers["members"] = answers(
@@ -517,10 +572,13 @@ def test_the_listener_hears_of_the_plan_of_each_step_and_of_each_node_that_is_do
     assert [(e.kind, e.subject, e.phase) for e in heard.events] == [
         ("plan", "", ""),
         ("start", "", "creating"),
+        ("end", "", "creating"),
         ("done", "", "creating"),
         ("start", "a-1", "starting"),
+        ("end", "a-1", "starting"),
         ("done", "a-1", "running"),
         ("start", "a-2", "removing"),
+        ("end", "a-2", "removing"),
         ("done", "a-2", "removed"),
     ]
     assert heard.events[0].nodes == ("a-1", "a-2")

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import base64
 import stat
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from minicluster import images, paths, pki
 from minicluster.cluster import Cluster
 from minicluster.engine import base
 from minicluster.errors import ProfileError, UsageError
+from minicluster.events import Event
 from minicluster.profile.load import load
 from minicluster.profile.resolve import recipe_images, resolve
 from minicluster.profile.spec import Certificate, Overrides, Spec
@@ -193,6 +196,33 @@ def test_arguments_and_files_go_into_the_build(engine: FakeEngine, folder: Path,
     ((_directory, built, args),) = engine.builds
     assert (built, args["VERSION"]) == (ref, "v1.9.9")
     assert engine.contexts == [{"more.tar": str(tmp_path / "some.tar")}]
+
+
+def test_what_somebody_is_building_is_not_built_twice(engine: FakeEngine, folder: Path) -> None:
+    engine.every_image = False
+    engine.import_image([], base.REGISTRY)
+    begun, let = threading.Event(), threading.Event()
+    build, heard = engine.build_image, []
+
+    def slowly(*args: object, **options: object) -> None:
+        begun.set()
+        assert let.wait(10)
+        build(*args, **options)  # type: ignore[arg-type]
+
+    engine.build_image = slowly  # type: ignore[assignment,method-assign]
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(images.build, str(folder), engine=engine)
+        assert begun.wait(10)
+
+        def listener(event: Event) -> None:
+            heard.append(event.text)
+            let.set()
+
+        second = pool.submit(images.build, str(folder), engine=engine, listener=listener)
+        assert first.result(10) == second.result(10)
+    assert len(engine.builds) == 1
+    assert "another minicluster is building it" in heard[0]
+    assert not list((paths.data_home() / "locks").iterdir())
 
 
 def test_a_file_for_a_build_that_is_not_there_is_refused(folder: Path) -> None:

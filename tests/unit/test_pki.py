@@ -6,7 +6,9 @@ import base64
 import re
 import stat
 import uuid
+from dataclasses import replace
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -17,7 +19,8 @@ from cryptography.x509.verification import PolicyBuilder, Store
 
 from minicluster import client, paths, pki
 from minicluster.errors import MiniclusterError
-from minicluster.profile.spec import Certificate, Spec
+from minicluster.events import Event
+from minicluster.profile.spec import Certificate, File, Spec
 from tests.fakes import FakeEngine
 from tests.unit.standing import spec_of
 
@@ -218,15 +221,72 @@ def test_a_forgotten_client_leaves_nothing(spec: Spec, authority: pki.Authority)
     client.forget("c")  # as a second `down` does
 
 
+CALLED: list[Any] = []
+
+
+def remember(cluster: str, **data: Any) -> None:
+    CALLED.append((cluster, data, paths.client_directory(cluster).exists()))
+
+
+def refuse(cluster: str) -> None:
+    raise MiniclusterError("it was not to be", "Because.", "Do not.")
+
+
+def test_what_was_noted_is_carried_out_before_the_folder_is_forgotten(spec: Spec, authority: pki.Authority) -> None:
+    CALLED.clear()
+    client.keep(spec, authority, FakeEngine())
+    for data in ({"a": 1}, {"a": 1}, {"a": 2}):
+        client.on_forget("c", f"{__name__}:remember", data)
+    client.on_write("c", f"{__name__}:remember", {"w": 1})
+    client.keep(spec, pki.Authority(), FakeEngine())  # the same cluster's client, anew
+    assert CALLED == []
+    client.forget("c")
+    assert CALLED == [("c", {"a": 1}, True), ("c", {"a": 2}, True)]
+    client.forget("c")
+    assert len(CALLED) == 2
+
+
+def test_what_was_noted_for_its_files_is_carried_out_when_they_change(spec: Spec, authority: pki.Authority) -> None:
+    CALLED.clear()
+    spec = replace(spec, client_files=(File("where", "at @{endpoint.api.url}"),))
+    client.keep(spec, authority, FakeEngine())
+    client.on_write("c", f"{__name__}:remember", {"w": 1})
+    for url, times in (("one", 1), ("one", 1), ("two", 2)):
+        assert client.write(spec, {"endpoint.api.url": url}) == []
+        assert [("c", {"w": 1}, True)] * times == CALLED
+    client.on_write("c", f"{__name__}:refuse", {})
+    assert client.write(spec, {"endpoint.api.url": "three"}) == ["it was not to be: Because. Do not."]
+
+
+def test_what_fails_is_told_and_the_rest_goes_on(spec: Spec, authority: pki.Authority) -> None:
+    CALLED.clear()
+    told: list[Event] = []
+    client.keep(spec, authority, FakeEngine())
+    for call in ("no.such.module:x", f"{__name__}:refuse", f"{__name__}:nothing", f"{__name__}:remember"):
+        client.on_forget("c", call, {})
+    with (paths.client_directory("c") / ".calls").open("a") as calls:
+        calls.write('{"when": "forget", "ca\n7\n')
+    client.forget("c", told.append)
+    assert CALLED == [("c", {}, True)]
+    assert [event.text.partition(":")[0] for event in told] == ["no.such.module", "it was not to be", __name__]
+    assert not paths.client_directory("c").exists()
+
+
+def test_nothing_is_noted_for_a_cluster_that_is_gone() -> None:
+    with pytest.raises(MiniclusterError, match="cannot write"):
+        client.on_forget("none", "a:b", {})
+
+
 def test_the_authority_is_read_from_the_first_node_that_still_has_it(authority: pki.Authority) -> None:
-    from minicluster.engine.protocol import ContainerConfig, File
+    from minicluster.engine.protocol import ContainerConfig
+    from minicluster.engine.protocol import File as EngineFile
 
     spec, engine = spec_of(master=3), FakeEngine()
     for name in ("c-master-2", "c-master-3"):
         engine.create_container(ContainerConfig(name, "i", name, "n", "10.0.0.1", {}))
-    engine.put_files("c-master-2", [File(pki.PATH, b"damaged")])
+    engine.put_files("c-master-2", [EngineFile(pki.PATH, b"damaged")])
     assert client.read_authority(engine, spec) is None
-    engine.put_files("c-master-3", [File(pki.PATH, authority.dump())])
+    engine.put_files("c-master-3", [EngineFile(pki.PATH, authority.dump())])
     found = client.read_authority(engine, spec)
     assert found
     assert found.identity == authority.identity

@@ -538,3 +538,33 @@ def test_up_starts_a_node_that_ended_after_it_was_looked_at(engine: FakeEngine, 
     up(engine, listener=heard.append)
     assert states(engine) == ["running"] * 3
     assert "kv-1 has ended meanwhile; looking again" in [e.text for e in heard if e.kind == "note"]
+
+
+def test_up_starts_nodes_that_ended_while_it_waits_for_one_that_cannot_get_ready_without_them(
+    engine: FakeEngine, cluster: Cluster
+) -> None:
+    """As above, but they end later: the node that is started alone has no quorum, so its probe never passes."""
+    cluster.stop(["kv-1"])
+
+    def ready(name: str, _argv: Sequence[str]) -> ExecResult:
+        if "kv-1 is started" not in heard:
+            heard.append("kv-1 is started")
+            engine.set_state("e-kv-2", "exited")
+            engine.set_state("e-kv-3", "exited")
+        return ExecResult(0, "", "") if states(engine).count("running") >= 2 else ExecResult(1, "", "no leader")
+
+    heard: list[str] = []
+    engine.answers["etcd-ready"] = ready
+    up(engine, timeout=20.0, listener=lambda e: heard.append(e.text))
+    assert states(engine) == ["running"] * 3
+    assert "kv-2 has ended meanwhile; looking again" in heard
+
+
+def test_a_node_that_is_stopped_on_purpose_is_not_missed_while_others_get_ready(
+    engine: FakeEngine, cluster: Cluster
+) -> None:
+    cluster.stop(["kv-2", "kv-3"])
+    tries = iter([ExecResult(1, "", "booting")] * 3)
+    engine.answers["etcd-ready"] = lambda _name, _argv: next(tries, ExecResult(0, "", ""))
+    assert cluster.start(["kv-2"], timeout=20.0).changed
+    assert states(engine) == ["running", "running", "exited"]
