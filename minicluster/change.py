@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from minicluster import labels, lock
 from minicluster.engine.protocol import LOCALHOST
-from minicluster.errors import Conflict, ImageError, Interrupted, MiniclusterError, NoEngine, UsageError
+from minicluster.errors import Conflict, ImageError, Interrupted, MiniclusterError, NoEngine, NoRoom, UsageError
 from minicluster.events import Event, Listener, ignore
 from minicluster.health import members, settled_members
 from minicluster.plan.observed import lease_of, term_of
@@ -217,6 +217,31 @@ def _look_within(
     counted = ask(engine, before, observed.containers)[0] if before else None
     there = frozenset(image.ref for image in wanted.images.values() if engine.has_image(image.ref))
     return replace(observed, authority=authority.identity, members=counted, images=there)
+
+
+def check_room(engine: Engine, goal: Goal, force: bool, listener: Listener) -> None:
+    """Tells what the nodes that are about to start will take, and refuses where the machine has not got it.
+
+    Raises:
+        NoRoom: they need more memory than is free, and there is no ``force``.
+    """
+    from minicluster import doctor
+
+    running = {name for name, container in goal.observed.containers.items() if container.state == "running"}
+    coming = [node for node in goal.spec.nodes if node.name not in running]
+    footprint = sum(node.footprint for node in coming)
+    if not footprint:
+        return
+    memory, disk = doctor.room(engine.info, footprint)
+    if memory.level != "ok" and not force:
+        raise NoRoom(
+            f"cluster {goal.spec.cluster} does not fit into memory: {memory.text}",
+            f"That is what {len(coming)} nodes take while they have nothing to do.",
+            f"{memory.fix} `--force` starts them all the same.",
+        )
+    listener(Event("room", text=f"memory: {memory.text}"))
+    if disk.level == "error":
+        listener(Event("note", text=f"Little room on the disk: {disk.text}. {disk.fix}"))
 
 
 def _port_is_free(port: int, publish: str) -> bool:

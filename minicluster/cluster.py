@@ -115,7 +115,7 @@ class Cluster:
                 are handed out. None: $MINICLUSTER_ADDRESS_MODE, else "auto"; what is published stays as it is.
             lease: how long it is wanted; by default until somebody takes it down. ``Lease.owned()`` ties it to this
                 process: it is removed when that ends, even by ``kill -9``.
-            force: go on where nodes that leave take the quorum with them.
+            force: go on where nodes that leave take the quorum with them, or memory is short.
             keep: leave everything as it is when it fails, to look at.
             timeout: seconds that the nodes have to get ready, from when their images are there.
             listener: hears what happens, from several threads.
@@ -149,6 +149,8 @@ class Cluster:
                     force=force,
                     lease=lease,
                 )
+                if attempt == 1:
+                    change.check_room(engine, goal, force, listener)
                 try:
                     change.apply(engine, goal, keep=keep, timeout=timeout, listener=listener)
                     break

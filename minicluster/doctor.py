@@ -114,6 +114,13 @@ def examine(
     return _run(checks)
 
 
+def room(info: EngineInfo, footprint: int, *, root: Path = Path("/")) -> tuple[Check, Check]:
+    """What the engine's machine has of memory, for so many bytes, and of disk."""
+    here = platform.system() == "Linux" and info.local
+    disk = check_disk(info.data_root) if here else Check("disk", "ok", "not asked: it is another machine's")
+    return check_memory(footprint, info.memory, root if here else None), disk
+
+
 def check_engine(info: EngineInfo | None, error: NoEngine | None) -> Check:
     """Whether an engine answers, and how it was found."""
     if info is None:

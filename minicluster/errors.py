@@ -52,6 +52,10 @@ class EngineError(MiniclusterError):
     """The engine refused a call."""
 
 
+class NoRoom(MiniclusterError):
+    """The machine has less memory than what is to start takes."""
+
+
 class NotFound(EngineError):
     """The engine has no such container, network, volume, image or file."""
 

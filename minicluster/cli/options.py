@@ -54,7 +54,9 @@ DEFAULT_TIMEOUT = 120.0  #: as minicluster.change has it, whose import --help ca
 TimeoutOption = Annotated[
     float, typer.Option("--timeout", metavar="S", help="Seconds until nodes must be ready; 120 by default.")
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Go on where nodes that leave take the quorum with them.")]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Go on where nodes that leave take the quorum with them, or memory is short.")
+]
 RestartOption = Annotated[
     str,
     typer.Option(

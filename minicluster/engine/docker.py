@@ -61,7 +61,7 @@ from minicluster.errors import (
     PortTaken,
     SubnetTaken,
 )
-from minicluster.labels import CLUSTER, RECIPE
+from minicluster.labels import CLUSTER, PROFILE, RECIPE
 
 _POOL_SIZE = 64  # connections kept: the widest plan runs so many steps at once
 _TIMEOUT = 120.0  # seconds an ordinary call may take; creating a container on a slow disk takes long
@@ -690,7 +690,7 @@ class DockerEngine:
             try:
                 with cancel.calls(_hang_up(connection)):
                     for line in self._api._stream_helper(response, decode=True):
-                        _heard_of_build(line, ref, directory, tail, progress)
+                        _heard_of_build(line, ref, directory, tail, progress, labels.get(PROFILE, ""))
             except _BROKEN:
                 if not cancel.is_set():
                     raise
@@ -821,9 +821,19 @@ def _demultiplex(stream: Any) -> tuple[bytes, bytes]:
     return b"".join(output[1]), b"".join(output[2])
 
 
-def _heard_of_build(line: Mapping[str, Any], ref: str, directory: Path, tail: list[str], progress: Progress) -> None:
+def _heard_of_build(
+    line: Mapping[str, Any], ref: str, directory: Path, tail: list[str], progress: Progress, profile: str
+) -> None:
     """Takes in one message of a build; ``tail`` collects its output. Raises where it says that the build failed."""
     if "error" in line:
+        # A recipe that is given what it cannot use says so in a line that begins with its profile's name.
+        said = [text.removeprefix(f"{profile}: ") for text in tail[-5:] if profile and text.startswith(f"{profile}: ")]
+        if said:
+            raise ImageError(
+                f"image {ref} cannot be built",
+                "\n".join(said),
+                "Give it something else (`--set`), or bring a ready image with --image NAME=REF.",
+            )
         raise ImageError(
             f"the recipe of image {ref} fails to build",
             "\n".join([*tail[-15:], str(line["error"]).strip()]),

@@ -128,6 +128,35 @@ class Consul:
             client.http.session.close()
 
 
+class ConfigMaps:
+    """The official client of Kubernetes, at the one address that its kubeconfig has."""
+
+    def __init__(self, env: dict[str, str]) -> None:
+        from kubernetes import client, config
+
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.CRITICAL)
+        self._client: Any = config.new_client_from_config(env["KUBECONFIG"])
+        self._api: Any = client.CoreV1Api(self._client)
+
+    def put(self, key: str) -> None:
+        from kubernetes.client.exceptions import ApiException
+
+        made = {"metadata": {"name": f"check-{key}", "labels": {"check": "yes"}}}
+        try:
+            self._api.create_namespaced_config_map("default", made, _request_timeout=_PATIENCE)
+        except ApiException as error:
+            if error.status != 409:  # an attempt before was carried out, and its answer lost
+                raise
+
+    def keys(self) -> set[str]:
+        found = self._api.list_namespaced_config_map("default", label_selector="check=yes", _request_timeout=_PATIENCE)
+        return {made.metadata.name.removeprefix("check-") for made in found.items}
+
+    def close(self) -> None:
+        self._api.delete_collection_namespaced_config_map("default", label_selector="check=yes")
+        self._client.close()
+
+
 def store_of(profile: str, shell: Shell, name: str) -> Store:
     """The client of a cluster, set up with what minicluster says of it."""
     env = shell.minicluster("env", name, "-o", "json").json
@@ -135,6 +164,8 @@ def store_of(profile: str, shell: Shell, name: str) -> Store:
         return Etcd(env)
     if profile == "zookeeper":
         return ZooKeeper(env)
+    if profile == "kubernetes":
+        return ConfigMaps(env)
     endpoints = shell.minicluster("info", name, "-o", "json").json["endpoints"]
     return Consul(env, [e["url"] for e in endpoints if e["name"] == "http" and e["node"].startswith("master-")])
 

@@ -21,7 +21,11 @@ class Kube:
 
     def __init__(self, outer: Shell, name: str) -> None:
         self.outer, self.name = outer, name
-        self.shell = Shell(outer.env | outer.minicluster("env", name, "-o", "json").json)
+        self.shell = Shell(outer.env | self.env())
+
+    def env(self) -> dict[str, str]:
+        """What ``minicluster env`` prints now; it is written anew for whatever runs."""
+        return dict(self.outer.minicluster("env", self.name, "-o", "json").json)
 
     def kubectl(self, *argv: str, ok: bool = True, timeout: float = 60) -> Answer:
         return self.shell.run("kubectl", "--request-timeout=5s", *argv, ok=ok, timeout=timeout)
