@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -133,6 +134,7 @@ class Cluster:
         begun = time.monotonic()
         target = _target(profile, name)
         gc.sweep(engine, listener)
+        _ask_ahead(engine)
         if lease and lease.owner:
             watcher.hold(engine, target, lease)
         with _dropped_if_it_fails(engine, target), lock.changing(target):
@@ -832,6 +834,16 @@ def _target(profile: str | None, name: str | None) -> str:
     loaded = catalog.load(profile or DEFAULT_PROFILE)
     _check_name(loaded.profile.name)
     return loaded.profile.name
+
+
+def _ask_ahead(engine: Engine) -> None:
+    """Has the engine tell of its machine while the plan is made, before which nobody has to know."""
+
+    def ask() -> None:
+        with contextlib.suppress(MiniclusterError):
+            _ = engine.info
+
+    threading.Thread(target=ask, daemon=True).start()
 
 
 @contextlib.contextmanager
