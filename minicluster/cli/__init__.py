@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+
 
 def main() -> None:
     """The entry point ``minicluster``."""
+    # What is imported stays: looking for garbage in it took a twelfth of the time of `up`.
+    gc.set_threshold(50_000)
     try:
         from minicluster.cli.app import run
 
