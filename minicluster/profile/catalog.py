@@ -127,4 +127,5 @@ def _describe(schema: dict[str, Any]) -> None:
             for field, doc in itertools.pairwise(part.body):
                 match field, doc:
                     case ast.AnnAssign(target=ast.Name(name)), ast.Expr(value=ast.Constant(str(text))):
-                        about["properties"][name]["description"] = inspect.cleandoc(text)
+                        said = {**about["properties"][name], "description": inspect.cleandoc(text)}
+                        about["properties"][name] = dict(sorted(said.items()))
