@@ -6,6 +6,6 @@ if __name__ == "__main__":
     try:
         main()
     finally:
-        # An interrupt that arrives while a string is run as code, which is how dataclasses are made, counts as caught by
-        # nobody to CPython, which then ends by the signal and not with our status; unless another string is run later.
+        # CPython holds an interrupt that comes while a string is run as code, as dataclasses do it, for one that nobody
+        # caught, and ends by the signal and not with our status; unless another string is run later.
         exec("")
