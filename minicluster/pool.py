@@ -190,15 +190,24 @@ class Lent:
                 mode = self.asked.get("address_mode")
                 cluster = Cluster.open(self.name, engine=self.pool.engine, address_mode=mode)
                 same = all(dict(getattr(cluster.spec.overrides, key)) == self.asked.get(key, {}) for key in _OVERRIDES)
-                if not same or cluster.status(memory=False).phase != "ready":
+                if not same:
+                    return False
+                with ThreadPoolExecutor(1) as meanwhile:
+                    renewed = meanwhile.submit(self._renew, cluster)
+                    ready = cluster.status(memory=False).phase == "ready"
+                    renewed.result()
+                if not ready:
                     return False
             except (UsageError, NoEngine):
                 return False
-            if self.pool.run.reuse and self.shared and time.monotonic() - self._renewed > _RENEWAL:
-                cluster.renew(self.pool.run.lease(shared=True))  # it is kept for so long from its last use on
-                self._renewed = time.monotonic()
             self._adopt(cluster)
             return True
+
+    def _renew(self, cluster: Cluster) -> None:
+        """What is kept for the next run is kept for so long from its last use on."""
+        if self.pool.run.reuse and self.shared and time.monotonic() - self._renewed > _RENEWAL:
+            cluster.renew(self.pool.run.lease(shared=True))
+            self._renewed = time.monotonic()
 
     def _adopt(self, cluster: Cluster) -> None:
         """What was handed out stays the same object: tests have kept it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy as copying
 import io
 import os
 import sys
@@ -106,6 +107,14 @@ _command(MORE, "completion", system.completion)
 _command(MORE, "version", system.version)
 
 
+def _narrowed(word: str) -> typer.Typer:
+    """The application with no command but the one of that name, if there is one: typer makes all that it is given."""
+    narrowed = copying.copy(app)
+    narrowed.registered_commands = [info for info in app.registered_commands if info.name == word]
+    narrowed.registered_groups = [info for info in app.registered_groups if info.name == word]
+    return narrowed if narrowed.registered_commands or narrowed.registered_groups else app
+
+
 def run() -> None:
     """Carries out the command in ``sys.argv``."""
     for stream in (sys.stdout, sys.stderr):
@@ -116,4 +125,4 @@ def run() -> None:
         from typer._completion_classes import completion_init
 
         completion_init()
-    typer.main.get_command(app)(prog_name=PROGRAM)
+    typer.main.get_command(_narrowed("".join(sys.argv[1:2])))(prog_name=PROGRAM)

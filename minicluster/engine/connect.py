@@ -150,7 +150,7 @@ def _from_environment() -> Found | None:
 def _from_context() -> Found | None:
     """The docker context in use, where that is not the one called default."""
     folder = _docker_config()
-    name = os.environ.get("DOCKER_CONTEXT") or str(_read_json(folder / "config.json").get("currentContext") or "")
+    name = os.environ.get("DOCKER_CONTEXT") or str(client_settings().get("currentContext") or "")
     if name in ("", "default"):
         return None
     # The client keeps a context under the hash of its name, so that any name will do.
@@ -180,6 +180,11 @@ def _tls(folder: Path, *, verify: bool) -> Tls:
         return path if path.is_file() else None
 
     return Tls(ca=there("ca.pem"), cert=there("cert.pem"), key=there("key.pem"), verify=verify)
+
+
+def client_settings() -> dict[str, Any]:
+    """What the docker client's own settings are; empty where there are none."""
+    return _read_json(_docker_config() / "config.json")
 
 
 def _docker_config() -> Path:

@@ -1,39 +1,28 @@
-"""Docker's API as an :class:`~minicluster.engine.protocol.Engine`, by way of docker-py's low-level client.
-
-The low-level client, since a step of a plan is one engine call, and the high-level one makes two or three of many
-(``containers.run`` creates, inspects, starts, inspects). One client serves all threads: its connection pool is as
-large as the widest plan.
-"""
+"""Docker's API as an :class:`~minicluster.engine.protocol.Engine`: a step of a plan is one call of it."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import http.client
 import io
 import json
 import platform
 import re
 import signal
-import socket
 import struct
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import docker.errors
-import docker.utils.build
-import requests.exceptions
-import urllib3.exceptions
-from docker.api import APIClient
-from docker.tls import TLSConfig
-
 from minicluster.engine import bridge, machine, privileges
+from minicluster.engine.connect import client_settings
 from minicluster.engine.found import Found
+from minicluster.engine.http import Answer, Api, Broken, Refused
 from minicluster.engine.protocol import (
     LOCALHOST,
     Cancel,
@@ -63,9 +52,6 @@ from minicluster.errors import (
 )
 from minicluster.labels import CLUSTER, PROFILE, RECIPE
 
-_POOL_SIZE = 64  # connections kept: the widest plan runs so many steps at once
-_TIMEOUT = 120.0  # seconds an ordinary call may take; creating a container on a slow disk takes long
-
 #: Of all that the engine tells, what is a turn in the life of a cluster: no commands in nodes, no mounts.
 _EVENTS = (
     *("create", "start", "die", "kill", "stop", "pause", "unpause", "restart", "destroy", "oom"),
@@ -76,37 +62,24 @@ _EVENTS = (
 _GO_FOLDER, _GO_LINK = 1 << 31, 1 << 27
 _GO_ODD = 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19  # device, pipe, socket, character device, irregular
 
-#: What a connection that breaks shows as; docker-py reads streams through urllib3, past requests' own errors.
-_BROKEN = (
-    requests.exceptions.ConnectionError,
-    requests.exceptions.Timeout,
-    requests.exceptions.ChunkedEncodingError,
-    urllib3.exceptions.HTTPError,
-    http.client.HTTPException,
-    ConnectionError,
-)
-
 
 @contextlib.contextmanager
 def _errors(what: str) -> Iterator[None]:
-    """Turns docker-py's errors into ours. ``what`` says what was tried, as in "create container x"."""
+    """Turns the API's errors into ours. ``what`` says what was tried, as in "create container x"."""
     try:
         yield
-    except docker.errors.APIError as error:
+    except Refused as error:
         raise _refusal(what, error) from error
-    except _BROKEN as error:
+    except Broken as error:
         raise NoEngine(
             f"the engine stopped answering: {what}",
-            _innermost(error),
+            str(error),
             "Look at its log. Once it runs again, `minicluster down` removes what is left.",
         ) from error
-    except docker.errors.DockerException as error:
-        raise EngineError(f"cannot {what}", str(error)) from error
 
 
-def _refusal(what: str, error: docker.errors.APIError) -> EngineError:
-    said = str(error.explanation or error)
-    status = error.response.status_code if error.response is not None else 0
+def _refusal(what: str, error: Refused) -> EngineError:
+    said = error.message
     if "port is already allocated" in said or "address already in use" in said:
         ports = re.findall(r":(\d+)", said)
         port = int(ports[0]) if ports else 0
@@ -132,17 +105,11 @@ def _refusal(what: str, error: docker.errors.APIError) -> EngineError:
         )
     if "apparmor_parser" in said:
         return EngineError(f"cannot {what}: the engine lacks AppArmor's parser", said, "Install it: package apparmor.")
-    if status == 404:
+    if error.status == 404:
         return NotFound(f"cannot {what}: there is no such thing", said)
-    if status == 409:
+    if error.status == 409:
         return Conflict(f"cannot {what}: it is in use", said)
     return EngineError(f"cannot {what}", said)
-
-
-def _innermost(error: BaseException) -> str:
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return str(error) or type(error).__name__
 
 
 class DockerEngine:
@@ -152,27 +119,12 @@ class DockerEngine:
         self.found = found
         self.endpoint = found.url
         self.reference = found.dump()
-        tls: Any = False
-        if found.tls:
-            pair = (str(found.tls.cert), str(found.tls.key)) if found.tls.cert and found.tls.key else None
-            tls = TLSConfig(
-                client_cert=pair, ca_cert=str(found.tls.ca) if found.tls.ca else None, verify=found.tls.verify
-            )
-        url = found.url
-        with _errors(f"reach the engine at {url}"):
-            # Naming the version that the search for the engine already learnt saves a round trip.
-            version = found.api_version if found.api_version else "auto"
-            self._api: Any = APIClient(
-                base_url=url, version=version, timeout=_TIMEOUT, tls=tls, max_pool_size=_POOL_SIZE, num_pools=4
-            )
-
-        # requests would let REQUESTS_CA_BUNDLE and proxies of the environment win over what was found.
-        self._api.trust_env = False
+        self._api = Api(found)
 
     @cached_property
     def _version(self) -> dict[str, Any]:
         with _errors("ask the engine what it is"):
-            return dict(self._api.version())
+            return dict(self._api.ask("GET", "/version"))
 
     @cached_property
     def local(self) -> bool:
@@ -188,7 +140,7 @@ class DockerEngine:
     def info(self) -> EngineInfo:
         version = self._version
         with _errors("ask the engine what it is"):
-            info = self._api.info()
+            info = self._api.ask("GET", "/info")
         return EngineInfo(
             endpoint=self.found.url,
             source=self.found.source,
@@ -209,13 +161,16 @@ class DockerEngine:
     # What is there
 
     def containers(self, cluster: str | None = None) -> list[Container]:
+        return self._containers(label=_of(cluster))
+
+    def _containers(self, **only: str) -> list[Container]:
         with _errors("list containers"):
-            return [_container(c) for c in self._api.containers(all=True, filters=_of(cluster))]
+            found = self._api.ask("GET", "/containers/json", params={"all": 1, **_filters(**only)})
+        return [_container(c) for c in found]
 
     def container(self, name: str) -> Container | None:
-        with _errors("list containers"):
-            found = self._api.containers(all=True, filters={"name": f"^/?{re.escape(name)}$"})
-        return next((c for c in map(_container, found) if c.name == name), None)
+        found = self._containers(name=f"^/?{re.escape(name)}$")
+        return next((c for c in found if c.name == name), None)
 
     def own_container(self) -> Container | None:
         own: Container | None = None
@@ -226,74 +181,84 @@ class DockerEngine:
         return own
 
     def _by_identity(self, identity: str) -> Container | None:
-        with _errors("list containers"):
-            found = self._api.containers(filters={"id": identity})
-        return next((c for c in map(_container, found) if c.id.startswith(identity)), None)
+        found = self._containers(id=identity, status="running")
+        return next((c for c in found if c.id.startswith(identity)), None)
 
     def attached(self, network: str) -> list[Container]:
-        with _errors("list containers"):
-            found = self._api.containers(all=True, filters={"network": network})
-        return [c for c in map(_container, found) if network in c.networks]
+        return [c for c in self._containers(network=network) if network in c.networks]
 
     def network(self, name: str) -> Network | None:
-        with _errors("list networks"):
-            found = self._api.networks(filters={"name": f"^{re.escape(name)}$"})
-        return next((n for n in map(_network, found) if n.name == name), None)
+        found = self._networks(name=f"^{re.escape(name)}$")
+        return next((n for n in found if n.name == name), None)
 
     def networks(self, cluster: str | None = None) -> list[Network]:
+        return self._networks(label=_of(cluster))
+
+    def _networks(self, **only: str) -> list[Network]:
         with _errors("list networks"):
-            return [_network(n) for n in self._api.networks(filters=_of(cluster))]
+            return [_network(n) for n in self._api.ask("GET", "/networks", params=_filters(**only))]
 
     def volumes(self, cluster: str | None = None) -> list[Volume]:
         with _errors("list volumes"):
-            found = self._api.volumes(filters=_of(cluster)).get("Volumes") or []
+            found = self._api.ask("GET", "/volumes", params=_filters(label=_of(cluster)))["Volumes"] or []
         return [Volume(v["Name"], v.get("Labels") or {}) for v in found]
 
     def subnets(self) -> list[str]:
-        with _errors("list networks"):
-            taken = [subnet for n in self._api.networks() for subnet in _network(n).subnets]
+        taken = [subnet for network in self._networks() for subnet in network.subnets]
         return taken + [str(route) for route in bridge.routes()]
 
     # Making and removing
 
     def create_network(self, name: str, subnet: str, gateway: str, guests: str, labels: Mapping[str, str]) -> None:
         ipam = {"Driver": "default", "Config": [{"Subnet": subnet, "Gateway": gateway, "IPRange": guests}]}
+        # Engines before API 1.44 make a second one of the same name unless asked not to.
+        about = {"Name": name, "Driver": "bridge", "IPAM": ipam, "Labels": dict(labels), "CheckDuplicate": True}
         with _errors(f"create network {name}"):
-            self._api.create_network(name, driver="bridge", ipam=ipam, check_duplicate=True, labels=dict(labels))
+            self._api.ask("POST", "/networks/create", data=about)
 
     def remove_network(self, name: str) -> None:
-        with _errors(f"remove network {name}"), contextlib.suppress(docker.errors.NotFound):
+        with _errors(f"remove network {name}"):
             # A container that died just now may hold its end of the network for a moment longer.
             for patience in range(30):
                 try:
-                    self._api.remove_network(name)
+                    self._delete(f"/networks/{name}")
                     return
-                except docker.errors.APIError as error:
-                    if patience == 29 or "active endpoints" not in str(error.explanation):
+                except Refused as error:
+                    if patience == 29 or "active endpoints" not in error.message:
                         raise
                     time.sleep(0.05)
 
+    def _delete(self, path: str, **params: int) -> None:
+        """What is gone already is gone."""
+        try:
+            self._api.ask("DELETE", path, params=params)
+        except Refused as error:
+            if error.status != 404:
+                raise
+
     def connect_network(self, network: str, container: str, aliases: Sequence[str] = ()) -> None:
+        about: dict[str, Any] = {
+            "Container": container,
+            "EndpointConfig": {"Aliases": list(aliases)} if aliases else None,
+        }
         with _errors(f"connect {container} to network {network}"):
             try:
-                self._api.connect_container_to_network(container, network, aliases=list(aliases) or None)
-            except docker.errors.APIError as error:
-                if "already exists in network" not in str(error.explanation):
+                self._api.ask("POST", f"/networks/{network}/connect", data=about)
+            except Refused as error:
+                if "already exists in network" not in error.message:
                     raise
 
     def disconnect_network(self, network: str, container: str) -> None:
         with _errors(f"disconnect {container} from network {network}"):
             try:
-                self._api.disconnect_container_from_network(container, network)
-            except docker.errors.NotFound:
-                pass
-            except docker.errors.APIError as error:
-                if "is not connected to" not in str(error.explanation):
+                self._api.ask("POST", f"/networks/{network}/disconnect", data={"Container": container})
+            except Refused as error:
+                if error.status != 404 and "is not connected to" not in error.message:
                     raise
 
     def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
         with _errors(f"create volume {name}"):
-            made = self._api.create_volume(name, labels=dict(labels))
+            made = self._api.ask("POST", "/volumes/create", data={"Name": name, "Labels": dict(labels)})
         # The engine answers with a volume of that name that is there already, whosever it is.
         if (made.get("Labels") or {}).get(CLUSTER) != labels.get(CLUSTER):
             raise Conflict(
@@ -303,81 +268,75 @@ class DockerEngine:
             )
 
     def remove_volume(self, name: str) -> None:
-        with _errors(f"remove volume {name}"), contextlib.suppress(docker.errors.NotFound):
-            self._api.remove_volume(name)
+        with _errors(f"remove volume {name}"):
+            self._delete(f"/volumes/{name}")
 
     def create_container(self, config: ContainerConfig) -> None:
-        api = self._api
+        addresses = dict.fromkeys((LOCALHOST, config.publish))
         host: dict[str, Any] = {
-            "init": True,
-            "network_mode": config.network,
-            "binds": [f"{volume}:{path}" for path, volume in config.volumes.items()],
-            "port_bindings": {
-                port: [(address, host_port) for address in dict.fromkeys((LOCALHOST, config.publish))]
+            "Init": True,
+            "NetworkMode": config.network,
+            "Binds": [f"{volume}:{path}" for path, volume in config.volumes.items()],
+            "PortBindings": {
+                f"{port}/tcp": [{"HostIp": address, "HostPort": str(host_port)} for address in addresses]
                 for port, host_port in config.ports.items()
             },
-            "tmpfs": dict(config.tmpfs),
-            "restart_policy": {"Name": config.restart},
-            "cap_add": list(config.capabilities),
+            "Tmpfs": dict(config.tmpfs),
+            "RestartPolicy": {"Name": config.restart},
+            "Memory": config.memory,
+            "CapAdd": list(config.capabilities),
         }
-        if config.memory:
-            host["mem_limit"] = config.memory
-        extra: dict[str, Any] = {}
         if config.nested:
-            host["cap_add"] += [c for c in privileges.NESTED_CAPABILITIES if c not in config.capabilities]
+            host["CapAdd"] += [c for c in privileges.NESTED_CAPABILITIES if c not in config.capabilities]
             # "systempaths" is a word of the stock client alone: the API knows the lists of paths that it stands for.
-            host["security_opt"] = [o for o in privileges.NESTED_SECURITY_OPT if not o.startswith("systempaths")]
-            extra |= {"MaskedPaths": [], "ReadonlyPaths": []}
-            host["tmpfs"] = {**privileges.NESTED_TMPFS, **config.tmpfs}
-            extra["CgroupnsMode"] = privileges.NESTED_CGROUPNS
+            host["SecurityOpt"] = [o for o in privileges.NESTED_SECURITY_OPT if not o.startswith("systempaths")]
+            host |= {"MaskedPaths": [], "ReadonlyPaths": []}
+            host["Tmpfs"] = {**privileges.NESTED_TMPFS, **config.tmpfs}
+            host["CgroupnsMode"] = privileges.NESTED_CGROUPNS
+        endpoint = {"IPAMConfig": {"IPv4Address": config.address}, "Aliases": [config.hostname]}
+        about: dict[str, Any] = {
+            "Image": config.image,
+            "Hostname": config.hostname,
+            "Entrypoint": list(config.entrypoint) or None,
+            "Cmd": list(config.command) or None,
+            "Env": [f"{name}={value}" for name, value in {**_proxies(self.endpoint), **config.env}.items()],
+            "Labels": dict(config.labels),
+            "ExposedPorts": {f"{port}/tcp": {} for port in config.ports},
+            "StopTimeout": config.stop_timeout,
+            "HostConfig": host,
+            "NetworkingConfig": {"EndpointsConfig": {config.network: endpoint}},
+        }
         with _errors(f"create container {config.name}"):
-            host_config = api.create_host_config(**host) | extra
-            networking = api.create_networking_config(
-                {config.network: api.create_endpoint_config(ipv4_address=config.address, aliases=[config.hostname])}
-            )
-            api.create_container(
-                config.image,
-                name=config.name,
-                hostname=config.hostname,
-                entrypoint=list(config.entrypoint) or None,
-                command=list(config.command) or None,
-                environment=dict(config.env),
-                labels=dict(config.labels),
-                ports=[(port, "tcp") for port in config.ports],
-                host_config=host_config,
-                networking_config=networking,
-                stop_timeout=config.stop_timeout,
-            )
+            self._api.ask("POST", "/containers/create", params={"name": config.name}, data=about)
 
     def start_container(self, name: str) -> None:
         with _errors(f"start container {name}"):
             try:
-                self._api.start(name)
-            except docker.errors.APIError as error:
-                if "unpause" not in str(error.explanation):
+                self._api.ask("POST", f"/containers/{name}/start")
+            except Refused as error:
+                if "unpause" not in error.message:
                     raise
-                self._api.unpause(name)
+                self._api.ask("POST", f"/containers/{name}/unpause")
 
     def stop_container(self, name: str) -> None:
         # Without a time of ours the engine takes the container's own, so the call may take as long as that.
         with _errors(f"stop container {name}"):
-            url = self._api._url("/containers/{0}/stop", name)
-            self._api._raise_for_status(self._api._post(url, timeout=None))
+            self._api.ask("POST", f"/containers/{name}/stop", timeout=None)
 
     def pause_container(self, name: str) -> None:
         with _errors(f"pause container {name}"):
-            self._api.pause(name)
+            self._api.ask("POST", f"/containers/{name}/pause")
 
     def update_container(self, name: str, restart: str) -> None:
         with _errors(f"update container {name}"):
-            self._api.update_container(name, restart_policy={"Name": restart})
+            self._api.ask("POST", f"/containers/{name}/update", data={"RestartPolicy": {"Name": restart}})
 
     def kill_container(self, name: str) -> None:
         with _errors(f"kill container {name}"):
             try:
-                self._api.kill(name)
-            except docker.errors.APIError as error:
-                if error.response is None or error.response.status_code not in (404, 409):
+                self._api.ask("POST", f"/containers/{name}/kill")
+            except Refused as error:
+                if error.status not in (404, 409):
                     raise
 
     def remove_container(self, name: str) -> None:
@@ -385,12 +344,10 @@ class DockerEngine:
             # A removal that is under way already (409) is as good as ours, once it is through.
             for _ in range(100):
                 try:
-                    self._api.remove_container(name, force=True, v=True)
+                    self._delete(f"/containers/{name}", force=1, v=1)
                     return
-                except docker.errors.NotFound:
-                    return
-                except docker.errors.APIError as error:
-                    if "already in progress" not in str(error.explanation):
+                except Refused as error:
+                    if "already in progress" not in error.message:
                         raise
                     time.sleep(0.1)
 
@@ -402,7 +359,7 @@ class DockerEngine:
             for file in files:
                 tar.addfile(_tar_entry(file.path, len(file.content), file.mode), io.BytesIO(file.content))
         with _errors(f"write files into {container}"):
-            self._api.put_archive(container, "/", buffer.getvalue())
+            self._put(container, "/", buffer.getvalue())
 
     def put_archive_file(self, container: str, path: str, content: Iterator[bytes], size: int) -> None:
         entry = _tar_entry(path, size, 0o600)
@@ -414,12 +371,18 @@ class DockerEngine:
             yield bytes(padding + 2 * tarfile.BLOCKSIZE)
 
         with _errors(f"write {path} into {container}"):
-            self._api.put_archive(container, "/", tar())
+            self._put(container, "/", tar())
+
+    def _put(self, container: str, folder: str, tar: bytes | Iterator[bytes], **params: int) -> None:
+        about = {"path": folder, **params}
+        self._api.ask("PUT", f"/containers/{container}/archive", params=about, body=tar)
+
+    def _get(self, container: str, path: str) -> Answer:
+        return self._api.open("GET", f"/containers/{container}/archive", params={"path": path})
 
     def get_file(self, container: str, path: str) -> bytes:
-        with _errors(f"read {path} of {container}"):
-            chunks, _stat = self._api.get_archive(container, path)
-            data = b"".join(chunks)
+        with _errors(f"read {path} of {container}"), self._get(container, path) as answer:
+            data = answer.read()
         with tarfile.open(fileobj=io.BytesIO(data)) as tar:
             for member in tar:
                 content = tar.extractfile(member)
@@ -441,19 +404,19 @@ class DockerEngine:
 
     def _stat(self, container: str, path: str) -> dict[str, Any] | None:
         with _errors(f"look at {path} of {container}"):
-            response = self._api.head(
-                self._api._url("/containers/{0}/archive", container), params={"path": path}, timeout=_TIMEOUT
-            )
-            if response.status_code == 404:
-                return None
-            self._api._raise_for_status(response)
-            header = response.headers["X-Docker-Container-Path-Stat"]
+            try:
+                with self._api.open("HEAD", f"/containers/{container}/archive", params={"path": path}) as answer:
+                    header = answer.headers["X-Docker-Container-Path-Stat"]
+            except Refused as error:
+                if error.status == 404:
+                    return None
+                raise
         return dict(json.loads(base64.b64decode(header)))
 
     def _check_reach(self, container: str, path: str) -> None:
         """The engine copies to and from a container's disk and volumes alone, past what it has in memory."""
         with _errors(f"look at container {container}"):
-            in_memory = self._api.inspect_container(container)["HostConfig"].get("Tmpfs") or {}
+            in_memory = self._inspect(container)["HostConfig"].get("Tmpfs") or {}
         at = PurePosixPath("/", path)
         for folder in map(PurePosixPath, in_memory):
             if folder == at or folder in at.parents:
@@ -464,21 +427,20 @@ class DockerEngine:
                 )
 
     def read_archive(self, container: str, path: str) -> Iterator[bytes]:
-        with _errors(f"read {path} of {container}"):
-            chunks, _stat = self._api.get_archive(container, path)
-            yield from chunks
+        with _errors(f"read {path} of {container}"), self._get(container, path) as answer:
+            yield from answer.chunks()
 
     def write_archive(self, container: str, folder: str, content: Iterator[bytes]) -> None:
-        # docker-py's put_archive has no word for noOverwriteDirNonDir.
-        params = {"path": folder, "noOverwriteDirNonDir": "1"}
         with _errors(f"write into {folder} of {container}"):
-            url = self._api._url("/containers/{0}/archive", container)
-            self._api._raise_for_status(self._api._put(url, params=params, data=content))
+            self._put(container, folder, content, noOverwriteDirNonDir=1)
 
     def exit_code(self, container: str) -> int | None:
         with _errors(f"look at container {container}"):
-            state = self._api.inspect_container(container)["State"]
+            state = self._inspect(container)["State"]
         return None if state["Running"] else int(state["ExitCode"])
+
+    def _inspect(self, container: str) -> dict[str, Any]:
+        return dict(self._api.ask("GET", f"/containers/{container}/json"))
 
     def execute(
         self,
@@ -492,23 +454,27 @@ class DockerEngine:
         what = f"run {argv[0]} in {container}"
         with _errors(what):
             try:
-                exec_id = self._api.exec_create(container, list(argv))["Id"]
-                response = self._exec_start(exec_id)
-            except docker.errors.APIError as error:
-                if "is not running" in str(error.explanation) or "is paused" in str(error.explanation):
-                    raise NodeFailed(f"cannot {what}", str(error.explanation)) from error
+                about = {"Cmd": list(argv), "AttachStdout": True, "AttachStderr": True}
+                exec_id = self._api.ask("POST", f"/containers/{container}/exec", data=about)["Id"]
+                # Without asking for an upgrade of the protocol, which only who writes to the command needs.
+                answer = self._api.open("POST", f"/exec/{exec_id}/start", data={"Tty": False, "Detach": False})
+            except Refused as error:
+                if "is not running" in error.message or "is paused" in error.message:
+                    raise NodeFailed(f"cannot {what}", error.message) from error
                 raise
-            connection: Any = self._api._get_raw_response_socket(response)
-            unblock = _hang_up(connection)
-            timer = threading.Timer(timeout, unblock) if timeout is not None else None
+            answer.socket.settimeout(None)
+            timer = threading.Timer(timeout, answer.hang_up) if timeout is not None else None
             started = time.monotonic()
             if timer:
                 timer.daemon = True
                 timer.start()
             try:
-                with cancel.calls(unblock):
-                    stdout, stderr = _demultiplex(response.raw)
-            except _BROKEN:
+                with answer, cancel.calls(answer.hang_up):
+                    output: dict[int, list[bytes]] = defaultdict(list)
+                    for stream, part in _frames(answer):
+                        output[stream].append(part)
+                    stdout, stderr = b"".join(output[1]), b"".join(output[2])
+            except Broken:
                 asked = cancel.is_set() or (timeout is not None and time.monotonic() - started >= timeout)
                 if not asked:
                     raise
@@ -516,24 +482,14 @@ class DockerEngine:
             finally:
                 if timer:
                     timer.cancel()
-                response.close()
             if cancel.is_set():
                 raise Interrupted(f"stopped: {what}")
             if timeout is not None and time.monotonic() - started >= timeout:
                 raise TimeoutError(f"{what}: no answer within {timeout:g} s")
-            code = self._api.exec_inspect(exec_id)["ExitCode"]
+            code = self._api.ask("GET", f"/exec/{exec_id}/json")["ExitCode"]
         if code is None:  # the stream ended and the command did not: the container is going down
             raise NodeFailed(f"cannot {what}", "The container stopped meanwhile.")
         return ExecResult(int(code), stdout.decode(errors="replace"), stderr.decode(errors="replace"))
-
-    def _exec_start(self, exec_id: str) -> Any:
-        # Like docker-py's exec_start, but without asking for a protocol upgrade: on an upgraded connection the first
-        # bytes of the answer can be swallowed by the buffer that the header was read with.
-        url = self._api._url("/exec/{0}/start", exec_id)
-        response = self._api._post_json(url, data={"Tty": False, "Detach": False}, stream=True)
-        self._api._raise_for_status(response)
-        self._api._disable_socket_timeout(self._api._get_raw_response_socket(response))
-        return response
 
     def exec_argv(
         self, container: str, argv: Sequence[str], *, tty: bool, stdin: bool
@@ -549,11 +505,14 @@ class DockerEngine:
         return ["docker", *options, "exec", *flags, container, *argv], env
 
     def logs(self, container: str, *, tail: int | None = None, follow: bool = False) -> Iterator[bytes]:
-        with _errors(f"read the log of {container}"):
-            count: Any = "all" if tail is None else tail
+        params = {"stdout": 1, "stderr": 1, "follow": int(follow), "tail": "all" if tail is None else tail}
+        with (
+            _errors(f"read the log of {container}"),
+            self._api.open("GET", f"/containers/{container}/logs", params=params) as answer,
+        ):
+            answer.socket.settimeout(None)
             rest = b""
-            stream: Iterable[bytes] = self._api.logs(container, stream=True, follow=follow, tail=count)
-            for chunk in stream:
+            for _stream, chunk in _frames(answer):
                 *lines, rest = (rest + chunk).split(b"\n")
                 yield from lines
             if rest:
@@ -561,41 +520,38 @@ class DockerEngine:
 
     def sample(self, container: str) -> Sample:
         with _errors(f"measure container {container}"):
-            return _sample(self._api.stats(container, stream=False, one_shot=True))
+            params = {"stream": 0, "one-shot": 1}
+            return _sample(self._api.ask("GET", f"/containers/{container}/stats", params=params))
 
     def events(
         self, cluster: str, *, since: float | None = None, cancel: Cancel | None = None
     ) -> Iterator[EngineEvent]:
         cancel = cancel or Cancel()
         what = f"hear what happens to cluster {cluster}"
-        params = {"filters": json.dumps({"type": ["container", "network", "volume"], "event": list(_EVENTS)})}
+        params: dict[str, Any] = {"filters": {"type": ["container", "network", "volume"], "event": list(_EVENTS)}}
         if since is not None:
             params["since"] = f"{since:.9f}"
         with _errors(what):
-            response = self._api._get(self._api._url("/events"), params=params, stream=True, timeout=None)
-            self._api._raise_for_status(response)
-            connection = self._api._get_raw_response_socket(response)
-            ours = _Ours(self, cluster)
+            answer = self._api.open("GET", "/events", params=params, timeout=None)
             try:
-                with cancel.calls(_hang_up(connection)):
-                    for said in self._api._stream_helper(response, decode=True):
+                with answer, cancel.calls(answer.hang_up):
+                    ours = _Ours(self, cluster)
+                    for said in answer.messages():
                         event = ours.event(said)
                         if event:
                             yield event
-            except _BROKEN:
+            except Broken:
                 if not cancel.is_set():
                     raise
-            finally:
-                response.close()
         if not cancel.is_set():
             raise NoEngine(f"the engine stopped answering: {what}", "It ended the stream of its events.")
 
     # Images
 
     def images(self, recipes_only: bool = False) -> list[Image]:
-        filters = {"label": RECIPE} if recipes_only else {}
+        params = _filters(label=RECIPE) if recipes_only else {}
         with _errors("list images"):
-            found = self._api.images(filters=filters)
+            found = self._api.ask("GET", "/images/json", params=params)
         return [
             Image(
                 id=i["Id"],
@@ -610,9 +566,11 @@ class DockerEngine:
     def has_image(self, ref: str) -> bool:
         with _errors(f"look for image {ref}"):
             try:
-                self._api.inspect_image(ref)
-            except docker.errors.NotFound:
-                return False
+                self._api.ask("GET", f"/images/{ref}/json")
+            except Refused as error:
+                if error.status == 404:
+                    return False
+                raise
         return True
 
     def pull_image(
@@ -629,8 +587,13 @@ class DockerEngine:
 
         def pull() -> None:
             try:
-                with _errors(f"pull image {ref}"):
-                    for line in self._api.pull(repository, tag=tag or None, stream=True, decode=True):
+                params = {"fromImage": repository, **({"tag": tag} if tag else {})}
+                about = _credentials(repository)
+                with (
+                    _errors(f"pull image {ref}"),
+                    self._api.open("POST", "/images/create", params=params, headers=about, timeout=None) as answer,
+                ):
+                    for line in answer.messages():
                         heard.set()
                         if "error" in line:
                             failure.append(str(line["error"]))
@@ -669,33 +632,27 @@ class DockerEngine:
         cancel = cancel or Cancel()
         tail: list[str] = []
         with _errors(f"build image {ref}"):
-            params = {
-                "t": ref,
-                "rm": True,
-                "forcerm": True,
-                "labels": json.dumps(dict(labels)),
-                "buildargs": json.dumps(dict(args)),
-            }
-            # Like docker-py's build, but with the connection in hand: the engine ends a build whose client hangs up.
-            with docker.utils.build.tar(str(directory)) as archive:
+            params = {"t": ref, "rm": 1, "forcerm": 1, "labels": dict(labels), "buildargs": dict(args)}
+            # Imported here, as all of docker-py, since it takes as long as the rest of a command's start.
+            from docker.utils.build import tar
+
+            with tar(str(directory)) as archive:
                 if context:
                     with tarfile.open(archive.name, "a") as more:
                         for name, path in context.items():
                             more.add(path, name)
                     archive.seek(0)
-                url = self._api._url("/build")
+                body = iter(lambda: archive.read(1 << 16), b"")
                 headers = {"Content-Type": "application/x-tar"}
-                response = self._api._post(url, data=archive, params=params, headers=headers, stream=True, timeout=None)
-            connection = self._api._get_raw_response_socket(response)
+                answer = self._api.open("POST", "/build", params=params, headers=headers, body=body, timeout=None)
             try:
-                with cancel.calls(_hang_up(connection)):
-                    for line in self._api._stream_helper(response, decode=True):
+                # The engine ends a build whose client hangs up.
+                with answer, cancel.calls(answer.hang_up):
+                    for line in answer.messages():
                         _heard_of_build(line, ref, directory, tail, progress, labels.get(PROFILE, ""))
-            except _BROKEN:
+            except Broken:
                 if not cancel.is_set():
                     raise
-            finally:
-                response.close()
         if cancel.is_set():
             raise Interrupted(f"stopped: building image {ref}")
         if not self.has_image(ref):
@@ -703,41 +660,42 @@ class DockerEngine:
 
     def import_image(self, archive: Iterable[bytes], ref: str) -> None:
         repository, _, tag = ref.rpartition(":")
-        with _errors(f"import image {ref}"):
-            url = self._api._url("/images/create")
-            params = {"fromSrc": "-", "repo": repository, "tag": tag}
-            response = self._api._post(url, data=archive, params=params, timeout=None)
-            self._api._raise_for_status(response)
-            for line in response.text.splitlines():
-                if "error" in (answer := json.loads(line)):
-                    raise ImageError(f"cannot import image {ref}", str(answer["error"]))
+        params = {"fromSrc": "-", "repo": repository, "tag": tag}
+        with (
+            _errors(f"import image {ref}"),
+            self._api.open("POST", "/images/create", params=params, body=archive, timeout=None) as answer,
+        ):
+            for line in answer.messages():
+                if "error" in line:
+                    raise ImageError(f"cannot import image {ref}", str(line["error"]))
 
     def load_images(self, archive: Iterable[bytes]) -> list[str]:
         what = "load images"
         loaded: list[str] = []
         failure = ""
         with _errors(what):
-            url = self._api._url("/images/load")
             headers = {"Content-Type": "application/x-tar"}
-            response = self._api._post(url, data=archive, params={"quiet": "1"}, headers=headers, timeout=None)
-            if response.status_code >= 400:
-                failure = str(response.json().get("message", response.text))
-            else:
-                for answer in map(json.loads, response.text.splitlines()):
-                    failure = failure or str(answer.get("error", ""))
-                    said = str(answer.get("stream", ""))
-                    loaded += re.findall(r"^Loaded image(?: ID)?: (\S+)$", said, re.MULTILINE)
+            try:
+                with self._api.open(
+                    "POST", "/images/load", params={"quiet": 1}, headers=headers, body=archive, timeout=None
+                ) as answer:
+                    for line in answer.messages():
+                        failure = failure or str(line.get("error", ""))
+                        said = str(line.get("stream", ""))
+                        loaded += re.findall(r"^Loaded image(?: ID)?: (\S+)$", said, re.MULTILINE)
+            except Refused as error:
+                failure = error.message
         if failure or not loaded:
             raise ImageError("the engine cannot load it", failure or "The engine found no image in it.")
         return loaded
 
     def save_image(self, ref: str) -> Iterator[bytes]:
-        with _errors(f"save image {ref}"):
-            yield from self._api.get_image(ref)
+        with _errors(f"save image {ref}"), self._api.open("GET", f"/images/{ref}/get", timeout=None) as answer:
+            yield from answer.chunks()
 
     def remove_image(self, ref: str) -> None:
         with _errors(f"remove image {ref}"):
-            self._api.remove_image(ref)
+            self._api.ask("DELETE", f"/images/{ref}")
 
     def close(self) -> None:
         self._api.close()
@@ -812,13 +770,33 @@ def _sample(stats: Mapping[str, Any]) -> Sample:
     )
 
 
-def _demultiplex(stream: Any) -> tuple[bytes, bytes]:
-    """Splits an attached stream; a frame is a byte for the stream, three of nothing, a big-endian length, content."""
-    output: dict[int, list[bytes]] = {1: [], 2: []}
-    while len(header := stream.read(8)) == 8:
-        kind, length = struct.unpack(">BxxxL", header)
-        output.setdefault(kind, []).append(stream.read(length))
-    return b"".join(output[1]), b"".join(output[2])
+def _frames(answer: Answer) -> Iterator[tuple[int, bytes]]:
+    """Takes an attached stream apart: 1 is standard output, 2 is standard error.
+
+    A frame is a byte for the stream, three of nothing, a big-endian length, content.
+    """
+    while len(header := answer.read(8)) == 8:
+        stream, length = struct.unpack(">BxxxL", header)
+        yield stream, answer.read(length)
+
+
+def _credentials(repository: str) -> dict[str, str]:
+    """The header with what the docker client's settings have for a repository's registry, if anything."""
+    from docker import auth
+
+    registry, _name = auth.resolve_repository_name(repository)
+    found = auth.load_config().resolve_authconfig(registry)
+    return {"X-Registry-Auth": auth.encode_header(found).decode()} if found else {}
+
+
+def _proxies(endpoint: str) -> dict[str, str]:
+    """Variables that the docker client's settings have for every container, as the client itself sets them."""
+    proxies = client_settings().get("proxies") or {}
+    if not proxies:
+        return {}
+    from docker.utils.proxy import ProxyConfig
+
+    return dict(ProxyConfig.from_dict(proxies.get(endpoint) or proxies.get("default") or {}).get_environment())
 
 
 def _heard_of_build(
@@ -845,25 +823,19 @@ def _heard_of_build(
             progress(text.strip())
 
 
-def _hang_up(connection: Any) -> Callable[[], None]:
-    """What ends a read that blocks on a connection."""
-    raw: socket.socket = getattr(connection, "_sock", connection)
-
-    def hang_up() -> None:
-        with contextlib.suppress(OSError):
-            raw.shutdown(socket.SHUT_RDWR)
-
-    return hang_up
-
-
 def _tar_entry(path: str, size: int, mode: int) -> tarfile.TarInfo:
     entry = tarfile.TarInfo(str(PurePosixPath(path)).lstrip("/"))
     entry.size, entry.mode, entry.mtime = size, mode, int(time.time())
     return entry
 
 
-def _of(cluster: str | None) -> dict[str, Any]:
-    return {"label": f"{CLUSTER}={cluster}" if cluster else CLUSTER}
+def _of(cluster: str | None) -> str:
+    return f"{CLUSTER}={cluster}" if cluster else CLUSTER
+
+
+def _filters(**only: str) -> dict[str, dict[str, list[str]]]:
+    """What narrows a list down, as a part of its query."""
+    return {"filters": {key: [value] for key, value in only.items()}}
 
 
 def _container(data: Mapping[str, Any]) -> Container:

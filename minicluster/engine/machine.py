@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import signal
@@ -148,6 +147,8 @@ def listener_is_here(path: str) -> bool:
 
 def unmount(points: Iterable[str]) -> None:
     """Unmounts these, as far as it is allowed. What is still in use goes when its last user does."""
+    import ctypes  # of all who ask about this machine, only who unmounts needs it
+
     libc = ctypes.CDLL(None, use_errno=True)
     for point in points:
         libc.umount2(os.fsencode(point), _MNT_DETACH)

@@ -81,7 +81,7 @@ def describe(error: OSError) -> str:
 
 def _get(url: str, path: str, tls: Tls | None, timeout: float) -> tuple[Mapping[str, str], bytes]:
     """Headers (lower case) and body. HTTP/1.0, so that the body is simply all that comes."""
-    with closing(_open(url, tls, timeout)) as connection:
+    with closing(dial(url, tls, timeout)) as connection:
         connection.sendall(f"GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
         data = bytearray()
         while len(data) < _ANSWER_LIMIT and (part := connection.recv(65536)):
@@ -98,7 +98,8 @@ def _get(url: str, path: str, tls: Tls | None, timeout: float) -> tuple[Mapping[
     return {name.strip().lower(): value.strip() for name, _, value in pairs}, body
 
 
-def _open(url: str, tls: Tls | None, timeout: float) -> socket.socket:
+def dial(url: str, tls: Tls | None, timeout: float | None) -> socket.socket:
+    """A connection to the engine at this URL. Raises ``OSError`` where there is none, or after so many seconds."""
     parts = urlsplit(url)
     if parts.scheme == "unix":
         path = parts.path

@@ -107,6 +107,25 @@ def json_schema() -> dict[str, Any]:
     from minicluster.profile.model import Profile
 
     schema = Profile.model_json_schema()
+    _describe(schema)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "minicluster profile"
     return schema
+
+
+def _describe(schema: dict[str, Any]) -> None:
+    """Puts the docstrings of fields into a schema. Pydantic would, but for every command that reads a profile."""
+    import ast
+    import inspect
+    import itertools
+
+    from minicluster.profile import model
+
+    for part in ast.parse(Path(model.__file__).read_text(encoding="utf-8")).body:
+        if isinstance(part, ast.ClassDef):
+            about = schema if part.name == "Profile" else schema["$defs"].get(part.name)
+            for field, doc in itertools.pairwise(part.body):
+                match field, doc:
+                    case ast.AnnAssign(target=ast.Name(name)), ast.Expr(value=ast.Constant(str(text))):
+                        said = {**about["properties"][name], "description": inspect.cleandoc(text)}
+                        about["properties"][name] = dict(sorted(said.items()))

@@ -1,4 +1,4 @@
-"""What a profile may say. Published as JSON Schema, so every field's description is what an editor shows."""
+"""What a profile may say. Published as JSON Schema, so every field's docstring is what an editor shows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Text = Annotated[str, BeforeValidator(_shell_word), WithJsonSchema({"type": ["st
 class Part(BaseModel):
     """The base of everything in a profile: no unknown keys, no silent change of type, never changed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
 class Image(Part):

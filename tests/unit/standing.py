@@ -65,7 +65,9 @@ def standing(spec: Spec, *, members: Collection[str] | None = (), leader: str = 
         about[labels.SPEC] = node_hash(spec, node, AUTHORITY)
         state = states.get(node.name.replace("-", "_"), "running")
         name = container_name(spec.cluster, node.name)
-        containers[node.name] = Container(name, name, about, state, state, spec.images[node.image].ref, node.address)
+        there = frozenset({network_name(spec.cluster)})
+        image = spec.images[node.image].ref
+        containers[node.name] = Container(name, name, about, state, state, image, node.address, networks=there)
     return Observed(
         cluster=spec.cluster,
         containers=containers,

@@ -432,7 +432,7 @@ def test_one_that_is_connected_meanwhile_is_let_go_at_the_next_try(engine: FakeE
     def connected() -> None:
         engine.add_foreign("theirs", "toy-net")
 
-    engine.fail("kill_container", connected, match="master-1")
+    engine.fail("disconnect_network", connected, match="master-1")
     down(["toy"], engine=engine)
     assert engine.empty()
     assert engine.boxes["theirs"].container.networks == frozenset()

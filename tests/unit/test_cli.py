@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from minicluster import cluster as facade
 from minicluster import errors
-from minicluster.cli.app import app
+from minicluster.cli.app import _narrowed, app
 from minicluster.cli.exports import Shell, exports, unsets
 from minicluster.cli.failures import terminable
 from minicluster.cli.output import columns
@@ -707,3 +707,13 @@ def test_help_and_version_import_nothing_heavy() -> None:
 
 def test_columns_do_not_count_colour() -> None:
     assert columns([["\x1b[1ma\x1b[0m", "x"], ["bb", "y"]]) == "\x1b[1ma\x1b[0m   x\nbb  y"
+
+
+def test_only_the_command_that_is_asked_for_is_made() -> None:
+    names = [info.name for info in (*app.registered_commands, *app.registered_groups)]
+    for name in names:
+        narrowed = _narrowed(str(name))
+        assert [info.name for info in (*narrowed.registered_commands, *narrowed.registered_groups)] == [name]
+    for word in ("", "--help", "dwn", "mesos"):
+        assert _narrowed(word) is app
+    assert [info.name for info in (*app.registered_commands, *app.registered_groups)] == names

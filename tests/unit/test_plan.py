@@ -21,7 +21,7 @@ from minicluster.plan.model import (
     CreateContainer,
     CreateNetwork,
     CreateVolume,
-    KillContainer,
+    DisconnectNetwork,
     Plan,
     ProvideImage,
     PutFiles,
@@ -336,8 +336,8 @@ def _action(action: Action) -> Iterator[str]:
                 yield f"capture {', '.join(capture)}"
         case WaitMembers(container, command, names):
             yield f"ask {container} with {' '.join(command)} for {', '.join(names)}"
-        case KillContainer(name):
-            yield f"container {name} is killed"
+        case DisconnectNetwork(network, container):
+            yield f"disconnect {container} from {network}"
         case UpdateContainer(name, restart):
             yield f"container {name} is to restart: {restart}"
         case RemoveContainer(name) | RemoveVolume(name) | RemoveNetwork(name):
@@ -444,8 +444,8 @@ def test_volumes_and_networks_are_removed_after_what_uses_them(scenario: Callabl
         if isinstance(step.action, RemoveVolume) and step.node:
             assert {f"remove {step.node}"} & set(done_before) <= done_before[step.id]
         if isinstance(step.action, RemoveNetwork):
-            # Dead is enough: a container that does not run holds no end of a network.
-            assert {s.id for s in plan.steps if isinstance(s.action, KillContainer)} <= done_before[step.id]
+            # A container that does not run holds no end of a network.
+            assert {s.id for s in plan.steps if isinstance(s.action, DisconnectNetwork)} <= done_before[step.id]
 
 
 # What single plans promise, whatever the rest of them looks like
@@ -457,6 +457,14 @@ def kinds(plan: Plan, kind: type) -> list[str]:
 
 def test_nothing_is_to_be_done_for_a_cluster_that_is_as_it_shall_be() -> None:
     assert not nothing_to_do()
+
+
+def test_a_node_that_a_down_took_out_of_its_network_before_it_was_cut_short_is_made_anew() -> None:
+    there = standing(spec_of(TOY))
+    out = replace(there.containers["agent-1"], networks=frozenset())
+    plan = create(spec_of(TOY), replace(there, containers={**there.containers, "agent-1": out}))
+    assert kinds(plan, RemoveContainer) == ["remove agent-1"]
+    assert kinds(plan, CreateContainer) == ["create agent-1"]
 
 
 def test_nodes_leave_one_after_the_other() -> None:

@@ -1,0 +1,205 @@
+"""The engine's API over a socket, against a server that does what engines do, and what they do when they end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingUnixStreamServer
+from typing import Any
+
+import pytest
+
+from minicluster.engine.docker import DockerEngine
+from minicluster.engine.found import Found
+from minicluster.engine.http import Api, Broken, Refused
+from minicluster.errors import NoEngine
+
+Answer = Callable[["Handler"], None]
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    answers: dict[str, Answer]
+    asked: list[str]
+    connections: list[Any]
+
+    def setup(self) -> None:
+        self.client_address = ("engine", 0)  # a Unix socket has none
+        self.connections.append(self.request)
+        super().setup()
+
+    def do(self) -> None:
+        self.asked.append(f"{self.command} {self.path}")
+        self.answers[self.path.partition("?")[0]](self)
+
+    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = do
+
+    def say(self, status: int, body: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content_Length": str(len(body)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., tuple[Api, type[Handler]]]]:
+    with contextlib.ExitStack() as stack:
+
+        def start(answers: dict[str, Answer]) -> tuple[Api, type[Handler]]:
+            kind = type("Kind", (Handler,), {"answers": answers, "asked": [], "connections": []})
+            server = stack.enter_context(ThreadingUnixStreamServer(str(tmp_path / "s"), kind))
+            server.daemon_threads = True
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+            stack.callback(server.shutdown)
+            api = Api(Found(f"unix://{tmp_path}/s", "test", None, "1.41"))
+            stack.callback(api.close)
+            return api, kind
+
+        yield start
+
+
+def test_a_connection_is_kept_for_the_next_call(serve):
+    api, server = serve({"/v1.41/version": lambda h: h.say(200, b'{"Version": "1"}')})
+    assert [api.ask("GET", "/version")["Version"] for _ in range(3)] == ["1"] * 3
+    assert len(server.connections) == 1
+
+
+def test_one_that_the_engine_has_ended_meanwhile_is_not_used_again(serve):
+    api, server = serve({"/v1.41/version": lambda h: h.say(200, b"{}")})
+    api.ask("GET", "/version")
+    server.connections[0].shutdown(socket.SHUT_RDWR)
+    assert api.ask("GET", "/version") == {}
+    assert len(server.connections) == 2
+
+
+def test_what_is_asked(serve):
+    api, server = serve({"/v1.41/images/a/b:c/json": lambda h: h.say(204)})
+    assert api.ask("GET", "/images/a/b:c/json", params={"filters": {"label": ["x"]}, "all": 1}) is None
+    assert server.asked == ["GET /v1.41/images/a/b:c/json?filters=%7B%22label%22%3A+%5B%22x%22%5D%7D&all=1"]
+
+
+def test_a_refusal_is_told_in_the_engines_words_and_leaves_the_connection_out_of_use(serve):
+    api, _ = serve({"/v1.41/x": lambda h: h.say(404, b'{"message": "no such thing"}')})
+    with pytest.raises(Refused, match="no such thing") as caught:
+        api.ask("GET", "/x")
+    assert caught.value.status == 404
+
+
+@pytest.mark.parametrize("said", [b"", b"not JSON", b"[]"])
+def test_a_refusal_in_other_words(serve, said):
+    api, _ = serve({"/v1.41/x": lambda h: h.say(500, said)})
+    with pytest.raises(Refused, match=said.decode().replace("[]", r"\[\]") or "HTTP status 500"):
+        api.ask("GET", "/x")
+
+
+def test_who_refuses_need_not_listen_to_the_end(serve):
+    def refuse(handler: Handler) -> None:
+        handler.say(413, b'{"message": "too much"}', Connection="close")
+        handler.close_connection = True
+
+    api, _ = serve({"/v1.41/x": refuse})
+    chunks = (bytes(1 << 16) for _ in range(1000))
+    # What was sent and not read may cost the answer as well, by the kernel's rules for a socket that is closed.
+    with pytest.raises((Refused, Broken)):
+        api.ask("PUT", "/x", body=chunks)
+
+
+def test_chunks_are_sent_as_they_come_and_empty_ones_do_not_end_it(serve):
+    heard = []
+
+    def listen(handler: Handler) -> None:
+        while length := int(handler.rfile.readline(), 16):
+            heard.append(handler.rfile.read(length))
+            handler.rfile.readline()
+        handler.rfile.readline()
+        handler.say(200)
+
+    api, _ = serve({"/v1.41/x": listen})
+    api.ask("PUT", "/x", body=iter([b"a", b"", b"bc"]))
+    assert heard == [b"a", b"bc"]
+
+
+def test_what_goes_wrong_at_this_end_is_no_fault_of_the_engines(serve):
+    def unreadable() -> Iterator[bytes]:
+        yield b"a"
+        raise PermissionError("a file here")
+
+    api, _ = serve({"/v1.41/x": lambda h: h.say(200)})
+    with pytest.raises(PermissionError):
+        api.ask("PUT", "/x", body=unreadable())
+
+
+def test_messages_come_one_a_line(serve):
+    api, _ = serve({"/v1.41/events": lambda h: h.say(200, b'{"a": 1}\r\n\n{"a": 2}\n')})
+    with api.open("GET", "/events") as answer:
+        assert [message["a"] for message in answer.messages()] == [1, 2]
+
+
+def test_an_answer_that_breaks_off(serve):
+    api, _ = serve({"/v1.41/x": lambda h: h.say(200, b"{", Content_Length="10", Connection="close")})
+    with pytest.raises(Broken):
+        api.ask("GET", "/x")
+
+
+def test_no_engine_there(tmp_path):
+    found = Found(f"unix://{tmp_path}/none", "test", None, "1.41")
+    with pytest.raises(Broken):
+        Api(found).ask("GET", "/version")
+    with pytest.raises(NoEngine, match="list containers"):
+        DockerEngine(found).containers()
+
+
+def test_a_read_is_ended_from_another_thread(serve):
+    waits = threading.Event()
+
+    def hang(handler: Handler) -> None:
+        handler.say(200, Connection="close", Content_Length="10")
+        waits.wait(10)
+
+    api, _ = serve({"/v1.41/x": hang})
+    with api.open("GET", "/x", timeout=None) as answer:
+        threading.Timer(0.05, answer.hang_up).start()
+        with pytest.raises(Broken):
+            answer.read()
+    waits.set()
+
+
+def test_over_ssh_its_namesake_there_passes_on_what_is_said(serve, tmp_path, monkeypatch):
+    _, server = serve({"/_ping": lambda h: h.say(200, Api_Version="1.43"), "/v1.43/x": lambda h: h.say(200, b"{}")})
+    program = tmp_path / "bin" / "ssh"
+    program.parent.mkdir()
+    program.write_text(
+        f"#!{sys.executable}\nimport json, os, socket, sys, threading\n"
+        f"json.dump(sys.argv[1:], open({str(tmp_path / 'words')!r}, 'w'))\n"
+        f"s = socket.socket(socket.AF_UNIX); s.connect({str(tmp_path / 's')!r})\n"
+        "def back():\n"
+        "    while data := s.recv(65536): os.write(1, data)\n"
+        "threading.Thread(target=back, daemon=True).start()\n"
+        "while data := os.read(0, 65536): s.sendall(data)\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    api = Api(Found("ssh://me@there:2222", "test"))
+    assert api.ask("GET", "/x") == {}
+    assert server.asked == ["GET /_ping", "GET /v1.43/x"]
+    assert json.loads((tmp_path / "words").read_text()) == [
+        "-l",
+        "me",
+        "-p",
+        "2222",
+        "--",
+        "there",
+        "docker system dial-stdio",
+    ]
+    api.close()
