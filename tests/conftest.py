@@ -24,11 +24,14 @@ _PATIENCE = 15.0  # seconds: a watcher looks twice before it ends
 
 #: Files of tests that take minutes, the longest first: begun late, one would go on alone at the end.
 _LONG = (
+    "test_kubernetes_life",
     "test_zookeeper",
+    "test_kubernetes",
     "test_consul",
     "test_swarm_verbs",
     "test_etcd",
     "test_many",
+    "test_kubernetes_masters",
     "test_own_engine",
     "test_survival",
     "test_plugin",
