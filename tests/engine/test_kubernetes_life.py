@@ -6,10 +6,12 @@ Proved with the stock kubectl. What is measured is printed (``pytest -rP``) and 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -56,14 +58,18 @@ def works(kube: Kube, *agents: str) -> None:
     agents = agents or ("agent-1", "agent-2")
     kube.is_ready()
     assert kube.get("configmap", "kept")["data"] == {"word": "gold"}
-    for agent, other in zip(agents, agents[1:] + agents[:1], strict=True):
-        kube.canary(agent, other)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(whole_on, itertools.repeat(kube), agents, agents[1:] + agents[:1]))
 
-        def kept(agent: str = agent) -> bool:
-            pods = running(kube.pods(f"app=ask-{agent}"))
-            return bool(pods) and kube.inside(pods[0]["metadata"]["name"], "cat /kept/word", ok=False).out == "gold\n"
 
-        eventually(kept, what=f"the volume's file on {agent}")
+def whole_on(kube: Kube, agent: str, other: str) -> None:
+    kube.canary(agent, other)
+
+    def kept() -> bool:
+        pods = running(kube.pods(f"app=ask-{agent}"))
+        return bool(pods) and kube.inside(pods[0]["metadata"]["name"], "cat /kept/word", ok=False).out == "gold\n"
+
+    eventually(kept, what=f"the volume's file on {agent}")
 
 
 def measured(what: str, seconds: float) -> None:
@@ -295,15 +301,18 @@ def test_all_is_stopped_and_started(whole: Kube) -> None:
     begun = time.monotonic()
     whole.verb("start")
     measured("start", time.monotonic() - begun)
-    works(whole)
+    whole.canary("agent-1", "agent-2")
     measured("start, everything works after", time.monotonic() - begun)
+    works(whole)
 
 
 def test_all_are_restarted_at_once_by_the_engine(whole: Kube) -> None:
     begun = time.monotonic()
     whole.outer.docker("restart", *(f"{NAME}-{node}" for node in sorted(NODES)))
-    works(whole)
+    measured("docker restart of all", time.monotonic() - begun)
+    whole.canary("agent-1", "agent-2")
     measured("docker restart of all, everything works after", time.monotonic() - begun)
+    works(whole)
 
 
 def test_one_after_the_other_restarts(whole: Kube) -> None:
@@ -327,6 +336,44 @@ def test_killed_in_the_middle_then_up_mends(whole: Kube, verb: str, seconds: flo
     assert set(node_names(whole)) == NODES
     eventually(lambda: set(whole.nodes()) == {"agent-1", "agent-2"}, what="two agents")
     works(whole)
+
+
+def test_an_agent_that_was_leaving_stays_after_all(whole: Kube) -> None:
+    """The one who began is gone; what was begun on the master goes on, and must not strike the agent off any more."""
+    whole.kubectl("cordon", "agent-1")
+    whole.apply(deployment("holds", 1), budget("holds", 1))
+    eventually(lambda: running(whole.pods("app=holds")), what="a replica runs")
+    whole.kubectl("uncordon", "agent-1")
+    process = whole.outer.start("scale", "agent=1", "-c", NAME)
+    eventually(lambda: whole.get("node", "agent-2")["spec"].get("unschedulable"), what="agent-2 is being drained")
+    process.kill()
+    process.communicate()
+    whole.outer.minicluster("up", "--name", NAME, "--size", "agent=2", timeout=300)
+    assert "unschedulable" not in whole.get("node", "agent-2")["spec"]
+    pods = {pod["metadata"]["uid"] for pod in whole.pods("app=holds")}
+    whole.kubectl("delete", "pdb/holds")  # lets that drain get on
+    eventually(lambda: pods != {pod["metadata"]["uid"] for pod in whole.pods("app=holds")}, what="it is drained")
+    busy = ["exec", f"{NAME}-master-1", "pgrep", "-f", "kube-remove agent-2"]
+    eventually(lambda: whole.outer.docker(*busy, ok=False).code != 0, what="nobody removes agent-2")
+    assert whole.nodes() == {"agent-1": True, "agent-2": True}
+    whole.kubectl("delete", "deployment/holds", "--wait=false")
+
+
+def test_a_node_that_its_user_struck_off_is_brought_back(whole: Kube) -> None:
+    whole.kubectl("delete", "node", "agent-2")
+    eventually(lambda: whole.status()["phase"] == "degraded", what="a cluster without agent-2")
+    whole.outer.minicluster("up", "--name", NAME)
+    works(whole)
+
+
+def test_a_cordoned_agent_is_ready_and_said_to_be_cordoned(whole: Kube) -> None:
+    whole.kubectl("cordon", "agent-2")
+    try:
+        told = eventually(lambda: {n["name"]: n for n in whole.status()["nodes"]}["agent-2"]["detail"], what="a detail")
+        assert told == "cordoned"
+        assert whole.status()["phase"] == "ready"
+    finally:
+        whole.kubectl("uncordon", "agent-2")
 
 
 def test_killed_in_the_middle_of_up_then_up_finishes(outer: Shell) -> None:
