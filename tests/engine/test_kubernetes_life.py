@@ -45,12 +45,9 @@ def kube(outer: Shell) -> Iterator[Kube]:
 def whole(kube: Kube) -> Iterator[Kube]:
     """The cluster; afterwards made whole where a test has failed."""
     yield kube
-    if kube.status()["phase"] != "ready" or set(node_names(kube)) != NODES:
+    status = kube.status()
+    if status["phase"] != "ready" or {node["name"] for node in status["nodes"]} != NODES:
         kube.outer.minicluster("up", "--name", NAME, "--size", "agent=2", ok=False, timeout=300)
-
-
-def node_names(kube: Kube) -> list[str]:
-    return [node["name"] for node in kube.status()["nodes"]]
 
 
 def works(kube: Kube, *agents: str) -> None:
@@ -333,7 +330,7 @@ def test_killed_in_the_middle_then_up_mends(whole: Kube, verb: str, seconds: flo
     process.kill()
     process.communicate()
     whole.outer.minicluster("up", "--name", NAME, "--size", "agent=2", timeout=300)
-    assert set(node_names(whole)) == NODES
+    assert {node["name"] for node in whole.status()["nodes"]} == NODES
     eventually(lambda: set(whole.nodes()) == {"agent-1", "agent-2"}, what="two agents")
     works(whole)
 
