@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import importlib
 import io
 import json
 import platform
@@ -51,6 +52,8 @@ from minicluster.errors import (
     SubnetTaken,
 )
 from minicluster.labels import CLUSTER, PROFILE, RECIPE
+
+_IMPORTING = threading.Lock()
 
 #: Of all that the engine tells, what is a turn in the life of a cluster: no commands in nodes, no mounts.
 _EVENTS = (
@@ -634,10 +637,7 @@ class DockerEngine:
         tail: list[str] = []
         with _errors(f"build image {ref}"):
             params = {"t": ref, "rm": 1, "forcerm": 1, "labels": dict(labels), "buildargs": dict(args)}
-            # Imported here, as all of docker-py, since it takes as long as the rest of a command's start.
-            from docker.utils.build import tar
-
-            with tar(str(directory)) as archive:
+            with _docker_py("utils.build").tar(str(directory)) as archive:
                 if context:
                     with tarfile.open(archive.name, "a") as more:
                         for name, path in context.items():
@@ -781,10 +781,18 @@ def _frames(answer: Answer) -> Iterator[tuple[int, bytes]]:
         yield stream, answer.read(length)
 
 
+def _docker_py(module: str) -> Any:
+    """A module of docker-py, imported when it is needed: that takes as long as all the rest of a command's start.
+
+    By one thread at a time: they import each other in circles, and another thread would get one that is half made.
+    """
+    with _IMPORTING:
+        return importlib.import_module(f"docker.{module}")
+
+
 def _credentials(repository: str) -> dict[str, str]:
     """The header with what the docker client's settings have for a repository's registry, if anything."""
-    from docker import auth
-
+    auth = _docker_py("auth")
     registry, _name = auth.resolve_repository_name(repository)
     found = auth.load_config().resolve_authconfig(registry)
     return {"X-Registry-Auth": auth.encode_header(found).decode()} if found else {}
@@ -795,9 +803,8 @@ def _proxies(endpoint: str) -> dict[str, str]:
     proxies = client_settings().get("proxies") or {}
     if not proxies:
         return {}
-    from docker.utils.proxy import ProxyConfig
-
-    return dict(ProxyConfig.from_dict(proxies.get(endpoint) or proxies.get("default") or {}).get_environment())
+    chosen = proxies.get(endpoint) or proxies.get("default") or {}
+    return dict(_docker_py("utils.proxy").ProxyConfig.from_dict(chosen).get_environment())
 
 
 def _heard_of_build(

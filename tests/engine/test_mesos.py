@@ -190,14 +190,27 @@ def test_an_agents_engine_needs_nothing_of_its_image(outer: Shell, stand_in: str
     (tmp_path / "Dockerfile").write_text(BARE.format(base=base_ref))
     recipe = catalog.bundled_directory() / "mesos" / "image-agent"
     path = "PATH=/bin:/opt/minicluster/engine/bin"
-    begin = catalog.bundled_directory() / "swarm" / "files" / "minicluster-entrypoint"
+    files = catalog.bundled_directory() / "swarm" / "files"
+    bin = tmp_path / "files" / "usr" / "local" / "bin"
+    bin.mkdir(parents=True)
+    for name in ("minicluster-entrypoint", "minicluster-nested"):
+        shutil.copy(files / name, bin)
     try:
         outer.docker("build", "--quiet", "--tag", "t-mesos/bare:1", str(tmp_path), timeout=300)
         args = (f"--build-arg=BASE={base_ref}", "--build-arg=IMAGE=t-mesos/bare:1")
         outer.docker("build", "--quiet", "--tag", "t-mesos/fitted:1", *args, str(recipe), timeout=300)
         env = ("--env", path, "--env", "XTABLES_LIBDIR=/opt/minicluster/engine/xtables")
-        outer.docker("create", "--name", "t-mesos-bare", *NESTED, *env, "t-mesos/fitted:1", "sh", "/begin")
-        outer.docker("cp", str(begin), "t-mesos-bare:/begin")
+        outer.docker(
+            "create",
+            "--name",
+            "t-mesos-bare",
+            *NESTED,
+            *env,
+            "t-mesos/fitted:1",
+            "sh",
+            "/usr/local/bin/minicluster-entrypoint",
+        )
+        outer.docker("cp", f"{tmp_path}/files/.", "t-mesos-bare:/")
         outer.docker("start", "t-mesos-bare")
         inside = ("exec", "t-mesos-bare", "sh", "-c")
         eventually(lambda: outer.docker(*inside, "docker version", ok=False).code == 0, what="the engine answers")
