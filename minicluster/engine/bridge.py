@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import ipaddress
 import os
+import secrets
 import shutil
 import socket
 import struct
@@ -27,6 +28,9 @@ POOL = IPv4Network("172.28.0.0/14")
 #: Parts of the private address space to take the bridge's own /24 from, each from its end: clusters begin at the
 #: other end of the first.
 _RANGES = (POOL, IPv4Network("10.213.0.0/16"), IPv4Network("192.168.192.0/18"))
+
+#: What the names of clusters' own bridge devices begin with: a rule can then be about what stays within one of them.
+CLUSTERS = "mc-"
 
 # From linux/sockios.h: the calls that `brctl` and `ifconfig` make. No process needed, and no iproute2 installed.
 _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
@@ -115,23 +119,32 @@ def choose_subnet(taken: Iterable[IPv4Network]) -> IPv4Network:
 def allow(chain: str, subnets: Iterable[IPv4Network]) -> str:
     """Lets containers in these subnets out to other networks, and talk to each other.
 
+    What stays within a cluster's bridge may have any address, as what nodes pass on for containers of their own has.
+    Such frames come by these rules as well where the kernel has bridge-nf-call-iptables switched on.
+
     The rules are appended: the machine's own come first, and keep the last word.
 
     Returns:
         "" or why it could not be done, as a sentence: clusters work without as long as they stay among themselves.
     """
     forbid(chain)
-    filters, nats = [], []
+    filters, nats = [f"-A {chain} -i {CLUSTERS}+ -o {CLUSTERS}+ -j ACCEPT"], []
     for subnet in subnets:
         filters.append(f"-A {chain} -s {subnet} -j ACCEPT")
         filters.append(f"-A {chain} -d {subnet} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
         # Between clusters, and towards this machine itself, containers keep their own address.
-        nats.append(f"-A {chain} -s {subnet} ! -d {POOL} -m addrtype ! --dst-type LOCAL -j MASQUERADE")
+        elsewhere = f"! -d {POOL} ! -o {CLUSTERS}+"
+        nats.append(f"-A {chain} -s {subnet} {elsewhere} -m addrtype ! --dst-type LOCAL -j MASQUERADE")
     rules = [
         "*filter", f":{chain} - [0:0]", f"-A FORWARD -j {chain}", *filters, "COMMIT",
         "*nat", f":{chain} - [0:0]", f"-A POSTROUTING -j {chain}", *nats, "COMMIT",
     ]  # fmt: skip
     return _restore(rules)
+
+
+def name() -> str:
+    """A name for the bridge device of a cluster, which no other has."""
+    return f"{CLUSTERS}{secrets.token_hex(6)}"  # 15 characters, as many as the kernel takes
 
 
 def forbid(chain: str) -> None:

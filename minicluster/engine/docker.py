@@ -212,7 +212,8 @@ class DockerEngine:
     def create_network(self, name: str, subnet: str, gateway: str, guests: str, labels: Mapping[str, str]) -> None:
         ipam = {"Driver": "default", "Config": [{"Subnet": subnet, "Gateway": gateway, "IPRange": guests}]}
         # Engines before API 1.44 make a second one of the same name unless asked not to.
-        about = {"Name": name, "Driver": "bridge", "IPAM": ipam, "Labels": dict(labels), "CheckDuplicate": True}
+        about: dict[str, Any] = {"Name": name, "Driver": "bridge", "IPAM": ipam, "Labels": dict(labels)}
+        about |= {"CheckDuplicate": True, "Options": {"com.docker.network.bridge.name": bridge.name()}}
         with _errors(f"create network {name}"):
             self._api.ask("POST", "/networks/create", data=about)
 

@@ -507,7 +507,7 @@ def _bridges(layout: Layout) -> list[str]:
         record = (layout.data / "network/files/local-kv.db").read_bytes()
     except OSError:
         return []
-    names = {match.decode() for match in re.findall(rb'"BridgeName":"(br-[0-9a-f]{12})"', record)}
+    names = {match.decode() for match in re.findall(rb'"BridgeName":"((?:br|mc)-[0-9a-f]{12})"', record)}
     return sorted(name for name in names if bridge.exists(name))
 
 

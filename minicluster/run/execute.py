@@ -317,7 +317,7 @@ def _run_hook(step: Step, action: RunHook, run: Run) -> None:
             ) from None
         run.listener(Event("note", step.node, text=f"{step.node}: `{shown}` did not end in time; going on"))
         return
-    except NodeFailed as error:
+    except (NodeFailed, NotFound) as error:  # it may be gone already, where a change that was cut short goes on
         if not action.best_effort:
             raise
         run.listener(Event("note", step.node, text=f"{step.node}: {error.what}; going on"))

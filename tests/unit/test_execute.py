@@ -10,7 +10,7 @@ import pytest
 
 from minicluster import labels, pki
 from minicluster.engine.protocol import Cancel, ContainerConfig, ExecResult
-from minicluster.errors import EngineError, Interrupted, MiniclusterError, NodeEnded, NodeFailed, NotReady
+from minicluster.errors import EngineError, Interrupted, MiniclusterError, NodeEnded, NodeFailed, NotFound, NotReady
 from minicluster.events import Event
 from minicluster.plan.model import (
     Action,
@@ -446,8 +446,8 @@ def test_a_hook_that_hangs_is_told_with_the_nodes_log(engine: FakeEngine) -> Non
 
 @pytest.mark.parametrize(
     "answer",
-    [ExecResult(1, "", "no"), NodeFailed("it does not run"), TimeoutError("no answer")],
-    ids=["status", "stopped", "late"],
+    [ExecResult(1, "", "no"), NodeFailed("it does not run"), NotFound("it is gone"), TimeoutError("no answer")],
+    ids=["status", "stopped", "gone", "late"],
 )
 def test_a_hook_that_need_not_succeed_is_noted_and_passed_over(
     engine: FakeEngine, answer: ExecResult | BaseException

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import struct
 from ipaddress import IPv4Network
@@ -170,10 +171,11 @@ def test_bridges_are_read_from_dockerds_record(layout: Layout, monkeypatch: pyte
     record.parent.mkdir(parents=True)
     record.write_bytes(
         b'\0\1{"BridgeName":"br-0123456789ab"}\0{"BridgeName":"br-0123456789ab"}{"BridgeName":"br-ffffffffffff"}'
-        b'{"BridgeName":"docker0"}{"BridgeName":"eth0"}'
+        b'{"BridgeName":"mc-0123456789ab"}{"BridgeName":"docker0"}{"BridgeName":"eth0"}'
     )
     monkeypatch.setattr(bridge, "exists", lambda name: name != "br-ffffffffffff")
-    assert private._bridges(layout) == ["br-0123456789ab"]
+    assert private._bridges(layout) == ["br-0123456789ab", "mc-0123456789ab"]
+    assert re.fullmatch("mc-[0-9a-f]{12}", bridge.name())
 
 
 def test_the_pool_is_the_one_of_clusters() -> None:
