@@ -18,20 +18,26 @@ import pytest
 from minicluster.engine import private
 from tests.engine.checker import store_of, writing
 from tests.engine.conftest import Shell, eventually, remains, swarm_client
+from tests.engine.kubelife import Kube
 from tests.engine.test_lease import NAME as LEASED
 from tests.engine.test_lease import owner, watchers
 from tests.engine.test_swarm import ready
 
-STORES = ("etcd", "zookeeper", "consul")
+STORES = ("etcd", "zookeeper", "consul", *(["kubernetes"] if shutil.which("kubectl") else []))
 NAMES = {profile: f"t-again-{profile}" for profile in (*STORES, "swarm")}
+SIZES = {
+    "swarm": ("--size", "master=3", "--size", "agent=1"),
+    "kubernetes": ("--size", "kv=3", "--size", "master=3", "--size", "agent=1"),
+}
 
 
 @pytest.fixture(scope="module")
 def own(outer: Shell) -> Iterator[Shell]:
-    """minicluster with a private engine of its own that has every profile's image; four clusters are up."""
+    """minicluster with a private engine of its own that has every profile's image; a cluster of each is up."""
     if private.obstacle():
         pytest.skip(f"no private engine can be started here: {private.obstacle()}")
-    images = [outer.minicluster("image", "build", profile, timeout=600).out.split()[-1] for profile in NAMES]
+    built = [outer.minicluster("image", "build", profile, timeout=900).out for profile in NAMES]
+    images = [ref for out in built for ref in out.split()]
     folder = Path(tempfile.mkdtemp(prefix="mc-", dir="/var/tmp"))
     shell = Shell(
         {
@@ -87,6 +93,14 @@ def test_start_brings_every_cluster_back_and_nothing_is_lost(own: Shell) -> None
         for name in NAMES.values():
             is_ready(own, name)
     assert ready(swarm_client(own, NAMES["swarm"])) == {"master-1", "master-2", "master-3", "agent-1"}
+    pods_work(own)
+
+
+def pods_work(shell: Shell) -> None:
+    if "kubernetes" in NAMES:
+        kube = Kube(shell, NAMES["kubernetes"])
+        kube.furnish("agent-1")
+        kube.canary("agent-1", "agent-1")
 
 
 def test_nodes_that_were_asked_to_come_back_by_themselves(own: Shell) -> None:
@@ -98,6 +112,7 @@ def test_nodes_that_were_asked_to_come_back_by_themselves(own: Shell) -> None:
         for name in NAMES.values():
             is_ready(own, name)
     assert ready(swarm_client(own, NAMES["swarm"])) == {"master-1", "master-2", "master-3", "agent-1"}
+    pods_work(own)
 
 
 def test_a_run_of_pytest_goes_on(own: Shell, tmp_path: Path) -> None:
