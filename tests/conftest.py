@@ -17,7 +17,7 @@ import pytest
 
 from minicluster import paths
 from minicluster.engine import connect, private
-from tests.engine.conftest import PREFIX, Shell, remains
+from tests.engine.conftest import PREFIX, remains, shell_on
 
 _MARK = "MINICLUSTER_TESTS"  # a variable that every process has which the tests start, and those that these start
 _PATIENCE = 15.0  # seconds: a watcher looks twice before it ends
@@ -95,7 +95,7 @@ def _remains() -> list[str]:
     """What the tests left, once what is on its way out has had its time."""
     end = time.monotonic() + _PATIENCE
     engine = connect.connect()
-    shell = Shell({"DOCKER_HOST": engine.info.endpoint} if engine.info.endpoint.startswith("unix:") else {})
+    shell = shell_on(engine)
     while True:
         found = [f"{kind}: {', '.join(names)}" for kind, names in remains(shell).items()]
         over = shell.run(*shell.command("gc", "--dry-run", "-o", "json")).json

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -120,7 +121,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 def engine() -> Iterator[Engine]:
     """The engine that every test uses; a private one is started where there is none, and stopped at the suite's end."""
     found = connect.connect(start_private=True)
-    yield found
+    with open(Path(tempfile.gettempdir()) / f"minicluster-tests-{os.getuid()}.engine", "a") as file:
+        with contextlib.suppress(BlockingIOError):  # somebody tests, and has clusters
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _clear(shell_on(found))
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield found
     found.close()
     warm.close()
 
@@ -128,7 +134,21 @@ def engine() -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def outer(engine: Engine) -> Shell:
     """The stock client and minicluster against the engine that runs the nodes."""
+    return shell_on(engine)
+
+
+def shell_on(engine: Engine) -> Shell:
     return Shell({"DOCKER_HOST": engine.info.endpoint} if engine.info.endpoint.startswith("unix:") else {})
+
+
+def _clear(shell: Shell) -> None:
+    """Removes what a suite that was killed has left: a test would find a cluster that it means to make."""
+    for cluster in shell.minicluster("ls", "-o", "json").json:
+        if cluster["cluster"].startswith(PREFIX):
+            shell.minicluster("down", cluster["cluster"], ok=False)
+    remove = {"containers": ("rm", "-fv"), "networks": ("network", "rm"), "volumes": ("volume", "rm")}
+    for kind, names in remains(shell).items():
+        shell.docker(*remove[kind], *names)
 
 
 def remains(shell: Shell, prefix: str = PREFIX) -> dict[str, list[str]]:

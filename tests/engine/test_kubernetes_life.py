@@ -32,7 +32,7 @@ def kube(outer: Shell) -> Iterator[Kube]:
         outer.minicluster("up", "kubernetes", "--name", NAME, timeout=900)
         kube = Kube(outer, NAME)
         kube.furnish("agent-1", "agent-2")
-        kube.kubectl("create", "configmap", "kept", "--from-literal=word=gold")
+        kube.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kept"}, "data": {"word": "gold"}})
         keep = "echo gold >/kept/word"
         kube.inside("deploy/ask-agent-1", keep)
         yield kube
