@@ -209,6 +209,7 @@ def test_what_holds_a_pods_containers_is_killed(whole: Kube) -> None:
 @pytest.mark.parametrize("node", ["kv-1", "master-1"])
 def test_a_node_is_killed_and_mended(whole: Kube, node: str) -> None:
     whole.apply(deployment("stays", 2), service("stays"))
+    eventually(lambda: len(running(whole.pods("app=stays"))) == 2, what="two replicas")
     whole.ask("agent-1", "stays")
     was = {pod["metadata"]["uid"] for pod in running(whole.pods("app=stays"))}
     address = whole.get("service", "stays")["spec"]["clusterIP"]
