@@ -93,6 +93,12 @@ def _refusal(what: str, error: Refused) -> EngineError:
     overlaps = ("Pool overlaps", "pool overlaps", "conflicts with network", "failed to allocate gateway")
     if any(words in said for words in overlaps):
         return SubnetTaken(f"cannot {what}: its subnet is taken", said)
+    if "active endpoints" in said:
+        return EngineError(
+            f"cannot {what}: containers are connected to it",
+            said,
+            "Where `docker network inspect` shows none, the engine has lost count: start it anew, and try again.",
+        )
     if "no space left on device" in said:
         return EngineError(
             f"cannot {what}: the disk is full",

@@ -227,16 +227,14 @@ def remove(observed: Observed) -> Plan:
     running = [node for node, c in observed.containers.items() if c.state in ("running", "paused", "restarting")]
     for network in observed.networks:
         # The engine keeps a network that a container is connected to. Nodes are taken out of it before they end, since
-        # that is the quicker half of what ending them takes: then the network goes while they do.
-        freed = [
-            steps.add(
-                f"disconnect {node} {network}",
-                node,
-                DisconnectNetwork(network, observed.containers[node].name),
-                "the network can go while the node does",
-            )
-            for node in running
-        ]
+        # that is the quicker half of what ending them takes: then the network goes while they do. One after the other,
+        # as the engine does it anyway: asked for several at once, it loses count now and then of who is connected, and
+        # keeps the network until it is started again.
+        freed: list[str] = []
+        for node in running:
+            out = DisconnectNetwork(network, observed.containers[node].name)
+            why = "the network can go while the node does"
+            freed.append(steps.add(f"disconnect {node} {network}", node, out, why, freed[-1:]))
         # Others that have been stopped could not start without it.
         left = [
             steps.add(
