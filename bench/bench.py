@@ -25,7 +25,7 @@ from measure import Report
 
 SECTIONS: dict[str, Callable[[Report, int], None]] = {
     "swarm": swarm.up_and_down,
-    "scale": lambda report, _rounds: swarm.scale(report),
+    "scale": swarm.scale,
     "etcd": lambda report, rounds: kv.measure(report, "etcd", rounds),
     "zookeeper": lambda report, rounds: kv.measure(report, "zookeeper", rounds),
     "kubernetes": kube.measure,

@@ -36,18 +36,18 @@ def up_and_down(report: Report, rounds: int) -> None:
     report.add("down, against docker rm -fv", median(downs) / median(floor_down), 1.5, "times", detail)
 
 
-def scale(report: Report, sizes: tuple[int, ...] = (2, 8, 14, 20)) -> None:
+def scale(report: Report, rounds: int, sizes: tuple[int, ...] = (2, 8, 14, 20)) -> None:
     """Seconds per added agent: must not grow with the size."""
-    seconds = {}
-    for agents in sizes:
-        seconds[agents], _ = minicluster(
-            "up", "swarm", "--name", NAME, "--size", f"agent={agents}", "--timeout", "600", "-q"
-        )
-        minicluster("down", NAME, "-q")
-    pairs = list(itertools.pairwise(sizes))
-    each = [(seconds[b] - seconds[a]) / (b - a) for a, b in pairs]
+    times: dict[int, list[float]] = {agents: [] for agents in sizes}
+    for _ in range(rounds):
+        for agents in sizes:
+            size = f"agent={agents}"
+            seconds, _ = minicluster("up", "swarm", "--name", NAME, "--size", size, "--timeout", "600", "-q")
+            times[agents].append(seconds)
+            minicluster("down", NAME, "-q")
+    each = [(median(times[b]) - median(times[a])) / (b - a) for a, b in itertools.pairwise(sizes)]
     detail = (
-        ", ".join(f"{a} agents {seconds[a]:.1f} s" for a in sizes)
+        ", ".join(f"{a} agents {spread(times[a])}" for a in sizes)
         + "; per added agent "
         + ", ".join(f"{s:.2f}" for s in each)
     )

@@ -130,6 +130,7 @@ def test_nodes_are_ready(kube: Kube, begun: Space) -> None:
         assert node["status"]["nodeInfo"]["kubeletVersion"] == version
         addresses = {a["type"]: a["address"] for a in node["status"]["addresses"]}
         assert addresses == {"InternalIP": kube.addresses[name], "Hostname": name}
+        assert node["spec"]["podCIDR"] == f"10.244.{name.removeprefix('agent-')}.0/24"
 
 
 @conformance("Cluster", "`kubectl api-versions` lists every stable API, and each is available")
