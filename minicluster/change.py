@@ -227,8 +227,8 @@ def check_room(engine: Engine, goal: Goal, force: bool, listener: Listener) -> N
     """
     from minicluster import doctor
 
-    running = {name for name, container in goal.observed.containers.items() if container.state == "running"}
-    coming = [node for node in goal.spec.nodes if node.name not in running]
+    there = {n for n, c in goal.observed.containers.items() if c.state in ("running", "paused", "restarting")}
+    coming = [node for node in goal.spec.nodes if node.name not in there]
     footprint = sum(node.footprint for node in coming)
     if not footprint:
         return

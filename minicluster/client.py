@@ -141,8 +141,15 @@ def _carry_out(cluster: str, when: str) -> list[str]:
     return failed
 
 
-def forget(cluster: str, listener: Listener = ignore) -> None:
-    """Removes the folder, after what was given to :func:`on_forget` is carried out; what of that fails is told."""
+def forget(cluster: str, listener: Listener = ignore, engine: Engine | None = None) -> None:
+    """Removes the folder, after what was given to :func:`on_forget` is carried out; what of that fails is told.
+
+    With an engine only where it is of a cluster of that one: another may have a living one of the name.
+    """
+    if engine:
+        with contextlib.suppress(OSError):
+            if (paths.client_directory(cluster) / _ENGINE).read_text() != engine.reference:
+                return
     for failure in _carry_out(cluster, "forget"):
         listener(Event("note", text=failure))
     shutil.rmtree(paths.client_directory(cluster), ignore_errors=True)

@@ -297,7 +297,8 @@ class Cluster:
             Unreachable: as :meth:`endpoints` does.
         """
         directory = paths.client_directory(self.name)
-        secrets = {match for text in self.spec.env.values() for match in SECRET.finditer(text)}
+        texts = [*self.spec.env.values(), *(file.content for file in self.spec.client_files)]
+        secrets = {match for text in texts for match in SECRET.finditer(text)}
         if self.spec.client or secrets:
             self._authority = self._authority or client.read_authority(self.engine, self.spec)
             if self._authority:
@@ -404,6 +405,13 @@ class Cluster:
         holders = {hook.on for hook in spec.load}
         able = [node.name for node in spec.nodes if "node" in holders or node.role in holders]
         names = self.node_names(nodes) if nodes else able
+        if not names:
+            role = next(iter(sorted(holders)))
+            raise UsageError(
+                f"cluster {self.name} has no node that holds images",
+                f"Nodes of {', '.join(sorted(holders))} do.",
+                f"`minicluster scale {role}=1 -c {self.name}` makes one.",
+            )
         if unable := [name for name in names if name not in able]:
             raise UsageError(f"{', '.join(unable)} cannot be loaded", f"Nodes of {', '.join(holders)} hold images.")
         if not engine.has_image(image):
@@ -738,7 +746,7 @@ def down(
         names = [_choose(None, engine, engine.volumes())] if known else []
     for name in names:
         if name not in known:
-            client.forget(name, listener)  # of a cluster that went away by other means
+            client.forget(name, listener, engine)  # of a cluster that went away by other means
             raise _no_such(name, known, engine)
     done, failed = [], []
     for name in dict.fromkeys(names):

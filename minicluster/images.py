@@ -80,7 +80,9 @@ def _build(
     with lock.building(image.ref, cancel, lambda: progress(f"{image.ref}: another minicluster is building it")):
         if not anew and engine.has_image(image.ref):
             return
-        base_ref = base.provide(engine, progress, lambda text: listener(Event("note", text=text)), cancel)
+        # Several images may be built at once, on a base that is not there yet.
+        with lock.building(base.LOCAL, cancel, lambda: progress("another image's base is being made")):
+            base_ref = base.provide(engine, progress, lambda text: listener(Event("note", text=text)), cancel)
         progress(f"building {image.ref}")
         given = {"IMAGE": image.given} if image.given else {}
         engine.build_image(

@@ -304,12 +304,13 @@ class DockerEngine:
             host["Tmpfs"] = {**privileges.NESTED_TMPFS, **config.tmpfs}
             host["CgroupnsMode"] = privileges.NESTED_CGROUPNS
         endpoint = {"IPAMConfig": {"IPv4Address": config.address}, "Aliases": [config.hostname]}
+        env = {**_proxies(self.endpoint, config.address), **config.env}
         about: dict[str, Any] = {
             "Image": config.image,
             "Hostname": config.hostname,
             "Entrypoint": list(config.entrypoint) or None,
             "Cmd": list(config.command) or None,
-            "Env": [f"{name}={value}" for name, value in {**_proxies(self.endpoint), **config.env}.items()],
+            "Env": [f"{name}={value}" for name, value in env.items()],
             "Labels": dict(config.labels),
             "ExposedPorts": {f"{port}/tcp": {} for port in config.ports},
             "StopTimeout": config.stop_timeout,
@@ -804,13 +805,21 @@ def _credentials(repository: str) -> dict[str, str]:
     return {"X-Registry-Auth": auth.encode_header(found).decode()} if found else {}
 
 
-def _proxies(endpoint: str) -> dict[str, str]:
-    """Variables that the docker client's settings have for every container, as the client itself sets them."""
+def _proxies(endpoint: str, address: str) -> dict[str, str]:
+    """Variables that the docker client's settings have for every container, as the client itself sets them.
+
+    What goes from node to node passes no proxy.
+    """
     proxies = client_settings().get("proxies") or {}
     if not proxies:
         return {}
     chosen = proxies.get(endpoint) or proxies.get("default") or {}
-    return dict(_docker_py("utils.proxy").ProxyConfig.from_dict(chosen).get_environment())
+    found = dict(_docker_py("utils.proxy").ProxyConfig.from_dict(chosen).get_environment())
+    if found:
+        here = ["localhost", "127.0.0.1", f"{address.rpartition('.')[0]}.0/24"]  # as large as clusters' subnets are
+        found["NO_PROXY"] = ",".join([*filter(None, [found.get("NO_PROXY")]), *here])
+        found["no_proxy"] = found["NO_PROXY"]
+    return found
 
 
 def _heard_of_build(

@@ -78,7 +78,7 @@ class Certificate(Part):
     """Further DNS names that it is valid for; a node's own name, localhost and its addresses always are."""
     addresses: list[str] = []
     """Further IP addresses that it is valid for."""
-    issuer: Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*)?$", max_length=40)] = ""
+    issuer: Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*)?$", max_length=32)] = ""
     """Issued by another authority of the cluster, of that name; who trusts that one trusts nobody of the first."""
 
 

@@ -176,4 +176,5 @@ def test_one_after_the_other_restarts(whole: Kube) -> None:
         whole.verb("restart", "--rolling", "kv", "master")
         measured("restart --rolling of kv and masters", time.monotonic() - begun)
     measured("restart --rolling, the longest gap between writes", checker.longest_gap)
+    assert checker.longest_gap < 10
     whole.is_ready()
