@@ -109,6 +109,17 @@ def test_several_masters_are_asked_through_a_balancer_and_elect_a_leader() -> No
     assert servers == ",".join(f"https://{n.address}:2379" for n in spec.of_role("kv"))
 
 
+def test_whoever_hands_a_master_on_is_in_its_certificate() -> None:
+    """The balancer passes TLS on, so what clients see under its address and its name is a master's certificate."""
+    spec = spec_of("kubernetes", **HIGHLY_AVAILABLE)
+    for master in spec.of_role("master"):
+        served = next(c for c in master.certificates if c.common_name == "kube-apiserver")
+        assert {n.address for n, e in spec.endpoints() if e.name == "api" and n.role == "balancer"} <= {
+            *served.addresses
+        }
+        assert {node(spec, "balancer-1").name, master.name} <= {*served.names}
+
+
 def test_an_agent_more_is_no_news_to_the_others() -> None:
     before = spec_of("kubernetes")
     after = spec_of("kubernetes", previous=before, agent=5)
@@ -179,6 +190,40 @@ def test_another_number_of_masters_once_it_is_formed(kubernetes: FakeEngine) -> 
     Cluster.up("kubernetes", engine=kubernetes)
     with pytest.raises(UsageError, match="cannot change any more"):
         Cluster.up("kubernetes", size={"master": 3}, engine=kubernetes)
+
+
+def test_another_release_once_it_is_formed(kubernetes: FakeEngine) -> None:
+    Cluster.up("kubernetes", engine=kubernetes)
+    with pytest.raises(UsageError, match="cannot change any more"):
+        Cluster.up("kubernetes", set={"version": "v1.33.2"}, engine=kubernetes)
+
+
+@pytest.mark.parametrize(("setting", "value"), [("grace", "40"), ("status_period", "1"), ("eviction", "5s")])
+def test_a_time_without_its_unit_or_with_one_that_it_must_not_have(setting: str, value: str) -> None:
+    with pytest.raises(ProfileError, match=f"--set {setting}={value}"):
+        spec_of("kubernetes", set={setting: value})
+
+
+def test_a_tarball_need_not_stay_once_the_image_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("k.tar.gz").write_bytes(b"programs")
+    set = {"version": "v1.33.2", "tarball": "./k.tar.gz"}
+    before = spec_of("kubernetes", set=set)
+    Path("k.tar.gz").unlink()
+    after = spec_of("kubernetes", previous=before, set=set, agent=5)
+    assert after.images == before.images
+    with pytest.raises(UsageError, match="there is no file"):
+        spec_of("kubernetes", previous=before, set={**set, "grace": "9s"})
+
+
+def test_an_image_needs_somebody_to_hold_it(kubernetes: FakeEngine) -> None:
+    kubernetes.answers["kube-members"] = ExecResult(
+        0, '{"name": "kv-1", "ready": true}\n{"name": "master-1", "ready": true}\n', ""
+    )
+    cluster = Cluster.up("kubernetes", size={"agent": 0}, engine=kubernetes)
+    with pytest.raises(UsageError, match="no node that holds images") as caught:
+        cluster.load("x")
+    assert "minicluster scale agent=1" in caught.value.fix
 
 
 def test_a_tarball_that_is_not_there() -> None:

@@ -221,6 +221,16 @@ def test_a_forgotten_client_leaves_nothing(spec: Spec, authority: pki.Authority)
     client.forget("c")  # as a second `down` does
 
 
+def test_a_client_of_another_engines_cluster_is_not_forgotten(spec: Spec, authority: pki.Authority) -> None:
+    engine, other = FakeEngine(), FakeEngine()
+    other.reference = "elsewhere"
+    client.keep(spec, authority, engine)
+    client.forget("c", engine=other)
+    assert paths.client_directory("c").exists()
+    client.forget("c", engine=engine)
+    assert not paths.client_directory("c").exists()
+
+
 CALLED: list[Any] = []
 
 
