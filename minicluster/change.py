@@ -227,7 +227,7 @@ def check_room(engine: Engine, goal: Goal, force: bool, listener: Listener) -> N
     """
     from minicluster import doctor
 
-    there = {n for n, c in goal.observed.containers.items() if c.state in ("running", "paused", "restarting")}
+    there = {name for name, container in goal.observed.containers.items() if container.alive}
     coming = [node for node in goal.spec.nodes if node.name not in there]
     footprint = sum(node.footprint for node in coming)
     if not footprint:
@@ -476,7 +476,7 @@ def remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
     from minicluster.plan import reconcile
     from minicluster.run.execute import Run, execute
 
-    client.forget(name, listener)
+    client.forget(name, engine, listener)
     lock.forget(name)
     first: Plan | None = None
     for attempt in range(1, 4):

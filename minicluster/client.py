@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from minicluster import paths, pki
+from minicluster.engine.found import Found
 from minicluster.engine.protocol import Engine
 from minicluster.errors import MiniclusterError
 from minicluster.events import Event, Listener, ignore
@@ -141,18 +142,25 @@ def _carry_out(cluster: str, when: str) -> list[str]:
     return failed
 
 
-def forget(cluster: str, listener: Listener = ignore, engine: Engine | None = None) -> None:
+def forget(cluster: str, engine: Engine, listener: Listener = ignore) -> None:
     """Removes the folder, after what was given to :func:`on_forget` is carried out; what of that fails is told.
 
-    With an engine only where it is of a cluster of that one: another may have a living one of the name.
+    The folder of another engine's cluster stays: that one may be alive.
     """
-    if engine:
-        with contextlib.suppress(OSError):
-            if (paths.client_directory(cluster) / _ENGINE).read_text() != engine.reference:
-                return
+    with contextlib.suppress(OSError):
+        if _url((paths.client_directory(cluster) / _ENGINE).read_text()) != _url(engine.reference):
+            return
     for failure in _carry_out(cluster, "forget"):
         listener(Event("note", text=failure))
     shutil.rmtree(paths.client_directory(cluster), ignore_errors=True)
+
+
+def _url(reference: str) -> str:
+    """Where an engine is, however it was found."""
+    try:
+        return Found.load(reference).url
+    except (ValueError, KeyError, TypeError):
+        return reference
 
 
 def read_authority(engine: Engine, spec: Spec) -> pki.Authority | None:

@@ -406,7 +406,7 @@ class Cluster:
         able = [node.name for node in spec.nodes if "node" in holders or node.role in holders]
         names = self.node_names(nodes) if nodes else able
         if not names:
-            role = next(iter(sorted(holders)))
+            role = min(holders)
             raise UsageError(
                 f"cluster {self.name} has no node that holds images",
                 f"Nodes of {', '.join(sorted(holders))} do.",
@@ -746,7 +746,7 @@ def down(
         names = [_choose(None, engine, engine.volumes())] if known else []
     for name in names:
         if name not in known:
-            client.forget(name, listener, engine)  # of a cluster that went away by other means
+            client.forget(name, engine, listener)  # of a cluster that went away by other means
             raise _no_such(name, known, engine)
     done, failed = [], []
     for name in dict.fromkeys(names):

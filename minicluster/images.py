@@ -71,6 +71,12 @@ def _build(
         listener(Event("progress", "", "image", line))
 
     recipe = Path(image.recipe)
+    if gone := [path for path in image.context.values() if not Path(path).is_file()]:
+        raise ImageError(
+            f"image {image.ref} is gone, and so is what it was built with",
+            f"There is no file {', '.join(gone)}.",
+            "Put it back there, or name another with --set.",
+        )
     if image.ref != recipe_ref(profile, image.name, recipe, image.given, args=image.args, context=image.context):
         raise ImageError(
             f"image {image.ref} is gone, and its recipe has changed since",

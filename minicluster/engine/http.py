@@ -113,7 +113,11 @@ class Api:
     def ask(self, method: str, path: str, **request: Any) -> Any:
         """What the engine answers: JSON, or None where it says nothing. For arguments and errors see :meth:`open`."""
         answer = self.open(method, path, **request)
-        said = answer.read()
+        try:
+            said = answer.read()
+        except BaseException:
+            answer.close()
+            raise
         if answer.last():
             answer.close()
         else:

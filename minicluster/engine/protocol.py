@@ -95,6 +95,11 @@ class Container:
     networks: frozenset[str] = frozenset()  #: names of all that it is connected to
     network_mode: str = ""  #: name of the network that it was created with, or "host" or "none"
 
+    @property
+    def alive(self) -> bool:
+        """Whether it has its memory and its end of a network: it runs, is paused, or is about to run again."""
+        return self.state in ("running", "paused", "restarting")
+
 
 @dataclass(frozen=True)
 class Network:

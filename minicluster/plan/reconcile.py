@@ -224,7 +224,7 @@ def remove(observed: Observed) -> Plan:
     """The plan that leaves nothing of a cluster behind."""
     steps = Steps()
     cause = "the cluster goes down"
-    running = [node for node, c in observed.containers.items() if c.state in ("running", "paused", "restarting")]
+    running = [node for node, container in observed.containers.items() if container.alive]
     for network in observed.networks:
         # The engine keeps a network that a container is connected to. Nodes are taken out of it before they end, since
         # that is the quicker half of what ending them takes: then the network goes while they do. One after the other,

@@ -150,9 +150,10 @@ def resolve(
         },
     )
     plain = _Scope(loaded, {"settings": profile.settings})  # an image is the same whatever cluster it is for
-    asked = previous and (previous.overrides.set, previous.overrides.image) != (overrides.set, overrides.image)
-    # What is built with a file of the user's stays as it is until something else is asked for: that file may be gone.
-    kept = {name: i for name, i in previous.images.items() if i.context} if previous and not asked else {}
+    kept: dict[str, spec.Image] = {}
+    if previous and (previous.overrides.set, previous.overrides.image) == (overrides.set, overrides.image):
+        # What is built with a file of the user's stays as it is until something else is asked for: it may be gone.
+        kept = {name: image for name, image in previous.images.items() if image.context}
     images = {name: kept.get(name) or _image(plain, name, overrides.image.get(name)) for name in profile.images}
     published = _publish(top, cluster, roles, overrides, before, port_is_free)
 

@@ -358,6 +358,13 @@ def test_security_context(space: Space) -> None:
     )
     space.ended("main")
     assert space.log("main").split() == ["1000", "1001", "1002", "read-only", "0"]
+    for name in ("net-admin", "sys-module"):  # one that agents have, and one that they have not
+        more = {"capabilities": {"add": [name.upper().replace("-", "_")]}}
+        space.create(pod(name, container("true", securityContext=more), restartPolicy="Never"))
+    assert space.ended("net-admin").status.phase == "Succeeded"
+    refused = space.ended("sys-module").status
+    assert refused.phase == "Failed"
+    assert "operation not permitted" in refused.container_statuses[0].state.terminated.message
 
 
 @conformance("Pods", "`kubectl exec` with input and exit code, `attach`, `cp` both ways")
@@ -1425,12 +1432,27 @@ def test_reset(kube: Kube, outer: Shell) -> None:
     kube.kubectl("create", "clusterrole", "t-role", "--verb=get", "--resource=pods")
     kube.kubectl("create", "clusterrolebinding", "t-role", "--clusterrole=t-role", "--user=jane")
     kube.kubectl("apply", "-f", "-", given=json.dumps(CRD))
+    # One that is in no name space, and an object of it whose operator will never come back.
+    wide = json.loads(json.dumps(CRD).replace("widget", "gauge").replace("Widget", "Gauge").replace('"wd"', '"gg"'))
+    wide["spec"]["scope"] = "Cluster"
+    gauge = {"apiVersion": "t.example.org/v1", "kind": "Gauge", "spec": {"size": 1}}
+    gauge |= {"metadata": {"name": "g", "finalizers": ["t.example.org/x"]}}
+    kube.kubectl("apply", "-f", "-", given=json.dumps(wide))
+    kube.kubectl("wait", "--for=condition=Established", "crd/gauges.t.example.org")
+    kube.kubectl("create", "-f", "-", given=json.dumps(gauge))
+    kube.kubectl("label", "node", "agent-1", "topology.kubernetes.io/zone=t", "node-role.kubernetes.io/worker=")
+    # What is in Kubernetes's own name spaces stays, and so does its volume.
+    system = Space(kube, "kube-system")
+    system.create(claim("t-addon"))
+    bound = "jsonpath={.items[?(@.spec.claimRef.name=='t-addon')].status.phase}"
+    eventually(lambda: kube.kubectl("get", "pv", "-o", bound).out == "Bound", what="a volume of kube-system's")
     everything = {"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*/*"]}
     hook = {"name": "all.t.example.org", "clientConfig": {"url": "https://127.0.0.1:1/"}, "rules": [everything]}
     hook |= {"admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Fail"}
     default.ready("uses")
     left.ready("uses")
     kube.kubectl("cordon", "agent-1")
+    kube.kubectl("delete", "storageclass", "standard")
     kube.create(
         {
             "apiVersion": "admissionregistration.k8s.io/v1",
@@ -1444,7 +1466,9 @@ def test_reset(kube: Kube, outer: Shell) -> None:
     took = time.monotonic() - since
     spaces = {item.metadata.name for item in kube.core.list_namespace().items}
     assert spaces == {"default", "kube-system", "kube-public", "kube-node-lease"}
-    assert kube.core.list_persistent_volume().items == []
+    assert [pv.spec.claim_ref.name for pv in kube.core.list_persistent_volume().items] == ["t-addon"]
+    assert kube.kubectl("get", "pv", "-o", bound).out == "Bound"
+    system.kubectl("delete", "pvc", "t-addon")
     things = "pods,deployments,replicasets,persistentvolumeclaims,services,configmaps,secrets,serviceaccounts"
     kept = set(default.kubectl("get", things, "-o", "name").out.split())
     assert {name for name in kept if "token" not in name} <= {
@@ -1454,7 +1478,18 @@ def test_reset(kube: Kube, outer: Shell) -> None:
         names = kube.kubectl("get", kind, "-o", "name").out
         assert "t-" not in [name.partition("/")[2][:2] for name in names.split()], names
         assert "example.org" not in names
-    assert not any(node.spec.unschedulable for node in kube.core.list_node().items)
+    nodes = kube.core.list_node().items
+    assert not any(node.spec.unschedulable for node in nodes)
+    labels = {label for node in nodes for label in node.metadata.labels}
+    assert {name.removeprefix("beta.") for name in labels} == {f"kubernetes.io/{n}" for n in ("arch", "os", "hostname")}
+    classes = kube.kubectl("get", "storageclass", "-o", "json").json["items"]
+    assert [c["metadata"]["name"] for c in classes] == ["standard"]
+    assert classes[0]["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"] == "true"
+    kube.kubectl("apply", "-f", "-", given=json.dumps(wide))
+    kube.kubectl("wait", "--for=condition=Established", "crd/gauges.t.example.org")
+    eventually(lambda: kube.kubectl("get", "gauges", "-o", "name", ok=False).code == 0, what="gauges are known")
+    assert kube.kubectl("get", "gauges", "-o", "name").out == ""
+    kube.kubectl("delete", "crd", "gauges.t.example.org")
     assert took < 15
     again = kube.space("t-again")
     again.create(*(pod(f"on-{name}", container("echo fine"), nodeName=name, restartPolicy="Never") for name in AGENTS))

@@ -645,7 +645,7 @@ def test_a_client_certificate_that_was_lost_is_written_again(engine: FakeEngine)
     from minicluster import client
 
     cluster = up(engine)
-    client.forget("toy")
+    client.forget("toy", FakeEngine())
     cluster.env()
     assert (paths.client_directory("toy") / "key.pem").exists()
 

@@ -239,10 +239,15 @@ def test_a_context_that_was_renamed_goes_too(k: str, file: Path) -> None:
     assert read(file) == OTHERS
 
 
-def test_another_way_to_the_server_is_the_same_cluster(k: str, file: Path) -> None:
+@pytest.mark.parametrize("verified", [True, False])
+def test_another_way_to_the_server_is_the_same_cluster(k: str, file: Path, verified: bool) -> None:
     kubeconfig.merge(k, file)
     config = read(file)
-    named(config["clusters"], "minicluster-k")["cluster"]["server"] = "https://tunnel:1"
+    entry = named(config["clusters"], "minicluster-k")["cluster"]
+    entry["server"] = "https://tunnel:1"
+    if not verified:  # as `kubectl config set-cluster --insecure-skip-tls-verify` leaves it
+        del entry["certificate-authority-data"]
+        entry["insecure-skip-tls-verify"] = True
     file.write_text(yaml.safe_dump(config))
     assert kubeconfig.unmerge(k, file)
     assert read(file) == OTHERS
@@ -257,6 +262,8 @@ def test_entries_that_the_user_made_another_clusters_stay(k: str, file: Path) ->
     standing("k", server="https://127.0.0.1:21001")
     kubeconfig.renew(k, str(file))
     assert not kubeconfig.unmerge(k, file)
+    with pytest.raises(MiniclusterError, match="has a cluster minicluster-k of its own"):
+        kubeconfig.merge(k, file)
     assert read(file) == config
 
 
@@ -563,9 +570,11 @@ def test_another_port_comes_through(connected: FakeEngine, profile: str, file: P
 def test_what_the_user_took_out_does_not_come_back(connected: FakeEngine, profile: str, file: Path) -> None:
     up(connected, profile=profile).env()
     kubeconfig.merge("toy", file)
-    file.write_text(yaml.safe_dump(OTHERS))
+    # The name alone may well be somebody else's: kubeadm's clusters are called "kubernetes".
+    text = yaml.safe_dump(OTHERS).replace("play", "toy") + "# minicluster was here\n"
+    file.write_text(text)
     Cluster.up(profile, port={"api": 23456}, engine=connected).env()
-    assert read(file) == OTHERS
+    assert file.read_text() == text
 
 
 def test_a_port_that_cannot_come_through_is_told(

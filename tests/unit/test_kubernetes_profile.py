@@ -15,7 +15,7 @@ import yaml
 
 from minicluster.cluster import Cluster
 from minicluster.engine.protocol import ExecResult
-from minicluster.errors import ProfileError, UsageError
+from minicluster.errors import ImageError, ProfileError, UsageError
 from minicluster.profile.spec import Node, Spec, encode, node_hash
 from tests.fakes import FakeEngine
 from tests.unit.standing import AUTHORITY, spec_of
@@ -214,6 +214,19 @@ def test_a_tarball_need_not_stay_once_the_image_is_built(tmp_path: Path, monkeyp
     assert after.images == before.images
     with pytest.raises(UsageError, match="there is no file"):
         spec_of("kubernetes", previous=before, set={**set, "grace": "9s"})
+
+
+def test_an_image_that_is_gone_with_what_it_was_built_with(
+    kubernetes: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tarball = tmp_path / "k.tar.gz"
+    tarball.write_bytes(b"programs")
+    cluster = Cluster.up("kubernetes", set={"tarball": str(tarball)}, engine=kubernetes)
+    tarball.unlink()
+    kubernetes.missing.add(cluster.spec.images["node"].ref)
+    with pytest.raises(ImageError, match="so is what it was built with") as caught:
+        Cluster.up("kubernetes", size={"agent": 3}, engine=kubernetes)
+    assert str(tarball) in caught.value.why
 
 
 def test_an_image_needs_somebody_to_hold_it(kubernetes: FakeEngine) -> None:

@@ -18,6 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
 from minicluster import client, paths, pki
+from minicluster.engine.found import Found
 from minicluster.errors import MiniclusterError
 from minicluster.events import Event
 from minicluster.profile.spec import Certificate, File, Spec
@@ -216,18 +217,20 @@ def test_a_folder_that_cannot_be_written_is_told(spec: Spec, authority: pki.Auth
 
 def test_a_forgotten_client_leaves_nothing(spec: Spec, authority: pki.Authority) -> None:
     client.keep(spec, authority, FakeEngine())
-    client.forget("c")
+    client.forget("c", FakeEngine())
     assert not paths.client_directory("c").exists()
-    client.forget("c")  # as a second `down` does
+    client.forget("c", FakeEngine())  # as a second `down` does
 
 
 def test_a_client_of_another_engines_cluster_is_not_forgotten(spec: Spec, authority: pki.Authority) -> None:
-    engine, other = FakeEngine(), FakeEngine()
-    other.reference = "elsewhere"
+    engine, again, other = FakeEngine(), FakeEngine(), FakeEngine()
+    engine.reference = Found("unix:///run/a", "default socket").dump()
+    again.reference = Found("unix:///run/a", "DOCKER_HOST").dump()  # the same one, found in another way
+    other.reference = Found("unix:///run/b", "DOCKER_HOST").dump()
     client.keep(spec, authority, engine)
-    client.forget("c", engine=other)
+    client.forget("c", other)
     assert paths.client_directory("c").exists()
-    client.forget("c", engine=engine)
+    client.forget("c", again)
     assert not paths.client_directory("c").exists()
 
 
@@ -250,9 +253,9 @@ def test_what_was_noted_is_carried_out_before_the_folder_is_forgotten(spec: Spec
     client.on_write("c", f"{__name__}:remember", {"w": 1})
     client.keep(spec, pki.Authority(), FakeEngine())  # the same cluster's client, anew
     assert CALLED == []
-    client.forget("c")
+    client.forget("c", FakeEngine())
     assert CALLED == [("c", {"a": 1}, True), ("c", {"a": 2}, True)]
-    client.forget("c")
+    client.forget("c", FakeEngine())
     assert len(CALLED) == 2
 
 
@@ -276,7 +279,7 @@ def test_what_fails_is_told_and_the_rest_goes_on(spec: Spec, authority: pki.Auth
         client.on_forget("c", call, {})
     with (paths.client_directory("c") / ".calls").open("a") as calls:
         calls.write('{"when": "forget", "ca\n7\n')
-    client.forget("c", told.append)
+    client.forget("c", FakeEngine(), told.append)
     assert CALLED == [("c", {}, True)]
     assert [event.text.partition(":")[0] for event in told] == ["no.such.module", "it was not to be", __name__]
     assert not paths.client_directory("c").exists()

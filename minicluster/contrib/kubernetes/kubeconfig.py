@@ -142,10 +142,15 @@ def renew(cluster: str, file: str) -> None:
             config = _read(path)
             if config is None or _is_anothers(config, cluster):
                 return
-            for kind in ("clusters", "users"):
-                if any(_mark(entry, kind).get("cluster") == cluster for entry in config.get(kind) or []):
-                    _put(config, kind, new, cluster, {})
-            _write(path, config)
+            there = [
+                kind
+                for kind in ("clusters", "users")
+                if any(_mark(entry, kind).get("cluster") == cluster for entry in config.get(kind) or [])
+            ]
+            for kind in there:
+                _put(config, kind, new, cluster, {})
+            if there:
+                _write(path, config)
     except MiniclusterError as error:
         raise MiniclusterError(
             f"{file} has an old address of cluster {cluster}",
@@ -226,11 +231,13 @@ def _authority(config: Config) -> str:
 def _is_anothers(config: Config, cluster: str) -> bool:
     """Whether the user has made the cluster's entry one of another cluster.
 
-    The server may be another: by a tunnel, it is the cluster all the same. The authority may not.
+    The server may be another: by a tunnel, where the authority may be left out, it is the cluster all the same. The
+    authority may not.
     """
     for entry in config.get("clusters") or []:
-        mark = _mark(entry, "clusters")
-        if mark.get("cluster") == cluster and mark.get("authority") != _authority({"clusters": [entry]}):
+        mark, inner = _mark(entry, "clusters"), _inner(entry, "clusters")
+        vouched = "certificate-authority-data" in inner or "certificate-authority" in inner
+        if mark.get("cluster") == cluster and vouched and mark.get("authority") != _authority({"clusters": [entry]}):
             return True
     return False
 
@@ -239,10 +246,11 @@ def _refuse_others(config: Config | None, new: Config, cluster: str, file: Path)
     for kind, word in _KINDS.items():
         names = {entry["name"] for entry in new[kind]}
         for entry in (config or {}).get(kind) or []:
-            if entry["name"] in names and _mark(entry, kind).get("cluster") != cluster:
+            others = _mark(entry, kind).get("cluster") != cluster or _is_anothers(config or {}, cluster)
+            if entry["name"] in names and others:
                 raise MiniclusterError(
                     f"{file} has a {word} {entry['name']} of its own",
-                    "It was not minicluster that put it there.",
+                    "It was not minicluster that put it there, or it has been made another's since.",
                     "Remove or rename it, or name another file with --file.",
                 )
 
@@ -305,7 +313,8 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+.0-9][-
 def _mentions(file: Path, cluster: str) -> bool:
     """Whether it is worth the while to read a file. What cannot be read may."""
     try:
-        return cluster.encode() in file.read_bytes()
+        content = file.read_bytes()
+        return cluster.encode() in content and _MARK.encode() in content
     except FileNotFoundError:
         return False
     except OSError:
