@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
@@ -69,8 +69,10 @@ class Guarded(Group):
         return extra.load(cmd_name) if command is None and cmd_name in extra.found() else command
 
     def invoke(self, ctx: Any) -> Any:
+        lost: Callable[[], bool] = bool
         try:
-            result = super().invoke(ctx)
+            with repeated() as lost:
+                result = super().invoke(ctx)
             sys.stdout.flush()  # so that a closed pipe shows here, not in the interpreter's last moment
             return result
         except BrokenPipeError:
@@ -82,7 +84,36 @@ class Guarded(Group):
         except (Exception, KeyboardInterrupt) as error:
             if hasattr(error, "format_message"):  # wrong usage, which typer shows along with the command's usage
                 raise
-            fail(error)
+            # What failed since an interrupt was lost may have failed by just that.
+            fail(KeyboardInterrupt() if lost() else error)
+
+
+@contextmanager
+def repeated(seconds: float = 0.01) -> Iterator[Callable[[], bool]]:
+    """Raises an interrupt again that came where Python drops exceptions, seconds later; tells whether there was one.
+
+    Finalizers are such places, and what a library's compiled code calls (pydantic's, of a pattern, among them).
+    """
+    before = sys.unraisablehook
+    timers: list[threading.Timer] = []
+
+    def hook(dropped: Any) -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            before(dropped)
+            return
+        timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+        timer.daemon = True
+        timers.append(timer)
+        timer.start()
+
+    sys.unraisablehook = hook
+    try:
+        yield lambda: bool(timers)
+    finally:
+        sys.unraisablehook = before
+        for timer in timers:
+            timer.cancel()
+            timer.join()  # if it is too late for that, the interrupt is raised here
 
 
 @contextmanager

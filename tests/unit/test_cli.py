@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ from minicluster import cluster as facade
 from minicluster import errors
 from minicluster.cli.app import _narrowed, app
 from minicluster.cli.exports import Shell, exports, unsets
-from minicluster.cli.failures import terminable
+from minicluster.cli.failures import repeated, terminable
 from minicluster.cli.output import columns
 from minicluster.engine.protocol import ContainerConfig, ExecResult
 from minicluster.events import Event, Listener, ignore
@@ -249,6 +250,33 @@ def test_sigterm_takes_the_way_of_ctrl_c() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         signal.pause()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+class _Finalized:
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def _drop_an_interrupt() -> None:
+    """Gets an interrupt where Python drops what is raised."""
+    _Finalized()
+
+
+def test_an_interrupt_that_was_dropped_is_raised_again() -> None:
+    with pytest.raises(KeyboardInterrupt), repeated() as lost:  # noqa: PT012
+        _drop_an_interrupt()
+        assert lost()
+        time.sleep(10)
+
+
+def test_what_fails_by_a_dropped_interrupt_is_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        _drop_an_interrupt()
+        raise errors.UsageError("cannot read that")
+
+    monkeypatch.setattr(facade.Cluster, "open", fail)
+    result = run("status")
+    assert (result.exit_code, result.stderr) == (130, "Interrupted.\n")
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
