@@ -77,8 +77,7 @@ def plan_up(
     from minicluster.plan import reconcile
     from minicluster.plan.leased import leased
     from minicluster.plan.observed import Observed
-    from minicluster.profile import catalog, network
-    from minicluster.profile.resolve import resolve
+    from minicluster.profile import catalog, first, network
 
     observed = _look(engine, name) if engine else Observed(name)
     before = observed.spec
@@ -90,15 +89,16 @@ def plan_up(
         )
     source = profile or (before.source if before else DEFAULT_PROFILE)
     overrides = _merge(before.overrides, asked) if before else asked
-    loaded = catalog.load(source, overrides.set)
-    if before and before.profile != loaded.profile.name:
-        raise UsageError(
-            f"the name {name} is in use",
-            f"Cluster {name} is of profile {before.profile}, not {loaded.profile.name}.",
-            "Give this one another with --name.",
-        )
-    if before and observed.was is not None:
-        _check_fixed(loaded, before, source)
+    loaded = catalog.load(source, overrides.set) if before else None
+    if before and loaded:
+        if before.profile != loaded.profile.name:
+            raise UsageError(
+                f"the name {name} is in use",
+                f"Cluster {name} is of profile {before.profile}, not {loaded.profile.name}.",
+                "Give this one another with --name.",
+            )
+        if observed.was is not None:
+            _check_fixed(loaded, before, source)
     if engine:
         _check_networks(engine, overrides.networks or (), name)
     if lease and lease.owner and observed and (observed.lease is None or observed.lease.owner != lease.owner):
@@ -111,18 +111,27 @@ def plan_up(
     taken = engine.subnets() if engine and not before else []
     subnet = before.subnet if before else network.choose_subnet(taken, f"{name}/{attempt}" if attempt > 1 else "")
     publish = addresses.publish(mode, engine, network.gateway(subnet), before.publish if before else "")
-    spec = resolve(
-        loaded,
-        cluster=name,
-        overrides=overrides,
-        subnet=subnet,
-        previous=before,
-        port_is_free=lambda port: port not in refused and _port_is_free(port, publish),
-        publish=publish,
-        source=loaded.profile.name if loaded.bundled else str(loaded.directory),
-    )
-    if before and observed.was is not None:
-        _check_counts(loaded, before, spec)
+
+    def port_is_free(port: int) -> bool:
+        return port not in refused and _port_is_free(port, publish)
+
+    if before and loaded:
+        from minicluster.profile.resolve import resolve
+
+        spec = resolve(
+            loaded,
+            cluster=name,
+            overrides=overrides,
+            subnet=subnet,
+            previous=before,
+            port_is_free=port_is_free,
+            publish=publish,
+            source=loaded.source,
+        )
+        if observed.was is not None:
+            _check_counts(loaded, before, spec)
+    else:
+        spec = first.resolve(source, name, overrides, subnet, publish, port_is_free)
     if engine:
         _check_platforms(engine, spec)
     authority = (client.read_authority(engine, before) if engine and before else None) or pki.Authority()

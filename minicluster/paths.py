@@ -18,6 +18,12 @@ def config_home() -> Path:
     return (Path(base) if base else Path.home() / ".config") / "minicluster"
 
 
+def cache_home() -> Path:
+    """``$XDG_CACHE_HOME/minicluster`` (default ``~/.cache/minicluster``): what may be deleted at any time."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "minicluster"
+
+
 def client_directory(cluster: str) -> Path:
     """The folder of a cluster's client certificate and key: 0700, and gone after ``down``."""
     return clients_directory() / cluster

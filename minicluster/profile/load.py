@@ -31,6 +31,11 @@ class Loaded:
     document: Document
     bundled: bool = False  #: one of those that come with minicluster
 
+    @property
+    def source(self) -> str:
+        """What finds it again: its name where it comes with minicluster, else its folder."""
+        return self.profile.name if self.bundled else str(self.directory)
+
 
 def load(directory: Path, settings: Mapping[str, str] | None = None, *, bundled: bool = False) -> Loaded:
     """Reads and checks ``profile.yaml`` in a folder, with the values of ``--set`` put in first.

@@ -1,0 +1,129 @@
+"""What a first `up` resolved is read again, and only where nothing can have changed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minicluster import paths
+from minicluster.profile import catalog, first
+from minicluster.profile.spec import Overrides, Spec
+
+SUBNET = "172.28.0.0/24"
+
+
+def settle(
+    source: str = "etcd",
+    cluster: str = "c",
+    overrides: Overrides | None = None,
+    subnet: str = SUBNET,
+    publish: str = "127.0.0.1",
+    port_is_free: Callable[[int], bool] = lambda _port: True,
+) -> Spec:
+    return first.resolve(source, cluster, overrides or Overrides(), subnet, publish, port_is_free)
+
+
+def kept() -> list[Path]:
+    return sorted((paths.cache_home() / "specs").glob("*"))
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The profiles that were loaded meanwhile."""
+    seen: list[str] = []
+    load = catalog.load
+
+    def spy(name: str, settings: Any = None) -> Any:
+        seen.append(name)
+        return load(name, settings)
+
+    monkeypatch.setattr(catalog, "load", spy)
+    return seen
+
+
+@pytest.mark.parametrize("profile", catalog.names())
+def test_the_same_comes_out_without_the_profile_being_read(profile: str, loads: list[str]) -> None:
+    asked = Overrides(image={}, port={}, restart="always", networks=("web",))
+    was = settle(profile, overrides=asked)
+    assert settle(profile, overrides=asked) == was
+    assert loads == [profile]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"cluster": "d"},
+        {"subnet": "172.28.1.0/24"},
+        {"publish": "172.28.0.1"},
+        {"overrides": Overrides(size={"kv": 5})},
+        {"overrides": Overrides(image={"node": "etcd:1"})},
+        {"overrides": Overrides(port={"client": 2379})},
+        {"overrides": Overrides(restart="always")},
+    ],
+)
+def test_other_wishes_come_to_another_spec(other: dict[str, Any]) -> None:
+    was = settle()
+    assert settle(**other) != was
+    assert len(kept()) == 2
+    assert settle() == was
+
+
+def test_a_port_that_is_taken_meanwhile_is_not_given_out_again() -> None:
+    was = settle()
+    port = was.nodes[1].endpoints[0].host_port
+    now = settle(port_is_free=lambda p: p != port)
+    assert port not in {e.host_port for _node, e in now.endpoints()}
+    assert now.nodes[0].endpoints == was.nodes[0].endpoints
+
+
+def test_a_port_that_was_asked_for_stays_the_one() -> None:
+    asked = Overrides(port={"client": 2379})
+    assert settle(overrides=asked) == settle(overrides=asked, port_is_free=lambda p: p not in (2379, 2380, 2381))
+
+
+def test_a_changed_profile_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, loads: list[str]) -> None:
+    copy = tmp_path / "profiles"
+    shutil.copytree(catalog.bundled_directory(), copy)
+    monkeypatch.setattr(catalog, "bundled_directory", lambda: copy)
+    was = settle()
+    text = (copy / "etcd" / "profile.yaml").read_text()
+    (copy / "etcd" / "profile.yaml").write_text(text.replace("summary: ", "summary: Another ", 1))
+    assert settle().summary == f"Another {was.summary}"
+    assert len(loads) == 2
+
+
+def test_what_may_be_a_secret_is_not_kept() -> None:
+    settle(overrides=Overrides(set={"tls": "false"}))
+    assert kept() == []
+
+
+def test_the_users_own_profiles_are_always_read(write_profile: Callable[..., Path]) -> None:
+    folder = write_profile()
+    assert settle(str(folder)) == settle(str(folder))
+    assert kept() == []
+
+
+@pytest.mark.parametrize("content", ["", "not base64!", "eJwDAAAAAAE="])
+def test_what_cannot_be_read_is_made_again(content: str) -> None:
+    was = settle()
+    (path,) = kept()
+    path.write_text(content)
+    assert settle() == was
+    assert path.read_text() != content
+
+
+def test_where_nothing_can_be_written_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert settle() == settle()
+
+
+def test_the_oldest_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first, "_MOST", 2)
+    for cluster in ("a", "b", "c"):
+        settle(cluster=cluster)
+    assert len(kept()) == 2
