@@ -18,7 +18,7 @@ from minicluster.errors import Interrupted, MiniclusterError, NodeEnded, NodeFai
 from minicluster.events import Event, Listener
 from minicluster.plan import model as m
 from minicluster.plan.model import Plan, RunHook, Step
-from minicluster.profile.spec import SECRET, Image, encode, fill
+from minicluster.profile.spec import SECRET, Image, container_name, encode, fill
 from minicluster.report import Member, Quorum
 from minicluster.run.probe import poll
 from minicluster.run.signals import shielded
@@ -334,8 +334,10 @@ def _run_hook(step: Step, action: RunHook, run: Run) -> None:
 
 def _wait_members(container: str, command: Sequence[str], names: Sequence[str], run: Run) -> None:
     roles = {name.rpartition("-")[0] for name in names}  # others may be stopped on purpose
+    late: list[str] = []  # whose turn it was when last asked
 
     def check() -> str:
+        late.clear()
         try:
             members = ask_members(run.engine, container, command, timeout=_remaining(run), cancel=run.cancel)
         except (TimeoutError, NodeFailed) as error:
@@ -343,16 +345,24 @@ def _wait_members(container: str, command: Sequence[str], names: Sequence[str], 
             return str(getattr(error, "why", "") or error)
         missing = [name for name in names if name not in members]
         if missing:
+            late.extend(missing)
             _check_running(missing, run)
             return f"{', '.join(missing)} not among the members"
         unready = [name for name in names if not members[name].ready]
         if unready:
+            late.extend(unready)
             _check_running(unready, run)
             return f"{', '.join(unready)} not ready"
         quorum = Quorum.of(member for member in members.values() if member.role in roles)
         return f"{quorum.healthy} of {quorum.voters} voters healthy" if quorum and quorum.lost else ""
 
-    poll(check, what="the cluster", deadline=run.deadline, cancel=run.cancel, interval=0.1)
+    try:
+        poll(check, what="the cluster", deadline=run.deadline, cancel=run.cancel, interval=0.1)
+    except NotReady as error:
+        for name in late[:1]:
+            error.why += f"\nThe end of {name}'s log:\n{log_tail(run.engine, container_name(run.cluster, name))}"
+        error.fix = "Give it longer with --timeout, or look into it with --keep and `minicluster logs`."
+        raise
 
 
 def _check_running(names: Collection[str], run: Run) -> None:

@@ -505,23 +505,26 @@ def test_members_are_waited_for_until_all_are_ready(engine: FakeEngine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "said", "late"),
     [
-        (ExecResult(1, "", "no leader"), "no leader"),
-        (ExecResult(0, member("a-1"), ""), "a-2 not among the members"),
-        (ExecResult(0, member("a-1") + member("a-2", "false"), ""), "a-2 not ready"),
-        (ExecResult(0, "what?\n", ""), "Expecting value"),
-        (NodeFailed("cannot run", "it stopped"), "it stopped"),
-        (TimeoutError("no answer within 3 s"), "no answer"),
+        (ExecResult(1, "", "no leader"), "no leader", ""),
+        (ExecResult(0, member("a-1"), ""), "a-2 not among the members", "a-2"),
+        (ExecResult(0, member("a-1") + member("a-2", "false"), ""), "a-2 not ready", "a-2"),
+        (ExecResult(0, "what?\n", ""), "Expecting value", ""),
+        (NodeFailed("cannot run", "it stopped"), "it stopped", ""),
+        (TimeoutError("no answer within 3 s"), "no answer", ""),
     ],
     ids=["status", "missing", "unready", "nonsense", "stopped", "late"],
 )
-def test_members_that_do_not_come_are_named(engine: FakeEngine, answer: ExecResult | BaseException, said: str) -> None:
+def test_members_that_do_not_come_are_named(
+    engine: FakeEngine, answer: ExecResult | BaseException, said: str, late: str
+) -> None:
     node(engine)
     engine.answers["members"] = answer
     error = refused(engine, step("m", WaitMembers("c-a-1", ("members",), ("a-1", "a-2"))), timeout=0)
     assert isinstance(error, NotReady)
     assert said in error.why
+    assert error.why.partition("The end of ")[2].partition("'s log")[0] == late
 
 
 def test_of_two_members_of_one_name_the_living_counts(engine: FakeEngine) -> None:
