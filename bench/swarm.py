@@ -37,21 +37,41 @@ def up_and_down(report: Report, rounds: int) -> None:
 
 
 def scale(report: Report, rounds: int, sizes: tuple[int, ...] = (2, 8, 14, 20)) -> None:
-    """Seconds per added agent: must not grow with the size."""
+    """Seconds per added agent, by the size; and the same of the plain script, which tells what the machine adds."""
+    _, built = minicluster("image", "build", "swarm")
+    image = built.split()[-1]
     times: dict[int, list[float]] = {agents: [] for agents in sizes}
+    floor: dict[int, list[float]] = {agents: [] for agents in sizes}
     for _ in range(rounds):
         for agents in sizes:
+            _, text = run(str(ROOT / "bench" / "floor.sh"), image, str(agents), env={"FLOOR_NAME": "bench-floor"})
+            floor[agents].append(float(re.findall(r"all members ready\s+([\d.]+)", text)[0]))
             size = f"agent={agents}"
             seconds, _ = minicluster("up", "swarm", "--name", NAME, "--size", size, "--timeout", "600", "-q")
             times[agents].append(seconds)
             minicluster("down", NAME, "-q")
-    each = [(median(times[b]) - median(times[a])) / (b - a) for a, b in itertools.pairwise(sizes)]
-    detail = (
-        ", ".join(f"{a} agents {spread(times[a])}" for a in sizes)
-        + "; per added agent "
-        + ", ".join(f"{s:.2f}" for s in each)
-    )
-    report.add("the last agents of 20 against the first, per added agent", each[-1] / each[0], 1.15, "times", detail)
+    ours, plain = _per_agent(times), _per_agent(floor)
+    detail = f"{_by_size(times)}; per added agent {_figures(ours)}"
+    report.add("the last agents of 20 against the first, per added agent", ours[-1] / ours[0], 1.15, "times", detail)
+    detail = f"plain script {_by_size(floor)}; per added agent {_figures(plain)}"
+    growth = (ours[-1] / ours[0]) / (plain[-1] / plain[0])
+    report.add("that growth, against the plain script's own", growth, 1.15, "times", detail)
+    last = sizes[-1]
+    ratio = median(times[last]) / median(floor[last])
+    report.add(f"up swarm, 1 master + {last} agents, against the plain script", ratio, 1.25, "times")
+
+
+def _per_agent(times: dict[int, list[float]]) -> list[float]:
+    """Seconds that each agent adds between one size and the next."""
+    return [(median(times[b]) - median(times[a])) / (b - a) for a, b in itertools.pairwise(times)]
+
+
+def _by_size(times: dict[int, list[float]]) -> str:
+    return ", ".join(f"{agents} agents {spread(seconds)}" for agents, seconds in times.items())
+
+
+def _figures(seconds: list[float]) -> str:
+    return ", ".join(f"{s:.2f}" for s in seconds)
 
 
 def cold(report: Report) -> None:
