@@ -747,6 +747,7 @@ def down(
     for name in names:
         if name not in known:
             client.forget(name, engine, listener)  # of a cluster that went away by other means
+            lock.forget(name)
             raise _no_such(name, known, engine)
     done, failed = [], []
     for name in dict.fromkeys(names):

@@ -95,8 +95,8 @@ def _wait(cluster: str, kind: str, mode: int, end: float, timeout: float) -> Hel
 
 
 def forget(cluster: str) -> None:
-    """Removes what somebody who was killed left of his locks on a cluster that is gone."""
-    for kind in ("use", "gate"):
+    """Removes what somebody who was killed left of his locks on a cluster that is gone; what is held stays."""
+    for kind in ("lock", "use", "gate"):
         if _path(cluster, kind).exists() and isinstance(held := _take(cluster, kind, fcntl.LOCK_EX), Held):
             held.release()
 

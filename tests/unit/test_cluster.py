@@ -533,6 +533,15 @@ def test_down_of_what_is_not_there_is_refused_with_the_nearest(engine: FakeEngin
         down(["mien"], engine=engine)
 
 
+def test_down_of_what_a_killed_one_took_down_removes_its_lock(engine: FakeEngine) -> None:
+    left = paths.data_home() / "locks" / "mine.lock"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    with pytest.raises(UsageError):
+        down(["mine"], engine=engine)
+    assert not left.exists()
+
+
 def test_down_of_several_takes_none_where_one_is_not_there(engine: FakeEngine) -> None:
     up(engine, name="mine")
     with pytest.raises(UsageError):

@@ -108,7 +108,11 @@ def test_what_a_killed_one_left_is_forgotten_and_nothing_else() -> None:
     lock.forget("c")
     assert locks() == ["c.use"]
     held.release()
-    (paths.data_home() / "locks" / "c.use").touch()
+    with lock.changing("c"):
+        lock.forget("c")
+        assert locks() == ["c.lock"]
+    for kind in ("use", "lock"):
+        (paths.data_home() / "locks" / f"c.{kind}").touch()
     lock.forget("c")
     lock.forget("never-there")
     assert locks() == []
