@@ -60,7 +60,8 @@ def resolve(
 
 def _path(directory: Path, *wishes: object) -> Path:
     """Another file for everything else that a spec may come of: the code that makes it included."""
-    made_of = [__version__, recipe_hash(Path(__file__).parent), recipe_hash(directory.parent), str(directory)]
+    code = hashlib.sha256(b"\0".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
+    made_of = [__version__, code, recipe_hash(directory.parent), str(directory)]
     told = [asdict(wish) if isinstance(wish, Overrides) else wish for wish in wishes]
     digest = hashlib.sha256(json.dumps([made_of, told], sort_keys=True).encode()).hexdigest()
     return paths.cache_home() / "specs" / digest[:32]
