@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -77,7 +77,7 @@ def plan_up(
     from minicluster.plan import reconcile
     from minicluster.plan.leased import leased
     from minicluster.plan.observed import Observed
-    from minicluster.profile import catalog, first, network
+    from minicluster.profile import first, network
 
     observed = _look(engine, name) if engine else Observed(name)
     before = observed.spec
@@ -89,16 +89,6 @@ def plan_up(
         )
     source = profile or (before.source if before else DEFAULT_PROFILE)
     overrides = _merge(before.overrides, asked) if before else asked
-    loaded = catalog.load(source, overrides.set) if before else None
-    if before and loaded:
-        if before.profile != loaded.profile.name:
-            raise UsageError(
-                f"the name {name} is in use",
-                f"Cluster {name} is of profile {before.profile}, not {loaded.profile.name}.",
-                "Give this one another with --name.",
-            )
-        if observed.was is not None:
-            _check_fixed(loaded, before, source)
     if engine:
         _check_networks(engine, overrides.networks or (), name)
     if lease and lease.owner and observed and (observed.lease is None or observed.lease.owner != lease.owner):
@@ -115,23 +105,10 @@ def plan_up(
     def port_is_free(port: int) -> bool:
         return port not in refused and _port_is_free(port, publish)
 
-    if before and loaded:
-        from minicluster.profile.resolve import resolve
-
-        spec = resolve(
-            loaded,
-            cluster=name,
-            overrides=overrides,
-            subnet=subnet,
-            previous=before,
-            port_is_free=port_is_free,
-            publish=publish,
-            source=loaded.source,
-        )
-        if observed.was is not None:
-            _check_counts(loaded, before, spec)
-    else:
+    if before is None:
         spec = first.resolve(source, name, overrides, subnet, publish, port_is_free)
+    else:
+        spec = _resolve_again(before, source, overrides, publish, port_is_free, formed=observed.was is not None)
     if engine:
         _check_platforms(engine, spec)
     authority = (client.read_authority(engine, before) if engine and before else None) or pki.Authority()
@@ -140,6 +117,43 @@ def plan_up(
         observed = replace(observed, caller=addresses.caller(mode, engine))
     plan = leased(reconcile.create(spec, observed, force=force), observed, lease, spec.profile)
     return Goal(spec, observed, authority, plan)
+
+
+def _resolve_again(
+    before: Spec,
+    source: str,
+    overrides: Overrides,
+    publish: str,
+    port_is_free: Callable[[int], bool],
+    *,
+    formed: bool,
+) -> Spec:
+    """The spec that a cluster which is there is to have next; once formed it has agreed on some things for good."""
+    from minicluster.profile import catalog
+    from minicluster.profile.resolve import resolve
+
+    loaded = catalog.load(source, overrides.set)
+    if before.profile != loaded.profile.name:
+        raise UsageError(
+            f"the name {before.cluster} is in use",
+            f"Cluster {before.cluster} is of profile {before.profile}, not {loaded.profile.name}.",
+            "Give this one another with --name.",
+        )
+    if formed:
+        _check_fixed(loaded, before, source)
+    spec = resolve(
+        loaded,
+        cluster=before.cluster,
+        overrides=overrides,
+        subnet=before.subnet,
+        previous=before,
+        port_is_free=port_is_free,
+        publish=publish,
+        source=loaded.source,
+    )
+    if formed:
+        _check_counts(loaded, before, spec)
+    return spec
 
 
 def _check_networks(engine: Engine, names: Sequence[str], cluster: str) -> None:

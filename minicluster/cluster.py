@@ -746,8 +746,9 @@ def down(
         names = [_choose(None, engine, engine.volumes())] if known else []
     for name in names:
         if name not in known:
-            client.forget(name, engine, listener)  # of a cluster that went away by other means
-            lock.forget(name)
+            if _NAME.fullmatch(name):  # of a cluster that went away by other means; no path of anything else
+                client.forget(name, engine, listener)
+                lock.forget(name)
             raise _no_such(name, known, engine)
     done, failed = [], []
     for name in dict.fromkeys(names):

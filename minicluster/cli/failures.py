@@ -17,7 +17,7 @@ import typer
 from minicluster.cli import extra
 from minicluster.cli.help import Group
 from minicluster.cli.output import paint
-from minicluster.errors import MiniclusterError
+from minicluster.errors import Interrupted, MiniclusterError
 
 DEBUG = "MINICLUSTER_DEBUG"
 
@@ -84,8 +84,19 @@ class Guarded(Group):
         except (Exception, KeyboardInterrupt) as error:
             if hasattr(error, "format_message"):  # wrong usage, which typer shows along with the command's usage
                 raise
-            # What failed since an interrupt was lost may have failed by just that.
-            fail(KeyboardInterrupt() if lost() else error)
+            fail(_interrupt(error) if lost() else error)
+
+
+def _interrupt(error: BaseException) -> BaseException:
+    """What failed since an interrupt was dropped may have failed by just that; what it left is told all the same."""
+    if exit_code(error) == 130:
+        return error
+    told: BaseException = KeyboardInterrupt()
+    if isinstance(error, MiniclusterError) and error.leftovers:
+        told = Interrupted("interrupted", fix=error.fix)
+        told.leftovers = error.leftovers
+    told.__cause__ = error
+    return told
 
 
 @contextmanager
@@ -101,7 +112,10 @@ def repeated(seconds: float = 0.01) -> Iterator[Callable[[], bool]]:
         if not issubclass(dropped.exc_type, KeyboardInterrupt):
             before(dropped)
             return
-        timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+        # A shell lets what it starts in the background ignore Ctrl-C: then it was another signal.
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        number = signal.SIGTERM if ignored else signal.SIGINT
+        timer = threading.Timer(seconds, os.kill, (os.getpid(), number))
         timer.daemon = True
         timers.append(timer)
         timer.start()

@@ -19,8 +19,11 @@ from minicluster.profile import catalog
 from minicluster.profile.recipe import recipe_hash
 from minicluster.profile.spec import Overrides, Spec, decode, encode
 
-#: How many specs are kept; the one that was kept the longest goes first.
+#: How many specs are kept; the one that was not asked for the longest goes first.
 _MOST = 50
+
+#: The code that is at work here: what lies on the disk may be newer, where this process is old.
+_CODE = hashlib.sha256(b"\0".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
 
 
 def resolve(
@@ -33,7 +36,8 @@ def resolve(
 ) -> Spec:
     """The spec of a first ``up``: as :func:`minicluster.profile.resolve.resolve` has it, of a profile by name or path.
 
-    It is kept for profiles that come with minicluster: a folder of the user's may be of any size, and is worked on.
+    It is kept for profiles that come with minicluster: a folder of the user's may be of any size, and is worked on. And
+    where every port was free that was wanted, so that a name's ports stay those that its hash makes them.
     Nothing is kept that has to do with a ``--set``, which may be a secret, or with files of the user's.
     """
     directory, bundled = catalog.locate(source)
@@ -41,6 +45,14 @@ def resolve(
     kept = _read(path) if path else None
     if kept and all(e.name in overrides.port or port_is_free(e.host_port) for _node, e in kept.endpoints()):
         return kept
+    taken = False
+
+    def look(port: int) -> bool:
+        nonlocal taken
+        free = port_is_free(port)
+        taken |= not free
+        return free
+
     from minicluster.profile import resolve as full
 
     loaded = catalog.load(source, overrides.set)
@@ -49,19 +61,20 @@ def resolve(
         cluster=cluster,
         overrides=overrides,
         subnet=subnet,
-        port_is_free=port_is_free,
+        port_is_free=look,
         publish=publish,
         source=loaded.source,
     )
-    if path and not any(image.context for image in spec.images.values()):
+    again = not taken and not any(image.context for image in spec.images.values())
+    # Where the path is another one by now, somebody has changed the profile meanwhile.
+    if path and again and path == _path(directory, cluster, overrides, subnet, publish):
         _write(path, spec)
     return spec
 
 
 def _path(directory: Path, *wishes: object) -> Path:
     """Another file for everything else that a spec may come of: the code that makes it included."""
-    code = hashlib.sha256(b"\0".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
-    made_of = [__version__, code, recipe_hash(directory.parent), str(directory)]
+    made_of = [__version__, _CODE, recipe_hash(directory.parent), str(directory.resolve())]
     told = [asdict(wish) if isinstance(wish, Overrides) else wish for wish in wishes]
     digest = hashlib.sha256(json.dumps([made_of, told], sort_keys=True).encode()).hexdigest()
     return paths.cache_home() / "specs" / digest[:32]
@@ -69,7 +82,9 @@ def _path(directory: Path, *wishes: object) -> Path:
 
 def _read(path: Path) -> Spec | None:
     try:
-        return decode(path.read_text(encoding="ascii"))
+        spec = decode(path.read_text(encoding="ascii"))
+        path.touch()
+        return spec
     except Exception:  # none, or of no use whatever the reason: it can be made again
         return None
 

@@ -334,16 +334,16 @@ def _run_hook(step: Step, action: RunHook, run: Run) -> None:
 
 def _wait_members(container: str, command: Sequence[str], names: Sequence[str], run: Run) -> None:
     roles = {name.rpartition("-")[0] for name in names}  # others may be stopped on purpose
-    late: list[str] = []  # whose turn it was when last asked
+    late: list[str] = []  # who was waited for by the last answer
 
     def check() -> str:
-        late.clear()
         try:
             members = ask_members(run.engine, container, command, timeout=_remaining(run), cancel=run.cancel)
         except (TimeoutError, NodeFailed) as error:
             _check_running(names, run)
             return str(getattr(error, "why", "") or error)
         missing = [name for name in names if name not in members]
+        late.clear()
         if missing:
             late.extend(missing)
             _check_running(missing, run)
@@ -359,8 +359,9 @@ def _wait_members(container: str, command: Sequence[str], names: Sequence[str], 
     try:
         poll(check, what="the cluster", deadline=run.deadline, cancel=run.cancel, interval=0.1)
     except NotReady as error:
-        for name in late[:1]:
-            error.why += f"\nThe end of {name}'s log:\n{log_tail(run.engine, container_name(run.cluster, name))}"
+        if late:
+            log = log_tail(run.engine, container_name(run.cluster, late[0]))
+            error.why += f"\nThe end of {late[0]}'s log:\n{log}"
         error.fix = "Give it longer with --timeout, or look into it with --keep and `minicluster logs`."
         raise
 

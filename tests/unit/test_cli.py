@@ -234,6 +234,20 @@ def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (result.exit_code, result.stderr) == (130, "Interrupted.\n")
 
 
+def test_what_a_dropped_interrupt_left_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        _drop_an_interrupt()
+        error = errors.EngineError("no", fix="`minicluster down x`")
+        error.leftovers = ("network x-net",)
+        raise error
+
+    monkeypatch.setattr(facade.Cluster, "open", fail)
+    result = run("status")
+    assert result.exit_code == 130
+    assert "network x-net" in result.stderr
+    assert "`minicluster down x`" in result.stderr
+
+
 def test_an_unexpected_error_shows_its_traceback_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(facade, "clusters", _raising(ZeroDivisionError("division by zero")))
     result = run("ls")

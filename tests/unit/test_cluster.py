@@ -542,6 +542,19 @@ def test_down_of_what_a_killed_one_took_down_removes_its_lock(engine: FakeEngine
     assert not left.exists()
 
 
+@pytest.mark.parametrize("name", ["", ".", "../mine", "{folder}/mine"])
+def test_down_of_what_is_no_name_removes_nothing(engine: FakeEngine, name: str, tmp_path: Path) -> None:
+    kept = paths.client_directory("other") / "key.pem"
+    files = [kept, paths.data_home() / "mine.lock", tmp_path / "mine.lock", tmp_path / "mine" / "file"]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    up(engine)
+    with pytest.raises(UsageError):
+        down([name.format(folder=tmp_path)], engine=engine)
+    assert all(file.exists() for file in files)
+
+
 def test_down_of_several_takes_none_where_one_is_not_there(engine: FakeEngine) -> None:
     up(engine, name="mine")
     with pytest.raises(UsageError):

@@ -527,6 +527,14 @@ def test_members_that_do_not_come_are_named(
     assert error.why.partition("The end of ")[2].partition("'s log")[0] == late
 
 
+def test_who_was_waited_for_is_told_where_the_last_answer_was_late(engine: FakeEngine) -> None:
+    node(engine)
+    engine.answers["members"] = answers(ExecResult(0, member("a-1") + member("a-2", "false"), ""), TimeoutError("late"))
+    error = refused(engine, step("m", WaitMembers("c-a-1", ("members",), ("a-1", "a-2"))), timeout=0.2)
+    assert isinstance(error, NotReady)
+    assert "The end of a-2's log" in error.why
+
+
 def test_of_two_members_of_one_name_the_living_counts(engine: FakeEngine) -> None:
     node(engine)
     for rows in (member("a") + member("a", "false"), member("a", "false") + member("a")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +81,14 @@ def test_a_port_that_is_taken_meanwhile_is_not_given_out_again() -> None:
     assert now.nodes[0].endpoints == was.nodes[0].endpoints
 
 
+def test_a_port_that_was_taken_once_is_the_nodes_again_when_it_is_free() -> None:
+    port = settle("etcd", "other").nodes[1].endpoints[0].host_port
+    for path in kept():
+        path.unlink()
+    assert settle("etcd", "other", port_is_free=lambda p: p != port).nodes[1].endpoints[0].host_port != port
+    assert settle("etcd", "other").nodes[1].endpoints[0].host_port == port
+
+
 def test_a_port_that_was_asked_for_stays_the_one() -> None:
     asked = Overrides(port={"client": 2379})
     assert settle(overrides=asked) == settle(overrides=asked, port_is_free=lambda p: p not in (2379, 2380, 2381))
@@ -93,6 +102,13 @@ def test_a_changed_profile_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     text = (copy / "etcd" / "profile.yaml").read_text()
     (copy / "etcd" / "profile.yaml").write_text(text.replace("summary: ", "summary: Another ", 1))
     assert settle().summary == f"Another {was.summary}"
+    assert len(loads) == 2
+
+
+def test_changed_code_resolves_anew(monkeypatch: pytest.MonkeyPatch, loads: list[str]) -> None:
+    settle()
+    monkeypatch.setattr(first, "_CODE", "another")
+    settle()
     assert len(loads) == 2
 
 
@@ -122,8 +138,13 @@ def test_where_nothing_can_be_written_nothing_is_kept(monkeypatch: pytest.Monkey
     assert settle() == settle()
 
 
-def test_the_oldest_go(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_those_go_that_nobody_has_asked_for(monkeypatch: pytest.MonkeyPatch, loads: list[str]) -> None:
     monkeypatch.setattr(first, "_MOST", 2)
-    for cluster in ("a", "b", "c"):
+    settle(cluster="a")
+    settle(cluster="b")
+    for path in kept():
+        os.utime(path, (0, 0))
+    for cluster in ("a", "c", "a"):
         settle(cluster=cluster)
     assert len(kept()) == 2
+    assert len(loads) == 3
