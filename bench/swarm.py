@@ -19,9 +19,7 @@ def up_and_down(report: Report, rounds: int) -> None:
     _, built = minicluster("image", "build", "swarm")
     image = built.split()[-1]
     for n in range(rounds + 1):
-        _, text = run(str(ROOT / "bench" / "floor.sh"), image, "2", env={"FLOOR_NAME": "bench-floor"})
-        up_floor = float(re.findall(r"all members ready\s+([\d.]+)", text)[0])
-        down_floor = float(re.findall(r"containers removed\s+([\d.]+)", text)[0])
+        up_floor, down_floor = _plain_script(image, 2)
         seconds_up, _ = minicluster("up", "swarm", "--name", NAME, "-q")
         seconds_down, _ = minicluster("down", NAME, "-q")
         if n:  # the first round warms caches
@@ -44,8 +42,7 @@ def scale(report: Report, rounds: int, sizes: tuple[int, ...] = (2, 8, 14, 20)) 
     floor: dict[int, list[float]] = {agents: [] for agents in sizes}
     for _ in range(rounds):
         for agents in sizes:
-            _, text = run(str(ROOT / "bench" / "floor.sh"), image, str(agents), env={"FLOOR_NAME": "bench-floor"})
-            floor[agents].append(float(re.findall(r"all members ready\s+([\d.]+)", text)[0]))
+            floor[agents].append(_plain_script(image, agents)[0])
             size = f"agent={agents}"
             seconds, _ = minicluster("up", "swarm", "--name", NAME, "--size", size, "--timeout", "600", "-q")
             times[agents].append(seconds)
@@ -59,6 +56,13 @@ def scale(report: Report, rounds: int, sizes: tuple[int, ...] = (2, 8, 14, 20)) 
     last = sizes[-1]
     ratio = median(times[last]) / median(floor[last])
     report.add(f"up swarm, 1 master + {last} agents, against the plain script", ratio, 1.25, "times")
+
+
+def _plain_script(image: str, agents: int) -> tuple[float, float]:
+    """Seconds that the floor takes until all members are ready, and until its containers are removed."""
+    _, text = run(str(ROOT / "bench" / "floor.sh"), image, str(agents), env={"FLOOR_NAME": "bench-floor"})
+    up, down = (re.findall(rf"{event}\s+([\d.]+)", text)[0] for event in ("all members ready", "containers removed"))
+    return float(up), float(down)
 
 
 def _per_agent(times: dict[int, list[float]]) -> list[float]:

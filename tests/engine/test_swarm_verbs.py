@@ -80,10 +80,8 @@ def test_a_paused_agent_is_seen_as_down_and_comes_back(swarm: Shell) -> None:
     eventually(lambda: ready(client(swarm)) == NODES - {"agent-1"}, what="agent-1 is Down")
     # As a node looks that Swarm has wrongly written down as Down for good: it is connected to some manager.
     masters = [f"{NAME}-{node}" for node in sorted(NODES) if node.startswith("master")]
-    address = next(n for n in swarm.minicluster("status", NAME, "-o", "json").json["nodes"] if n["name"] == "agent-1")[
-        "address"
-    ]
-    reset = f"{address} is down by the swarm's word, and connected: its connection is reset"
+    nodes = {node["name"]: node for node in swarm.minicluster("status", NAME, "-o", "json").json["nodes"]}
+    reset = f"{nodes['agent-1']['address']} is down by the swarm's word, and connected: its connection is reset"
     eventually(lambda: any(reset in swarm.docker("logs", m).err for m in masters), within=60, what=reset)
     swarm.minicluster("unpause", "agent", "-c", NAME)
     is_whole(swarm, NODES)
