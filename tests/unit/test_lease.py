@@ -292,6 +292,24 @@ def test_a_beat_renews_and_never_against_anothers_wish(engine: FakeEngine) -> No
     assert not change.beat(engine, "toy", me)
 
 
+def test_a_beat_in_the_middle_of_a_down_leaves_nothing(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    me = Process.this()
+    up(engine, lease=Lease.owned(me))
+    assert change.beat(engine, "toy", me)
+    removes, beaten = engine.remove_volume, []
+
+    def beat_first(name: str) -> None:
+        if not beaten:
+            beaten.append(name)
+            assert change.beat(engine, "toy", me)
+        removes(name)
+
+    monkeypatch.setattr(engine, "remove_volume", beat_first)
+    down(["toy"], engine=engine)
+    assert beaten
+    assert things(engine) == []
+
+
 def test_a_cluster_that_is_gone_gets_no_lease(engine: FakeEngine) -> None:
     with pytest.raises(UsageError, match="no cluster is called"):
         change.renew(engine, "toy", Lease())
