@@ -509,7 +509,7 @@ def remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
         first = first or plan
         try:
             execute(plan, Run(engine, pki.Authority(), DEFAULT_TIMEOUT, listener, lambda _image, _cancel: None))
-            # Whoever renewed the lease after our look and saw a record left his term. With the records gone none is left.
+            # Who renewed the lease after our look, and saw a record still, left his term. With no record, none is left.
             if not engine.volumes(name):
                 break
         except NoEngine:
