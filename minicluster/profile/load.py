@@ -76,6 +76,8 @@ def _override(document: Document, path: str, text: str) -> None:
         value = yaml.safe_load(text) if text else ""
     except yaml.YAMLError:
         value = text
+    if parts[0] == "settings" and len(parts) == 2:
+        value = _of_its_kind(value, named[parts[1]], parts[1], text, option)
     data = document.data = copy.deepcopy(data)
     for depth, part in enumerate(parts[:-1]):
         if isinstance(data, list):
@@ -90,6 +92,26 @@ def _override(document: Document, path: str, text: str) -> None:
     last: str | int = _index(data, parts[-1], option) if isinstance(data, list) else parts[-1]
     data[last] = value
     document.overridden[tuple(int(p) if p.isdecimal() else p for p in parts)] = option
+
+
+def _of_its_kind(value: Any, default: Any, name: str, text: str, option: str) -> Any:
+    """A setting's value, which is of the kind that the profile's own is of: where that is a text, it is one."""
+    if isinstance(default, str):
+        return value if isinstance(value, (str, list, dict)) else text
+    kinds = {bool: "true or false", int: "a number", float: "a number"}
+    wanted, found = kinds.get(type(default)), kinds.get(type(value))
+    if wanted and wanted != found:
+        raise UsageError(
+            f"{option}: {name} cannot be {text!r}",
+            f"It is {wanted}; the profile has {_said(default)}.",
+            "Choose another.",
+        )
+    return value
+
+
+def _said(value: Any) -> str:
+    """A value as YAML says it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _index(items: Sequence[Any], part: str, option: str) -> int:

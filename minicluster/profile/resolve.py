@@ -128,6 +128,11 @@ def resolve(
     profile = loaded.profile
     counts = node_counts(loaded, overrides)
     _check_names(overrides.image, "--image", profile.images, "image")
+    for name, ref in overrides.image.items():
+        if len(ref.split()) != 1:
+            raise UsageError(
+                f"--image {name}={ref}: {ref!r} is no image", "", "Write its reference, as `docker pull` takes it."
+            )
     ports = {name for role in profile.roles.values() for name in role.endpoints}
     _check_names(overrides.port, "--port", ports, "endpoint")
 

@@ -25,6 +25,7 @@ def settled(loaded: Loaded, **options: Mapping[str, int] | Mapping[str, str]) ->
     [
         ("size", {"agnet": 3}, "--size agnet=3: no role is called 'agnet'", "'agent'"),
         ("port", {"ap": 80}, "--port ap=80: no endpoint is called 'ap'", "'api'"),
+        ("image", {"node": ""}, "--image node=: '' is no image", "docker pull"),
         ("image", {"nod": "x"}, "--image nod=x: no image is called 'nod'", "'node'"),
     ],
 )

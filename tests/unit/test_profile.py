@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from minicluster.errors import ProfileError
+from minicluster.errors import ProfileError, UsageError
+from minicluster.profile import catalog
 from minicluster.profile.load import load
 from tests.unit.samples import LEAST
 
@@ -233,6 +236,61 @@ def test_a_fixed_setting_that_there_is_not_is_refused_with_the_nearest(write_pro
     error = refused(write_profile(LEAST + "settings: {tls: true, quota: 1}\nfixed: [quota, tsl]\n"))
     assert "profile.yaml:10:16: no setting is called 'tsl'" in error.what
     assert "'tls'" in error.fix
+
+
+@pytest.mark.parametrize(
+    ("default", "given", "value"),
+    [
+        ("50", "60", 60),
+        ("50", "0.5", 0.5),
+        ("true", "no", False),
+        ("dc1", "12", "12"),
+        ("''", "on", "on"),
+        ("'7'", "~", "~"),
+        ("a", "'b c'", "b c"),
+        ("a", "", ""),
+    ],
+)
+def test_a_setting_stays_what_the_profile_has_it_as(write_profile: Write, default: str, given: str, value: Any) -> None:
+    folder = write_profile(LEAST + f"settings: {{it: {default}}}\n")
+    assert load(folder, {"it": given}).profile.settings == {"it": value}
+    assert load(folder, {"settings.it": given}).profile.settings == {"it": value}
+
+
+@pytest.mark.parametrize(
+    ("default", "given", "why"),
+    [
+        ("50", "abc", "It is a number; the profile has 50."),
+        ("50", "true", "It is a number; the profile has 50."),
+        ("50", "", "It is a number; the profile has 50."),
+        ("true", "maybe", "It is true or false; the profile has true."),
+        ("false", "1", "It is true or false; the profile has false."),
+    ],
+)
+def test_a_setting_of_another_kind_is_refused(write_profile: Write, default: str, given: str, why: str) -> None:
+    with pytest.raises(UsageError, match=f"--set it={given}: it cannot be '{given}'") as caught:
+        load(write_profile(LEAST + f"settings: {{it: {default}}}\n"), {"it": given})
+    assert caught.value.why == why
+
+
+@pytest.mark.parametrize(
+    ("profile", "setting"),
+    [
+        ("etcd", "heartbeat=0"),
+        ("etcd", "quota=-1"),
+        ("etcd", "log_level=loud"),
+        ("zookeeper", "heap=99999x"),
+        ("zookeeper", "tick_time=-1"),
+        ("consul", "datacenter=a b"),
+        ("swarm", "heartbeat=banana"),
+        ("mesos", "ports=8000"),
+        ("kubernetes", "grace=5"),
+    ],
+)
+def test_the_profiles_settings_have_to_look_like_what_they_are(profile: str, setting: str) -> None:
+    name, _, value = setting.partition("=")
+    with pytest.raises(ProfileError, match=re.escape(f"--set {setting}: {name} cannot be")):
+        catalog.load(profile, {name: value})
 
 
 def test_a_recipe_for_given_images_needs_a_dockerfile(write_profile: Write) -> None:
