@@ -283,13 +283,48 @@ def test_killed_in_the_middle_of_scaling_then_up_finishes(whole: Shell, seconds:
     assert set(members(whole)) == {"kv-1", "kv-2", "kv-3"}
 
 
-@pytest.mark.parametrize("verb", ["stop", "restart", "restart --rolling"])
-def test_killed_in_the_middle_of_a_verb_then_up_mends(whole: Shell, verb: str) -> None:
-    process = whole.start(*verb.split(), "-c", NAME)
-    time.sleep(0.8)
+@pytest.mark.parametrize(
+    ("before", "verb", "seconds"),
+    [
+        ("", "stop", 0.8),
+        ("stop", "start", 0.3),
+        ("", "restart", 0.8),
+        ("", "restart --rolling", 0.8),
+        ("", "pause", 0.2),
+        ("pause", "unpause", 0.2),
+        ("", "kill", 0.2),
+    ],
+)
+def test_killed_in_the_middle_of_a_verb_then_up_mends(whole: Shell, before: str, verb: str, seconds: float) -> None:
+    if before:
+        whole.minicluster(before, "-c", NAME)
+    nodes = ["kv-1", "kv-2", "kv-3"] if verb == "kill" else []
+    process = whole.start(*verb.split(), *nodes, "-c", NAME)
+    time.sleep(seconds)
     process.kill()
     process.communicate()
     whole.minicluster("up", "--name", NAME)
+    is_ready(whole, 3)
+
+
+@pytest.mark.parametrize("verbs", [["stop", "start"], ["restart"], ["restart --rolling"]])
+def test_verbs_with_a_paused_node(whole: Shell, verbs: list[str]) -> None:
+    whole.minicluster("pause", "kv-2", "-c", NAME)
+    for verb in verbs:
+        whole.minicluster(*verb.split(), "-c", NAME)
+    is_ready(whole, 3)
+
+
+def test_what_costs_the_quorum_is_refused_without_force(whole: Shell) -> None:
+    whole.minicluster("kill", "kv-2", "-c", NAME)
+    eventually(lambda: status(whole)["quorum"] and status(whole)["quorum"]["leader"], what="the others have a leader")
+    rolling = ("restart", "--rolling", "kv-1", "-c", NAME)
+    refused = whole.minicluster(*rolling, ok=False)
+    assert refused.code == 1
+    assert "would lose the quorum" in refused.err
+    whole.minicluster(*rolling, "--force")
+    assert members(whole).keys() == {"kv-1", "kv-2", "kv-3"}
+    whole.minicluster("start", "-c", NAME)
     is_ready(whole, 3)
 
 

@@ -52,8 +52,7 @@ def own(outer: Shell) -> Iterator[Shell]:
         load = ["docker", "load"]
         subprocess.run(load, env=os.environ | shell.env, stdin=save.stdout, check=True, capture_output=True)
         assert save.wait() == 0
-        sizes = {"swarm": ["--size", "master=3", "--size", "agent=1"]}
-        at_once(shell, *(["up", profile, "--name", name, *sizes.get(profile, [])] for profile, name in NAMES.items()))
+        at_once(shell, *(["up", profile, "--name", name, *SIZES.get(profile, ())] for profile, name in NAMES.items()))
         yield shell
         shell.minicluster("down", "--all")
         assert remains(shell) == {}

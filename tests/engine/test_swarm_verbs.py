@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -119,7 +120,23 @@ def test_masters_go_and_come(swarm: Shell) -> None:
     refused = swarm.minicluster("scale", "master=2", "-c", NAME, ok=False)
     assert refused.code == 2
     assert "odd number" in refused.err
+    if leader(swarm) == "master-1":  # the leader is to be among those that go
+        swarm.minicluster("kill", "master-1", "-c", NAME)
+        eventually(lambda: leader(swarm) != "master-1", what="another leader")
+        swarm.minicluster("start", "master-1", "-c", NAME, timeout=300)
+        is_whole(swarm, NODES)
+    assert leader(swarm) != "master-1"
     swarm.minicluster("scale", "master=1", "agent=2", "-c", NAME, timeout=300)
     is_whole(swarm, {"master-1", "agent-1", "agent-2"})
     swarm.minicluster("scale", "master=3", "agent=1", "-c", NAME, timeout=300)
     is_whole(swarm, NODES)
+
+
+def test_killed_in_the_middle_of_scaling_masters_then_up_finishes(swarm: Shell) -> None:
+    for size, seconds in (1, 1.0), (3, 2.0):
+        process = swarm.start("scale", f"master={size}", "-c", NAME)
+        time.sleep(seconds)
+        process.kill()
+        process.communicate()
+        swarm.minicluster("up", "--name", NAME, "--size", f"master={size}", timeout=300)
+        is_whole(swarm, {"agent-1", *(f"master-{n}" for n in range(1, size + 1))})
