@@ -307,7 +307,7 @@ def test_killed_in_the_middle_of_a_verb_then_up_mends(whole: Shell, before: str,
     is_ready(whole, 3)
 
 
-@pytest.mark.parametrize("verbs", [["stop", "start"], ["restart"], ["restart --rolling"]])
+@pytest.mark.parametrize("verbs", [["stop", "start"], ["restart"]])
 def test_verbs_with_a_paused_node(whole: Shell, verbs: list[str]) -> None:
     whole.minicluster("pause", "kv-2", "-c", NAME)
     for verb in verbs:
