@@ -333,14 +333,15 @@ def check_subnets(taken: list[str]) -> Check:
     """Whether there are addresses left for clusters."""
     pool = ipaddress.IPv4Network(str(POOL))
     used = [ipaddress.ip_network(one, strict=False) for one in taken]
-    near = [n for n in used if isinstance(n, ipaddress.IPv4Network) and n.overlaps(pool)]
+    near = sorted({n for n in used if isinstance(n, ipaddress.IPv4Network) and n.overlaps(pool)})
     subnets = list(pool.subnets(new_prefix=PREFIX))
     free = sum(not any(subnet.overlaps(other) for other in near) for subnet in subnets)
     text = f"{free} of {len(subnets)} in {pool} are free"
+    if near:
+        text += f"; in use: {', '.join(str(n) for n in near[:5])}{', …' if len(near) > 5 else ''}"
     fix = "Remove networks that nobody uses: `docker network prune`, or clusters: `minicluster ls`, `minicluster down`."
     if not free:
-        covering = ", ".join(str(n) for n in near[:5])
-        return Check("subnets", "error", f"{text}; taken by {covering}{', …' if len(near) > 5 else ''}", fix)
+        return Check("subnets", "error", text, fix)
     return Check("subnets", "ok", text) if free >= SUBNETS_WANTED else Check("subnets", "warning", text, fix)
 
 
