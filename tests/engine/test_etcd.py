@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import tarfile
 import time
 from collections.abc import Iterator
@@ -303,6 +304,28 @@ def test_killed_in_the_middle_of_a_verb_then_up_mends(whole: Shell, before: str,
     time.sleep(seconds)
     process.kill()
     process.communicate()
+    whole.minicluster("up", "--name", NAME)
+    is_ready(whole, 3)
+
+
+@pytest.mark.parametrize("seconds", [1.0, 3.0])
+def test_scaling_that_is_interrupted_is_undone(whole: Shell, seconds: float) -> None:
+    process = whole.start("scale", "kv=5", "-c", NAME)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, said
+    assert set(members(whole)) == {"kv-1", "kv-2", "kv-3"}
+    assert "there was nothing to change" in whole.minicluster("up", "--name", NAME).out
+    is_ready(whole, 3)
+
+
+def test_a_rolling_restart_that_is_interrupted_is_mended(whole: Shell) -> None:
+    process = whole.start("restart", "--rolling", "-c", NAME)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, said
     whole.minicluster("up", "--name", NAME)
     is_ready(whole, 3)
 
