@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # floor-nodes.sh FOLDER: the yardstick for `minicluster up`, `stop` and `start` of a profile whose nodes form the cluster by
 # themselves. The same containers, files and commands, from a FOLDER that plain.py wrote before, by the fastest plain
-# script that is honest: done when every node's own probe passes and the cluster itself counts every node as ready.
+# script that is honest: done when every node's own probe passes and the cluster itself counts every node as ready; and, where
+# the FOLDER has a script `last`, when the node that counts them has run that too.
 # Prints when each thing was done, and leaves nothing behind. KEEP=1 leaves the cluster, for a look.
 set -euo pipefail
 folder=${1:?usage: floor-nodes.sh FOLDER}
@@ -59,6 +60,7 @@ begin
 { docker network create --subnet "$subnet" "$name" >/dev/null || :; : >"$work/network"; } &
 each up; mark "up: nodes ready"
 counted; mark "up: all members ready"
+if [[ -e $folder/last ]]; then docker exec "$asked" bash -euc "$(<"$folder/last")"; mark "up: the cluster has worked once"; fi
 [[ -z ${KEEP:-} ]] || exit 0
 
 begin; docker stop "${containers[@]}" >/dev/null; mark "stop: containers stopped"

@@ -243,27 +243,32 @@ def _look_within(
 
 
 def check_room(engine: Engine, goal: Goal, force: bool, listener: Listener) -> None:
-    """Tells what the nodes that are about to start will take, and refuses where the machine has not got it.
+    """Tells what the nodes that are about to start will take, and refuses where the machine has not got the memory.
+
+    A disk with little room is told of and no more: less is needed where no image has to be built first.
 
     Raises:
         NoRoom: they need more memory than is free, and there is no ``force``.
     """
     from minicluster import doctor
+    from minicluster.plan.model import ProvideImage
 
     there = {name for name, container in goal.observed.containers.items() if container.alive}
     coming = [node for node in goal.spec.nodes if node.name not in there]
     footprint = sum(node.footprint for node in coming)
-    if not footprint:
+    builds = any(isinstance(step.action, ProvideImage) and step.action.image.recipe for step in goal.plan.steps)
+    if not (footprint or builds):
         return
     memory, disk = doctor.room(engine.info, footprint)
-    if memory.level != "ok" and not force:
-        raise NoRoom(
-            f"cluster {goal.spec.cluster} does not fit into memory: {memory.text}",
-            f"That is what {len(coming)} nodes take while they have nothing to do.",
-            f"{memory.fix} `--force` starts them all the same.",
-        )
-    listener(Event("room", text=f"memory: {memory.text}"))
-    if disk.level == "error":
+    if footprint:
+        if memory.level != "ok" and not force:
+            raise NoRoom(
+                f"cluster {goal.spec.cluster} does not fit into memory: {memory.text}",
+                f"That is what {len(coming)} nodes take while they have nothing to do.",
+                f"{memory.fix} `--force` starts them all the same.",
+            )
+        listener(Event("room", text=f"memory: {memory.text}"))
+    if disk.level == "error" or (disk.level == "warning" and builds):
         listener(Event("note", text=f"Little room on the disk: {disk.text}. {disk.fix}"))
 
 

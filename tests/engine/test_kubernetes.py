@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -51,8 +52,29 @@ STAYS = {"tolerations": [{"operator": "Exists"}]}
 pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
 
 
+#: What the user's kubeconfig has of another cluster.
+OTHERS = {
+    "apiVersion": "v1",
+    "kind": "Config",
+    "clusters": [{"name": "work", "cluster": {"server": "https://work.example.org:6443"}}],
+    "users": [{"name": "me", "user": {"token": "secret"}}],
+    "contexts": [{"name": "work", "context": {"cluster": "work", "user": "me", "namespace": "x"}}],
+    "current-context": "work",
+}
+
+
 @pytest.fixture(scope="module")
-def kube(outer: Shell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kube]:
+def users_kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The user's own kubeconfig, into which a test merges the cluster; once that is down, it is what it was."""
+    file = tmp_path_factory.mktemp("user") / "config"
+    file.touch(0o600)
+    file.write_text(yaml.safe_dump(OTHERS))
+    yield file
+    assert yaml.safe_load(file.read_text()) == OTHERS
+
+
+@pytest.fixture(scope="module")
+def kube(outer: Shell, tmp_path_factory: pytest.TempPathFactory, users_kubeconfig: Path) -> Iterator[Kube]:
     """One master and two agents."""
     try:
         outer.minicluster("up", "kubernetes", "--name", NAME, timeout=1200)
@@ -1419,6 +1441,27 @@ def test_commands(kube: Kube, outer: Shell) -> None:
     listed = outer.minicluster("exec", "-c", NAME, "master-1", "--", "kubectl", "get", "nodes", "-o", "name").out
     assert listed.split() == ["node/agent-1", "node/agent-2"]
     assert outer.minicluster("up", "kubernetes", "--name", NAME, "-o", "json").json["changed"] is False
+
+
+@conformance(
+    "minicluster", "`kubeconfig --merge` makes the cluster a context among the user's own; `down` takes it out"
+)
+def test_merge(kube: Kube, outer: Shell, users_kubeconfig: Path) -> None:
+    """That it is taken out is seen when the cluster goes: by the fixture of the file."""
+    user = Shell(outer.env | {"KUBECONFIG": str(users_kubeconfig)})
+    context = f"minicluster-{NAME}"
+    said = user.minicluster("kubeconfig", "--merge", "-c", NAME).out
+    assert said == f"{users_kubeconfig}: cluster {NAME} is in it, and the current context.\n"
+    assert user.run("kubectl", "--context", context, "get", "nodes", "-o", "name").out.split() == [
+        f"node/{agent}" for agent in AGENTS
+    ]
+    assert user.run("kubectl", "auth", "can-i", "delete", "nodes").out == "yes\n"  # without a context named, too
+    assert user.run("kubectl", "config", "current-context").out == f"{context}\n"
+    assert set(user.run("kubectl", "config", "get-contexts", "-o", "name").out.split()) == {context, "work"}
+    assert users_kubeconfig.stat().st_mode & 0o777 == 0o600
+    merged = yaml.safe_load(users_kubeconfig.read_text())
+    for kind in ("clusters", "users", "contexts"):
+        assert OTHERS[kind][0] in merged[kind]  # type: ignore[index]
 
 
 @conformance("minicluster", "`reset` leaves nothing of what users made, and the cluster still works")

@@ -1,14 +1,18 @@
-"""What a Kubernetes profile is given and cannot use: told in one sentence, and nothing is left."""
+"""What a Kubernetes profile is given: of a release's tarball it makes a cluster, and what it cannot use is told in one
+sentence, and leaves nothing."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import ipaddress
+import os
 import re
+import shutil
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,15 +21,26 @@ import pytest
 
 from minicluster.engine.protocol import Engine
 from tests.engine.conftest import Answer, Shell, remains
+from tests.engine.kubelife import Kube, pod
 
 NAME = "t-kube-input"
-PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
+SERVERS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
+PROGRAMS = (*SERVERS, "kubectl")
+#: What programs that were built here say of themselves, and what those of the tarballs say that clusters are made from.
+BUILT, RELEASE = "v1.20.2", "v1.20.9"
+
+needs_kubectl = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl (Debian: kubernetes-client) is missing")
 
 
 def server_tarball(path: Path, content: bytes, programs: tuple[str, ...] = PROGRAMS) -> Path:
     """A server tarball whose programs are all the same file."""
-    with tarfile.open(path, "w:gz") as tar:
-        for program in programs:
+    return packed(path, dict.fromkeys(programs, content))
+
+
+def packed(path: Path, programs: Mapping[str, bytes]) -> Path:
+    """A server tarball, laid out as a release's is."""
+    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
+        for program, content in programs.items():
             entry = tarfile.TarInfo(f"kubernetes/server/bin/{program}")
             entry.size, entry.mode = len(content), 0o755
             tar.addfile(entry, io.BytesIO(content))
@@ -60,6 +75,8 @@ def test_a_tarball_that_is_none(outer: Shell, tmp_path: Path) -> None:
     (tmp_path / "words.tar.gz").write_text("This is no tarball.\n")
     answer = refused(outer, 1, f"tarball={tmp_path}/words.tar.gz")
     assert "the given tarball cannot be unpacked: tar: This does not look like a tar archive" in answer.err
+    # What its nodes would have taken was told first: one kv and one master.
+    assert re.search(r"^memory: \S+ GiB of \S+ GiB free, 580 MiB needed$", answer.err, re.M), answer.err
 
 
 def test_a_tarball_of_something_else(outer: Shell, tmp_path: Path) -> None:
@@ -108,9 +125,8 @@ def test_a_release_that_there_is_not(outer: Shell, releases: tuple[Path, str]) -
     assert f"HTTP 404 for {releases[1]}/v1.31.99/kubernetes-server-linux-" in answer.err
 
 
-def test_a_download_that_differs_from_its_checksum(outer: Shell, releases: tuple[Path, str]) -> None:
+def test_a_download_that_differs_from_its_checksum(outer: Shell, architecture: str, releases: tuple[Path, str]) -> None:
     folder, url = releases
-    architecture = outer.docker("version", "--format", "{{.Server.Arch}}").out.strip()
     tarball = folder / "v1.31.98" / f"kubernetes-server-linux-{architecture}.tar.gz"
     tarball.parent.mkdir()
     server_tarball(tarball, b"x")
@@ -127,6 +143,90 @@ def test_nobody_serves_releases(outer: Shell, releases: tuple[Path, str]) -> Non
     closed = f"{releases[1].rpartition(':')[0]}:9"
     answer = refused(outer, 1, "version=v1.31.99", f"download={closed}")
     assert f"cannot fetch {closed}/v1.31.99/" in answer.err
+
+
+@pytest.fixture(scope="module")
+def architecture(outer: Shell) -> str:
+    return outer.docker("version", "--format", "{{.Server.Arch}}").out.strip()
+
+
+@pytest.fixture(scope="module")
+def tarball(outer: Shell, architecture: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A release's server tarball: the programs that were built here, which take themselves for those of RELEASE."""
+    folder = tmp_path_factory.mktemp("release")
+    image = outer.minicluster("image", "build", "kubernetes", "node", timeout=900).out.split()[-1]
+    holder = f"{NAME}-programs"
+    programs = {}
+    try:
+        outer.docker("create", "--name", holder, image, "true")
+        for file, names in {"kubeall": SERVERS, "kubectl": ("kubectl",)}.items():
+            outer.docker("cp", f"{holder}:/usr/local/bin/{file}", str(folder / file))
+            content = (folder / file).read_bytes()
+            (folder / file).unlink()
+            assert BUILT.encode() in content
+            programs |= dict.fromkeys(names, content.replace(BUILT.encode(), RELEASE.encode()))
+    finally:
+        outer.docker("rm", "-fv", holder, ok=False)
+    yield packed(folder / f"kubernetes-server-linux-{architecture}.tar.gz", programs)
+    shutil.rmtree(folder)  # pytest would keep it
+
+
+@contextmanager
+def released(outer: Shell, *settings: str) -> Iterator[Kube]:
+    """A cluster of RELEASE; neither it nor its image stays."""
+    given = [word for setting in (f"version={RELEASE}", *settings) for word in ("--set", setting)]
+    image = ""
+    try:
+        outer.minicluster("up", "kubernetes", "--name", NAME, "--size", "agent=1", *given, timeout=300)
+        image = outer.docker("inspect", "--format", "{{.Config.Image}}", f"{NAME}-master-1").out.strip()
+        yield Kube(outer, NAME)
+    finally:
+        outer.minicluster("down", NAME, ok=False)
+        forget(outer, image)
+    assert remains(outer, NAME) == {}
+
+
+def forget(outer: Shell, image: str) -> None:
+    """Removes an image of RELEASE, and what the engine keeps of its build: the stage that has the tarball in it."""
+    if image:
+        outer.minicluster("image", "remove", image)
+    for stage in outer.docker("images", "-q", "--filter", "dangling=true").out.split():
+        commands = outer.docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", stage, ok=False).out
+        if f"VERSION={RELEASE}" in commands:
+            outer.docker("rmi", stage, ok=False)
+
+
+def works(kube: Kube) -> None:
+    """Every program is of RELEASE, and together they bring a pod to run."""
+    assert kube.kubectl("version", "-o", "json").json["serverVersion"]["gitVersion"] == RELEASE
+    (agent,) = kube.get("nodes")
+    info = agent["status"]["nodeInfo"]
+    assert (info["kubeletVersion"], info["kubeProxyVersion"]) == (RELEASE, RELEASE)
+    assert kube.nodes() == {"agent-1": True}
+    for program in PROGRAMS:
+        asked = ("version", "--client", "--short") if program == "kubectl" else ("--version",)
+        assert kube.outer.docker("exec", f"{NAME}-master-1", program, *asked).out.split()[-1] == RELEASE
+    kube.apply(pod("first", "agent-1"))
+    kube.kubectl("wait", "--for=condition=Ready", "pod/first", "--timeout=30s", timeout=40)
+
+
+@needs_kubectl
+def test_a_tarball_of_a_release_becomes_a_cluster(outer: Shell, tarball: Path) -> None:
+    with released(outer, f"tarball={tarball}") as kube:
+        works(kube)
+
+
+@needs_kubectl
+def test_a_release_that_is_downloaded_becomes_a_cluster(
+    outer: Shell, tarball: Path, releases: tuple[Path, str]
+) -> None:
+    folder, url = releases
+    (folder / RELEASE).mkdir()
+    os.link(tarball, folder / RELEASE / tarball.name)
+    sum = hashlib.sha512(tarball.read_bytes()).hexdigest()
+    (folder / RELEASE / f"{tarball.name}.sha512").write_text(sum)  # with no end of line, as upstream's
+    with released(outer, f"download={url}") as kube:
+        works(kube)
 
 
 def test_more_memory_than_there_is(outer: Shell) -> None:

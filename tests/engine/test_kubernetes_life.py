@@ -184,6 +184,43 @@ def pids(kube: Kube, node: str, component: str) -> list[str]:
     return list(eventually(lambda: kube.outer.run(*argv, ok=False).out.split(), what=f"{component} runs on {node}"))
 
 
+@pytest.mark.parametrize(
+    ("component", "hurt", "mend"),
+    [
+        ("kube-scheduler", "pkill -STOP -x kube-scheduler", "pkill -CONT -x kube-scheduler"),
+        ("kube-controller-manager", "pkill -STOP -x kube-controller", "pkill -CONT -x kube-controller"),
+        (
+            "kube-scheduler",
+            "ln -sf /bin/false /usr/local/bin/kube-scheduler && pkill -KILL -x kube-scheduler",
+            "ln -sf kubeall /usr/local/bin/kube-scheduler",
+        ),
+    ],
+    ids=["the scheduler hangs", "the controller manager hangs", "the scheduler ends at once whenever it is started"],
+)
+def test_a_master_is_not_ready_without_all_of_it(whole: Kube, component: str, hurt: str, mend: str) -> None:
+    def on_master(command: str) -> None:
+        whole.outer.docker("exec", f"{NAME}-master-1", "bash", "-c", command)
+
+    on_master(hurt)
+    try:
+        begun = time.monotonic()
+        status = whole.status()
+        measured(f"{component} does not answer, status takes", time.monotonic() - begun)
+        nodes = {node["name"]: node for node in status["nodes"]}
+        assert (status["phase"], nodes["master-1"]["ready"]) == ("degraded", False)
+        assert nodes["master-1"]["probe"].startswith(f"{component} is not well: curl: ")
+        assert all(nodes[name]["ready"] for name in NODES - {"master-1"})
+        # `up` takes the cluster no more for whole than `status` does.
+        answer = whole.outer.minicluster("up", "--name", NAME, "--timeout", "2", ok=False)
+        assert (answer.code, "master-1" in answer.err) == (4, True), answer.err
+    finally:
+        on_master(mend)
+    begun = time.monotonic()
+    whole.is_ready(within=20)
+    measured(f"{component} goes on, ready after", time.monotonic() - begun)
+    whole.canary("agent-1", "agent-2")
+
+
 def test_what_holds_a_pods_containers_is_killed(whole: Kube) -> None:
     """The shim: its pod starts anew, and answers."""
 

@@ -39,6 +39,7 @@ def _lines(view: View, width: int = 80, height: int = 24) -> list[str]:
 def test_a_log_has_a_line_for_what_matters() -> None:
     out, clock = io.StringIO(), Clock()
     listen = plain(out, clock)
+    listen(Event("room", text="memory: 4.0 GiB of 8.0 GiB free, 192 MiB needed"))
     listen(Event("plan", text="create cluster swarm: 1 master", nodes=("master-1",)))
     listen(Event("start", "", "image", "image node"))
     listen(Event("progress", "", "image", "building minicluster/swarm-node:1"))
@@ -53,6 +54,7 @@ def test_a_log_has_a_line_for_what_matters() -> None:
     listen(Event("failed", "agent-1", text="exited with 1"))
     listen(Event("rollback", text="rolling back"))
     assert out.getvalue().splitlines() == [
+        "memory: 4.0 GiB of 8.0 GiB free, 192 MiB needed",
         "create cluster swarm: 1 master",
         "image: building minicluster/swarm-node:1",
         "image: step 2",
@@ -117,11 +119,13 @@ def test_the_screen_in_the_end() -> None:
     with live(console) as listen:
         listen(Event("plan", text="create cluster swarm", nodes=("master-1", "agent-1")))
         listen(Event("note", text="a note"))
+        listen(Event("room", text="memory: 192 MiB needed"))
         listen(Event("done", "master-1", "ready", seconds=1.94))
         listen(Event("start", "agent-1", "joining"))
         listen(Event("done", "agent-1", "ready", seconds=2.5))
     written = out.getvalue()
     assert "a note\n" in written
+    assert "memory: 192 MiB needed\n" in written
     assert written.endswith("✓ master-1  ready 1.9s\n✓ agent-1   ready 2.5s\n")
 
 

@@ -1,0 +1,87 @@
+"""What `up` says of memory and disk before it takes any, on an engine whose machine is this one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from minicluster import change, doctor
+from minicluster.doctor import Check
+from minicluster.errors import NoRoom
+from minicluster.events import Event
+from minicluster.profile.spec import Overrides
+from tests.fakes import FakeEngine
+from tests.unit.samples import TOY
+
+GIB = 1 << 30
+
+Told = Callable[..., list[tuple[str, str]]]
+
+
+@pytest.fixture
+def told(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Told:
+    """What is told before an `up` of three etcds, as (kind, text).
+
+    Its arguments: GiB of free disk and of memory in all, whether the engine has the images, and `--force`.
+    """
+    info = replace(engine.info, local=True, data_root="/images")
+    monkeypatch.setattr(FakeEngine, "info", info)
+    fits = doctor.check_memory
+
+    def told(
+        profile: str = "etcd", *, disk: float = 100, memory: float = 8, images: bool = True, force: bool = False
+    ) -> list[tuple[str, str]]:
+        facts = os.statvfs_result((4096, 4096, 0, 0, int(disk * GIB) // 4096, 2000, 1000, 1000, 0, 255))
+
+        def check_memory(footprint: int, _total: int, _root: Path | None) -> Check:
+            return fits(footprint, int(memory * GIB), None)
+
+        engine.every_image = images
+        goal = change.plan_up(engine, profile, "c", Overrides())
+        events: list[Event] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "statvfs", {"/images": facts}.__getitem__)
+            patch.setattr(doctor, "check_memory", check_memory)
+            change.check_room(engine, goal, force, events.append)
+        return [(event.kind, event.text) for event in events]
+
+    return told
+
+
+def test_what_the_nodes_will_take_of_memory_is_told(told: Told) -> None:
+    assert told() == [("room", "memory: 8.0 GiB in all, 96 MiB needed")]
+
+
+def test_nodes_that_do_not_fit_into_memory_are_refused_unless_forced(told: Told) -> None:
+    with pytest.raises(NoRoom, match=r"cluster c does not fit into memory: 92 MiB in all, 96 MiB needed"):
+        told(memory=0.09)
+    assert [kind for kind, _ in told(memory=0.09, force=True)] == ["room"]
+
+
+@pytest.mark.parametrize(
+    ("disk", "images", "said"),
+    [
+        (6, False, ""),
+        (3, True, ""),
+        (3, False, "3.0 GiB free in /images: little for building images"),
+        (0.5, True, "512 MiB free in /images"),
+        (0.5, False, "512 MiB free in /images"),
+    ],
+)
+def test_little_room_on_the_disk_is_told_where_it_may_not_do(told: Told, disk: float, images: bool, said: str) -> None:
+    notes = [text for kind, text in told(disk=disk, images=images) if kind == "note"]
+    assert [note.partition(". ")[0] for note in notes] == ([f"Little room on the disk: {said}"] if said else [])
+    assert all(note.endswith("`docker builder prune` removes caches of builds.") for note in notes)
+
+
+def test_nodes_of_which_nobody_knows_what_they_take_may_have_an_image_that_is_to_be_built(told: Told) -> None:
+    ((kind, text),) = told(str(TOY), disk=3, images=False)
+    assert (kind, text.partition(":")[0]) == ("note", "Little room on the disk")
+
+
+def test_an_image_that_is_pulled_is_not_built(told: Told, write_profile: Callable[..., Path]) -> None:
+    assert told(str(write_profile()), disk=3, images=False) == []
