@@ -119,6 +119,7 @@ def test_nodes_join_networks_and_keep_addresses_and_ports(outer: Shell, engine: 
         assert address_in(outer, net, node) == own
         assert addresses_of(engine, near, "kv-1") == [{own}]
         assert addresses_of(engine, there, "kv-1", node) == [{address_in(outer, FIRST, node)}] * 2
+        assert engine.execute(there, ["timeout", "5", "bash", "-c", ": </dev/tcp/kv-1/2379"]).exit_code == 0
         assert healthy(engine) == [url]
 
         # A cluster that runs is given the difference alone.
