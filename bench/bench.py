@@ -7,11 +7,13 @@ The floor of `up` and `down` is bench/floor.sh, for other profiles bench/floor-n
 containers, files and commands, started by a plain parallel shell script. All are run in turn, round by round, so that a
 machine whose speed drifts does so for all; the ratio is that of the medians. Needs an engine without a cluster of the
 same profile or of the name "bench"; leaves nothing behind but images, and Compose where there was none (get-compose).
+A section that fails is told as one, and the others are measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -21,7 +23,7 @@ import fixtures
 import kube
 import kv
 import swarm
-from measure import Report
+from measure import NAME, Failed, Report, minicluster
 
 SECTIONS: dict[str, Callable[[Report, int], None]] = {
     "swarm": swarm.up_and_down,
@@ -48,7 +50,12 @@ def main() -> None:
         parser.error(f"no section is called {', '.join(sorted(unknown))}")
     report = Report()
     for section in wanted:
-        SECTIONS[section](report, options.rounds)
+        try:
+            SECTIONS[section](report, options.rounds)
+        except Exception as error:
+            report.fail(section, str(error))
+            with contextlib.suppress(Failed):  # what it left would be in the next one's way
+                minicluster("down", NAME, "-q")
     if options.output == "json":
         print(json.dumps(report.rows, indent=1))
     sys.exit(not all(row["holds"] for row in report.rows))

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import plain
-from measure import NAME, ROOT, Report, median, minicluster, run, spread
+from measure import NAME, ROOT, Failed, Report, median, minicluster, run, spread
 
 UP_SECONDS = {"etcd": 2.2, "zookeeper": 2.7}
 _PATIENCE = 0.3  # seconds that one request to a survivor has
@@ -132,7 +132,7 @@ def _until(succeeds: Callable[[str, int], bool], survivors: list[tuple[str, int]
                 if succeeds(host, port):
                     return time.perf_counter() - begun
         time.sleep(0.01)
-    raise SystemExit("the survivors are still without a leader after 60 s")
+    raise Failed("the survivors are still without a leader after 60 s")
 
 
 class _Etcd:

@@ -3,7 +3,7 @@
 Two engines that both let Docker write the firewall rules do not live well together: each flushes Docker's chains when
 it starts, and with them the other's published ports and isolation. So the private engine runs with ``iptables``
 switched off, and has the rules that its containers need in a chain of its own, which no other engine touches. What
-that costs: the clusters of the private engine can reach each other's addresses.
+that costs: the clusters of the private engine can reach each other's addresses, and its other networks have no way out.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ _RANGES = (POOL, IPv4Network("10.213.0.0/16"), IPv4Network("192.168.192.0/18"))
 
 #: What the names of clusters' own bridge devices begin with: a rule can then be about what stays within one of them.
 CLUSTERS = "mc-"
+
+#: What engines name the bridge devices of networks that are made without a name for the device.
+_NETWORKS = "br-"
 
 # From linux/sockios.h: the calls that `brctl` and `ifconfig` make. No process needed, and no iproute2 installed.
 _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
@@ -120,7 +123,8 @@ def allow(chain: str, subnets: Iterable[IPv4Network]) -> str:
     """Lets containers in these subnets out to other networks, and talk to each other.
 
     What stays within a cluster's bridge may have any address, as what nodes pass on for containers of their own has.
-    Such frames come by these rules as well where the kernel has bridge-nf-call-iptables switched on.
+    Such frames come by these rules as well where the kernel has bridge-nf-call-iptables switched on. The same holds for
+    the other networks of an engine: what stays within the bridge of one passes, and nothing passes between two.
 
     The rules are appended: the machine's own come first, and keep the last word.
 
@@ -139,7 +143,14 @@ def allow(chain: str, subnets: Iterable[IPv4Network]) -> str:
         "*filter", f":{chain} - [0:0]", f"-A FORWARD -j {chain}", *filters, "COMMIT",
         "*nat", f":{chain} - [0:0]", f"-A POSTROUTING -j {chain}", *nats, "COMMIT",
     ]  # fmt: skip
-    return _restore(rules)
+    trouble = _restore(rules)
+    # The match has the kernel load br_netfilter, which would send the frames of every bridge here by these rules: only
+    # where it is loaded already. A rule of its own, since a kernel may lack the match and the others still hold.
+    if not trouble and Path("/proc/sys/net/bridge").exists():
+        within = ("-i", f"{_NETWORKS}+", "-m", "physdev", "--physdev-is-bridged")
+        if not _iptables("-A", chain, *within, "-j", "ACCEPT"):
+            return "The kernel lacks iptables' physdev match: containers reach each other on clusters' networks alone."
+    return trouble
 
 
 def name() -> str:

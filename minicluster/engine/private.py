@@ -304,8 +304,8 @@ def configuration(layout: Layout, system_config: Path = _SYSTEM_CONFIG) -> dict[
         "pidfile": str(layout.pid_file),
         "bridge": layout.bridge,
         "iptables": False,  # see minicluster.engine.bridge
-        # No "default-address-pools", though networks made without a subnet then lie where our firewall rules do not
-        # hold: with it, dockerd deletes the device docker0 at its second start, whoever that belongs to (moby's
+        # No "default-address-pools", though networks made without a subnet then lie where our firewall rules let
+        # nobody out: with it, dockerd deletes the device docker0 at its second start, whoever that belongs to (moby's
         # initNetworkController, after it found a bridge network of an earlier run).
         "log-driver": "json-file",
         "log-opts": {"max-size": "20m", "max-file": "2"},

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,8 @@ import pytest
 
 from minicluster.engine import connect
 from minicluster.engine.protocol import Engine
+from minicluster.profile import catalog
+from minicluster.profile.recipe import recipe_ref
 from tests.engine.warm import Warm
 
 #: Clusters of tests carry this in front of their names, so that a user's own are never touched.
@@ -166,6 +169,18 @@ def swarm_client(shell: Shell, name: str) -> Shell:
     """The stock docker client of a cluster, set up with what ``minicluster env`` prints."""
     exports = shell.minicluster("env", name, "-o", "json").json
     return Shell(exports)
+
+
+def etcd_called(outer: Shell, folder: Path) -> Path:
+    """A new folder with a profile that is etcd's but for its name, the folder's: so its clusters can be told apart."""
+    outer.minicluster("image", "build", "etcd", timeout=600)
+    loaded = catalog.load("etcd")
+    shutil.copytree(loaded.directory, folder)
+    ref = recipe_ref("etcd", "node", loaded.directory / "image")
+    text = (folder / "profile.yaml").read_text().replace("name: etcd", f"name: {folder.name}")
+    text = text.replace("{recipe: image, given: image-given}", f"{{pull: {ref}}}")
+    (folder / "profile.yaml").write_text(text)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,15 @@ The user sits on the engine's machine, in containers of it, and in a network of 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,11 +28,12 @@ from minicluster.engine.protocol import Engine
 from minicluster.errors import SubnetTaken
 from minicluster.events import Event
 from minicluster.profile.spec import Certificate
-from tests.engine.conftest import Answer, Shell, eventually, remains
+from tests.engine.conftest import Answer, Shell, etcd_called, eventually, remains
 
 ROOT = Path(__file__).parents[2]
 NAME = "t-addr"
 OTHER = "t-addr-other"
+KIND = "t-addr-kind"  #: a profile like etcd's, for the clusters that the plugin names
 FIRST, LAST = "t-addr-a", "t-addr-z"  #: networks before and behind the cluster's own, which engines sort by name
 
 
@@ -119,6 +122,7 @@ def test_nodes_join_networks_and_keep_addresses_and_ports(outer: Shell, engine: 
         assert address_in(outer, net, node) == own
         assert addresses_of(engine, near, "kv-1") == [{own}]
         assert addresses_of(engine, there, "kv-1", node) == [{address_in(outer, FIRST, node)}] * 2
+        assert engine.execute(there, ["timeout", "5", "bash", "-c", ": </dev/tcp/kv-1/2379"]).exit_code == 0
         assert healthy(engine) == [url]
 
         # A cluster that runs is given the difference alone.
@@ -254,9 +258,12 @@ class Inside(Shell):
     container: str = ""
 
     def run(self, *argv: str, timeout: float = 180, ok: bool = True, cwd: Path | None = None) -> Answer:
-        settings = [word for key, value in self.env.items() for word in ("-e", f"{key}={value}")]
-        path = f"PATH={os.environ['PATH']}"
-        return self.outer.docker("exec", "-e", path, *settings, self.container, *argv, timeout=timeout, ok=ok)
+        return self.outer.docker("exec", *self.options(), *argv, timeout=timeout, ok=ok)
+
+    def options(self, more: Mapping[str, str] | None = None) -> list[str]:
+        """What `docker exec` takes before the command."""
+        env = {"PATH": os.environ["PATH"], **self.env, **(more or {})}
+        return [*(word for key, value in env.items() for word in ("-e", f"{key}={value}")), self.container]
 
 
 def test_a_test_in_a_container_stands_a_cluster_up_and_reaches_it(outer: Shell, engine: Engine, image: str) -> None:
@@ -286,6 +293,83 @@ def test_a_container_that_comes_later_is_connected_when_it_asks(outer: Shell, en
         # In the machine's own network nothing needs to be connected.
         with within(outer, engine, image, "--network", "host") as inside:
             assert far_healthy(inside)[0].startswith("https://127.0.0.1:")
+
+
+# The plugin for pytest, elsewhere
+
+#: A test of a distributed application: three lines, and what the stock client says at the address that it is handed.
+TESTS = """
+import os, subprocess, time
+from minicluster.lease import Lease, Process
+
+def etcdctl(cluster, *words):
+    env = os.environ | cluster.env()
+    return subprocess.run(["etcdctl", *words], env=env, capture_output=True, text=True, check=True).stdout
+
+def test_the_application(minicluster):
+    cluster = minicluster(os.environ["PROFILE"], size={"kv": 1})
+    print("it is at", cluster.endpoint("client").url)
+    assert etcdctl(cluster, "put", "greeting", "hello") == "OK\\n"
+    assert etcdctl(cluster, "get", "greeting", "--print-value-only") == "hello\\n"
+
+def test_finds_it_empty(minicluster):
+    cluster = minicluster(os.environ["PROFILE"], size={"kv": 1})
+    assert etcdctl(cluster, "get", "greeting") == ""
+    if "LOST" in os.environ:
+        # What is renewed for ten minutes three times a minute, as if the last time were nearly ten minutes ago.
+        until = time.time() + float(os.environ["LOST"])
+        cluster.renew(Lease(Process.this(), until))
+        print("the lease of", cluster.name, "is over at", until, flush=True)
+        time.sleep(600)
+"""
+
+
+@pytest.fixture
+def tests(outer: Shell, tmp_path: Path) -> dict[str, str]:
+    """Tests that use the plugin, in a folder of their own: variables that lead to them, and to their profile."""
+    etcd_called(outer, tmp_path / KIND)
+    (tmp_path / "test_it.py").write_text(TESTS)
+    return {"PROFILE": str(tmp_path / KIND), "TESTS": str(tmp_path / "test_it.py")}
+
+
+def pytest_words(tests: dict[str, str]) -> list[str]:
+    return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", "-s", tests["TESTS"]]
+
+
+def found_at(output: str) -> str:
+    """The host that the tests were handed, all of which have passed on the one cluster that was made."""
+    assert "2 passed" in output, output
+    assert re.search(r"s on clusters: 1 made in .* 1 reset in .* 1 taken down", output), output
+    found = re.search(r"it is at https://([\d.]+):\d+$", output, re.MULTILINE)
+    assert found
+    return found[1]
+
+
+def test_the_plugin_in_a_container(outer: Shell, engine: Engine, image: str, tests: dict[str, str]) -> None:
+    folder = Path(tests["TESTS"]).parent
+    with within(outer, engine, image, "-v", f"{folder}:{folder}:ro") as inside:
+        there = replace(inside, env=tests)
+        assert found_at(there.run(*pytest_words(tests)).out).startswith("172.")
+        assert not remains(outer, KIND)
+
+        # A job that is lost while its test runs: container, tests and watcher end at once, and nobody is told.
+        argv = ["docker", "exec", *there.options({"LOST": "6"}), *pytest_words(tests)]
+        job = subprocess.Popen(argv, env=os.environ | outer.env, stdout=subprocess.PIPE, text=True)
+        assert job.stdout
+        said = next(
+            found for line in job.stdout if (found := re.search(r"the lease of (\S+) is over at ([\d.]+)", line))
+        )
+        outer.docker("rm", "-f", "-v", inside.container)
+        job.communicate(timeout=30)
+        name, until = said[1], float(said[2])
+        listed = {c["cluster"]: c["lease"] for c in outer.minicluster("ls", "-o", "json").json}
+        if time.time() < until - 0.5:  # not before
+            assert re.fullmatch(r"process \d+", listed[name])
+        time.sleep(max(0.0, until + 1 - time.time()))
+        (due,) = [c for c in outer.minicluster("gc", "--dry-run", "-o", "json").json if c["cluster"] == name]
+        assert "elsewhere, has not been heard of for 10 min" in due["why"]
+        outer.minicluster("ls")
+        assert not remains(outer, KIND)
 
 
 # A remote engine
@@ -417,3 +501,12 @@ def test_a_cluster_that_is_published_on_localhost_alone_is_not_handed_out_elsewh
         # Who asks for it gets it: what was asked for is what it needs.
         remote.shell.minicluster("up", "--name", NAME, "--address-mode", "gateway", "-q")
         assert far_healthy(remote.shell)[0].startswith(f"https://{remote.address}:")
+
+
+def test_the_plugin_with_a_remote_engine(outer: Shell, remote: Remote, tests: dict[str, str]) -> None:
+    far = FarShell(remote.shell.env | tests)
+    assert found_at(far.run(*pytest_words(tests)).out) == remote.address
+    assert not remains(outer, KIND)
+    # Its watcher looks twice whether anything came to be a moment later. Till then there has to be a way to the engine.
+    words = ("pgrep", "-f", f"watcher.py.*{Path(tests['TESTS']).parent}")
+    eventually(lambda: not outer.run(*words, ok=False).out, within=30)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,9 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from minicluster.profile import catalog
-from minicluster.profile.recipe import recipe_ref
-from tests.engine.conftest import Shell, eventually, remains
+from tests.engine.conftest import Shell, etcd_called, eventually, remains
 
 KIND = "t-plug"  #: a profile like etcd's, so that its clusters can be told from those of others
 
@@ -39,18 +36,7 @@ def get(cluster):
 
 @pytest.fixture(scope="module")
 def kind(outer: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a profile that is etcd's but for its name."""
-    outer.minicluster("image", "build", "etcd", timeout=600)
-    loaded = catalog.load("etcd")
-    folder = tmp_path_factory.mktemp("profiles") / KIND
-    shutil.copytree(loaded.directory, folder)
-    text = (folder / "profile.yaml").read_text()
-    ref = recipe_ref("etcd", "node", loaded.directory / "image")
-    text = text.replace("name: etcd", f"name: {KIND}").replace(
-        "{recipe: image, given: image-given}", f"{{pull: {ref}}}"
-    )
-    (folder / "profile.yaml").write_text(text)
-    return folder
+    return etcd_called(outer, tmp_path_factory.mktemp("profiles") / KIND)
 
 
 @pytest.fixture

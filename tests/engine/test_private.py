@@ -144,10 +144,11 @@ def test_containers_that_outlived_it_are_stopped(layout: Layout, monkeypatch: py
     assert not [names for _, names, _ in os.walk("/sys/fs/cgroup") if any(container in name for name in names)]
 
 
-def test_containers_have_a_network_and_published_ports(layout: Layout) -> None:
+@pytest.mark.parametrize("subnet", [("--subnet", "172.31.249.0/24"), ()], ids=["of-clusters", "any"])
+def test_containers_have_a_network_and_published_ports(layout: Layout, subnet: tuple[str, ...]) -> None:
     private.start()
     ref = image(layout)
-    docker(layout, "network", "create", "--subnet", "172.31.249.0/24", "net")
+    docker(layout, "network", "create", *subnet, "net")
     listening = (
         'my $s = IO::Socket::INET->new(LocalPort => 80, Listen => 9); while (my $c = $s->accept) { print $c "hello" }'
     )

@@ -31,7 +31,6 @@ from testcontainers.core.waiting_utils import wait_for_logs
 
 from minicluster import watcher
 from minicluster.cluster import Cluster, clusters
-from minicluster.engine import private
 from minicluster.engine.protocol import Engine
 from minicluster.errors import UsageError
 from minicluster.testcontainers import ClusterContainer
@@ -129,18 +128,18 @@ def test_other_containers_reach_nodes_by_name_over_the_clusters_network(etcd: Cl
         other.stop()
 
 
-def test_nodes_are_in_a_network_of_the_librarys_by_name(image: str, engine: Engine) -> None:
-    if engine.endpoint == private.status().url:
-        pytest.skip("a private engine opens the networks of its clusters alone where the host forwards nothing")
+def test_nodes_are_in_a_network_of_the_librarys_by_name(image: str) -> None:
+    serve = "--data-dir=/tmp/etcd --listen-client-urls=http://0.0.0.0:2379 --advertise-client-urls=http://guest:2379"
+    guest = DockerContainer(image).with_kwargs(entrypoint=["etcd"]).with_command(serve).with_network_aliases("guest")
     with (
         Network() as network,
         ClusterContainer("etcd", size={"kv": 1}).with_setting("tls", "false").with_network(network) as etcd,
-        DockerContainer(image).with_network(network).with_command("sleep 60") as client,
+        guest.with_network(network),
     ):
         assert re.fullmatch(r"tc-etcd-[0-9a-f]{8}", etcd.name)
-        for name in ("kv-1", f"{etcd.name}-kv-1"):
-            health = ["etcdctl", f"--endpoints=http://{name}:2379", "endpoint", "health"]
-            eventually(lambda health=health: client.exec(health).exit_code == 0, what=f"{name} answers")
+        for caller, name in ((guest, "kv-1"), (guest, f"{etcd.name}-kv-1"), (etcd, "guest")):
+            health = ["env", f"ETCDCTL_ENDPOINTS=http://{name}:2379", "etcdctl", "endpoint", "health"]
+            eventually(lambda caller=caller, health=health: caller.exec(health).exit_code == 0, what=f"{name} answers")
         assert [c.lease for c in clusters() if c.cluster == etcd.name] == [f"process {os.getpid()}"]
         # A container that stays behind does not keep the cluster's network.
         left = DockerContainer(image).with_network(etcd.network).with_command("sleep 60").start()
