@@ -101,7 +101,7 @@ def _of_its_kind(value: Any, default: Any, name: str, text: str, option: str) ->
     kinds = {bool: "true or false", int: "a number", float: "a number"}
     wanted, found = kinds.get(type(default)), kinds.get(type(value))
     if wanted and wanted != found:
-        raise UsageError(
+        raise ProfileError(
             f"{option}: {name} cannot be {text!r}",
             f"It is {wanted}; the profile has {_said(default)}.",
             "Choose another.",
