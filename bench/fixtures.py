@@ -6,7 +6,7 @@ import re
 import sys
 from collections import defaultdict
 
-from measure import BYTECODE, NAME, ROOT, Report, median, minicluster, run, spread
+from measure import BYTECODE, NAME, ROOT, Failed, Report, median, minicluster, run, spread
 
 _TESTS = ROOT / "bench" / "fixture"
 
@@ -38,22 +38,25 @@ def measure(report: Report, rounds: int) -> None:
 
 
 def _reuse(report: Report, rounds: int) -> None:
-    taken = []
+    """A run of one test that finds the cluster of the run before: left as that left it, and reset, as by default."""
+    shared, reset = [], []
     try:
         for n in range(rounds + 1):
-            output = _pytest("test_share.py", "-k", "0", "--minicluster-reuse")[1]
+            first = _pytest("test_share.py", "-k", "0", "--minicluster-reuse")[1]
+            second = _pytest("test_reset.py", "--minicluster-reuse")[1]
             if n:
-                taken.append(_call(output))
+                shared.append(_call(first))
+                reset.append(_call(second))
     finally:
-        names = re.findall(r"^(etcd-\w+)\s.*left$", minicluster("ls")[1], re.MULTILINE)
-        minicluster("down", *names, "-q")
-    report.add("a reused 3-node etcd", median(taken), 0.3, "s", spread(taken))
+        if names := re.findall(r"^(etcd-\w+)\s.*left$", minicluster("ls")[1], re.MULTILINE):
+            minicluster("down", *names, "-q")
+    report.add("a reused 3-node etcd, isolated=False", median(shared), 0.3, "s", spread(shared))
+    report.add("a reused 3-node etcd, checked and reset", median(reset), 0.3, "s", spread(reset))
 
 
 def _share(report: Report) -> None:
     output = _pytest("test_share.py", "-n", "4")[1]
-    made = re.search(r"(\d+) made in", output)
-    report.add("clusters that 4 workers start", float(made[1]) if made else 0.0, 1, "")
+    report.add("clusters that 4 workers start", _figure(r"(\d+) made in", output), 1, "", exactly=True)
 
 
 def _import(report: Report, rounds: int) -> None:
@@ -82,8 +85,14 @@ def _call(output: str) -> float:
 
 
 def _duration(output: str, phase: str) -> float:
-    found = re.search(rf"^([\d.]+)s {phase} ", output, re.MULTILINE)
-    assert found, output
+    return _figure(rf"^([\d.]+)s {phase} ", output)
+
+
+def _figure(pattern: str, output: str) -> float:
+    """The number that a pattern finds. Raises ``Failed`` where it finds nothing."""
+    found = re.search(pattern, output, re.MULTILINE)
+    if not found:
+        raise Failed(f"nothing like {pattern} is in\n{output}")
     return float(found[1])
 
 

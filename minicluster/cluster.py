@@ -500,7 +500,9 @@ class Cluster:
         assert grown.change
         return grown.change
 
-    def reset(self, *, timeout: float = DEFAULT_TIMEOUT, listener: Listener = ignore) -> Change:
+    def reset(
+        self, *, timeout: float = DEFAULT_TIMEOUT, listener: Listener = ignore, cancel: Cancel | None = None
+    ) -> Change:
         """Makes a running cluster as new: removes what users put into it, as its profile's reset hooks say.
 
         Nodes, members, certificates and settings stay, and clients that are connected stay so. What clients write
@@ -509,8 +511,10 @@ class Cluster:
         Args:
             timeout: seconds that it may take.
             listener: hears what happens.
+            cancel: ends it from another thread.
 
         Raises:
+            Interrupted: cancelled.
             UsageError: the profile has no reset hook.
             NodeFailed: a hook failed, or a node that it needs does not run.
             NotReady: it took longer than ``timeout``.
@@ -518,7 +522,7 @@ class Cluster:
         """
         from minicluster import reset
 
-        return reset.reset(self.engine, self.spec, timeout=timeout, listener=listener)
+        return reset.reset(self.engine, self.spec, timeout=timeout, listener=listener, cancel=cancel)
 
     def stop(self, nodes: str | Sequence[str] = (), *, listener: Listener = ignore) -> Change:
         """Stops nodes, by name or role; all for none. They keep their names, addresses, ports and data."""

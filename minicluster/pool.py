@@ -15,7 +15,7 @@ import secrets
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,12 +23,13 @@ from minicluster import __version__, labels, lock
 from minicluster import cluster as facade
 from minicluster.change import DEFAULT_PROFILE
 from minicluster.cluster import Cluster
-from minicluster.engine.protocol import Engine, Volume
-from minicluster.errors import Interrupted, MiniclusterError, NoEngine, UsageError
+from minicluster.engine.protocol import Cancel, Engine, Volume
+from minicluster.errors import Interrupted, MiniclusterError, NoEngine, NotReady, UsageError
 from minicluster.events import Listener, ignore
 from minicluster.lease import Lease
 from minicluster.plan.observed import lease_of
 from minicluster.profile import catalog
+from minicluster.profile.spec import container_name
 from minicluster.testrun import Run
 
 #: Of a node's log what a report shows, in lines.
@@ -40,6 +41,11 @@ _RENEWAL = 60.0
 
 #: Seconds to wait for a cluster where another one is held meanwhile.
 _CROSSED = 120.0
+
+#: Seconds that a reset of a cluster that turns out not to be whole has to end by itself.
+_LATE = 10.0
+
+_FATAL = (Interrupted, NoEngine)  # another cluster would fare no better
 
 _WHAT = ("made", "mended", "replaced", "checked", "reset", "taken down")
 
@@ -89,6 +95,7 @@ class Lent:
         self.profile = profile
         self.asked = asked
         self._fresh = False  # made just now, and given to nobody yet
+        self._empty = False  # reset just now, and given to nobody yet
         self._held: lock.Held | None = None
         self._alone = False
         self._renewed = 0.0  # when, on the monotonic clock
@@ -120,15 +127,15 @@ class Lent:
                 self.cluster, self.name = None, self.pool.another_name(self)
                 self.generation += 1
                 self._lock(isolated, timeout)
-            if not self._whole():
+            if not self._whole(empty=isolated):
                 self._lock(True, timeout)
                 if not self._whole():
                     self._mend()
                 if not isolated:
                     self._lock(False, timeout)
-            if isolated and not self._fresh:
+            if isolated and not self._fresh and not self._empty:
                 self._reset()
-            self._fresh = False
+            self._fresh = self._empty = False
         except BaseException:
             self.back()
             raise
@@ -181,27 +188,54 @@ class Lent:
         lease = lease_of(volumes)
         return bool(volumes) and (lease is None or lease.owner != self.pool.run.owner)
 
-    def _whole(self) -> bool:
-        """It is there, as it was asked for, and every node of it serves."""
+    def _whole(self, *, empty: bool = False) -> bool:
+        """It is there, as it was asked for, and every node of it serves.
+
+        Args:
+            empty: reset it meanwhile where that can be done. Both wait for nodes most of the time.
+        """
         if self._fresh:
             return True
-        with self.pool.spent.on("checked"):
+        emptied, ready, cancel = None, False, Cancel()
+        with ThreadPoolExecutor(2) as meanwhile:
             try:
-                mode = self.asked.get("address_mode")
-                cluster = Cluster.open(self.name, engine=self.pool.engine, address_mode=mode)
-                same = all(dict(getattr(cluster.spec.overrides, key)) == self.asked.get(key, {}) for key in _OVERRIDES)
-                if not same:
-                    return False
-                with ThreadPoolExecutor(1) as meanwhile:
+                with self.pool.spent.on("checked"):
+                    mode = self.asked.get("address_mode")
+                    cluster = Cluster.open(self.name, engine=self.pool.engine, address_mode=mode)
+                    overrides = cluster.spec.overrides
+                    if any(dict(getattr(overrides, key)) != self.asked.get(key, {}) for key in _OVERRIDES):
+                        return False
                     renewed = meanwhile.submit(self._renew, cluster)
+                    if empty and cluster.spec.reset and _all_run(cluster):
+                        emptied = meanwhile.submit(cluster.reset, cancel=cancel)
                     ready = cluster.status(memory=False).phase == "ready"
                     renewed.result()
-                if not ready:
-                    return False
+                if ready:
+                    self._adopt(cluster)
             except (UsageError, NoEngine):
-                return False
-            self._adopt(cluster)
+                ready = False
+            except BaseException:
+                cancel.set()
+                raise
+            return self._emptied(emptied, cancel, ready) if emptied else ready
+
+    def _emptied(self, reset: Future[Any], cancel: Cancel, ready: bool) -> bool:
+        """Waits for a reset that began while the cluster was found ready or not; whether the cluster is whole."""
+        if not ready and not wait([reset], _LATE).done:
+            cancel.set()
+        with self.pool.spent.on("reset") if ready else contextlib.nullcontext():
+            trouble = reset.exception()
+        # Of what ran out of time a hook may still be at work in a node, and would remove what the test writes.
+        if cancel.is_set() or isinstance(trouble, NotReady):
+            self._replace()
             return True
+        if isinstance(trouble, _FATAL) or not isinstance(trouble, (MiniclusterError, type(None))):
+            raise trouble
+        if trouble and ready:
+            self._replace()
+            return True
+        self._empty = ready
+        return ready
 
     def _renew(self, cluster: Cluster) -> None:
         """What is kept for the next run is kept for so long from its last use on."""
@@ -226,7 +260,7 @@ class Lent:
             self._make("mended")
             if self._whole():
                 return
-        except (Interrupted, NoEngine):
+        except _FATAL:
             raise
         except MiniclusterError:
             pass  # whatever a test did to it: another one will do
@@ -258,7 +292,7 @@ class Lent:
         try:
             with self.pool.spent.on("reset"):
                 self.cluster.reset()
-        except (Interrupted, NoEngine):
+        except _FATAL:
             raise
         except MiniclusterError:
             self._replace()
@@ -414,6 +448,12 @@ def _plain(asked: Mapping[str, Any]) -> dict[str, Any]:
     if "set" in plain:
         plain["set"] = {path: facade.word(value) for path, value in plain["set"].items()}
     return plain
+
+
+def _all_run(cluster: Cluster) -> bool:
+    """No node is missing or down: a reset would wait for it."""
+    running = {c.name for c in cluster.engine.containers(cluster.name) if c.state == "running"}
+    return all(container_name(cluster.name, name) in running for name in cluster.node_names())
 
 
 def _there(engine: Engine, name: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from minicluster import lock
@@ -30,13 +30,14 @@ class _Reset:
     timeout: float
     listener: Listener
     deadline: float  #: on the monotonic clock
-    cancel: Cancel = field(default_factory=Cancel)
+    cancel: Cancel
 
 
-def reset(engine: Engine, spec: Spec, *, timeout: float, listener: Listener) -> Change:
+def reset(engine: Engine, spec: Spec, *, timeout: float, listener: Listener, cancel: Cancel | None = None) -> Change:
     """Runs a profile's reset hooks, one after the other.
 
     Raises:
+        Interrupted: cancelled. A hook may still be at work in a node.
         UsageError: the profile has none.
         NodeFailed: a command failed on every node that it could have run on, or a node that it needs does not run.
         NotReady: it took longer than ``timeout`` seconds.
@@ -53,7 +54,7 @@ def reset(engine: Engine, spec: Spec, *, timeout: float, listener: Listener) -> 
                 f"Its profile, {spec.profile}, does not say how: it has no reset hook.",
                 f"`minicluster down {spec.cluster}` and `minicluster up` make it anew. docs/profiles.md: hooks.",
             )
-        run = _Reset(engine, spec, observed.containers, timeout, listener, begun + timeout)
+        run = _Reset(engine, spec, observed.containers, timeout, listener, begun + timeout, cancel or Cancel())
         everywhere = _everywhere(run) if any(hook.on == "node" for hook in spec.reset) else []
         listener(Event("plan", text=f"reset cluster {spec.cluster}", nodes=tuple(everywhere)))
         try:
