@@ -29,7 +29,8 @@ def run(*argv: str, env: dict[str, str] | None = None) -> tuple[float, str]:
     done = subprocess.run(argv, capture_output=True, text=True, env=os.environ | (env or {}), stdin=subprocess.DEVNULL)
     seconds = time.perf_counter() - begun
     if done.returncode:
-        raise Failed(f"{' '.join(argv)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        said = f"{done.stdout}{done.stderr}"[-2000:]
+        raise Failed(f"{' '.join(argv)} ended with {done.returncode}:\n{said}")
     return seconds, done.stdout
 
 
