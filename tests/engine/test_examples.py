@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,5 @@ def test_an_example_passes(outer: Shell, tmp_path: Path, example: Path) -> None:
     outer.minicluster("image", "build", PROFILES[example.stem], timeout=1500)
     shutil.copy(example, tmp_path)
     words = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", ".")
-    begun = time.monotonic()
-    done = outer.run(*words, cwd=tmp_path, ok=False, timeout=180)
+    done = outer.run(*words, cwd=tmp_path, ok=False, timeout=150)  # 20 to 30 s on an idle machine
     assert done.code == 0, done.out
-    assert time.monotonic() - begun < 60  # what other tests beside it made slow, run-tests runs once more, alone
