@@ -524,6 +524,12 @@ def remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
                 error.leftovers = tuple(_left(engine, name))
                 raise
             time.sleep(0.3)
+    else:
+        remains = MiniclusterError(
+            f"cluster {name} is not gone", "Something goes on making volumes for it.", "End that, and run it again."
+        )
+        remains.leftovers = tuple(_left(engine, name))
+        raise remains
     assert first is not None
     return first
 

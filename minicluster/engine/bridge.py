@@ -149,7 +149,7 @@ def allow(chain: str, subnets: Iterable[IPv4Network]) -> str:
     if not trouble and Path("/proc/sys/net/bridge").exists():
         within = ("-i", f"{_NETWORKS}+", "-m", "physdev", "--physdev-is-bridged")
         if not _iptables("-A", chain, *within, "-j", "ACCEPT"):
-            return "The kernel lacks iptables' physdev match: containers reach each other on clusters' networks alone."
+            return "iptables' match physdev cannot be had: containers reach each other on clusters' networks alone."
     return trouble
 
 

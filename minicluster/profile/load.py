@@ -95,8 +95,8 @@ def _override(document: Document, path: str, text: str) -> None:
 
 
 def _of_its_kind(value: Any, default: Any, name: str, text: str, option: str) -> Any:
-    """A setting's value, which is of the kind that the profile's own is of: where that is a text, it is one."""
-    if isinstance(default, str):
+    """A setting's value, which is of the kind that the profile's own is of."""
+    if isinstance(default, str):  # what was read as a number is a text again; a list is none, as the schema will say
         return value if isinstance(value, (str, list, dict)) else text
     kinds = {bool: "true or false", int: "a number", float: "a number"}
     wanted, found = kinds.get(type(default)), kinds.get(type(value))

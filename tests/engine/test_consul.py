@@ -217,6 +217,21 @@ def test_a_new_attempt_to_let_a_master_in_ends_the_former(cluster: Shell) -> Non
     assert set(voters(cluster)) == MASTERS
 
 
+def test_a_master_that_lags_behind_is_not_ready(cluster: Shell) -> None:
+    """Its own answer is changed on the way to the probe: a real master catches up sooner than one can look."""
+    lagging = r"""
+        mkdir -p /tmp/lag && trap 'rm -r /tmp/lag' EXIT
+        echo '/usr/local/bin/consul-ask "$@" | sed "s/applied_index[^,]*/applied_index\":\"1\"/"' > /tmp/lag/consul-ask
+        chmod +x /tmp/lag/consul-ask
+        PATH=/tmp/lag:$PATH consul-members
+    """
+    said = cluster.docker("exec", f"{NAME}-master-2", "sh", "-c", lagging).out
+    found = {member["name"]: member for member in map(json.loads, said.splitlines())}
+    assert (found["master-2"]["ready"], found["master-2"]["detail"]) == (False, "has not caught up yet")
+    assert found.keys() == NODES
+    assert all(member["ready"] for name, member in found.items() if name != "master-2")
+
+
 @pytest.mark.parametrize("seconds", [1.2, 2.5, 6.0])
 def test_killed_in_the_middle_of_scaling_then_up_finishes(cluster: Shell, seconds: float) -> None:
     clients(cluster)["master-1"].kv.put("killed", str(seconds))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine.conftest import Shell, eventually, remains
+from tests.engine.conftest import Shell, eventually, hears_signals, remains
 
 NAME = "t-etcd"
 
@@ -285,32 +285,38 @@ def test_killed_in_the_middle_of_scaling_then_up_finishes(whole: Shell, seconds:
 
 
 @pytest.mark.parametrize(
-    ("before", "verb", "seconds"),
+    ("before", "verb"),
     [
-        ("", "stop", 0.8),
-        ("stop", "start", 0.3),
-        ("", "restart", 0.8),
-        ("", "restart --rolling", 0.8),
-        ("", "pause", 0.2),
-        ("pause", "unpause", 0.2),
-        ("", "kill", 0.2),
+        ("", "stop"),
+        ("stop", "start"),
+        ("", "restart"),
+        ("", "restart --rolling"),
+        ("", "pause"),
+        ("pause", "unpause"),
+        ("", "kill"),
     ],
 )
-def test_killed_in_the_middle_of_a_verb_then_up_mends(whole: Shell, before: str, verb: str, seconds: float) -> None:
+def test_killed_in_the_middle_of_a_verb_then_up_mends(whole: Shell, before: str, verb: str) -> None:
+    def states() -> str:
+        names = [f"{NAME}-kv-{n}" for n in (1, 2, 3)]
+        return whole.docker("inspect", "--format", "{{.State.Status}} {{.State.StartedAt}}", *names).out
+
     if before:
         whole.minicluster(before, "-c", NAME)
+    was = states()
     nodes = ["kv-1", "kv-2", "kv-3"] if verb == "kill" else []
     process = whole.start(*verb.split(), *nodes, "-c", NAME)
-    time.sleep(seconds)
+    eventually(lambda: states() != was, what=f"{verb} has begun", pause=0.01)
     process.kill()
     process.communicate()
     whole.minicluster("up", "--name", NAME)
     is_ready(whole, 3)
 
 
-@pytest.mark.parametrize("seconds", [1.0, 3.0])
+@pytest.mark.parametrize("seconds", [0.5, 3.0])
 def test_scaling_that_is_interrupted_is_undone(whole: Shell, seconds: float) -> None:
     process = whole.start("scale", "kv=5", "-c", NAME)
+    hears_signals(process)
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[0]
@@ -322,7 +328,8 @@ def test_scaling_that_is_interrupted_is_undone(whole: Shell, seconds: float) -> 
 
 def test_a_rolling_restart_that_is_interrupted_is_mended(whole: Shell) -> None:
     process = whole.start("restart", "--rolling", "-c", NAME)
-    time.sleep(1.0)
+    hears_signals(process)
+    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 130, said
