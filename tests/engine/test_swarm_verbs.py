@@ -40,7 +40,8 @@ def is_whole(shell: Shell, nodes: set[str]) -> None:
     def whole() -> bool:
         docker = client(shell)
         listed = docker.docker("node", "ls", "--format", "{{.Hostname}} {{.Status}}", ok=False)
-        return listed.code == 0 and ready(docker) == nodes and running(docker).total() == 6
+        members = listed.out.splitlines()  # and nobody else is one
+        return len(members) == len(nodes) and ready(docker) == nodes and running(docker).total() == 6
 
     eventually(whole, within=90, what=f"{nodes} Ready, six replicas")
     eventually(lambda: shell.minicluster("status", NAME, "-o", "json").json["phase"] == "ready", what="ready")
