@@ -285,6 +285,9 @@ def test_a_setting_of_another_kind_is_refused(write_profile: Write, default: str
         ("swarm", "heartbeat=banana"),
         ("mesos", "ports=8000"),
         ("kubernetes", "grace=5"),
+        ("kubernetes", "heartbeat=0"),
+        ("zookeeper", "init_limit=0"),
+        ("swarm", "heartbeat=0s"),
     ],
 )
 def test_the_profiles_settings_have_to_look_like_what_they_are(profile: str, setting: str) -> None:
