@@ -10,9 +10,10 @@ from typing import Any
 
 from minicluster import pki
 from minicluster.engine.privileges import NESTED_CAPABILITIES, NESTED_CGROUPNS, NESTED_SECURITY_OPT, NESTED_TMPFS
+from minicluster.model.deferred import SECRET
+from minicluster.model.spec import Node, Overrides, Spec
 from minicluster.profile import catalog
 from minicluster.profile.resolve import resolve
-from minicluster.profile.spec import SECRET, Node, Overrides, Spec
 
 SUBNET = "172.28.251.0/24"
 

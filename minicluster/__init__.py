@@ -15,7 +15,7 @@ __all__ = ["Cluster", "Lease", "MiniclusterError", "Node", "__version__"]
 if TYPE_CHECKING:
     from minicluster.cluster import Cluster
     from minicluster.errors import MiniclusterError
-    from minicluster.lease import Lease
+    from minicluster.model.lease import Lease
     from minicluster.node import Node
 
 _HOMES = {"Cluster": "cluster", "Lease": "lease", "MiniclusterError": "errors", "Node": "node"}

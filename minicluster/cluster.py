@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from minicluster import addresses, change, client, gc, health, labels, lock, paths, watcher
-from minicluster.change import DEFAULT_PROFILE, DEFAULT_TIMEOUT
+from minicluster import paths
 from minicluster.errors import (
     ImageError,
     Interrupted,
@@ -27,12 +26,13 @@ from minicluster.errors import (
     UsageError,
     nearest,
 )
-from minicluster.events import Event, Listener, ignore
-from minicluster.lease import Lease
-from minicluster.node import Node
-from minicluster.plan.observed import lease_of, records
-from minicluster.profile.spec import RESTART_POLICIES, SECRET, Overrides, Spec, container_name, fill
-from minicluster.report import (
+from minicluster.leases import lock
+from minicluster.model import labels
+from minicluster.model.deferred import SECRET, fill
+from minicluster.model.events import Event, Listener, ignore
+from minicluster.model.lease import Lease
+from minicluster.model.naming import container_name
+from minicluster.model.results import (
     Change,
     ClusterEvent,
     ClusterInfo,
@@ -43,12 +43,20 @@ from minicluster.report import (
     Copied,
     EndpointInfo,
 )
+from minicluster.model.spec import RESTART_POLICIES, Overrides, Spec
+from minicluster.node import Node
+from minicluster.operations import client, reaper, status
+from minicluster.operations import collect as collecting
+from minicluster.operations import connect as addresses
+from minicluster.operations import up as change
+from minicluster.operations.up import DEFAULT_PROFILE, DEFAULT_TIMEOUT
+from minicluster.plan.observed import lease_of, records
 
 if TYPE_CHECKING:
     from minicluster import pki
     from minicluster.doctor import Check
     from minicluster.engine.protocol import Cancel, Engine, ExecResult, Volume
-    from minicluster.plan.model import Plan
+    from minicluster.plan.steps import Plan
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
 _TRIES = 5  # at a subnet or port that another process took between our look and our call
@@ -112,8 +120,9 @@ class Cluster:
                 ``RESTART_POLICIES``; "no" by default.
             networks: networks of the engine that the nodes join beside their own, where they have the names NODE and
                 CLUSTER-NODE. None leaves it as it is.
-            address_mode: one of :data:`minicluster.addresses.MODES`: where nodes are published, and which addresses
-                are handed out. None: $MINICLUSTER_ADDRESS_MODE, else "auto"; what is published stays as it is.
+            address_mode: one of :data:`minicluster.operations.connect.MODES`: where nodes are published, and which
+                addresses are handed out. None: $MINICLUSTER_ADDRESS_MODE, else "auto", and nothing
+                that is published changes.
             lease: how long it is wanted; by default until somebody takes it down. ``Lease.owned()`` ties it to this
                 process: it is removed when that ends, even by ``kill -9``.
             force: go on where nodes that leave take the quorum with them, or memory is short.
@@ -133,10 +142,10 @@ class Cluster:
         engine = engine or connect(start_private=True, listener=listener)
         begun = time.monotonic()
         target = _target(profile, name)
-        gc.sweep(engine, listener)
+        collecting.sweep(engine, listener)
         _ask_ahead(engine)
         if lease and lease.owner:
-            watcher.hold(engine, target, lease)
+            reaper.hold(engine, target, lease)
         with _dropped_if_it_fails(engine, target), lock.changing(target):
             refused: list[int] = []  # ports that the engine could not have, though they may be free on this machine
             for attempt in range(1, _TRIES + 1):
@@ -235,7 +244,7 @@ class Cluster:
         """Every published port, those of nodes that run first, with the address at which it is reached from here.
 
         Raises:
-            Unreachable: the cluster runs, and none of its nodes is reached; see :mod:`minicluster.addresses`.
+            Unreachable: the cluster runs, and none of its nodes is reached; see :mod:`minicluster.operations.connect`.
         """
         mode = self._reached()
         found = []
@@ -257,9 +266,9 @@ class Cluster:
         """Gives it another lease; ``Lease()`` is for ever."""
         change.renew(self.engine, self.name, lease)
         if lease.owner:
-            watcher.hold(self.engine, self.name, lease)
+            reaper.hold(self.engine, self.name, lease)
         else:
-            watcher.drop(self.engine, self.name)
+            reaper.drop(self.engine, self.name)
 
     def status(self, *, memory: bool = True) -> ClusterStatus:
         """How it is doing: asks the engine, every node's probe, and the cluster's own software.
@@ -267,7 +276,7 @@ class Cluster:
         Args:
             memory: tell what nodes use, for which the engine may take a second.
         """
-        return health.examine(self.engine, self.spec, memory=memory)
+        return status.examine(self.engine, self.spec, memory=memory)
 
     def info(self) -> ClusterInfo:
         """How to reach the cluster. Raises ``Unreachable`` as :meth:`endpoints` does."""
@@ -282,7 +291,7 @@ class Cluster:
             demo_image=self.spec.demo_image or None,
             address_mode=self._reached(),
             example=self.spec.example,
-            notes=(*health.kernel_notes(self.engine, self.spec), *self.notes),
+            notes=(*status.kernel_notes(self.engine, self.spec), *self.notes),
         )
 
     def _reached(self) -> str:
@@ -516,7 +525,7 @@ class Cluster:
             NotReady: it took longer than ``timeout``.
             MiniclusterError: another process is changing the cluster.
         """
-        from minicluster import reset
+        from minicluster.operations import reset
 
         return reset.reset(self.engine, self.spec, timeout=timeout, listener=listener)
 
@@ -595,9 +604,9 @@ class Cluster:
             UsageError: there is no such node or role.
             MiniclusterError: there is no such file or folder, here or there, or it may not be read.
         """
-        from minicluster import transfer
+        from minicluster.operations import copy_files
 
-        return transfer.to_nodes(self.engine, self._containers([node]), os.fspath(source), path)
+        return copy_files.to_nodes(self.engine, self._containers([node]), os.fspath(source), path)
 
     def copy_from(self, node: str, path: str, destination: str | os.PathLike[str]) -> Copied:
         """Copies a file or folder of a node to this machine; errors and paths as with :meth:`copy_to`.
@@ -605,14 +614,14 @@ class Cluster:
         Nothing is written outside of ``destination``, whatever the node sends: links that lead out of the copy are left
         out, as are devices and the like. All that can be known is checked before anything is replaced.
         """
-        from minicluster import transfer
+        from minicluster.operations import copy_files
 
         found = self._containers([node])
         if len(found) != 1:
             raise UsageError(
                 f"{node} is {len(found)} nodes", "", f"Name one of {', '.join(name for name, _ in found)}."
             )
-        return transfer.from_node(self.engine, *found[0], path, os.fspath(destination))
+        return copy_files.from_node(self.engine, *found[0], path, os.fspath(destination))
 
     def usage(self, nodes: str | Sequence[str] = ()) -> ClusterUsage:
         """What nodes use now, by name or role; takes a second, since CPU is what is used in a time."""
@@ -622,11 +631,11 @@ class Cluster:
 
     def usages(self, nodes: str | Sequence[str] = ()) -> Iterator[ClusterUsage]:
         """The same every second, until the cluster is gone; nodes that come to be meanwhile are in it."""
-        from minicluster import watch
+        from minicluster.operations import monitor
 
         words = [nodes] if isinstance(nodes, str) else [*nodes]
         self.node_names(words)
-        return watch.usages(self.engine, self.spec, lambda n: not words or n.name in words or n.role in words)
+        return monitor.usages(self.engine, self.spec, lambda n: not words or n.name in words or n.role in words)
 
     def events(self, *, since: float | None = None) -> Iterator[ClusterEvent]:
         """What happens to the cluster, by the engine and by the cluster's own software, until it is gone.
@@ -637,9 +646,9 @@ class Cluster:
         Raises:
             NoEngine: the engine stopped answering.
         """
-        from minicluster import watch
+        from minicluster.operations import monitor
 
-        return watch.events(self.engine, self.spec, since)
+        return monitor.events(self.engine, self.spec, since)
 
     def _containers(self, words: Sequence[str]) -> list[tuple[str, str]]:
         """Nodes by name or role, each with its container's name; all of them must be there."""
@@ -653,7 +662,7 @@ class Cluster:
     def down(self, *, listener: Listener = ignore) -> Change:
         """Removes the cluster and everything that was made for it."""
         done = change.take_down(self.engine, self.name, listener)
-        watcher.drop(self.engine, self.name)
+        reaper.drop(self.engine, self.name)
         return done
 
     def _container(self, node: str) -> str:
@@ -708,7 +717,7 @@ def env_names(name: str | None = None, *, engine: Engine | None = None) -> list[
 def clusters(engine: Engine | None = None, *, listener: Listener = ignore) -> list[ClusterSummary]:
     """Every cluster on the engine, remains of broken ones included, by name; those whose lease is over are removed."""
     engine = engine or connect()
-    gc.sweep(engine, listener)
+    collecting.sweep(engine, listener)
     containers, networks, volumes = engine.containers(), engine.networks(), engine.volumes()
     found = []
     things: list[Any] = [*containers, *networks, *volumes]
@@ -766,13 +775,13 @@ def down(
 
 def collect(*, dry_run: bool = False, listener: Listener = ignore, engine: Engine | None = None) -> list[Collected]:
     """Removes the clusters whose lease is over, and says of each why; with ``dry_run`` only says so."""
-    return gc.collect(engine or connect(), dry_run=dry_run, listener=listener)
+    return collecting.collect(engine or connect(), dry_run=dry_run, listener=listener)
 
 
 def examine(profile: str | None = None) -> list[Check]:
     """What ``doctor`` says of this machine, for a profile's default size."""
     from minicluster import doctor
-    from minicluster.engine import base
+    from minicluster.engine import base_image
     from minicluster.profile import catalog
     from minicluster.profile.resolve import node_counts
 
@@ -786,7 +795,7 @@ def examine(profile: str | None = None) -> list[Check]:
     except NoEngine as refused:
         error = refused
     reachable = engine
-    source = (lambda: base.source(reachable)) if reachable else None
+    source = (lambda: base_image.source(reachable)) if reachable else None
     return doctor.examine(engine, error, footprint, source)
 
 
@@ -799,7 +808,7 @@ def connect(*, start_private: bool = False, listener: Listener = ignore) -> Engi
     Raises:
         NoEngine: there is none.
     """
-    from minicluster.engine import connect as engines
+    from minicluster.engine import discover as engines
 
     return engines.connect(start_private=start_private, listener=listener)
 
@@ -864,7 +873,7 @@ def _dropped_if_it_fails(engine: Engine, name: str) -> Iterator[None]:
     except BaseException:
         with contextlib.suppress(MiniclusterError):
             if not engine.volumes(name):
-                watcher.drop(engine, name)
+                reaper.drop(engine, name)
         raise
 
 

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from minicluster import kernel
-from minicluster.engine import machine, privileges
+from minicluster.engine import privileges
 from minicluster.engine.protocol import Engine, EngineInfo
 from minicluster.errors import MiniclusterError, NoEngine
-from minicluster.profile.network import POOL, PREFIX
+from minicluster.host import kernel, procfs
+from minicluster.profile.addressing import POOL, PREFIX
 
 Level = Literal["ok", "warning", "error"]
 BaseSource = str | Callable[[], str] | None
@@ -71,8 +71,8 @@ def examine(
         engine: the engine in use; None where there is none.
         error: why there is none.
         footprint: bytes of memory that the cluster to start is expected to use; 0 where there is none in mind.
-        base_source: where recipes get their base image, as :func:`minicluster.engine.base.source` says it: "image REF",
-            "registry or mmdebstrap", "registry"; or a function that finds out; None to leave this check out.
+        base_source: where recipes get their base image, as :func:`minicluster.engine.base_image.source` says it:
+            "image REF", "registry or mmdebstrap", "registry"; or a function that finds out; None skips this check.
         root: where this machine's /proc, /sys and /lib are.
     """
     info: EngineInfo | None = None
@@ -191,7 +191,7 @@ def check_capabilities(info: EngineInfo, root: Path = Path("/")) -> Check:
 def check_apparmor(info: EngineInfo | None, root: Path = Path("/")) -> Check:
     """Whether the engine can load its AppArmor profile, where the kernel has AppArmor switched on."""
     name = "apparmor"
-    on = machine.read(root / "sys/module/apparmor/parameters/enabled") == "Y"
+    on = procfs.read(root / "sys/module/apparmor/parameters/enabled") == "Y"
     if not on or not (root / "sys/kernel/security/apparmor").exists():  # the file system may not be mounted
         return Check(name, "ok", "not in use")
     if any((root / folder / "apparmor_parser").exists() for folder in ("sbin", "usr/sbin")):

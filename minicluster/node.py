@@ -10,8 +10,8 @@ from minicluster.errors import UsageError, nearest
 if TYPE_CHECKING:
     from minicluster.cluster import Cluster
     from minicluster.engine.protocol import ExecResult
-    from minicluster.profile.spec import Node as Described
-    from minicluster.report import Change, EndpointInfo, NodeStatus
+    from minicluster.model.results import Change, EndpointInfo, NodeStatus
+    from minicluster.model.spec import Node as Described
 
 
 class Node:

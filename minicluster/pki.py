@@ -16,7 +16,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from minicluster.profile.spec import Certificate
+from minicluster.model.spec import Certificate
 
 if TYPE_CHECKING:
     from cryptography import x509

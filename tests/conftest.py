@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from minicluster import paths
-from minicluster.engine import connect, private
+from minicluster.engine import discover
+from minicluster.engine.private import daemon
 from tests.engine.conftest import PREFIX, remains, shell_on
 
 _MARK = "MINICLUSTER_TESTS"  # a variable that every process has which the tests start, and those that these start
@@ -54,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if not _is_worker(config):
         os.environ[_MARK] = uuid.uuid4().hex
-        _had_engine = private.status().running
+        _had_engine = daemon.status().running
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -74,8 +75,8 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
         try:
             _left.extend(_remains())
         finally:
-            if not _had_engine and private.status().running:
-                private.stop()
+            if not _had_engine and daemon.status().running:
+                daemon.stop()
         if _left:
             session.exitstatus = _LEFT_BEHIND
     return result
@@ -95,7 +96,7 @@ def _is_worker(config: pytest.Config) -> bool:
 def _remains() -> list[str]:
     """What the tests left, once what is on its way out has had its time."""
     end = time.monotonic() + _PATIENCE
-    engine = connect.connect()
+    engine = discover.connect()
     shell = shell_on(engine)
     while True:
         found = [f"{kind}: {', '.join(names)}" for kind, names in remains(shell).items()]

@@ -18,7 +18,6 @@ from functools import partial
 from ipaddress import ip_network
 from pathlib import Path, PurePosixPath
 
-from minicluster import labels
 from minicluster.engine.protocol import (
     Cancel,
     Container,
@@ -44,6 +43,7 @@ from minicluster.errors import (
     PortTaken,
     SubnetTaken,
 )
+from minicluster.model import labels
 
 OK = ExecResult(0, "", "")
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from minicluster.events import Event
+from minicluster.model.events import Event
 
 #: Phases in which nothing more is to happen with a node; others, such as "created", are on the way to one.
 SETTLED = frozenset({"ready", "joined", "running", "removed", "stopped", "paused", "killed", "loaded", "reset"})

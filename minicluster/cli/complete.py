@@ -68,7 +68,7 @@ def address_modes(_ctx: typer.Context, incomplete: str) -> list[str]:
     """Address modes."""
 
     def find() -> list[str]:
-        from minicluster.addresses import MODES
+        from minicluster.operations.connect import MODES
 
         return [mode for mode in MODES if mode.startswith(incomplete)]
 

@@ -12,21 +12,21 @@ from minicluster.cli.progress import listening
 from minicluster.errors import NoEngine
 
 if TYPE_CHECKING:
-    from minicluster.engine.private import Status
+    from minicluster.engine.private.daemon import Status
     from minicluster.engine.protocol import EngineInfo
 
 
 def start(output: OutputOption = Output.text, quiet: QuietOption = False) -> None:
     """Start a private container engine, for a machine that runs none."""
-    from minicluster.engine import private
+    from minicluster.engine.private import daemon
 
     with listening(quiet) as listener:
-        answer = private.start(listener)
+        answer = daemon.start(listener)
     if output is Output.json:
         print_json(_private_data(answer))
     elif not quiet:
         print(f"The private engine runs: {answer.url}")
-        from minicluster.engine.connect import find
+        from minicluster.engine.discover import find
 
         used = find().url
         if used != answer.url:
@@ -41,10 +41,10 @@ def stop(
     quiet: QuietOption = False,
 ) -> None:
     """Stop the private engine."""
-    from minicluster.engine import private
+    from minicluster.engine.private import daemon
 
     with listening(quiet) as listener:
-        answer = private.stop(listener, remove_data=remove_data)
+        answer = daemon.stop(listener, remove_data=remove_data)
     if output is Output.json:
         print_json(_private_data(answer))
     elif not quiet:
@@ -53,8 +53,8 @@ def stop(
 
 def status(output: OutputOption = Output.text) -> None:
     """Show which engine is in use, and the state of the private one."""
-    from minicluster.engine import private
-    from minicluster.engine.connect import connect
+    from minicluster.engine.discover import connect
+    from minicluster.engine.private import daemon
 
     missing = ""
     used: EngineInfo | None = None
@@ -62,7 +62,7 @@ def status(output: OutputOption = Output.text) -> None:
         used = connect().info
     except NoEngine as error:
         missing = error.what
-    own = private.status(size=True)
+    own = daemon.status(size=True)
     if output is Output.json:
         print_json({"in_use": used, "private": _private_data(own)})
         return

@@ -31,7 +31,7 @@ def build(
     quiet: QuietOption = False,
 ) -> None:
     """Build a profile's node images from their recipes, ahead of 'up'."""
-    from minicluster import images
+    from minicluster.operations import images
 
     with listening(quiet) as listener:
         chosen = pairs("--set", "PATH=V", settings)
@@ -48,7 +48,7 @@ def import_(
     quiet: QuietOption = False,
 ) -> None:
     """Load images from a file, where no registry is in reach."""
-    from minicluster import images
+    from minicluster.operations import images
 
     with listening(quiet) as listener:
         refs = images.load(file, listener=listener)
@@ -60,7 +60,7 @@ def import_(
 
 def list_(output: OutputOption = Output.text) -> None:
     """List the node images that were built."""
-    from minicluster import images
+    from minicluster.operations import images
 
     found = images.listing()
     if output is Output.json:
@@ -84,7 +84,7 @@ def remove(
     """Remove node images that were built; 'up' builds them again."""
     if bool(words) == all_:
         raise UsageError("image remove takes images, or --all.", fix="Name images, or write --all for all unused ones.")
-    from minicluster import images
+    from minicluster.operations import images
 
     removed = images.remove(words or [], unused_only=all_)
     if output is Output.json:

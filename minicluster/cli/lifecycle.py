@@ -27,8 +27,8 @@ from minicluster.cli.progress import listening
 from minicluster.errors import UsageError
 
 if TYPE_CHECKING:
-    from minicluster.lease import Lease
-    from minicluster.report import Change, ClusterInfo
+    from minicluster.model.lease import Lease
+    from minicluster.model.results import Change, ClusterInfo
 
 
 def up(
@@ -128,7 +128,7 @@ def up(
 
     from minicluster.cli.timings import Timings, table
     from minicluster.cluster import Cluster
-    from minicluster.run import signals
+    from minicluster.executor import signals
 
     with listening(quiet) as shown:
         listener = Timings(shown)
@@ -162,7 +162,8 @@ def up(
 def _lease(ttl: str) -> Lease | None:
     if not ttl:
         return None
-    from minicluster.lease import Lease, seconds
+    from minicluster.model.durations import seconds
+    from minicluster.model.lease import Lease
 
     return Lease() if ttl == "none" else Lease.lasting(seconds(ttl))
 

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from minicluster.cli.board import Board, Line, with_subject
-from minicluster.events import Event, Listener
+from minicluster.model.events import Event, Listener
 
 REFRESH = 10  #: times a second
 CELL = 30  #: columns that a node's line needs at least

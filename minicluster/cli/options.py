@@ -50,7 +50,7 @@ ClusterArgument = Annotated[
     ),
 ]
 
-DEFAULT_TIMEOUT = 120.0  #: as minicluster.change has it, whose import --help can do without
+DEFAULT_TIMEOUT = 120.0  #: as minicluster.operations.up has it, whose import --help can do without
 TimeoutOption = Annotated[
     float, typer.Option("--timeout", metavar="S", help="Seconds until nodes must be ready; 120 by default.")
 ]

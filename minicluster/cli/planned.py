@@ -7,8 +7,8 @@ import sys
 from typing import Any
 
 from minicluster.cli.output import columns, on_terminal, plain_data
-from minicluster.plan import model as m
-from minicluster.plan.model import Action, Plan, Step
+from minicluster.plan import steps as m
+from minicluster.plan.steps import Action, Plan, Step
 
 HEAD = ("#", "WHAT", "WHY", "AFTER")
 

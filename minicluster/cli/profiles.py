@@ -13,7 +13,7 @@ from minicluster.errors import MiniclusterError
 
 if TYPE_CHECKING:
     from minicluster.profile.load import Loaded
-    from minicluster.profile.model import Role
+    from minicluster.profile.schema import Role
 
 
 def list_(output: OutputOption = Output.text) -> None:

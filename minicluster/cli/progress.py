@@ -12,7 +12,7 @@ from typing import TextIO
 from minicluster.cli.board import Board, Line, with_subject
 from minicluster.cli.failures import terminable
 from minicluster.cli.output import on_terminal
-from minicluster.events import Event, Listener, ignore
+from minicluster.model.events import Event, Listener, ignore
 
 #: Seconds between two lines of a long step's progress where it is written into a log.
 PAUSE = 5.0

@@ -14,7 +14,8 @@ from minicluster.cli.output import columns, paint, print_json, size
 from minicluster.errors import UsageError
 
 if TYPE_CHECKING:
-    from minicluster.report import ClusterInfo, ClusterStatus, Quorum
+    from minicluster.model.membership import Quorum
+    from minicluster.model.results import ClusterInfo, ClusterStatus
 
 _GOOD = {"ready", "running", "ok", "yes"}
 _BAD = {"broken", "leftover", "missing", "dead", "no"}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from minicluster import cli
 from minicluster.cli.output import columns
-from minicluster.events import Event, Listener
+from minicluster.model.events import Event, Listener
 
 
 @dataclass

@@ -27,8 +27,8 @@ from minicluster.errors import UsageError
 
 if TYPE_CHECKING:
     from minicluster.cluster import Cluster
-    from minicluster.events import Listener
-    from minicluster.report import Change
+    from minicluster.model.events import Listener
+    from minicluster.model.results import Change
 
 NamedNodesArgument = Annotated[
     list[str], typer.Argument(metavar="NODE...", help="Nodes or roles.", autocompletion=complete.nodes)

@@ -15,7 +15,7 @@ from minicluster.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from minicluster.report import ClusterEvent, ClusterUsage
+    from minicluster.model.results import ClusterEvent, ClusterUsage
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _COLOURS = {

@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from minicluster.engine.found import Found
+from minicluster.engine.address import Found
 from minicluster.engine.ping import dial
 
 _TIMEOUT = 120.0  # seconds an ordinary call may take; creating a container on a slow disk takes long

@@ -6,11 +6,12 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from minicluster import labels
 from minicluster.engine.protocol import Container, Network, Volume
-from minicluster.lease import Lease
-from minicluster.profile.spec import Spec, decode
-from minicluster.report import Member
+from minicluster.model import labels
+from minicluster.model.codec import decode
+from minicluster.model.lease import Lease
+from minicluster.model.membership import Member
+from minicluster.model.spec import Spec
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from minicluster import labels
 from minicluster.engine.protocol import ContainerConfig
 from minicluster.errors import MiniclusterError
-from minicluster.plan.model import (
+from minicluster.model import labels
+from minicluster.model.codec import node_hash
+from minicluster.model.deferred import LATE, fill
+from minicluster.model.membership import Member, Quorum
+from minicluster.model.naming import container_name, network_name, volume_name
+from minicluster.model.spec import File, Hook, Node, Spec, volumes
+from minicluster.plan.observed import Observed
+from minicluster.plan.steps import (
     Action,
     ConnectNetwork,
     CreateContainer,
@@ -29,22 +35,7 @@ from minicluster.plan.model import (
     WaitMembers,
     WaitReady,
 )
-from minicluster.plan.observed import Observed
-from minicluster.profile.network import guests
-from minicluster.profile.spec import (
-    LATE,
-    File,
-    Hook,
-    Node,
-    Spec,
-    container_name,
-    fill,
-    network_name,
-    node_hash,
-    volume_name,
-    volumes,
-)
-from minicluster.report import Member, Quorum
+from minicluster.profile.addressing import guests
 
 
 @dataclass

@@ -85,7 +85,7 @@ def load(name_or_path: str, settings: Mapping[str, str] | None = None) -> Loaded
 
 def fingerprint(name_or_path: str) -> str:
     """Changes whenever a profile does, without reading it; one may use files of those that are known by name."""
-    from minicluster.profile.recipe import recipe_hash
+    from minicluster.profile.build import recipe_hash
 
     known = [folder for folder, _bundled in _directories().values()]
     return " ".join(recipe_hash(folder) for folder in [*known, locate(name_or_path)[0]])
@@ -93,9 +93,9 @@ def fingerprint(name_or_path: str) -> str:
 
 def validate(name_or_path: str) -> Loaded:
     """Checks a profile to the last template, by resolving it as a first ``up`` would. Raises ``ProfileError``."""
-    from minicluster.profile.network import first_subnet
+    from minicluster.model.spec import Overrides
+    from minicluster.profile.addressing import first_subnet
     from minicluster.profile.resolve import resolve
-    from minicluster.profile.spec import Overrides
 
     loaded = load(name_or_path)
     resolve(loaded, cluster=loaded.profile.name, overrides=Overrides(), subnet=first_subnet(), source=name_or_path)
@@ -104,7 +104,7 @@ def validate(name_or_path: str) -> Loaded:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of profile.yaml, as published in docs/profile.schema.json."""
-    from minicluster.profile.model import Profile
+    from minicluster.profile.schema import Profile
 
     schema = Profile.model_json_schema()
     _describe(schema)
@@ -119,9 +119,9 @@ def _describe(schema: dict[str, Any]) -> None:
     import inspect
     import itertools
 
-    from minicluster.profile import model
+    from minicluster.profile import schema as module
 
-    for part in ast.parse(Path(model.__file__).read_text(encoding="utf-8")).body:
+    for part in ast.parse(Path(module.__file__).read_text(encoding="utf-8")).body:
         if isinstance(part, ast.ClassDef):
             about = schema if part.name == "Profile" else schema["$defs"].get(part.name)
             for field, doc in itertools.pairwise(part.body):

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from minicluster.errors import ProfileError, UsageError, nearest
-from minicluster.profile.model import Hook, Profile
+from minicluster.profile.schema import Hook, Profile
 from minicluster.profile.yamldoc import Document, parse
 
 #: A path in the folder of another profile, as :func:`inside` takes it.

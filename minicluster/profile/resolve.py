@@ -25,11 +25,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from minicluster.engine.protocol import LOCALHOST
 from minicluster.errors import ProfileError, UsageError, nearest
-from minicluster.profile import model, network, spec
+from minicluster.model import spec
+from minicluster.model.deferred import CLIENT_PARTS, SECRET
+from minicluster.model.spec import LOCALHOST
+from minicluster.profile import addressing, schema
+from minicluster.profile.build import recipe_ref
 from minicluster.profile.load import Loaded, check_count, inside
-from minicluster.profile.recipe import recipe_ref
 from minicluster.profile.template import render
 
 
@@ -76,7 +78,7 @@ class _Scope:
     def mapping(self, items: Mapping[str, str], *at: str | int) -> dict[str, str]:
         return {name: self.text(value, *at, name) for name, value in items.items()}
 
-    def hooks(self, hooks: Sequence[model.Hook], *at: str | int) -> tuple[spec.Hook, ...]:
+    def hooks(self, hooks: Sequence[schema.Hook], *at: str | int) -> tuple[spec.Hook, ...]:
         return tuple(
             spec.Hook(hook.on, self.words(hook.run, *at, i, "run"), tuple(hook.capture)) for i, hook in enumerate(hooks)
         )
@@ -148,7 +150,7 @@ def resolve(
     top = _Scope(
         loaded,
         {
-            "cluster": {"name": cluster, "subnet": subnet, "gateway": network.gateway(subnet)},
+            "cluster": {"name": cluster, "subnet": subnet, "gateway": addressing.gateway(subnet)},
             "settings": profile.settings,
             "roles": roles,
             "nodes": nodes,
@@ -183,7 +185,7 @@ def resolve(
     env_scope = top.inner(
         endpoint=the_endpoint,
         endpoints=the_endpoints,
-        client=_Late({part: f"@{{client.{part}}}" for part in ("directory", *spec.CLIENT_PARTS)}),
+        client=_Late({part: f"@{{client.{part}}}" for part in ("directory", *CLIENT_PARTS)}),
         secret=_secret_of(profile),
     )
     used_images = {profile.roles[role].image for role, group in roles.items() if group}
@@ -193,7 +195,7 @@ def resolve(
         summary=profile.summary,
         source=source,
         subnet=subnet,
-        gateway=network.gateway(subnet),
+        gateway=addressing.gateway(subnet),
         images={name: image for name, image in images.items() if name in used_images},
         nodes=tuple(_node(top, node, roles, hook_names, published[node.name], publish) for node in nodes),
         formed=top.inner("hooks", **hook_names).hooks(profile.hooks.formed, "formed"),
@@ -239,14 +241,14 @@ def _topology(counts: Mapping[str, int], subnet: str, before: Mapping[str, spec.
     wanted = [(role, index, f"{role}-{index}") for role, count in counts.items() for index in range(1, count + 1)]
     kept = {name: before[name].address for _role, _index, name in wanted if name in before}
     # Those of nodes that leave as well: they still run while their successors start.
-    free = network.free_addresses(subnet, [node.address for node in before.values()])
+    free = addressing.free_addresses(subnet, [node.address for node in before.values()])
     roles: dict[str, list[_Node]] = {role: [] for role in counts}
     for role, index, name in wanted:
         roles[role].append(_Node(name, role, index, kept.get(name) or next(free), name))
     return roles
 
 
-def _client_files(scope: _Scope, profile: model.Profile) -> tuple[spec.File, ...]:
+def _client_files(scope: _Scope, profile: schema.Profile) -> tuple[spec.File, ...]:
     sources = profile.client.files if profile.client else {}
     inner = scope.inner("client", "files")
     return tuple(spec.File(name, _content(inner, source, name), 0o600) for name, source in sources.items())
@@ -330,7 +332,9 @@ def _publish(
                 elif had is not None and had not in fixed:
                     port = had
                 else:
-                    port = network.choose_port(f"{cluster}/{node.name}/{name}", lambda p: p not in used and is_free(p))
+                    port = addressing.choose_port(
+                        f"{cluster}/{node.name}/{name}", lambda p: p not in used and is_free(p)
+                    )
                 used.add(port)
                 at = ("roles", role, "endpoints", name, "url")
                 url = _url(top.text(endpoint.url, *at), loaded.document.where(at))
@@ -346,15 +350,15 @@ def _url(pattern: str, where: str) -> str:
         raise ProfileError(f"{where}: the URL names {error}", "It may name {host} and {port}.", "Correct it.") from None
 
 
-def _demo_image(profile: model.Profile, overrides: spec.Overrides) -> str:
+def _demo_image(profile: schema.Profile, overrides: spec.Overrides) -> str:
     # The demo image is baked into the images that the recipes make; one that the user brings does not have it.
     return "" if overrides.image else profile.demo_image or ""
 
 
-def _secret_of(profile: model.Profile) -> Callable[..., str]:
+def _secret_of(profile: schema.Profile) -> Callable[..., str]:
     def secret(name: str, form: str = "hex") -> str:
         late = f"@{{secret.{name}.{form}}}"
-        if not spec.SECRET.fullmatch(late):
+        if not SECRET.fullmatch(late):
             raise ValueError(f"secret({name!r}, {form!r}): a name is a-z, 0-9 and _, a form is hex, base64, uuid or ec")
         if not any(role.authority for role in profile.roles.values()):
             raise ValueError("a secret comes from the authority, which no role keeps: give one `authority: true`")
@@ -364,7 +368,7 @@ def _secret_of(profile: model.Profile) -> Callable[..., str]:
 
 
 def _certificate(
-    scope: _Scope, certificate: model.Certificate, *at: str | int, node: _Node | None = None, publish: str = ""
+    scope: _Scope, certificate: schema.Certificate, *at: str | int, node: _Node | None = None, publish: str = ""
 ) -> spec.Certificate:
     """One for a node is valid for every address at which the node is handed out."""
     inner = scope.inner(*at)
@@ -426,7 +430,7 @@ def _node(
     )
 
 
-def _file(scope: _Scope, path: str, file: model.File) -> spec.File:
+def _file(scope: _Scope, path: str, file: schema.File) -> spec.File:
     return spec.File(path, _content(scope, file.source, "files", path, "source"), int(file.mode, 8), file.founding)
 
 

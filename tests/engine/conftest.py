@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 
-from minicluster.engine import connect
+from minicluster.engine import discover
 from minicluster.engine.protocol import Engine
 from minicluster.profile import catalog
-from minicluster.profile.recipe import recipe_ref
+from minicluster.profile.build import recipe_ref
 from tests.engine.warm import Warm
 
 #: Clusters of tests carry this in front of their names, so that a user's own are never touched.
@@ -123,7 +123,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
     """The engine that every test uses; a private one is started where there is none, and stopped at the suite's end."""
-    found = connect.connect(start_private=True)
+    found = discover.connect(start_private=True)
     with open(Path(tempfile.gettempdir()) / f"minicluster-tests-{os.getuid()}.engine", "a") as file:
         with contextlib.suppress(BlockingIOError):  # somebody tests, and has clusters
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -26,8 +26,8 @@ from minicluster import pki
 from minicluster.cluster import Cluster
 from minicluster.engine.protocol import Engine
 from minicluster.errors import SubnetTaken
-from minicluster.events import Event
-from minicluster.profile.spec import Certificate
+from minicluster.model.events import Event
+from minicluster.model.spec import Certificate
 from tests.engine.conftest import Answer, Shell, etcd_called, eventually, remains
 
 ROOT = Path(__file__).parents[2]
@@ -300,7 +300,7 @@ def test_a_container_that_comes_later_is_connected_when_it_asks(outer: Shell, en
 #: A test of a distributed application: three lines, and what the stock client says at the address that it is handed.
 TESTS = """
 import os, subprocess, time
-from minicluster.lease import Lease, Process
+from minicluster.model.lease import Lease, Process
 
 def etcdctl(cluster, *words):
     env = os.environ | cluster.env()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from minicluster.engine import private
+from minicluster.engine.private import daemon
 from tests.engine.conftest import Shell, remains
 
 NAME = "t-broken"
@@ -23,8 +23,8 @@ DISK = 1400  # MiB: the node image and little more
 @pytest.fixture(scope="module")
 def small(outer: Shell, node_image: str) -> Iterator[Shell]:
     """minicluster with a private engine on a disk of its own, that has the node image."""
-    if private.obstacle():
-        pytest.skip(f"no private engine can be started here: {private.obstacle()}")
+    if daemon.obstacle():
+        pytest.skip(f"no private engine can be started here: {daemon.obstacle()}")
     disk = Path(tempfile.mkdtemp(prefix="mc-", dir="/var/tmp"))
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}m", "tmpfs", str(disk)], check=True)
     socket = disk / "minicluster" / "engine" / "docker.sock"

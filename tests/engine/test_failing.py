@@ -15,7 +15,7 @@ import pytest
 
 from minicluster import paths
 from minicluster.engine.protocol import Engine
-from minicluster.profile import network
+from minicluster.profile import addressing
 from tests.engine.conftest import Answer, Shell, eventually, hears_signals, remains, swarm_client
 
 NAME = "t-fail"
@@ -143,12 +143,12 @@ def test_no_free_subnet(outer: Shell, engine: Engine) -> None:
         if not any(block.overlaps(other) for other in taken):
             names.append(f"{NAME}-taken-{block.network_address}")
             outer.docker("network", "create", "--subnet", str(block), names[-1])
-        elif block.prefixlen < network.PREFIX:
+        elif block.prefixlen < addressing.PREFIX:
             for half in block.subnets():
                 fill(half)
 
     try:
-        fill(network.POOL)
+        fill(addressing.POOL)
         assert_clear(up(outer), 1, "no free subnet", "docker network prune")
     finally:
         outer.minicluster("down", NAME, ok=False)  # where it could be stood up all the same

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from kazoo.client import KazooClient
 
-from minicluster.engine import base
+from minicluster.engine import base_image
 from minicluster.engine.protocol import Cancel, Engine
 from minicluster.profile import catalog
 from tests.engine.conftest import Shell, eventually, remains
@@ -34,7 +34,7 @@ def stand_in(engine: Engine, outer: Shell, tmp_path_factory: pytest.TempPathFact
     shutil.copytree(HERE / "not_mesos", folder, dirs_exist_ok=True)
     shutil.copytree(HERE.parent / "data" / "mesos", folder / "recorded")
     (folder / "not-mesos").chmod(0o755)
-    ref = base.provide(engine, lambda _: None, lambda _: None, Cancel())
+    ref = base_image.provide(engine, lambda _: None, lambda _: None, Cancel())
     outer.docker("build", "--quiet", "--build-arg", f"BASE={ref}", "--tag", STAND_IN, str(folder), timeout=300)
     try:
         yield STAND_IN
@@ -186,7 +186,9 @@ NESTED = (
 
 def test_an_agents_engine_needs_nothing_of_its_image(outer: Shell, stand_in: str, tmp_path: Path) -> None:
     """Not even a C library: it runs containers in an image that has busybox alone."""
-    base_ref = next(ref for ref in (base.REGISTRY, base.LOCAL) if outer.docker("inspect", ref, ok=False).code == 0)
+    base_ref = next(
+        ref for ref in (base_image.REGISTRY, base_image.LOCAL) if outer.docker("inspect", ref, ok=False).code == 0
+    )
     (tmp_path / "Dockerfile").write_text(BARE.format(base=base_ref))
     recipe = catalog.bundled_directory() / "mesos" / "image-agent"
     path = "PATH=/bin:/opt/minicluster/engine/bin"

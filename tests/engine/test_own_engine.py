@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from minicluster.engine import private
+from minicluster.engine.private import daemon
 from tests.engine.checker import store_of, writing
 from tests.engine.conftest import Shell, eventually, remains, swarm_client
 from tests.engine.kubelife import Kube
@@ -34,8 +34,8 @@ SIZES = {
 @pytest.fixture(scope="module")
 def own(outer: Shell) -> Iterator[Shell]:
     """minicluster with a private engine of its own that has every profile's image; a cluster of each is up."""
-    if private.obstacle():
-        pytest.skip(f"no private engine can be started here: {private.obstacle()}")
+    if daemon.obstacle():
+        pytest.skip(f"no private engine can be started here: {daemon.obstacle()}")
     built = [outer.minicluster("image", "build", profile, timeout=900).out for profile in NAMES]
     images = [ref for out in built for ref in out.split()]
     folder = Path(tempfile.mkdtemp(prefix="mc-", dir="/var/tmp"))

@@ -430,7 +430,7 @@ def test_a_run_without_clusters_has_nothing_to_do_with_it(runs: Runs) -> None:
         def test_it():
             import sys
             assert not {m for m in sys.modules if m.startswith("minicluster")} - {
-                "minicluster", "minicluster.pytest_plugin"
+                "minicluster", "minicluster.testing.plugin"
             }
             assert "docker" not in sys.modules
     """)

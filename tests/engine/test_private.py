@@ -19,12 +19,14 @@ from pathlib import Path
 
 import pytest
 
-from minicluster.engine import bridge, connect, machine, private
-from minicluster.engine.found import Found
-from minicluster.engine.private import Layout
+from minicluster.engine import discover
+from minicluster.engine.address import Found
+from minicluster.engine.private import bridge, daemon
+from minicluster.engine.private.daemon import Layout
 from minicluster.errors import NoEngine
+from minicluster.host import procfs
 
-pytestmark = pytest.mark.skipif(bool(private.obstacle()), reason=f"no private engine here: {private.obstacle()}")
+pytestmark = pytest.mark.skipif(bool(daemon.obstacle()), reason=f"no private engine here: {daemon.obstacle()}")
 
 
 @pytest.fixture
@@ -34,9 +36,9 @@ def layout(monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
     monkeypatch.setenv("XDG_DATA_HOME", folder)
     for name in ("HOST", "CONTEXT", "CONFIG"):
         monkeypatch.delenv(f"DOCKER_{name}", raising=False)
-    yield private._layout()
+    yield daemon._layout()
     monkeypatch.setenv("XDG_DATA_HOME", folder)
-    private.stop(remove_data=True)
+    daemon.stop(remove_data=True)
     shutil.rmtree(folder)
 
 
@@ -68,10 +70,10 @@ def leftovers(layout: Layout) -> list[str]:
     found = [str(path) for path in (layout.socket, layout.pid_file, layout.run) if path.exists()]
     found += [layout.bridge] if bridge.exists(layout.bridge) else []
     found += [layout.chain] if bridge.allowed(layout.chain) else []
-    found += machine.mounts_below(layout.directory) + machine.mounts_below(layout.run)
+    found += procfs.mounts_below(layout.directory) + procfs.mounts_below(layout.run)
     found += [
         f"{pid}: {' '.join(words)}"
-        for pid, words in machine.processes()
+        for pid, words in procfs.processes()
         if any(layout.tag in word or str(layout.directory) in word for word in words)
     ]
     return found
@@ -79,74 +81,74 @@ def leftovers(layout: Layout) -> list[str]:
 
 def test_its_whole_life(layout: Layout) -> None:
     others = bridge.exists("docker0")
-    status = private.start()
+    status = daemon.start()
     assert status.running
     assert status.version
     assert abs(status.since - time.time()) < 10
     assert docker(layout, "info", "--format", "{{.DockerRootDir}}") == str(layout.data)
     assert docker(layout, "ps", "--quiet") == ""
-    assert connect._try(Found(status.url, "x"), 2.0) == Found(
+    assert discover._try(Found(status.url, "x"), 2.0) == Found(
         status.url, "x", None, docker(layout, "version", "--format", "{{.Server.APIVersion}}")
     )
-    assert private.start().pid == status.pid  # it runs already
+    assert daemon.start().pid == status.pid  # it runs already
     docker(layout, "network", "create", "--subnet", "172.31.250.0/24", "net")
     device = f"br-{docker(layout, 'network', 'inspect', '--format', '{{.Id}}', 'net')[:12]}"
     assert bridge.exists(device)
-    stopped = private.stop()
+    stopped = daemon.stop()
     assert not stopped.running
     assert layout.data.is_dir()
     assert not bridge.exists(device)
     assert leftovers(layout) == []
-    private.start()
+    daemon.start()
     assert bridge.exists(device)  # made again: the network is data
-    private.stop(remove_data=True)
+    daemon.stop(remove_data=True)
     assert leftovers(layout) == []
     assert not layout.directory.exists()
     assert bridge.exists("docker0") == others  # dockerd has been seen to delete it at its second start
 
 
 def test_it_outlives_who_started_it_and_is_found_again(layout: Layout) -> None:
-    code = "from minicluster.engine import private; print(private.start().pid)"
+    code = "from minicluster.engine.private import daemon; print(daemon.start().pid)"
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    status = private.status()
+    status = daemon.status()
     assert status.pid == int(done.stdout)
     assert os.getsid(status.pid) == status.pid  # no terminal's hang-up or Ctrl-C reaches it
 
 
 def test_after_kill_9_it_starts_again(layout: Layout) -> None:
-    first = private.start()
+    first = daemon.start()
     os.kill(first.pid, signal.SIGKILL)
-    while private.status().running:
+    while daemon.status().running:
         time.sleep(0.01)
-    second = private.start()
+    second = daemon.start()
     assert second.pid != first.pid
     assert docker(layout, "ps", "--quiet") == ""
 
 
 @pytest.mark.parametrize("dockerd", ["works", "fails"])
 def test_containers_that_outlived_it_are_stopped(layout: Layout, monkeypatch: pytest.MonkeyPatch, dockerd: str) -> None:
-    status = private.start()
+    status = daemon.start()
     length = str(random.randint(10**6, 10**9))  # nobody else on this machine sleeps for so many seconds
     container = docker(layout, "run", "--detach", "--init", *USR, image(layout), "/bin/sleep", length)
     os.kill(status.pid, signal.SIGKILL)
-    while private.status().running:
+    while daemon.status().running:
         time.sleep(0.01)
-    assert private._shims(layout)
+    assert daemon._shims(layout)
     if dockerd == "fails":
-        monkeypatch.setattr(private, "_program", lambda name: shutil.which("false" if name == "dockerd" else name))
+        monkeypatch.setattr(daemon, "_program", lambda name: shutil.which("false" if name == "dockerd" else name))
     notes: list[str] = []
-    private.stop(lambda event: notes.append(event.text))
+    daemon.stop(lambda event: notes.append(event.text))
     assert "was killed" in notes[0]
     assert leftovers(layout) == []
-    assert not [pid for pid, words in machine.processes() if length in words]
+    assert not [pid for pid, words in procfs.processes() if length in words]
     # Others' control groups come and go meanwhile, which os.walk does not mind.
     assert not [names for _, names, _ in os.walk("/sys/fs/cgroup") if any(container in name for name in names)]
 
 
 @pytest.mark.parametrize("subnet", [("--subnet", "172.31.249.0/24"), ()], ids=["of-clusters", "any"])
 def test_containers_have_a_network_and_published_ports(layout: Layout, subnet: tuple[str, ...]) -> None:
-    private.start()
+    daemon.start()
     ref = image(layout)
     docker(layout, "network", "create", *subnet, "net")
     listening = (
@@ -165,7 +167,7 @@ def test_containers_have_a_network_and_published_ports(layout: Layout, subnet: t
 
 def test_starts_at_once_make_one_engine(layout: Layout) -> None:
     pids: list[int] = []
-    threads = [threading.Thread(target=lambda: pids.append(private.start().pid)) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: pids.append(daemon.start().pid)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -178,7 +180,7 @@ def test_a_dockerd_that_ends_at_once_is_told_with_its_words(layout: Layout) -> N
     layout.directory.mkdir(parents=True)
     layout.data.write_text("not a folder")
     with pytest.raises(NoEngine) as caught:
-        private.start()
+        daemon.start()
     assert str(layout.log) in caught.value.why
     assert "points to a file" in caught.value.why
     assert leftovers(layout) == []

@@ -29,11 +29,11 @@ from testcontainers.core.wait_strategies import (
 )
 from testcontainers.core.waiting_utils import wait_for_logs
 
-from minicluster import watcher
 from minicluster.cluster import Cluster, clusters
 from minicluster.engine.protocol import Engine
 from minicluster.errors import UsageError
-from minicluster.testcontainers import ClusterContainer
+from minicluster.operations import reaper
+from minicluster.testing.testcontainers import ClusterContainer
 from tests.engine.conftest import Shell, eventually, remains
 
 NAME = "t-addr-tc"
@@ -51,7 +51,7 @@ def _same_engine(outer: Shell, engine: Engine) -> Iterator[None]:
         patch.setattr(testcontainers_config, "max_tries", 100)
         yield
     assert not remains(outer, NAME)
-    if watching := watcher._watcher:  # it waits for the end of this process, which still has other tests to run
+    if watching := reaper._watcher:  # it waits for the end of this process, which still has other tests to run
         assert watching.process.stdin
         watching.process.stdin.close()
         watching.process.wait(20)
@@ -206,7 +206,7 @@ def test_the_pages_examples_run(example: str, image: str) -> None:
 SCRIPT = """
 import sys, time
 from testcontainers.core.container import DockerContainer
-from minicluster.testcontainers import ClusterContainer
+from minicluster.testing.testcontainers import ClusterContainer
 etcd = ClusterContainer("etcd", size={"kv": 1}).with_name(sys.argv[1]).start()
 other = DockerContainer(sys.argv[2]).with_name(sys.argv[1] + "-x").with_network(etcd.network).with_command("sleep 600")
 other.start()

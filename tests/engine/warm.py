@@ -23,7 +23,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 _LONGEST = 1 << 17  # bytes of a request: it has the environment in it
-_SKIPPED = ("minicluster.__main__", "minicluster.pytest_plugin", "minicluster.testcontainers")
+_SKIPPED = ("minicluster.__main__", "minicluster.testing.plugin", "minicluster.testing.testcontainers")
 
 
 class Warm:

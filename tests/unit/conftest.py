@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from minicluster.executor.signals import SIGNALS
 from minicluster.profile.load import Loaded, load
-from minicluster.run.signals import SIGNALS
 from tests.fakes import FakeEngine, FakeEtcd, FakeSwarm
 from tests.unit.samples import LEAST, TOY
 

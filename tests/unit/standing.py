@@ -7,14 +7,16 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from minicluster import labels
 from minicluster.engine.protocol import Container
+from minicluster.model import labels
+from minicluster.model.codec import node_hash
+from minicluster.model.membership import Member
+from minicluster.model.naming import container_name, network_name, volume_name
+from minicluster.model.spec import Overrides, Spec
 from minicluster.plan.observed import Observed, RecordVolume
 from minicluster.profile import catalog
 from minicluster.profile.load import Loaded
 from minicluster.profile.resolve import resolve
-from minicluster.profile.spec import Overrides, Spec, container_name, network_name, node_hash, volume_name
-from minicluster.report import Member
 from tests.unit.samples import TOY
 
 AUTHORITY = "the-authority"

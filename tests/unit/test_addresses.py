@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from minicluster import addresses
 from minicluster.cluster import Cluster, down, dry_run
-from minicluster.engine import machine
 from minicluster.errors import EngineError, Unreachable, UsageError
-from minicluster.events import Event
-from minicluster.plan.model import ConnectNetwork, DisconnectNetwork
+from minicluster.host import procfs
+from minicluster.model.events import Event
+from minicluster.model.spec import Overrides, Spec
+from minicluster.operations import connect
 from minicluster.plan.observed import Observed
 from minicluster.plan.reconcile import create, remove
-from minicluster.profile.spec import Overrides, Spec
+from minicluster.plan.steps import ConnectNetwork, DisconnectNetwork
 from tests.fakes import FakeEngine
 from tests.unit.samples import TOY
 from tests.unit.standing import AUTHORITY, record, spec_of, standing
@@ -39,7 +39,7 @@ def listening(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
             raise ConnectionRefusedError
         return socket.socket()
 
-    monkeypatch.setattr(addresses.socket, "create_connection", connect)
+    monkeypatch.setattr(socket, "create_connection", connect)
     return hosts
 
 
@@ -47,10 +47,10 @@ def listening(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
 
 
 def test_a_mode_is_given_or_in_the_environment_or_auto(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert addresses.asked(None) == "auto"
+    assert connect.asked(None) == "auto"
     monkeypatch.setenv("MINICLUSTER_ADDRESS_MODE", "bridge")
-    assert addresses.asked(None) == "bridge"
-    assert addresses.asked("gateway") == "gateway"
+    assert connect.asked(None) == "bridge"
+    assert connect.asked("gateway") == "gateway"
 
 
 def test_an_unknown_mode_is_refused_before_anything_is_made(
@@ -80,19 +80,19 @@ def test_an_unknown_mode_is_refused_before_anything_is_made(
 def test_auto_is_what_fits_the_place(engine: FakeEngine, here: str, mode: str, shares: bool, chosen: str) -> None:
     engine.add_foreign("me", mode=mode)
     engine.here, engine.shares_localhost = here, shares
-    assert addresses.choose("auto", engine) == chosen
+    assert connect.choose("auto", engine) == chosen
     for word in ("localhost", "bridge", "gateway"):
-        assert addresses.choose(word, engine) == word
+        assert connect.choose(word, engine) == word
 
 
 def test_a_remote_engines_machine_is_where_its_url_says(engine: FakeEngine) -> None:
-    assert addresses.machine_address(engine, "172.28.0.1") == "172.28.0.1"
+    assert connect.machine_address(engine, "172.28.0.1") == "172.28.0.1"
     for url, address in (("tcp://10.1.2.3:2376", "10.1.2.3"), ("ssh://me@10.1.2.3", "10.1.2.3")):
         engine.endpoint = url
-        assert addresses.machine_address(engine, "172.28.0.1") == address
+        assert connect.machine_address(engine, "172.28.0.1") == address
     engine.endpoint = "tcp://no-such-host.invalid:2376"
     with pytest.raises(UsageError, match=r"no-such-host\.invalid has no IPv4 address"):
-        addresses.machine_address(engine, "172.28.0.1")
+        connect.machine_address(engine, "172.28.0.1")
 
 
 # What is published, and handed out
@@ -243,7 +243,7 @@ def test_one_node_that_is_reached_is_enough(engine: FakeEngine, monkeypatch: pyt
             raise TimeoutError
         return socket.socket()
 
-    monkeypatch.setattr(addresses.socket, "create_connection", connect)
+    monkeypatch.setattr(socket, "create_connection", connect)
     up(engine, size={"master": 3})
     cluster = Cluster.open("toy", engine=engine, address_mode="bridge")
     assert len(cluster.endpoints()) == 3
@@ -286,14 +286,14 @@ ID = "ab" * 32
 def test_a_container_is_known_by_what_is_mounted_in_it(tmp_path: Path, mount: str, found: list[str]) -> None:
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/self/mountinfo").write_text(f"{mount}\n")
-    assert machine.own_container_ids(tmp_path) == found
+    assert procfs.own_container_ids(tmp_path) == found
 
 
 @pytest.mark.parametrize(("name", "found"), [("0123456789ab", ["0123456789ab"]), ("db", []), ("my-laptop", [])])
 def test_else_by_a_host_name_that_is_an_identity(tmp_path: Path, name: str, found: list[str]) -> None:
     (tmp_path / "proc/sys/kernel").mkdir(parents=True)
     (tmp_path / "proc/sys/kernel/hostname").write_text(f"{name}\n")
-    assert machine.own_container_ids(tmp_path) == found
+    assert procfs.own_container_ids(tmp_path) == found
 
 
 def test_who_listens_at_a_socket_is_here(tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_who_listens_at_a_socket_is_here(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
-        assert machine.listener_is_here(path)
+        assert procfs.listener_is_here(path)
 
 
 # Networks

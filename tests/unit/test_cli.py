@@ -24,18 +24,11 @@ from minicluster.cli.exports import Shell, exports, unsets
 from minicluster.cli.failures import repeated, terminable
 from minicluster.cli.output import columns
 from minicluster.engine.protocol import ContainerConfig, ExecResult
-from minicluster.events import Event, Listener, ignore
-from minicluster.plan import model
-from minicluster.profile import spec
-from minicluster.report import (
-    Change,
-    ClusterInfo,
-    ClusterStatus,
-    ClusterSummary,
-    EndpointInfo,
-    NodeStatus,
-    Quorum,
-)
+from minicluster.model import spec
+from minicluster.model.events import Event, Listener, ignore
+from minicluster.model.membership import Quorum
+from minicluster.model.results import Change, ClusterInfo, ClusterStatus, ClusterSummary, EndpointInfo, NodeStatus
+from minicluster.plan import steps
 
 INFO = ClusterInfo(
     cluster="swarm",
@@ -374,36 +367,36 @@ def test_down_answers_json(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == {"names": [], "all": True}
 
 
-PLAN = model.Plan(
+PLAN = steps.Plan(
     "swarm",
     "create cluster swarm: 1 master",
     (
-        model.Step("record", "", model.Record("swarm-spec-1", 1, {}, None), "a change that is cut short can be undone"),  # type: ignore[arg-type]
-        model.Step(
+        steps.Step("record", "", steps.Record("swarm-spec-1", 1, {}, None), "a change that is cut short can be undone"),  # type: ignore[arg-type]
+        steps.Step(
             "image node",
             "",
-            model.ProvideImage(spec.Image("node", "minicluster/swarm-node:1", "recipe", "/recipe")),
+            steps.ProvideImage(spec.Image("node", "minicluster/swarm-node:1", "recipe", "/recipe")),
             "its recipe's nodes need it",
             ("record",),
         ),
-        model.Step(
+        steps.Step(
             "network swarm-net",
             "",
-            model.CreateNetwork("swarm-net", "10.55.0.0/24", "10.55.0.1", "10.55.0.224/27", {"k": "v"}),
+            steps.CreateNetwork("swarm-net", "10.55.0.0/24", "10.55.0.1", "10.55.0.224/27", {"k": "v"}),
             "the nodes get fixed addresses",
             ("record",),
         ),
-        model.Step(
+        steps.Step(
             "create master-1",
             "master-1",
-            model.CreateContainer(ContainerConfig("swarm-master-1", "i", "master-1", "swarm-net", "10.55.0.2", {})),
+            steps.CreateContainer(ContainerConfig("swarm-master-1", "i", "master-1", "swarm-net", "10.55.0.2", {})),
             "the spec has it",
             ("network swarm-net", "image node", "record"),
         ),
-        model.Step(
+        steps.Step(
             "files master-1",
             "master-1",
-            model.PutFiles("swarm-master-1", (spec.File("/etc/x", "é", 0o755),), (), True),
+            steps.PutFiles("swarm-master-1", (spec.File("/etc/x", "é", 0o755),), (), True),
             "it is configured before it starts",
             ("create master-1", "record"),
         ),
@@ -648,7 +641,7 @@ def test_profile_commands_on_the_bundled_profiles() -> None:
 
 
 def test_image_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    from minicluster import images
+    from minicluster.operations import images
 
     asked: list[Any] = []
     found = [images.ImageInfo("a:1", "swarm", "node", 300 * 1024 * 1024, 1700000000, True)]

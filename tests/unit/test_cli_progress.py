@@ -10,7 +10,7 @@ from minicluster.cli.board import Board
 from minicluster.cli.live import View, live
 from minicluster.cli.progress import plain
 from minicluster.cli.timings import Phase, Timings, table
-from minicluster.events import Event
+from minicluster.model.events import Event
 
 
 class Clock:

@@ -12,12 +12,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from minicluster import cluster as facade
-from minicluster import watch
 from minicluster.cli import complete
 from minicluster.cli.app import app
 from minicluster.cli.watch import _line, _live
 from minicluster.cluster import Cluster, down
-from minicluster.report import ClusterEvent, ClusterUsage, NodeUsage
+from minicluster.model.results import ClusterEvent, ClusterUsage, NodeUsage
+from minicluster.operations import monitor
 from tests.fakes import FakeEngine
 from tests.unit.samples import TOY
 
@@ -136,7 +136,7 @@ def test_top_answers_a_json_document_a_line_else_until_ctrl_c(monkeypatch: pytes
         yield ClusterUsage("toy", 2.5, ())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(watch, "usages", usages)
+    monkeypatch.setattr(monitor, "usages", usages)
     result = run("top", "-o", "json")
     assert [json.loads(line)["time"] for line in result.stdout.splitlines()] == [1.5, 2.5]
     assert (result.exit_code, result.stderr) == (130, "")
@@ -185,7 +185,7 @@ def test_events_end_quietly_with_130_on_ctrl_c(monkeypatch: pytest.MonkeyPatch) 
         yield ClusterEvent(0.0, "toy", "agent-1", "agent", "start")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(watch, "events", interrupted)
+    monkeypatch.setattr(monitor, "events", interrupted)
     result = run("events")
     assert (result.exit_code, result.stderr) == (130, "")
     assert result.stdout.endswith("agent-1   start\n")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from minicluster import cluster as facade
-from minicluster import labels, lock, paths
+from minicluster import paths
 from minicluster.cluster import Cluster, clusters, down, dry_run
 from minicluster.errors import (
     Conflict,
@@ -24,9 +24,11 @@ from minicluster.errors import (
     SubnetTaken,
     UsageError,
 )
-from minicluster.events import Event
+from minicluster.leases import lock
+from minicluster.model import labels
+from minicluster.model.events import Event
 from minicluster.plan.observed import records
-from minicluster.profile import network
+from minicluster.profile import addressing
 from tests.fakes import ExecResult, FakeEngine, FakeSwarm, Hang
 from tests.unit.samples import TOY
 
@@ -422,7 +424,7 @@ def test_a_subnet_that_was_taken_meanwhile_is_replaced_by_another(engine: FakeEn
     engine.fail("create_network", taken)
     heard: list[Event] = []
     cluster = up(engine, listener=heard.append, keep=keep)
-    assert cluster.spec.subnet == network.choose_subnet(["172.28.0.0/24"], "toy/2")
+    assert cluster.spec.subnet == addressing.choose_subnet(["172.28.0.0/24"], "toy/2")
     assert cluster.spec.subnet != "172.28.0.0/24"
     assert [e for e in heard if e.kind == "note"]
     assert len(engine.networks()) == 1
@@ -664,7 +666,7 @@ def test_the_environment_makes_the_stock_client_work(engine: FakeEngine) -> None
 
 
 def test_a_client_certificate_that_was_lost_is_written_again(engine: FakeEngine) -> None:
-    from minicluster import client
+    from minicluster.operations import client
 
     cluster = up(engine)
     client.forget("toy", FakeEngine())

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from minicluster.engine import connect, private
-from minicluster.engine.connect import Attempt
-from minicluster.engine.found import Found
+from minicluster.engine import discover
+from minicluster.engine.address import Found
+from minicluster.engine.discover import Attempt
 from minicluster.engine.ping import Tls, describe, get_json, ping
+from minicluster.engine.private import daemon
 from minicluster.errors import NoEngine
 
 PONG = b"HTTP/1.0 200 OK\r\nApi-Version: 1.43\r\nOSType: linux\r\n\r\nOK"
@@ -64,8 +65,8 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
         monkeypatch.setenv("HOME", str(path))
         monkeypatch.setenv("XDG_DATA_HOME", str(path / "data"))
-        monkeypatch.setattr(connect, "default_sockets", lambda: [path / "one.sock", path / "two.sock"])
-        monkeypatch.setattr(private, "obstacle", lambda: "it needs root")
+        monkeypatch.setattr(discover, "default_sockets", lambda: [path / "one.sock", path / "two.sock"])
+        monkeypatch.setattr(daemon, "obstacle", lambda: "it needs root")
         yield path
 
 
@@ -79,7 +80,7 @@ def write_context(config: Path, name: str, endpoint: dict[str, object]) -> Path:
 
 def test_the_first_default_socket_that_answers_is_used(home: Path, serve: Serve) -> None:
     url = serve(home / "two.sock", PONG)
-    assert connect.find() == Found(url, "default socket", None, "1.43")
+    assert discover.find() == Found(url, "default socket", None, "1.43")
 
 
 def test_a_stale_socket_is_passed_over(home: Path, serve: Serve) -> None:
@@ -87,14 +88,14 @@ def test_a_stale_socket_is_passed_over(home: Path, serve: Serve) -> None:
     stale.bind(str(home / "one.sock"))
     stale.close()
     serve(home / "two.sock", PONG)
-    assert connect.find().url.endswith("two.sock")
+    assert discover.find().url.endswith("two.sock")
 
 
 def test_the_private_engine_comes_last(home: Path, serve: Serve) -> None:
     url = serve(home / "data/minicluster/engine/docker.sock", PONG)
-    assert connect.find() == Found(url, "private engine", None, "1.43")
+    assert discover.find() == Found(url, "private engine", None, "1.43")
     serve(home / "one.sock", PONG)
-    assert connect.find().source == "default socket"
+    assert discover.find().source == "default socket"
 
 
 def test_docker_host_is_used_or_is_an_error_that_names_it(
@@ -102,10 +103,10 @@ def test_docker_host_is_used_or_is_an_error_that_names_it(
 ) -> None:
     serve(home / "one.sock", PONG)
     monkeypatch.setenv("DOCKER_HOST", serve(home / "mine.sock", PONG))
-    assert connect.find().source == "DOCKER_HOST"
+    assert discover.find().source == "DOCKER_HOST"
     monkeypatch.setenv("DOCKER_HOST", f"unix://{home}/gone.sock")
     with pytest.raises(NoEngine) as caught:
-        connect.find()
+        discover.find()
     assert "DOCKER_HOST" in caught.value.what
     assert "gone.sock: no such socket" in caught.value.why
     assert "unset DOCKER_HOST" in caught.value.fix
@@ -136,8 +137,8 @@ def test_the_variables_mean_what_they_mean_to_the_docker_client(
     for name, value in environment.items():
         monkeypatch.setenv(name, value.format(home=home))
     seen: list[Found] = []
-    monkeypatch.setattr(connect, "_try", lambda candidate, _timeout: seen.append(candidate) or candidate)
-    connect.find()
+    monkeypatch.setattr(discover, "_try", lambda candidate, _timeout: seen.append(candidate) or candidate)
+    discover.find()
     if expected.tls and expected.tls.ca:
         assert seen[0].tls == Tls(home / "ca.pem", home / "cert.pem", None, verify=True)
     else:
@@ -146,7 +147,7 @@ def test_the_variables_mean_what_they_mean_to_the_docker_client(
 
 def test_ssh_is_left_to_docker(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "ssh://somebody@somewhere.invalid")
-    assert connect.find().url == "ssh://somebody@somewhere.invalid"
+    assert discover.find().url == "ssh://somebody@somewhere.invalid"
 
 
 @pytest.mark.parametrize("by", ["config", "variable"])
@@ -160,10 +161,10 @@ def test_the_docker_context_in_use(home: Path, serve: Serve, monkeypatch: pytest
     else:
         (config / "config.json").write_text(json.dumps({"currentContext": "default"}))
         monkeypatch.setenv("DOCKER_CONTEXT", "colima")
-    found = connect.find()
+    found = discover.find()
     assert (found.source, found.url) == ("docker context colima", f"unix://{home}/colima.sock")
     monkeypatch.setenv("DOCKER_HOST", f"unix://{home}/one.sock")
-    assert connect.find().source == "DOCKER_HOST"
+    assert discover.find().source == "DOCKER_HOST"
 
 
 def test_a_context_that_does_not_answer_is_an_error(home: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,14 +172,14 @@ def test_a_context_that_does_not_answer_is_an_error(home: Path, serve: Serve, mo
     write_context(home / ".docker", "desktop-linux", {"Host": f"unix://{home}/desktop.sock"})
     monkeypatch.setenv("DOCKER_CONTEXT", "desktop-linux")
     with pytest.raises(NoEngine, match="docker context desktop-linux") as caught:
-        connect.find()
+        discover.find()
     assert "docker context use" in caught.value.fix
 
 
 def test_a_context_that_is_not_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_CONTEXT", "typo")
     with pytest.raises(NoEngine, match="docker context typo names no engine"):
-        connect.find()
+        discover.find()
 
 
 def test_a_contexts_certificates(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,22 +188,22 @@ def test_a_contexts_certificates(home: Path, monkeypatch: pytest.MonkeyPatch) ->
     for name in ("ca.pem", "cert.pem", "key.pem"):
         (tls / name).touch()
     monkeypatch.setenv("DOCKER_CONTEXT", "far")
-    monkeypatch.setattr(connect, "_try", lambda candidate, _timeout: candidate)
-    assert connect.find().tls == Tls(tls / "ca.pem", tls / "cert.pem", tls / "key.pem", verify=True)
+    monkeypatch.setattr(discover, "_try", lambda candidate, _timeout: candidate)
+    assert discover.find().tls == Tls(tls / "ca.pem", tls / "cert.pem", tls / "key.pem", verify=True)
 
 
 def test_a_broken_client_configuration_is_as_good_as_none(home: Path, serve: Serve) -> None:
     serve(home / "one.sock", PONG)
     (home / ".docker").mkdir()
     (home / ".docker/config.json").write_text("{ not json")
-    assert connect.find().source == "default socket"
+    assert discover.find().source == "default socket"
 
 
 def test_no_engine_tells_every_place_and_its_answer(home: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     serve(home / "two.sock", b"HTTP/1.0 503 Service Unavailable\r\n\r\n")
     with pytest.raises(NoEngine) as caught:
-        connect.find()
+        discover.find()
     lines = caught.value.why.splitlines()
     assert lines[0] == f"Tried default socket unix://{home}/one.sock: no such socket."
     assert "two.sock: answers /_ping with HTTP status 503 Service Unavailable." in lines[1]
@@ -231,7 +232,7 @@ def test_the_fix_is_for_this_platform(
         Attempt("default socket", "unix:///var/run/docker.sock", error),
         Attempt("private engine", "unix:///x", FileNotFoundError()),
     ]
-    assert expected in connect._fix(attempts, obstacle)
+    assert expected in discover._fix(attempts, obstacle)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +248,7 @@ def test_the_fix_is_for_this_platform(
 def test_how_a_distribution_gets_an_engine(tmp_path: Path, release: str, expected: str) -> None:
     file = tmp_path / "os-release"
     file.write_text(release)
-    assert expected in connect._install_command(file)
+    assert expected in discover._install_command(file)
 
 
 def test_the_private_engine_is_started_only_when_asked_for(
@@ -256,15 +257,15 @@ def test_the_private_engine_is_started_only_when_asked_for(
     folder = home / "data/minicluster/engine"
     notes: list[str] = []
 
-    def start(_listener: object) -> private.Status:
+    def start(_listener: object) -> daemon.Status:
         serve(folder / "docker.sock", PONG)
-        return private.Status(True, folder, folder / "docker.sock", folder / "data", folder / "log", pid=1)
+        return daemon.Status(True, folder, folder / "docker.sock", folder / "data", folder / "log", pid=1)
 
-    monkeypatch.setattr(private, "start", start)
-    monkeypatch.setattr(private, "obstacle", lambda: "")
+    monkeypatch.setattr(daemon, "start", start)
+    monkeypatch.setattr(daemon, "obstacle", lambda: "")
     with pytest.raises(NoEngine):
-        connect.locate()
-    found = connect.locate(start_private=True, listener=lambda event: notes.append(event.text))
+        discover.locate()
+    found = discover.locate(start_private=True, listener=lambda event: notes.append(event.text))
     assert found.source == "private engine"
     assert "private" in notes[0]
 
@@ -303,5 +304,5 @@ def test_urls_that_cannot_be_asked(url: str) -> None:
 def test_finding_costs_milliseconds(home: Path, serve: Serve) -> None:
     serve(home / "two.sock", PONG)
     start = time.monotonic()
-    connect.find()
+    discover.find()
     assert time.monotonic() - start < 0.2  # some 2 ms; the bound is for a busy machine

@@ -8,11 +8,15 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from minicluster import labels, pki
+from minicluster import pki
 from minicluster.engine.protocol import Cancel, ContainerConfig, ExecResult
 from minicluster.errors import EngineError, Interrupted, MiniclusterError, NodeEnded, NodeFailed, NotFound, NotReady
-from minicluster.events import Event
-from minicluster.plan.model import (
+from minicluster.executor.executor import Run, ask_members, execute
+from minicluster.executor.waiting import poll
+from minicluster.model import labels
+from minicluster.model.events import Event
+from minicluster.model.spec import Certificate, File, Image
+from minicluster.plan.steps import (
     Action,
     CreateVolume,
     Plan,
@@ -25,9 +29,6 @@ from minicluster.plan.model import (
     WaitMembers,
     WaitReady,
 )
-from minicluster.profile.spec import Certificate, File, Image
-from minicluster.run.execute import Run, ask_members, execute
-from minicluster.run.probe import poll
 from tests.fakes import OK, FakeEngine, Hang
 
 LONG = 60.0  # seconds that no test waits for: something else must end it
@@ -398,7 +399,7 @@ def test_the_engine_is_not_asked_for_nodes_that_ended_at_each_try(
     looks: list[str | None] = []
     look = engine.containers
     monkeypatch.setattr(engine, "containers", lambda cluster=None: looks.append(cluster) or look(cluster))
-    monkeypatch.setattr("minicluster.run.execute._LOOK", LONG)
+    monkeypatch.setattr("minicluster.executor.executor._LOOK", LONG)
     engine.answers["probe"] = answers(*[ExecResult(1, "", "not yet")] * 5, OK)
     engine.answers["members"] = answers(ExecResult(1, "", "not yet"), ExecResult(0, member("a-1"), ""))
     execute(plan(wait_ready(), wait_members("a-1", needs=["ready"])), run_of(engine))

@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from minicluster.cli import extra
 from minicluster.cli.app import app
 from minicluster.cluster import Cluster
-from minicluster.report import EndpointInfo
+from minicluster.model.results import EndpointInfo
 from tests.replay import Server, master, recorded, said, serving
 from tests.unit.standing import spec_of
 

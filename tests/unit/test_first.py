@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from minicluster import paths
-from minicluster.profile import catalog, first
-from minicluster.profile.spec import Overrides, Spec
+from minicluster.model.spec import Overrides, Spec
+from minicluster.profile import catalog, spec_cache
 
 SUBNET = "172.28.0.0/24"
 
@@ -25,7 +25,7 @@ def settle(
     publish: str = "127.0.0.1",
     port_is_free: Callable[[int], bool] = lambda _port: True,
 ) -> Spec:
-    return first.resolve(source, cluster, overrides or Overrides(), subnet, publish, port_is_free)
+    return spec_cache.resolve(source, cluster, overrides or Overrides(), subnet, publish, port_is_free)
 
 
 def kept() -> list[Path]:
@@ -107,7 +107,7 @@ def test_a_changed_profile_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 def test_changed_code_resolves_anew(monkeypatch: pytest.MonkeyPatch, loads: list[str]) -> None:
     settle()
-    monkeypatch.setattr(first, "_CODE", "another")
+    monkeypatch.setattr(spec_cache, "_CODE", "another")
     settle()
     assert len(loads) == 2
 
@@ -139,7 +139,7 @@ def test_where_nothing_can_be_written_nothing_is_kept(monkeypatch: pytest.Monkey
 
 
 def test_those_go_that_nobody_has_asked_for(monkeypatch: pytest.MonkeyPatch, loads: list[str]) -> None:
-    monkeypatch.setattr(first, "_MOST", 2)
+    monkeypatch.setattr(spec_cache, "_MOST", 2)
     settle(cluster="a")
     settle(cluster="b")
     for path in kept():

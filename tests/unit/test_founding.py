@@ -14,10 +14,11 @@ import pytest
 from minicluster.cluster import Cluster
 from minicluster.engine.protocol import ExecResult
 from minicluster.errors import EngineError, MiniclusterError, UsageError
-from minicluster.plan.model import Plan, PutFiles, RemoveContainer, RunHook, UpdateContainer, WaitMembers
+from minicluster.model.codec import node_hash
+from minicluster.model.spec import File, Image, Overrides, Spec
 from minicluster.plan.observed import Observed
 from minicluster.plan.reconcile import create
-from minicluster.profile.spec import File, Image, Overrides, Spec, node_hash
+from minicluster.plan.steps import Plan, PutFiles, RemoveContainer, RunHook, UpdateContainer, WaitMembers
 from tests.fakes import FakeEngine, FakeEtcd
 from tests.unit.standing import AUTHORITY, record, spec_of, standing, without
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from minicluster.engine import docker
-from minicluster.engine.docker import DockerEngine
-from minicluster.engine.found import Found
+from minicluster.engine.address import Found
+from minicluster.engine.docker import engine
+from minicluster.engine.docker.engine import DockerEngine
 from minicluster.engine.http import Api, Broken, Refused
 from minicluster.errors import EngineError, NoEngine
 
@@ -117,18 +117,18 @@ def test_who_refuses_need_not_listen_to_the_end(serve):
 
 def test_nodes_ask_each_other_past_a_proxy(monkeypatch):
     about = {"httpsProxy": "http://proxy:3128", "noProxy": "work"}
-    monkeypatch.setattr("minicluster.engine.docker.client_settings", lambda: {"proxies": {"default": about}})
-    env = docker._proxies("unix:///x", "172.28.3.4")
+    monkeypatch.setattr("minicluster.engine.docker.engine.client_settings", lambda: {"proxies": {"default": about}})
+    env = engine._proxies("unix:///x", "172.28.3.4")
     assert env["https_proxy"] == env["HTTPS_PROXY"] == "http://proxy:3128"
     assert env["no_proxy"] == env["NO_PROXY"] == "work,localhost,127.0.0.1,172.28.3.0/24"
-    monkeypatch.setattr("minicluster.engine.docker.client_settings", lambda: {"proxies": {"default": {}}})
-    assert docker._proxies("unix:///x", "172.28.3.4") == {}
+    monkeypatch.setattr("minicluster.engine.docker.engine.client_settings", lambda: {"proxies": {"default": {}}})
+    assert engine._proxies("unix:///x", "172.28.3.4") == {}
 
 
 def test_a_network_of_which_the_engine_has_lost_count(serve, tmp_path, monkeypatch):
     said = b'{"message": "error while removing network: network c-net id 9e has active endpoints"}'
     serve({"/v1.41/networks/c-net": lambda h: h.say(403, said)})
-    monkeypatch.setattr("minicluster.engine.docker.time.sleep", lambda _: None)
+    monkeypatch.setattr("minicluster.engine.docker.engine.time.sleep", lambda _: None)
     engine = DockerEngine(Found(f"unix://{tmp_path}/s", "test", None, "1.41"))
     with pytest.raises(EngineError, match="containers are connected to it") as caught:
         engine.remove_network("c-net")

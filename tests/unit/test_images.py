@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from minicluster import images
 from minicluster.cli.planned import what
 from minicluster.cluster import Cluster
-from minicluster.engine import base
+from minicluster.engine import base_image
 from minicluster.engine.protocol import Cancel
 from minicluster.errors import ImageError, UsageError
-from minicluster.events import Event
-from minicluster.plan.model import ProvideImage
+from minicluster.model.events import Event
+from minicluster.model.spec import Image, Overrides
+from minicluster.operations import images
+from minicluster.plan.steps import ProvideImage
 from minicluster.profile.load import load
 from minicluster.profile.resolve import resolve
-from minicluster.profile.spec import Image, Overrides
 from tests.fakes import FakeEngine
 from tests.unit.samples import LEAST
 
@@ -42,7 +42,7 @@ def image_of(folder: Path, given: str = "") -> Image:
 def empty(engine: FakeEngine) -> FakeEngine:
     """An engine that has no image but the base."""
     engine.every_image = False
-    engine.import_image([], base.REGISTRY)
+    engine.import_image([], base_image.REGISTRY)
     engine.calls.clear()
     return engine
 
@@ -89,7 +89,7 @@ def test_a_given_image_is_pulled_where_it_is_missing_and_then_built_upon(
     assert empty.calls == [("pull_image", "mine:1"), ("build_image", image.ref)]
     ((directory, ref, args),) = empty.builds
     assert (directory, ref) == (folder / "outfit", image.ref)
-    assert (args["IMAGE"], args["BASE"]) == ("mine:1", base.REGISTRY)
+    assert (args["IMAGE"], args["BASE"]) == ("mine:1", base_image.REGISTRY)
     assert [e.text for e in heard if e.text.startswith(("pulling", "building"))] == [
         "pulling mine:1",
         f"building {image.ref}",
@@ -109,7 +109,7 @@ def test_the_profiles_own_recipe_is_told_of_no_image(empty: FakeEngine, write_pr
     ((directory, _ref, args),) = empty.builds
     assert directory.name == "image"
     assert "IMAGE" not in args
-    assert args["BASE"] == base.REGISTRY
+    assert args["BASE"] == base_image.REGISTRY
 
 
 def test_a_given_image_without_a_recipe_for_it_is_pulled_and_not_built(empty: FakeEngine, write_profile: Write) -> None:

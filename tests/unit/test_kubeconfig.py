@@ -24,7 +24,7 @@ from minicluster.cli.app import app
 from minicluster.cluster import Cluster
 from minicluster.contrib.kubernetes import kubeconfig
 from minicluster.errors import MiniclusterError, UsageError
-from minicluster.events import Event
+from minicluster.model.events import Event
 from tests.fakes import FakeEngine
 from tests.unit.samples import TOY
 from tests.unit.standing import spec_of

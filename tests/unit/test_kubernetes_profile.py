@@ -16,7 +16,8 @@ import yaml
 from minicluster.cluster import Cluster
 from minicluster.engine.protocol import ExecResult
 from minicluster.errors import ImageError, ProfileError, UsageError
-from minicluster.profile.spec import Node, Spec, encode, node_hash
+from minicluster.model.codec import encode, node_hash
+from minicluster.model.spec import Node, Spec
 from tests.fakes import FakeEngine
 from tests.unit.standing import AUTHORITY, spec_of
 

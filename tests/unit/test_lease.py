@@ -10,12 +10,17 @@ from dataclasses import replace
 
 import pytest
 
-from minicluster import change, gc, labels, watcher
 from minicluster.cluster import Cluster, clusters, collect, down
 from minicluster.errors import EngineError, UsageError
-from minicluster.events import Event
-from minicluster.lease import GRACE, Lease, Process, seconds, span
-from minicluster.plan.leased import term
+from minicluster.host.processes import Process
+from minicluster.model import labels
+from minicluster.model.durations import seconds, span
+from minicluster.model.events import Event
+from minicluster.model.lease import GRACE, Lease
+from minicluster.operations import collect as collecting
+from minicluster.operations import reaper
+from minicluster.operations import up as change
+from minicluster.plan.leases import term
 from minicluster.plan.observed import lease_of
 from tests.fakes import FakeEngine
 from tests.unit.samples import TOY
@@ -27,8 +32,8 @@ ELSEWHERE = Process("another-boot", "pid:[1]", 1, "1")
 def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """What the watcher was told: none is started here."""
     heard: list[tuple[str, str]] = []
-    monkeypatch.setattr(watcher, "hold", lambda _engine, cluster, _lease: heard.append(("hold", cluster)))
-    monkeypatch.setattr(watcher, "drop", lambda _engine, cluster: heard.append(("drop", cluster)))
+    monkeypatch.setattr(reaper, "hold", lambda _engine, cluster, _lease: heard.append(("hold", cluster)))
+    monkeypatch.setattr(reaper, "drop", lambda _engine, cluster: heard.append(("drop", cluster)))
     return heard
 
 
@@ -220,12 +225,12 @@ def test_what_is_over_is_removed_and_nothing_else(engine: FakeEngine) -> None:
     up(engine, "d", Lease.lasting(60))
     up(engine, "a", Lease.owned(gone))
     change.renew(engine, "d", Lease(until=time.time() - 60))
-    seen = gc.collect(engine, dry_run=True)
+    seen = collecting.collect(engine, dry_run=True)
     assert [(one.cluster, one.why, one.removed) for one in seen] == [
         ("a", f"its owner, process {gone.pid}, is gone", False),
         ("d", "its time was over 1 min ago", False),
     ]
-    assert all(one.removed for one in gc.collect(engine))
+    assert all(one.removed for one in collecting.collect(engine))
     assert [c.cluster for c in clusters(engine)] == ["b", "c"]
 
 
@@ -248,16 +253,16 @@ def test_remains_without_a_record_are_removed_by_gc(engine: FakeEngine) -> None:
     up(engine, lease=Lease.owned(ended()))
     for volume in engine.volumes():
         engine.vols.pop(volume.name)
-    assert [(one.cluster, one.removed) for one in gc.collect(engine)] == [("toy", True)]
+    assert [(one.cluster, one.removed) for one in collecting.collect(engine)] == [("toy", True)]
     assert things(engine) == []
 
 
 def test_one_that_is_being_changed_is_left_alone(engine: FakeEngine) -> None:
-    from minicluster import lock
+    from minicluster.leases import lock
 
     up(engine, lease=Lease.owned(ended()))
     with lock.changing("toy"):
-        found = gc.collect(engine)
+        found = collecting.collect(engine)
     assert [(one.removed, "being changed" in one.error) for one in found] == [(False, True)]
     assert things(engine)
 
@@ -265,7 +270,7 @@ def test_one_that_is_being_changed_is_left_alone(engine: FakeEngine) -> None:
 def test_an_unreadable_lease_protects(engine: FakeEngine) -> None:
     up(engine)
     engine.create_volume("toy-lease-x", {labels.CLUSTER: "toy", labels.TERM: "1", labels.LEASE: "of a newer kind"})
-    assert gc.collect(engine) == []
+    assert collecting.collect(engine) == []
 
 
 # What a watcher does about it
@@ -317,13 +322,13 @@ def test_a_cluster_that_is_gone_gets_no_lease(engine: FakeEngine) -> None:
 
 
 def test_nobody_removes_what_a_test_works_with(engine: FakeEngine) -> None:
-    from minicluster import lock
+    from minicluster.leases import lock
 
     up(engine)
     change.renew(engine, "toy", Lease(until=1.0))
     with lock.using("toy", alone=False, timeout=0):
-        assert [one.error for one in gc.collect(engine)] == ["cluster toy is in use"]
-    assert [one.removed for one in gc.collect(engine)] == [True]
+        assert [one.error for one in collecting.collect(engine)] == ["cluster toy is in use"]
+    assert [one.removed for one in collecting.collect(engine)] == [True]
 
 
 def test_what_cannot_be_seen_is_not_gone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,8 +341,8 @@ def test_what_cannot_be_seen_is_not_gone(monkeypatch: pytest.MonkeyPatch) -> Non
         process = Process.of(child.pid)
         namespace = os.readlink("/proc/self/ns/pid")
         monkeypatch.setattr(Path, "read_text", hidden)
-        monkeypatch.setattr("minicluster.lease._machine", lambda: process.machine)
-        monkeypatch.setattr("minicluster.lease._namespace", lambda: namespace)
+        monkeypatch.setattr("minicluster.host.processes._machine", lambda: process.machine)
+        monkeypatch.setattr("minicluster.host.processes._namespace", lambda: namespace)
         assert process.lives() is None
         child.communicate(b"\n")
         assert process.lives() is False

@@ -8,12 +8,13 @@ import sys
 
 import pytest
 
-from minicluster import lock, paths
+from minicluster import paths
 from minicluster.errors import MiniclusterError
+from minicluster.leases import lock
 
 HOLDER = """
 import sys
-from minicluster import lock
+from minicluster.leases import lock
 with lock.changing("c"):
     print("held", flush=True)
     sys.stdin.read()

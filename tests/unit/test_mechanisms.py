@@ -16,14 +16,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-from minicluster import images, paths, pki
+from minicluster import paths, pki
 from minicluster.cluster import Cluster
-from minicluster.engine import base
+from minicluster.engine import base_image
 from minicluster.errors import ProfileError, UsageError
-from minicluster.events import Event
+from minicluster.model.events import Event
+from minicluster.model.spec import Certificate, Overrides, Spec
+from minicluster.operations import images
 from minicluster.profile.load import load
 from minicluster.profile.resolve import recipe_images, resolve
-from minicluster.profile.spec import Certificate, Overrides, Spec
 from tests.fakes import FakeEngine
 from tests.unit.samples import LEAST
 
@@ -189,7 +190,7 @@ def test_an_image_is_another_with_another_argument_or_file(folder: Path, tmp_pat
 def test_arguments_and_files_go_into_the_build(engine: FakeEngine, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "some.tar").write_text("one")
     engine.every_image = False
-    engine.import_image([], base.REGISTRY)
+    engine.import_image([], base_image.REGISTRY)
     settings = {"version": "v1.9.9", "tarball": str(tmp_path / "some.tar")}
     (ref,) = images.build(str(folder), engine=engine, settings=settings)
     assert ref == settled(folder, settings).images["node"].ref
@@ -200,7 +201,7 @@ def test_arguments_and_files_go_into_the_build(engine: FakeEngine, folder: Path,
 
 def test_what_somebody_is_building_is_not_built_twice(engine: FakeEngine, folder: Path) -> None:
     engine.every_image = False
-    engine.import_image([], base.REGISTRY)
+    engine.import_image([], base_image.REGISTRY)
     begun, let = threading.Event(), threading.Event()
     build, heard = engine.build_image, []
 

@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from minicluster import cluster as facade
-from minicluster import labels
 from minicluster.cluster import Cluster
-from minicluster.engine import base
+from minicluster.engine import base_image
 from minicluster.engine.protocol import ExecResult
 from minicluster.errors import ImageError, MiniclusterError, NoEngine, UsageError
-from minicluster.plan.model import StartContainer
+from minicluster.model import labels
+from minicluster.model.spec import Spec
 from minicluster.plan.observed import Observed
 from minicluster.plan.reconcile import create
-from minicluster.profile.spec import Spec
+from minicluster.plan.steps import StartContainer
 from tests.fakes import FakeEngine
 from tests.unit.standing import AUTHORITY, spec_of, standing
 
@@ -260,7 +260,7 @@ def test_another_architecture_is_refused_before_anything_is_done(
 
 def test_a_missing_image_is_one_error_with_the_ways_out_and_leaves_nothing(mesos: FakeEngine) -> None:
     mesos.every_image = False
-    mesos.import_image([], base.REGISTRY)
+    mesos.import_image([], base_image.REGISTRY)
     with pytest.raises(ImageError) as caught:
         Cluster.up("mesos", name="m", engine=mesos)
     assert "mesosphere/me" in caught.value.what or "mesosphere/marathon" in caught.value.what

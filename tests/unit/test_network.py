@@ -8,7 +8,7 @@ import random
 import pytest
 
 from minicluster.errors import SubnetTaken, UsageError
-from minicluster.profile import network
+from minicluster.profile import addressing
 
 
 def some_subnets(seed: int) -> list[str]:
@@ -24,73 +24,73 @@ def some_subnets(seed: int) -> list[str]:
 @pytest.mark.parametrize("seed", range(50))
 def test_a_chosen_subnet_overlaps_with_none_that_is_taken(seed: int) -> None:
     taken = some_subnets(seed)
-    chosen = ipaddress.ip_network(network.choose_subnet(taken))
+    chosen = ipaddress.ip_network(addressing.choose_subnet(taken))
     assert not any(
         chosen.overlaps(other) for t in taken if (other := ipaddress.ip_network(t, strict=False)).version == 4
     )
-    assert chosen.prefixlen == network.PREFIX
-    assert chosen.subnet_of(network.POOL)
+    assert chosen.prefixlen == addressing.PREFIX
+    assert chosen.subnet_of(addressing.POOL)
 
 
 def test_the_first_free_subnet_is_chosen() -> None:
-    first, second, third = (c for c, _ in zip(network.candidates(), range(3), strict=False))
-    assert network.choose_subnet([]) == first == network.first_subnet()
-    assert network.choose_subnet([first]) == second
-    assert network.choose_subnet([first, third]) == second
+    first, second, third = (c for c, _ in zip(addressing.candidates(), range(3), strict=False))
+    assert addressing.choose_subnet([]) == first == addressing.first_subnet()
+    assert addressing.choose_subnet([first]) == second
+    assert addressing.choose_subnet([first, third]) == second
 
 
 def test_those_who_choose_at_once_by_keys_of_their_own_seldom_meet() -> None:
-    chosen = [network.choose_subnet([], f"cluster-{n}") for n in range(20)]
+    chosen = [addressing.choose_subnet([], f"cluster-{n}") for n in range(20)]
     assert len(set(chosen)) >= 18
-    assert chosen[3] == network.choose_subnet([], "cluster-3")
-    assert network.choose_subnet([chosen[3]], "cluster-3") != chosen[3]
+    assert chosen[3] == addressing.choose_subnet([], "cluster-3")
+    assert addressing.choose_subnet([chosen[3]], "cluster-3") != chosen[3]
 
 
 def test_a_search_by_a_key_comes_round_to_the_first_subnet() -> None:
-    first, *rest = network.candidates()
-    assert network.choose_subnet(rest, "anything") == first
+    first, *rest = addressing.candidates()
+    assert addressing.choose_subnet(rest, "anything") == first
 
 
 @pytest.mark.parametrize("taken", [["172.16.0.0/12"], ["0.0.0.0/0"], ["172.28.0.0/15", "172.30.0.0/15"]])
 def test_where_no_subnet_is_left_it_is_said(taken: list[str]) -> None:
     with pytest.raises(SubnetTaken) as caught:
-        network.choose_subnet(taken)
+        addressing.choose_subnet(taken)
     assert "down" in caught.value.fix
 
 
 def test_nodes_get_every_address_but_the_gateways_and_those_taken() -> None:
-    free = list(zip(network.free_addresses("10.1.2.0/24", ["10.1.2.3"]), range(3), strict=False))
+    free = list(zip(addressing.free_addresses("10.1.2.0/24", ["10.1.2.3"]), range(3), strict=False))
     assert [address for address, _ in free] == ["10.1.2.2", "10.1.2.4", "10.1.2.5"]
-    assert network.gateway("10.1.2.0/24") == "10.1.2.1"
+    assert addressing.gateway("10.1.2.0/24") == "10.1.2.1"
 
 
 def test_a_subnet_has_222_addresses_for_nodes_and_then_it_is_said() -> None:
-    addresses = network.free_addresses("10.1.2.0/24", [])
+    addresses = addressing.free_addresses("10.1.2.0/24", [])
     assert [next(addresses) for _ in range(222)][-1] == "10.1.2.223"
-    assert network.guests("10.1.2.0/24") == "10.1.2.224/27"
+    assert addressing.guests("10.1.2.0/24") == "10.1.2.224/27"
     with pytest.raises(UsageError):
         next(addresses)
 
 
 def test_the_same_endpoint_gets_the_same_port_again() -> None:
-    port = network.choose_port("swarm/master-1/docker", lambda _port: True)
-    assert port in network.PORTS
-    assert network.choose_port("swarm/master-1/docker", lambda _port: True) == port
-    assert network.choose_port("swarm/master-2/docker", lambda _port: True) != port
+    port = addressing.choose_port("swarm/master-1/docker", lambda _port: True)
+    assert port in addressing.PORTS
+    assert addressing.choose_port("swarm/master-1/docker", lambda _port: True) == port
+    assert addressing.choose_port("swarm/master-2/docker", lambda _port: True) != port
 
 
 @pytest.mark.parametrize("key", ["a", "b", "swarm/master-1/docker"])
 def test_a_port_that_is_taken_is_passed_over(key: str) -> None:
-    port = network.choose_port(key, lambda _port: True)
-    assert network.choose_port(key, lambda p: p != port) != port
-    assert network.choose_port(key, lambda p: p == network.PORTS[0]) == network.PORTS[0]
+    port = addressing.choose_port(key, lambda _port: True)
+    assert addressing.choose_port(key, lambda p: p != port) != port
+    assert addressing.choose_port(key, lambda p: p == addressing.PORTS[0]) == addressing.PORTS[0]
 
 
 def test_where_no_port_is_left_it_is_said() -> None:
     with pytest.raises(UsageError, match="no free host port"):
-        network.choose_port("a", lambda _port: False)
+        addressing.choose_port("a", lambda _port: False)
 
 
 def test_ports_lie_below_those_of_outgoing_connections() -> None:
-    assert network.PORTS.stop <= 32768
-    assert network.PORTS.start > 1024
+    assert addressing.PORTS.stop <= 32768
+    assert addressing.PORTS.start > 1024

@@ -9,20 +9,20 @@ from functools import cache
 import pytest
 
 from minicluster.errors import MiniclusterError, NodeFailed
-from minicluster.plan import operate
-from minicluster.plan.model import Plan, WaitMembers, WaitReady
+from minicluster.model.membership import Member
+from minicluster.model.spec import Spec
+from minicluster.plan import lifecycle
 from minicluster.plan.observed import Observed
-from minicluster.profile.spec import Spec
-from minicluster.report import Member
+from minicluster.plan.steps import Plan, WaitMembers, WaitReady
 from tests.unit.standing import spec_of, standing, without
 
 VERBS: dict[str, Callable[..., Plan]] = {
-    "stop": operate.stop,
-    "start": operate.start,
-    "restart": operate.restart,
-    "pause": operate.pause,
-    "unpause": operate.unpause,
-    "kill": operate.kill,
+    "stop": lifecycle.stop,
+    "start": lifecycle.start,
+    "restart": lifecycle.restart,
+    "pause": lifecycle.pause,
+    "unpause": lifecycle.unpause,
+    "kill": lifecycle.kill,
 }
 
 #: What each verb does to kv-2 by its state, waits left out. None: a named node is refused, any other passed over.
@@ -140,15 +140,15 @@ def test_without_names_a_missing_node_is_refused_where_all_shall_run_afterwards(
 
 def test_other_nodes_are_left_alone_whatever_they_are() -> None:
     spec = etcd()
-    plan = operate.stop(spec, without(standing(spec), "kv-2"), ["kv-1"])
+    plan = lifecycle.stop(spec, without(standing(spec), "kv-2"), ["kv-1"])
     assert ids(plan) == ["stop kv-1"]
 
 
 def test_a_plan_says_whom_it_is_about() -> None:
     spec = etcd()
-    assert operate.kill(spec, standing(spec), ["kv-1", "kv-3"]).headline == "kill kv-1, kv-3 of cluster c"
-    assert operate.roll(spec, standing(spec), ["kv-2"]).headline == "restart kv-2 of cluster c one by one"
-    nothing = operate.stop(spec, standing(spec, kv_1="exited"), ["kv-1"])
+    assert lifecycle.kill(spec, standing(spec), ["kv-1", "kv-3"]).headline == "kill kv-1, kv-3 of cluster c"
+    assert lifecycle.roll(spec, standing(spec), ["kv-2"]).headline == "restart kv-2 of cluster c one by one"
+    nothing = lifecycle.stop(spec, standing(spec, kv_1="exited"), ["kv-1"])
     assert (nothing.headline, bool(nothing)) == ("nothing to stop", False)
 
 
@@ -164,7 +164,7 @@ def test_nodes_end_all_at_once(verb: str) -> None:
 
 def test_nodes_restart_all_at_once_each_after_it_has_stopped() -> None:
     spec = etcd()
-    plan = operate.restart(spec, standing(spec, kv_3="paused"), [])
+    plan = lifecycle.restart(spec, standing(spec, kv_3="paused"), [])
     done_before = before(plan)
     assert done_before["start kv-1"] == {"stop kv-1"}
     assert done_before["start kv-3"] == {"unpause kv-3", "stop kv-3"}
@@ -201,7 +201,7 @@ def test_done_is_when_the_cluster_counts_every_node_that_runs_then(verb: str) ->
 def test_nothing_is_waited_for_while_too_few_voters_run(size: int, names: list[str], waits: bool) -> None:
     spec = etcd(size)
     found = standing(spec, members=None, **{n.name.replace("-", "_"): "exited" for n in spec.nodes})
-    plan = operate.start(spec, found, names)
+    plan = lifecycle.start(spec, found, names)
     assert [id for id in ids(plan) if id.startswith("start")] == [f"start {name}" for name in names]
     assert [id for id in ids(plan) if id.startswith("ready")] == [f"ready {name}" for name in names if waits]
     assert ("members" in ids(plan)) is waits
@@ -209,19 +209,19 @@ def test_nothing_is_waited_for_while_too_few_voters_run(size: int, names: list[s
 
 def test_paused_voters_count_for_nothing() -> None:
     spec = etcd()
-    plan = operate.start(spec, standing(spec, kv_1="exited", kv_2="paused", kv_3="paused"), ["kv-1"])
+    plan = lifecycle.start(spec, standing(spec, kv_1="exited", kv_2="paused", kv_3="paused"), ["kv-1"])
     assert ids(plan) == ["start kv-1"]
 
 
 def test_a_node_without_a_probe_is_started_and_counted() -> None:
     spec = spec_of(set={"roles.agent.ready": "null"})
-    plan = operate.start(spec, standing(spec, agent_1="exited"), [])
+    plan = lifecycle.start(spec, standing(spec, agent_1="exited"), [])
     assert ids(plan) == ["start agent-1", "members"]
 
 
 def test_a_cluster_that_cannot_tell_its_members_is_waited_for_by_its_probes_alone() -> None:
     spec = replace(etcd(), members=None)
-    assert ids(operate.start(spec, standing(spec, kv_1="exited"), [])) == ["start kv-1", "ready kv-1"]
+    assert ids(lifecycle.start(spec, standing(spec, kv_1="exited"), [])) == ["start kv-1", "ready kv-1"]
 
 
 # One by one
@@ -255,14 +255,14 @@ def turns(plan: Plan) -> list[str]:
 )
 def test_nodes_take_turns_and_the_leader_comes_last(leader: str, names: list[str], order: list[str]) -> None:
     spec = etcd()
-    assert turns(operate.roll(spec, of(spec, leader=leader), names)) == order
+    assert turns(lifecycle.roll(spec, of(spec, leader=leader), names)) == order
 
 
 @pytest.mark.parametrize("found", ["unready", "exited", "paused"])
 def test_a_node_that_does_not_work_comes_first(found: str) -> None:
     spec = etcd(5)
     states = {} if found == "unready" else {"kv_4": found}
-    plan = operate.roll(spec, of(spec, ["kv-4"], **states), [])
+    plan = lifecycle.roll(spec, of(spec, ["kv-4"], **states), [])
     assert turns(plan) == ["kv-4", "kv-2", "kv-3", "kv-5", "kv-1"]
     stops = {"unready": ["stop"], "exited": [], "paused": ["unpause", "stop"]}[found]
     assert done_to(plan, "kv-4") == [*stops, "start"]
@@ -272,7 +272,7 @@ def test_a_node_that_does_not_work_comes_first(found: str) -> None:
 
 def test_a_turn_ends_when_all_who_worked_before_work_again() -> None:
     spec = etcd(5)
-    plan = operate.roll(spec, of(spec, kv_4="exited"), ["kv-2", "kv-3"])
+    plan = lifecycle.roll(spec, of(spec, kv_4="exited"), ["kv-2", "kv-3"])
     assert asked(plan) == {
         "settled kv-2": ("c-kv-2", ("kv-1", "kv-2", "kv-3", "kv-5")),
         "settled kv-3": ("c-kv-3", ("kv-1", "kv-2", "kv-3", "kv-5")),
@@ -281,7 +281,7 @@ def test_a_turn_ends_when_all_who_worked_before_work_again() -> None:
 
 def test_of_a_node_that_knows_no_members_another_is_asked() -> None:
     spec = spec_of(master=1)
-    plan = operate.roll(spec, standing(spec, members=["master-1", "agent-1", "agent-2"]), ["agent-1"])
+    plan = lifecycle.roll(spec, standing(spec, members=["master-1", "agent-1", "agent-2"]), ["agent-1"])
     assert asked(plan) == {"settled agent-1": ("c-master-1", ("master-1", "agent-1", "agent-2"))}
 
 
@@ -299,28 +299,28 @@ def test_a_voter_that_cannot_be_spared_does_not_restart(
     spec = etcd(size)
     found = of(spec, **dict.fromkeys(down, "exited"))
     with pytest.raises(MiniclusterError) as caught:
-        operate.roll(spec, found, names)
+        lifecycle.roll(spec, found, names)
     error = caught.value
     assert error.what == f"restarting {costly} would lose the quorum of cluster c"
     healthy = size - len(down)
     assert error.why == f"{healthy} of {size} voters are healthy, and {healthy} are needed."
     assert "--force" in error.fix
-    assert costly in turns(operate.roll(spec, found, names, force=True))
+    assert costly in turns(lifecycle.roll(spec, found, names, force=True))
 
 
 def test_a_voter_that_is_away_already_is_no_further_loss() -> None:
     spec = etcd()
-    assert turns(operate.roll(spec, of(spec, kv_3="exited"), ["kv-3"])) == ["kv-3"]
+    assert turns(lifecycle.roll(spec, of(spec, kv_3="exited"), ["kv-3"])) == ["kv-3"]
 
 
 def test_a_single_voter_may_restart() -> None:
     spec = etcd(1)
-    assert turns(operate.roll(spec, of(spec), [])) == ["kv-1"]
+    assert turns(lifecycle.roll(spec, of(spec), [])) == ["kv-1"]
 
 
 def test_workers_may_restart_whatever_the_masters_do() -> None:
     spec = spec_of("swarm", master=3)
-    assert turns(operate.roll(spec, standing(spec, master_3="exited"), ["agent-1", "agent-2"])) == [
+    assert turns(lifecycle.roll(spec, standing(spec, master_3="exited"), ["agent-1", "agent-2"])) == [
         "agent-1",
         "agent-2",
     ]
@@ -329,7 +329,7 @@ def test_workers_may_restart_whatever_the_masters_do() -> None:
 def test_without_a_quorum_nobody_takes_turns() -> None:
     spec = etcd()
     with pytest.raises(MiniclusterError) as caught:
-        operate.roll(spec, standing(spec, members=None), [])
+        lifecycle.roll(spec, standing(spec, members=None), [])
     assert caught.value.what == "a rolling restart of cluster c cannot begin"
     assert "it has no quorum" in caught.value.why
     assert "--force" in caught.value.fix
@@ -337,7 +337,7 @@ def test_without_a_quorum_nobody_takes_turns() -> None:
 
 def test_where_nobody_votes_nodes_take_turns_by_their_probes() -> None:
     spec = replace(etcd(), members=None)
-    plan = operate.roll(spec, standing(spec, members=None), [])
+    plan = lifecycle.roll(spec, standing(spec, members=None), [])
     assert asked(plan) == {}
     done_before = before(plan)
     assert "ready kv-1" in done_before["stop kv-2"]
@@ -372,13 +372,13 @@ def test_what_a_verb_leaves_without_quorum_is_said(
 ) -> None:
     spec = etcd()
     found = standing(spec, **states)
-    assert operate.aftermath(verb, spec, found, VERBS[verb](spec, found, names)) == note
+    assert lifecycle.aftermath(verb, spec, found, VERBS[verb](spec, found, names)) == note
 
 
 def test_of_workers_that_run_alone_it_is_said_that_no_master_does() -> None:
     spec = spec_of("swarm")
     found = standing(spec)
-    assert operate.aftermath("stop", spec, found, operate.stop(spec, found, ["master-1"])) == (
+    assert lifecycle.aftermath("stop", spec, found, lifecycle.stop(spec, found, ["master-1"])) == (
         "0 of 1 nodes of role master run: without 1 there is no quorum"
     )
 
@@ -386,7 +386,7 @@ def test_of_workers_that_run_alone_it_is_said_that_no_master_does() -> None:
 def test_a_cluster_without_voters_never_lacks_them() -> None:
     spec = replace(etcd(), members=None)
     found = standing(spec)
-    assert operate.aftermath("stop", spec, found, operate.stop(spec, found, ["kv-1", "kv-2"])) == ""
+    assert lifecycle.aftermath("stop", spec, found, lifecycle.stop(spec, found, ["kv-1", "kv-2"])) == ""
 
 
 def test_members_that_are_no_nodes_take_no_turn() -> None:
@@ -394,4 +394,4 @@ def test_members_that_are_no_nodes_take_no_turn() -> None:
     found = of(spec)
     assert found.members
     stranger = {**found.members, "kv-9": Member("kv-9", ready=False, voter=True)}
-    assert turns(operate.roll(spec, replace(found, members=stranger), ["kv-2"], force=True)) == ["kv-2"]
+    assert turns(lifecycle.roll(spec, replace(found, members=stranger), ["kv-2"], force=True)) == ["kv-2"]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from minicluster.errors import ProfileError, UsageError
+from minicluster.model.spec import Overrides, Spec
 from minicluster.profile.load import Loaded, load
 from minicluster.profile.resolve import resolve
-from minicluster.profile.spec import Overrides, Spec
 from tests.unit.samples import LEAST, TOY
 
 Write = Callable[..., Path]

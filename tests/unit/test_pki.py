@@ -17,11 +17,12 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
-from minicluster import client, paths, pki
-from minicluster.engine.found import Found
+from minicluster import paths, pki
+from minicluster.engine.address import Found
 from minicluster.errors import MiniclusterError
-from minicluster.events import Event
-from minicluster.profile.spec import Certificate, File, Spec
+from minicluster.model.events import Event
+from minicluster.model.spec import Certificate, File, Spec
+from minicluster.operations import client
 from tests.fakes import FakeEngine
 from tests.unit.standing import spec_of
 

@@ -16,7 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from minicluster.plan.model import (
+from minicluster.model.spec import Image, Overrides, Spec
+from minicluster.plan.observed import Observed
+from minicluster.plan.reconcile import create, remove
+from minicluster.plan.steps import (
     Action,
     CreateContainer,
     CreateNetwork,
@@ -35,9 +38,6 @@ from minicluster.plan.model import (
     WaitMembers,
     WaitReady,
 )
-from minicluster.plan.observed import Observed
-from minicluster.plan.reconcile import create, remove
-from minicluster.profile.spec import Image, Overrides, Spec
 from tests.unit.samples import TOY
 from tests.unit.standing import AUTHORITY, record, spec_of, standing, without
 

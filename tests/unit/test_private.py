@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from minicluster.engine import bridge, machine, private
-from minicluster.engine.private import Layout
+from minicluster.engine.private import bridge, daemon
+from minicluster.engine.private.daemon import Layout
 from minicluster.errors import NoEngine, SubnetTaken
-from minicluster.profile import network
+from minicluster.host import procfs
+from minicluster.profile import addressing
 
 
 @pytest.fixture
@@ -43,27 +44,27 @@ def test_the_pid_file_counts_only_if_the_process_is_ours(layout: Layout, tmp_pat
     layout.directory.mkdir()
     add_process(tmp_path, 7, "/usr/sbin/sshd", "-D")
     add_process(tmp_path, 8, "dockerd", "--config-file=/somebody/elses.json")
-    assert private.find_process(layout, tmp_path) == 0
+    assert daemon.find_process(layout, tmp_path) == 0
     for stale in ("7", "8", "9999", "-1", "not a number", ""):
         layout.pid_file.write_text(stale)
-        assert private.find_process(layout, tmp_path) == 0
+        assert daemon.find_process(layout, tmp_path) == 0
     add_process(tmp_path, 10, "dockerd", layout.config_argument, "--containerd-namespace=x")
-    assert private.find_process(layout, tmp_path) == 10  # found though the pid file says otherwise
+    assert daemon.find_process(layout, tmp_path) == 10  # found though the pid file says otherwise
     layout.pid_file.write_text("10\n")
-    assert private.find_process(layout, tmp_path) == 10
+    assert daemon.find_process(layout, tmp_path) == 10
 
 
 def test_a_zombie_does_not_run(layout: Layout, tmp_path: Path) -> None:
     layout.directory.mkdir()
     add_process(tmp_path, 10)
     layout.pid_file.write_text("10")
-    assert private.find_process(layout, tmp_path) == 0
+    assert daemon.find_process(layout, tmp_path) == 0
 
 
 def test_the_configuration_shares_nothing_with_another_dockerd(layout: Layout, tmp_path: Path) -> None:
     system = tmp_path / "daemon.json"
     system.write_text(json.dumps({"data-root": "/elsewhere", "bip": "10.0.0.1/24", "registry-mirrors": ["M"]}))
-    config = private.configuration(layout, system)
+    config = daemon.configuration(layout, system)
     assert config["data-root"] == str(layout.data)
     assert "bip" not in config
     assert config["registry-mirrors"] == ["M"]  # how to reach the world is the same for both
@@ -80,24 +81,24 @@ def test_a_missing_or_broken_system_configuration_does_not_matter(
     system = tmp_path / "daemon.json"
     if content is not None:
         system.write_text(content)
-    assert private.configuration(layout, system)["hosts"] == [f"unix://{layout.socket}"]
+    assert daemon.configuration(layout, system)["hosts"] == [f"unix://{layout.socket}"]
 
 
 def test_too_long_a_path_is_told_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deep = tmp_path / ("x" * 80)
     monkeypatch.setenv("XDG_DATA_HOME", str(deep))
-    monkeypatch.setattr(private, "obstacle", lambda: "")
+    monkeypatch.setattr(daemon, "obstacle", lambda: "")
     with pytest.raises(NoEngine, match="too long a path") as caught:
-        private.start()
+        daemon.start()
     assert "103" in caught.value.why
     assert not deep.exists()
 
 
 def test_an_obstacle_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    monkeypatch.setattr(private, "obstacle", lambda: "it needs root")
+    monkeypatch.setattr(daemon, "obstacle", lambda: "it needs root")
     with pytest.raises(NoEngine, match="it needs root") as caught:
-        private.start()
+        daemon.start()
     assert caught.value.exit_code == 3
 
 
@@ -105,9 +106,9 @@ def test_nothing_there_is_not_running_and_stopping_it_is_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    status = private.status(size=True)
+    status = daemon.status(size=True)
     assert (status.running, status.pid, status.size) == (False, 0, 0)
-    assert private.stop().running is False
+    assert daemon.stop().running is False
     assert not status.directory.exists()
 
 
@@ -119,10 +120,10 @@ def test_the_end_of_the_log_leaves_out_chatter(tmp_path: Path) -> None:
         'time="…" level=info msg="more"\n'
         "failed to start daemon: no space left on device\n"
     )
-    assert private.tail(log) == 'time="…" level=warning msg="odd"\nfailed to start daemon: no space left on device'
+    assert daemon.tail(log) == 'time="…" level=warning msg="odd"\nfailed to start daemon: no space left on device'
     log.write_text('level=info msg="only this"\n')
-    assert private.tail(log) == 'level=info msg="only this"'
-    assert private.tail(tmp_path / "none") == "(there is no log)"
+    assert daemon.tail(log) == 'level=info msg="only this"'
+    assert daemon.tail(tmp_path / "none") == "(there is no log)"
 
 
 def test_mounts_are_listed_deepest_first(tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ def test_mounts_are_listed_deepest_first(tmp_path: Path) -> None:
         f"5 2 0:9 / {top}/a\\040b rw - overlay overlay rw\n"
         f"4 1 0:9 / {top}-of-another rw - overlay overlay rw\n"
     )
-    assert machine.mounts_below(top, tmp_path) == [f"{top}/a b/merged", f"{top}/a b"]
+    assert procfs.mounts_below(top, tmp_path) == [f"{top}/a b/merged", f"{top}/a b"]
 
 
 @pytest.mark.parametrize(
@@ -154,16 +155,16 @@ def test_a_folder_mounted_on_itself_is_told_from_a_disk_mounted_there(
     mounts = f"1 0 8:1 /var / rw - ext4 /dev/x rw\n{mount.format(data=data)} - ext4 /dev/x rw\n"
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/self/mountinfo").write_text(mounts)
-    assert machine.mounted_on_itself(data, tmp_path) is expected
+    assert procfs.mounted_on_itself(data, tmp_path) is expected
 
 
 def test_disk_usage_counts_a_file_with_two_names_once(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(os.urandom(1 << 20))
-    before = machine.disk_usage(tmp_path)
+    before = procfs.disk_usage(tmp_path)
     os.link(tmp_path / "a", tmp_path / "b")
     assert (1 << 20) <= before < (1 << 21)
-    assert machine.disk_usage(tmp_path) - before < 1 << 16
-    assert machine.disk_usage(tmp_path / "none") == 0
+    assert procfs.disk_usage(tmp_path) - before < 1 << 16
+    assert procfs.disk_usage(tmp_path / "none") == 0
 
 
 def test_bridges_are_read_from_dockerds_record(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,12 +175,12 @@ def test_bridges_are_read_from_dockerds_record(layout: Layout, monkeypatch: pyte
         b'{"BridgeName":"mc-0123456789ab"}{"BridgeName":"docker0"}{"BridgeName":"eth0"}'
     )
     monkeypatch.setattr(bridge, "exists", lambda name: name != "br-ffffffffffff")
-    assert private._bridges(layout) == ["br-0123456789ab", "mc-0123456789ab"]
+    assert daemon._bridges(layout) == ["br-0123456789ab", "mc-0123456789ab"]
     assert re.fullmatch("mc-[0-9a-f]{12}", bridge.name())
 
 
 def test_the_pool_is_the_one_of_clusters() -> None:
-    assert bridge.POOL == network.POOL
+    assert bridge.POOL == addressing.POOL
 
 
 def test_the_bridge_keeps_clear_of_routes() -> None:

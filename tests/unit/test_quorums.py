@@ -10,15 +10,16 @@ import pytest
 
 from minicluster.engine.protocol import ExecResult
 from minicluster.errors import MiniclusterError, NotReady, ProfileError
-from minicluster.events import ignore
-from minicluster.plan import operate
+from minicluster.executor.executor import ask_members
+from minicluster.model.codec import node_hash
+from minicluster.model.events import ignore
+from minicluster.model.membership import Member, Quorum
+from minicluster.model.spec import Image, Spec
+from minicluster.operations.monitor import Seen, compare
+from minicluster.plan import lifecycle
 from minicluster.plan.observed import Observed
 from minicluster.plan.reconcile import create
 from minicluster.profile.load import load
-from minicluster.profile.spec import Image, Spec, node_hash
-from minicluster.report import Member, Quorum
-from minicluster.run.execute import ask_members
-from minicluster.watch import Seen, compare
 from tests.fakes import FakeEngine
 from tests.unit.samples import LEAST
 from tests.unit.standing import spec_of, standing
@@ -142,9 +143,9 @@ def test_nobody_takes_turns_where_one_quorum_is_lost() -> None:
 @pytest.mark.parametrize(("down", "other", "same"), [("kv-2", "master-2", "kv-3"), ("master-2", "kv-2", "master-3")])
 def test_a_voter_of_another_role_is_no_reason_to_refuse(down: str, other: str, same: str) -> None:
     spec = mesos()
-    assert operate.roll(spec, found(spec, down), [other])
+    assert lifecycle.roll(spec, found(spec, down), [other])
     with pytest.raises(MiniclusterError, match=f"restarting {same} would lose the quorum"):
-        operate.roll(spec, found(spec, down), [same])
+        lifecycle.roll(spec, found(spec, down), [same])
 
 
 # Waiting for members
@@ -153,8 +154,8 @@ def test_a_voter_of_another_role_is_no_reason_to_refuse(down: str, other: str, s
 def test_a_quorum_is_waited_for_only_of_roles_that_are_started(engine: FakeEngine) -> None:
     """kv-1 is started alone: that the masters are down is no reason to wait."""
     from minicluster import pki
-    from minicluster.plan.model import Plan, Step, WaitMembers
-    from minicluster.run.execute import Run, execute
+    from minicluster.executor.executor import Run, execute
+    from minicluster.plan.steps import Plan, Step, WaitMembers
 
     engine.add_foreign("kv-1")
     rows = '{"name": "kv-1", "ready": true, "voter": true}\n{"name": "master-1", "ready": false, "voter": true}'
@@ -176,8 +177,8 @@ def test_start_keeps_the_order_and_so_does_restart() -> None:
     spec = spec_of("mesos")
     states = {n.name.replace("-", "_"): "exited" for n in spec.nodes}
     for plan in (
-        operate.start(spec, standing(spec, members=None, **states), []),
-        operate.restart(spec, found(spec), []),
+        lifecycle.start(spec, standing(spec, members=None, **states), []),
+        lifecycle.restart(spec, found(spec), []),
     ):
         needs = {step.id: step.needs for step in plan.steps}
         assert {"start kv-1", "ready kv-1"} <= set(needs["start master-1"])
@@ -189,7 +190,7 @@ def test_what_is_not_waited_for_is_not_needed_either() -> None:
     """One of three ZooKeepers is started along with a master: its probe may never pass."""
     spec = mesos()
     states = {n.name.replace("-", "_"): "exited" for n in spec.nodes}
-    plan = operate.start(spec, standing(spec, members=None, **states), ["kv-1", "master-1"])
+    plan = lifecycle.start(spec, standing(spec, members=None, **states), ["kv-1", "master-1"])
     assert [(step.id, step.needs) for step in plan.steps] == [("start kv-1", ()), ("start master-1", ("start kv-1",))]
 
 

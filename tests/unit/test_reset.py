@@ -12,13 +12,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from minicluster import cluster as facade
-from minicluster import lock
 from minicluster.cli.app import app
 from minicluster.cluster import Cluster
 from minicluster.errors import MiniclusterError, NodeFailed, NotReady, ProfileError, UsageError
-from minicluster.events import Event
-from minicluster.profile import catalog, spec
-from minicluster.profile.spec import Hook
+from minicluster.leases import lock
+from minicluster.model import codec
+from minicluster.model.events import Event
+from minicluster.model.spec import Hook
+from minicluster.profile import catalog
 from tests.fakes import OK, ExecResult, FakeEngine, Hang
 from tests.unit.samples import LEAST
 from tests.unit.standing import spec_of
@@ -54,15 +55,15 @@ def test_hooks_are_resolved_with_the_topology(write_profile: Callable[..., Path]
     hooks += '    - {on: worker, run: [reset, "{{ cluster.name }}"]}\n'
     made = spec_of(write_profile(LEAST + hooks), worker=2)
     assert made.reset == (Hook("node", ("clear", "172.28.0.2,172.28.0.3")), Hook("worker", ("reset", "c")))
-    assert spec.decode(spec.encode(made)) == made
+    assert codec.decode(codec.encode(made)) == made
 
 
 def test_a_spec_of_an_older_minicluster_has_none() -> None:
     made = spec_of("etcd")
-    data = spec.to_json(made)
+    data = codec.to_json(made)
     assert made.reset
     del data["reset"]
-    assert spec.from_json(data).reset == ()
+    assert codec.from_json(data).reset == ()
 
 
 @pytest.mark.parametrize(

@@ -9,23 +9,12 @@ from itertools import chain
 import pytest
 
 from minicluster.errors import UsageError
+from minicluster.model.codec import decode, encode, node_hash
+from minicluster.model.deferred import fill
+from minicluster.model.spec import Certificate, Endpoint, File, Hook, Image, Node, Overrides, Spec
 from minicluster.profile import catalog
 from minicluster.profile.load import Loaded
 from minicluster.profile.resolve import resolve
-from minicluster.profile.spec import (
-    Certificate,
-    Endpoint,
-    File,
-    Hook,
-    Image,
-    Node,
-    Overrides,
-    Spec,
-    decode,
-    encode,
-    fill,
-    node_hash,
-)
 
 SUBNET = "172.28.0.0/24"
 
@@ -173,7 +162,7 @@ def test_a_spec_of_a_newer_minicluster_can_still_be_read() -> None:
     import json
     import zlib
 
-    from minicluster.profile.spec import to_json
+    from minicluster.model.codec import to_json
 
     spec = HAND_MADE["everything"]
     data = to_json(spec) | {"later": 1}

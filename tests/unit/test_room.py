@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from minicluster import change, doctor
+from minicluster import doctor
 from minicluster.doctor import Check
 from minicluster.errors import NoRoom
-from minicluster.events import Event
-from minicluster.profile.spec import Overrides
+from minicluster.model.events import Event
+from minicluster.model.spec import Overrides
+from minicluster.operations import up
 from tests.fakes import FakeEngine
 from tests.unit.samples import TOY
 
@@ -41,12 +42,12 @@ def told(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Told:
             return fits(footprint, int(memory * GIB), None)
 
         engine.every_image = images
-        goal = change.plan_up(engine, profile, "c", Overrides())
+        goal = up.plan_up(engine, profile, "c", Overrides())
         events: list[Event] = []
         with monkeypatch.context() as patch:
             patch.setattr(os, "statvfs", {"/images": facts}.__getitem__)
             patch.setattr(doctor, "check_memory", check_memory)
-            change.check_room(engine, goal, force, events.append)
+            up.check_room(engine, goal, force, events.append)
         return [(event.kind, event.text) for event in events]
 
     return told

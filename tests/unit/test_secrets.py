@@ -11,12 +11,13 @@ import pytest
 from minicluster import pki
 from minicluster.cluster import Cluster
 from minicluster.errors import NodeFailed, ProfileError
-from minicluster.events import ignore
-from minicluster.plan.model import Plan, PutFiles, Step
+from minicluster.executor.executor import Run, execute
+from minicluster.model.codec import node_hash
+from minicluster.model.events import ignore
+from minicluster.model.spec import File, Overrides, Spec
+from minicluster.plan.steps import Plan, PutFiles, Step
 from minicluster.profile.load import load
 from minicluster.profile.resolve import resolve
-from minicluster.profile.spec import File, Overrides, Spec, node_hash
-from minicluster.run.execute import Run, execute
 from tests.fakes import FakeEngine
 from tests.unit.samples import LEAST
 

@@ -12,11 +12,11 @@ import pytest
 
 from minicluster import paths
 from minicluster.errors import ProfileError
+from minicluster.model.spec import Overrides, Spec
 from minicluster.profile import catalog
+from minicluster.profile.build import recipe_hash, recipe_ref
 from minicluster.profile.load import load
-from minicluster.profile.recipe import recipe_hash, recipe_ref
 from minicluster.profile.resolve import resolve
-from minicluster.profile.spec import Overrides, Spec
 from tests.unit.samples import LEAST
 
 Write = Callable[..., Path]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from minicluster.errors import ProfileError
+from minicluster.model.spec import Node, Overrides, Spec
 from minicluster.profile.load import load
 from minicluster.profile.resolve import resolve
-from minicluster.profile.spec import Node, Overrides, Spec
 from minicluster.profile.template import render
 from tests.unit.samples import LEAST
 

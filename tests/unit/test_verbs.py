@@ -10,11 +10,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from minicluster import cluster as facade
-from minicluster import lock
 from minicluster.cli.app import app
 from minicluster.cluster import Cluster, dry_run
 from minicluster.errors import EngineError, MiniclusterError, NodeFailed, NotReady, UsageError
-from minicluster.events import Event
+from minicluster.leases import lock
+from minicluster.model.events import Event
 from minicluster.plan.observed import records
 from tests.fakes import ExecResult, FakeEngine, FakeEtcd
 from tests.unit.samples import TOY

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from minicluster import watch
 from minicluster.cluster import Cluster, down
 from minicluster.engine.protocol import Sample
 from minicluster.errors import EngineError, NodeFailed, NoEngine, UsageError
-from minicluster.report import ClusterEvent, Member
-from minicluster.watch import Seen, compare, cpu_percent
+from minicluster.model.membership import Member
+from minicluster.model.results import ClusterEvent
+from minicluster.operations import monitor
+from minicluster.operations.monitor import Seen, compare, cpu_percent
 from tests.fakes import FakeEngine
 from tests.unit.samples import TOY
 
@@ -21,7 +22,7 @@ from tests.unit.samples import TOY
 @pytest.fixture
 def cluster(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     made = Cluster.up(str(TOY), name="toy", engine=engine)
-    monkeypatch.setattr(watch, "_LAST_WORDS", 0.05)
+    monkeypatch.setattr(monitor, "_LAST_WORDS", 0.05)
     return made
 
 
@@ -46,8 +47,8 @@ def test_cpu_is_percent_of_one_processor(before: Sample, after: Sample, percent:
     assert cpu_percent(before, after) == percent
 
 
-def usages(cluster: Cluster) -> Iterator[watch.ClusterUsage]:
-    return watch.usages(cluster.engine, cluster.spec, lambda _: True, period=0.01)
+def usages(cluster: Cluster) -> Iterator[monitor.ClusterUsage]:
+    return monitor.usages(cluster.engine, cluster.spec, lambda _: True, period=0.01)
 
 
 def test_every_node_is_told_in_the_specs_order(engine: FakeEngine, cluster: Cluster) -> None:
@@ -111,7 +112,7 @@ class Listening:
 
     def _listen(self, cluster: Cluster, since: float | None) -> None:
         try:
-            for event in watch.events(cluster.engine, cluster.spec, since, period=0.02):
+            for event in monitor.events(cluster.engine, cluster.spec, since, period=0.02):
                 self.told.append(event)
         except BaseException as error:
             self.error = error

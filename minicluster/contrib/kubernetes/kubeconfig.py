@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from minicluster import client, paths
+from minicluster import paths
 from minicluster.errors import MiniclusterError, UsageError
+from minicluster.operations import client
 
 if TYPE_CHECKING:
     from minicluster.cluster import Cluster

@@ -7,7 +7,7 @@ from minicluster.contrib.mesos.client import Mesos
 from minicluster.contrib.mesos.http import Client
 from minicluster.contrib.mesos.marathon import Marathon
 from minicluster.errors import UsageError
-from minicluster.report import EndpointInfo
+from minicluster.model.results import EndpointInfo
 
 
 def mesos(cluster: Cluster) -> Mesos:

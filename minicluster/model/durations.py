@@ -1,0 +1,43 @@
+"""Durations as users write them, and as they are shown."""
+
+from __future__ import annotations
+
+import re
+
+from minicluster.errors import UsageError
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds(text: str) -> float:
+    """A span of time as a user writes it: "90s", "15m", "2h", "1h30m", "7d".
+
+    >>> seconds("1h30m")
+    5400.0
+
+    Raises:
+        UsageError: it is none.
+    """
+    total = 0.0
+    if re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text):
+        total = sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)([smhd])", text))
+    if total <= 0:
+        raise UsageError(f"{text!r} is no span of time", "", "Write a number and s, m, h or d, such as 30m or 2h.")
+    return total
+
+
+def span(seconds: float) -> str:
+    """A span of time for people, in its two greatest units.
+
+    >>> span(5400)
+    '1 h 30 min'
+    """
+    whole = round(seconds)
+    units = [(86400, "d"), (3600, "h"), (60, "min"), (1, "s")]
+    first = next((i for i, (size, _unit) in enumerate(units) if whole >= size), len(units) - 1)
+    parts: list[str] = []
+    for size, unit in units[first : first + 2]:
+        count, whole = divmod(whole, size)
+        if count or not parts:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts)

@@ -1,0 +1,231 @@
+"""Node images: made from recipes once, found again by their hash, listed and removed."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from minicluster.engine import base_image
+from minicluster.engine.protocol import Cancel, Engine
+from minicluster.errors import Conflict, EngineError, ImageError, UsageError, nearest
+from minicluster.executor.signals import shielded
+from minicluster.leases import lock
+from minicluster.model import labels, spec
+from minicluster.model.events import Event, Listener, ignore
+from minicluster.profile.build import recipe_ref
+
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_SAVED = (
+    "Bring a file that `docker save` wrote. What `docker export` wrote is no image: `docker import` makes one of it."
+)
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """A node image, as ``image list`` shows it."""
+
+    ref: str
+    profile: str
+    name: str
+    size: int  #: bytes
+    created: int  #: seconds since 1970
+    in_use: bool  #: a node runs it
+
+
+def provide(engine: Engine, profile: str, listener: Listener) -> Callable[[spec.Image, Cancel], None]:
+    """What the executor calls to have an image: builds or pulls it where the engine has none."""
+
+    def have(image: spec.Image, cancel: Cancel) -> None:
+        ref = image.given or image.ref
+        if image.source != "recipe" and not engine.has_image(ref):
+            pull(ref, image.name, cancel)
+        if image.recipe:
+            _build(engine, profile, image, cancel, listener)
+
+    def pull(ref: str, name: str, cancel: Cancel) -> None:
+        def progress(line: str) -> None:
+            listener(Event("progress", "", "image", f"{ref}: {line}"))
+
+        listener(Event("progress", "", "image", f"pulling {ref}"))
+        try:
+            engine.pull_image(ref, progress, cancel=cancel)
+        except ImageError as error:
+            error.fix = (
+                f"Name another with --image {name}=REF; or load it from a file that `docker save` wrote elsewhere:\n"
+                "`minicluster image import FILE`; or give the engine a mirror that has it (registry-mirrors in its "
+                "daemon.json)."
+            )
+            raise
+
+    return have
+
+
+def _build(
+    engine: Engine, profile: str, image: spec.Image, cancel: Cancel, listener: Listener, *, anew: bool = False
+) -> None:
+    def progress(line: str) -> None:
+        listener(Event("progress", "", "image", line))
+
+    recipe = Path(image.recipe)
+    if gone := [path for path in image.context.values() if not Path(path).is_file()]:
+        raise ImageError(
+            f"image {image.ref} is gone, and so is what it was built with",
+            f"There is no file {', '.join(gone)}.",
+            "Put it back there, or name another with --set.",
+        )
+    if image.ref != recipe_ref(profile, image.name, recipe, image.given, args=image.args, context=image.context):
+        raise ImageError(
+            f"image {image.ref} is gone, and its recipe has changed since",
+            f"{image.recipe} makes another image now.",
+            "`minicluster up` goes on with the recipe as it is.",
+        )
+    with lock.building(image.ref, cancel, lambda: progress(f"{image.ref}: another minicluster is building it")):
+        if not anew and engine.has_image(image.ref):
+            return
+        # Several images may be built at once, on a base that is not there yet.
+        with lock.building(base_image.LOCAL, cancel, lambda: progress("another image's base is being made")):
+            base_ref = base_image.provide(engine, progress, lambda text: listener(Event("note", text=text)), cancel)
+        progress(f"building {image.ref}")
+        given = {"IMAGE": image.given} if image.given else {}
+        engine.build_image(
+            recipe,
+            image.ref,
+            labels=base_image.recipe_labels(profile, image.name),
+            args={"BASE": base_ref, **given, **image.args, **base_image.build_args()},
+            context=image.context,
+            progress=progress,
+            cancel=cancel,
+        )
+
+
+def build(
+    profile: str,
+    names: Sequence[str] = (),
+    force: bool = False,
+    listener: Listener = ignore,
+    engine: Engine | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Builds a profile's images ahead of time and returns their references; ``force`` builds what is there anew.
+
+    Args:
+        settings: overrides of the profile's, as ``--set`` takes them.
+    """
+    from minicluster.profile import catalog
+    from minicluster.profile.resolve import recipe_images
+
+    loaded = catalog.load(profile, settings)
+    recipes = recipe_images(loaded)
+    for name in names:
+        if name not in recipes:
+            raise UsageError(
+                f"no recipe is called {name!r} in profile {loaded.profile.name}", "", nearest(name, recipes)
+            )
+    engine = engine or _connect(listener)
+    refs = []
+    cancel = Cancel()
+    for name in names or recipes:
+        image = recipes[name]
+        if force or not engine.has_image(image.ref):
+            try:
+                _build(engine, loaded.profile.name, image, cancel, listener, anew=force)
+            except KeyboardInterrupt:
+                with shielded():
+                    cancel.set()
+                raise
+        refs.append(image.ref)
+    return refs
+
+
+def load(path: str | os.PathLike[str], *, listener: Listener = ignore, engine: Engine | None = None) -> list[str]:
+    """Loads the images of a file that ``docker save`` wrote, compressed or not; returns their references or IDs.
+
+    Raises:
+        UsageError: there is no such file, or it is no tar.
+        ImageError: there is no image in it, or one that the engine refuses.
+    """
+    file = Path(path)
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as content:
+            if content.read(4) != _ZSTD:  # which the engine can read and Python cannot
+                tarfile.open(file, "r:*").close()
+    except (OSError, EOFError, zlib.error) as error:
+        raise UsageError(f"{file} cannot be read", getattr(error, "strerror", None) or str(error)) from None
+    except tarfile.TarError as error:
+        raise UsageError(f"{file} is no image archive", f"It is no tar: {error}.", _SAVED) from None
+    engine = engine or _connect(listener)
+
+    def read() -> Iterator[bytes]:
+        done = 0
+        with file.open("rb") as content:
+            while chunk := content.read(1 << 20):
+                done += len(chunk)
+                listener(Event("progress", "", "image", f"loading {file}: {done >> 20} of {size >> 20} MB"))
+                yield chunk
+
+    try:
+        return engine.load_images(read())
+    except ImageError as error:
+        raise ImageError(f"{file} holds no image that the engine can load", error.why, _SAVED) from error
+
+
+def _connect(listener: Listener = ignore) -> Engine:
+    from minicluster.engine.discover import connect
+
+    return connect(start_private=True, listener=listener)
+
+
+def listing(engine: Engine | None = None) -> list[ImageInfo]:
+    """Every image that a recipe made, newest first, and the base that we bootstrapped."""
+    engine = engine or _connect()
+    used = {container.image for container in engine.containers()}
+    found = []
+    for image in engine.images():
+        recipe = image.labels.get(labels.RECIPE, "")
+        for ref in image.tags:
+            # Labels are inherited: an image that somebody built on top of ours carries them too, under another name.
+            profile, _, name = recipe.partition("/")
+            if ref == base_image.LOCAL or (recipe and ref.startswith(f"minicluster/{profile}-{name}:")):
+                found.append(ImageInfo(ref, profile, name or "base", image.size, image.created, ref in used))
+    return sorted(found, key=lambda info: -info.created)
+
+
+def remove(
+    wanted: Sequence[str] = (), *, all: bool = False, unused_only: bool = False, engine: Engine | None = None
+) -> list[str]:
+    """Removes images by reference or by profile, or all of ours; returns what was removed.
+
+    Raises:
+        UsageError: a name is none of ours.
+        EngineError: an image is in use by a node, where it was asked for by name.
+    """
+    engine = engine or _connect()
+    ours = listing(engine)
+    chosen = list(ours) if all or unused_only else []
+    for word in wanted:
+        match = [i for i in ours if word in (i.ref, i.profile)]
+        if not match:
+            known = {name for i in ours for name in (i.ref, i.profile) if name}
+            raise UsageError(f"{word!r} is no image that minicluster made", "", nearest(word, known))
+        chosen += match
+    removed = []
+    for info in dict.fromkeys(chosen):
+        if info.in_use:
+            if unused_only:
+                continue
+            raise EngineError(
+                f"image {info.ref} is in use", "A node runs it.", "Take the cluster down first (`minicluster ls`)."
+            )
+        try:
+            engine.remove_image(info.ref)
+        except Conflict as error:
+            if unused_only:
+                continue
+            raise EngineError(f"image {info.ref} is in use", error.why, "Remove what uses it first.") from error
+        removed.append(info.ref)
+    return removed

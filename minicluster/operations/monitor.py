@@ -1,0 +1,226 @@
+"""What a running cluster uses, and what happens to it, for as long as somebody looks."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from minicluster.errors import MiniclusterError, NoEngine
+from minicluster.model import labels
+from minicluster.model.membership import Member, Quorum
+from minicluster.model.results import ClusterEvent, ClusterUsage, NodeUsage
+from minicluster.model.spec import Node, Spec
+from minicluster.operations import status
+from minicluster.plan.observed import observe, records
+
+if TYPE_CHECKING:
+    from minicluster.engine.protocol import Cancel, Container, Engine, EngineEvent, Sample
+
+PERIOD = 1.0  #: seconds between two looks
+_PATIENCE = 3.0  # seconds that members have to answer: as long as they take to find out that others are dead
+_LAST_WORDS = 0.3  # seconds that the engine's last events have to come in once the cluster is gone
+
+
+def usages(
+    engine: Engine, spec: Spec, wanted: Callable[[Node], bool], period: float = PERIOD
+) -> Iterator[ClusterUsage]:
+    """What the nodes use, once a period, the first after one; ends once nothing is left of the cluster.
+
+    Two samples are taken for it rather than the engine's stream: one costs milliseconds, and nothing hangs on a node
+    that goes away.
+    """
+    before: Mapping[str, Sample] | None = None
+    with ThreadPoolExecutor(32) as pool:
+        while True:
+            begun = time.monotonic()
+            current, containers = _now(engine, spec)
+            if current is None:
+                return
+            spec = current
+            nodes = [node for node in spec.nodes if wanted(node)]
+            running = [c for node in nodes if (c := containers.get(node.name)) and c.state in ("running", "paused")]
+            taken = pool.map(lambda c: _sample(engine, c), running)
+            samples = {c.id: sample for c, sample in zip(running, taken, strict=True) if sample}
+            if before is not None:
+                rows = tuple(_usage(node, containers.get(node.name), before, samples) for node in nodes)
+                yield ClusterUsage(spec.cluster, time.time(), rows)
+            before = samples
+            time.sleep(max(0.0, begun + period - time.monotonic()))
+
+
+def _now(engine: Engine, spec: Spec) -> tuple[Spec | None, Mapping[str, Container]]:
+    """The cluster's newest spec, None once nothing is left of it; and its containers by node."""
+    volumes, containers = engine.volumes(spec.cluster), engine.containers(spec.cluster)
+    if not volumes and not containers and not engine.networks(spec.cluster):
+        return None, {}
+    found = records(volumes)
+    return (found[-1].spec if found else None) or spec, observe(spec.cluster, containers, [], []).containers
+
+
+def _sample(engine: Engine, container: Container) -> Sample | None:
+    try:
+        return engine.sample(container.id)
+    except NoEngine:
+        raise
+    except MiniclusterError:  # it went away just now
+        return None
+
+
+def cpu_percent(before: Sample, after: Sample) -> float | None:
+    """Percent of one processor that was used between two samples, as ``docker stats`` reckons it.
+
+    The share of all processors' time, times how many there are, times 100: ``calculateCPUPercentUnix`` in
+    cli/command/container/stats_helpers.go of docker/cli. None where the container was started anew in between.
+    """
+    used, there = after.cpu - before.cpu, after.system - before.system
+    return round(used / there * after.cpus * 100, 2) if used >= 0 and there > 0 else None
+
+
+def _usage(
+    node: Node, container: Container | None, before: Mapping[str, Sample], after: Mapping[str, Sample]
+) -> NodeUsage:
+    usage = NodeUsage(node.name, node.role, container.state if container else "missing")
+    now = after.get(container.id) if container else None
+    if container is None or now is None:
+        return usage
+    return replace(
+        usage,
+        cpu=cpu_percent(before[container.id], now) if container.id in before else None,
+        memory=now.memory,
+        memory_limit=now.memory_limit,
+        pids=now.pids,
+        received=now.received,
+        sent=now.sent,
+        read=now.read,
+        written=now.written,
+    )
+
+
+def events(engine: Engine, spec: Spec, since: float | None = None, period: float = PERIOD) -> Iterator[ClusterEvent]:
+    """What happens to a cluster by its engine and by its own software; ends once nothing is left of it.
+
+    Raises:
+        NoEngine: the engine stopped answering.
+    """
+    from minicluster.engine.protocol import Cancel
+
+    told: queue.SimpleQueue[ClusterEvent | BaseException | None] = queue.SimpleQueue()
+    stop = Cancel()
+
+    def carefully(work: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            try:
+                work()
+            except BaseException as error:
+                told.put(error)
+
+        return run
+
+    def hear() -> None:
+        for event in engine.events(spec.cluster, since=since, cancel=stop):
+            told.put(_from_engine(spec.cluster, event))
+
+    def ask() -> None:
+        for event in _from_members(engine, spec, stop, period):
+            told.put(event)
+        stop.wait(_LAST_WORDS)
+        told.put(None)
+
+    for work in (hear, ask):
+        threading.Thread(target=carefully(work), daemon=True).start()
+    try:
+        while (item := told.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+
+
+def _from_engine(cluster: str, event: EngineEvent) -> ClusterEvent:
+    about = event.labels
+    detail = {**({} if event.kind == "container" else {event.kind: event.name}), **event.detail}
+    return ClusterEvent(
+        event.time, cluster, about.get(labels.NODE, ""), about.get(labels.ROLE, ""), event.action, detail
+    )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was known of the members at the last look."""
+
+    members: Mapping[str, Member]  #: by the last answer that there was
+    known: bool = True  #: there was one at the last look
+    lost: bool = False  #: there was no quorum
+
+
+def _from_members(engine: Engine, spec: Spec, stop: Cancel, period: float) -> Iterator[ClusterEvent]:
+    """Asks the cluster's own software, and tells what changed; ends with the cluster, or when asked to."""
+    from minicluster.engine.protocol import Cancel
+
+    seen: Seen | None = None
+    while not stop.is_set():
+        begun = time.monotonic()
+        current, containers = _now(engine, spec)
+        if current is None:
+            return
+        spec = current
+        if spec.members is not None:
+            asking = Cancel()
+            with stop.calls(asking.set):
+                found, why = status.members(engine, spec, containers, asking, _PATIENCE)
+            if stop.is_set():
+                return
+            running = {name for name, c in containers.items() if c.state == "running"}
+            seen, changes = compare(seen, found, why, running)
+            roles = {node.name: node.role for node in spec.nodes}
+            for event, node, detail in changes:
+                yield ClusterEvent(time.time(), spec.cluster, node, roles.get(node, ""), event, detail)
+        stop.wait(max(0.0, begun + period - time.monotonic()))
+
+
+def compare(
+    seen: Seen | None, found: Mapping[str, Member] | None, why: str, running: set[str]
+) -> tuple[Seen, list[tuple[str, str, Mapping[str, str | int]]]]:
+    """What is seen now, and what that changes, as event, node and detail.
+
+    Of the first look that nobody answers, or that there is no quorum, and nothing else.
+
+    Args:
+        found: what the members say now; None (and ``why``) where none of them answers.
+        running: nodes whose containers run: voters that do not, cannot be part of a quorum.
+    """
+    told: list[tuple[str, str, Mapping[str, str | int]]] = []
+    before = seen or Seen(found or {})
+    after = found if found is not None else before.members
+    quorums = Quorum.by_role(after.values())
+    if found is None:
+        for role, there in quorums.items():
+            healthy = sum(m.voter and m.role == role and m.name in running for m in after.values())
+            quorums[role] = replace(there, healthy=min(healthy, there.healthy))
+    quorum = Quorum.weakest(quorums.values())
+    # Where enough of them run, and none answers, what was so before may be so still.
+    lost = bool(quorum and (quorum.lost or (found is None and before.lost)))
+    if found is None and before.known:
+        told.append(("unknown", "", {"why": why}))
+    if found is not None and not before.known:
+        told.append(("known", "", {}))
+    for name in dict.fromkeys([*before.members, *after]):
+        was, is_ = (name in m and m[name].ready for m in (before.members, after))
+        if was != is_:
+            told.append(("ready" if is_ else "unready", name, {}))
+    if lost != before.lost and quorum:
+        told.append(("quorum-lost" if lost else "quorum", "", {"healthy": quorum.healthy, "needed": quorum.needed}))
+    for role in dict.fromkeys(m.role for m in (*before.members.values(), *after.values())):
+        old, new = (
+            next((m.name for m in members.values() if m.leader and m.role == role), "")
+            for members in (before.members, after)
+        )
+        if old != new:
+            told.append(("leader", new, {"from": old, "to": new}))
+    return Seen(after, found is not None, lost), told

@@ -1,0 +1,70 @@
+"""Puts a cluster's lease on a plan: what is made for a cluster that is not to stay says so from its first moment."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from minicluster.model import labels
+from minicluster.model.lease import Lease
+from minicluster.plan.observed import Observed
+from minicluster.plan.steps import (
+    Action,
+    CreateContainer,
+    CreateNetwork,
+    CreateVolume,
+    Plan,
+    Record,
+    RemoveVolume,
+    Step,
+)
+
+
+def leased(plan: Plan, observed: Observed, asked: Lease | None, profile: str) -> Plan:
+    """The plan with the lease in the labels of everything that it makes.
+
+    Args:
+        asked: the lease that the cluster shall have; None: the one that it has, if any.
+        profile: name of the cluster's profile.
+    """
+    lease = asked or observed.lease
+    if lease is None or (lease == Lease() and observed.lease is None):
+        return plan
+    text = lease.encode()
+    steps = tuple(replace(step, action=_labelled(step.action, text)) for step in plan.steps)
+    if asked and observed and asked != observed.lease:
+        # First of all, so that nobody takes away what somebody wants again.
+        made = Step("lease", "", term(plan.cluster, profile, asked), "a label cannot change: it is wanted until then")
+        former = [
+            Step(f"volume {name} away", "", RemoveVolume(name), "another lease is in force", (made.id,))
+            for name in observed.terms
+        ]
+        steps = (made, *former, *(replace(step, needs=step.needs or (made.id,)) for step in steps))
+        plan = replace(plan, headline=plan.headline if plan else f"renew the lease of cluster {plan.cluster}")
+    return replace(plan, steps=steps)
+
+
+def term(cluster: str, profile: str, lease: Lease, number: int | None = None) -> CreateVolume:
+    """What gives a cluster that is there another lease.
+
+    Args:
+        number: of the term. By default one greater than any that others count up to at the same time.
+    """
+    of = str(time.time_ns() if number is None else number)
+    about = {labels.CLUSTER: cluster, labels.PROFILE: profile, labels.LEASE: lease.encode(), labels.TERM: of}
+    return CreateVolume(f"{cluster}-lease-{of}", about)
+
+
+def _labelled(action: Action, lease: str) -> Action:
+    match action:
+        case Record() | CreateNetwork() | CreateVolume():
+            return replace(action, labels=_with(action.labels, lease))
+        case CreateContainer(config):
+            return CreateContainer(replace(config, labels=_with(config.labels, lease)))
+        case _:
+            return action
+
+
+def _with(about: Any, lease: str) -> dict[str, str]:
+    return {**about, labels.LEASE: lease}

@@ -1,0 +1,45 @@
+"""What the processes of one run of tests have in common. Every run of pytest-xdist imports it: it imports little."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+
+from minicluster.host.processes import Process
+from minicluster.model.lease import Lease
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the processes of one test run have in common."""
+
+    owner: Process  #: when it ends, the run's clusters go
+    id: str
+    reuse: bool = False  #: keep shared clusters for the next run
+    keep: bool = False  #: keep the clusters of tests that failed
+    ttl: float = 86400.0  #: seconds for which either is kept
+
+    @classmethod
+    def begin(cls, *, reuse: bool, keep: bool, ttl: float) -> Run:
+        """A new one, of this process."""
+        return cls(Process.this(), secrets.token_hex(4), reuse, keep, ttl)
+
+    def lease(self, *, shared: bool) -> Lease:
+        """The lease of a cluster that is made in this process."""
+        if not shared:
+            return Lease.owned()
+        return Lease.lasting(self.ttl) if self.reuse else Lease.owned(self.owner)
+
+    def dump(self) -> str:
+        """The run as text, for its other processes."""
+        return json.dumps({**vars(self), "owner": vars(self.owner)})
+
+    @classmethod
+    def load(cls, text: str) -> Run:
+        """The opposite of :meth:`dump`."""
+        data = json.loads(text)
+        owner = Process(**data["owner"])
+        if owner.lives() is None:
+            owner = Process.this()  # it is controlled from another machine or container: nobody here could watch that
+        return cls(**{**data, "owner": owner})
