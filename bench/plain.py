@@ -11,7 +11,7 @@ from typing import Any
 from minicluster import pki
 from minicluster.engine.privileges import NESTED_CAPABILITIES, NESTED_CGROUPNS, NESTED_SECURITY_OPT, NESTED_TMPFS
 from minicluster.model.deferred import SECRET
-from minicluster.model.spec import Node, Overrides, Spec
+from minicluster.model.spec import NodeSpec, Overrides, Spec
 from minicluster.profile import catalog
 from minicluster.profile.resolve import resolve
 
@@ -62,7 +62,7 @@ def prepare(profile: str, name: str, folder: Path) -> Spec:
     return spec
 
 
-def _files(node: Node, authority: pki.Authority) -> dict[str, tuple[bytes, int]]:
+def _files(node: NodeSpec, authority: pki.Authority) -> dict[str, tuple[bytes, int]]:
     """Path -> content and mode, as minicluster would write them."""
     files = {
         file.path: (SECRET.sub(lambda m: authority.secret(m[1], m[2]), file.content).encode(), file.mode)
@@ -78,7 +78,7 @@ def _files(node: Node, authority: pki.Authority) -> dict[str, tuple[bytes, int]]
     return files
 
 
-def _create(spec: Spec, node: Node) -> list[str]:
+def _create(spec: Spec, node: NodeSpec) -> list[str]:
     options = ["--init", f"--hostname={node.name}", f"--ip={node.address}", f"--stop-timeout={node.stop_timeout}"]
     options += [f"--memory={node.memory}"] if node.memory else []
     options += [f"--env={name}={value}" for name, value in node.env.items()]
@@ -96,11 +96,11 @@ def _create(spec: Spec, node: Node) -> list[str]:
     return [*options, spec.images[node.image].ref, *node.entrypoint[1:], *node.command]
 
 
-def _volume(node: Node, path: str) -> str:
+def _volume(node: NodeSpec, path: str) -> str:
     return node.name + path.replace("/", "-")
 
 
-def _service(spec: Spec, node: Node, folder: Path, paths: list[str]) -> dict[str, Any]:
+def _service(spec: Spec, node: NodeSpec, folder: Path, paths: list[str]) -> dict[str, Any]:
     service: dict[str, Any] = {
         "image": spec.images[node.image].ref,
         "init": True,

@@ -149,7 +149,7 @@ class Cluster:
         with _dropped_if_it_fails(engine, target), lock.changing(target):
             refused: list[int] = []  # ports that the engine could not have, though they may be free on this machine
             for attempt in range(1, _TRIES + 1):
-                goal = change.plan_up(
+                up_plan = change.plan_up(
                     engine,
                     profile,
                     target,
@@ -161,27 +161,31 @@ class Cluster:
                     lease=lease,
                 )
                 if attempt == 1:
-                    change.check_room(engine, goal, force, listener)
+                    change.check_capacity(engine, up_plan, force, listener)
                 try:
-                    change.apply(engine, goal, keep=keep, timeout=timeout, listener=listener)
+                    change.apply(engine, up_plan, keep=keep, timeout=timeout, listener=listener)
                     break
                 except NodeEnded as error:
                     # Nothing was to change but that; where something was, it has been undone by now.
-                    if attempt == _TRIES or not (goal.observed.settled and goal.observed.was == goal.spec):
+                    if attempt == _TRIES or not (
+                        up_plan.observed.converged and up_plan.observed.last_applied == up_plan.spec
+                    ):
                         raise
                     listener(Event("note", text=f"{error.what}; looking again"))
                 except (SubnetTaken, PortTaken) as error:
-                    ours_to_choose = isinstance(error, SubnetTaken) or error.port not in change.ports_asked(goal.spec)
-                    if goal.observed or attempt == _TRIES or not ours_to_choose:
+                    ours_to_choose = isinstance(error, SubnetTaken) or error.port not in change.ports_asked(
+                        up_plan.spec
+                    )
+                    if up_plan.observed or attempt == _TRIES or not ours_to_choose:
                         raise
                     if keep:
                         change.remove_all(engine, target, ignore)  # nothing in it failed by itself
                     if isinstance(error, PortTaken):
                         refused.append(error.port)
                     listener(Event("note", text=f"{error.what} (taken meanwhile); choosing another"))
-        plan = goal.plan
+        plan = up_plan.plan
         report = change.report(plan, time.monotonic() - begun)
-        return cls(engine, goal.spec, report, goal.authority, address_mode)
+        return cls(engine, up_plan.spec, report, up_plan.authority, address_mode)
 
     @classmethod
     def open(cls, name: str | None = None, *, engine: Engine | None = None, address_mode: str | None = None) -> Cluster:
@@ -318,7 +322,7 @@ class Cluster:
                     "The nodes that keep it are gone.",
                     f"`minicluster up --name {self.name}` makes them anew.",
                 )
-        values = client.late_values(self.name)
+        values = client.deferred_values(self.name)
         for match in secrets:
             assert self._authority
             values[f"secret.{match[1]}.{match[2]}"] = self._authority.secret(match[1], match[2])
@@ -355,7 +359,7 @@ class Cluster:
             NodeFailed: the node does not run.
         """
         words = shlex.split(argv) if isinstance(argv, str) else list(argv)
-        return self.engine.execute(self._container(node), words, timeout=timeout)
+        return self.engine.exec(self._container(node), words, timeout=timeout)
 
     def exec_argv(
         self, node: str, argv: Sequence[str], *, tty: bool, stdin: bool = True
@@ -475,12 +479,12 @@ class Cluster:
             for hook in self.spec.load:
                 if hook.on not in ("node", name.rpartition("-")[0]):
                     continue
-                result = self.engine.execute(container, fill(hook.run, {"archive": path}), cancel=cancel)
+                result = self.engine.exec(container, fill(hook.run, {"archive": path}), cancel=cancel)
                 if result.exit_code != 0:
                     raise ImageError(f"{name} refuses the image", (result.stderr or result.stdout).strip())
         finally:
             with contextlib.suppress(MiniclusterError):
-                self.engine.execute(container, ["rm", "-f", path])
+                self.engine.exec(container, ["rm", "-f", path])
 
     def scale(
         self,

@@ -52,7 +52,7 @@ class EngineError(MiniclusterError):
     """The engine refused a call."""
 
 
-class NoRoom(MiniclusterError):
+class InsufficientMemory(MiniclusterError):
     """The machine has less memory than what is to start takes."""
 
 

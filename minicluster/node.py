@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from minicluster.cluster import Cluster
     from minicluster.engine.protocol import ExecResult
     from minicluster.model.results import Change, EndpointInfo, NodeStatus
-    from minicluster.model.spec import Node as Described
+    from minicluster.model.spec import NodeSpec as Described
 
 
 class Node:

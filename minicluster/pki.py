@@ -16,7 +16,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from minicluster.model.spec import Certificate
+from minicluster.model.spec import CertificateSpec
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -73,7 +73,7 @@ class Authority:
         )
         return f"# minicluster authority {self.identity}\n".encode() + pem
 
-    def issue(self, wanted: Certificate) -> Issued:
+    def issue(self, wanted: CertificateSpec) -> Issued:
         """A certificate for use as a server's and as a client's."""
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes

@@ -211,7 +211,9 @@ class FakeEngine:
 
     # Making and removing
 
-    def create_network(self, name: str, subnet: str, gateway: str, guests: str, labels: Mapping[str, str]) -> None:
+    def create_network(
+        self, name: str, subnet: str, gateway: str, dynamic_range: str, labels: Mapping[str, str]
+    ) -> None:
         self._call("create_network", name)
         with self._lock:
             if name in self.nets:
@@ -409,7 +411,7 @@ class FakeEngine:
     def exit_code(self, container: str) -> int | None:
         return self._box(container).code
 
-    def execute(
+    def exec(
         self,
         container: str,
         argv: Sequence[str],
@@ -470,7 +472,7 @@ class FakeEngine:
     # Images
 
     def images(self, recipes_only: bool = False) -> list[Image]:
-        return [i for i in self.refs.values() if not recipes_only or labels.RECIPE in i.labels]
+        return [i for i in self.refs.values() if not recipes_only or labels.BUILD in i.labels]
 
     def has_image(self, ref: str) -> bool:
         return ref in self.refs or (self.every_image and ref not in self.missing)
@@ -557,7 +559,7 @@ class FakeSwarm:
 
     def __init__(self, engine: FakeEngine) -> None:
         self.engine = engine
-        self.joined: dict[str, set[str]] = defaultdict(set)  #: cluster -> names of its nodes
+        self.join: dict[str, set[str]] = defaultdict(set)  #: cluster -> names of its nodes
         for command, answer in {
             "swarm-form": self._form,
             "swarm-join": self._join,
@@ -573,31 +575,31 @@ class FakeSwarm:
 
     def _form(self, container: str, _argv: Sequence[str]) -> ExecResult:
         cluster, node = self._who(container)
-        self.joined[cluster].add(node)
+        self.join[cluster].add(node)
         return ExecResult(0, "\n".join(self.TOKENS) + "\n", "")
 
     def _join(self, container: str, argv: Sequence[str]) -> ExecResult:
         cluster, node = self._who(container)
         if argv[1] not in self.TOKENS:
             return ExecResult(1, "", "invalid join token")
-        self.joined[cluster].add(node)
+        self.join[cluster].add(node)
         return OK
 
     def _leave(self, container: str, _argv: Sequence[str]) -> ExecResult:
         return OK  # a node that left stays in the list, as one that is down
 
     def _forget(self, container: str, argv: Sequence[str]) -> ExecResult:
-        self.joined[self._who(container)[0]].discard(argv[1])
+        self.join[self._who(container)[0]].discard(argv[1])
         return OK
 
     def _members(self, container: str, _argv: Sequence[str]) -> ExecResult:
         cluster, asked = self._who(container)
-        if asked not in self.joined[cluster]:
+        if asked not in self.join[cluster]:
             return ExecResult(1, "", "swarm-members: this node is in no swarm")
         running = {c.labels[labels.NODE] for c in self.engine.containers(cluster) if c.state == "running"}
         rows = [
             {"name": n, "ready": n in running, "voter": n.startswith("master"), "leader": n == "master-1"}
-            for n in sorted(self.joined[cluster])
+            for n in sorted(self.join[cluster])
         ]
         return ExecResult(0, "\n".join(map(json.dumps, rows)), "")
 
@@ -659,13 +661,13 @@ class FakeEtcd:
     def _begin(self, container: str) -> str:
         """What a node does once it runs; why it cannot, where it cannot."""
         cluster = self._who(container)[0]
-        founders = self._founders(container)
+        bootstrap_nodes = self._founders(container)
         if self._has_data(container):
             return ""  # one whom the others have removed waits to be joined anew
-        if founders:
+        if bootstrap_nodes:
             if not any(self._data.get(volume.name) is volume for volume in self.engine.volumes(cluster)):
                 self.members.pop(cluster, None)  # all that knew of it is gone
-            if self.members.setdefault(cluster, founders) != founders:
+            if self.members.setdefault(cluster, bootstrap_nodes) != bootstrap_nodes:
                 return "cluster ID mismatch"
             self._write_data(container)
         return ""

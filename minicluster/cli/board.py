@@ -25,7 +25,7 @@ class Line:
 
 
 @dataclass
-class Board:
+class ProgressState:
     """Where everything stands. Not locked: its owner is."""
 
     clock: Callable[[], float] = time.monotonic

@@ -11,7 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from minicluster.cli.board import Board, Line, with_subject
+from minicluster.cli.board import Line, ProgressState, with_subject
 from minicluster.model.events import Event, Listener
 
 REFRESH = 10  #: times a second
@@ -23,7 +23,7 @@ class View:
     """Draws a board at the width and height that there are. By hand rather than as a rich table, which would cost
     several times the CPU time while a laptop has better to do."""
 
-    def __init__(self, board: Board, lock: threading.Lock, *, ascii_only: bool = False) -> None:
+    def __init__(self, board: ProgressState, lock: threading.Lock, *, ascii_only: bool = False) -> None:
         self.board = board
         self.lock = lock
         self.frames = "-\\|/" if ascii_only else "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -97,9 +97,13 @@ class View:
         lines = list(self.board.nodes.values())
         if len(lines) <= MANY:
             pad = max((len(line.name) for line in lines), default=0)
-            return [f"{self.marks[n.state]} {n.name:<{pad}}  {n.phase} {n.seconds:.1f}s" for n in lines if _settled(n)]
+            return [
+                f"{self.marks[n.state]} {n.name:<{pad}}  {n.phase} {n.seconds:.1f}s"
+                for n in lines
+                if _wait_converged(n)
+            ]
         groups: dict[tuple[str, str, str], list[Line]] = {}
-        for line in filter(_settled, lines):
+        for line in filter(_wait_converged, lines):
             groups.setdefault((line.state, line.name.rpartition("-")[0] or line.name, line.phase), []).append(line)
         return [
             f"{self.marks[state]} {len(group)} {role}  {phase} in {_range([line.seconds for line in group])} s"
@@ -107,7 +111,7 @@ class View:
         ]
 
 
-def _settled(line: Line) -> bool:
+def _wait_converged(line: Line) -> bool:
     return line.state in ("done", "failed")
 
 
@@ -134,7 +138,7 @@ def _beside(cells: list[Text], width: int) -> Text:
 def live(console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> Iterator[Listener]:
     """Shows events until it is left; then the view gives way to a few lines that stay."""
     console = console or Console(stderr=True, highlight=False)
-    board, lock = Board(clock), threading.Lock()
+    board, lock = ProgressState(clock), threading.Lock()
     view = View(board, lock, ascii_only=console.options.ascii_only)
 
     def keep() -> None:

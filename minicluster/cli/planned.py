@@ -17,8 +17,8 @@ def what(action: Action) -> str:
     """A step's action and its object, as a phrase."""
     match action:
         case m.ProvideImage(image):
-            on = f" on {image.given}" if image.given else ""
-            return f"{'build' if image.recipe else 'pull'} image {image.ref}{on}"
+            on = f" on {image.overlay_on}" if image.overlay_on else ""
+            return f"{'build' if image.build else 'pull'} image {image.ref}{on}"
         case m.Record(volume, spec=spec):
             return f"record {'the spec' if spec else 'that nothing was'} in volume {volume}"
         case m.CreateNetwork(name, subnet):

@@ -71,7 +71,9 @@ def _profile_data(loaded: Loaded) -> dict[str, Any]:
             for name, role in profile.roles.items()
         ],
         "settings": dict(profile.settings),
-        "images": {name: {"recipe": i.recipe, "pull": i.pull, "given": i.given} for name, i in profile.images.items()},
+        "images": {
+            name: {"build": i.build, "image": i.image, "overlay": i.overlay} for name, i in profile.images.items()
+        },
         "env": list(profile.env),
         "demo_image": profile.demo_image,
     }
@@ -96,7 +98,7 @@ def _profile_text(loaded: Loaded) -> str:
     if profile.settings:
         lines += ["", columns([(k, str(v)) for k, v in profile.settings.items()], ("SETTING", "DEFAULT"))]
     if profile.images:
-        images = [(k, f"recipe {i.recipe}" if i.recipe else f"pulled: {i.pull}") for k, i in profile.images.items()]
+        images = [(k, f"recipe {i.build}" if i.build else f"pulled: {i.image}") for k, i in profile.images.items()]
         lines += ["", columns(images, ("IMAGE", "FROM"))]
     return "\n".join(lines)
 

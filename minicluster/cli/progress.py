@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from minicluster.cli.board import Board, Line, with_subject
+from minicluster.cli.board import Line, ProgressState, with_subject
 from minicluster.cli.failures import terminable
 from minicluster.cli.output import on_terminal
 from minicluster.model.events import Event, Listener, ignore
@@ -22,7 +22,7 @@ def plain(stream: TextIO, clock: Callable[[], float] = time.monotonic) -> Listen
     """Writes what a log should have: the headline, each node that gets where it should be or fails, notes, and of
     what takes long a sign of life every now and then."""
     lock = threading.Lock()
-    board = Board(clock)
+    board = ProgressState(clock)
     said: dict[str, float] = {}  # about whom -> when the last line of its progress was written
 
     def listen(event: Event) -> None:

@@ -34,12 +34,19 @@ def ls(output: OutputOption = Output.text) -> None:
     if output is Output.json:
         print_json(found)
     elif found:
-        leased = any(c.lease for c in found)
+        with_lease = any(c.lease for c in found)
         rows = [
-            (c.cluster, c.profile, _phase(c.phase), f"{c.running}/{c.nodes}", c.subnet, *([c.lease] if leased else []))
+            (
+                c.cluster,
+                c.profile,
+                _phase(c.phase),
+                f"{c.running}/{c.nodes}",
+                c.subnet,
+                *([c.lease] if with_lease else []),
+            )
             for c in found
         ]
-        print(columns(rows, ("NAME", "PROFILE", "PHASE", "NODES", "SUBNET", *(["LEASE"] if leased else []))))
+        print(columns(rows, ("NAME", "PROFILE", "PHASE", "NODES", "SUBNET", *(["LEASE"] if with_lease else []))))
     else:
         print("There is no cluster. 'minicluster up' makes one.", file=sys.stderr)
 

@@ -10,7 +10,7 @@ from minicluster.engine.ping import Tls
 
 
 @dataclass(frozen=True)
-class Found:
+class EngineAddress:
     """An engine that answers, and how it was found."""
 
     url: str  #: unix://PATH, tcp://HOST:PORT, http(s)://… or ssh://…
@@ -23,7 +23,7 @@ class Found:
         return json.dumps(asdict(self), default=str)
 
     @classmethod
-    def load(cls, text: str) -> Found:
+    def load(cls, text: str) -> EngineAddress:
         """The opposite of :meth:`dump`. Raises ``ValueError``, ``KeyError`` or ``TypeError`` for other text."""
         data = json.loads(text)
         tls = data.pop("tls")

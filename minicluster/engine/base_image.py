@@ -95,6 +95,6 @@ def build_args() -> dict[str, str]:
     return {name: os.environ[name] for upper in names for name in (upper, upper.lower()) if name in os.environ}
 
 
-def recipe_labels(profile: str, image: str) -> dict[str, str]:
+def build_labels(profile: str, image: str) -> dict[str, str]:
     """The labels of an image that a recipe makes."""
-    return {labels.RECIPE: f"{profile}/{image}", labels.PROFILE: profile}
+    return {labels.BUILD: f"{profile}/{image}", labels.PROFILE: profile}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minicluster import paths
-from minicluster.engine.address import Found
+from minicluster.engine.address import EngineAddress
 from minicluster.engine.ping import Tls, describe, ping
 from minicluster.errors import NoEngine
 from minicluster.model.events import Event, Listener, ignore
@@ -64,22 +64,24 @@ def open_private() -> Engine:
     from minicluster.engine.docker.engine import DockerEngine
     from minicluster.engine.private import daemon
 
-    return DockerEngine(_asked(Found(daemon.status().url, PRIVATE), "Start it with `minicluster engine start`."))
+    return DockerEngine(
+        _asked(EngineAddress(daemon.status().url, PRIVATE), "Start it with `minicluster engine start`.")
+    )
 
 
 def reach(reference: str) -> Engine:
     """The engine that had this :attr:`~minicluster.engine.protocol.Engine.reference`, whether it answers or not."""
     from minicluster.engine.docker.engine import DockerEngine
 
-    return DockerEngine(Found.load(reference))
+    return DockerEngine(EngineAddress.load(reference))
 
 
-def find() -> Found:
+def find() -> EngineAddress:
     """The engine to use, without importing docker. Raises ``NoEngine`` as :func:`connect` does."""
     return locate()
 
 
-def locate(*, start_private: bool = False, listener: Listener = ignore) -> Found:
+def locate(*, start_private: bool = False, listener: Listener = ignore) -> EngineAddress:
     """As :func:`connect`, but tells where the engine is and makes no client for it."""
     named = _behind_env() if _set_by_env() else _from_environment() or _from_context()
     if named:
@@ -88,8 +90,8 @@ def locate(*, start_private: bool = False, listener: Listener = ignore) -> Found
     places = [("default socket", path) for path in default_sockets()]
     places.append((PRIVATE, paths.engine_directory() / "docker.sock"))
     for source, path in places:
-        answer = _try(Found(f"unix://{path}", source), SEARCH_TIMEOUT)
-        if isinstance(answer, Found):
+        answer = _try(EngineAddress(f"unix://{path}", source), SEARCH_TIMEOUT)
+        if isinstance(answer, EngineAddress):
             return answer
         attempts.append(answer)
     from minicluster.engine.private import daemon
@@ -98,7 +100,7 @@ def locate(*, start_private: bool = False, listener: Listener = ignore) -> Found
     if start_private and not obstacle:
         listener(Event("note", text="No container engine answers: starting minicluster's private one."))
         status = daemon.start(listener)
-        return _asked(Found(status.url, PRIVATE), "See its log: `minicluster engine status` tells where it is.")
+        return _asked(EngineAddress(status.url, PRIVATE), "See its log: `minicluster engine status` tells where it is.")
     raise NoEngine("no container engine answers", _why(attempts), _fix(attempts, obstacle))
 
 
@@ -124,16 +126,16 @@ def _set_by_env() -> bool:
     return bool(folder) and Path(str(folder)).parent == paths.clients_directory()
 
 
-def _behind_env() -> Found | None:
+def _behind_env() -> EngineAddress | None:
     """The engine that runs the cluster whose variables are set; None once that is down."""
     folder = Path(os.environ["DOCKER_CERT_PATH"])
     try:
-        return Found.load((folder / "engine").read_text(encoding="utf-8"))
+        return EngineAddress.load((folder / "engine").read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _from_environment() -> Found | None:
+def _from_environment() -> EngineAddress | None:
     """What ``DOCKER_HOST`` and its companions say, read as the docker client reads them."""
     host = os.environ.get("DOCKER_HOST", "").strip()
     if not host:
@@ -144,10 +146,10 @@ def _from_environment() -> Found | None:
         folder = Path(os.environ.get("DOCKER_CERT_PATH") or _docker_config())
         tls = _tls(folder, verify=verify)
     url = host if "://" in host else f"tcp://{host}"
-    return Found(url, "DOCKER_HOST", tls)
+    return EngineAddress(url, "DOCKER_HOST", tls)
 
 
-def _from_context() -> Found | None:
+def _from_context() -> EngineAddress | None:
     """The docker context in use, where that is not the one called default."""
     folder = _docker_config()
     name = os.environ.get("DOCKER_CONTEXT") or str(client_settings().get("currentContext") or "")
@@ -171,7 +173,7 @@ def _from_context() -> Found | None:
     tls = None
     if url.startswith(("tcp:", "https:")) and (certificates.is_dir() or not verify):
         tls = _tls(certificates, verify=verify)
-    return Found(url, source, tls)
+    return EngineAddress(url, source, tls)
 
 
 def _tls(folder: Path, *, verify: bool) -> Tls:
@@ -201,27 +203,27 @@ def _read_json(path: Path) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _try(candidate: Found, timeout: float) -> Found | Attempt:
+def _try(candidate: EngineAddress, timeout: float) -> EngineAddress | Attempt:
     try:
         pong = ping(candidate.url, candidate.tls, timeout)
     except OSError as error:
         return Attempt(candidate.source, candidate.url, error)
-    return Found(candidate.url, candidate.source, candidate.tls, pong.api_version)
+    return EngineAddress(candidate.url, candidate.source, candidate.tls, pong.api_version)
 
 
-def _asked(candidate: Found, fix: str) -> Found:
+def _asked(candidate: EngineAddress, fix: str) -> EngineAddress:
     """The candidate, if it answers; an error that names it, if not."""
     if candidate.url.startswith(("ssh:", "npipe:")):
         return candidate  # only docker itself knows how to speak these; it is asked when the client is made
     answer = _try(candidate, NAMED_TIMEOUT)
-    if isinstance(answer, Found):
+    if isinstance(answer, EngineAddress):
         return answer
     raise NoEngine(
         f"the engine of {candidate.source} does not answer", f"{candidate.url}: {describe(answer.error)}", fix
     )
 
 
-def _fix_named(named: Found) -> str:
+def _fix_named(named: EngineAddress) -> str:
     if named.source == "DOCKER_HOST":
         return "Start that engine, or unset DOCKER_HOST (`unset DOCKER_HOST`) to use the engine of this machine."
     return "Start that engine, or choose another with `docker context use NAME` (`default` is this machine's)."

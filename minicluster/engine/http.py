@@ -19,14 +19,14 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from minicluster.engine.address import Found
+from minicluster.engine.address import EngineAddress
 from minicluster.engine.ping import dial
 
 _TIMEOUT = 120.0  # seconds an ordinary call may take; creating a container on a slow disk takes long
 _CHUNK = 1 << 16  # bytes
 
 
-class Refused(Exception):
+class APIError(Exception):
     """The engine said no."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -35,11 +35,11 @@ class Refused(Exception):
         self.message = message  #: in the engine's words
 
 
-class Broken(Exception):
+class ConnectionLost(Exception):
     """There is no connection, or it broke, or what came is no HTTP."""
 
 
-class Answer:
+class Response:
     """An answer whose body has still to be read."""
 
     def __init__(self, connection: http.client.HTTPConnection) -> None:
@@ -70,7 +70,7 @@ class Answer:
         """Whether the connection ends with it."""
         return self._response.will_close
 
-    def hang_up(self) -> None:
+    def abort(self) -> None:
         """Ends a read that blocks, from another thread."""
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
@@ -80,7 +80,7 @@ class Answer:
         self._response.close()
         self.connection.close()
 
-    def __enter__(self) -> Answer:
+    def __enter__(self) -> Response:
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -98,7 +98,7 @@ class Answer:
 class Api:
     """An engine's API. Safe to use by many threads at once: each call has a connection to itself, kept for the next."""
 
-    def __init__(self, found: Found) -> None:
+    def __init__(self, found: EngineAddress) -> None:
         self._found = found
         self._idle: list[http.client.HTTPConnection] = []
 
@@ -110,7 +110,7 @@ class Api:
         with self._send("GET", "/_ping", {}, None, _TIMEOUT) as answer:
             return str(answer.headers["api-version"])
 
-    def ask(self, method: str, path: str, **request: Any) -> Any:
+    def request(self, method: str, path: str, **request: Any) -> Any:
         """What the engine answers: JSON, or None where it says nothing. For arguments and errors see :meth:`open`."""
         answer = self.open(method, path, **request)
         try:
@@ -134,7 +134,7 @@ class Api:
         body: bytes | Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = _TIMEOUT,
-    ) -> Answer:
+    ) -> Response:
         """An answer to be read bit by bit, and closed.
 
         Args:
@@ -158,7 +158,7 @@ class Api:
         answer = self._send(method, url, about, body, timeout)
         if answer.status >= 400:
             with answer:
-                raise Refused(answer.status, _message(answer.read()) or f"HTTP status {answer.status}")
+                raise APIError(answer.status, _message(answer.read()) or f"HTTP status {answer.status}")
         return answer
 
     def close(self) -> None:
@@ -173,7 +173,7 @@ class Api:
         headers: Mapping[str, str],
         body: bytes | Iterable[bytes] | None,
         timeout: float | None,
-    ) -> Answer:
+    ) -> Response:
         connection = self._connection(timeout)
         try:
             with _broken():
@@ -190,7 +190,7 @@ class Api:
                     if not _say(connection.send, b"%x\r\n%b\r\n" % (len(chunk), chunk)):
                         break
                 _say(connection.send, b"0\r\n\r\n")
-            return Answer(connection)
+            return Response(connection)
         except BaseException:
             connection.close()
             raise
@@ -215,7 +215,7 @@ def _broken() -> Iterator[None]:
     try:
         yield
     except (OSError, http.client.HTTPException) as error:
-        raise Broken(str(error) or type(error).__name__) from error
+        raise ConnectionLost(str(error) or type(error).__name__) from error
 
 
 def _say(say: Callable[[Any], None], what: bytes | None) -> bool:
@@ -242,7 +242,7 @@ def _message(said: bytes) -> str:
         return said.decode(errors="replace").strip()
 
 
-def _dial(found: Found, timeout: float | None) -> socket.socket:
+def _dial(found: EngineAddress, timeout: float | None) -> socket.socket:
     if not found.url.startswith("ssh:"):
         return dial(found.url, found.tls, timeout)
     connection = _over_ssh(found.url)

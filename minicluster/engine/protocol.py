@@ -200,7 +200,7 @@ class ContainerConfig:
     volumes: Mapping[str, str] = field(default_factory=dict)  #: path in the container -> name of the volume
     tmpfs: Mapping[str, str] = field(default_factory=dict)  #: path in the container -> mount options
     ports: Mapping[int, int] = field(default_factory=dict)  #: container port -> port on 127.0.0.1
-    publish: str = LOCALHOST  #: a further address of the engine's machine that the ports are published on
+    bind_address: str = LOCALHOST  #: a further address of the engine's machine that the ports are published on
     memory: int = 0  #: limit in bytes; 0 is none
     nested: bool = False  #: runs a container engine of its own: gets the named privileges that this takes
     capabilities: tuple[str, ...] = ()  #: Linux capabilities beside those that the engine grants
@@ -249,7 +249,9 @@ class Engine(Protocol):
     def subnets(self) -> list[str]:
         """Every subnet that a new network must not overlap: other networks' and, of a local engine, host routes'."""
 
-    def create_network(self, name: str, subnet: str, gateway: str, guests: str, labels: Mapping[str, str]) -> None:
+    def create_network(
+        self, name: str, subnet: str, gateway: str, dynamic_range: str, labels: Mapping[str, str]
+    ) -> None:
         """Makes a bridge network. Containers that are given no address of their own get one in ``guests``."""
 
     def remove_network(self, name: str) -> None: ...
@@ -304,7 +306,7 @@ class Engine(Protocol):
     def exit_code(self, container: str) -> int | None:
         """The exit status of a container that has ended; None while it runs."""
 
-    def execute(
+    def exec(
         self,
         container: str,
         argv: Sequence[str],

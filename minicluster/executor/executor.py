@@ -23,7 +23,7 @@ from minicluster.model.deferred import SECRET, fill
 from minicluster.model.events import Event, Listener
 from minicluster.model.membership import Member, Quorum
 from minicluster.model.naming import container_name
-from minicluster.model.spec import Image
+from minicluster.model.spec import ImageSpec
 from minicluster.plan import steps as m
 from minicluster.plan.steps import Plan, RunHook, Step
 
@@ -76,7 +76,7 @@ class Run:
     authority: pki.Authority
     timeout: float  #: seconds that the nodes have to get ready, counted from when the last of them was begun
     listener: Listener
-    provide_image: Callable[[Image, Cancel], None]
+    provide_image: Callable[[ImageSpec, Cancel], None]
     cancel: Cancel = field(default_factory=Cancel)
     captured: dict[str, str] = field(default_factory=dict)
     cluster: str = ""  #: the plan's
@@ -185,8 +185,8 @@ def _perform(step: Step, run: Run) -> None:
         case m.Record(volume, revision, about, spec):
             label = {labels.REVISION: str(revision), labels.SPEC: encode(spec) if spec else ""}
             engine.create_volume(volume, {**about, **label})
-        case m.CreateNetwork(name, subnet, gateway, guests, about):
-            engine.create_network(name, subnet, gateway, guests, about)
+        case m.CreateNetwork(name, subnet, gateway, dynamic_range, about):
+            engine.create_network(name, subnet, gateway, dynamic_range, about)
         case m.ConnectNetwork(network, container, aliases):
             engine.connect_network(network, container, aliases)
         case m.DisconnectNetwork(network, container):
@@ -245,7 +245,7 @@ def _remaining(run: Run) -> float:
 def _wait_ready(container: str, command: Sequence[str], run: Run) -> None:
     def check() -> str:
         try:
-            result = run.engine.execute(container, command, timeout=_remaining(run), cancel=run.cancel)
+            result = run.engine.exec(container, command, timeout=_remaining(run), cancel=run.cancel)
         except TimeoutError as error:
             _check_running(run.counted_on, run)
             return str(error)
@@ -305,7 +305,7 @@ def _run_hook(step: Step, action: RunHook, run: Run) -> None:
     shown = " ".join(action.command)
     try:
         patience = min(_LEAVE_PATIENCE, run.timeout) if action.best_effort else _remaining(run)
-        result = run.engine.execute(action.container, argv, timeout=patience, cancel=run.cancel)
+        result = run.engine.exec(action.container, argv, timeout=patience, cancel=run.cancel)
         if result.exit_code != 0:
             raise NodeFailed(
                 f"`{shown}` failed in {action.container} with status {result.exit_code}",
@@ -395,7 +395,7 @@ def ask_members(
         NodeFailed: the command failed, or answered what is no member.
         TimeoutError: it did not answer.
     """
-    result = engine.execute(container, command, timeout=timeout, cancel=cancel)
+    result = engine.exec(container, command, timeout=timeout, cancel=cancel)
     if result.exit_code != 0:
         raise NodeFailed(f"`{command[0]}` failed in {container}", last_line(result.stderr or result.stdout))
     try:

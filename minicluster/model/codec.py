@@ -11,22 +11,32 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minicluster.model.deferred import SECRET
-from minicluster.model.spec import LOCALHOST, Certificate, Endpoint, File, Hook, Image, Node, Overrides, Spec
+from minicluster.model.spec import (
+    LOCALHOST,
+    CertificateSpec,
+    EndpointSpec,
+    FileSpec,
+    HookSpec,
+    ImageSpec,
+    NodeSpec,
+    Overrides,
+    Spec,
+)
 
 
-def node_hash(spec: Spec, node: Node, authority: str) -> str:
+def node_hash(spec: Spec, node: NodeSpec, authority: str) -> str:
     """Tells whether a container still is what its node says: everything that it was created with, hashed.
 
     Hooks, probes and what else runs *in* the container are not part of it: changing them needs no new container.
     Nor are the files that only a founding node has: they tell how it began, not what it is.
     """
     data = dataclasses.asdict(node)
-    for later in ("joined", "leaving", "ready", "footprint", "after"):
+    for later in ("join", "leave", "ready", "footprint", "depends_on"):
         del data[later]
     data["endpoints"] = [[e.port, e.host_port] for e in node.endpoints]
-    if node.endpoints and spec.publish != LOCALHOST:
-        data["publish"] = spec.publish
-    data["files"] = [{"path": f.path, "content": f.content, "mode": f.mode} for f in node.files if not f.founding]
+    if node.endpoints and spec.bind_address != LOCALHOST:
+        data["bind_address"] = spec.bind_address
+    data["files"] = [{"path": f.path, "content": f.content, "mode": f.mode} for f in node.files if not f.bootstrap]
     data |= {"image": spec.images[node.image].ref, "subnet": spec.subnet}
     if node.certificates or node.authority or any(SECRET.search(f.content) for f in node.files):
         data["issuer"] = authority
@@ -57,32 +67,32 @@ def _make(kind: type[Any], data: Mapping[str, Any], **converted: Any) -> Any:
 def from_json(data: Mapping[str, Any]) -> Spec:
     """The opposite of :func:`to_json`. By hand and short: pydantic would cost every command its import time."""
 
-    def hooks(items: Sequence[Mapping[str, Any]]) -> tuple[Hook, ...]:
-        return tuple(_make(Hook, item) for item in [_tuples(item) for item in items])
+    def hooks(items: Sequence[Mapping[str, Any]]) -> tuple[HookSpec, ...]:
+        return tuple(_make(HookSpec, item) for item in [_tuples(item) for item in items])
 
-    def node(item: Mapping[str, Any]) -> Node:
-        made: Node = _make(
-            Node,
+    def node(item: Mapping[str, Any]) -> NodeSpec:
+        made: NodeSpec = _make(
+            NodeSpec,
             item,
-            files=tuple(_make(File, f) for f in item.get("files", ())),
-            certificates=tuple(_make(Certificate, c) for c in item.get("certificates", ())),
-            endpoints=tuple(_make(Endpoint, e) for e in item.get("endpoints", ())),
-            joined=hooks(item.get("joined", ())),
-            leaving=hooks(item.get("leaving", ())),
+            files=tuple(_make(FileSpec, f) for f in item.get("files", ())),
+            certificates=tuple(_make(CertificateSpec, c) for c in item.get("certificates", ())),
+            endpoints=tuple(_make(EndpointSpec, e) for e in item.get("endpoints", ())),
+            join=hooks(item.get("join", ())),
+            leave=hooks(item.get("leave", ())),
         )
         return made
 
     made: Spec = _make(
         Spec,
         data,
-        images={name: _make(Image, image) for name, image in data["images"].items()},
+        images={name: _make(ImageSpec, image) for name, image in data["images"].items()},
         nodes=tuple(node(item) for item in data["nodes"]),
-        formed=hooks(data.get("formed", ())),
+        init=hooks(data.get("init", ())),
         load=hooks(data.get("load", ())),
         reset=hooks(data.get("reset", ())),
-        members=_make(Hook, data["members"]) if data.get("members") else None,
-        client=_make(Certificate, data["client"]) if data.get("client") else None,
-        client_files=tuple(_make(File, f) for f in data.get("client_files", ())),
+        members=_make(HookSpec, data["members"]) if data.get("members") else None,
+        client=_make(CertificateSpec, data["client"]) if data.get("client") else None,
+        client_files=tuple(_make(FileSpec, f) for f in data.get("client_files", ())),
         overrides=_make(Overrides, data.get("overrides", {})),
     )
     return made

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-LATE = re.compile(r"@\{([a-z0-9_.-]+)\}")
+DEFERRED = re.compile(r"@\{([a-z0-9_.-]+)\}")
 
 #: A late value that the cluster's authority gives; see :meth:`minicluster.pki.Authority.secret`.
 SECRET = re.compile(r"@\{secret\.([a-z0-9_]+)\.(hex|base64|uuid|ec)\}")
@@ -28,10 +28,10 @@ def fill(argv: Sequence[str], values: Mapping[str, str | Sequence[str]]) -> list
 
     result: list[str] = []
     for argument in argv:
-        whole = LATE.fullmatch(argument)
+        whole = DEFERRED.fullmatch(argument)
         value = values[whole[1]] if whole else None
         if value is not None and not isinstance(value, str):
             result.extend(value)
         else:
-            result.append(LATE.sub(one, argument))
+            result.append(DEFERRED.sub(one, argument))
     return result

@@ -17,7 +17,7 @@ from minicluster.host.processes import Process
 from minicluster.model.durations import span
 
 #: Seconds between two renewals of what belongs to a living process.
-BEAT = 20.0
+RENEW_INTERVAL = 20.0
 
 #: Seconds without a renewal after which a process counts as gone for those who cannot look whether it lives: it is on
 #: another machine, or in a container. Long enough for a machine that is slow, or asleep for a moment.

@@ -19,31 +19,31 @@ RESTART_POLICIES = ("no", "on-failure", "unless-stopped", "always")
 
 
 @dataclass(frozen=True)
-class Image:
+class ImageSpec:
     """Where the nodes of a role get their image."""
 
     name: str  #: its name in the profile
     ref: str  #: what the engine knows it by
-    source: str  #: "recipe" (built by us), "pull" (named by the profile) or "given" (by ``--image``)
-    recipe: str = ""  #: folder of the recipe it is built by, if it is
-    given: str = ""  #: what ``--image`` named, or the profile pulls, where a recipe fits that out
+    source: str  #: "build" (built here), "image" (named by the profile) or "override" (named by ``--image``)
+    build: str = ""  #: folder with the Dockerfile that it is built from, if it is
+    overlay_on: str = ""  #: the image that an overlay's build starts from
     platforms: tuple[str, ...] = ()  #: what the image was made for; empty where every engine's will do
-    args: Mapping[str, str] = field(default_factory=dict)  #: further build arguments of the recipe
-    context: Mapping[str, str] = field(default_factory=dict)  #: name in the build -> path of a file of this machine
+    args: Mapping[str, str] = field(default_factory=dict)  #: further build arguments
+    additional_contexts: Mapping[str, str] = field(default_factory=dict)  #: name in the build -> path on this machine
 
 
 @dataclass(frozen=True)
-class File:
+class FileSpec:
     """A file that minicluster writes into a node before it starts."""
 
     path: str
     content: str
     mode: int = 0o644
-    founding: bool = False  #: only for a node that the cluster is first formed of
+    bootstrap: bool = False  #: only for a node that the cluster is first formed of
 
 
 @dataclass(frozen=True)
-class Certificate:
+class CertificateSpec:
     """A certificate that the cluster's own authority issues: ``ca.pem``, ``cert.pem`` and ``key.pem`` in a folder."""
 
     directory: str
@@ -55,8 +55,8 @@ class Certificate:
 
 
 @dataclass(frozen=True)
-class Endpoint:
-    """A port of a node, published on 127.0.0.1 and on the spec's ``publish``."""
+class EndpointSpec:
+    """A port of a node, published on 127.0.0.1 and on the spec's ``bind_address``."""
 
     name: str
     port: int  #: in the node
@@ -65,7 +65,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
-class Hook:
+class HookSpec:
     """A command run in a node at a point of a cluster's life."""
 
     on: str  #: a role (any one of its nodes that is up), or "node": the node that the event is about
@@ -74,7 +74,7 @@ class Hook:
 
 
 @dataclass(frozen=True)
-class Node:
+class NodeSpec:
     """One container of the cluster."""
 
     name: str
@@ -92,20 +92,20 @@ class Node:
     nested: bool = False
     authority: bool = False  #: keeps the cluster's certificate authority
     stop_timeout: int = 10
-    files: tuple[File, ...] = ()
-    certificates: tuple[Certificate, ...] = ()
+    files: tuple[FileSpec, ...] = ()
+    certificates: tuple[CertificateSpec, ...] = ()
     ready: tuple[str, ...] = ()  #: a command that ends with 0 once the node serves
-    endpoints: tuple[Endpoint, ...] = ()
-    joined: tuple[Hook, ...] = ()
-    leaving: tuple[Hook, ...] = ()
-    after: tuple[str, ...] = ()  #: roles whose nodes have to be ready before it is started
+    endpoints: tuple[EndpointSpec, ...] = ()
+    join: tuple[HookSpec, ...] = ()
+    leave: tuple[HookSpec, ...] = ()
+    depends_on: tuple[str, ...] = ()  #: roles whose nodes have to be ready before it is started
     shared: tuple[str, ...] = ()  #: paths on volumes that it has in common with others
     capabilities: tuple[str, ...] = ()  #: beside those that the engine grants
 
     @property
-    def founds(self) -> bool:
+    def bootstraps(self) -> bool:
         """It forms the cluster together with others from a list that it starts with, rather than being joined."""
-        return any(file.founding for file in self.files)
+        return any(file.bootstrap for file in self.files)
 
 
 @dataclass(frozen=True)
@@ -128,22 +128,22 @@ class Spec:
     profile: str
     subnet: str
     gateway: str
-    images: Mapping[str, Image]
-    nodes: tuple[Node, ...]
-    formed: tuple[Hook, ...] = ()
-    load: tuple[Hook, ...] = ()
-    reset: tuple[Hook, ...] = ()
-    members: Hook | None = None
+    images: Mapping[str, ImageSpec]
+    nodes: tuple[NodeSpec, ...]
+    init: tuple[HookSpec, ...] = ()
+    load: tuple[HookSpec, ...] = ()
+    reset: tuple[HookSpec, ...] = ()
+    members: HookSpec | None = None
     env: Mapping[str, str] = field(default_factory=dict)
-    client: Certificate | None = None
-    client_files: tuple[File, ...] = ()  #: beside the client's certificate; ``path`` is a name in its folder
+    client: CertificateSpec | None = None
+    client_files: tuple[FileSpec, ...] = ()  #: beside the client's certificate; ``path`` is a name in its folder
     kernel: Mapping[str, str] = field(default_factory=dict)  #: kernel feature -> what to say where it is missing
     demo_image: str = ""
     example: str = ""
     summary: str = ""
     source: str = ""  #: the profile's folder, or its name where it is one of those that come with minicluster
     overrides: Overrides = field(default_factory=Overrides)
-    publish: str = LOCALHOST  #: an address of the engine's machine: where endpoints are published beside 127.0.0.1
+    bind_address: str = LOCALHOST  #: an address of the engine's machine: where endpoints are published beside 127.0.0.1
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -155,11 +155,11 @@ class Spec:
         """What the engine does when a node's container ends by itself, or when the engine starts."""
         return self.overrides.restart or "no"
 
-    def node(self, name: str) -> Node | None:
+    def node(self, name: str) -> NodeSpec | None:
         """The node of that name."""
         return next((node for node in self.nodes if node.name == name), None)
 
-    def of_role(self, role: str) -> tuple[Node, ...]:
+    def of_role(self, role: str) -> tuple[NodeSpec, ...]:
         """A role's nodes, in order."""
         return tuple(node for node in self.nodes if node.role == role)
 
@@ -168,12 +168,12 @@ class Spec:
         """The roles that have nodes, in the profile's order."""
         return tuple(dict.fromkeys(node.role for node in self.nodes))
 
-    def endpoints(self) -> list[tuple[Node, Endpoint]]:
+    def endpoints(self) -> list[tuple[NodeSpec, EndpointSpec]]:
         """Every published port with its node."""
         return [(node, endpoint) for node in self.nodes for endpoint in node.endpoints]
 
 
-def volumes(spec: Spec, node: Node) -> dict[str, str]:
+def volumes(spec: Spec, node: NodeSpec) -> dict[str, str]:
     """Every volume that a node has mounted: path -> name."""
     own = {path: volume_name(spec.cluster, node.name, path) for path in node.volumes}
     return own | {path: shared_volume_name(spec.cluster, path) for path in node.shared}

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from minicluster import paths, pki
-from minicluster.engine.address import Found
+from minicluster.engine.address import EngineAddress
 from minicluster.engine.protocol import Engine
 from minicluster.errors import MiniclusterError
 from minicluster.model.deferred import CLIENT_PARTS, fill
@@ -55,7 +55,7 @@ def keep(spec: Spec, authority: pki.Authority, engine: Engine) -> None:
         raise MiniclusterError(f"cannot write the client's certificate to {folder}", str(error)) from None
 
 
-def late_values(cluster: str) -> dict[str, str]:
+def deferred_values(cluster: str) -> dict[str, str]:
     """Late values about the folder: where it is, and the certificate in it."""
     folder = paths.client_directory(cluster)
     values = {"client.directory": str(folder)}
@@ -160,7 +160,7 @@ def forget(cluster: str, engine: Engine, listener: Listener = ignore) -> None:
 def _url(reference: str) -> str:
     """Where an engine is, however it was found."""
     try:
-        return Found.load(reference).url
+        return EngineAddress.load(reference).url
     except (ValueError, KeyError, TypeError):
         return reference
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from minicluster.errors import Unreachable, UsageError, nearest
 from minicluster.model.naming import container_name, network_name
-from minicluster.model.spec import LOCALHOST, Endpoint, Node, Spec
+from minicluster.model.spec import LOCALHOST, EndpointSpec, NodeSpec, Spec
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Container, Engine
@@ -52,7 +52,7 @@ def choose(mode: str, engine: Engine) -> str:
     return "localhost" if engine.shares_localhost else "gateway"
 
 
-def publish(mode: str | None, engine: Engine | None, gateway: str, before: str = "") -> str:
+def bind_address(mode: str | None, engine: Engine | None, gateway: str, before: str = "") -> str:
     """The address of the engine's machine that nodes are to be published on; 127.0.0.1 is one beside it in any case.
 
     Args:
@@ -86,7 +86,7 @@ def machine_address(engine: Engine | None, gateway: str) -> str:
         ) from None
 
 
-def caller(mode: str | None, engine: Engine) -> Container | None:
+def own_container(mode: str | None, engine: Engine) -> Container | None:
     """The container that this process runs in, where it is to be connected to the nodes' network; else None."""
     return _guest(engine) if choose(asked(mode), engine) == "bridge" else None
 
@@ -96,11 +96,11 @@ def _guest(engine: Engine) -> Container | None:
     return own if own and own.network_mode != "host" else None  # the machine's own network reaches nodes as it is
 
 
-def address(mode: str, spec: Spec, node: Node, endpoint: Endpoint) -> tuple[str, int]:
+def address(mode: str, spec: Spec, node: NodeSpec, endpoint: EndpointSpec) -> tuple[str, int]:
     """Host and port at which an endpoint is reached, by a mode that :func:`reach` returned."""
     if mode == "bridge":
         return node.address, endpoint.port
-    return spec.publish if mode == "gateway" else LOCALHOST, endpoint.host_port
+    return spec.bind_address if mode == "gateway" else LOCALHOST, endpoint.host_port
 
 
 def reach(engine: Engine, spec: Spec, mode: str) -> str:
@@ -140,7 +140,7 @@ def reach(engine: Engine, spec: Spec, mode: str) -> str:
 
 
 def _check_published(engine: Engine, spec: Spec) -> None:
-    if spec.publish == LOCALHOST and (wanted := machine_address(engine, spec.gateway)) != LOCALHOST:
+    if spec.bind_address == LOCALHOST and (wanted := machine_address(engine, spec.gateway)) != LOCALHOST:
         raise Unreachable(
             f"cluster {spec.cluster} is published on 127.0.0.1 of its engine's machine alone",
             f"Address mode gateway needs it on {wanted} as well.",
@@ -173,10 +173,10 @@ def _advice(chosen: str, spec: Spec, engine: Engine) -> str:
             f"{network_name(spec.cluster)}. Elsewhere use another mode: {again} publishes the nodes for others."
         )
     wanted = machine_address(engine, spec.gateway)
-    if wanted != spec.publish:
+    if wanted != spec.bind_address:
         return f"The engine's machine has another address now: {again} publishes the nodes on {wanted}."
     return (
-        f"See whether a firewall keeps ports {_ports(spec)} of {spec.publish} from you; "
+        f"See whether a firewall keeps ports {_ports(spec)} of {spec.bind_address} from you; "
         "or run this on the engine's machine, with --address-mode localhost."
     )
 

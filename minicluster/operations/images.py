@@ -16,7 +16,7 @@ from minicluster.executor.signals import shielded
 from minicluster.leases import lock
 from minicluster.model import labels, spec
 from minicluster.model.events import Event, Listener, ignore
-from minicluster.profile.build import recipe_ref
+from minicluster.profile.build import build_ref
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _SAVED = (
@@ -36,14 +36,14 @@ class ImageInfo:
     in_use: bool  #: a node runs it
 
 
-def provide(engine: Engine, profile: str, listener: Listener) -> Callable[[spec.Image, Cancel], None]:
+def provide(engine: Engine, profile: str, listener: Listener) -> Callable[[spec.ImageSpec, Cancel], None]:
     """What the executor calls to have an image: builds or pulls it where the engine has none."""
 
-    def have(image: spec.Image, cancel: Cancel) -> None:
-        ref = image.given or image.ref
-        if image.source != "recipe" and not engine.has_image(ref):
+    def have(image: spec.ImageSpec, cancel: Cancel) -> None:
+        ref = image.overlay_on or image.ref
+        if image.source != "build" and not engine.has_image(ref):
             pull(ref, image.name, cancel)
-        if image.recipe:
+        if image.build:
             _build(engine, profile, image, cancel, listener)
 
     def pull(ref: str, name: str, cancel: Cancel) -> None:
@@ -65,22 +65,24 @@ def provide(engine: Engine, profile: str, listener: Listener) -> Callable[[spec.
 
 
 def _build(
-    engine: Engine, profile: str, image: spec.Image, cancel: Cancel, listener: Listener, *, anew: bool = False
+    engine: Engine, profile: str, image: spec.ImageSpec, cancel: Cancel, listener: Listener, *, anew: bool = False
 ) -> None:
     def progress(line: str) -> None:
         listener(Event("progress", "", "image", line))
 
-    recipe = Path(image.recipe)
-    if gone := [path for path in image.context.values() if not Path(path).is_file()]:
+    recipe = Path(image.build)
+    if gone := [path for path in image.additional_contexts.values() if not Path(path).is_file()]:
         raise ImageError(
             f"image {image.ref} is gone, and so is what it was built with",
             f"There is no file {', '.join(gone)}.",
             "Put it back there, or name another with --set.",
         )
-    if image.ref != recipe_ref(profile, image.name, recipe, image.given, args=image.args, context=image.context):
+    if image.ref != build_ref(
+        profile, image.name, recipe, image.overlay_on, args=image.args, contexts=image.additional_contexts
+    ):
         raise ImageError(
             f"image {image.ref} is gone, and its recipe has changed since",
-            f"{image.recipe} makes another image now.",
+            f"{image.build} makes another image now.",
             "`minicluster up` goes on with the recipe as it is.",
         )
     with lock.building(image.ref, cancel, lambda: progress(f"{image.ref}: another minicluster is building it")):
@@ -90,13 +92,13 @@ def _build(
         with lock.building(base_image.LOCAL, cancel, lambda: progress("another image's base is being made")):
             base_ref = base_image.provide(engine, progress, lambda text: listener(Event("note", text=text)), cancel)
         progress(f"building {image.ref}")
-        given = {"IMAGE": image.given} if image.given else {}
+        given = {"IMAGE": image.overlay_on} if image.overlay_on else {}
         engine.build_image(
             recipe,
             image.ref,
-            labels=base_image.recipe_labels(profile, image.name),
+            labels=base_image.build_labels(profile, image.name),
             args={"BASE": base_ref, **given, **image.args, **base_image.build_args()},
-            context=image.context,
+            context=image.additional_contexts,
             progress=progress,
             cancel=cancel,
         )
@@ -116,10 +118,10 @@ def build(
         settings: overrides of the profile's, as ``--set`` takes them.
     """
     from minicluster.profile import catalog
-    from minicluster.profile.resolve import recipe_images
+    from minicluster.profile.resolve import built_images
 
     loaded = catalog.load(profile, settings)
-    recipes = recipe_images(loaded)
+    recipes = built_images(loaded)
     for name in names:
         if name not in recipes:
             raise UsageError(
@@ -186,7 +188,7 @@ def listing(engine: Engine | None = None) -> list[ImageInfo]:
     used = {container.image for container in engine.containers()}
     found = []
     for image in engine.images():
-        recipe = image.labels.get(labels.RECIPE, "")
+        recipe = image.labels.get(labels.BUILD, "")
         for ref in image.tags:
             # Labels are inherited: an image that somebody built on top of ours carries them too, under another name.
             profile, _, name = recipe.partition("/")

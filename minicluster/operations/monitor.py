@@ -14,7 +14,7 @@ from minicluster.errors import MiniclusterError, NoEngine
 from minicluster.model import labels
 from minicluster.model.membership import Member, Quorum
 from minicluster.model.results import ClusterEvent, ClusterUsage, NodeUsage
-from minicluster.model.spec import Node, Spec
+from minicluster.model.spec import NodeSpec, Spec
 from minicluster.operations import status
 from minicluster.plan.observed import observe, records
 
@@ -27,7 +27,7 @@ _LAST_WORDS = 0.3  # seconds that the engine's last events have to come in once 
 
 
 def usages(
-    engine: Engine, spec: Spec, wanted: Callable[[Node], bool], period: float = PERIOD
+    engine: Engine, spec: Spec, wanted: Callable[[NodeSpec], bool], period: float = PERIOD
 ) -> Iterator[ClusterUsage]:
     """What the nodes use, once a period, the first after one; ends once nothing is left of the cluster.
 
@@ -82,7 +82,7 @@ def cpu_percent(before: Sample, after: Sample) -> float | None:
 
 
 def _usage(
-    node: Node, container: Container | None, before: Mapping[str, Sample], after: Mapping[str, Sample]
+    node: NodeSpec, container: Container | None, before: Mapping[str, Sample], after: Mapping[str, Sample]
 ) -> NodeUsage:
     usage = NodeUsage(node.name, node.role, container.state if container else "missing")
     now = after.get(container.id) if container else None

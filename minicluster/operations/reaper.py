@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 
 from minicluster.host.processes import Process
-from minicluster.model.lease import BEAT, Lease
+from minicluster.model.lease import RENEW_INTERVAL, Lease
 
 if TYPE_CHECKING:
     import subprocess
@@ -98,7 +98,7 @@ def _main() -> None:
     os.set_blocking(0, False)
     held: dict[tuple[str, str], Process] = {}
     ends: dict[Process, int | None] = {}  # a descriptor that can be read once the process has ended
-    heard, open_, next_beat = b"", True, time.monotonic() + BEAT
+    heard, open_, next_beat = b"", True, time.monotonic() + RENEW_INTERVAL
     while held or open_:
         sources = [0] if open_ else []
         sources += [fd for fd in ends.values() if fd is not None]
@@ -125,7 +125,7 @@ def _main() -> None:
                 _take_down(*key)
                 del held[key]
         if time.monotonic() >= next_beat:
-            next_beat = time.monotonic() + BEAT
+            next_beat = time.monotonic() + RENEW_INTERVAL
             for key, owner in list(held.items()):
                 if not _beat(*key, owner):
                     del held[key]
@@ -167,7 +167,7 @@ def _beat(reference: str, cluster: str, owner: Process) -> bool:
         from minicluster.engine.discover import reach
         from minicluster.operations import up
 
-        return up.beat(reach(reference), cluster, owner)
+        return up.renew_owned(reach(reference), cluster, owner)
     except Exception:
         return True  # the engine may be back by the next time
 

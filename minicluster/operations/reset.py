@@ -13,7 +13,7 @@ from minicluster.errors import NodeFailed, NotReady, UsageError
 from minicluster.leases import lock
 from minicluster.model.events import Event, Listener
 from minicluster.model.results import Change
-from minicluster.model.spec import Hook, Spec
+from minicluster.model.spec import HookSpec, Spec
 from minicluster.operations.status import members
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _everywhere(run: _Reset) -> list[str]:
     return [n.name for n in run.spec.nodes]
 
 
-def _on_all(run: _Reset, hook: Hook, names: Sequence[str]) -> None:
+def _on_all(run: _Reset, hook: HookSpec, names: Sequence[str]) -> None:
     with ThreadPoolExecutor(len(names)) as pool:
         try:
             for name in names:
@@ -97,7 +97,7 @@ def _on_all(run: _Reset, hook: Hook, names: Sequence[str]) -> None:
             raise
 
 
-def _on_one(run: _Reset, hook: Hook) -> None:
+def _on_one(run: _Reset, hook: HookSpec) -> None:
     """Runs a hook on a node of its role.
 
     Who works and who leads is asked only once the hook has failed: the answer takes longer than most hooks do, and
@@ -141,11 +141,11 @@ def _by_rank(run: _Reset, names: Sequence[str]) -> list[str]:
     return sorted(ready, key=lambda name: not found[name].leader)
 
 
-def _run(run: _Reset, hook: Hook, name: str) -> None:
+def _run(run: _Reset, hook: HookSpec, name: str) -> None:
     container, shown = run.containers[name].name, " ".join(hook.run)
     try:
         patience = max(0.2, run.deadline - time.monotonic())
-        result = run.engine.execute(container, hook.run, timeout=patience, cancel=run.cancel)
+        result = run.engine.exec(container, hook.run, timeout=patience, cancel=run.cancel)
     except TimeoutError:
         raise NotReady(
             f"cluster {run.spec.cluster} was not reset within {run.timeout:g} s",

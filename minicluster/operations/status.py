@@ -13,7 +13,7 @@ from minicluster.host import kernel
 from minicluster.model.membership import Member, Quorum
 from minicluster.model.naming import container_name
 from minicluster.model.results import ClusterStatus, NodeStatus
-from minicluster.model.spec import Node, Spec
+from minicluster.model.spec import NodeSpec, Spec
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Cancel, Container, Engine
@@ -34,7 +34,7 @@ def examine(engine: Engine, spec: Spec, *, memory: bool = True) -> ClusterStatus
     observed = observe(spec.cluster, engine.containers(spec.cluster), [], engine.volumes(spec.cluster))
     containers = observed.containers
     with ThreadPoolExecutor(32) as pool:
-        asked = pool.submit(settled_members, engine, spec, containers)
+        asked = pool.submit(members_after_election, engine, spec, containers)
         probes = {n.name: pool.submit(_probe, engine, spec, n, containers.get(n.name)) for n in spec.nodes}
         used = {n.name: pool.submit(_memory, engine, containers.get(n.name) if memory else None) for n in spec.nodes}
         found, why = asked.result()
@@ -47,7 +47,7 @@ def examine(engine: Engine, spec: Spec, *, memory: bool = True) -> ClusterStatus
     notes += [f"{name} runs and is not in the spec" for name in containers if spec.node(name) is None]
     strangers = [m.name for m in (found or {}).values() if m.voter and m.name not in containers]
     notes += [f"{name} has a vote and is not in the spec" for name in strangers if spec.node(name) is None]
-    phase = _phase(nodes, quorum, observed.settled)
+    phase = _phase(nodes, quorum, observed.converged)
     quorums = Quorum.by_role((found or {}).values())
     return ClusterStatus(spec.cluster, spec.profile, phase, quorum, nodes, tuple(notes), quorums)
 
@@ -103,7 +103,7 @@ def members(
     return None, why
 
 
-def settled_members(
+def members_after_election(
     engine: Engine, spec: Spec, containers: Mapping[str, Container]
 ) -> tuple[Mapping[str, Member] | None, str]:
     """As :func:`members`, but voters that are choosing a leader get the time for it.
@@ -131,7 +131,7 @@ def _choosing(spec: Spec, containers: Mapping[str, Container], found: Mapping[st
     return any(len(running.intersection(voters)) > len(voters) // 2 for voters in groups)
 
 
-def _probe(engine: Engine, spec: Spec, node: Node, container: Container | None) -> str:
+def _probe(engine: Engine, spec: Spec, node: NodeSpec, container: Container | None) -> str:
     """ "ok", or why a node is not ready."""
     if container is None:
         return "its container is gone"
@@ -140,7 +140,7 @@ def _probe(engine: Engine, spec: Spec, node: Node, container: Container | None) 
     if not node.ready:
         return "ok"
     try:
-        result = engine.execute(container.name, node.ready, timeout=_PATIENCE)
+        result = engine.exec(container.name, node.ready, timeout=_PATIENCE)
     except TimeoutError:
         return f"no answer within {_PATIENCE:g} s"
     except MiniclusterError as error:
@@ -160,7 +160,7 @@ def _memory(engine: Engine, container: Container | None) -> int | None:
 
 def _node_status(
     spec: Spec,
-    node: Node,
+    node: NodeSpec,
     container: Container | None,
     probe: str,
     memory: int | None,
@@ -189,8 +189,8 @@ def _node_status(
     )
 
 
-def _phase(nodes: Sequence[NodeStatus], quorum: Quorum | None, settled: bool) -> str:
-    if not settled:
+def _phase(nodes: Sequence[NodeStatus], quorum: Quorum | None, converged: bool) -> str:
+    if not converged:
         return "forming"
     if quorum and quorum.lost:
         return "broken"

@@ -9,15 +9,23 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from minicluster.errors import Conflict, ImageError, Interrupted, MiniclusterError, NoEngine, NoRoom, UsageError
+from minicluster.errors import (
+    Conflict,
+    ImageError,
+    InsufficientMemory,
+    Interrupted,
+    MiniclusterError,
+    NoEngine,
+    UsageError,
+)
 from minicluster.leases import lock
 from minicluster.model import labels
 from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.naming import container_name, network_name
 from minicluster.model.results import Change
 from minicluster.model.spec import LOCALHOST, Overrides, Spec
-from minicluster.operations.status import members, settled_members
-from minicluster.plan.observed import lease_of, term_of
+from minicluster.operations.status import members, members_after_election
+from minicluster.plan.observed import generation_of, lease_of
 
 if TYPE_CHECKING:
     from minicluster import pki
@@ -32,7 +40,7 @@ DEFAULT_PROFILE = "swarm"
 DEFAULT_TIMEOUT = 120.0  #: seconds that nodes have to get ready
 
 
-class Goal:
+class UpPlan:
     """What an ``up`` found, wants and will do."""
 
     def __init__(self, spec: Spec, observed: Observed, authority: pki.Authority, plan: Plan) -> None:
@@ -65,7 +73,7 @@ def plan_up(
     attempt: int = 1,
     force: bool = False,
     lease: Lease | None = None,
-) -> Goal:
+) -> UpPlan:
     """What an ``up`` is going to do.
 
     Args:
@@ -79,7 +87,7 @@ def plan_up(
     from minicluster.operations import client
     from minicluster.operations import connect as addresses
     from minicluster.plan import reconcile
-    from minicluster.plan.leases import leased
+    from minicluster.plan.leases import with_lease
     from minicluster.plan.observed import Observed
     from minicluster.profile import addressing, spec_cache
 
@@ -104,30 +112,34 @@ def plan_up(
         )
     taken = engine.subnets() if engine and not before else []
     subnet = before.subnet if before else addressing.choose_subnet(taken, f"{name}/{attempt}" if attempt > 1 else "")
-    publish = addresses.publish(mode, engine, addressing.gateway(subnet), before.publish if before else "")
+    bind_address = addresses.bind_address(
+        mode, engine, addressing.gateway(subnet), before.bind_address if before else ""
+    )
 
     def port_is_free(port: int) -> bool:
-        return port not in refused and _port_is_free(port, publish)
+        return port not in refused and _port_is_free(port, bind_address)
 
     if before is None:
-        spec = spec_cache.resolve(source, name, overrides, subnet, publish, port_is_free)
+        spec = spec_cache.resolve(source, name, overrides, subnet, bind_address, port_is_free)
     else:
-        spec = _resolve_again(before, source, overrides, publish, port_is_free, formed=observed.was is not None)
+        spec = _resolve_again(
+            before, source, overrides, bind_address, port_is_free, formed=observed.last_applied is not None
+        )
     if engine:
         _check_platforms(engine, spec)
     authority = (client.read_authority(engine, before) if engine and before else None) or pki.Authority()
     if engine:
         observed = _look_within(engine, observed, before, spec, authority)
-        observed = replace(observed, caller=addresses.caller(mode, engine))
-    plan = leased(reconcile.create(spec, observed, force=force), observed, lease, spec.profile)
-    return Goal(spec, observed, authority, plan)
+        observed = replace(observed, own_container=addresses.own_container(mode, engine))
+    plan = with_lease(reconcile.create(spec, observed, force=force), observed, lease, spec.profile)
+    return UpPlan(spec, observed, authority, plan)
 
 
 def _resolve_again(
     before: Spec,
     source: str,
     overrides: Overrides,
-    publish: str,
+    bind_address: str,
     port_is_free: Callable[[int], bool],
     *,
     formed: bool,
@@ -152,7 +164,7 @@ def _resolve_again(
         subnet=before.subnet,
         previous=before,
         port_is_free=port_is_free,
-        publish=publish,
+        bind_address=bind_address,
         source=loaded.source,
     )
     if formed:
@@ -189,10 +201,10 @@ def _check_fixed(loaded: Loaded, before: Spec, source: str) -> None:
     """Refuses another value of a setting that the nodes have agreed on for good."""
     from minicluster.profile import catalog
 
-    if not loaded.profile.fixed:
+    if not loaded.profile.immutable:
         return
     former = catalog.load(source, before.overrides.set).profile.settings
-    for name in loaded.profile.fixed:
+    for name in loaded.profile.immutable:
         value, was = loaded.profile.settings[name], former.get(name)
         if value != was:
             new, old = (str(v).lower() if isinstance(v, bool) else v for v in (value, was))  # as YAML has them
@@ -207,7 +219,7 @@ def _check_counts(loaded: Loaded, before: Spec, spec: Spec) -> None:
     """Refuses another number of nodes of a role whose nodes have agreed on it for good."""
     for name, role in loaded.profile.roles.items():
         was, wanted = len(before.of_role(name)), len(spec.of_role(name))
-        if role.fixed and was != wanted:
+        if role.immutable and was != wanted:
             raise UsageError(
                 f"--size {name}={wanted}: cluster {before.cluster} has {was}, and that cannot change any more",
                 "It was settled when the cluster was formed.",
@@ -240,13 +252,13 @@ def _look_within(
 ) -> Observed:
     """The rest that a plan for ``wanted`` depends on: who is a member by what runs now, and which images are there."""
     leaving = before is not None and any(wanted.node(node.name) is None for node in before.nodes)
-    ask = settled_members if leaving else members  # who lets voters go has to know who they are
+    ask = members_after_election if leaving else members  # who lets voters go has to know who they are
     counted = ask(engine, before, observed.containers)[0] if before else None
     there = frozenset(image.ref for image in wanted.images.values() if engine.has_image(image.ref))
     return replace(observed, authority=authority.identity, members=counted, images=there)
 
 
-def check_room(engine: Engine, goal: Goal, force: bool, listener: Listener) -> None:
+def check_capacity(engine: Engine, up_plan: UpPlan, force: bool, listener: Listener) -> None:
     """Tells what the nodes that are about to start will take, and refuses where the machine has not got the memory.
 
     A disk with little room is told of and no more: less is needed where no image has to be built first.
@@ -257,17 +269,17 @@ def check_room(engine: Engine, goal: Goal, force: bool, listener: Listener) -> N
     from minicluster import doctor
     from minicluster.plan.steps import ProvideImage
 
-    there = {name for name, container in goal.observed.containers.items() if container.alive}
-    coming = [node for node in goal.spec.nodes if node.name not in there]
+    there = {name for name, container in up_plan.observed.containers.items() if container.alive}
+    coming = [node for node in up_plan.spec.nodes if node.name not in there]
     footprint = sum(node.footprint for node in coming)
-    builds = any(isinstance(step.action, ProvideImage) and step.action.image.recipe for step in goal.plan.steps)
+    builds = any(isinstance(step.action, ProvideImage) and step.action.image.build for step in up_plan.plan.steps)
     if not (footprint or builds):
         return
     memory, disk = doctor.room(engine.info, footprint)
     if footprint:
         if memory.level != "ok" and not force:
-            raise NoRoom(
-                f"cluster {goal.spec.cluster} does not fit into memory: {memory.text}",
+            raise InsufficientMemory(
+                f"cluster {up_plan.spec.cluster} does not fit into memory: {memory.text}",
                 f"That is what {len(coming)} nodes take while they have nothing to do.",
                 f"{memory.fix} `--force` starts them all the same.",
             )
@@ -276,7 +288,7 @@ def check_room(engine: Engine, goal: Goal, force: bool, listener: Listener) -> N
         listener(Event("note", text=f"Little room on the disk: {disk.text}. {disk.fix}"))
 
 
-def _port_is_free(port: int, publish: str) -> bool:
+def _port_is_free(port: int, bind_address: str) -> bool:
     """Whether a port of this machine can be bound. Of another machine's engine we cannot tell; it will.
 
     The address to publish on may come to be with the cluster's network only: then any address counts.
@@ -286,7 +298,7 @@ def _port_is_free(port: int, publish: str) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((LOCALHOST if publish == LOCALHOST else "", port))
+            probe.bind((LOCALHOST if bind_address == LOCALHOST else "", port))
         except OSError:
             return False
     return True
@@ -296,19 +308,19 @@ def ports_asked(spec: Spec) -> set[int]:
     return {e.host_port for _node, e in spec.endpoints() if e.name in spec.overrides.port}
 
 
-def apply(engine: Engine, goal: Goal, *, keep: bool, timeout: float, listener: Listener) -> None:
+def apply(engine: Engine, up_plan: UpPlan, *, keep: bool, timeout: float, listener: Listener) -> None:
     from minicluster.executor.executor import Run, execute
     from minicluster.operations import client, images
     from minicluster.plan.steps import PutFiles
 
-    spec, observed = goal.spec, goal.observed
-    run = Run(engine, goal.authority, timeout, listener, images.provide(engine, spec.profile, listener))
-    if any(isinstance(step.action, PutFiles) for step in goal.plan.steps):
-        goal.authority.prepare()
+    spec, observed = up_plan.spec, up_plan.observed
+    run = Run(engine, up_plan.authority, timeout, listener, images.provide(engine, spec.profile, listener))
+    if any(isinstance(step.action, PutFiles) for step in up_plan.plan.steps):
+        up_plan.authority.prepare()
     try:
-        if goal.plan:
-            execute(goal.plan, run)
-        client.keep(spec, goal.authority, engine)
+        if up_plan.plan:
+            execute(up_plan.plan, run)
+        client.keep(spec, up_plan.authority, engine)
         if note := _namesakes(engine, spec):
             listener(Event("note", text=note))
     except BaseException as problem:
@@ -321,12 +333,12 @@ def apply(engine: Engine, goal: Goal, *, keep: bool, timeout: float, listener: L
         _explain(error, spec, engine)
         if keep:
             error.fix = f"{error.fix}\nKept as it is; `minicluster down {spec.cluster}` removes it.".strip()
-        elif observed.settled and observed.was == spec:
+        elif observed.converged and observed.last_applied == spec:
             error.fix = (
                 f"{error.fix}\nThe cluster is left as it is: `minicluster status {spec.cluster}` shows it.".strip()
             )
         else:
-            _roll_back(engine, spec.cluster, observed.was, goal, listener, error)
+            _roll_back(engine, spec.cluster, observed.last_applied, up_plan, listener, error)
         raise error from (problem if error is not problem else problem.__cause__)
 
 
@@ -348,7 +360,7 @@ def _explain(error: MiniclusterError, spec: Spec, engine: Engine) -> None:
 
 
 def _roll_back(
-    engine: Engine, name: str, before: Spec | None, goal: Goal, listener: Listener, error: MiniclusterError
+    engine: Engine, name: str, before: Spec | None, up_plan: UpPlan, listener: Listener, error: MiniclusterError
 ) -> None:
     """Undoes what an ``up`` began: back to the spec before, or to nothing. What stays is put into the error."""
     from minicluster.executor.signals import shielded
@@ -360,7 +372,7 @@ def _roll_back(
             if before is None:
                 remove_all(engine, name, ignore)
             else:
-                _change_back(engine, name, before, goal)
+                _change_back(engine, name, before, up_plan)
         except MiniclusterError as second:
             if before is None:
                 left = [] if isinstance(second, NoEngine) else _left(engine, name)
@@ -387,15 +399,15 @@ def _answering(engine: Engine, listener: Listener) -> Engine:
         return discover.open_private()
 
 
-def _change_back(engine: Engine, name: str, before: Spec, goal: Goal) -> None:
+def _change_back(engine: Engine, name: str, before: Spec, up_plan: UpPlan) -> None:
     from minicluster.executor.executor import Run, execute
     from minicluster.operations import images
     from minicluster.plan import reconcile
-    from minicluster.plan.leases import leased
+    from minicluster.plan.leases import with_lease
 
-    observed = _look_within(engine, _look(engine, name), before, before, goal.authority)
-    run = Run(engine, goal.authority, DEFAULT_TIMEOUT, ignore, images.provide(engine, before.profile, ignore))
-    execute(leased(reconcile.create(before, observed), observed, None, before.profile), run)
+    observed = _look_within(engine, _look(engine, name), before, before, up_plan.authority)
+    run = Run(engine, up_plan.authority, DEFAULT_TIMEOUT, ignore, images.provide(engine, before.profile, ignore))
+    execute(with_lease(reconcile.create(before, observed), observed, None, before.profile), run)
 
 
 def operate(
@@ -422,7 +434,7 @@ def operate(
             if spec.node(name) is None:
                 raise UsageError(f"cluster {spec.cluster} has no node {name!r} any more", "It was removed meanwhile.")
         if rolling:
-            observed = replace(observed, members=settled_members(engine, spec, observed.containers)[0])
+            observed = replace(observed, members=members_after_election(engine, spec, observed.containers)[0])
             plan = verbs.roll(spec, observed, names, force=force)
         else:
             plan = getattr(verbs, verb)(spec, observed, names)
@@ -463,10 +475,10 @@ def renew(engine: Engine, name: str, lease: Lease) -> None:
     Raises:
         UsageError: there is none of that name.
     """
-    _set_term(engine, name, lease, None, engine.volumes(name))
+    _set_generation(engine, name, lease, None, engine.volumes(name))
 
 
-def beat(engine: Engine, name: str, owner: Process) -> bool:
+def renew_owned(engine: Engine, name: str, owner: Process) -> bool:
     """Renews the lease that a living process has on a cluster; False where the cluster has come to be another's.
 
     Where somebody gives it another lease at the same time, that one stays.
@@ -477,23 +489,23 @@ def beat(engine: Engine, name: str, owner: Process) -> bool:
         return True  # it is just being made, or it is gone; its owner says so
     if lease.owner != owner:
         return False
-    number = max(term_of(volume.labels) for volume in volumes) + 1
+    number = max(generation_of(volume.labels) for volume in volumes) + 1
     with contextlib.suppress(UsageError):
-        _set_term(engine, name, lease.renewed(), number, volumes)
+        _set_generation(engine, name, lease.renewed(), number, volumes)
     return True
 
 
-def _set_term(engine: Engine, name: str, lease: Lease, number: int | None, volumes: Sequence[Volume]) -> None:
-    from minicluster.plan.leases import term
+def _set_generation(engine: Engine, name: str, lease: Lease, number: int | None, volumes: Sequence[Volume]) -> None:
+    from minicluster.plan.leases import generation
 
     profile = next((v.labels.get(labels.PROFILE, "") for v in volumes), "")
-    made = term(name, profile, lease, number)
+    made = generation(name, profile, lease, number)
     engine.create_volume(made.name, made.labels)
     if not any(labels.REVISION in volume.labels for volume in engine.volumes(name)):
         engine.remove_volume(made.name)  # it was taken down meanwhile
         raise UsageError(f"no cluster is called {name!r}", "It has no record.")
     for volume in volumes:
-        if labels.TERM in volume.labels:
+        if labels.GENERATION in volume.labels:
             engine.remove_volume(volume.name)
 
 

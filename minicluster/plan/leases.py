@@ -21,7 +21,7 @@ from minicluster.plan.steps import (
 )
 
 
-def leased(plan: Plan, observed: Observed, asked: Lease | None, profile: str) -> Plan:
+def with_lease(plan: Plan, observed: Observed, asked: Lease | None, profile: str) -> Plan:
     """The plan with the lease in the labels of everything that it makes.
 
     Args:
@@ -35,24 +35,26 @@ def leased(plan: Plan, observed: Observed, asked: Lease | None, profile: str) ->
     steps = tuple(replace(step, action=_labelled(step.action, text)) for step in plan.steps)
     if asked and observed and asked != observed.lease:
         # First of all, so that nobody takes away what somebody wants again.
-        made = Step("lease", "", term(plan.cluster, profile, asked), "a label cannot change: it is wanted until then")
+        made = Step(
+            "lease", "", generation(plan.cluster, profile, asked), "a label cannot change: it is wanted until then"
+        )
         former = [
             Step(f"volume {name} away", "", RemoveVolume(name), "another lease is in force", (made.id,))
-            for name in observed.terms
+            for name in observed.generations
         ]
         steps = (made, *former, *(replace(step, needs=step.needs or (made.id,)) for step in steps))
         plan = replace(plan, headline=plan.headline if plan else f"renew the lease of cluster {plan.cluster}")
     return replace(plan, steps=steps)
 
 
-def term(cluster: str, profile: str, lease: Lease, number: int | None = None) -> CreateVolume:
+def generation(cluster: str, profile: str, lease: Lease, number: int | None = None) -> CreateVolume:
     """What gives a cluster that is there another lease.
 
     Args:
         number: of the term. By default one greater than any that others count up to at the same time.
     """
     of = str(time.time_ns() if number is None else number)
-    about = {labels.CLUSTER: cluster, labels.PROFILE: profile, labels.LEASE: lease.encode(), labels.TERM: of}
+    about = {labels.CLUSTER: cluster, labels.PROFILE: profile, labels.LEASE: lease.encode(), labels.GENERATION: of}
     return CreateVolume(f"{cluster}-lease-{of}", about)
 
 

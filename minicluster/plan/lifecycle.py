@@ -11,7 +11,7 @@ from dataclasses import replace
 from minicluster.errors import MiniclusterError, NodeFailed
 from minicluster.model.membership import Quorum
 from minicluster.model.naming import container_name
-from minicluster.model.spec import Node, Spec
+from minicluster.model.spec import NodeSpec, Spec
 from minicluster.plan.observed import Observed
 from minicluster.plan.reconcile import Steps, ready_before, wait_members
 from minicluster.plan.steps import KillContainer, PauseContainer, Plan, StartContainer, StopContainer, WaitReady
@@ -87,12 +87,12 @@ def roll(spec: Spec, observed: Observed, names: Sequence[str], *, force: bool = 
                     f"Mend it first: `minicluster up --name {spec.cluster}`. `--force` goes on all the same.",
                 )
 
-    def order(node: Node) -> tuple[bool, bool]:
+    def order(node: NodeSpec) -> tuple[bool, bool]:
         member = members.get(node.name)
         return (bool(member and member.ready), bool(member and member.leader))
 
     last: list[str] = []
-    done: list[Node] = []
+    done: list[NodeSpec] = []
     for node in sorted(nodes, key=order):
         down = _stop(steps, spec, observed, node, "its turn has come", last)
         _start(steps, spec, node, "its turn has come", down or last)
@@ -154,7 +154,7 @@ def without_quorum(spec: Spec, running: Collection[str]) -> str:
     return f"{there} of {len(voters)} nodes of role {voters[0].role} run: without {needed} there is no quorum"
 
 
-def _nodes(verb: str, spec: Spec, observed: Observed, names: Sequence[str]) -> list[Node]:
+def _nodes(verb: str, spec: Spec, observed: Observed, names: Sequence[str]) -> list[NodeSpec]:
     """The nodes that a verb is for: of those named each must be fit for it; without names all that are.
 
     Raises:
@@ -181,7 +181,9 @@ def _nodes(verb: str, spec: Spec, observed: Observed, names: Sequence[str]) -> l
     return nodes
 
 
-def _stop(steps: Steps, spec: Spec, observed: Observed, node: Node, cause: str, needs: Sequence[str] = ()) -> list[str]:
+def _stop(
+    steps: Steps, spec: Spec, observed: Observed, node: NodeSpec, cause: str, needs: Sequence[str] = ()
+) -> list[str]:
     container = container_name(spec.cluster, node.name)
     state = observed.containers[node.name].state
     if state == "exited":
@@ -191,7 +193,7 @@ def _stop(steps: Steps, spec: Spec, observed: Observed, node: Node, cause: str, 
     return [steps.add(f"stop {node.name}", node.name, StopContainer(container), cause, needs)]
 
 
-def _start(steps: Steps, spec: Spec, node: Node, cause: str, needs: Sequence[str]) -> None:
+def _start(steps: Steps, spec: Spec, node: NodeSpec, cause: str, needs: Sequence[str]) -> None:
     container = container_name(spec.cluster, node.name)
     needs = [*needs, *ready_before(spec, node)]
     started = steps.add(f"start {node.name}", node.name, StartContainer(container), cause, needs)
@@ -200,7 +202,7 @@ def _start(steps: Steps, spec: Spec, node: Node, cause: str, needs: Sequence[str
         steps.add(f"ready {node.name}", node.name, wait, "done is when it serves", [started])
 
 
-def _wait(steps: Steps, spec: Spec, observed: Observed, nodes: Sequence[Node]) -> None:
+def _wait(steps: Steps, spec: Spec, observed: Observed, nodes: Sequence[NodeSpec]) -> None:
     """Waits for the cluster's own word on nodes that start; not where too few voters run for it to have one."""
     names = {node.name for node in nodes}
     running = {name for name, c in observed.containers.items() if c.state == "running"} | names
@@ -225,7 +227,7 @@ def _wait(steps: Steps, spec: Spec, observed: Observed, nodes: Sequence[Node]) -
     )
 
 
-def _someone(spec: Spec, observed: Observed, running: Collection[str]) -> Node | None:
+def _someone(spec: Spec, observed: Observed, running: Collection[str]) -> NodeSpec | None:
     """A node that can be asked for the members."""
     assert spec.members
     return next((n for n in spec.of_role(spec.members.on) if n.name in running), None)

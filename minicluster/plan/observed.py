@@ -35,12 +35,14 @@ class Observed:
     containers: Mapping[str, Container] = field(default_factory=dict)  #: by the node's name
     networks: tuple[str, ...] = ()
     attached: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  #: network -> containers that are not ours
-    caller: Container | None = None  #: the container that this process runs in, where it is to reach the nodes' network
+    own_container: Container | None = (
+        None  #: the container that this process runs in, where it is to reach the nodes' network
+    )
     volumes: tuple[str, ...] = ()  #: names, records and terms not counted
     records: tuple[RecordVolume, ...] = ()
     members: Mapping[str, Member] | None = None  #: by the node's name; None where nobody could be asked
     lease: Lease | None = None  #: the one in force; None: it stays until somebody takes it down
-    terms: tuple[str, ...] = ()  #: volumes that tell of the lease
+    generations: tuple[str, ...] = ()  #: volumes that tell of the lease
     images: frozenset[str] = frozenset()  #: of those that the spec wants, the ones that the engine has
     authority: str = ""  #: identity of the certificate authority that new certificates will come from
 
@@ -50,17 +52,17 @@ class Observed:
         return self.records[-1].spec if self.records else None
 
     @property
-    def settled(self) -> bool:
+    def converged(self) -> bool:
         """No change was interrupted."""
         return len(self.records) == 1 and self.spec is not None
 
     @property
-    def was(self) -> Spec | None:
+    def last_applied(self) -> Spec | None:
         """What there was when all was well last: what a change that fails goes back to; None for nothing."""
         return self.records[0].spec if self.records else None
 
     def __bool__(self) -> bool:
-        return bool(self.containers or self.networks or self.volumes or self.records or self.terms)
+        return bool(self.containers or self.networks or self.volumes or self.records or self.generations)
 
 
 def observe(
@@ -71,10 +73,10 @@ def observe(
         cluster=cluster,
         containers={c.labels.get(labels.NODE, c.name): c for c in containers},
         networks=tuple(n.name for n in networks),
-        volumes=tuple(v.name for v in volumes if labels.REVISION not in v.labels and labels.TERM not in v.labels),
+        volumes=tuple(v.name for v in volumes if labels.REVISION not in v.labels and labels.GENERATION not in v.labels),
         records=records(volumes),
         lease=lease_of([*containers, *networks, *volumes]),
-        terms=tuple(v.name for v in volumes if labels.TERM in v.labels),
+        generations=tuple(v.name for v in volumes if labels.GENERATION in v.labels),
         authority=authority,
     )
 
@@ -93,14 +95,14 @@ def lease_of(things: Iterable[Container | Network | Volume]) -> Lease | None:
     """The lease of a cluster by everything that carries its name; None where it has none, or none that can be read."""
     labelled = [thing.labels for thing in things if labels.LEASE in thing.labels]
     try:
-        return Lease.parse(max(labelled, key=term_of)[labels.LEASE]) if labelled else None
+        return Lease.parse(max(labelled, key=generation_of)[labels.LEASE]) if labelled else None
     except ValueError:
         return None
 
 
-def term_of(about: Mapping[str, str]) -> int:
+def generation_of(about: Mapping[str, str]) -> int:
     """Which term a lease in a label is; 0 for the first one, which everything has."""
-    return int(about.get(labels.TERM, "0"))
+    return int(about.get(labels.GENERATION, "0"))
 
 
 def _spec(text: str) -> Spec | None:

@@ -9,10 +9,10 @@ from minicluster.engine.protocol import ContainerConfig
 from minicluster.errors import MiniclusterError
 from minicluster.model import labels
 from minicluster.model.codec import node_hash
-from minicluster.model.deferred import LATE, fill
+from minicluster.model.deferred import DEFERRED, fill
 from minicluster.model.membership import Member, Quorum
 from minicluster.model.naming import container_name, network_name, volume_name
-from minicluster.model.spec import File, Hook, Node, Spec, volumes
+from minicluster.model.spec import FileSpec, HookSpec, NodeSpec, Spec, volumes
 from minicluster.plan.observed import Observed
 from minicluster.plan.steps import (
     Action,
@@ -35,7 +35,7 @@ from minicluster.plan.steps import (
     WaitMembers,
     WaitReady,
 )
-from minicluster.profile.addressing import guests
+from minicluster.profile.addressing import dynamic_range
 
 
 @dataclass
@@ -56,45 +56,45 @@ def create(spec: Spec, observed: Observed, *, force: bool = False) -> Plan:
         MiniclusterError: the change would lose the quorum, and there is no ``force``; or the data of too many are lost.
     """
     steps = Steps()
-    fate = {node.name: _fate(spec, node, observed) for node in spec.nodes}
+    node_action = {node.name: _node_action(spec, node, observed) for node in spec.nodes}
     _check_data(spec, observed)
     leaving = _leaving(spec, observed, force)
     _provide_network(steps, spec, observed)
     if leaving:
         # What stays and is merely stopped comes back first: the more vote, the safer is it to let one go.
         for node in spec.nodes:
-            if fate[node.name].starts:
-                _provide_node(steps, spec, node, observed, fate[node.name], [])
+            if node_action[node.name].starts:
+                _provide_node(steps, spec, node, observed, node_action[node.name], [])
     left = _remove_nodes(steps, spec, observed, leaving, force)
     for image in spec.images.values():
-        wanted = any(spec.images[n.image] is image and fate[n.name].creates for n in spec.nodes)
+        wanted = any(spec.images[n.image] is image and node_action[n.name].creates for n in spec.nodes)
         if wanted and image.ref not in observed.images:
             cause = {
-                "recipe": "its recipe's nodes need it",
-                "pull": "the profile names it",
-                "given": "--image names it",
+                "build": "nodes run it, and it is not built yet",
+                "image": "the profile names it",
+                "override": "--image names it",
             }
             steps.add(f"image {image.name}", "", ProvideImage(image), cause[image.source])
-    rolling = _one_at_a_time(spec, observed, fate)
-    first = _contact(spec, observed) if spec.formed else None
-    if first and fate[first.name].creates and first not in rolling:
+    rolling = _one_at_a_time(spec, observed, node_action)
+    first = _initial_member(spec, observed) if spec.init else None
+    if first and node_action[first.name].creates and first not in rolling:
         # The node that the others join has the longest way to go: it forms the cluster while they boot. Given the
         # engine to itself it is sooner there, and so is the whole.
-        _provide_node(steps, spec, first, observed, fate[first.name], left)
+        _provide_node(steps, spec, first, observed, node_action[first.name], left)
     for node in spec.nodes:
         if f"start {node.name}" not in steps.steps and node not in rolling:
             after = [f"start {first.name}"] if first else []
-            _provide_node(steps, spec, node, observed, fate[node.name], left, after)
+            _provide_node(steps, spec, node, observed, node_action[node.name], left, after)
     former = _join(steps, spec, observed, left)
     if rolling:
         # What is missing or stopped is a member again before another one goes: it may be a voter too.
         back = [n for n in spec.nodes if n not in rolling and any(s.node == n.name for s in steps.steps.values())]
         if back:
-            former = [*left, _settled(steps, spec, observed, _contact(spec, observed), back, former)]
+            former = [*left, _wait_converged(steps, spec, observed, _initial_member(spec, observed), back, former)]
     for i, node in enumerate(rolling):
-        _provide_node(steps, spec, node, observed, fate[node.name], former)
+        _provide_node(steps, spec, node, observed, node_action[node.name], former)
         begun = [*left, f"ready {node.name}", f"start {node.name}"]
-        former = [*left, _settled(steps, spec, observed, node, [*back, *rolling[: i + 1]], begun)]
+        former = [*left, _wait_converged(steps, spec, observed, node, [*back, *rolling[: i + 1]], begun)]
     _finish(steps, spec, observed, former)
     stale = [v for v in observed.volumes if v not in _wanted_volumes(spec) and f"volume {v} away" not in steps.steps]
     for volume in stale:
@@ -107,21 +107,23 @@ def _check_data(spec: Spec, observed: Observed) -> None:
 
     A voter that has forgotten what it voted for must not vote in its old place: acknowledged writes could be lost.
     """
-    if observed.was is None and observed.members is not None and _founders_changed(spec, observed):
+    if observed.last_applied is None and observed.members is not None and _bootstrap_changed(spec, observed):
         raise MiniclusterError(
             f"cluster {spec.cluster} was formed by an `up` that did not come to its end, and not as it is wanted now",
             "Its voters know each other already.",
             f"Finish that first (`minicluster up --name {spec.cluster}` with what it was given), or take it `down`.",
         )
-    if observed.was is None or observed.members is not None:
+    if observed.last_applied is None or observed.members is not None:
         return
     specs = [record.spec for record in observed.records if record.spec]
-    founders = [n for n in observed.was.nodes if n.founds and n.volumes and all(s.node(n.name) for s in specs)]
-    lost = [n.name for n in founders if _is_new(n, observed.was, observed)]
-    if lost and len(founders) - len(lost) < len(founders) // 2 + 1:
+    bootstrap_nodes = [
+        n for n in observed.last_applied.nodes if n.bootstraps and n.volumes and all(s.node(n.name) for s in specs)
+    ]
+    lost = [n.name for n in bootstrap_nodes if _is_new(n, observed.last_applied, observed)]
+    if lost and len(bootstrap_nodes) - len(lost) < len(bootstrap_nodes) // 2 + 1:
         raise MiniclusterError(
             f"cluster {spec.cluster} has lost the data of {', '.join(lost)}",
-            f"Voters: {len(founders)}; too few are left to agree on anything, and nobody can take in others.",
+            f"Voters: {len(bootstrap_nodes)}; too few are left to agree on anything, and nobody can take in others.",
             f"`minicluster down {spec.cluster}`, then `up`, makes an empty one.",
         )
 
@@ -135,10 +137,10 @@ def _leaving(spec: Spec, observed: Observed, force: bool) -> list[str]:
     # A member may have lost its container; its vote is still there.
     names = [name for name in dict.fromkeys([*observed.containers, *members]) if spec.node(name) is None]
     names = [name for name in names if name in observed.containers or _known(name, observed)]
-    known = [name for name in names if (node := _known(name, observed)) and node.leaving]
+    known = [name for name in names if (node := _known(name, observed)) and node.leave]
     # Taken out unasked, a voter would count for the quorum for ever, so no `force` helps here. Where nothing was
     # complete, nobody is a member.
-    if known and spec.members and observed.members is None and observed.was is not None:
+    if known and spec.members and observed.members is None and observed.last_applied is not None:
         raise MiniclusterError(
             f"{', '.join(sorted(known))} cannot leave cluster {spec.cluster} now",
             "Its own software does not say who its members are: too few of its nodes run, or it is choosing a leader.",
@@ -175,28 +177,28 @@ def _keep_quorum(spec: Spec, members: Mapping[str, Member], leaving: Sequence[st
             )
 
 
-def _one_at_a_time(spec: Spec, observed: Observed, fate: Mapping[str, _Fate]) -> list[Node]:
+def _one_at_a_time(spec: Spec, observed: Observed, node_action: Mapping[str, NodeAction]) -> list[NodeSpec]:
     """Of nodes that are made anew those that must not all be away at once, in order: none where that helps nobody.
 
     A voter that does not work goes first, the leader last.
     """
     members = observed.members or {}
     quorums = Quorum.by_role(members.values())
-    if any(quorum.lost for quorum in quorums.values()) or observed.was is None:
+    if any(quorum.lost for quorum in quorums.values()) or observed.last_applied is None:
         return []
     if not any(quorum.voters >= 3 for quorum in quorums.values()):
         return []
     alone = {role for role, quorum in quorums.items() if quorum.voters < 3}
-    replaced = [n for n in spec.nodes if fate[n.name].replaces and n.name in members and n.role not in alone]
+    replaced = [n for n in spec.nodes if node_action[n.name].replaces and n.name in members and n.role not in alone]
     return sorted(replaced, key=lambda n: (members[n.name].ready, members[n.name].leader))
 
 
-def _settled(
-    steps: Steps, spec: Spec, observed: Observed, node: Node | None, back: Sequence[Node], needs: Sequence[str]
+def _wait_converged(
+    steps: Steps, spec: Spec, observed: Observed, node: NodeSpec | None, back: Sequence[NodeSpec], needs: Sequence[str]
 ) -> str:
     """Waits until the cluster counts those who are back, of whom ``node`` is the last, and lost nobody else."""
     assert spec.members
-    asked = node if node and node.role == spec.members.on else _contact(spec, observed)
+    asked = node if node and node.role == spec.members.on else _initial_member(spec, observed)
     assert asked
     there = {name for name, member in (observed.members or {}).items() if member.ready} | {n.name for n in back}
     last = back[-1].name
@@ -204,7 +206,7 @@ def _settled(
     return steps.add(f"settled {last}", last, wait_members(spec, asked, there), cause, needs)
 
 
-def wait_members(spec: Spec, asked: Node, names: Collection[str]) -> WaitMembers:
+def wait_members(spec: Spec, asked: NodeSpec, names: Collection[str]) -> WaitMembers:
     """A wait until one node counts these as ready, in the spec's order."""
     assert spec.members
     wanted = tuple(node.name for node in spec.nodes if node.name in names)
@@ -253,8 +255,8 @@ def remove(observed: Observed) -> Plan:
         steps.add(f"volume {volume} away", owner, RemoveVolume(volume), cause, needs)
     everything = list(steps.steps)
     # Last, so that a `down` that was cut short can still be found and finished, by whoever may.
-    for term in observed.terms:
-        steps.add(f"volume {term} away", "", RemoveVolume(term), "nothing is left to be wanted", everything)
+    for generation in observed.generations:
+        steps.add(f"volume {generation} away", "", RemoveVolume(generation), "nothing is left to be wanted", everything)
     for record in observed.records:
         steps.add(
             f"record {record.revision} away", "", RemoveVolume(record.volume), "nothing is left to describe", everything
@@ -267,7 +269,7 @@ def _owner(observed: Observed, volume: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Fate:
+class NodeAction:
     """What is to happen to a node: at most one of these, and why."""
 
     cause: str = ""
@@ -277,35 +279,37 @@ class _Fate:
     starts: bool = False
 
 
-def _fate(spec: Spec, node: Node, observed: Observed) -> _Fate:
+def _node_action(spec: Spec, node: NodeSpec, observed: Observed) -> NodeAction:
     container = observed.containers.get(node.name)
-    if node.founds and observed.was is None and _founders_changed(spec, observed):
+    if node.bootstraps and observed.last_applied is None and _bootstrap_changed(spec, observed):
         # Whom a founder counts as voters is in its data from its first moment.
         cause = "it was to found another cluster, which was never complete"
-        return _Fate(cause, creates=True, replaces=container is not None, empties=True)
+        return NodeAction(cause, creates=True, replaces=container is not None, empties=True)
     if container is None:
         before = observed.spec is not None and observed.spec.node(node.name) is not None
-        return _Fate("it is gone" if before and observed.settled else "there is no container of it", creates=True)
+        return NodeAction(
+            "it is gone" if before and observed.converged else "there is no container of it", creates=True
+        )
     if network_name(spec.cluster) not in observed.networks:
-        return _Fate("its network is gone", creates=True, replaces=True)
+        return NodeAction("its network is gone", creates=True, replaces=True)
     if container.state == "created":
-        return _Fate("it was left half-made", creates=True, replaces=True)
+        return NodeAction("it was left half-made", creates=True, replaces=True)
     if network_name(spec.cluster) not in container.networks:  # a `down` that was cut short leaves that
-        return _Fate("it was taken out of the cluster's network", creates=True, replaces=True)
+        return NodeAction("it was taken out of the cluster's network", creates=True, replaces=True)
     if container.state in ("dead", "removing"):
-        return _Fate(f"its container is {container.state}", creates=True, replaces=True)
+        return NodeAction(f"its container is {container.state}", creates=True, replaces=True)
     if container.labels.get(labels.SPEC) != node_hash(spec, node, observed.authority):
-        return _Fate("it is not what the spec says now", creates=True, replaces=True)
+        return NodeAction("it is not what the spec says now", creates=True, replaces=True)
     if container.state in ("exited", "paused"):
-        return _Fate("it is stopped" if container.state == "exited" else "it is paused", starts=True)
-    return _Fate()
+        return NodeAction("it is stopped" if container.state == "exited" else "it is paused", starts=True)
+    return NodeAction()
 
 
-def _founders_changed(spec: Spec, observed: Observed) -> bool:
-    """An attempt that was cut short told its founders of others."""
+def _bootstrap_changed(spec: Spec, observed: Observed) -> bool:
+    """An attempt that was cut short told its bootstrap_nodes of others."""
 
-    def told(it: Spec) -> dict[str, list[File]]:
-        return {node.name: [f for f in node.files if f.founding] for node in it.nodes if node.founds}
+    def told(it: Spec) -> dict[str, list[FileSpec]]:
+        return {node.name: [f for f in node.files if f.bootstrap] for node in it.nodes if node.bootstraps}
 
     return any(record.spec and told(record.spec) != told(spec) for record in observed.records)
 
@@ -314,12 +318,14 @@ def _provide_network(steps: Steps, spec: Spec, observed: Observed) -> None:
     name = network_name(spec.cluster)
     if name not in observed.networks:
         about = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile}
-        action = CreateNetwork(name, spec.subnet, spec.gateway, guests(spec.subnet), about)
+        action = CreateNetwork(name, spec.subnet, spec.gateway, dynamic_range(spec.subnet), about)
         steps.add(f"network {name}", "", action, f"the nodes get fixed addresses in {spec.subnet}")
-    caller = observed.caller
-    if caller and (name not in observed.networks or name not in caller.networks):
+    own_container = observed.own_container
+    if own_container and (name not in observed.networks or name not in own_container.networks):
         cause = "this minicluster runs in that container, and is to reach the nodes"
-        steps.add(f"connect {caller.name}", "", ConnectNetwork(name, caller.name), cause, [f"network {name}"])
+        steps.add(
+            f"connect {own_container.name}", "", ConnectNetwork(name, own_container.name), cause, [f"network {name}"]
+        )
 
 
 def _wanted_volumes(spec: Spec) -> set[str]:
@@ -329,9 +335,9 @@ def _wanted_volumes(spec: Spec) -> set[str]:
 def _provide_node(
     steps: Steps,
     spec: Spec,
-    node: Node,
+    node: NodeSpec,
     observed: Observed,
-    fate: _Fate,
+    node_action: NodeAction,
     left: Sequence[str],
     after: Sequence[str] = (),
 ) -> None:
@@ -341,12 +347,12 @@ def _provide_node(
     # The engine looks for a container's network when it starts it, not when it creates it.
     network = f"network {network_name(spec.cluster)}"
     needs = [f"image {node.image}", *after]
-    if fate.creates:
+    if node_action.creates:
         mounted = volumes(spec, node)
         own = {path: mounted[path] for path in node.volumes}
-        if fate.replaces:
+        if node_action.replaces:
             action = RemoveContainer(observed.containers[name].name)
-            needs.append(steps.add(f"remove {name}", name, action, fate.cause, [f"image {node.image}", *left]))
+            needs.append(steps.add(f"remove {name}", name, action, node_action.cause, [f"image {node.image}", *left]))
         for path in node.shared:
             if mounted[path] not in observed.volumes:
                 common = CreateVolume(mounted[path], {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile})
@@ -354,9 +360,9 @@ def _provide_node(
                 needs.append(steps.add(f"volume {mounted[path]}", "", common, cause))
         for path, volume in own.items():
             gone: list[str] = []
-            if fate.empties and volume in observed.volumes:
+            if node_action.empties and volume in observed.volumes:
                 emptied = RemoveVolume(volume)
-                gone = [steps.add(f"volume {volume} away", name, emptied, fate.cause, [f"remove {name}"])]
+                gone = [steps.add(f"volume {volume} away", name, emptied, node_action.cause, [f"remove {name}"])]
             if gone or volume not in observed.volumes:
                 made = CreateVolume(volume, about)
                 needs.append(steps.add(f"volume {volume}", name, made, f"{path} outlives the container", gone))
@@ -373,41 +379,41 @@ def _provide_node(
             volumes=mounted,
             tmpfs=node.tmpfs,
             ports={e.port: e.host_port for e in node.endpoints},
-            publish=spec.publish,
+            bind_address=spec.bind_address,
             memory=node.memory,
             nested=node.nested,
             capabilities=node.capabilities,
             stop_timeout=node.stop_timeout,
             restart=spec.restart,
         )
-        steps.add(f"create {name}", name, CreateContainer(config), fate.cause, needs)
-        files = tuple(file for file in node.files if not file.founding or observed.was is None)
+        steps.add(f"create {name}", name, CreateContainer(config), node_action.cause, needs)
+        files = tuple(file for file in node.files if not file.bootstrap or observed.last_applied is None)
         if files or node.certificates or node.authority:
             put = PutFiles(container, files, node.certificates, node.authority)
             steps.add(f"files {name}", name, put, "it is configured before it starts", [f"create {name}"])
         begins = [network, f"create {name}", f"files {name}", *ready_before(spec, node)]
-        begins += _connect(steps, spec, node, observed, fate)
+        begins += _connect(steps, spec, node, observed, node_action)
         steps.add(f"start {name}", name, StartContainer(container), "it shall run", begins)
     elif any(record.spec and record.spec.restart != spec.restart for record in observed.records):
         update = UpdateContainer(container, spec.restart)
         needs.append(steps.add(f"update {name}", name, update, f"it shall restart by itself: {spec.restart}", left))
-    if not fate.creates:
-        needs += _connect(steps, spec, node, observed, fate)
-    if fate.starts:
+    if not node_action.creates:
+        needs += _connect(steps, spec, node, observed, node_action)
+    if node_action.starts:
         before = [network, *needs, *ready_before(spec, node)]
-        steps.add(f"start {name}", name, StartContainer(container), fate.cause, before)
-    if node.ready and (fate.creates or fate.starts):
+        steps.add(f"start {name}", name, StartContainer(container), node_action.cause, before)
+    if node.ready and (node_action.creates or node_action.starts):
         ready = WaitReady(container, node.ready)
         steps.add(f"ready {name}", name, ready, "what follows needs it to serve", [f"start {name}"])
 
 
-def _connect(steps: Steps, spec: Spec, node: Node, observed: Observed, fate: _Fate) -> list[str]:
+def _connect(steps: Steps, spec: Spec, node: NodeSpec, observed: Observed, node_action: NodeAction) -> list[str]:
     """Connects a node to the further networks that it lacks, and takes it out of those that are wanted no more.
 
     A new node is connected before it starts: when it starts again later, the engine gives it its networks then, too.
     """
     name, container = node.name, container_name(spec.cluster, node.name)
-    there = frozenset() if fate.creates else observed.containers[name].networks
+    there = frozenset() if node_action.creates else observed.containers[name].networks
     done = []
     for network in spec.networks:
         if network not in there:
@@ -423,63 +429,66 @@ def _connect(steps: Steps, spec: Spec, node: Node, observed: Observed, fate: _Fa
     return done
 
 
-def ready_before(spec: Spec, node: Node) -> list[str]:
+def ready_before(spec: Spec, node: NodeSpec) -> list[str]:
     """The steps after which the nodes that this one is to find serve."""
     return [
-        f"{verb} {other.name}" for role in node.after for other in spec.of_role(role) for verb in ("start", "ready")
+        f"{verb} {other.name}"
+        for role in node.depends_on
+        for other in spec.of_role(role)
+        for verb in ("start", "ready")
     ]
 
 
 def _join(steps: Steps, spec: Spec, observed: Observed, left: Sequence[str]) -> list[str]:
     """Makes members of the nodes that are none. Returns what is to be waited for."""
     joining = [n for n in spec.nodes if _joins(n, spec, observed)]
-    contact = _contact(spec, observed)
+    initial_member = _initial_member(spec, observed)
     waits: list[str] = [f"{verb} {node.name}" for node in spec.nodes for verb in ("ready", "start")]
     waits += left
-    if not (joining and contact):
+    if not (joining and initial_member):
         return waits
     values: dict[str, str | list[str]] = {
-        "contact.name": contact.name,
-        "contact.address": contact.address,
-        "joining": [node.name for node in joining if node is not contact],
+        "initial_member.name": initial_member.name,
+        "initial_member.address": initial_member.address,
+        "joining": [node.name for node in joining if node is not initial_member],
     }
-    after = [f"ready {contact.name}", f"start {contact.name}"]
-    for i, hook in enumerate(spec.formed, 1):
-        action = RunHook(container_name(spec.cluster, contact.name), _late(hook, values), hook.capture)
-        after = [steps.add(f"form {i}", contact.name, action, "the nodes shall be one cluster", after)]
+    after = [f"ready {initial_member.name}", f"start {initial_member.name}"]
+    for i, hook in enumerate(spec.init, 1):
+        action = RunHook(container_name(spec.cluster, initial_member.name), _deferred(hook, values), hook.capture)
+        after = [steps.add(f"form {i}", initial_member.name, action, "the nodes shall be one cluster", after)]
     waits += after
     for node in joining:
-        if node is contact:
+        if node is initial_member:
             continue
         last = [f"ready {node.name}", f"start {node.name}", *after]
-        for i, hook in enumerate(node.joined, 1):
-            on = _runs_on(hook, node, spec, contact)
-            joined = RunHook(container_name(spec.cluster, on.name), _late(hook, values), hook.capture)
+        for i, hook in enumerate(node.join, 1):
+            on = _runs_on(hook, node, spec, initial_member)
+            joined = RunHook(container_name(spec.cluster, on.name), _deferred(hook, values), hook.capture)
             last = [steps.add(f"join {node.name} {i}", node.name, joined, "it is no member yet", last)]
         waits += last
     return waits
 
 
-def _joins(node: Node, spec: Spec, observed: Observed) -> bool:
+def _joins(node: NodeSpec, spec: Spec, observed: Observed) -> bool:
     """It is to be made a member. A node whose data are on a volume that is still there comes back as the one it was."""
-    if not node.joined or (node.founds and observed.was is None):
+    if not node.join or (node.bootstraps and observed.last_applied is None):
         return False
     if _is_new(node, spec, observed):
         return True
     if observed.members is not None:
         return node.name not in observed.members
-    return observed.was is None or observed.was.node(node.name) is None
+    return observed.last_applied is None or observed.last_applied.node(node.name) is None
 
 
 def _finish(steps: Steps, spec: Spec, observed: Observed, needs: Sequence[str]) -> None:
     """Waits until the cluster's own software counts every node."""
-    contact = _contact(spec, observed)
-    if spec.members and contact and (steps.steps or not _all_ready(spec, observed)):
-        wait = wait_members(spec, contact, [node.name for node in spec.nodes])
+    initial_member = _initial_member(spec, observed)
+    if spec.members and initial_member and (steps.steps or not _all_ready(spec, observed)):
+        wait = wait_members(spec, initial_member, [node.name for node in spec.nodes])
         steps.add("members", "", wait, "done is when the cluster itself counts every node", needs)
 
 
-def _is_new(node: Node, spec: Spec, observed: Observed) -> bool:
+def _is_new(node: NodeSpec, spec: Spec, observed: Observed) -> bool:
     """The node's data are gone, so what the cluster remembers under its name is another's."""
     if not node.volumes:
         return node.name not in observed.containers
@@ -491,9 +500,9 @@ def _all_ready(spec: Spec, observed: Observed) -> bool:
     return all(node.name in members and members[node.name].ready for node in spec.nodes)
 
 
-def _contact(spec: Spec, observed: Observed) -> Node | None:
+def _initial_member(spec: Spec, observed: Observed) -> NodeSpec | None:
     """The node that ``formed`` hooks run on and that others join: a member that is up, else the first of the role."""
-    roles = [hook.on for hook in (*spec.formed, *([spec.members] if spec.members else []))]
+    roles = [hook.on for hook in (*spec.init, *([spec.members] if spec.members else []))]
     candidates = spec.of_role(roles[0]) if roles else ()
     members = observed.members or {}
     kept = [n for n in candidates if n.name in observed.containers and not _is_new(n, spec, observed)]
@@ -502,21 +511,24 @@ def _contact(spec: Spec, observed: Observed) -> Node | None:
     return next(iter([*ready, *running, *kept, *candidates]), None)
 
 
-def _runs_on(hook: Hook, node: Node, spec: Spec, contact: Node) -> Node:
+def _runs_on(hook: HookSpec, node: NodeSpec, spec: Spec, initial_member: NodeSpec) -> NodeSpec:
     if hook.on == "node":
         return node
-    return contact if contact.role == hook.on else spec.of_role(hook.on)[0]
+    return initial_member if initial_member.role == hook.on else spec.of_role(hook.on)[0]
 
 
-def _late(hook: Hook, values: dict[str, str | list[str]]) -> tuple[str, ...]:
+def _deferred(hook: HookSpec, values: dict[str, str | list[str]]) -> tuple[str, ...]:
     """Fills in what the plan knows; what a hook captures is left to the run."""
     captured = {f"captured.{n}": f"@{{captured.{n}}}" for n in _captured(hook)}
     return tuple(fill(hook.run, {**values, **captured}))
 
 
-def _captured(hook: Hook) -> list[str]:
+def _captured(hook: HookSpec) -> list[str]:
     return [
-        m[1].removeprefix("captured.") for word in hook.run for m in LATE.finditer(word) if m[1].startswith("captured.")
+        m[1].removeprefix("captured.")
+        for word in hook.run
+        for m in DEFERRED.finditer(word)
+        if m[1].startswith("captured.")
     ]
 
 
@@ -529,7 +541,7 @@ def _remove_nodes(steps: Steps, spec: Spec, observed: Observed, leaving: list[st
         node = _known(name, observed)
         member = (observed.members or {}).get(name)
         # One that is no member yet may be on its way to become one, where a change is undone that was adding it.
-        for i, hook in enumerate(node.leaving if node and observed.members is not None else (), 1):
+        for i, hook in enumerate(node.leave if node and observed.members is not None else (), 1):
             if hook.on == "node":
                 on = container.name if container and container.state == "running" else ""
             else:
@@ -547,7 +559,7 @@ def _remove_nodes(steps: Steps, spec: Spec, observed: Observed, leaving: list[st
     return last if leaving else []
 
 
-def _known(name: str, observed: Observed) -> Node | None:
+def _known(name: str, observed: Observed) -> NodeSpec | None:
     specs = [record.spec for record in reversed(observed.records) if record.spec]
     return next((node for spec in specs if (node := spec.node(name))), None)
 
@@ -557,7 +569,7 @@ def _staying(role: str, observed: Observed, spec: Spec) -> str:
     members = observed.members or {}
     nodes = [n for n in spec.of_role(role) if n.name in observed.containers]
 
-    def order(node: Node) -> tuple[bool, bool]:
+    def order(node: NodeSpec) -> tuple[bool, bool]:
         ready = node.name in members and members[node.name].ready
         return (not ready, observed.containers[node.name].state != "running")
 
@@ -567,7 +579,7 @@ def _staying(role: str, observed: Observed, spec: Spec) -> str:
 def _recorded(steps: Steps, spec: Spec, observed: Observed) -> Plan:
     """Puts the record around the steps: what shall be is written before anything is done, what was goes at the end."""
     unchanged = observed.spec == spec
-    if unchanged and observed.settled and not steps.steps:
+    if unchanged and observed.converged and not steps.steps:
         return Plan(spec.cluster, f"cluster {spec.cluster} is up to date", ())
     before = Steps()
     outdated = {record.revision: record.volume for record in observed.records}

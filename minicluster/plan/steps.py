@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from minicluster.engine.protocol import ContainerConfig
-from minicluster.model.spec import Certificate, File, Image, Spec
+from minicluster.model.spec import CertificateSpec, FileSpec, ImageSpec, Spec
 
 
 @dataclass(frozen=True)
 class ProvideImage:
     """Builds the image from its recipe, or pulls it, where the engine has none."""
 
-    image: Image
+    image: ImageSpec
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class CreateNetwork:
     name: str
     subnet: str
     gateway: str
-    guests: str  #: the part of it that other containers get addresses from
+    dynamic_range: str  #: the part of it that other containers get addresses from
     labels: Mapping[str, str]
 
 
@@ -70,8 +70,8 @@ class PutFiles:
     """Writes files, freshly issued certificates and, where asked, the authority itself into a container."""
 
     container: str
-    files: tuple[File, ...]
-    certificates: tuple[Certificate, ...]
+    files: tuple[FileSpec, ...]
+    certificates: tuple[CertificateSpec, ...]
     authority: bool
 
 

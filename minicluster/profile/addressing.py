@@ -54,7 +54,7 @@ def gateway(subnet: str) -> str:
     return str(ipaddress.ip_network(subnet)[1])
 
 
-def guests(subnet: str) -> str:
+def dynamic_range(subnet: str) -> str:
     """The last eighth of a subnet, for the addresses of other containers that are connected to it.
 
     The engine would give them any that is not in use, such as that of a node which is stopped and then cannot start.
@@ -65,7 +65,7 @@ def guests(subnet: str) -> str:
 def free_addresses(subnet: str, taken: Iterable[str]) -> Iterator[str]:
     """Addresses for nodes: all but the gateway's, guests' and the taken ones."""
     used = set(taken)
-    kept = ipaddress.ip_network(guests(subnet))
+    kept = ipaddress.ip_network(dynamic_range(subnet))
     hosts = ipaddress.ip_network(subnet).hosts()
     next(hosts)  # the gateway
     for host in hosts:

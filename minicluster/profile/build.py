@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def recipe_hash(directory: Path) -> str:
+def build_hash(directory: Path) -> str:
     """A hash of every file's name, executable bit and content."""
     digest = hashlib.sha256()
     for path in sorted(p for p in directory.rglob("*") if p.is_file()):
@@ -26,28 +26,28 @@ def _file_hash(path: str) -> str:
     return digest.hexdigest()
 
 
-def recipe_ref(
+def build_ref(
     profile: str,
     image: str,
     directory: Path,
-    given: str = "",
+    overlay_on: str = "",
     *,
     args: Mapping[str, str] | None = None,
-    context: Mapping[str, str] | None = None,
+    contexts: Mapping[str, str] | None = None,
 ) -> str:
     """The reference that an image built from this recipe has.
 
     Args:
-        given: the image that the recipe fits out.
+        overlay_on: the image that an overlay's build starts from.
         args: build arguments.
-        context: further files of the build, name -> path.
+        contexts: further files of the build, name -> path.
 
     Raises:
         OSError: one of those files cannot be read.
     """
-    digest = recipe_hash(directory)
-    contents = {name: _file_hash(path) for name, path in (context or {}).items()}
-    if given or args or contents:
-        more = json.dumps([given, dict(args or {}), contents], sort_keys=True) if args or contents else given
+    digest = build_hash(directory)
+    contents = {name: _file_hash(path) for name, path in (contexts or {}).items()}
+    if overlay_on or args or contents:
+        more = json.dumps([overlay_on, dict(args or {}), contents], sort_keys=True) if args or contents else overlay_on
         digest = hashlib.sha256(f"{digest}\0{more}".encode()).hexdigest()[:12]
     return f"minicluster/{profile}-{image}:{digest}"

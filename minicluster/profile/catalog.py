@@ -85,10 +85,10 @@ def load(name_or_path: str, settings: Mapping[str, str] | None = None) -> Loaded
 
 def fingerprint(name_or_path: str) -> str:
     """Changes whenever a profile does, without reading it; one may use files of those that are known by name."""
-    from minicluster.profile.build import recipe_hash
+    from minicluster.profile.build import build_hash
 
     known = [folder for folder, _bundled in _directories().values()]
-    return " ".join(recipe_hash(folder) for folder in [*known, locate(name_or_path)[0]])
+    return " ".join(build_hash(folder) for folder in [*known, locate(name_or_path)[0]])
 
 
 def validate(name_or_path: str) -> Loaded:

@@ -159,26 +159,26 @@ def _known_keys(at: Sequence[str | int]) -> list[str]:
 def _check_references(loaded: Loaded) -> None:
     profile, where = loaded.profile, loaded.document.where
     for name, image in profile.images.items():
-        if (image.recipe is None) == (image.pull is None):
-            raise ProfileError(f"{where(('images', name))}: image {name!r} needs either recipe or pull")
-        if image.platforms and image.pull is None:
+        if (image.build is None) == (image.image is None):
+            raise ProfileError(f"{where(('images', name))}: image {name!r} needs either build or image")
+        if image.platforms and image.image is None:
             raise ProfileError(
                 f"{where(('images', name, 'platforms'))}: platforms are for an image that is pulled",
-                "A recipe makes one for the engine that builds it.",
+                "An image that is built is built for the engine's platform.",
             )
-        for more in ("args", "context"):
-            if getattr(image, more) and image.recipe is None:
-                raise ProfileError(f"{where(('images', name, more))}: {more} are for an image that a recipe makes")
-        if image.recipe is not None:
-            folder = inside(loaded, image.recipe, ("images", name, "recipe"))
+        for more in ("args", "additional_contexts"):
+            if getattr(image, more) and image.build is None:
+                raise ProfileError(f"{where(('images', name, more))}: {more} are for an image that is built")
+        if image.build is not None:
+            folder = inside(loaded, image.build, ("images", name, "build"))
             if not (folder / "Dockerfile").is_file():
-                raise ProfileError(f"{where(('images', name, 'recipe'))}: no Dockerfile in {image.recipe!r}")
+                raise ProfileError(f"{where(('images', name, 'recipe'))}: no Dockerfile in {image.build!r}")
         if (
-            image.given is not None
-            and not (inside(loaded, image.given, ("images", name, "given")) / "Dockerfile").is_file()
+            image.overlay is not None
+            and not (inside(loaded, image.overlay, ("images", name, "overlay")) / "Dockerfile").is_file()
         ):
-            raise ProfileError(f"{where(('images', name, 'given'))}: no Dockerfile in {image.given!r}")
-    for i, setting in enumerate(profile.fixed):
+            raise ProfileError(f"{where(('images', name, 'given'))}: no Dockerfile in {image.overlay!r}")
+    for i, setting in enumerate(profile.immutable):
         if setting not in profile.settings:
             raise ProfileError(
                 f"{where(('fixed', i))}: no setting is called {setting!r}", "", nearest(setting, profile.settings)
@@ -201,7 +201,7 @@ def _check_references(loaded: Loaded) -> None:
                 "Choose another.",
             )
     hooks: list[tuple[tuple[str | int, ...], Hook]] = []
-    for event in ("formed", "load", "reset"):
+    for event in ("init", "load", "reset"):
         hooks += [(("hooks", event, i), hook) for i, hook in enumerate(getattr(profile.hooks, event))]
     if profile.members:
         hooks.append((("members",), profile.members))
@@ -223,12 +223,12 @@ def _check_references(loaded: Loaded) -> None:
             )
         check_count(loaded, name, role.count, where((*at, "count")))
         above = list(profile.roles)[: list(profile.roles).index(name)]
-        for i, other in enumerate(role.after):
+        for i, other in enumerate(role.depends_on):
             if other not in above:
                 raise ProfileError(
                     f"{where((*at, 'after', i))}: no role above {name!r} is called {other!r}", "", nearest(other, above)
                 )
-        for other in role.beside:
+        for other in role.requires:
             if other not in profile.roles:
                 raise ProfileError(
                     f"{where((*at, 'beside', other))}: no role is called {other!r}", "", nearest(other, profile.roles)
@@ -239,7 +239,7 @@ def _check_references(loaded: Loaded) -> None:
         for i, certificate in enumerate(role.certificates):
             if certificate.directory is None:
                 raise ProfileError(f"{where((*at, 'certificates', i))}: a node's certificate needs a directory")
-        for event in ("joined", "leaving"):
+        for event in ("join", "leave"):
             hooks += [((*at, "hooks", event, i), hook) for i, hook in enumerate(getattr(role.hooks, event))]
     for file_name, source in (profile.client.files if profile.client else {}).items():
         if not inside(loaded, source, ("client", "files", file_name)).is_file():

@@ -9,9 +9,9 @@ Templates see the whole topology:
 ``node``        the node that the text is for, where there is one; ``peers`` are the others of its role
 ``endpoint``    in ``env``, function: url, host, host_port, node, address of the first port so named whose node runs
 ``endpoints``   in ``env``, function: all published ports of that name (url, host, host_port, port, node)
-``captured``    in hooks: lines that a ``formed`` hook captured
-``joining``     in ``formed`` hooks: names of the nodes that are about to join
-``contact``     in ``formed`` and ``joined`` hooks: name and address of the member that ``formed`` runs on
+``captured``    in hooks: lines that a ``init`` hook captured
+``joining``     in ``init`` hooks: names of the nodes that are about to join
+``initial_member``  in ``init`` and ``join`` hooks: name and address of the member that ``init`` runs on
 ``archive``     in ``load`` hooks: path of the image's tar in the node
 ``client``      in ``env``: ``directory`` is the folder of the client's certificate; ``ca_base64``,
                 ``certificate_base64`` and ``key_base64`` are what is in it
@@ -30,7 +30,7 @@ from minicluster.model import spec
 from minicluster.model.deferred import CLIENT_PARTS, SECRET
 from minicluster.model.spec import LOCALHOST
 from minicluster.profile import addressing, schema
-from minicluster.profile.build import recipe_ref
+from minicluster.profile.build import build_ref
 from minicluster.profile.load import Loaded, check_count, inside
 from minicluster.profile.template import render
 
@@ -78,14 +78,15 @@ class _Scope:
     def mapping(self, items: Mapping[str, str], *at: str | int) -> dict[str, str]:
         return {name: self.text(value, *at, name) for name, value in items.items()}
 
-    def hooks(self, hooks: Sequence[schema.Hook], *at: str | int) -> tuple[spec.Hook, ...]:
+    def hooks(self, hooks: Sequence[schema.Hook], *at: str | int) -> tuple[spec.HookSpec, ...]:
         return tuple(
-            spec.Hook(hook.on, self.words(hook.run, *at, i, "run"), tuple(hook.capture)) for i, hook in enumerate(hooks)
+            spec.HookSpec(hook.on, self.words(hook.run, *at, i, "run"), tuple(hook.capture))
+            for i, hook in enumerate(hooks)
         )
 
 
 @dataclass(frozen=True)
-class _Late:
+class _Deferred:
     """Stands in templates for a value that exists only later; ``@{…}`` in the spec."""
 
     names: Mapping[str, str] = field(default_factory=dict)
@@ -108,7 +109,7 @@ def resolve(
     subnet: str,
     previous: spec.Spec | None = None,
     port_is_free: Callable[[int], bool] = lambda _port: True,
-    publish: str = LOCALHOST,
+    bind_address: str = LOCALHOST,
     source: str = "",
 ) -> spec.Spec:
     """Fills a profile in.
@@ -120,7 +121,7 @@ def resolve(
         subnet: the cluster's own.
         previous: what runs now under that name: its nodes keep their addresses and ports.
         port_is_free: tells whether a host port can be had.
-        publish: the address of the engine's machine that endpoints are published on, beside 127.0.0.1.
+        bind_address: the address of the engine's machine that endpoints are published on, beside 127.0.0.1.
         source: what the user called the profile.
 
     Raises:
@@ -141,11 +142,11 @@ def resolve(
     before = {node.name: node for node in previous.nodes} if previous else {}
     roles = _topology(counts, subnet, before)
     nodes = [node for group in roles.values() for node in group]
-    captured = [name for hook in profile.hooks.formed for name in hook.capture]
+    captured = [name for hook in profile.hooks.init for name in hook.capture]
     hook_names = {
-        "captured": _Late({name: f"@{{captured.{name}}}" for name in captured}),
+        "captured": _Deferred({name: f"@{{captured.{name}}}" for name in captured}),
         "joining": "@{joining}",
-        "contact": _Late({"name": "@{contact.name}", "address": "@{contact.address}"}),
+        "initial_member": _Deferred({"name": "@{initial_member.name}", "address": "@{initial_member.address}"}),
     }
     top = _Scope(
         loaded,
@@ -157,17 +158,17 @@ def resolve(
         },
     )
     plain = _Scope(loaded, {"settings": profile.settings})  # an image is the same whatever cluster it is for
-    kept: dict[str, spec.Image] = {}
+    kept: dict[str, spec.ImageSpec] = {}
     if previous and (previous.overrides.set, previous.overrides.image) == (overrides.set, overrides.image):
         # What is built with a file of the user's stays as it is until something else is asked for: it may be gone.
-        kept = {name: image for name, image in previous.images.items() if image.context}
+        kept = {name: image for name, image in previous.images.items() if image.additional_contexts}
     images = {name: kept.get(name) or _image(plain, name, overrides.image.get(name)) for name in profile.images}
     published = _publish(top, cluster, roles, overrides, before, port_is_free)
 
-    def the_endpoint(name: str) -> _Late:
+    def the_endpoint(name: str) -> _Deferred:
         the_endpoints(name)
         found = ("url", "host", "host_port", "node", "address")
-        return _Late({part: f"@{{endpoint.{name}.{part}}}" for part in found})
+        return _Deferred({part: f"@{{endpoint.{name}.{part}}}" for part in found})
 
     parts = ("host", "host_port", "url")
 
@@ -185,7 +186,7 @@ def resolve(
     env_scope = top.inner(
         endpoint=the_endpoint,
         endpoints=the_endpoints,
-        client=_Late({part: f"@{{client.{part}}}" for part in ("directory", *CLIENT_PARTS)}),
+        client=_Deferred({part: f"@{{client.{part}}}" for part in ("directory", *CLIENT_PARTS)}),
         secret=_secret_of(profile),
     )
     used_images = {profile.roles[role].image for role, group in roles.items() if group}
@@ -197,8 +198,8 @@ def resolve(
         subnet=subnet,
         gateway=addressing.gateway(subnet),
         images={name: image for name, image in images.items() if name in used_images},
-        nodes=tuple(_node(top, node, roles, hook_names, published[node.name], publish) for node in nodes),
-        formed=top.inner("hooks", **hook_names).hooks(profile.hooks.formed, "formed"),
+        nodes=tuple(_node(top, node, roles, hook_names, published[node.name], bind_address) for node in nodes),
+        init=top.inner("hooks", **hook_names).hooks(profile.hooks.init, "init"),
         load=top.inner("hooks", archive="@{archive}").hooks(profile.hooks.load, "load"),
         reset=top.inner("hooks").hooks(profile.hooks.reset, "reset"),
         members=top.hooks([profile.members], "members")[0] if profile.members else None,
@@ -209,7 +210,7 @@ def resolve(
         example=profile.example,
         demo_image=_demo_image(profile, overrides),
         overrides=overrides,
-        publish=publish,
+        bind_address=bind_address,
     )
 
 
@@ -232,12 +233,12 @@ def node_counts(loaded: Loaded, overrides: spec.Overrides) -> dict[str, int]:
         if name in overrides.size:
             check_count(loaded, name, counts[name], f"--size {name}={counts[name]}")
     for name, role in loaded.profile.roles.items():
-        if name not in overrides.size and any(counts[other] < least for other, least in role.beside.items()):
+        if name not in overrides.size and any(counts[other] < least for other, least in role.requires.items()):
             counts[name] = 0
     return counts
 
 
-def _topology(counts: Mapping[str, int], subnet: str, before: Mapping[str, spec.Node]) -> dict[str, list[_Node]]:
+def _topology(counts: Mapping[str, int], subnet: str, before: Mapping[str, spec.NodeSpec]) -> dict[str, list[_Node]]:
     wanted = [(role, index, f"{role}-{index}") for role, count in counts.items() for index in range(1, count + 1)]
     kept = {name: before[name].address for _role, _index, name in wanted if name in before}
     # Those of nodes that leave as well: they still run while their successors start.
@@ -248,43 +249,45 @@ def _topology(counts: Mapping[str, int], subnet: str, before: Mapping[str, spec.
     return roles
 
 
-def _client_files(scope: _Scope, profile: schema.Profile) -> tuple[spec.File, ...]:
+def _client_files(scope: _Scope, profile: schema.Profile) -> tuple[spec.FileSpec, ...]:
     sources = profile.client.files if profile.client else {}
     inner = scope.inner("client", "files")
-    return tuple(spec.File(name, _content(inner, source, name), 0o600) for name, source in sources.items())
+    return tuple(spec.FileSpec(name, _content(inner, source, name), 0o600) for name, source in sources.items())
 
 
-def recipe_images(loaded: Loaded) -> dict[str, spec.Image]:
+def built_images(loaded: Loaded) -> dict[str, spec.ImageSpec]:
     """The images that the profile's recipes make, by their names in it. Raises as :func:`resolve` does."""
     scope = _Scope(loaded, {"settings": loaded.profile.settings})
-    made = [name for name, image in loaded.profile.images.items() if image.recipe is not None]
+    made = [name for name, image in loaded.profile.images.items() if image.build is not None]
     return {name: _image(scope, name, None) for name in made}
 
 
-def _image(top: _Scope, name: str, given: str | None) -> spec.Image:
+def _image(top: _Scope, name: str, given: str | None) -> spec.ImageSpec:
     loaded, scope = top.loaded, top.inner("images", name)
     image = loaded.profile.images[name]
-    if given and image.given:
-        folder = inside(loaded, image.given, ("images", name, "given"))
-        return spec.Image(name, recipe_ref(loaded.profile.name, name, folder, given), "given", str(folder), given)
+    if given and image.overlay:
+        folder = inside(loaded, image.overlay, ("images", name, "overlay"))
+        return spec.ImageSpec(name, build_ref(loaded.profile.name, name, folder, given), "override", str(folder), given)
     if given:
-        return spec.Image(name, given, "given")
+        return spec.ImageSpec(name, given, "override")
     platforms = tuple(image.platforms)
-    if image.pull and image.given:
-        folder = inside(loaded, image.given, ("images", name, "given"))
-        ref = recipe_ref(loaded.profile.name, name, folder, image.pull)
-        return spec.Image(name, ref, "pull", str(folder), image.pull, platforms)
-    if image.pull:
-        return spec.Image(name, image.pull, "pull", platforms=platforms)
-    folder = inside(loaded, image.recipe or "", ("images", name, "recipe"))
+    if image.image and image.overlay:
+        folder = inside(loaded, image.overlay, ("images", name, "overlay"))
+        ref = build_ref(loaded.profile.name, name, folder, image.image)
+        return spec.ImageSpec(name, ref, "image", str(folder), image.image, platforms)
+    if image.image:
+        return spec.ImageSpec(name, image.image, "image", platforms=platforms)
+    folder = inside(loaded, image.build or "", ("images", name, "build"))
     args = scope.mapping(image.args, "args")
-    paths = {file: path for file, path in scope.mapping(image.context, "context").items() if path}
+    paths = {
+        file: path for file, path in scope.mapping(image.additional_contexts, "additional_contexts").items() if path
+    }
     paths = {file: str(Path(path).expanduser().resolve()) for file, path in paths.items()}
     for path in paths.values():
         if not Path(path).is_file():
             raise UsageError(f"there is no file {path}", f"Image {name} is to be built with it.", "Check the path.")
-    ref = recipe_ref(loaded.profile.name, name, folder, args=args, context=paths)
-    return spec.Image(name, ref, "recipe", str(folder), args=args, context=paths)
+    ref = build_ref(loaded.profile.name, name, folder, args=args, contexts=paths)
+    return spec.ImageSpec(name, ref, "build", str(folder), args=args, additional_contexts=paths)
 
 
 def _publish(
@@ -292,9 +295,9 @@ def _publish(
     cluster: str,
     roles: Mapping[str, Sequence[_Node]],
     overrides: spec.Overrides,
-    before: Mapping[str, spec.Node],
+    before: Mapping[str, spec.NodeSpec],
     is_free: Callable[[int], bool],
-) -> dict[str, tuple[spec.Endpoint, ...]]:
+) -> dict[str, tuple[spec.EndpointSpec, ...]]:
     """Gives every endpoint of every node its host port: the one asked for, the one it has, or a free one."""
     loaded = top.loaded
     used = {e.host_port for node in before.values() for e in node.endpoints}
@@ -312,7 +315,7 @@ def _publish(
                         )
                     fixed[port] = node.name
     used |= set(fixed)
-    result: dict[str, tuple[spec.Endpoint, ...]] = {}
+    result: dict[str, tuple[spec.EndpointSpec, ...]] = {}
     for role, nodes in roles.items():
         for node in nodes:
             endpoints = []
@@ -338,7 +341,7 @@ def _publish(
                 used.add(port)
                 at = ("roles", role, "endpoints", name, "url")
                 url = _url(top.text(endpoint.url, *at), loaded.document.where(at))
-                endpoints.append(spec.Endpoint(name, endpoint.port, port, url))
+                endpoints.append(spec.EndpointSpec(name, endpoint.port, port, url))
             result[node.name] = tuple(endpoints)
     return result
 
@@ -368,16 +371,16 @@ def _secret_of(profile: schema.Profile) -> Callable[..., str]:
 
 
 def _certificate(
-    scope: _Scope, certificate: schema.Certificate, *at: str | int, node: _Node | None = None, publish: str = ""
-) -> spec.Certificate:
+    scope: _Scope, certificate: schema.Certificate, *at: str | int, node: _Node | None = None, bind_address: str = ""
+) -> spec.CertificateSpec:
     """One for a node is valid for every address at which the node is handed out."""
     inner = scope.inner(*at)
     names = inner.words(certificate.names, "names")
     addresses = (
-        *((node.address, LOCALHOST, publish) if node else ()),
+        *((node.address, LOCALHOST, bind_address) if node else ()),
         *inner.words(certificate.addresses, "addresses"),
     )
-    return spec.Certificate(
+    return spec.CertificateSpec(
         directory=certificate.directory or "",
         common_name=inner.text(certificate.common_name, "common_name"),
         organization=inner.text(certificate.organization, "organization"),
@@ -392,14 +395,14 @@ def _node(
     node: _Node,
     roles: Mapping[str, Sequence[_Node]],
     hook_names: Mapping[str, Any],
-    endpoints: tuple[spec.Endpoint, ...],
-    publish: str,
-) -> spec.Node:
+    endpoints: tuple[spec.EndpointSpec, ...],
+    bind_address: str,
+) -> spec.NodeSpec:
     role = top.loaded.profile.roles[node.role]
     scope = top.inner("roles", node.role, node=node, peers=[n for n in roles[node.role] if n is not node])
     hooks = scope.inner("hooks", **hook_names)
-    reached = publish if endpoints else LOCALHOST
-    return spec.Node(
+    reached = bind_address if endpoints else LOCALHOST
+    return spec.NodeSpec(
         name=node.name,
         role=node.role,
         index=node.index,
@@ -419,19 +422,19 @@ def _node(
         stop_timeout=role.stop_timeout,
         files=tuple(_file(scope, path, file) for path, file in role.files.items()),
         certificates=tuple(
-            _certificate(scope, c, "certificates", i, node=node, publish=reached)
+            _certificate(scope, c, "certificates", i, node=node, bind_address=reached)
             for i, c in enumerate(role.certificates)
         ),
         ready=scope.words(role.ready.exec, "ready", "exec") if role.ready else (),
-        after=tuple(role.after),
+        depends_on=tuple(role.depends_on),
         endpoints=endpoints,
-        joined=hooks.hooks(role.hooks.joined, "joined"),
-        leaving=hooks.hooks(role.hooks.leaving, "leaving"),
+        join=hooks.hooks(role.hooks.join, "join"),
+        leave=hooks.hooks(role.hooks.leave, "leave"),
     )
 
 
-def _file(scope: _Scope, path: str, file: schema.File) -> spec.File:
-    return spec.File(path, _content(scope, file.source, "files", path, "source"), int(file.mode, 8), file.founding)
+def _file(scope: _Scope, path: str, file: schema.File) -> spec.FileSpec:
+    return spec.FileSpec(path, _content(scope, file.source, "files", path, "source"), int(file.mode, 8), file.bootstrap)
 
 
 def _content(scope: _Scope, name: str, *at: str | int) -> str:

@@ -29,20 +29,20 @@ class Part(BaseModel):
 
 
 class Image(Part):
-    """Where an image comes from: a recipe in the profile's folder, or a registry."""
+    """Where an image comes from: built from a Dockerfile in the profile's folder, or pulled from a registry."""
 
-    recipe: str | None = None
+    build: str | None = None
     """Folder with a Dockerfile; PROFILE:FOLDER is another profile's. The build argument BASE names the base image."""
-    pull: str | None = None
+    image: str | None = None
     """Reference of a ready image."""
-    given: str | None = None
-    """Folder with a Dockerfile that fits out what is pulled or given (--image); it gets IMAGE and BASE as arguments."""
+    overlay: str | None = None
+    """Folder with a Dockerfile that adds to the image pulled or named by --image; build arguments: IMAGE and BASE."""
     platforms: list[Annotated[str, Field(pattern=r"^[a-z0-9]+/[a-z0-9]+$")]] = []
     """What the image to pull was made for, such as linux/amd64; on another engine the cluster is refused at once."""
     args: dict[Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")], Text] = {}
-    """Build arguments of the recipe, beside BASE; templates that see the settings."""
-    context: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], str] = {}
-    """Files of this machine that the recipe's build gets as well: name -> path; a template, and empty for no file."""
+    """Build arguments, besides BASE; templates that see the settings."""
+    additional_contexts: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], str] = {}
+    """Files of this machine that the build sees as well: name -> path, a template; an empty path is no file."""
 
 
 class Endpoint(Part):
@@ -61,7 +61,7 @@ class File(Part):
     """Path relative to the profile's folder, or PROFILE:PATH in another's. One that ends in .j2 is a template."""
     mode: Annotated[str, Field(pattern=r"^0[0-7]{3}$")] = "0644"
     """Permissions, octal."""
-    founding: bool = False
+    bootstrap: bool = False
     """Only for nodes that the cluster is first formed of, such as a list of the first voters; never written again."""
 
 
@@ -103,9 +103,9 @@ class Hook(Part):
 class RoleHooks(Part):
     """Hooks about one node of the role."""
 
-    joined: list[Hook] = []
+    join: list[Hook] = []
     """After the node got ready and is no member yet; not for a node that formed the cluster, alone or with others."""
-    leaving: list[Hook] = []
+    leave: list[Hook] = []
     """Before the node is removed from a cluster that lives on. What another node does about a voter must succeed."""
 
 
@@ -122,11 +122,11 @@ class Role(Part):
     """The largest count."""
     allowed: list[int] = []
     """The counts that make sense, where not every one between min and max does."""
-    beside: dict[Name, Annotated[int, Field(ge=1)]] = {}
+    requires: dict[Name, Annotated[int, Field(ge=1)]] = {}
     """Has nodes only where these roles have so many at least, unless --size asks for some."""
-    fixed: bool = False
+    immutable: bool = False
     """The count cannot change once the cluster is formed."""
-    after: list[Name] = []
+    depends_on: list[Name] = []
     """Roles above whose nodes have to be ready before one of this role is started."""
     image: Name
     """Which of the profile's images its nodes run."""
@@ -169,7 +169,7 @@ class Role(Part):
 class Hooks(Part):
     """Hooks about the whole cluster."""
 
-    formed: list[Hook] = []
+    init: list[Hook] = []
     """Whenever nodes have to join, the first time included: must be safe to run again. Sees the names in "joining"."""
     load: list[Hook] = []
     """For each node of the role (or "node": every one) that holds images; sees an image's tar there as "archive"."""
@@ -194,7 +194,7 @@ class Profile(Part):
     """One line for people."""
     settings: dict[Identifier, str | int | float | bool] = {}
     """Values for the templates, changed by --set NAME=VALUE."""
-    fixed: list[Identifier] = []
+    immutable: list[Identifier] = []
     """Settings that cannot change once the cluster is formed."""
     patterns: dict[Identifier, str] = {}
     """What values of settings have to look like: regular expressions for the whole text."""

@@ -18,7 +18,7 @@ from minicluster import __version__, paths
 from minicluster.model.codec import decode, encode
 from minicluster.model.spec import Overrides, Spec
 from minicluster.profile import catalog
-from minicluster.profile.build import recipe_hash
+from minicluster.profile.build import build_hash
 
 #: How many specs are kept; the one that was not asked for the longest goes first.
 _MOST = 50
@@ -36,7 +36,7 @@ def resolve(
     cluster: str,
     overrides: Overrides,
     subnet: str,
-    publish: str,
+    bind_address: str,
     port_is_free: Callable[[int], bool],
 ) -> Spec:
     """The spec of a first ``up``: as :func:`minicluster.profile.resolve.resolve` has it, of a profile by name or path.
@@ -46,7 +46,7 @@ def resolve(
     Nothing is kept that has to do with a ``--set``, which may be a secret, or with files of the user's.
     """
     directory, bundled = catalog.locate(source)
-    path = _path(directory, cluster, overrides, subnet, publish) if bundled and not overrides.set else None
+    path = _path(directory, cluster, overrides, subnet, bind_address) if bundled and not overrides.set else None
     kept = _read(path) if path else None
     if kept and all(e.name in overrides.port or port_is_free(e.host_port) for _node, e in kept.endpoints()):
         return kept
@@ -67,19 +67,19 @@ def resolve(
         overrides=overrides,
         subnet=subnet,
         port_is_free=look,
-        publish=publish,
+        bind_address=bind_address,
         source=loaded.source,
     )
-    again = not taken and not any(image.context for image in spec.images.values())
+    again = not taken and not any(image.additional_contexts for image in spec.images.values())
     # Where the path is another one by now, somebody has changed the profile meanwhile.
-    if path and again and path == _path(directory, cluster, overrides, subnet, publish):
+    if path and again and path == _path(directory, cluster, overrides, subnet, bind_address):
         _write(path, spec)
     return spec
 
 
 def _path(directory: Path, *wishes: object) -> Path:
     """Another file for everything else that a spec may come of: the code that makes it included."""
-    made_of = [__version__, _CODE, recipe_hash(directory.parent), str(directory.resolve())]
+    made_of = [__version__, _CODE, build_hash(directory.parent), str(directory.resolve())]
     told = [asdict(wish) if isinstance(wish, Overrides) else wish for wish in wishes]
     digest = hashlib.sha256(json.dumps([made_of, told], sort_keys=True).encode()).hexdigest()
     return paths.cache_home() / "specs" / digest[:32]

@@ -15,7 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from minicluster.cluster import Cluster
     from minicluster.model.events import Event
-    from minicluster.testing.pool import Lent, Pool
+    from minicluster.testing.pool import Pool, PooledCluster
     from minicluster.testing.session import Run
 
 Scope = Literal["function", "class", "module", "package", "session"]
@@ -107,7 +107,7 @@ def cluster(request: pytest.FixtureRequest, minicluster: Factory) -> Cluster:
 class _Given:
     """What a fixture was given, and how it asked."""
 
-    lent: Lent
+    lent: PooledCluster
     isolated: bool
     wait: float
     generation: int  #: of the cluster
@@ -123,7 +123,7 @@ class _State:
         self._run: Run | None = None
         self._pool: Pool | None = None
         self.item: pytest.Item | None = None
-        self.used: dict[str, list[Lent]] = {}  #: by the test's id, in this test
+        self.used: dict[str, list[PooledCluster]] = {}  #: by the test's id, in this test
         # Definition of a fixture that outlives its test -> what it was given, and how.
         self._askers: dict[Any, list[_Given]] = {}
         self._setting_up: list[tuple[Any, object]] = []  # those that are being set up, with parameters, innermost last
@@ -213,13 +213,13 @@ class _State:
             if given.lent.generation != given.generation:
                 self._forget(given.lent, item)
 
-    def _forget(self, lent: Lent, item: pytest.Item) -> None:
+    def _forget(self, lent: PooledCluster, item: pytest.Item) -> None:
         """Lets fixtures that were given what is another cluster now be set up anew, with all that rests on them."""
         for definition, given in list(self._askers.items()):
             if any(one.lent is lent for one in given):
                 definition.finish(item._request)  # type: ignore[attr-defined]
 
-    def _take(self, lent: Lent, isolated: bool, wait: float) -> Cluster:
+    def _take(self, lent: PooledCluster, isolated: bool, wait: float) -> Cluster:
         from minicluster.errors import Interrupted
 
         try:
@@ -227,7 +227,7 @@ class _State:
         except Interrupted as error:
             raise KeyboardInterrupt from error  # to pytest any other error is one of the test alone
 
-    def _uses(self, lent: Lent) -> None:
+    def _uses(self, lent: PooledCluster) -> None:
         if self.item is not None:
             its = self.used.setdefault(self.item.nodeid, [])
             if lent not in its:

@@ -47,7 +47,7 @@ _WHAT = ("made", "mended", "replaced", "checked", "reset", "taken down")
 
 
 @dataclass
-class Spent:
+class PoolStats:
     """What the clusters of a run took: counts and seconds by what was done."""
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -78,7 +78,7 @@ class Spent:
         return f"{sum(self.seconds.values()):.1f} s on clusters: {', '.join(parts)}" if parts else ""
 
 
-class Lent:
+class PooledCluster:
     """A cluster of the pool."""
 
     def __init__(self, pool: Pool, name: str, profile: str | None, asked: Mapping[str, Any], *, shared: bool) -> None:
@@ -275,9 +275,9 @@ class Pool:
     def __init__(self, run: Run, listener: Listener = ignore) -> None:
         self.run = run
         self.listener = listener
-        self.spent = Spent()
+        self.spent = PoolStats()
         self._engine: Engine | None = None
-        self._clusters: dict[tuple[Any, ...], Lent] = {}
+        self._clusters: dict[tuple[Any, ...], PooledCluster] = {}
         self._retired: Counter[tuple[Any, ...]] = Counter()
 
     @property
@@ -292,7 +292,7 @@ class Pool:
         """A cluster was asked for."""
         return self._engine is not None
 
-    def get(self, profile: str | None, asked: Mapping[str, Any], *, place: str, label: str = "") -> Lent:
+    def get(self, profile: str | None, asked: Mapping[str, Any], *, place: str, label: str = "") -> PooledCluster:
         """The cluster of a kind in a place: the same whenever the same is asked for.
 
         Args:
@@ -304,10 +304,10 @@ class Pool:
         asked = _plain(asked)
         key = (profile, json.dumps(asked, sort_keys=True, default=str), place, label)
         if key not in self._clusters:
-            self._clusters[key] = Lent(self, self._name(profile, key), profile, asked, shared=not place)
+            self._clusters[key] = PooledCluster(self, self._name(profile, key), profile, asked, shared=not place)
         return self._clusters[key]
 
-    def has(self, lent: Lent) -> bool:
+    def has(self, lent: PooledCluster) -> bool:
         """It is still one of the pool's."""
         return any(one is lent for one in self._clusters.values())
 
@@ -315,20 +315,20 @@ class Pool:
         """Names of those that are worked with now."""
         return sorted(one.name for one in self._clusters.values() if one._held)
 
-    def retire(self, lent: Lent) -> None:
+    def retire(self, lent: PooledCluster) -> None:
         """Keeps one for somebody to look at; who asks for its like gets another."""
         lent.keep()
         key = self._key(lent)
         self._retired[key] += 1
         del self._clusters[key]
 
-    def another_name(self, lent: Lent) -> str:
+    def another_name(self, lent: PooledCluster) -> str:
         """A name for one whose like was retired by another process."""
         key = self._key(lent)
         self._retired[key] += 1
         return self._name(lent.profile, key)
 
-    def _key(self, lent: Lent) -> tuple[Any, ...]:
+    def _key(self, lent: PooledCluster) -> tuple[Any, ...]:
         return next(key for key, one in self._clusters.items() if one is lent)
 
     def end(self, over: Callable[[str], bool]) -> None:

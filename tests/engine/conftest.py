@@ -22,7 +22,7 @@ import pytest
 from minicluster.engine import discover
 from minicluster.engine.protocol import Engine
 from minicluster.profile import catalog
-from minicluster.profile.build import recipe_ref
+from minicluster.profile.build import build_ref
 from tests.engine.warm import Warm
 
 #: Clusters of tests carry this in front of their names, so that a user's own are never touched.
@@ -32,7 +32,7 @@ warm = Warm()
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """What a command answered."""
 
     code: int
@@ -50,7 +50,7 @@ class Shell:
 
     env: dict[str, str] = field(default_factory=dict)
 
-    def run(self, *argv: str, timeout: float = 180, ok: bool = True, cwd: Path | None = None) -> Answer:
+    def run(self, *argv: str, timeout: float = 180, ok: bool = True, cwd: Path | None = None) -> Response:
         done = subprocess.run(
             argv,
             env=os.environ | self.env,
@@ -60,14 +60,14 @@ class Shell:
             cwd=cwd,
             stdin=subprocess.DEVNULL,
         )
-        answer = Answer(done.returncode, done.stdout, done.stderr)
+        answer = Response(done.returncode, done.stdout, done.stderr)
         assert not ok or done.returncode == 0, f"{argv} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
         return answer
 
-    def minicluster(self, *argv: str, ok: bool = True, timeout: float = 180) -> Answer:
+    def minicluster(self, *argv: str, ok: bool = True, timeout: float = 180) -> Response:
         if type(self).run is not Shell.run:  # somewhere else
             return self.run(*self.command(*argv), ok=ok, timeout=timeout)
-        answer = Answer(*warm.run(argv, os.environ | self.env, timeout))
+        answer = Response(*warm.run(argv, os.environ | self.env, timeout))
         assert not ok or answer.code == 0, f"{argv} ended with {answer.code}:\n{answer.out}\n{answer.err}"
         return answer
 
@@ -85,7 +85,7 @@ class Shell:
             text=True,
         )
 
-    def docker(self, *argv: str, ok: bool = True, timeout: float = 120) -> Answer:
+    def docker(self, *argv: str, ok: bool = True, timeout: float = 120) -> Response:
         return self.run("docker", *argv, ok=ok, timeout=timeout)
 
 
@@ -176,9 +176,9 @@ def etcd_called(outer: Shell, folder: Path) -> Path:
     outer.minicluster("image", "build", "etcd", timeout=600)
     loaded = catalog.load("etcd")
     shutil.copytree(loaded.directory, folder)
-    ref = recipe_ref("etcd", "node", loaded.directory / "image")
+    ref = build_ref("etcd", "node", loaded.directory / "image")
     text = (folder / "profile.yaml").read_text().replace("name: etcd", f"name: {folder.name}")
-    text = text.replace("{recipe: image, given: image-given}", f"{{pull: {ref}}}")
+    text = text.replace("{build: image, overlay: image-given}", f"{{image: {ref}}}")
     (folder / "profile.yaml").write_text(text)
     return folder
 

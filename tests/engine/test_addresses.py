@@ -27,7 +27,7 @@ from minicluster.cluster import Cluster
 from minicluster.engine.protocol import Engine
 from minicluster.errors import SubnetTaken
 from minicluster.model.events import Event
-from minicluster.model.spec import Certificate
+from minicluster.model.spec import CertificateSpec
 from tests.engine.conftest import Answer, Shell, etcd_called, eventually, remains
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +79,7 @@ def guest(outer: Shell, image: str, network: str, *options: str, name: str = "t-
 
 def addresses_of(engine: Engine, container: str, *names: str) -> list[set[str]]:
     """For each name the addresses that a container gets for it."""
-    found = [engine.execute(container, ["getent", "ahostsv4", name]).stdout for name in names]
+    found = [engine.exec(container, ["getent", "ahostsv4", name]).stdout for name in names]
     return [{line.split()[0] for line in answer.splitlines()} for answer in found]
 
 
@@ -122,7 +122,7 @@ def test_nodes_join_networks_and_keep_addresses_and_ports(outer: Shell, engine: 
         assert address_in(outer, net, node) == own
         assert addresses_of(engine, near, "kv-1") == [{own}]
         assert addresses_of(engine, there, "kv-1", node) == [{address_in(outer, FIRST, node)}] * 2
-        assert engine.execute(there, ["timeout", "5", "bash", "-c", ": </dev/tcp/kv-1/2379"]).exit_code == 0
+        assert engine.exec(there, ["timeout", "5", "bash", "-c", ": </dev/tcp/kv-1/2379"]).exit_code == 0
         assert healthy(engine) == [url]
 
         # A cluster that runs is given the difference alone.
@@ -194,14 +194,16 @@ def test_down_lets_containers_of_others_go_and_leaves_them_alone(outer: Shell, e
 
 
 @pytest.mark.parametrize("guests", ["10.213.78.224/27", "10.213.78.128/27"])
-def test_a_subnet_that_another_network_has_is_taken_whatever_part_is_for_guests(engine: Engine, guests: str) -> None:
+def test_a_subnet_that_another_network_has_is_taken_whatever_part_is_for_guests(
+    engine: Engine, dynamic_range: str
+) -> None:
     engine.create_network(FIRST, "10.213.78.0/24", "10.213.78.1", "10.213.78.224/27", {})
     try:
         with pytest.raises(SubnetTaken):
-            engine.create_network(LAST, "10.213.78.0/24", "10.213.78.1", guests, {})
+            engine.create_network(LAST, "10.213.78.0/24", "10.213.78.1", dynamic_range, {})
     finally:
         engine.remove_network(FIRST)
-    engine.create_network(LAST, "10.213.78.0/24", "10.213.78.1", guests, {})
+    engine.create_network(LAST, "10.213.78.0/24", "10.213.78.1", dynamic_range, {})
     engine.remove_network(LAST)
 
 
@@ -221,10 +223,10 @@ def test_gateway_is_reached_from_other_networks_and_localhost_still_is(
         settings = [word for key, value in env.items() for word in ("-e", f"{key}={value}")]
         with guest(outer, image, FIRST, "-v", f"{folder}:{folder}:ro", *settings) as there:
             client = ["etcdctl", "endpoint", "health"]
-            eventually(lambda: engine.execute(there, client).exit_code == 0, within=20)
+            eventually(lambda: engine.exec(there, client).exit_code == 0, within=20)
             outer.docker("network", "connect", "bridge", there)
             outer.docker("network", "disconnect", FIRST, there)
-            eventually(lambda: engine.execute(there, client).exit_code == 0, within=20)
+            eventually(lambda: engine.exec(there, client).exit_code == 0, within=20)
         up.restart()
         assert healthy(engine, mode="gateway") == [url]
 
@@ -429,7 +431,7 @@ def tls_proxy(address: str, path: str, folder: Path) -> Iterator[int]:
     """Lets an engine's socket be reached by TCP with mutual TLS; the client's certificate is put into a folder."""
     authority = pki.Authority()
     for name, addresses in (("server", (address,)), ("client", ())):
-        issued = authority.issue(Certificate("", name, addresses=addresses))
+        issued = authority.issue(CertificateSpec("", name, addresses=addresses))
         (folder / "ca.pem").write_bytes(issued.ca)
         prefix = "server-" if name == "server" else ""
         (folder / f"{prefix}cert.pem").write_bytes(issued.certificate)

@@ -192,8 +192,8 @@ def test_masters_that_have_their_data_keep_their_votes(cluster: Shell) -> None:
     assert list(before[1].values()) == [True] * 3
     address = {node["name"]: node["address"] for node in status(cluster)["nodes"]}
     for node in sorted(MASTERS):
-        contact = address["master-2" if node == "master-1" else "master-1"]
-        cluster.docker("exec", f"{NAME}-{node}", "consul-let-in", address[node], contact)
+        initial_member = address["master-2" if node == "master-1" else "master-1"]
+        cluster.docker("exec", f"{NAME}-{node}", "consul-let-in", address[node], initial_member)
     assert configured(cluster) == before
     # Nobody can be asked who is a member, so all but one are told to join.
     cluster.docker("rm", "-f", *(f"{NAME}-{node}" for node in NODES))

@@ -830,8 +830,8 @@ def unschedulable(space: Space, name: str) -> str:
 @conformance("Scheduling", "affinity and anti-affinity of pods; spreading over agents")
 def test_affinity(space: Space) -> None:
     def near(app: str) -> Manifest:
-        term = {"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": "kubernetes.io/hostname"}
-        return {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
+        generation = {"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": "kubernetes.io/hostname"}
+        return {"requiredDuringSchedulingIgnoredDuringExecution": [generation]}
 
     space.create(workload("Deployment", "apart", pod("apart", affinity={"podAntiAffinity": near("apart")}), replicas=3))
     space.create(pod("first", nodeSelector={"kubernetes.io/hostname": "agent-2"}))

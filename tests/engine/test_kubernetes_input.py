@@ -1,4 +1,4 @@
-"""What a Kubernetes profile is given: of a release's tarball it makes a cluster, and what it cannot use is told in one
+"""What a Kubernetes profile is overlay: of a release's tarball it makes a cluster, and what it cannot use is told in one
 sentence, and leaves nothing."""
 
 from __future__ import annotations

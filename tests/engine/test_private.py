@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from minicluster.engine import discover
-from minicluster.engine.address import Found
+from minicluster.engine.address import EngineAddress
 from minicluster.engine.private import bridge, daemon
 from minicluster.engine.private.daemon import Layout
 from minicluster.errors import NoEngine
@@ -87,7 +87,7 @@ def test_its_whole_life(layout: Layout) -> None:
     assert abs(status.since - time.time()) < 10
     assert docker(layout, "info", "--format", "{{.DockerRootDir}}") == str(layout.data)
     assert docker(layout, "ps", "--quiet") == ""
-    assert discover._try(Found(status.url, "x"), 2.0) == Found(
+    assert discover._try(EngineAddress(status.url, "x"), 2.0) == EngineAddress(
         status.url, "x", None, docker(layout, "version", "--format", "{{.Server.APIVersion}}")
     )
     assert daemon.start().pid == status.pid  # it runs already

@@ -137,9 +137,12 @@ def test_nodes_are_in_a_network_of_the_librarys_by_name(image: str) -> None:
         guest.with_network(network),
     ):
         assert re.fullmatch(r"tc-etcd-[0-9a-f]{8}", etcd.name)
-        for caller, name in ((guest, "kv-1"), (guest, f"{etcd.name}-kv-1"), (etcd, "guest")):
+        for own_container, name in ((guest, "kv-1"), (guest, f"{etcd.name}-kv-1"), (etcd, "guest")):
             health = ["env", f"ETCDCTL_ENDPOINTS=http://{name}:2379", "etcdctl", "endpoint", "health"]
-            eventually(lambda caller=caller, health=health: caller.exec(health).exit_code == 0, what=f"{name} answers")
+            eventually(
+                lambda own_container=own_container, health=health: own_container.exec(health).exit_code == 0,
+                what=f"{name} answers",
+            )
         assert [c.lease for c in clusters() if c.cluster == etcd.name] == [f"process {os.getpid()}"]
         # A container that stays behind does not keep the cluster's network.
         left = DockerContainer(image).with_network(etcd.network).with_command("sleep 60").start()
@@ -175,7 +178,7 @@ def test_health_checks_count_where_an_image_has_one(outer: Shell, tmp_path: Path
         textwrap.dedent("""\
             name: health
             summary: a node with a health check of its image's own
-            images: {node: {recipe: image}}
+            images: {node: {build: image}}
             roles:
               worker: {count: 1, image: node, command: [sh, -c, "sleep 1; touch /tmp/well; exec sleep 600"]}
             """)

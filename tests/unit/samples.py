@@ -11,7 +11,7 @@ LEAST = """\
 name: least
 summary: s
 images:
-  node: {pull: example/node}
+  node: {image: example/node}
 roles:
   worker:
     count: 1

@@ -44,7 +44,7 @@ def spec_of(
         subnet="172.28.0.0/24",
         previous=previous,
     )
-    plain = {name: replace(i, ref=f"recipe/{name}", recipe="") if i.recipe else i for name, i in spec.images.items()}
+    plain = {name: replace(i, ref=f"recipe/{name}", build="") if i.build else i for name, i in spec.images.items()}
     return replace(spec, images=plain)
 
 
@@ -60,7 +60,7 @@ def standing(spec: Spec, *, members: Collection[str] | None = (), leader: str = 
         leader: the one that leads.
         states: node (with _ for -) -> its container's state, where that is not "running".
     """
-    joined = [n.name for n in spec.nodes if n.joined] if members == () else members
+    joined = [n.name for n in spec.nodes if n.join] if members == () else members
     containers = {}
     for node in spec.nodes:
         about = {labels.CLUSTER: spec.cluster, labels.NODE: node.name, labels.ROLE: node.role}

@@ -100,10 +100,10 @@ def test_a_remote_engines_machine_is_where_its_url_says(engine: FakeEngine) -> N
 
 def test_on_localhost_all_is_published_on_127_0_0_1_alone(engine: FakeEngine) -> None:
     cluster = up(engine)
-    assert cluster.spec.publish == "127.0.0.1"
+    assert cluster.spec.bind_address == "127.0.0.1"
     config = engine.boxes["toy-master-1"].config
     assert config
-    assert config.publish == "127.0.0.1"
+    assert config.bind_address == "127.0.0.1"
     port = cluster.spec.nodes[0].endpoints[0].host_port
     assert [(e.url, e.host, e.port, e.node_port) for e in cluster.endpoints()] == [
         (f"https://127.0.0.1:{port}", "127.0.0.1", port, 2376)
@@ -122,10 +122,10 @@ def test_gateway_publishes_on_the_networks_gateway_too_and_certificates_say_so(
 ) -> None:
     listening.add("172.28.0.1")
     cluster = up(engine, address_mode="gateway")
-    assert cluster.spec.publish == cluster.spec.gateway == "172.28.0.1"
+    assert cluster.spec.bind_address == cluster.spec.gateway == "172.28.0.1"
     config = engine.boxes["toy-master-1"].config
     assert config
-    assert config.publish == "172.28.0.1"
+    assert config.bind_address == "172.28.0.1"
     (certificate,) = cluster.spec.nodes[0].certificates
     assert certificate.addresses == ("172.28.0.2", "127.0.0.1", "172.28.0.1")
     port = cluster.spec.nodes[0].endpoints[0].host_port
@@ -139,7 +139,7 @@ def test_a_remote_engines_cluster_is_published_on_the_address_of_its_url(
     listening.add("127.9.9.9")
     engine.endpoint, engine.shares_localhost = REMOTE, False
     cluster = up(engine)
-    assert cluster.spec.publish == "127.9.9.9"
+    assert cluster.spec.bind_address == "127.9.9.9"
     assert cluster.info().address_mode == "gateway"
     assert cluster.endpoint("api").host == "127.9.9.9"
 
@@ -156,12 +156,12 @@ def test_what_is_published_changes_only_where_a_mode_is_given(
         assert not again.change.changed
     monkeypatch.delenv("MINICLUSTER_ADDRESS_MODE")
     engine.calls.clear()
-    assert up(engine, address_mode="gateway").spec.publish == "172.28.0.1"
+    assert up(engine, address_mode="gateway").spec.bind_address == "172.28.0.1"
     assert engine.did("create_container") == ["toy-master-1"]  # the others publish nothing
-    assert up(engine).spec.publish == "172.28.0.1"
-    assert up(engine, size={"agent": 3}).spec.publish == "172.28.0.1"
+    assert up(engine).spec.bind_address == "172.28.0.1"
+    assert up(engine, size={"agent": 3}).spec.bind_address == "172.28.0.1"
     engine.calls.clear()
-    assert up(engine, address_mode="localhost").spec.publish == "127.0.0.1"
+    assert up(engine, address_mode="localhost").spec.bind_address == "127.0.0.1"
     assert engine.did("create_container") == ["toy-master-1"]
 
 
@@ -169,7 +169,7 @@ def test_scale_changes_nothing_of_it(engine: FakeEngine, listening: set[str]) ->
     listening.add("172.28.0.1")
     cluster = up(engine, address_mode="gateway")
     cluster.scale({"agent": 1})
-    assert cluster.spec.publish == "172.28.0.1"
+    assert cluster.spec.bind_address == "172.28.0.1"
 
 
 def test_bridge_hands_out_the_nodes_own_addresses(engine: FakeEngine, listening: set[str]) -> None:
@@ -186,7 +186,7 @@ def test_a_minicluster_in_a_container_is_connected_and_let_go(engine: FakeEngine
     engine.here = "me"
     cluster = up(engine)
     assert cluster.info().address_mode == "bridge"
-    assert cluster.spec.publish == "127.0.0.1"
+    assert cluster.spec.bind_address == "127.0.0.1"
     assert engine.boxes["me"].container.networks == {"some-net", "toy-net"}
     again = up(engine)
     assert again.change

@@ -375,7 +375,7 @@ PLAN = steps.Plan(
         steps.Step(
             "image node",
             "",
-            steps.ProvideImage(spec.Image("node", "minicluster/swarm-node:1", "recipe", "/recipe")),
+            steps.ProvideImage(spec.ImageSpec("node", "minicluster/swarm-node:1", "build", "/recipe")),
             "its recipe's nodes need it",
             ("record",),
         ),
@@ -396,7 +396,7 @@ PLAN = steps.Plan(
         steps.Step(
             "files master-1",
             "master-1",
-            steps.PutFiles("swarm-master-1", (spec.File("/etc/x", "é", 0o755),), (), True),
+            steps.PutFiles("swarm-master-1", (spec.FileSpec("/etc/x", "é", 0o755),), (), True),
             "it is configured before it starts",
             ("create master-1", "record"),
         ),

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from minicluster.cli.board import Board
+from minicluster.cli.board import ProgressState
 from minicluster.cli.live import View, live
 from minicluster.cli.progress import plain
 from minicluster.cli.timings import Phase, Timings, table
@@ -23,10 +23,10 @@ class Clock:
         return self.now
 
 
-def _board(nodes: int, clock: Clock) -> tuple[Board, View]:
+def _board(nodes: int, clock: Clock) -> tuple[ProgressState, View]:
     import threading
 
-    board = Board(clock)
+    board = ProgressState(clock)
     names = ("master-1", *(f"agent-{i}" for i in range(1, nodes)))
     board.apply(Event("plan", text=f"create cluster swarm: {nodes} nodes", nodes=names))
     return board, View(board, threading.Lock())

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from minicluster.engine import discover
-from minicluster.engine.address import Found
+from minicluster.engine.address import EngineAddress
 from minicluster.engine.discover import Attempt
 from minicluster.engine.ping import Tls, describe, get_json, ping
 from minicluster.engine.private import daemon
@@ -80,7 +80,7 @@ def write_context(config: Path, name: str, endpoint: dict[str, object]) -> Path:
 
 def test_the_first_default_socket_that_answers_is_used(home: Path, serve: Serve) -> None:
     url = serve(home / "two.sock", PONG)
-    assert discover.find() == Found(url, "default socket", None, "1.43")
+    assert discover.find() == EngineAddress(url, "default socket", None, "1.43")
 
 
 def test_a_stale_socket_is_passed_over(home: Path, serve: Serve) -> None:
@@ -93,7 +93,7 @@ def test_a_stale_socket_is_passed_over(home: Path, serve: Serve) -> None:
 
 def test_the_private_engine_comes_last(home: Path, serve: Serve) -> None:
     url = serve(home / "data/minicluster/engine/docker.sock", PONG)
-    assert discover.find() == Found(url, "private engine", None, "1.43")
+    assert discover.find() == EngineAddress(url, "private engine", None, "1.43")
     serve(home / "one.sock", PONG)
     assert discover.find().source == "default socket"
 
@@ -115,28 +115,30 @@ def test_docker_host_is_used_or_is_an_error_that_names_it(
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({"DOCKER_HOST": "tcp://h:1"}, Found("tcp://h:1", "DOCKER_HOST")),
-        ({"DOCKER_HOST": "h:1"}, Found("tcp://h:1", "DOCKER_HOST")),
-        ({"DOCKER_HOST": "tcp://h:1", "DOCKER_CERT_PATH": "{home}"}, Found("tcp://h:1", "DOCKER_HOST")),
+        ({"DOCKER_HOST": "tcp://h:1"}, EngineAddress("tcp://h:1", "DOCKER_HOST")),
+        ({"DOCKER_HOST": "h:1"}, EngineAddress("tcp://h:1", "DOCKER_HOST")),
+        ({"DOCKER_HOST": "tcp://h:1", "DOCKER_CERT_PATH": "{home}"}, EngineAddress("tcp://h:1", "DOCKER_HOST")),
         (
             {"DOCKER_HOST": "tcp://h:1", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "{home}"},
-            Found("tcp://h:1", "DOCKER_HOST", Tls(Path("{home}/ca.pem"), Path("{home}/cert.pem"), None, verify=True)),
+            EngineAddress(
+                "tcp://h:1", "DOCKER_HOST", Tls(Path("{home}/ca.pem"), Path("{home}/cert.pem"), None, verify=True)
+            ),
         ),
         (
             {"DOCKER_HOST": "tcp://h:1", "DOCKER_TLS": "1", "DOCKER_CERT_PATH": "{home}/none"},
-            Found("tcp://h:1", "DOCKER_HOST", Tls(verify=False)),
+            EngineAddress("tcp://h:1", "DOCKER_HOST", Tls(verify=False)),
         ),
-        ({"DOCKER_HOST": "unix:///s", "DOCKER_TLS_VERIFY": "1"}, Found("unix:///s", "DOCKER_HOST")),
+        ({"DOCKER_HOST": "unix:///s", "DOCKER_TLS_VERIFY": "1"}, EngineAddress("unix:///s", "DOCKER_HOST")),
     ],
 )
 def test_the_variables_mean_what_they_mean_to_the_docker_client(
-    home: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: Found
+    home: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: EngineAddress
 ) -> None:
     (home / "ca.pem").touch()
     (home / "cert.pem").touch()
     for name, value in environment.items():
         monkeypatch.setenv(name, value.format(home=home))
-    seen: list[Found] = []
+    seen: list[EngineAddress] = []
     monkeypatch.setattr(discover, "_try", lambda candidate, _timeout: seen.append(candidate) or candidate)
     discover.find()
     if expected.tls and expected.tls.ca:

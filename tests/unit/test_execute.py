@@ -15,7 +15,7 @@ from minicluster.executor.executor import Run, ask_members, execute
 from minicluster.executor.waiting import poll
 from minicluster.model import labels
 from minicluster.model.events import Event
-from minicluster.model.spec import Certificate, File, Image
+from minicluster.model.spec import CertificateSpec, FileSpec, ImageSpec
 from minicluster.plan.steps import (
     Action,
     CreateVolume,
@@ -338,7 +338,7 @@ def test_polling_ends_at_once_where_waiting_is_in_vain() -> None:
 
 def test_the_time_that_an_image_takes_is_not_taken_from_the_nodes(engine: FakeEngine) -> None:
     run = run_of(engine)
-    execute(plan(step("i", ProvideImage(Image("i", "r", "pull"))), volume("v")), run)
+    execute(plan(step("i", ProvideImage(ImageSpec("i", "r", "image"))), volume("v")), run)
     assert run.begun is None
     execute(plan(step("r", RemoveContainer("none"))), run)
     assert run.begun is None  # neither is that of nodes that leave
@@ -557,7 +557,7 @@ def test_an_answer_that_is_no_member_is_refused(engine: FakeEngine, text: str) -
 def test_files_certificates_and_authority_are_put_where_they_belong(engine: FakeEngine) -> None:
     node(engine)
     run = run_of(engine)
-    put = PutFiles("c-a-1", (File("/bin/x", "é", 0o755),), (Certificate("/tls", "a-1"),), authority=True)
+    put = PutFiles("c-a-1", (FileSpec("/bin/x", "é", 0o755),), (CertificateSpec("/tls", "a-1"),), authority=True)
     execute(plan(step("f", put)), run)
     files = engine.boxes["c-a-1"].files
     modes = {path: file.mode for path, file in files.items()}

@@ -163,7 +163,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         ]
 
     fake.endpoints = endpoints
-    fake.publish = lambda **urls: fake.urls.update({name.replace("_", "-"): url for name, url in urls.items()})
+    fake.bind_address = lambda **urls: fake.urls.update({name.replace("_", "-"): url for name, url in urls.items()})
     fake.env = lambda: fake.values
     fake.node_names = lambda words: Cluster.node_names(fake, words)
     monkeypatch.setattr(Cluster, "open", lambda name: fake.opened.append(name) or fake)
@@ -176,14 +176,14 @@ def test_state_by_way_of_a_follower(cluster: Any, leader: Server) -> None:
     at = {n.name: n.address for n in cluster.spec.nodes}
     moved = replace(to, headers={"Location": f"//{at['master-2']}:5050"})
     with serving({"/master/state": moved}) as follower:
-        cluster.publish(master_1=follower.url, master_2=leader.url)
+        cluster.bind_address(master_1=follower.url, master_2=leader.url)
         result = run("mesos", "state", "-c", "m")
     assert json.loads(result.stdout)["leader_info"]["hostname"] == "localhost"
     assert cluster.opened == ["m"]
 
 
 def test_ps(cluster: Any, leader: Server) -> None:
-    cluster.publish(master_1=leader.url)
+    cluster.bind_address(master_1=leader.url)
     result = run("mesos", "ps")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "There is no task.\n")
     assert run("mesos", "ps", "--all").stdout == (
@@ -209,7 +209,7 @@ def test_logs(cluster: Any, leader: Server) -> None:
 
     answers = {"/state": said(json.loads((DATA / "agent_state.json").read_text())), "/files/download": said("x")}
     with serving(answers) as slave:
-        cluster.publish(master_1=leader.url, agent_1=slave.url)
+        cluster.bind_address(master_1=leader.url, agent_1=slave.url)
         assert run("mesos", "logs", "t1", "--stderr").stdout == '"x"'
         assert run("mesos", "state", "--agent", "agent-1").exit_code == 0
         assert "%2Fstderr" in slave.asked[-2].path
@@ -237,7 +237,7 @@ def test_install_update_uninstall(cluster: Any, tmp_path: Path) -> None:
     (tmp_path / "app.json").write_text('{"id": "/web", "cmd": "${MINICLUSTER_MASTER_IP}"}')
     begun = said({"deploymentId": "d1", "version": "v"})
     with serving({"/v2/apps": begun, "/v2/apps/web": begun, "/v2/deployments": said([])}) as marathon:
-        cluster.publish(scheduler_1=marathon.url)
+        cluster.bind_address(scheduler_1=marathon.url)
         installed = run("mesos", "install", str(tmp_path / "app.json"))
         assert installed.stdout.startswith("app /web: installed, in ")
         updated = run("mesos", "update", "-", "--no-wait", "--force", stdin=(tmp_path / "app.json").read_text())

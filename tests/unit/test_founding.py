@@ -15,7 +15,7 @@ from minicluster.cluster import Cluster
 from minicluster.engine.protocol import ExecResult
 from minicluster.errors import EngineError, MiniclusterError, UsageError
 from minicluster.model.codec import node_hash
-from minicluster.model.spec import File, Image, Overrides, Spec
+from minicluster.model.spec import FileSpec, ImageSpec, Overrides, Spec
 from minicluster.plan.observed import Observed
 from minicluster.plan.reconcile import create
 from minicluster.plan.steps import Plan, PutFiles, RemoveContainer, RunHook, UpdateContainer, WaitMembers
@@ -51,7 +51,7 @@ def removed(plan: Plan) -> list[str]:
     return [step.node for step in plan.steps if isinstance(step.action, RemoveContainer)]
 
 
-def founders(plan: Plan) -> list[str]:
+def bootstrap_nodes(plan: Plan) -> list[str]:
     """The nodes that get the founding file."""
     put = {s.node: {f.path for f in s.action.files} for s in plan.steps if isinstance(s.action, PutFiles)}
     return [node for node, paths in put.items() if FOUNDING in paths]
@@ -70,7 +70,7 @@ def before(plan: Plan) -> dict[str, set[str]]:
 
 def test_all_nodes_of_a_first_up_found_the_cluster_at_once_and_none_is_joined() -> None:
     plan = create(etcd(), FRESH)
-    assert founders(plan) == ["kv-1", "kv-2", "kv-3"]
+    assert bootstrap_nodes(plan) == ["kv-1", "kv-2", "kv-3"]
     assert hooks(plan) == {}
     done_before = before(plan)
     for node in ("kv-1", "kv-2", "kv-3"):  # no founder waits for another
@@ -79,7 +79,7 @@ def test_all_nodes_of_a_first_up_found_the_cluster_at_once_and_none_is_joined() 
 
 
 def test_every_founder_is_told_of_all_and_of_no_other() -> None:
-    (file,) = [f for f in etcd().nodes[1].files if f.founding]
+    (file,) = [f for f in etcd().nodes[1].files if f.bootstrap]
     (line,) = [line for line in file.content.splitlines() if line.startswith("ETCD_INITIAL_CLUSTER=")]
     assert line == (
         "ETCD_INITIAL_CLUSTER=kv-1=https://172.28.0.2:2380,kv-2=https://172.28.0.3:2380,kv-3=https://172.28.0.4:2380"
@@ -89,7 +89,7 @@ def test_every_founder_is_told_of_all_and_of_no_other() -> None:
 def test_nodes_that_come_later_are_joined_at_once_and_found_nothing() -> None:
     old = etcd()
     plan = create(etcd(5, old), standing(old))
-    assert founders(plan) == []
+    assert bootstrap_nodes(plan) == []
     assert {id: hook.command for id, hook in hooks(plan).items()} == {
         "join kv-4 1": ("etcd-join", "172.28.0.2"),
         "join kv-5 1": ("etcd-join", "172.28.0.2"),
@@ -102,7 +102,7 @@ def test_nodes_that_come_later_are_joined_at_once_and_found_nothing() -> None:
 def test_a_node_that_is_made_anew_founds_nothing(volumes: bool) -> None:
     spec = etcd()
     plan = create(spec, without(standing(spec), "kv-1", volumes=volumes))
-    assert founders(plan) == []
+    assert bootstrap_nodes(plan) == []
     assert list(hooks(plan)) == (["join kv-1 1"] if volumes else [])
 
 
@@ -115,8 +115,8 @@ def test_a_member_that_works_is_the_one_that_others_join() -> None:
 def test_the_founding_file_is_written_until_the_first_up_is_complete() -> None:
     spec = etcd()
     cut_short = replace(standing(spec, members=None, kv_3="created"), records=(NOTHING, record(spec)))
-    assert founders(create(spec, cut_short)) == ["kv-3"]
-    assert founders(create(spec, without(standing(spec), "kv-3"))) == []
+    assert bootstrap_nodes(create(spec, cut_short)) == ["kv-3"]
+    assert bootstrap_nodes(create(spec, without(standing(spec), "kv-3"))) == []
 
 
 def test_a_first_up_that_was_cut_short_is_gone_on_with_where_it_stood() -> None:
@@ -133,7 +133,7 @@ def test_a_first_up_of_another_size_begins_afresh_data_included(size: int) -> No
     cut_short = replace(standing(old, members=None), records=(NOTHING, record(old)))
     plan = create(etcd(size, old), cut_short)
     steps = {step.id for step in plan.steps}
-    assert founders(plan) == [f"kv-{i}" for i in range(1, size + 1)]
+    assert bootstrap_nodes(plan) == [f"kv-{i}" for i in range(1, size + 1)]
     assert set(removed(plan)) == {"kv-1", "kv-2", "kv-3"}
     assert {f"volume c-kv-{i}-var-lib-etcd away" for i in (1, 2, 3)} <= steps
     done_before = before(plan)
@@ -150,10 +150,10 @@ def test_the_founding_file_is_no_part_of_what_a_container_is() -> None:
     node = three.nodes[0]
     assert five.nodes[0].files != node.files
     assert node_hash(five, five.nodes[0], "a") == node_hash(three, node, "a")
-    other = replace(node, files=(*node.files, File("/etc/other", "x")))
+    other = replace(node, files=(*node.files, FileSpec("/etc/other", "x")))
     assert node_hash(three, other, "a") != node_hash(three, node, "a")
-    assert node.founds
-    assert not replace(node, files=tuple(f for f in node.files if not f.founding)).founds
+    assert node.bootstraps
+    assert not replace(node, files=tuple(f for f in node.files if not f.bootstrap)).bootstraps
 
 
 # What is changed one node after the other
@@ -162,7 +162,7 @@ def test_the_founding_file_is_no_part_of_what_a_container_is() -> None:
 def rolled(leader: str = "", **states: str) -> Plan:
     """The plan of another image."""
     old = etcd()
-    new = replace(etcd(previous=old), images={"node": Image("node", "other:2", "given")})
+    new = replace(etcd(previous=old), images={"node": ImageSpec("node", "other:2", "override")})
     return create(new, standing(old, leader=leader, **states))
 
 
@@ -193,7 +193,7 @@ def test_the_next_voter_goes_when_all_who_worked_before_work_again() -> None:
     old = etcd()
     swarm = spec_of("swarm", master=3)
     assert old.members
-    new = replace(swarm, images={"node": Image("node", "other:2", "given")})
+    new = replace(swarm, images={"node": ImageSpec("node", "other:2", "override")})
     plan = create(new, standing(swarm, leader="master-2"))
     assert removed(plan)[-1] == "master-2"  # of all nodes that the software counts, workers included
 
@@ -201,7 +201,7 @@ def test_the_next_voter_goes_when_all_who_worked_before_work_again() -> None:
 @pytest.mark.parametrize("members", [None, ("kv-1",)], ids=["nobody can be asked", "a single voter"])
 def test_where_one_at_a_time_helps_nobody_all_are_replaced_at_once(members: Sequence[str] | None) -> None:
     old = etcd(1 if members else 3)
-    new = replace(old, images={"node": Image("node", "other:2", "given")})
+    new = replace(old, images={"node": ImageSpec("node", "other:2", "override")})
     plan = create(new, standing(old, members=members))
     assert [s.id for s in plan.steps if s.id.startswith("settled")] == []
     done_before = before(plan)
@@ -328,14 +328,14 @@ def test_a_voter_that_stays_and_is_stopped_comes_back_before_another_goes() -> N
 
 def test_one_whose_data_are_lost_is_a_member_again_before_another_is_made_anew() -> None:
     old = etcd()
-    new = replace(etcd(previous=old), images={"node": Image("node", "other:2", "given")})
+    new = replace(etcd(previous=old), images={"node": ImageSpec("node", "other:2", "override")})
     plan = create(new, without(standing(old, leader="kv-1"), "kv-3", volumes=True))
     assert {"join kv-3 1", "settled kv-3"} <= before(plan)["remove kv-2"]
 
 
 def test_the_contact_rolls_in_its_turn() -> None:
     old = spec_of("swarm", master=3)
-    new = replace(spec_of("swarm", previous=old, master=3), images={"node": Image("node", "other:2", "given")})
+    new = replace(spec_of("swarm", previous=old, master=3), images={"node": ImageSpec("node", "other:2", "override")})
     plan = create(new, standing(old, leader="master-1"))
     order = [node for node in removed(plan) if node.startswith("master")]
     assert order[-1] == "master-1"
@@ -555,13 +555,13 @@ def test_a_first_up_that_was_cut_short_twice_begins_afresh() -> None:
     one = etcd(1, three)
     found = replace(standing(three, members=None), records=(NOTHING, record(three), record(one, 2)))
     plan = create(one, found)
-    assert founders(plan) == ["kv-1"]
+    assert bootstrap_nodes(plan) == ["kv-1"]
     assert "volume c-kv-1-var-lib-etcd away" in {step.id for step in plan.steps}
 
 
 def test_a_voter_goes_only_when_one_that_is_missing_is_back() -> None:
     old = etcd()
-    new = replace(etcd(previous=old), images={"node": Image("node", "other:2", "given")})
+    new = replace(etcd(previous=old), images={"node": ImageSpec("node", "other:2", "override")})
     plan = create(new, without(standing(old, leader="kv-1"), "kv-2"))
     assert "ready kv-2" in before(plan)["remove kv-3"]
 

@@ -16,18 +16,18 @@ from typing import Any
 
 import pytest
 
-from minicluster.engine.address import Found
+from minicluster.engine.address import EngineAddress
 from minicluster.engine.docker import engine
 from minicluster.engine.docker.engine import DockerEngine
-from minicluster.engine.http import Api, Broken, Refused
+from minicluster.engine.http import Api, APIError, ConnectionLost
 from minicluster.errors import EngineError, NoEngine
 
-Answer = Callable[["Handler"], None]
+Response = Callable[["Handler"], None]
 
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    answers: dict[str, Answer]
+    answers: dict[str, Response]
     asked: list[str]
     connections: list[Any]
 
@@ -57,13 +57,13 @@ class Handler(BaseHTTPRequestHandler):
 def serve(tmp_path: Path) -> Iterator[Callable[..., tuple[Api, type[Handler]]]]:
     with contextlib.ExitStack() as stack:
 
-        def start(answers: dict[str, Answer]) -> tuple[Api, type[Handler]]:
+        def start(answers: dict[str, Response]) -> tuple[Api, type[Handler]]:
             kind = type("Kind", (Handler,), {"answers": answers, "asked": [], "connections": []})
             server = stack.enter_context(ThreadingUnixStreamServer(str(tmp_path / "s"), kind))
             server.daemon_threads = True
             threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
             stack.callback(server.shutdown)
-            api = Api(Found(f"unix://{tmp_path}/s", "test", None, "1.41"))
+            api = Api(EngineAddress(f"unix://{tmp_path}/s", "test", None, "1.41"))
             stack.callback(api.close)
             return api, kind
 
@@ -72,36 +72,36 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., tuple[Api, type[Handler]]]]:
 
 def test_a_connection_is_kept_for_the_next_call(serve):
     api, server = serve({"/v1.41/version": lambda h: h.say(200, b'{"Version": "1"}')})
-    assert [api.ask("GET", "/version")["Version"] for _ in range(3)] == ["1"] * 3
+    assert [api.request("GET", "/version")["Version"] for _ in range(3)] == ["1"] * 3
     assert len(server.connections) == 1
 
 
 def test_one_that_the_engine_has_ended_meanwhile_is_not_used_again(serve):
     api, server = serve({"/v1.41/version": lambda h: h.say(200, b"{}")})
-    api.ask("GET", "/version")
+    api.request("GET", "/version")
     server.connections[0].shutdown(socket.SHUT_RDWR)
-    assert api.ask("GET", "/version") == {}
+    assert api.request("GET", "/version") == {}
     assert len(server.connections) == 2
 
 
 def test_what_is_asked(serve):
     api, server = serve({"/v1.41/images/a/b:c/json": lambda h: h.say(204)})
-    assert api.ask("GET", "/images/a/b:c/json", params={"filters": {"label": ["x"]}, "all": 1}) is None
+    assert api.request("GET", "/images/a/b:c/json", params={"filters": {"label": ["x"]}, "all": 1}) is None
     assert server.asked == ["GET /v1.41/images/a/b:c/json?filters=%7B%22label%22%3A+%5B%22x%22%5D%7D&all=1"]
 
 
 def test_a_refusal_is_told_in_the_engines_words_and_leaves_the_connection_out_of_use(serve):
     api, _ = serve({"/v1.41/x": lambda h: h.say(404, b'{"message": "no such thing"}')})
-    with pytest.raises(Refused, match="no such thing") as caught:
-        api.ask("GET", "/x")
+    with pytest.raises(APIError, match="no such thing") as caught:
+        api.request("GET", "/x")
     assert caught.value.status == 404
 
 
 @pytest.mark.parametrize("said", [b"", b"not JSON", b"[]"])
 def test_a_refusal_in_other_words(serve, said):
     api, _ = serve({"/v1.41/x": lambda h: h.say(500, said)})
-    with pytest.raises(Refused, match=said.decode().replace("[]", r"\[\]") or "HTTP status 500"):
-        api.ask("GET", "/x")
+    with pytest.raises(APIError, match=said.decode().replace("[]", r"\[\]") or "HTTP status 500"):
+        api.request("GET", "/x")
 
 
 def test_who_refuses_need_not_listen_to_the_end(serve):
@@ -111,8 +111,8 @@ def test_who_refuses_need_not_listen_to_the_end(serve):
 
     api, _ = serve({"/v1.41/x": refuse})
     chunks = (bytes(1 << 16) for _ in range(1000))
-    with pytest.raises(Refused):
-        api.ask("PUT", "/x", body=chunks)
+    with pytest.raises(APIError):
+        api.request("PUT", "/x", body=chunks)
 
 
 def test_nodes_ask_each_other_past_a_proxy(monkeypatch):
@@ -129,7 +129,7 @@ def test_a_network_of_which_the_engine_has_lost_count(serve, tmp_path, monkeypat
     said = b'{"message": "error while removing network: network c-net id 9e has active endpoints"}'
     serve({"/v1.41/networks/c-net": lambda h: h.say(403, said)})
     monkeypatch.setattr("minicluster.engine.docker.engine.time.sleep", lambda _: None)
-    engine = DockerEngine(Found(f"unix://{tmp_path}/s", "test", None, "1.41"))
+    engine = DockerEngine(EngineAddress(f"unix://{tmp_path}/s", "test", None, "1.41"))
     with pytest.raises(EngineError, match="containers are connected to it") as caught:
         engine.remove_network("c-net")
     assert "has lost count" in caught.value.fix
@@ -146,7 +146,7 @@ def test_chunks_are_sent_as_they_come_and_empty_ones_do_not_end_it(serve):
         handler.say(200)
 
     api, _ = serve({"/v1.41/x": listen})
-    api.ask("PUT", "/x", body=iter([b"a", b"", b"bc"]))
+    api.request("PUT", "/x", body=iter([b"a", b"", b"bc"]))
     assert heard == [b"a", b"bc"]
 
 
@@ -157,7 +157,7 @@ def test_what_goes_wrong_at_this_end_is_no_fault_of_the_engines(serve):
 
     api, _ = serve({"/v1.41/x": lambda h: h.say(200)})
     with pytest.raises(PermissionError):
-        api.ask("PUT", "/x", body=unreadable())
+        api.request("PUT", "/x", body=unreadable())
 
 
 def test_messages_come_one_a_line(serve):
@@ -168,14 +168,14 @@ def test_messages_come_one_a_line(serve):
 
 def test_an_answer_that_breaks_off(serve):
     api, _ = serve({"/v1.41/x": lambda h: h.say(200, b"{", Content_Length="10", Connection="close")})
-    with pytest.raises(Broken):
-        api.ask("GET", "/x")
+    with pytest.raises(ConnectionLost):
+        api.request("GET", "/x")
 
 
 def test_no_engine_there(tmp_path):
-    found = Found(f"unix://{tmp_path}/none", "test", None, "1.41")
-    with pytest.raises(Broken):
-        Api(found).ask("GET", "/version")
+    found = EngineAddress(f"unix://{tmp_path}/none", "test", None, "1.41")
+    with pytest.raises(ConnectionLost):
+        Api(found).request("GET", "/version")
     with pytest.raises(NoEngine, match="list containers"):
         DockerEngine(found).containers()
 
@@ -189,8 +189,8 @@ def test_a_read_is_ended_from_another_thread(serve):
 
     api, _ = serve({"/v1.41/x": hang})
     with api.open("GET", "/x", timeout=None) as answer:
-        threading.Timer(0.05, answer.hang_up).start()
-        with pytest.raises(Broken):
+        threading.Timer(0.05, answer.abort).start()
+        with pytest.raises(ConnectionLost):
             answer.read()
     waits.set()
 
@@ -210,8 +210,8 @@ def test_over_ssh_its_namesake_there_passes_on_what_is_said(serve, tmp_path, mon
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
-    api = Api(Found("ssh://me@there:2222", "test"))
-    assert api.ask("GET", "/x") == {}
+    api = Api(EngineAddress("ssh://me@there:2222", "test"))
+    assert api.request("GET", "/x") == {}
     assert server.asked == ["GET /_ping", "GET /v1.43/x"]
     assert json.loads((tmp_path / "words").read_text()) == [
         "-l",

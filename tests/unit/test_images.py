@@ -16,7 +16,7 @@ from minicluster.engine import base_image
 from minicluster.engine.protocol import Cancel
 from minicluster.errors import ImageError, UsageError
 from minicluster.model.events import Event
-from minicluster.model.spec import Image, Overrides
+from minicluster.model.spec import ImageSpec, Overrides
 from minicluster.operations import images
 from minicluster.plan.steps import ProvideImage
 from minicluster.profile.load import load
@@ -26,14 +26,14 @@ from tests.unit.samples import LEAST
 
 Write = Callable[..., Path]
 
-OUTFIT = LEAST.replace("{pull: example/node}", "{recipe: image, given: outfit}")
+OUTFIT = LEAST.replace("{image: example/node}", "{build: image, overlay: outfit}")
 FILES = {
     "image/Dockerfile": "ARG BASE\nFROM ${BASE}\n",
     "outfit/Dockerfile": "ARG IMAGE\nFROM ${IMAGE}\n",
 }
 
 
-def image_of(folder: Path, given: str = "") -> Image:
+def image_of(folder: Path, given: str = "") -> ImageSpec:
     overrides = Overrides(image={"node": given} if given else {})
     return resolve(load(folder), cluster="c", overrides=overrides, subnet="172.28.0.0/24").images["node"]
 
@@ -47,7 +47,7 @@ def empty(engine: FakeEngine) -> FakeEngine:
     return engine
 
 
-def provide(engine: FakeEngine, image: Image, heard: list[Event] | None = None) -> None:
+def provide(engine: FakeEngine, image: ImageSpec, heard: list[Event] | None = None) -> None:
     images.provide(engine, "least", (heard if heard is not None else []).append)(image, Cancel())
 
 
@@ -58,7 +58,7 @@ def test_a_given_image_is_fitted_out_under_a_name_of_ours(write_profile: Write) 
     folder = write_profile(OUTFIT, FILES)
     image = image_of(folder, "mine:1")
     assert image.ref.startswith("minicluster/least-node:")
-    assert image == Image("node", image.ref, "given", str(folder / "outfit"), "mine:1")
+    assert image == ImageSpec("node", image.ref, "override", str(folder / "outfit"), "mine:1")
 
 
 def test_the_name_depends_on_the_recipe_and_on_what_is_given(write_profile: Write) -> None:
@@ -72,7 +72,7 @@ def test_the_name_depends_on_the_recipe_and_on_what_is_given(write_profile: Writ
 
 
 def test_without_a_recipe_for_it_a_given_image_is_run_as_it_is(write_profile: Write) -> None:
-    assert image_of(write_profile(LEAST), "mine:1") == Image("node", "mine:1", "given")
+    assert image_of(write_profile(LEAST), "mine:1") == ImageSpec("node", "mine:1", "override")
 
 
 # How it is had
@@ -149,7 +149,7 @@ def test_up_runs_what_was_given_and_builds_it_once(empty: FakeEngine, write_prof
         return Cluster.up(str(folder), name="c", engine=empty, **options)  # type: ignore[arg-type]
 
     given = up(image={"node": "mine:1"})
-    assert given.spec.images["node"].given == "mine:1"
+    assert given.spec.images["node"].overlay_on == "mine:1"
     assert empty.boxes["c-worker-1"].container.image == given.spec.images["node"].ref
     up(size={"worker": 2})  # what was asked for once stays asked for
     assert {box.container.image for box in empty.boxes.values()} == {given.spec.images["node"].ref}
@@ -159,7 +159,7 @@ def test_up_runs_what_was_given_and_builds_it_once(empty: FakeEngine, write_prof
 
 
 def test_an_image_that_is_fitted_out_is_built_not_pulled() -> None:
-    image = Image("node", "minicluster/etcd-node:1", "given", "/recipe", "mine:1")
+    image = ImageSpec("node", "minicluster/etcd-node:1", "override", "/recipe", "mine:1")
     assert what(ProvideImage(image)).startswith("build image minicluster/etcd-node:1")
 
 
@@ -170,11 +170,11 @@ def test_an_image_that_is_fitted_out_is_built_not_pulled() -> None:
 def test_an_image_that_is_pulled_is_fitted_out_where_the_profile_says_how(
     empty: FakeEngine, write_profile: Write, given: str
 ) -> None:
-    pulled = OUTFIT.replace("recipe: image", "pull: example/node")
+    pulled = OUTFIT.replace("build: image", "image: example/node")
     folder = write_profile(pulled, {"outfit/Dockerfile": "ARG IMAGE\nFROM ${IMAGE}\n"})
     image = image_of(folder, given)
     wanted = given or "example/node"
-    assert (image.source, image.given) == ("given" if given else "pull", wanted)
+    assert (image.source, image.overlay_on) == ("override" if given else "image", wanted)
     empty.registry.add(wanted)
     provide(empty, image)
     assert empty.calls == [("pull_image", wanted), ("build_image", image.ref)]

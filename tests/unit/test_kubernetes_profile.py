@@ -17,7 +17,7 @@ from minicluster.cluster import Cluster
 from minicluster.engine.protocol import ExecResult
 from minicluster.errors import ImageError, ProfileError, UsageError
 from minicluster.model.codec import encode, node_hash
-from minicluster.model.spec import Node, Spec
+from minicluster.model.spec import NodeSpec, Spec
 from tests.fakes import FakeEngine
 from tests.unit.standing import AUTHORITY, spec_of
 
@@ -27,7 +27,7 @@ HIGHLY_AVAILABLE = {"kv": 3, "master": 3}
 GENERATIONS = ["v1.20.2", "v1.23.17", "v1.24.0", "v1.26.15", "v1.27.0", "v1.30.14", "v1.31.0", "v1.35.0"]
 
 
-def node(spec: Spec, name: str) -> Node:
+def node(spec: Spec, name: str) -> NodeSpec:
     found = spec.node(name)
     assert found
     return found

@@ -20,7 +20,7 @@ from minicluster.model.lease import GRACE, Lease
 from minicluster.operations import collect as collecting
 from minicluster.operations import reaper
 from minicluster.operations import up as change
-from minicluster.plan.leases import term
+from minicluster.plan.leases import generation
 from minicluster.plan.observed import lease_of
 from tests.fakes import FakeEngine
 from tests.unit.samples import TOY
@@ -174,7 +174,7 @@ def test_a_lease_is_renewed(engine: FakeEngine) -> None:
     up(engine, lease=Lease(until=5e9))
     assert lease_of(engine.volumes()) == Lease(until=5e9)
     assert clusters(engine)[0].lease.endswith(" left")
-    assert sum(labels.TERM in v.labels for v in engine.volumes()) == 1
+    assert sum(labels.GENERATION in v.labels for v in engine.volumes()) == 1
     # Asked for nothing, the lease stays, and there is nothing to do.
     same = up(engine)
     assert same.change
@@ -269,7 +269,9 @@ def test_one_that_is_being_changed_is_left_alone(engine: FakeEngine) -> None:
 
 def test_an_unreadable_lease_protects(engine: FakeEngine) -> None:
     up(engine)
-    engine.create_volume("toy-lease-x", {labels.CLUSTER: "toy", labels.TERM: "1", labels.LEASE: "of a newer kind"})
+    engine.create_volume(
+        "toy-lease-x", {labels.CLUSTER: "toy", labels.GENERATION: "1", labels.LEASE: "of a newer kind"}
+    )
     assert collecting.collect(engine) == []
 
 
@@ -278,35 +280,35 @@ def test_an_unreadable_lease_protects(engine: FakeEngine) -> None:
 
 def test_a_beat_renews_and_never_against_anothers_wish(engine: FakeEngine) -> None:
     me = Process.this()
-    assert change.beat(engine, "toy", me)  # it is just being made, or about to go: its owner says so
+    assert change.renew_owned(engine, "toy", me)  # it is just being made, or about to go: its owner says so
     assert things(engine) == []
     up(engine, lease=Lease(me, time.time() + 5))
     for _ in range(3):
-        assert change.beat(engine, "toy", me)
+        assert change.renew_owned(engine, "toy", me)
     lease = lease_of(engine.volumes())
     assert lease
     assert lease.owner == me
     assert lease.until
     assert lease.until > time.time() + GRACE - 60
-    assert sum(labels.TERM in v.labels for v in engine.volumes()) == 1
+    assert sum(labels.GENERATION in v.labels for v in engine.volumes()) == 1
     change.renew(engine, "toy", Lease(until=4e9))
     # A beat that had read the lease before.
-    beaten = term("toy", "toy", Lease.owned(), 4)
+    beaten = generation("toy", "toy", Lease.owned(), 4)
     engine.create_volume(beaten.name, beaten.labels)
     assert lease_of(engine.volumes()) == Lease(until=4e9)
-    assert not change.beat(engine, "toy", me)
+    assert not change.renew_owned(engine, "toy", me)
 
 
 def test_a_beat_in_the_middle_of_a_down_leaves_nothing(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     me = Process.this()
     up(engine, lease=Lease.owned(me))
-    assert change.beat(engine, "toy", me)
+    assert change.renew_owned(engine, "toy", me)
     removes, beaten = engine.remove_volume, []
 
     def beat_first(name: str) -> None:
         if not beaten:
             beaten.append(name)
-            assert change.beat(engine, "toy", me)
+            assert change.renew_owned(engine, "toy", me)
         removes(name)
 
     monkeypatch.setattr(engine, "remove_volume", beat_first)

@@ -21,10 +21,10 @@ from minicluster.cluster import Cluster
 from minicluster.engine import base_image
 from minicluster.errors import ProfileError, UsageError
 from minicluster.model.events import Event
-from minicluster.model.spec import Certificate, Overrides, Spec
+from minicluster.model.spec import CertificateSpec, Overrides, Spec
 from minicluster.operations import images
 from minicluster.profile.load import load
-from minicluster.profile.resolve import recipe_images, resolve
+from minicluster.profile.resolve import built_images, resolve
 from tests.fakes import FakeEngine
 from tests.unit.samples import LEAST
 
@@ -37,11 +37,11 @@ settings: {version: v1.2.3, tarball: ""}
 patterns: {version: 'v1\\.\\d+\\.\\d+'}
 images:
   node:
-    recipe: image
+    build: image
     args: {VERSION: "{{ settings.version }}"}
-    context: {more.tar: "{{ settings.tarball }}"}
+    additional_contexts: {more.tar: "{{ settings.tarball }}"}
 roles:
-  front: {count: 1, max: 1, beside: {main: 2}, image: node}
+  front: {count: 1, max: 1, requires: {main: 2}, image: node}
   main:
     count: 1
     image: node
@@ -73,7 +73,7 @@ def folder(write_profile: Write) -> Path:
     return write_profile(SEVERAL, FILES)
 
 
-def settled(folder: Path, settings: dict[str, str] | None = None, **size: int) -> Spec:
+def converged(folder: Path, settings: dict[str, str] | None = None, **size: int) -> Spec:
     return resolve(load(folder, settings), cluster="c", overrides=Overrides(size=size), subnet="172.28.0.0/24")
 
 
@@ -81,13 +81,13 @@ def settled(folder: Path, settings: dict[str, str] | None = None, **size: int) -
 
 
 def test_a_role_beside_others_has_nodes_only_where_these_have_enough(folder: Path) -> None:
-    assert settled(folder).of_role("front") == ()
-    assert [n.name for n in settled(folder, main=2).of_role("front")] == ["front-1"]
+    assert converged(folder).of_role("front") == ()
+    assert [n.name for n in converged(folder, main=2).of_role("front")] == ["front-1"]
 
 
 def test_what_is_asked_for_counts_more(folder: Path) -> None:
-    assert len(settled(folder, front=1).of_role("front")) == 1
-    assert settled(folder, main=3, front=0).of_role("front") == ()
+    assert len(converged(folder, front=1).of_role("front")) == 1
+    assert converged(folder, main=3, front=0).of_role("front") == ()
 
 
 # Volumes that nodes have in common
@@ -119,8 +119,8 @@ def test_a_node_has_the_capabilities_that_its_role_names_and_no_other(engine: Fa
 
 def test_whom_one_authority_vouches_for_another_does_not() -> None:
     authority = pki.Authority()
-    first = authority.issue(Certificate("", "me", names=("me",)))
-    other = authority.issue(Certificate("", "me", names=("me",), issuer="store"))
+    first = authority.issue(CertificateSpec("", "me", names=("me",)))
+    other = authority.issue(CertificateSpec("", "me", names=("me",), issuer="store"))
     for mine, others in ((first, other), (other, first)):
         verifier = PolicyBuilder().store(Store([x509.load_pem_x509_certificate(mine.ca)])).build_client_verifier()
         verifier.verify(x509.load_pem_x509_certificate(mine.certificate), [])
@@ -131,8 +131,8 @@ def test_whom_one_authority_vouches_for_another_does_not() -> None:
 def test_a_further_authority_is_the_same_wherever_the_first_is_kept() -> None:
     authority = pki.Authority()
     again = pki.Authority.load(authority.dump())
-    ca = x509.load_pem_x509_certificate(authority.issue(Certificate("", "me", names=("me",), issuer="store")).ca)
-    late = again.issue(Certificate("", "you", names=("you",), issuer="store"))
+    ca = x509.load_pem_x509_certificate(authority.issue(CertificateSpec("", "me", names=("me",), issuer="store")).ca)
+    late = again.issue(CertificateSpec("", "you", names=("you",), issuer="store"))
     verifier = PolicyBuilder().store(Store([ca])).build_client_verifier()
     assert len(verifier.verify(x509.load_pem_x509_certificate(late.certificate), []).chain) == 2
 
@@ -147,7 +147,7 @@ def test_a_secret_may_be_a_private_key() -> None:
 
 
 def test_a_certificate_is_valid_for_further_addresses(folder: Path) -> None:
-    first, store = settled(folder).of_role("main")[0].certificates
+    first, store = converged(folder).of_role("main")[0].certificates
     assert (first.addresses, first.issuer) == (("172.28.0.2", "127.0.0.1", "10.96.0.1"), "")
     assert store.issuer == "store"
 
@@ -176,15 +176,15 @@ def test_the_clients_files_hold_where_to_go_and_who_one_is(engine: FakeEngine, f
 def test_an_image_is_another_with_another_argument_or_file(folder: Path, tmp_path: Path) -> None:
     tarball = tmp_path / "some.tar"
     tarball.write_text("one")
-    usual = settled(folder).images["node"]
-    other = settled(folder, {"version": "v1.2.4"}).images["node"]
-    brought = settled(folder, {"tarball": str(tarball)}).images["node"]
+    usual = converged(folder).images["node"]
+    other = converged(folder, {"version": "v1.2.4"}).images["node"]
+    brought = converged(folder, {"tarball": str(tarball)}).images["node"]
     tarball.write_text("two")
-    changed = settled(folder, {"tarball": str(tarball)}).images["node"]
+    changed = converged(folder, {"tarball": str(tarball)}).images["node"]
     assert len({i.ref for i in (usual, other, brought, changed)}) == 4
-    assert (usual.args, usual.context) == ({"VERSION": "v1.2.3"}, {})
-    assert brought.context == {"more.tar": str(tarball)}
-    assert recipe_images(load(folder)) == {"node": usual}
+    assert (usual.args, usual.additional_contexts) == ({"VERSION": "v1.2.3"}, {})
+    assert brought.additional_contexts == {"more.tar": str(tarball)}
+    assert built_images(load(folder)) == {"node": usual}
 
 
 def test_arguments_and_files_go_into_the_build(engine: FakeEngine, folder: Path, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_arguments_and_files_go_into_the_build(engine: FakeEngine, folder: Path,
     engine.import_image([], base_image.REGISTRY)
     settings = {"version": "v1.9.9", "tarball": str(tmp_path / "some.tar")}
     (ref,) = images.build(str(folder), engine=engine, settings=settings)
-    assert ref == settled(folder, settings).images["node"].ref
+    assert ref == converged(folder, settings).images["node"].ref
     ((_directory, built, args),) = engine.builds
     assert (built, args["VERSION"]) == (ref, "v1.9.9")
     assert engine.contexts == [{"more.tar": str(tmp_path / "some.tar")}]
@@ -228,7 +228,7 @@ def test_what_somebody_is_building_is_not_built_twice(engine: FakeEngine, folder
 
 def test_a_file_for_a_build_that_is_not_there_is_refused(folder: Path) -> None:
     with pytest.raises(UsageError, match="there is no file /nowhere"):
-        settled(folder, {"tarball": "/nowhere"})
+        converged(folder, {"tarball": "/nowhere"})
 
 
 # Settings of a certain form
@@ -248,11 +248,11 @@ def test_a_setting_that_does_not_look_right_is_refused(folder: Path, value: str)
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("beside: {main: 2}", "beside: {mian: 2}", "no role is called 'mian'"),
-        ("beside: {main: 2}", "beside: {main: 0}", "greater than or equal to 1"),
+        ("requires: {main: 2}", "requires: {mian: 2}", "no role is called 'mian'"),
+        ("requires: {main: 2}", "requires: {main: 0}", "greater than or equal to 1"),
         ("files: {config: config.j2}", "files: {config: none.j2}", "there is no file 'none.j2'"),
         ("files: {config: config.j2}", "files: {../x: config.j2}", "client.files"),
-        ("recipe: image", "pull: some/image", "args are for an image that a recipe makes"),
+        ("build: image", "image: some/image", "args are for an image that a recipe makes"),
         ("{version: 'v1", "{vision: 'v1", "no setting is called 'vision'"),
         ("{version: 'v1", "{version: '(v1", "not a regular expression"),
         ("on: worker", "on: wroker", "no role is called 'wroker'"),

@@ -55,12 +55,12 @@ def deaf() -> Iterator[tuple[str, str]]:
         refusing = probe.getsockname()[1]
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
-        def hang_up() -> None:
+        def abort() -> None:
             with contextlib.suppress(OSError):
                 while True:
                     listener.accept()[0].close()
 
-        threading.Thread(target=hang_up, daemon=True).start()
+        threading.Thread(target=abort, daemon=True).start()
         yield f"http://127.0.0.1:{refusing}", f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 

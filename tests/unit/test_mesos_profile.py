@@ -36,14 +36,18 @@ SIZES = {
 def text(spec: Spec) -> str:
     """What matters of a spec: everything that a node is told, and what users are."""
     lines = [
-        f"image {i.name}: {i.ref} ({i.source} {i.given}) {' '.join(i.platforms)}".rstrip() for i in spec.images.values()
+        f"image {i.name}: {i.ref} ({i.source} {i.overlay_on}) {' '.join(i.platforms)}".rstrip()
+        for i in spec.images.values()
     ]
     for node in spec.nodes:
-        lines += ["", f"{node.name} {node.address}" + (f" after {' '.join(node.after)}" if node.after else "")]
+        lines += [
+            "",
+            f"{node.name} {node.address}" + (f" after {' '.join(node.depends_on)}" if node.depends_on else ""),
+        ]
         lines += [f"    runs {' '.join([*node.entrypoint, *node.command])}", f"    ready {' '.join(node.ready)}"]
         lines += [f"    {name}={value}" for name, value in node.env.items()]
         lines += [f"    volume {path}" for path in node.volumes]
-        lines += [f"    leaving: {hook.on}: {' '.join(hook.run)}" for hook in node.leaving]
+        lines += [f"    leave: {hook.on}: {' '.join(hook.run)}" for hook in node.leave]
     assert spec.members
     lines += ["", f"members: {spec.members.on}: {' '.join(spec.members.run)}", ""]
     lines += [f"{name}={value}" for name, value in spec.env.items()]
@@ -106,7 +110,7 @@ def test_zookeeper_is_the_other_profiles_own() -> None:
         theirs.env,
         theirs.volumes,
     )
-    assert (ours.joined, ours.leaving, ours.ready) == (theirs.joined, theirs.leaving, theirs.ready)
+    assert (ours.join, ours.leave, ours.ready) == (theirs.join, theirs.leave, theirs.ready)
 
 
 def test_agents_come_and_go_without_another_node_being_made_anew() -> None:

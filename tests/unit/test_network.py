@@ -67,7 +67,7 @@ def test_nodes_get_every_address_but_the_gateways_and_those_taken() -> None:
 def test_a_subnet_has_222_addresses_for_nodes_and_then_it_is_said() -> None:
     addresses = addressing.free_addresses("10.1.2.0/24", [])
     assert [next(addresses) for _ in range(222)][-1] == "10.1.2.223"
-    assert addressing.guests("10.1.2.0/24") == "10.1.2.224/27"
+    assert addressing.dynamic_range("10.1.2.0/24") == "10.1.2.224/27"
     with pytest.raises(UsageError):
         next(addresses)
 

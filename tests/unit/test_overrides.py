@@ -16,7 +16,7 @@ from tests.unit.samples import LEAST, TOY
 Write = Callable[..., Path]
 
 
-def settled(loaded: Loaded, **options: Mapping[str, int] | Mapping[str, str]) -> Spec:
+def converged(loaded: Loaded, **options: Mapping[str, int] | Mapping[str, str]) -> Spec:
     return resolve(loaded, cluster="c", overrides=Overrides(**options), subnet="172.28.0.0/24")  # type: ignore[arg-type]
 
 
@@ -33,7 +33,7 @@ def test_a_name_that_the_profile_has_not_is_refused_with_the_nearest(
     toy: Loaded, option: str, given: dict[str, str], said: str, hint: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        settled(toy, **{option: given})
+        converged(toy, **{option: given})
     assert caught.value.what == said
     assert hint in caught.value.fix
 
@@ -41,18 +41,18 @@ def test_a_name_that_the_profile_has_not_is_refused_with_the_nearest(
 @pytest.mark.parametrize("count", [0, 2, 4, 7])
 def test_a_size_that_makes_no_sense_is_refused_and_names_the_option(toy: Loaded, count: int) -> None:
     with pytest.raises(ProfileError) as caught:
-        settled(toy, size={"master": count})
+        converged(toy, size={"master": count})
     assert caught.value.what.startswith(f"--size master={count}: ")
     assert "1, 3 or 5" in caught.value.fix
 
 
 def test_sizes_change_the_counts_asked_for_alone(toy: Loaded) -> None:
-    names = [node.name for node in settled(toy, size={"master": 3, "helper": 1}).nodes]
+    names = [node.name for node in converged(toy, size={"master": 3, "helper": 1}).nodes]
     assert names == ["master-1", "master-2", "master-3", "agent-1", "agent-2", "helper-1"]
 
 
 def test_a_setting_is_set_by_its_name_alone() -> None:
-    node = settled(load(TOY, {"color": "blue"})).nodes[0]
+    node = converged(load(TOY, {"color": "blue"})).nodes[0]
     assert "--color=blue" in node.command
 
 
@@ -135,13 +135,13 @@ def test_a_position_that_is_a_digit_of_another_script_is_refused() -> None:
 
 
 def test_an_image_that_is_given_replaces_the_recipe_and_takes_the_demo_image_away(toy: Loaded) -> None:
-    usual, given = settled(toy), settled(toy, image={"node": "mine:1"})
-    assert (usual.images["node"].source, usual.demo_image) == ("recipe", "toy/demo")
-    assert (given.images["node"].source, given.images["node"].ref, given.demo_image) == ("given", "mine:1", "")
+    usual, overlay_on = converged(toy), converged(toy, image={"node": "mine:1"})
+    assert (usual.images["node"].source, usual.demo_image) == ("build", "toy/demo")
+    assert (given.images["node"].source, given.images["node"].ref, given.demo_image) == ("override", "mine:1", "")
 
 
 def test_a_port_that_is_asked_for_is_the_first_nodes_and_the_others_follow(toy: Loaded) -> None:
-    spec = settled(toy, size={"master": 3}, port={"api": 5000})
+    spec = converged(toy, size={"master": 3}, port={"api": 5000})
     assert [(n.name, e.host_port) for n, e in spec.endpoints()] == [
         ("master-1", 5000),
         ("master-2", 5001),
@@ -152,7 +152,7 @@ def test_a_port_that_is_asked_for_is_the_first_nodes_and_the_others_follow(toy: 
 @pytest.mark.parametrize("port", [0, 65536, 65535])
 def test_a_port_that_is_none_is_refused(toy: Loaded, port: int) -> None:
     with pytest.raises(UsageError) as caught:
-        settled(toy, size={"master": 3}, port={"api": port})
+        converged(toy, size={"master": 3}, port={"api": port})
     assert caught.value.what.startswith(f"--port api={port}: ")
 
 
@@ -160,7 +160,7 @@ def test_no_two_endpoints_get_one_port_where_roles_share_an_endpoints_name(write
     endpoint = "    endpoints: {web: {port: 80}}\n"
     loaded = load(write_profile(LEAST + endpoint + "  other:\n    count: 1\n    image: node\n" + endpoint))
     try:
-        spec = settled(loaded, port={"web": 8080})
+        spec = converged(loaded, port={"web": 8080})
     except UsageError:
         return  # to refuse is as good
     ports = [e.host_port for _node, e in spec.endpoints()]
@@ -169,6 +169,6 @@ def test_no_two_endpoints_get_one_port_where_roles_share_an_endpoints_name(write
 
 def test_an_automatic_port_is_never_one_that_is_asked_for(write_profile: Write) -> None:
     loaded = load(write_profile(LEAST + "    endpoints: {a: {port: 1}, b: {port: 2}}\n"))
-    automatic = {e.name: e.host_port for _node, e in settled(loaded).endpoints()}
-    spec = settled(loaded, port={"b": automatic["a"]})
+    automatic = {e.name: e.host_port for _node, e in converged(loaded).endpoints()}
+    spec = converged(loaded, port={"b": automatic["a"]})
     assert {e.name: e.host_port for _node, e in spec.endpoints()}["a"] != automatic["a"]

@@ -18,15 +18,15 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
 from minicluster import paths, pki
-from minicluster.engine.address import Found
+from minicluster.engine.address import EngineAddress
 from minicluster.errors import MiniclusterError
 from minicluster.model.events import Event
-from minicluster.model.spec import Certificate, File, Spec
+from minicluster.model.spec import CertificateSpec, FileSpec, Spec
 from minicluster.operations import client
 from tests.fakes import FakeEngine
 from tests.unit.standing import spec_of
 
-WANTED = Certificate(
+WANTED = CertificateSpec(
     "/tls", "master-1", "system:masters", names=("master-1", "localhost"), addresses=("172.28.0.2", "127.0.0.1")
 )
 
@@ -76,7 +76,7 @@ def test_a_certificate_says_who_it_is_and_what_it_may_do(authority: pki.Authorit
 
 
 def test_a_certificate_without_names_has_none(authority: pki.Authority) -> None:
-    certificate = x509.load_pem_x509_certificate(authority.issue(Certificate("", "me")).certificate)
+    certificate = x509.load_pem_x509_certificate(authority.issue(CertificateSpec("", "me")).certificate)
     with pytest.raises(x509.ExtensionNotFound):
         certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
 
@@ -225,9 +225,9 @@ def test_a_forgotten_client_leaves_nothing(spec: Spec, authority: pki.Authority)
 
 def test_a_client_of_another_engines_cluster_is_not_forgotten(spec: Spec, authority: pki.Authority) -> None:
     engine, again, other = FakeEngine(), FakeEngine(), FakeEngine()
-    engine.reference = Found("unix:///run/a", "default socket").dump()
-    again.reference = Found("unix:///run/a", "DOCKER_HOST").dump()  # the same one, found in another way
-    other.reference = Found("unix:///run/b", "DOCKER_HOST").dump()
+    engine.reference = EngineAddress("unix:///run/a", "default socket").dump()
+    again.reference = EngineAddress("unix:///run/a", "DOCKER_HOST").dump()  # the same one, found in another way
+    other.reference = EngineAddress("unix:///run/b", "DOCKER_HOST").dump()
     client.keep(spec, authority, engine)
     client.forget("c", other)
     assert paths.client_directory("c").exists()
@@ -262,7 +262,7 @@ def test_what_was_noted_is_carried_out_before_the_folder_is_forgotten(spec: Spec
 
 def test_what_was_noted_for_its_files_is_carried_out_when_they_change(spec: Spec, authority: pki.Authority) -> None:
     CALLED.clear()
-    spec = replace(spec, client_files=(File("where", "at @{endpoint.api.url}"),))
+    spec = replace(spec, client_files=(FileSpec("where", "at @{endpoint.api.url}"),))
     client.keep(spec, authority, FakeEngine())
     client.on_write("c", f"{__name__}:remember", {"w": 1})
     for url, times in (("one", 1), ("one", 1), ("two", 2)):
@@ -293,7 +293,7 @@ def test_nothing_is_noted_for_a_cluster_that_is_gone() -> None:
 
 def test_the_authority_is_read_from_the_first_node_that_still_has_it(authority: pki.Authority) -> None:
     from minicluster.engine.protocol import ContainerConfig
-    from minicluster.engine.protocol import File as EngineFile
+    from minicluster.engine.protocol import FileSpec as EngineFile
 
     spec, engine = spec_of(master=3), FakeEngine()
     for name in ("c-master-2", "c-master-3"):

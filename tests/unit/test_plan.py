@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from minicluster.model.spec import Image, Overrides, Spec
+from minicluster.model.spec import ImageSpec, Overrides, Spec
 from minicluster.plan.observed import Observed
 from minicluster.plan.reconcile import create, remove
 from minicluster.plan.steps import (
@@ -197,7 +197,7 @@ def etcd_node_removed_with_its_data(profile: str | Path = "etcd") -> Plan:
 
 def etcd_changed_image(profile: str | Path = "etcd") -> Plan:
     before = spec_of(profile)
-    images = {"node": Image("node", "other/node:2", "given")}
+    images = {"node": ImageSpec("node", "other/node:2", "override")}
     return create(replace(spec_of(profile, previous=before), images=images), standing(before, leader="kv-1"))
 
 

@@ -88,7 +88,7 @@ def test_a_value_of_the_wrong_type_is_refused_with_its_place_and_name(
         ("count: 1", "count: 1\n    hooks: {join: []}", "8:13", "'joined'"),
         ("count: 1", "count: 1\n    ready: {exce: [a]}", "8:13", "'exec'"),
         ("count: 1", "count: 1\n    certificates: [{directry: /a}]", "8:21", "'directory'"),
-        ("{pull: example/node}", "{pul: example/node}", "4:10", "'pull'"),
+        ("{image: example/node}", "{pul: example/node}", "4:10", "'pull'"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest(
@@ -145,14 +145,14 @@ def test_an_alias_that_names_its_own_parent_is_refused(write_profile: Write, tex
     assert "nested too deeply" in refused(write_profile(LEAST + text)).what
 
 
-@pytest.mark.parametrize("image", ["{recipe: image, pull: example/node}", "{}"])
+@pytest.mark.parametrize("image", ["{build: image, image: example/node}", "{}"])
 def test_an_image_has_either_a_recipe_or_a_reference(write_profile: Write, image: str) -> None:
-    folder = write_profile(LEAST.replace("{pull: example/node}", image), {"image/Dockerfile": "FROM x"})
+    folder = write_profile(LEAST.replace("{image: example/node}", image), {"image/Dockerfile": "FROM x"})
     assert "profile.yaml:4:9: image 'node' needs either recipe or pull" in refused(folder).what
 
 
 def test_a_recipe_without_a_dockerfile_is_refused(write_profile: Write) -> None:
-    folder = write_profile(LEAST.replace("{pull: example/node}", "{recipe: image}"))
+    folder = write_profile(LEAST.replace("{image: example/node}", "{build: image}"))
     assert "profile.yaml:4:18: no Dockerfile in 'image'" in refused(folder).what
 
 
@@ -173,7 +173,7 @@ def test_a_link_out_of_the_profile_is_refused(write_profile: Write) -> None:
 
 
 def test_a_recipe_outside_of_the_profile_is_refused(write_profile: Write) -> None:
-    assert "lies outside" in refused(write_profile(LEAST.replace("{pull: example/node}", "{recipe: ..}"))).what
+    assert "lies outside" in refused(write_profile(LEAST.replace("{image: example/node}", "{build: ..}"))).what
 
 
 def test_a_file_that_is_not_there_is_refused(write_profile: Write) -> None:
@@ -198,11 +198,11 @@ def test_certificates_need_a_role_that_keeps_their_authority(write_profile: Writ
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("hooks: {formed: [{on: woker, run: [a]}]}\n", "9:23"),
+        ("hooks: {init: [{on: woker, run: [a]}]}\n", "9:23"),
         ("hooks: {load: [{on: woker, run: [a]}]}\n", "9:21"),
         ("members: {on: woker, run: [a]}\n", "9:15"),
-        ("    hooks: {joined: [{on: woker, run: [a]}]}\n", "9:27"),
-        ("    hooks: {leaving: [{on: woker, run: [a]}]}\n", "9:28"),
+        ("    hooks: {join: [{on: woker, run: [a]}]}\n", "9:27"),
+        ("    hooks: {leave: [{on: woker, run: [a]}]}\n", "9:28"),
     ],
 )
 def test_a_hook_on_an_unknown_role_is_refused_with_the_nearest(write_profile: Write, text: str, place: str) -> None:
@@ -297,14 +297,14 @@ def test_the_profiles_settings_have_to_look_like_what_they_are(profile: str, set
 
 
 def test_a_recipe_for_given_images_needs_a_dockerfile(write_profile: Write) -> None:
-    folder = write_profile(LEAST.replace("{pull: example/node}", "{pull: example/node, given: outfit}"))
+    folder = write_profile(LEAST.replace("{image: example/node}", "{image: example/node, overlay: outfit}"))
     assert "profile.yaml:4:37: no Dockerfile in 'outfit'" in refused(folder).what
     (folder / "outfit").mkdir()
     assert "no Dockerfile in 'outfit'" in refused(folder).what
     (folder / "outfit/Dockerfile").write_text("ARG IMAGE\nFROM ${IMAGE}\n")
-    assert load(folder).profile.images["node"].given == "outfit"
+    assert load(folder).profile.images["node"].overlay == "outfit"
 
 
 def test_a_recipe_for_given_images_outside_of_the_profile_is_refused(write_profile: Write) -> None:
-    folder = write_profile(LEAST.replace("{pull: example/node}", "{pull: example/node, given: ../outfit}"))
+    folder = write_profile(LEAST.replace("{image: example/node}", "{image: example/node, overlay: ../outfit}"))
     assert "lies outside of the profile's folder" in refused(folder).what

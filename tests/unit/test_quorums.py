@@ -14,7 +14,7 @@ from minicluster.executor.executor import ask_members
 from minicluster.model.codec import node_hash
 from minicluster.model.events import ignore
 from minicluster.model.membership import Member, Quorum
-from minicluster.model.spec import Image, Spec
+from minicluster.model.spec import ImageSpec, Spec
 from minicluster.operations.monitor import Seen, compare
 from minicluster.plan import lifecycle
 from minicluster.plan.observed import Observed
@@ -112,7 +112,7 @@ def found(spec: Spec, *down: str) -> Observed:
 
 def changed(spec: Spec) -> Spec:
     """The same with other images throughout."""
-    return replace(spec, images={name: Image(name, f"other/{name}", "given") for name in spec.images})
+    return replace(spec, images={name: ImageSpec(name, f"other/{name}", "override") for name in spec.images})
 
 
 def turns(spec: Spec, observed: Observed) -> list[str]:
@@ -197,27 +197,27 @@ def test_what_is_not_waited_for_is_not_needed_either() -> None:
 def test_the_order_is_no_part_of_what_a_container_is() -> None:
     spec = spec_of("mesos")
     node = spec.nodes[1]
-    assert node.after == ("kv",)
+    assert node.depends_on == ("kv",)
     assert node_hash(spec, node, "a") == node_hash(spec, replace(node, after=()), "a")
 
 
-TWO = LEAST + "  later:\n    count: 1\n    image: node\n    after: [worker]\n"
+TWO = LEAST + "  later:\n    count: 1\n    image: node\n    depends_on: [worker]\n"
 
 
 def test_after_names_a_role_above(write_profile: Write) -> None:
-    assert load(write_profile(TWO)).profile.roles["later"].after == ["worker"]
+    assert load(write_profile(TWO)).profile.roles["later"].depends_on == ["worker"]
     for wrong in ("later", "wroker"):
         with pytest.raises(ProfileError) as caught:
             load(write_profile(TWO.replace("[worker]", f"[{wrong}]")))
         assert f"profile.yaml:12:13: no role above 'later' is called '{wrong}'" in caught.value.what
     with pytest.raises(ProfileError, match="no role above 'worker'"):
-        load(write_profile(LEAST + "    after: [later]\n  later: {count: 1, image: node}\n"))
+        load(write_profile(LEAST + "    depends_on: [later]\n  later: {count: 1, image: node}\n"))
 
 
 def test_platforms_are_for_images_that_are_pulled(write_profile: Write) -> None:
-    image = "{recipe: image, platforms: [linux/amd64]}"
-    folder = write_profile(LEAST.replace("{pull: example/node}", image), {"image/Dockerfile": "FROM x\n"})
+    image = "{build: image, platforms: [linux/amd64]}"
+    folder = write_profile(LEAST.replace("{image: example/node}", image), {"image/Dockerfile": "FROM x\n"})
     with pytest.raises(ProfileError, match="platforms are for an image that is pulled"):
         load(folder)
     with pytest.raises(ProfileError, match="string should match pattern"):
-        load(write_profile(LEAST.replace("{pull: example/node}", "{pull: x, platforms: [amd64]}")))
+        load(write_profile(LEAST.replace("{image: example/node}", "{image: x, platforms: [amd64]}")))

@@ -18,7 +18,7 @@ from minicluster.errors import MiniclusterError, NodeFailed, NotReady, ProfileEr
 from minicluster.leases import lock
 from minicluster.model import codec
 from minicluster.model.events import Event
-from minicluster.model.spec import Hook
+from minicluster.model.spec import HookSpec
 from minicluster.profile import catalog
 from tests.fakes import OK, ExecResult, FakeEngine, Hang
 from tests.unit.samples import LEAST
@@ -54,7 +54,7 @@ def test_hooks_are_resolved_with_the_topology(write_profile: Callable[..., Path]
     hooks = "hooks:\n  reset:\n    - {on: node, run: [clear, \"{{ nodes | map(attribute='address') | join(',') }}\"]}\n"
     hooks += '    - {on: worker, run: [reset, "{{ cluster.name }}"]}\n'
     made = spec_of(write_profile(LEAST + hooks), worker=2)
-    assert made.reset == (Hook("node", ("clear", "172.28.0.2,172.28.0.3")), Hook("worker", ("reset", "c")))
+    assert made.reset == (HookSpec("node", ("clear", "172.28.0.2,172.28.0.3")), HookSpec("worker", ("reset", "c")))
     assert codec.decode(codec.encode(made)) == made
 
 
@@ -71,7 +71,7 @@ def test_a_spec_of_an_older_minicluster_has_none() -> None:
     [
         ("{on: workers, run: [x]}", "no role is called 'workers'"),
         ("{on: worker}", "lacks the key 'run'"),
-        ('{on: worker, run: ["{{ contact.address }}"]}', "contact"),
+        ('{on: worker, run: ["{{ initial_member.address }}"]}', "contact"),
     ],
 )
 def test_a_hook_that_cannot_be_is_refused(write_profile: Callable[..., Path], hook: str, said: str) -> None:
@@ -203,7 +203,7 @@ def test_a_node_that_fails_stops_the_reset_and_the_other_nodes(engine: FakeEngin
         return ExecResult(1, "", f"swarm-clear: {container} is busy")
 
     engine.answers["swarm-clear"] = clear
-    execute = engine.execute
+    execute = engine.exec
 
     def one_hangs(container: str, argv: Sequence[str], **options: object) -> ExecResult:
         if container == "s-agent-1" and argv[0] == "swarm-clear":
@@ -211,7 +211,7 @@ def test_a_node_that_fails_stops_the_reset_and_the_other_nodes(engine: FakeEngin
             return execute(container, ["hang"], **options)  # type: ignore[arg-type]
         return execute(container, argv, **options)  # type: ignore[arg-type]
 
-    engine.execute = one_hangs  # type: ignore[method-assign]
+    engine.exec = one_hangs  # type: ignore[method-assign]
     begun = time.monotonic()
     with pytest.raises(NodeFailed, match="swarm-clear"):
         swarm.reset(timeout=30)

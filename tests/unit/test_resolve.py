@@ -11,7 +11,16 @@ import pytest
 from minicluster.errors import UsageError
 from minicluster.model.codec import decode, encode, node_hash
 from minicluster.model.deferred import fill
-from minicluster.model.spec import Certificate, Endpoint, File, Hook, Image, Node, Overrides, Spec
+from minicluster.model.spec import (
+    CertificateSpec,
+    EndpointSpec,
+    FileSpec,
+    HookSpec,
+    ImageSpec,
+    NodeSpec,
+    Overrides,
+    Spec,
+)
 from minicluster.profile import catalog
 from minicluster.profile.load import Loaded
 from minicluster.profile.resolve import resolve
@@ -79,7 +88,7 @@ def test_a_port_that_is_taken_is_not_given_to_a_new_node(toy: Loaded) -> None:
 
 def test_a_port_that_is_asked_for_replaces_the_one_it_had(toy: Loaded) -> None:
     spec = resolve(toy, cluster="c", overrides=Overrides(port={"api": 5000}), subnet=SUBNET, previous=settle(toy))
-    assert spec.nodes[0].endpoints[0] == Endpoint("api", 2376, 5000, "https://@{host}:@{port}")
+    assert spec.nodes[0].endpoints[0] == EndpointSpec("api", 2376, 5000, "https://@{host}:@{port}")
 
 
 def test_more_nodes_than_a_subnet_has_addresses_are_refused(toy: Loaded) -> None:
@@ -94,7 +103,7 @@ def test_the_same_profile_resolves_to_the_same_spec(toy: Loaded) -> None:
 
 def test_certificates_are_valid_for_the_node_by_name_and_address(toy: Loaded) -> None:
     (certificate,) = settle(toy).nodes[0].certificates
-    assert certificate == Certificate(
+    assert certificate == CertificateSpec(
         "/etc/tls", "master-1", names=("master-1", "localhost"), addresses=("172.28.0.2", "127.0.0.1")
     )
 
@@ -114,28 +123,28 @@ HAND_MADE = {
         subnet=SUBNET,
         gateway="172.28.0.1",
         images={
-            "node": Image("node", "x:1", "recipe", "/r", args={"A": "1"}, context={"f": "/g"}),
-            "other": Image("other", "y", "given"),
+            "node": ImageSpec("node", "x:1", "build", "/r", args={"A": "1"}, additional_contexts={"f": "/g"}),
+            "other": ImageSpec("other", "y", "override"),
         },
         nodes=(
-            Node(
+            NodeSpec(
                 "a-1", "a", 1, "172.28.0.2", "node", ("e",), ("c", "d"), {"A": "ä\n\"'", "B": ""}, ("/v", "/w"),
                 {"/t": "size=1m"}, 1 << 30, 5, True, True, 3,
-                (File("/f", "text\n@{not.late} ✓", 0o755),),
-                (Certificate("/tls", "a-1", "o", ("a-1",), ("172.28.0.2",)),),
+                (FileSpec("/f", "text\n@{not.late} ✓", 0o755),),
+                (CertificateSpec("/tls", "a-1", "o", ("a-1",), ("172.28.0.2",)),),
                 ("ready", ""),
-                (Endpoint("web", 80, 8080, "http://127.0.0.1:8080"),),
-                (Hook("node", ("join", "@{captured.t}"), ("x", "y")),),
-                (Hook("a", ("leave",)),), ("b",), ("/common",),
+                (EndpointSpec("web", 80, 8080, "http://127.0.0.1:8080"),),
+                (HookSpec("node", ("join", "@{captured.t}"), ("x", "y")),),
+                (HookSpec("a", ("leave",)),), ("b",), ("/common",),
             ),
-            Node("b-1", "b", 1, "172.28.0.3", "other"),
+            NodeSpec("b-1", "b", 1, "172.28.0.3", "other"),
         ),
-        formed=(Hook("a", ("form",), ("t",)),),
-        load=(Hook("node", ("load", "@{archive}")),),
-        members=Hook("a", ("members",)),
+        init=(HookSpec("a", ("form",), ("t",)),),
+        load=(HookSpec("node", ("load", "@{archive}")),),
+        members=HookSpec("a", ("members",)),
         env={"X": "@{client.directory}"},
-        client=Certificate("", "me", issuer="another"),
-        client_files=(File("config", "@{client.ca_base64}", 0o600),),
+        client=CertificateSpec("", "me", issuer="another"),
+        client_files=(FileSpec("config", "@{client.ca_base64}", 0o600),),
         kernel={"ip_vs": "no"},
         demo_image="d",
         summary="s",
@@ -178,7 +187,7 @@ def test_the_spec_of_25_nodes_fits_into_a_label() -> None:
 # What a container was made of
 
 
-def change(node: Node, **fields: object) -> Node:
+def change(node: NodeSpec, **fields: object) -> NodeSpec:
     return replace(node, **fields)  # type: ignore[arg-type]
 
 
@@ -196,9 +205,9 @@ def change(node: Node, **fields: object) -> Node:
         {"memory": 1},
         {"nested": True},
         {"stop_timeout": 99},
-        {"files": (File("/x", "y"),)},
+        {"files": (FileSpec("/x", "y"),)},
         {"certificates": ()},
-        {"endpoints": (Endpoint("api", 2376, 1, "x"),)},
+        {"endpoints": (EndpointSpec("api", 2376, 1, "x"),)},
         {"authority": False},
     ],
     ids=lambda f: next(iter(f)),
@@ -222,7 +231,7 @@ def test_the_hash_changes_with_image_subnet_and_authority(toy: Loaded) -> None:
     spec = settle(toy)
     node = spec.nodes[0]
     others = {
-        node_hash(replace(spec, images={"node": Image("node", "other", "given")}), node, "a"),
+        node_hash(replace(spec, images={"node": ImageSpec("node", "other", "override")}), node, "a"),
         node_hash(replace(spec, subnet="172.28.9.0/24"), node, "a"),
         node_hash(spec, node, "b"),
         node_hash(spec, node, "a"),

@@ -11,7 +11,7 @@ import pytest
 
 from minicluster import doctor
 from minicluster.doctor import Check
-from minicluster.errors import NoRoom
+from minicluster.errors import InsufficientMemory
 from minicluster.model.events import Event
 from minicluster.model.spec import Overrides
 from minicluster.operations import up
@@ -42,12 +42,12 @@ def told(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Told:
             return fits(footprint, int(memory * GIB), None)
 
         engine.every_image = images
-        goal = up.plan_up(engine, profile, "c", Overrides())
+        up_plan = up.plan_up(engine, profile, "c", Overrides())
         events: list[Event] = []
         with monkeypatch.context() as patch:
             patch.setattr(os, "statvfs", {"/images": facts}.__getitem__)
             patch.setattr(doctor, "check_memory", check_memory)
-            up.check_room(engine, goal, force, events.append)
+            up.check_capacity(engine, up_plan, force, events.append)
         return [(event.kind, event.text) for event in events]
 
     return told
@@ -58,7 +58,7 @@ def test_what_the_nodes_will_take_of_memory_is_told(told: Told) -> None:
 
 
 def test_nodes_that_do_not_fit_into_memory_are_refused_unless_forced(told: Told) -> None:
-    with pytest.raises(NoRoom, match=r"cluster c does not fit into memory: 92 MiB in all, 96 MiB needed"):
+    with pytest.raises(InsufficientMemory, match=r"cluster c does not fit into memory: 92 MiB in all, 96 MiB needed"):
         told(memory=0.09)
     assert [kind for kind, _ in told(memory=0.09, force=True)] == ["room"]
 

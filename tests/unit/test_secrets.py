@@ -14,7 +14,7 @@ from minicluster.errors import NodeFailed, ProfileError
 from minicluster.executor.executor import Run, execute
 from minicluster.model.codec import node_hash
 from minicluster.model.events import ignore
-from minicluster.model.spec import File, Overrides, Spec
+from minicluster.model.spec import FileSpec, Overrides, Spec
 from minicluster.plan.steps import Plan, PutFiles, Step
 from minicluster.profile.load import load
 from minicluster.profile.resolve import resolve
@@ -41,13 +41,13 @@ env:
 FILES = {"token.j2": "token={{ secret('root') }} id={{ secret('id', 'uuid') }}\n", "plain": "{{ secret('root') }}\n"}
 
 
-def settled(folder: Path) -> Spec:
+def converged(folder: Path) -> Spec:
     return resolve(load(folder), cluster="c", overrides=Overrides(), subnet="172.28.0.0/24")
 
 
 def refused(folder: Path) -> ProfileError:
     with pytest.raises(ProfileError) as caught:
-        settled(folder)
+        converged(folder)
     return caught.value
 
 
@@ -55,7 +55,7 @@ def refused(folder: Path) -> ProfileError:
 
 
 def test_a_spec_holds_no_secret_but_its_name(write_profile: Write) -> None:
-    spec = settled(write_profile(WITH_SECRETS, FILES))
+    spec = converged(write_profile(WITH_SECRETS, FILES))
     contents = {f.path: f.content for f in spec.nodes[0].files}
     assert contents["/etc/token"] == "token=@{secret.root.hex} id=@{secret.id.uuid}\n"
     assert contents["/etc/plain"] == FILES["plain"]  # no template
@@ -68,8 +68,8 @@ def test_a_spec_holds_no_secret_but_its_name(write_profile: Write) -> None:
         ("count: 2", "count: 2\n    command: [\"{{ secret('root') }}\"]"),
         ("count: 2", "count: 2\n    env: {A: \"{{ secret('root') }}\"}"),
         ("count: 2", "count: 2\n    ready: {exec: [\"{{ secret('root') }}\"]}"),
-        ("count: 2", "count: 2\n    hooks: {joined: [{on: node, run: [\"{{ secret('root') }}\"]}]}"),
-        ("env:\n", "hooks: {formed: [{on: worker, run: [\"{{ secret('root') }}\"]}]}\nenv:\n"),
+        ("count: 2", "count: 2\n    hooks: {join: [{on: node, run: [\"{{ secret('root') }}\"]}]}"),
+        ("env:\n", "hooks: {init: [{on: worker, run: [\"{{ secret('root') }}\"]}]}\nenv:\n"),
         ("env:\n", "members: {on: worker, run: [\"{{ secret('root') }}\"]}\nenv:\n"),
     ],
     ids=["command", "env of a role", "ready", "joined", "formed", "members"],
@@ -102,7 +102,7 @@ def test_a_node_with_a_secret_is_another_one_under_another_authority(write_profi
     text = LEAST + "    files: {/etc/f: {source: f.j2}}\n  keeper: {count: 1, image: node, authority: true}\n"
     hashes = {}
     for content in ("{{ secret('root') }}", "none"):
-        spec = settled(write_profile(text, {"f.j2": content}))
+        spec = converged(write_profile(text, {"f.j2": content}))
         hashes[content] = {node_hash(spec, spec.nodes[0], authority) for authority in ("one", "two")}
     assert [len(found) for found in hashes.values()] == [2, 1]
 
@@ -118,7 +118,7 @@ def test_files_are_written_with_the_secrets_in_their_places(engine: FakeEngine) 
     content = (
         "a=@{secret.root.hex}\nb=@{secret.root.hex} @{secret.x_1.base64} @{secret.x_1.uuid}\n@{joining} ${secret}\n"
     )
-    put = PutFiles("c-a-1", (File("/etc/f", content, 0o600),), (), False)
+    put = PutFiles("c-a-1", (FileSpec("/etc/f", content, 0o600),), (), False)
     run = Run(engine, authority, 5.0, ignore, lambda _image, _cancel: None)
     execute(Plan("c", "a test", (Step("files a-1", "a-1", put, "a test"),)), run)
     root = authority.secret("root")

@@ -14,14 +14,14 @@ from minicluster import paths
 from minicluster.errors import ProfileError
 from minicluster.model.spec import Overrides, Spec
 from minicluster.profile import catalog
-from minicluster.profile.build import recipe_hash, recipe_ref
+from minicluster.profile.build import build_hash, build_ref
 from minicluster.profile.load import load
 from minicluster.profile.resolve import resolve
 from tests.unit.samples import LEAST
 
 Write = Callable[..., Path]
 SHARING = (
-    LEAST.replace("{pull: example/node}", '{recipe: "zookeeper:image"}')
+    LEAST.replace("{image: example/node}", '{build: "zookeeper:image"}')
     + '    files: {/etc/zk-ask: {source: "zookeeper:files/zk-ask"}}\n'
 )
 ROOT = Path(__file__).parents[2]
@@ -49,9 +49,9 @@ def test_a_file_of_another_profile_is_that_file(write_profile: Write) -> None:
 def test_a_recipe_of_another_profile_counts_whole(write_profile: Write) -> None:
     folder = catalog.bundled_directory() / "zookeeper" / "image"
     image = spec_of(write_profile(SHARING)).images["node"]
-    assert Path(image.recipe) == folder
-    assert image.ref == recipe_ref("least", "node", folder)
-    assert image.ref.endswith(recipe_hash(folder))
+    assert Path(image.build) == folder
+    assert image.ref == build_ref("least", "node", folder)
+    assert image.ref.endswith(build_hash(folder))
 
 
 def test_a_template_of_another_profile_sees_this_ones_settings(write_profile: Write) -> None:
@@ -95,7 +95,7 @@ def test_a_users_own_profile_may_be_shared_and_goes_before_a_bundled_one(write_p
     folder = own("zookeeper", **{"image/Dockerfile": "FROM own\n", "files/zk-ask": "mine\n"})
     spec = spec_of(write_profile(SHARING))
     assert spec.nodes[0].files[0].content == "mine\n"
-    assert Path(spec.images["node"].recipe) == (folder / "image").resolve()
+    assert Path(spec.images["node"].build) == (folder / "image").resolve()
 
 
 def test_a_bundled_profile_shares_with_bundled_ones_alone(write_profile: Write) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from minicluster.errors import ProfileError
-from minicluster.model.spec import Node, Overrides, Spec
+from minicluster.model.spec import NodeSpec, Overrides, Spec
 from minicluster.profile.load import load
 from minicluster.profile.resolve import resolve
 from minicluster.profile.template import render
@@ -25,7 +25,7 @@ def with_command(word: str) -> str:
     return LEAST + f"    command: [{word!r}]\n"
 
 
-def first(folder: Path, **size: int) -> Node:
+def first(folder: Path, **size: int) -> NodeSpec:
     return settle(folder, **size).nodes[0]
 
 
@@ -65,8 +65,8 @@ def test_a_syntax_error_in_a_file_is_refused_with_the_files_line(write_profile: 
 
 
 def test_a_late_name_that_no_hook_captures_is_refused_with_the_nearest(write_profile: Write) -> None:
-    text = LEAST + "    hooks: {joined: [{on: node, run: ['{{ captured.tokn }}']}]}\n"
-    folder = write_profile(text + "hooks: {formed: [{on: worker, run: [form], capture: [token]}]}\n")
+    text = LEAST + "    hooks: {join: [{on: node, run: ['{{ captured.tokn }}']}]}\n"
+    folder = write_profile(text + "hooks: {init: [{on: worker, run: [form], capture: [token]}]}\n")
     with pytest.raises(ProfileError) as caught:
         settle(folder)
     assert "profile.yaml:9:39: " in caught.value.what
@@ -148,8 +148,8 @@ def test_peers_are_the_others_of_the_role(write_profile: Write) -> None:
 
 
 def test_late_values_stay_in_the_spec_to_be_filled_in_when_they_are_known(write_profile: Write) -> None:
-    text = LEAST + "    hooks: {joined: [{on: node, run: [j, '{{ captured.token }}', '{{ contact.address }}']}]}\n"
-    text += "hooks: {formed: [{on: worker, run: [f, '{{ joining }}'], capture: [token]}]}\n"
+    text = LEAST + "    hooks: {join: [{on: node, run: [j, '{{ captured.token }}', '{{ initial_member.address }}']}]}\n"
+    text += "hooks: {init: [{on: worker, run: [f, '{{ joining }}'], capture: [token]}]}\n"
     spec = settle(write_profile(text))
-    assert spec.formed[0].run == ("f", "@{joining}")
-    assert spec.nodes[0].joined[0].run == ("j", "@{captured.token}", "@{contact.address}")
+    assert spec.init[0].run == ("f", "@{joining}")
+    assert spec.nodes[0].join[0].run == ("j", "@{captured.token}", "@{initial_member.address}")

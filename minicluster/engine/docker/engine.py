@@ -21,9 +21,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from minicluster.engine import privileges
-from minicluster.engine.address import Found
+from minicluster.engine.address import EngineAddress
 from minicluster.engine.discover import client_settings
-from minicluster.engine.http import Answer, Api, Broken, Refused
+from minicluster.engine.http import Api, APIError, ConnectionLost, Response
 from minicluster.engine.private import bridge
 from minicluster.engine.protocol import (
     Cancel,
@@ -52,7 +52,7 @@ from minicluster.errors import (
     SubnetTaken,
 )
 from minicluster.host import procfs
-from minicluster.model.labels import CLUSTER, PROFILE, RECIPE
+from minicluster.model.labels import BUILD, CLUSTER, PROFILE
 from minicluster.model.spec import LOCALHOST
 
 _IMPORTING = threading.Lock()
@@ -73,9 +73,9 @@ def _errors(what: str) -> Iterator[None]:
     """Turns the API's errors into ours. ``what`` says what was tried, as in "create container x"."""
     try:
         yield
-    except Refused as error:
+    except APIError as error:
         raise _refusal(what, error) from error
-    except Broken as error:
+    except ConnectionLost as error:
         raise NoEngine(
             f"the engine stopped answering: {what}",
             str(error),
@@ -83,7 +83,7 @@ def _errors(what: str) -> Iterator[None]:
         ) from error
 
 
-def _refusal(what: str, error: Refused) -> EngineError:
+def _refusal(what: str, error: APIError) -> EngineError:
     said = error.message
     if "port is already allocated" in said or "address already in use" in said:
         ports = re.findall(r":(\d+)", said)
@@ -126,7 +126,7 @@ def _refusal(what: str, error: Refused) -> EngineError:
 class DockerEngine:
     """See :class:`minicluster.engine.protocol.Engine` for what each call means."""
 
-    def __init__(self, found: Found) -> None:
+    def __init__(self, found: EngineAddress) -> None:
         self.found = found
         self.endpoint = found.url
         self.reference = found.dump()
@@ -135,7 +135,7 @@ class DockerEngine:
     @cached_property
     def _version(self) -> dict[str, Any]:
         with _errors("ask the engine what it is"):
-            return dict(self._api.ask("GET", "/version"))
+            return dict(self._api.request("GET", "/version"))
 
     @cached_property
     def local(self) -> bool:
@@ -151,7 +151,7 @@ class DockerEngine:
     def info(self) -> EngineInfo:
         version = self._version
         with _errors("ask the engine what it is"):
-            info = self._api.ask("GET", "/info")
+            info = self._api.request("GET", "/info")
         return EngineInfo(
             endpoint=self.found.url,
             source=self.found.source,
@@ -176,7 +176,7 @@ class DockerEngine:
 
     def _containers(self, **only: str) -> list[Container]:
         with _errors("list containers"):
-            found = self._api.ask("GET", "/containers/json", params={"all": 1, **_filters(**only)})
+            found = self._api.request("GET", "/containers/json", params={"all": 1, **_filters(**only)})
         return [_container(c) for c in found]
 
     def container(self, name: str) -> Container | None:
@@ -207,11 +207,11 @@ class DockerEngine:
 
     def _networks(self, **only: str) -> list[Network]:
         with _errors("list networks"):
-            return [_network(n) for n in self._api.ask("GET", "/networks", params=_filters(**only))]
+            return [_network(n) for n in self._api.request("GET", "/networks", params=_filters(**only))]
 
     def volumes(self, cluster: str | None = None) -> list[Volume]:
         with _errors("list volumes"):
-            found = self._api.ask("GET", "/volumes", params=_filters(label=_of(cluster)))["Volumes"] or []
+            found = self._api.request("GET", "/volumes", params=_filters(label=_of(cluster)))["Volumes"] or []
         return [Volume(v["Name"], v.get("Labels") or {}) for v in found]
 
     def subnets(self) -> list[str]:
@@ -220,13 +220,15 @@ class DockerEngine:
 
     # Making and removing
 
-    def create_network(self, name: str, subnet: str, gateway: str, guests: str, labels: Mapping[str, str]) -> None:
-        ipam = {"Driver": "default", "Config": [{"Subnet": subnet, "Gateway": gateway, "IPRange": guests}]}
+    def create_network(
+        self, name: str, subnet: str, gateway: str, dynamic_range: str, labels: Mapping[str, str]
+    ) -> None:
+        ipam = {"Driver": "default", "Config": [{"Subnet": subnet, "Gateway": gateway, "IPRange": dynamic_range}]}
         # Engines before API 1.44 make a second one of the same name unless asked not to.
         about: dict[str, Any] = {"Name": name, "Driver": "bridge", "IPAM": ipam, "Labels": dict(labels)}
         about |= {"CheckDuplicate": True, "Options": {"com.docker.network.bridge.name": bridge.name()}}
         with _errors(f"create network {name}"):
-            self._api.ask("POST", "/networks/create", data=about)
+            self._api.request("POST", "/networks/create", data=about)
 
     def remove_network(self, name: str) -> None:
         with _errors(f"remove network {name}"):
@@ -235,7 +237,7 @@ class DockerEngine:
                 try:
                     self._delete(f"/networks/{name}")
                     return
-                except Refused as error:
+                except APIError as error:
                     if patience == 29 or "active endpoints" not in error.message:
                         raise
                     time.sleep(0.05)
@@ -243,8 +245,8 @@ class DockerEngine:
     def _delete(self, path: str, **params: int) -> None:
         """What is gone already is gone."""
         try:
-            self._api.ask("DELETE", path, params=params)
-        except Refused as error:
+            self._api.request("DELETE", path, params=params)
+        except APIError as error:
             if error.status != 404:
                 raise
 
@@ -255,22 +257,22 @@ class DockerEngine:
         }
         with _errors(f"connect {container} to network {network}"):
             try:
-                self._api.ask("POST", f"/networks/{network}/connect", data=about)
-            except Refused as error:
+                self._api.request("POST", f"/networks/{network}/connect", data=about)
+            except APIError as error:
                 if "already exists in network" not in error.message:
                     raise
 
     def disconnect_network(self, network: str, container: str) -> None:
         with _errors(f"disconnect {container} from network {network}"):
             try:
-                self._api.ask("POST", f"/networks/{network}/disconnect", data={"Container": container})
-            except Refused as error:
+                self._api.request("POST", f"/networks/{network}/disconnect", data={"Container": container})
+            except APIError as error:
                 if error.status != 404 and "is not connected to" not in error.message:
                     raise
 
     def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
         with _errors(f"create volume {name}"):
-            made = self._api.ask("POST", "/volumes/create", data={"Name": name, "Labels": dict(labels)})
+            made = self._api.request("POST", "/volumes/create", data={"Name": name, "Labels": dict(labels)})
         # The engine answers with a volume of that name that is there already, whosever it is.
         if (made.get("Labels") or {}).get(CLUSTER) != labels.get(CLUSTER):
             raise Conflict(
@@ -284,7 +286,7 @@ class DockerEngine:
             self._delete(f"/volumes/{name}")
 
     def create_container(self, config: ContainerConfig) -> None:
-        addresses = dict.fromkeys((LOCALHOST, config.publish))
+        addresses = dict.fromkeys((LOCALHOST, config.bind_address))
         host: dict[str, Any] = {
             "Init": True,
             "NetworkMode": config.network,
@@ -320,35 +322,35 @@ class DockerEngine:
             "NetworkingConfig": {"EndpointsConfig": {config.network: endpoint}},
         }
         with _errors(f"create container {config.name}"):
-            self._api.ask("POST", "/containers/create", params={"name": config.name}, data=about)
+            self._api.request("POST", "/containers/create", params={"name": config.name}, data=about)
 
     def start_container(self, name: str) -> None:
         with _errors(f"start container {name}"):
             try:
-                self._api.ask("POST", f"/containers/{name}/start")
-            except Refused as error:
+                self._api.request("POST", f"/containers/{name}/start")
+            except APIError as error:
                 if "unpause" not in error.message:
                     raise
-                self._api.ask("POST", f"/containers/{name}/unpause")
+                self._api.request("POST", f"/containers/{name}/unpause")
 
     def stop_container(self, name: str) -> None:
         # Without a time of ours the engine takes the container's own, so the call may take as long as that.
         with _errors(f"stop container {name}"):
-            self._api.ask("POST", f"/containers/{name}/stop", timeout=None)
+            self._api.request("POST", f"/containers/{name}/stop", timeout=None)
 
     def pause_container(self, name: str) -> None:
         with _errors(f"pause container {name}"):
-            self._api.ask("POST", f"/containers/{name}/pause")
+            self._api.request("POST", f"/containers/{name}/pause")
 
     def update_container(self, name: str, restart: str) -> None:
         with _errors(f"update container {name}"):
-            self._api.ask("POST", f"/containers/{name}/update", data={"RestartPolicy": {"Name": restart}})
+            self._api.request("POST", f"/containers/{name}/update", data={"RestartPolicy": {"Name": restart}})
 
     def kill_container(self, name: str) -> None:
         with _errors(f"kill container {name}"):
             try:
-                self._api.ask("POST", f"/containers/{name}/kill")
-            except Refused as error:
+                self._api.request("POST", f"/containers/{name}/kill")
+            except APIError as error:
                 if error.status not in (404, 409):
                     raise
 
@@ -359,7 +361,7 @@ class DockerEngine:
                 try:
                     self._delete(f"/containers/{name}", force=1, v=1)
                     return
-                except Refused as error:
+                except APIError as error:
                     if "already in progress" not in error.message:
                         raise
                     time.sleep(0.1)
@@ -388,9 +390,9 @@ class DockerEngine:
 
     def _put(self, container: str, folder: str, tar: bytes | Iterator[bytes], **params: int) -> None:
         about = {"path": folder, **params}
-        self._api.ask("PUT", f"/containers/{container}/archive", params=about, body=tar)
+        self._api.request("PUT", f"/containers/{container}/archive", params=about, body=tar)
 
-    def _get(self, container: str, path: str) -> Answer:
+    def _get(self, container: str, path: str) -> Response:
         return self._api.open("GET", f"/containers/{container}/archive", params={"path": path})
 
     def get_file(self, container: str, path: str) -> bytes:
@@ -420,7 +422,7 @@ class DockerEngine:
             try:
                 with self._api.open("HEAD", f"/containers/{container}/archive", params={"path": path}) as answer:
                     header = answer.headers["X-Docker-Container-Path-Stat"]
-            except Refused as error:
+            except APIError as error:
                 if error.status == 404:
                     return None
                 raise
@@ -453,9 +455,9 @@ class DockerEngine:
         return None if state["Running"] else int(state["ExitCode"])
 
     def _inspect(self, container: str) -> dict[str, Any]:
-        return dict(self._api.ask("GET", f"/containers/{container}/json"))
+        return dict(self._api.request("GET", f"/containers/{container}/json"))
 
-    def execute(
+    def exec(
         self,
         container: str,
         argv: Sequence[str],
@@ -468,26 +470,26 @@ class DockerEngine:
         with _errors(what):
             try:
                 about = {"Cmd": list(argv), "AttachStdout": True, "AttachStderr": True}
-                exec_id = self._api.ask("POST", f"/containers/{container}/exec", data=about)["Id"]
+                exec_id = self._api.request("POST", f"/containers/{container}/exec", data=about)["Id"]
                 # Without asking for an upgrade of the protocol, which only who writes to the command needs.
                 answer = self._api.open("POST", f"/exec/{exec_id}/start", data={"Tty": False, "Detach": False})
-            except Refused as error:
+            except APIError as error:
                 if "is not running" in error.message or "is paused" in error.message:
                     raise NodeFailed(f"cannot {what}", error.message) from error
                 raise
             answer.socket.settimeout(None)
-            timer = threading.Timer(timeout, answer.hang_up) if timeout is not None else None
+            timer = threading.Timer(timeout, answer.abort) if timeout is not None else None
             started = time.monotonic()
             if timer:
                 timer.daemon = True
                 timer.start()
             try:
-                with answer, cancel.calls(answer.hang_up):
+                with answer, cancel.calls(answer.abort):
                     output: dict[int, list[bytes]] = defaultdict(list)
                     for stream, part in _frames(answer):
                         output[stream].append(part)
                     stdout, stderr = b"".join(output[1]), b"".join(output[2])
-            except Broken:
+            except ConnectionLost:
                 asked = cancel.is_set() or (timeout is not None and time.monotonic() - started >= timeout)
                 if not asked:
                     raise
@@ -499,7 +501,7 @@ class DockerEngine:
                 raise Interrupted(f"stopped: {what}")
             if timeout is not None and time.monotonic() - started >= timeout:
                 raise TimeoutError(f"{what}: no answer within {timeout:g} s")
-            code = self._api.ask("GET", f"/exec/{exec_id}/json")["ExitCode"]
+            code = self._api.request("GET", f"/exec/{exec_id}/json")["ExitCode"]
         if code is None:  # the stream ended and the command did not: the container is going down
             raise NodeFailed(f"cannot {what}", "The container stopped meanwhile.")
         return ExecResult(int(code), stdout.decode(errors="replace"), stderr.decode(errors="replace"))
@@ -534,7 +536,7 @@ class DockerEngine:
     def sample(self, container: str) -> Sample:
         with _errors(f"measure container {container}"):
             params = {"stream": 0, "one-shot": 1}
-            return _sample(self._api.ask("GET", f"/containers/{container}/stats", params=params))
+            return _sample(self._api.request("GET", f"/containers/{container}/stats", params=params))
 
     def events(
         self, cluster: str, *, since: float | None = None, cancel: Cancel | None = None
@@ -547,13 +549,13 @@ class DockerEngine:
         with _errors(what):
             answer = self._api.open("GET", "/events", params=params, timeout=None)
             try:
-                with answer, cancel.calls(answer.hang_up):
+                with answer, cancel.calls(answer.abort):
                     ours = _Ours(self, cluster)
                     for said in answer.messages():
                         event = ours.event(said)
                         if event:
                             yield event
-            except Broken:
+            except ConnectionLost:
                 if not cancel.is_set():
                     raise
         if not cancel.is_set():
@@ -562,9 +564,9 @@ class DockerEngine:
     # Images
 
     def images(self, recipes_only: bool = False) -> list[Image]:
-        params = _filters(label=RECIPE) if recipes_only else {}
+        params = _filters(label=BUILD) if recipes_only else {}
         with _errors("list images"):
-            found = self._api.ask("GET", "/images/json", params=params)
+            found = self._api.request("GET", "/images/json", params=params)
         return [
             Image(
                 id=i["Id"],
@@ -579,8 +581,8 @@ class DockerEngine:
     def has_image(self, ref: str) -> bool:
         with _errors(f"look for image {ref}"):
             try:
-                self._api.ask("GET", f"/images/{ref}/json")
-            except Refused as error:
+                self._api.request("GET", f"/images/{ref}/json")
+            except APIError as error:
                 if error.status == 404:
                     return False
                 raise
@@ -657,10 +659,10 @@ class DockerEngine:
                 answer = self._api.open("POST", "/build", params=params, headers=headers, body=body, timeout=None)
             try:
                 # The engine ends a build whose client hangs up.
-                with answer, cancel.calls(answer.hang_up):
+                with answer, cancel.calls(answer.abort):
                     for line in answer.messages():
                         _heard_of_build(line, ref, directory, tail, progress, labels.get(PROFILE, ""))
-            except Broken:
+            except ConnectionLost:
                 if not cancel.is_set():
                     raise
         if cancel.is_set():
@@ -693,7 +695,7 @@ class DockerEngine:
                         failure = failure or str(line.get("error", ""))
                         said = str(line.get("stream", ""))
                         loaded += re.findall(r"^Loaded image(?: ID)?: (\S+)$", said, re.MULTILINE)
-            except Refused as error:
+            except APIError as error:
                 failure = error.message
         if failure or not loaded:
             raise ImageError("the engine cannot load it", failure or "The engine found no image in it.")
@@ -705,7 +707,7 @@ class DockerEngine:
 
     def remove_image(self, ref: str) -> None:
         with _errors(f"remove image {ref}"):
-            self._api.ask("DELETE", f"/images/{ref}")
+            self._api.request("DELETE", f"/images/{ref}")
 
     def close(self) -> None:
         self._api.close()
@@ -780,7 +782,7 @@ def _sample(stats: Mapping[str, Any]) -> Sample:
     )
 
 
-def _frames(answer: Answer) -> Iterator[tuple[int, bytes]]:
+def _frames(answer: Response) -> Iterator[tuple[int, bytes]]:
     """Takes an attached stream apart: 1 is standard output, 2 is standard error.
 
     A frame is a byte for the stream, three of nothing, a big-endian length, content.
