@@ -172,16 +172,16 @@ def _check_references(loaded: Loaded) -> None:
         if image.build is not None:
             folder = inside(loaded, image.build, ("images", name, "build"))
             if not (folder / "Dockerfile").is_file():
-                raise ProfileError(f"{where(('images', name, 'recipe'))}: no Dockerfile in {image.build!r}")
+                raise ProfileError(f"{where(('images', name, 'build'))}: no Dockerfile in {image.build!r}")
         if (
             image.overlay is not None
             and not (inside(loaded, image.overlay, ("images", name, "overlay")) / "Dockerfile").is_file()
         ):
-            raise ProfileError(f"{where(('images', name, 'given'))}: no Dockerfile in {image.overlay!r}")
+            raise ProfileError(f"{where(('images', name, 'overlay'))}: no Dockerfile in {image.overlay!r}")
     for i, setting in enumerate(profile.immutable):
         if setting not in profile.settings:
             raise ProfileError(
-                f"{where(('fixed', i))}: no setting is called {setting!r}", "", nearest(setting, profile.settings)
+                f"{where(('immutable', i))}: no setting is called {setting!r}", "", nearest(setting, profile.settings)
             )
     for setting, pattern in profile.patterns.items():
         if setting not in profile.settings:
@@ -226,12 +226,14 @@ def _check_references(loaded: Loaded) -> None:
         for i, other in enumerate(role.depends_on):
             if other not in above:
                 raise ProfileError(
-                    f"{where((*at, 'after', i))}: no role above {name!r} is called {other!r}", "", nearest(other, above)
+                    f"{where((*at, 'depends_on', i))}: no role above {name!r} is called {other!r}",
+                    "",
+                    nearest(other, above),
                 )
         for other in role.requires:
             if other not in profile.roles:
                 raise ProfileError(
-                    f"{where((*at, 'beside', other))}: no role is called {other!r}", "", nearest(other, profile.roles)
+                    f"{where((*at, 'requires', other))}: no role is called {other!r}", "", nearest(other, profile.roles)
                 )
         for path, file in role.files.items():
             if not inside(loaded, file.source, (*at, "files", path, "source")).is_file():

@@ -32,7 +32,7 @@ warm = Warm()
 
 
 @dataclass(frozen=True)
-class Response:
+class Result:
     """What a command answered."""
 
     code: int
@@ -50,7 +50,7 @@ class Shell:
 
     env: dict[str, str] = field(default_factory=dict)
 
-    def run(self, *argv: str, timeout: float = 180, ok: bool = True, cwd: Path | None = None) -> Response:
+    def run(self, *argv: str, timeout: float = 180, ok: bool = True, cwd: Path | None = None) -> Result:
         done = subprocess.run(
             argv,
             env=os.environ | self.env,
@@ -60,14 +60,14 @@ class Shell:
             cwd=cwd,
             stdin=subprocess.DEVNULL,
         )
-        answer = Response(done.returncode, done.stdout, done.stderr)
+        answer = Result(done.returncode, done.stdout, done.stderr)
         assert not ok or done.returncode == 0, f"{argv} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
         return answer
 
-    def minicluster(self, *argv: str, ok: bool = True, timeout: float = 180) -> Response:
+    def minicluster(self, *argv: str, ok: bool = True, timeout: float = 180) -> Result:
         if type(self).run is not Shell.run:  # somewhere else
             return self.run(*self.command(*argv), ok=ok, timeout=timeout)
-        answer = Response(*warm.run(argv, os.environ | self.env, timeout))
+        answer = Result(*warm.run(argv, os.environ | self.env, timeout))
         assert not ok or answer.code == 0, f"{argv} ended with {answer.code}:\n{answer.out}\n{answer.err}"
         return answer
 
@@ -85,7 +85,7 @@ class Shell:
             text=True,
         )
 
-    def docker(self, *argv: str, ok: bool = True, timeout: float = 120) -> Response:
+    def docker(self, *argv: str, ok: bool = True, timeout: float = 120) -> Result:
         return self.run("docker", *argv, ok=ok, timeout=timeout)
 
 

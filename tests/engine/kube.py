@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from kubernetes import client, config
 from kubernetes.dynamic import DynamicClient
 
-from tests.engine.conftest import Answer, Shell, eventually
+from tests.engine.conftest import Result, Shell, eventually
 
 DEMO = "localhost/minicluster/demo:1"
 AGENTS = ("agent-1", "agent-2")
@@ -92,7 +92,7 @@ class Kube:
         nodes = self.shell.minicluster("status", self.cluster, "-o", "json").json["nodes"]
         return {node["name"]: node["address"] for node in nodes}
 
-    def kubectl(self, *argv: str, ok: bool = True, given: str | None = None, timeout: float = 60) -> Answer:
+    def kubectl(self, *argv: str, ok: bool = True, given: str | None = None, timeout: float = 60) -> Result:
         if given is None:
             return self.shell.run("kubectl", *argv, ok=ok, timeout=timeout)
         done = subprocess.run(
@@ -104,7 +104,7 @@ class Kube:
             timeout=timeout,
         )
         assert not ok or done.returncode == 0, f"{argv}: {done.stdout}\n{done.stderr}"
-        return Answer(done.returncode, done.stdout, done.stderr)
+        return Result(done.returncode, done.stdout, done.stderr)
 
     def start(self, *argv: str, given: bool = False) -> subprocess.Popen[str]:
         """``kubectl`` in the background."""
@@ -158,7 +158,7 @@ class Space:
             return error
         raise AssertionError(f"it was taken: {manifest}")
 
-    def kubectl(self, *argv: str, ok: bool = True, given: str | None = None) -> Answer:
+    def kubectl(self, *argv: str, ok: bool = True, given: str | None = None) -> Result:
         return self.kube.kubectl("--namespace", self.name, *argv, ok=ok, given=given)
 
     def apply(self, *manifests: Manifest) -> None:

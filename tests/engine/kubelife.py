@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from tests.engine.conftest import Answer, Shell, eventually
+from tests.engine.conftest import Result, Shell, eventually
 
 DEMO = "localhost/minicluster/demo:1"
 
@@ -27,7 +27,7 @@ class Kube:
         """What ``minicluster env`` prints now; it is written anew for whatever runs."""
         return dict(self.outer.minicluster("env", self.name, "-o", "json").json)
 
-    def kubectl(self, *argv: str, ok: bool = True, timeout: float = 60) -> Answer:
+    def kubectl(self, *argv: str, ok: bool = True, timeout: float = 60) -> Result:
         return self.shell.run("kubectl", "--request-timeout=5s", *argv, ok=ok, timeout=timeout)
 
     def get(self, *argv: str) -> Any:
@@ -43,7 +43,7 @@ class Kube:
         argv = ["bash", "-c", 'kubectl --request-timeout=5s apply --validate=false -f - <<<"$1"', "-", text]
         eventually(lambda: self.shell.run(*argv, ok=False).code == 0, what="the API server takes objects")
 
-    def verb(self, verb: str, *argv: str, ok: bool = True, timeout: float = 300) -> Answer:
+    def verb(self, verb: str, *argv: str, ok: bool = True, timeout: float = 300) -> Result:
         """A verb of minicluster's on this cluster."""
         return self.outer.minicluster(verb, *argv, "-c", self.name, ok=ok, timeout=timeout)
 
@@ -61,7 +61,7 @@ class Kube:
         """Those that are not about to go."""
         return [p for p in self.get("pods", "-l", selector) if "deletionTimestamp" not in p["metadata"]]
 
-    def inside(self, pod: str, command: str, ok: bool = True, timeout: float = 60) -> Answer:
+    def inside(self, pod: str, command: str, ok: bool = True, timeout: float = 60) -> Result:
         return self.shell.run("kubectl", "exec", pod, "--", "sh", "-c", command, ok=ok, timeout=timeout)
 
     def furnish(self, *agents: str) -> None:

@@ -28,7 +28,7 @@ from minicluster.engine.protocol import Engine
 from minicluster.errors import SubnetTaken
 from minicluster.model.events import Event
 from minicluster.model.spec import CertificateSpec
-from tests.engine.conftest import Answer, Shell, etcd_called, eventually, remains
+from tests.engine.conftest import Result, Shell, etcd_called, eventually, remains
 
 ROOT = Path(__file__).parents[2]
 NAME = "t-addr"
@@ -259,7 +259,7 @@ class Inside(Shell):
     outer: Shell = field(default_factory=Shell)
     container: str = ""
 
-    def run(self, *argv: str, timeout: float = 180, ok: bool = True, cwd: Path | None = None) -> Answer:
+    def run(self, *argv: str, timeout: float = 180, ok: bool = True, cwd: Path | None = None) -> Result:
         return self.outer.docker("exec", *self.options(), *argv, timeout=timeout, ok=ok)
 
     def options(self, more: Mapping[str, str] | None = None) -> list[str]:
@@ -389,7 +389,7 @@ class Remote:
 class FarShell(Shell):
     """Runs commands in another network."""
 
-    def run(self, *argv: str, timeout: float = 180, ok: bool = True, cwd: Path | None = None) -> Answer:
+    def run(self, *argv: str, timeout: float = 180, ok: bool = True, cwd: Path | None = None) -> Result:
         return super().run("ip", "netns", "exec", NAME, *argv, timeout=timeout, ok=ok, cwd=cwd)
 
 

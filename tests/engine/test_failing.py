@@ -16,7 +16,7 @@ import pytest
 from minicluster import paths
 from minicluster.engine.protocol import Engine
 from minicluster.profile import addressing
-from tests.engine.conftest import Answer, Shell, eventually, hears_signals, remains, swarm_client
+from tests.engine.conftest import Result, Shell, eventually, hears_signals, remains, swarm_client
 
 NAME = "t-fail"
 
@@ -32,7 +32,7 @@ def leaves_nothing(outer: Shell) -> Iterator[None]:
         outer.minicluster("down", NAME, ok=False)
 
 
-def up(outer: Shell, *options: str, profile: str = "swarm") -> Answer:
+def up(outer: Shell, *options: str, profile: str = "swarm") -> Result:
     return outer.minicluster("up", profile, "--name", NAME, *options, ok=False, timeout=300)
 
 
@@ -54,7 +54,7 @@ def spoil(profile: Path, old: str, new: str) -> str:
     return str(profile)
 
 
-def assert_clear(answer: Answer, code: int, *words: str) -> None:
+def assert_clear(answer: Result, code: int, *words: str) -> None:
     """The promised status, every word in the message, no traceback."""
     assert answer.code == code, answer.out + answer.err
     assert "Traceback" not in answer.err

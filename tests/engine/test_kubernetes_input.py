@@ -1,4 +1,4 @@
-"""What a Kubernetes profile is overlay: of a release's tarball it makes a cluster, and what it cannot use is told in one
+"""What a Kubernetes profile is given: of a release's tarball it makes a cluster, and what it cannot use is told in one
 sentence, and leaves nothing."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from minicluster.engine.protocol import Engine
-from tests.engine.conftest import Answer, Shell, remains
+from tests.engine.conftest import Result, Shell, remains
 from tests.engine.kubelife import Kube, pod
 
 NAME = "t-kube-input"
@@ -46,7 +46,7 @@ def packed(path: Path, programs: Mapping[str, bytes]) -> Path:
     return path
 
 
-def refused(outer: Shell, code: int, *settings: str) -> Answer:
+def refused(outer: Shell, code: int, *settings: str) -> Result:
     """An ``up`` that fails so, shortly said, and leaves nothing."""
     given = [word for setting in settings for word in ("--set", setting)]
     answer = outer.minicluster("up", "kubernetes", "--name", NAME, "--size", "agent=0", *given, ok=False, timeout=300)

@@ -252,7 +252,7 @@ def test_a_setting_that_does_not_look_right_is_refused(folder: Path, value: str)
         ("requires: {main: 2}", "requires: {main: 0}", "greater than or equal to 1"),
         ("files: {config: config.j2}", "files: {config: none.j2}", "there is no file 'none.j2'"),
         ("files: {config: config.j2}", "files: {../x: config.j2}", "client.files"),
-        ("build: image", "image: some/image", "args are for an image that a recipe makes"),
+        ("build: image", "image: some/image", "args are for an image that is built"),
         ("{version: 'v1", "{vision: 'v1", "no setting is called 'vision'"),
         ("{version: 'v1", "{version: '(v1", "not a regular expression"),
         ("on: worker", "on: wroker", "no role is called 'wroker'"),

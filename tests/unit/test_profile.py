@@ -85,10 +85,10 @@ def test_a_value_of_the_wrong_type_is_refused_with_its_place_and_name(
     [
         ("summary: s", "summary: s\nrolls: {}", "3:1", "'roles'"),
         ("count: 1", "count: 1\n    comand: [a]", "8:5", "'command'"),
-        ("count: 1", "count: 1\n    hooks: {join: []}", "8:13", "'joined'"),
+        ("count: 1", "count: 1\n    hooks: {joni: []}", "8:13", "'join'"),
         ("count: 1", "count: 1\n    ready: {exce: [a]}", "8:13", "'exec'"),
         ("count: 1", "count: 1\n    certificates: [{directry: /a}]", "8:21", "'directory'"),
-        ("{image: example/node}", "{pul: example/node}", "4:10", "'pull'"),
+        ("{image: example/node}", "{imge: example/node}", "4:10", "'image'"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest(
@@ -148,12 +148,12 @@ def test_an_alias_that_names_its_own_parent_is_refused(write_profile: Write, tex
 @pytest.mark.parametrize("image", ["{build: image, image: example/node}", "{}"])
 def test_an_image_has_either_a_recipe_or_a_reference(write_profile: Write, image: str) -> None:
     folder = write_profile(LEAST.replace("{image: example/node}", image), {"image/Dockerfile": "FROM x"})
-    assert "profile.yaml:4:9: image 'node' needs either recipe or pull" in refused(folder).what
+    assert "profile.yaml:4:9: image 'node' needs either build or image" in refused(folder).what
 
 
 def test_a_recipe_without_a_dockerfile_is_refused(write_profile: Write) -> None:
     folder = write_profile(LEAST.replace("{image: example/node}", "{build: image}"))
-    assert "profile.yaml:4:18: no Dockerfile in 'image'" in refused(folder).what
+    assert "profile.yaml:4:17: no Dockerfile in 'image'" in refused(folder).what
 
 
 @pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "files/../../secret"])
@@ -198,11 +198,11 @@ def test_certificates_need_a_role_that_keeps_their_authority(write_profile: Writ
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("hooks: {init: [{on: woker, run: [a]}]}\n", "9:23"),
+        ("hooks: {init: [{on: woker, run: [a]}]}\n", "9:21"),
         ("hooks: {load: [{on: woker, run: [a]}]}\n", "9:21"),
         ("members: {on: woker, run: [a]}\n", "9:15"),
-        ("    hooks: {join: [{on: woker, run: [a]}]}\n", "9:27"),
-        ("    hooks: {leave: [{on: woker, run: [a]}]}\n", "9:28"),
+        ("    hooks: {join: [{on: woker, run: [a]}]}\n", "9:25"),
+        ("    hooks: {leave: [{on: woker, run: [a]}]}\n", "9:26"),
     ],
 )
 def test_a_hook_on_an_unknown_role_is_refused_with_the_nearest(write_profile: Write, text: str, place: str) -> None:
@@ -233,8 +233,8 @@ def test_a_count_outside_of_what_the_role_allows_is_refused(write_profile: Write
 
 
 def test_a_fixed_setting_that_there_is_not_is_refused_with_the_nearest(write_profile: Write) -> None:
-    error = refused(write_profile(LEAST + "settings: {tls: true, quota: 1}\nfixed: [quota, tsl]\n"))
-    assert "profile.yaml:10:16: no setting is called 'tsl'" in error.what
+    error = refused(write_profile(LEAST + "settings: {tls: true, quota: 1}\nimmutable: [quota, tsl]\n"))
+    assert "profile.yaml:10:20: no setting is called 'tsl'" in error.what
     assert "'tls'" in error.fix
 
 
@@ -298,7 +298,7 @@ def test_the_profiles_settings_have_to_look_like_what_they_are(profile: str, set
 
 def test_a_recipe_for_given_images_needs_a_dockerfile(write_profile: Write) -> None:
     folder = write_profile(LEAST.replace("{image: example/node}", "{image: example/node, overlay: outfit}"))
-    assert "profile.yaml:4:37: no Dockerfile in 'outfit'" in refused(folder).what
+    assert "profile.yaml:4:40: no Dockerfile in 'outfit'" in refused(folder).what
     (folder / "outfit").mkdir()
     assert "no Dockerfile in 'outfit'" in refused(folder).what
     (folder / "outfit/Dockerfile").write_text("ARG IMAGE\nFROM ${IMAGE}\n")

@@ -198,7 +198,7 @@ def test_the_order_is_no_part_of_what_a_container_is() -> None:
     spec = spec_of("mesos")
     node = spec.nodes[1]
     assert node.depends_on == ("kv",)
-    assert node_hash(spec, node, "a") == node_hash(spec, replace(node, after=()), "a")
+    assert node_hash(spec, node, "a") == node_hash(spec, replace(node, depends_on=()), "a")
 
 
 TWO = LEAST + "  later:\n    count: 1\n    image: node\n    depends_on: [worker]\n"
@@ -209,7 +209,7 @@ def test_after_names_a_role_above(write_profile: Write) -> None:
     for wrong in ("later", "wroker"):
         with pytest.raises(ProfileError) as caught:
             load(write_profile(TWO.replace("[worker]", f"[{wrong}]")))
-        assert f"profile.yaml:12:13: no role above 'later' is called '{wrong}'" in caught.value.what
+        assert f"profile.yaml:12:18: no role above 'later' is called '{wrong}'" in caught.value.what
     with pytest.raises(ProfileError, match="no role above 'worker'"):
         load(write_profile(LEAST + "    depends_on: [later]\n  later: {count: 1, image: node}\n"))
 

@@ -71,7 +71,7 @@ def test_a_spec_of_an_older_minicluster_has_none() -> None:
     [
         ("{on: workers, run: [x]}", "no role is called 'workers'"),
         ("{on: worker}", "lacks the key 'run'"),
-        ('{on: worker, run: ["{{ initial_member.address }}"]}', "contact"),
+        ('{on: worker, run: ["{{ initial_member.address }}"]}', "initial_member"),
     ],
 )
 def test_a_hook_that_cannot_be_is_refused(write_profile: Callable[..., Path], hook: str, said: str) -> None:

@@ -219,7 +219,7 @@ def test_the_hash_changes_with_what_a_container_is_made_of(toy: Loaded, fields: 
 
 @pytest.mark.parametrize(
     "fields",
-    [{"joined": ()}, {"leaving": ()}, {"ready": ("other",)}, {"footprint": 7}],
+    [{"join": ()}, {"leave": ()}, {"ready": ("other",)}, {"footprint": 7}],
     ids=lambda f: next(iter(f)),
 )
 def test_the_hash_stays_with_what_only_runs_in_a_container(toy: Loaded, fields: dict[str, object]) -> None:

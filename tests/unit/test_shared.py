@@ -80,7 +80,7 @@ def test_nothing_outside_of_the_other_profile_is_reached(write_profile: Write, p
 def test_a_profile_that_is_not_there_is_named_with_the_nearest(write_profile: Write) -> None:
     with pytest.raises(ProfileError) as caught:
         load(write_profile(SHARING.replace("zookeeper:image", "zookeepr:image")))
-    assert "profile.yaml:4:18: no profile is called 'zookeepr'" in caught.value.what
+    assert "profile.yaml:4:17: no profile is called 'zookeepr'" in caught.value.what
     assert caught.value.fix == "Did you mean 'zookeeper'?"
 
 

@@ -69,7 +69,7 @@ def test_a_late_name_that_no_hook_captures_is_refused_with_the_nearest(write_pro
     folder = write_profile(text + "hooks: {init: [{on: worker, run: [form], capture: [token]}]}\n")
     with pytest.raises(ProfileError) as caught:
         settle(folder)
-    assert "profile.yaml:9:39: " in caught.value.what
+    assert "profile.yaml:9:37: " in caught.value.what
     assert "tokn" in caught.value.what
     assert "'token'" in str(caught.value)
 
