@@ -1447,11 +1447,11 @@ def test_commands(kube: Kube, outer: Shell) -> None:
     "minicluster", "`kubeconfig --merge` makes the cluster a context among the user's own; `down` takes it out"
 )
 def test_merge(kube: Kube, outer: Shell, users_kubeconfig: Path) -> None:
-    """That it is taken out is seen when the cluster goes: by the fixture of the file."""
+    """The fixture of the file checks that it is removed with the cluster."""
     user = Shell(outer.env | {"KUBECONFIG": str(users_kubeconfig)})
     context = f"minicluster-{NAME}"
     said = user.minicluster("kubeconfig", "--merge", "-c", NAME).out
-    assert said == f"{users_kubeconfig}: cluster {NAME} is in it, and the current context.\n"
+    assert said == f"Merged cluster {NAME} into {users_kubeconfig}; it is the current context.\n"
     assert user.run("kubectl", "--context", context, "get", "nodes", "-o", "name").out.split() == [
         f"node/{agent}" for agent in AGENTS
     ]

@@ -1,10 +1,11 @@
-"""A cluster's entries in the user's kubeconfig: nothing of others is lost, and nothing of ours stays."""
+"""A cluster's entries in the user's kubeconfig: nothing else changes, and nothing of ours stays."""
 
 from __future__ import annotations
 
 import copy
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -154,8 +155,9 @@ def test_twice_is_once(k: str, file: Path) -> None:
 def test_no_context_was_current(k: str, file: Path, current: str | None) -> None:
     change(file, **{"current-context": current})
     kubeconfig.merge(k, file)
+    assert read(file)["current-context"] == "minicluster-k"
     kubeconfig.unmerge(k, file)
-    assert read(file)["current-context"] == ""
+    assert read(file)["current-context"] == current
     config = read(file)
     del config["current-context"]
     file.write_text(yaml.safe_dump(config))
@@ -208,13 +210,20 @@ def test_an_empty_file_is_a_file(k: str, home: Path) -> None:
     (home / "empty").touch()
     kubeconfig.merge(k, home / "empty")
     kubeconfig.unmerge(k, home / "empty")
-    assert read(home / "empty")["clusters"] == []
+    assert (home / "empty").read_bytes() == b""
+
+
+def test_a_comment_in_a_file_that_was_created_stays(k: str, home: Path) -> None:
+    kubeconfig.merge(k, home / "new")
+    (home / "new").write_text("# to do: write this\n" + (home / "new").read_text())
+    kubeconfig.unmerge(k, home / "new")
+    assert (home / "new").read_text() == "# to do: write this\napiVersion: v1\nkind: Config\n"
 
 
 def test_an_entry_of_anothers_with_our_name_is_not_replaced(k: str, file: Path) -> None:
     change(file, users=[{"name": "minicluster-k", "user": {"token": "mine"}}])
     before = file.read_bytes()
-    with pytest.raises(MiniclusterError, match="has a user minicluster-k of its own"):
+    with pytest.raises(MiniclusterError, match="already has a user minicluster-k"):
         kubeconfig.merge(k, file)
     assert file.read_bytes() == before
     assert not kubeconfig.unmerge(k, file)
@@ -262,12 +271,275 @@ def test_entries_that_the_user_made_another_clusters_stay(k: str, file: Path) ->
     standing("k", server="https://127.0.0.1:21001")
     kubeconfig.renew(k, str(file))
     assert not kubeconfig.unmerge(k, file)
-    with pytest.raises(MiniclusterError, match="has a cluster minicluster-k of its own"):
+    with pytest.raises(MiniclusterError, match="already has a cluster minicluster-k"):
         kubeconfig.merge(k, file)
     assert read(file) == config
 
 
-# What text YAML means
+# What is not ours stays as it is, to the byte
+
+DATA = "TFMw" * 300
+FILES = {
+    "comments": """\
+# at the top
+
+apiVersion: v1   # inline
+kind: Config
+# before the clusters
+clusters:
+# before the first
+- name: work   # the office
+  cluster:
+    server:   'https://work:6443'   # inline, the last
+
+# between two
+- name: "home"
+  cluster: &home
+    server: https://home
+# after the last
+users:
+- name: me
+  user: {token: abc}   # - not an item
+# - name: old
+#   user: {token: old}
+contexts:
+- context: {cluster: work, user: me}
+  name: work
+- name: away
+  context:
+    cluster: home
+    user:
+# before the current one
+current-context:   work  # now
+# at the end
+""",
+    "kubectl": f"""\
+apiVersion: v1
+clusters:
+- cluster:
+    certificate-authority-data: {DATA}
+    server: https://work:6443
+  name: work
+contexts:
+- context:
+    cluster: work
+    user: me
+  name: work
+current-context: work
+kind: Config
+preferences: {{}}
+users:
+- name: me
+  user:
+    exec:
+      apiVersion: client.authentication.k8s.io/v1
+      args:
+      - token
+      command: login
+      env: null
+""",
+    "kubectl, of which nothing is left": """\
+apiVersion: v1
+clusters: null
+contexts: null
+current-context: ""
+kind: Config
+preferences: {}
+users: null
+""",
+    "indented": """\
+clusters:
+    -   name: work
+        cluster:
+            server: https://work
+    -
+        name: home
+        cluster: {}
+contexts:
+  - context:
+      cluster: work
+    name: work
+users: []
+current-context: 'work'
+""",
+    "order of keys": """\
+current-context: "no"
+users: [ ]
+kind: Config
+contexts:
+- name: "no"
+  context: {user: b, cluster: a}
+- context: {cluster: a, user: b}
+  name: b
+apiVersion: v1
+""",
+    "flow": """{apiVersion: v1,kind: Config, clusters: [ {name: a, cluster: {server: 'x'}},{name: b} ],
+  users: [], current-context: '',   contexts: [
+    {name: c},
+  ]}
+""",
+    "JSON": json.dumps(OTHERS, indent=4),
+    "JSON, indented with tabs": json.dumps(OTHERS, indent="\t") + "\n",
+    "JSON on one line": json.dumps(OTHERS, separators=(",", ":")),
+    "JSON of nothing": "{}",
+    "JSON without contexts": '{"clusters": null, "users": [], "current-context": null}',
+    "several lines": """\
+users:
+- name: me
+  user:
+    token: >-
+      folded
+      text
+    password: a plain text
+      on two lines
+- name: you
+  user:
+    token: |+
+      kept
+
+clusters:
+- name: work
+  cluster:
+    certificate-authority-data: |
+      # not a comment
+      - not an item
+
+contexts: # none yet
+""",
+    "anchors": """\
+x-defaults: &d
+  user: me
+clusters: &all
+  # the only one
+- &work
+  name: work
+  cluster: &c {server: https://work}
+- name: same
+  cluster: *c
+contexts:
+- name: work
+  context:
+    <<: *d
+    cluster: work
+current-context: &now work
+users:
+- name: me
+  user: *d
+""",
+    "text that looks like something else": """\
+x: {time: 2021-01-01T00:00:00Z, port: 12:30, octal: 0o17, wanted: yes, ratio: 1.50, nothing: ~, number: 1_000}
+contexts:
+- {name: "1e3", context: {cluster: y, user: 'n'}}
+current-context: "1e3"
+""",
+    "duplicate names": """\
+clusters:
+- name: work
+  cluster: {server: https://one}
+- name: work
+  cluster: {server: https://two}
+contexts:
+- name: work
+- name: work
+current-context: work
+""",
+    "a current context that does not exist": """\
+contexts:
+- name: work
+current-context: gone
+""",
+    "one document": "---\nclusters: []\n...\n",
+    "an empty document": "---\n",
+    "comments alone": "# nothing yet\n\n# to do\n",
+    "an empty line": "\n",
+    "no line break at the end": "apiVersion: v1\nusers:\n- name: me",
+    "words for null": "contexts: ~\nclusters:\nusers: Null # none\ncurrent-context:\n",
+    "a byte order mark": "\ufeffapiVersion: v1\ncurrent-context:\n",
+    "not ASCII": "contexts:\n- name: café # 🎉\ncurrent-context: café # 🎉\n",
+}
+
+
+@pytest.fixture(params=["LF", "CRLF"])
+def original(request: pytest.FixtureRequest, file: Path, style: str) -> bytes:
+    text = FILES[style]
+    if request.param == "CRLF":
+        text = text.replace("\n", "\r\n")
+    file.write_bytes(text.encode())
+    return file.read_bytes()
+
+
+@pytest.mark.parametrize("style", FILES)
+def test_merged_and_unmerged_is_the_same_file(k: str, file: Path, original: bytes) -> None:
+    before = yaml.load(original.replace(b"\t", b" "), Loader=yaml.BaseLoader) or {}
+    kubeconfig.merge(k, file)
+    merged = file.read_bytes()
+    after = yaml.load(merged.replace(b"\t", b" "), Loader=yaml.BaseLoader)
+    assert after["current-context"] == "minicluster-k"
+    for kind in ("clusters", "users", "contexts"):
+        assert named(after[kind], "minicluster-k")
+        if isinstance(before.get(kind), list):
+            assert after[kind][:-1] == before[kind]
+    if b"\r\n" in original:
+        assert merged.count(b"\n") == merged.count(b"\r\n")
+    # Each comment is still there, in the same order.
+    assert re.findall(rb"#[^\r\n]*", merged) == re.findall(rb"#[^\r\n]*", original)
+    kubeconfig.merge(k, file)
+    assert file.read_bytes() == merged
+    kubeconfig.unmerge(k, file)
+    assert file.read_bytes() == original
+
+
+@pytest.mark.parametrize("style", FILES)
+def test_two_clusters_and_the_same_file(file: Path, original: bytes) -> None:
+    for order in ("ab", "ba"):
+        for name in "ab":
+            kubeconfig.merge(standing(name), file)
+        kubeconfig.unmerge(order[0], file)
+        assert file.read_bytes() != original
+        kubeconfig.unmerge(order[1], file)
+        assert file.read_bytes() == original
+
+
+@pytest.mark.parametrize("style", ["comments", "JSON"])
+def test_what_the_user_writes_meanwhile_stays(k: str, file: Path, original: bytes) -> None:
+    kubeconfig.merge(k, file)
+    for old, new in ((b"https://work:6443", b"https://elsewhere"), (b"work", b"office")):
+        assert old in original
+        original = original.replace(old, new)
+        file.write_bytes(file.read_bytes().replace(old, new))
+    kubeconfig.unmerge(k, file)
+    assert file.read_bytes() == original
+
+
+def test_comments_around_our_entries_stay(k: str, file: Path) -> None:
+    file.write_text("clusters:\n- name: work\nusers: []\n")
+    kubeconfig.merge(k, file)
+    text = file.read_text().replace("- name: minicluster-k\n  cluster:", "# before\n- name: minicluster-k\n  cluster:")
+    file.write_text(text.replace("users:", "# after\n- name: play\nusers:"))
+    standing("k", server="https://127.0.0.1:21001")
+    kubeconfig.renew(k, str(file))
+    assert "https://127.0.0.1:21001" in file.read_text()
+    kubeconfig.unmerge(k, file)
+    assert file.read_text() == "clusters:\n- name: work\n# before\n# after\n- name: play\nusers: []\n"
+
+
+def test_an_entry_that_the_user_duplicated_goes_too(k: str, file: Path) -> None:
+    kubeconfig.merge(k, file)
+    config = read(file)
+    config["contexts"].append({**copy.deepcopy(named(config["contexts"], "minicluster-k")), "name": "copy"})
+    file.write_text(yaml.safe_dump(config))
+    kubeconfig.unmerge(k, file)
+    assert read(file) == OTHERS
+
+
+def test_an_anchor_in_our_entry_that_is_used_elsewhere(k: str, file: Path) -> None:
+    kubeconfig.merge(k, file)
+    text = file.read_text().replace("  user:\n    client-cert", "  user: &ours\n    client-cert") + "copy: *ours\n"
+    file.write_text(text)
+    with pytest.raises(MiniclusterError, match="cannot be edited"):
+        kubeconfig.unmerge(k, file)
+    assert file.read_text() == text
+
 
 WORDS = [
     "y",
@@ -277,32 +549,31 @@ WORDS = [
     "0o17",
     "0x1F",
     "12:30",
-    "12:30:45",
     "2021-01-01",
     "010",
     "1_000",
     ".5",
-    "~",
     "1.30",
     "é",
+    " #",
+    "a: b",
+    "'",
 ]
 
 
-def test_text_stays_text(k: str, file: Path) -> None:
-    change(file, users=[{"name": word, "user": {"token": word}} for word in WORDS])
+@pytest.mark.parametrize("word", WORDS)
+def test_text_is_written_as_text(k: str, file: Path, word: str) -> None:
+    """The context that was current before is remembered in our entry, where kubectl must read it as text too."""
+    others = {
+        **OTHERS,
+        "contexts": [{"name": word, "context": {"cluster": "work", "user": "me"}}],
+        "current-context": word,
+    }
+    file.write_text(json.dumps(others))
     kubeconfig.merge(k, file)
-    assert [u["name"] for u in yaml.load(file.read_text(), Loader=yaml.BaseLoader)["users"][:-1]] == WORDS
-    for line in file.read_text().splitlines():
-        word = line.partition("token: ")[2]
-        assert not word or word[0] in "\"'é", line
-
-
-def test_times_and_numbers_stay_as_they_are_written(k: str, file: Path) -> None:
-    file.write_text("x: {time: 2021-01-01T00:00:00Z, port: 12:30, number: 7, ratio: 1.5, wanted: yes, nothing: null}\n")
-    kubeconfig.merge(k, file)
-    assert read(file)["x"] == {
-        "time": "2021-01-01T00:00:00Z", "port": "12:30", "number": 7, "ratio": 1.5, "wanted": True, "nothing": None,
-    }  # fmt: skip
+    change(file)  # another program lays it out differently
+    kubeconfig.unmerge(k, file)
+    assert read(file) == others
 
 
 @pytest.mark.parametrize(
@@ -316,12 +587,17 @@ def test_times_and_numbers_stay_as_they_are_written(k: str, file: Path) -> None:
         "kind: List",
         "apiVersion: v2",
         "a: 1\n---\n",
+        "clusters: *all",
+        "all: &all []\nclusters: *all",
+        "users: []\nusers: []",
+        "? [a]\n: b",
+        "text",
     ],
 )
 def test_what_cannot_be_understood_is_left_as_it_is(k: str, file: Path, broken: str) -> None:
     file.write_text(f"# minicluster-k\n{broken}")
     for act in (kubeconfig.merge, kubeconfig.unmerge):
-        with pytest.raises(MiniclusterError, match=f"{file} is no kubeconfig that can be changed"):
+        with pytest.raises(MiniclusterError, match=f"{file} is not a kubeconfig that can be edited"):
             act(k, file)
     assert file.read_text() == f"# minicluster-k\n{broken}"
     assert [p.name for p in file.parent.iterdir()] == ["config"]
@@ -366,7 +642,7 @@ def test_several_files_in_kubeconfig(k: str, file: Path, home: Path, monkeypatch
 
 
 def test_a_clusters_own_file_is_refused(k: str) -> None:
-    with pytest.raises(UsageError, match="is a cluster's own"):
+    with pytest.raises(UsageError, match="belongs to a cluster"):
         kubeconfig.merge(k, paths.client_directory("k") / "kubeconfig")
 
 
@@ -412,7 +688,7 @@ def test_a_lock_that_stays_is_told(
     lock = home / "link.lock" if by_link else Path(f"{file}.lock")
     lock.touch()
     before = file.read_bytes()
-    with pytest.raises(MiniclusterError, match="is being changed by somebody else") as caught:
+    with pytest.raises(MiniclusterError, match="is locked by another process") as caught:
         kubeconfig.merge(k, home / "link")
     assert str(lock) in caught.value.why
     assert file.read_bytes() == before
@@ -498,13 +774,12 @@ def test_the_command(connected: FakeEngine, profile: str, file: Path, home: Path
     assert yaml.safe_load(printed.stdout)["current-context"] == "minicluster-toy"
     assert printed.stderr == ""
     assert read(file) == OTHERS
-    assert run("-c", "toy", "--merge").stdout == f"{file}: cluster toy is in it, and the current context.\n"
+    assert run("-c", "toy", "--merge").stdout == f"Merged cluster toy into {file}; it is the current context.\n"
     assert run("--merge", "--file", str(home / "other")).exit_code == 0
     assert kubeconfig.merged("toy") == [file, home / "other"]
-    assert (
-        run("--unmerge").stdout == f"{file}: cluster toy is taken out.\n{home / 'other'}: cluster toy is taken out.\n"
-    )
-    assert run("--unmerge", "--file", str(file)).stdout == f"{file}: cluster toy is not in it.\n"
+    removed = "".join(f"Removed cluster toy from {path}.\n" for path in (file, home / "other"))
+    assert run("--unmerge").stdout == removed
+    assert run("--unmerge", "--file", str(file)).stdout == f"Cluster toy is not in {file}.\n"
     assert read(file) == OTHERS
     assert run("--merge").exit_code == 0
     cluster.down()
@@ -586,14 +861,14 @@ def test_a_port_that_cannot_come_through_is_told(
     Path(f"{file}.lock").touch()
     again = Cluster.up(profile, port={"api": 23456}, engine=connected)
     (note,) = [note for note in again.info().notes if "old address" in note]
-    assert f"`minicluster kubeconfig --merge -c toy --file {file}` puts it right." in note
+    assert f"Correct it: `minicluster kubeconfig --merge -c toy --file {file}`." in note
     Path(f"{file}.lock").unlink()
     assert run("--merge", "-c", "toy").exit_code == 0
     assert named(read(file)["clusters"], "minicluster-toy")["cluster"]["server"].endswith(":23456")
 
 
 def test_another_authority_comes_through(connected: FakeEngine, profile: str, file: Path) -> None:
-    """The cluster went away by other means, and came back: the client's folder is made anew."""
+    """The cluster went away by other means, and came back: the client's folder is recreated."""
     up(connected, profile=profile).env()
     kubeconfig.merge("toy", file)
     before = copy.deepcopy(read(file))
@@ -628,8 +903,7 @@ def test_kubectl_reads_what_was_written(k: str, file: Path) -> None:
         command = ["kubectl", "--kubeconfig", str(file), "config", *words]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
-    tokens = [{"name": word, "user": {"token": word}} for word in WORDS]
-    file.write_text(json.dumps({**OTHERS, "users": tokens}))  # Python's YAML would leave out quotes that kubectl needs
+    file.write_text(FILES["comments"])
     before = json.loads(kubectl("view", "--raw", "-o", "json"))
     standing("k", authority="Q0E=")
     config = read(paths.client_directory("k") / "kubeconfig")

@@ -1,4 +1,4 @@
-"""Kubernetes: a cluster's kubeconfig, and its place in the user's own.
+"""Kubernetes: prints a cluster's kubeconfig, and merges it into the user's own.
 
-It needs a profile that writes a file ``kubeconfig`` for the client, whatever profile that is.
+Works with any profile that writes a file ``kubeconfig`` to the client's folder.
 """

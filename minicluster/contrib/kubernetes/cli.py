@@ -20,39 +20,42 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 def kubeconfig(
     cluster: ClusterOption = None,
     merge: Annotated[
-        bool, typer.Option("--merge", help="Put it into your kubeconfig instead, until the cluster is taken down.")
+        bool, typer.Option("--merge", help="Merge it into your kubeconfig, until the cluster is taken down.")
     ] = False,
-    unmerge: Annotated[bool, typer.Option("--unmerge", help="Take it out of there again.")] = False,
+    unmerge: Annotated[bool, typer.Option("--unmerge", help="Remove it from your kubeconfig.")] = False,
     file: Annotated[
         str | None,
         typer.Option(
             "--file",
             metavar="PATH",
             show_default=False,
-            help="Your kubeconfig; by default where kubectl would write: $KUBECONFIG or ~/.kube/config.",
+            help="Your kubeconfig (default: where kubectl writes, $KUBECONFIG or ~/.kube/config).",
         ),
     ] = None,
 ) -> None:
     """Print a cluster's kubeconfig, or merge it into yours.
 
-    Merged, the cluster is the current context. Other entries stay as they are; comments are lost, as by kubectl.
+    --merge also makes the cluster the current context. Everything else in your file stays as it is, comments included.
     """
     if merge and unmerge:
-        raise UsageError("--merge and --unmerge do the opposite.", fix="Leave one of them out.")
+        raise UsageError("--merge and --unmerge cannot be used together", fix="Remove one of them.")
     if file and not (merge or unmerge):
         raise UsageError(
-            "--file says where to merge.", fix="Add --merge; or print into it: `minicluster kubeconfig >FILE`."
+            "--file needs --merge or --unmerge",
+            fix="To write the kubeconfig to a file: `minicluster kubeconfig >FILE`.",
         )
     from minicluster.cluster import Cluster
     from minicluster.contrib.kubernetes import kubeconfig as user
 
     path = Path(file).expanduser() if file else None
     if unmerge:
-        # It may be that the cluster is gone, and its entries could not be taken out when it went.
+        # The cluster may be gone: its entries stay if they could not be removed with it.
         name = cluster or os.environ.get("MINICLUSTER") or Cluster.open().name
         for place in [path] if path else user.merged(name) or [user.target()]:
-            found = user.unmerge(name, place)
-            print(f"{place}: cluster {name} is {'taken out' if found else 'not in it'}.")
+            if user.unmerge(name, place):
+                print(f"Removed cluster {name} from {place}.")
+            else:
+                print(f"Cluster {name} is not in {place}.")
         return
     opened = Cluster.open(cluster)
     text = user.text(opened)
@@ -61,6 +64,6 @@ def kubeconfig(
     if merge:
         path = path or user.target()
         user.merge(opened.name, path)
-        print(f"{path}: cluster {opened.name} is in it, and the current context.")
+        print(f"Merged cluster {opened.name} into {path}; it is the current context.")
     else:
         sys.stdout.write(text)

@@ -1,8 +1,8 @@
-"""A cluster's entries in the user's own kubeconfig: put there, kept up to date, taken out again.
+"""A cluster's entries in the user's own kubeconfig: merged, kept up to date, removed.
 
-Which file that is, and how it is locked, is as kubectl has it (client-go's ``tools/clientcmd``). What is ours there
-carries a mark, an extension of the entry, which kubectl keeps when it changes or renames the entry; so nothing else is
-ever touched, and all there is to remember stands in the file itself.
+Which file that is, and how it is locked, follows kubectl (client-go's ``tools/clientcmd``). Each entry of ours has an
+extension ``minicluster``, which kubectl keeps when it changes or renames the entry. So nothing else is touched, and
+all that must be remembered is in the file itself.
 """
 
 from __future__ import annotations
@@ -10,14 +10,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import yaml
 
 from minicluster import paths
 from minicluster.errors import MiniclusterError, UsageError
@@ -25,19 +22,21 @@ from minicluster.operations import client
 
 if TYPE_CHECKING:
     from minicluster.cluster import Cluster
+    from minicluster.contrib.kubernetes.yamledit import Document
 
-PATIENCE = 5.0  # seconds that somebody else may hold the lock
-_LOOK = 0.05  # seconds between two tries
+PATIENCE = 5.0  # seconds to wait for the lock
+_INTERVAL = 0.05  # seconds between two attempts to take it
 _FILE = "kubeconfig"  # its name in the client's folder
 _MARK = "minicluster"  # name of the extension
-_KINDS = {"clusters": "cluster", "users": "user", "contexts": "context"}  # lists of a kubeconfig, and what they are of
+_KINDS = {"clusters": "cluster", "users": "user", "contexts": "context"}  # a kubeconfig's lists, and an item's content
 _HERE = "minicluster.contrib.kubernetes.kubeconfig"
+_NEW = "apiVersion: v1\nkind: Config\n"
 
 Config = dict[str, Any]
 
 
 def text(cluster: Cluster) -> str:
-    """The kubeconfig of a cluster, made anew.
+    """The kubeconfig of a cluster, brought up to date.
 
     Raises:
         UsageError: its profile has none.
@@ -45,7 +44,7 @@ def text(cluster: Cluster) -> str:
     if not any(file.path == _FILE for file in cluster.spec.client_files):
         raise UsageError(
             f"cluster {cluster.name} has no kubeconfig",
-            f"It is of profile {cluster.spec.profile}.",
+            f"It was made from profile {cluster.spec.profile}.",
             "Name a cluster of the kubernetes profile with -c; `minicluster ls` lists them.",
         )
     cluster.env()
@@ -53,9 +52,9 @@ def text(cluster: Cluster) -> str:
 
 
 def target() -> Path:
-    """The user's kubeconfig: of those in $KUBECONFIG the first that exists, else the last; without any ~/.kube/config.
+    """The user's kubeconfig: the first file in $KUBECONFIG that exists, else the last; ~/.kube/config without any.
 
-    Those that ``minicluster env`` puts there are passed over: they are no place for anything else.
+    Files that ``minicluster env`` adds to $KUBECONFIG are skipped: they belong to their clusters.
     """
     named = [Path(word) for word in os.environ.get("KUBECONFIG", "").split(os.pathsep) if word]
     users = [path for path in named if not _is_ours(path)]
@@ -65,110 +64,112 @@ def target() -> Path:
 
 
 def merge(cluster: str, file: Path) -> None:
-    """Puts a cluster's entries into a file, and makes them the current ones; ``down`` takes them out again.
+    """Adds a cluster's entries to a file and makes its context the current one; ``down`` undoes both.
 
     Args:
-        cluster: whose client's folder has its kubeconfig.
+        cluster: name of a cluster whose client's folder has a kubeconfig.
 
     Raises:
-        MiniclusterError: the file cannot be understood, locked or written, or has others' entries of these names.
-            It is left as it was.
+        MiniclusterError: the file cannot be edited, locked or written, or has entries of these names that are not ours.
+            The file is unchanged.
     """
     if _is_ours(file):
-        raise UsageError(f"{file} is a cluster's own", "It goes with its cluster.", "Name another file with --file.")
+        raise UsageError(f"{file} belongs to a cluster", "It is removed with the cluster.", "Name another with --file.")
     file = Path(os.path.abspath(file))
-    new = _parse(_own(cluster).read_text(encoding="utf-8"), _own(cluster))
-    with _locked(file):
-        config = _read(file)
+    new = _load(_own(cluster))
+    with _editing(file) as document:
+        config = document.data if document else {}
         _refuse_others(config, new, cluster, file)
-        contexts = [_mark(entry, "contexts") for entry in (config or {}).get("contexts") or []]
-        # Where there was no file, it goes with the last of our clusters in it.
-        made = config is None or any(mark.get("made") for mark in contexts)
-        config = config or {"apiVersion": "v1", "kind": "Config"}
+        marks = [_mark(entry, "contexts") for entry in _entries(config, "contexts")]
+        # A file that merging created is removed with the last of our clusters in it.
+        mark: Config = {"created": "file"} if document is None or any("created" in mark for mark in marks) else {}
+        document = document or _document(_NEW, file)
         current = _current(config, cluster)
-        before = current["before"] if current else _before(config)
+        mark |= {key: current[key] for key in ("before", "missing") if key in current} or _before(document)
         for kind in _KINDS:
-            _put(config, kind, new, cluster, {"before": before, "made": made} if kind == "contexts" else {})
-        config["current-context"] = new["current-context"]
-        # First noted, then done: whoever is killed in between leaves nothing for good.
+            document = _put(document, kind, new, cluster, mark if kind == "contexts" else {})
+        document = document.put((), "current-context", new["current-context"])
+        # Recorded before it is written: if this process is killed in between, nothing stays for good.
         client.on_write(cluster, f"{_HERE}:renew", {"file": str(file)})
         client.on_forget(cluster, f"{_HERE}:forget", {"file": str(file)})
-        _write(file, config)
+        _write(file, document.text)
 
 
 def unmerge(cluster: str, file: Path) -> bool:
-    """Takes a cluster's entries out of a file, and makes the context current again that was it before.
+    """Removes a cluster's entries from a file, and restores the current context that was replaced.
 
-    Entries stay where the user has made of the cluster's another one, by another authority: they are his by now.
+    Entries stay if the user has given the cluster another authority: then they are the user's.
 
     Returns:
-        Whether there was something to take out.
+        Whether there was anything to remove.
 
     Raises:
-        MiniclusterError: the file cannot be understood, locked or written. It is left as it was.
+        MiniclusterError: the file cannot be edited, locked or written. The file is unchanged.
     """
     if not _mentions(file, cluster):
         return False
-    with _locked(file):
-        config = _read(file)
-        if config is None or _is_anothers(config, cluster):
+    with _editing(file) as document:
+        if document is None or _is_anothers(document.data, cluster):
             return False
-        current = _current(config, cluster)
-        taken = []
+        current = _current(document.data, cluster)
+        created = False
+        before = document
         for kind in _KINDS:
-            entries = config.get(kind) or []
-            ours = [entry for entry in entries if _mark(entry, kind).get("cluster") == cluster]
-            if ours:
-                config[kind] = [entry for entry in entries if entry not in ours]
-                taken += [_mark(entry, kind) for entry in ours]
-        if not taken:
+            marks = [_mark(entry, kind) for entry in _entries(document.data, kind)]
+            ours = [at for at, mark in enumerate(marks) if mark.get("cluster") == cluster]
+            for at in reversed(ours):
+                document = document.remove((kind, at))
+            if len(ours) == len(marks):
+                document = _restore_list(document, kind, marks)
+            created |= any("created" in marks[at] for at in ours)
+        if document is before:
             return False
         if current:
-            _go_back(config, current["before"])
-        if any(mark.get("made") for mark in taken) and _is_empty(config):
+            document = _restore_current(document, current)
+        if (
+            created
+            and "#" not in document.text
+            and not any(value for key, value in document.data.items() if key not in ("apiVersion", "kind"))
+        ):
             os.unlink(os.path.realpath(file))
         else:
-            _write(file, config)
+            _write(file, document.text)
     return True
 
 
 def renew(cluster: str, file: str) -> None:
-    """Brings a cluster's entries in a file up to date, as far as they are still there and the cluster's."""
+    """Updates a cluster's entries in a file, as far as they are still there and the cluster's."""
     path = Path(file)
     if not _mentions(path, cluster):
         return
     try:
-        new = _parse(_own(cluster).read_text(encoding="utf-8"), _own(cluster))
-        with _locked(path):
-            config = _read(path)
-            if config is None or _is_anothers(config, cluster):
+        new = _load(_own(cluster))
+        with _editing(path) as document:
+            if document is None or _is_anothers(document.data, cluster):
                 return
-            there = [
-                kind
-                for kind in ("clusters", "users")
-                if any(_mark(entry, kind).get("cluster") == cluster for entry in config.get(kind) or [])
-            ]
-            for kind in there:
-                _put(config, kind, new, cluster, {})
-            if there:
-                _write(path, config)
+            before = document
+            for kind in ("clusters", "users"):
+                if any(_mark(entry, kind).get("cluster") == cluster for entry in _entries(document.data, kind)):
+                    document = _put(document, kind, new, cluster, {})
+            if document is not before:
+                _write(path, document.text)
     except MiniclusterError as error:
         raise MiniclusterError(
             f"{file} has an old address of cluster {cluster}",
             _sentence(error),
-            f"`minicluster kubeconfig --merge -c {cluster} --file {file}` puts it right.",
+            f"Correct it: `minicluster kubeconfig --merge -c {cluster} --file {file}`.",
         ) from error
 
 
 def forget(cluster: str, file: str) -> None:
-    """Takes a cluster that goes away out of a file."""
+    """Removes the entries of a cluster that is being removed."""
     try:
         unmerge(cluster, Path(file))
     except MiniclusterError as error:
         raise MiniclusterError(
             f"{file} still has cluster {cluster}",
             _sentence(error),
-            f"`minicluster kubeconfig --unmerge -c {cluster} --file {file}` takes it out.",
+            f"Remove it: `minicluster kubeconfig --unmerge -c {cluster} --file {file}`.",
         ) from error
 
 
@@ -192,127 +193,156 @@ def _is_ours(path: Path) -> bool:
 # Entries
 
 
-def _inner(entry: Any, kind: str) -> Config:
+def _entries(config: Config, kind: str) -> list[Config]:
+    return config.get(kind) or []
+
+
+def _inner(entry: Config, kind: str) -> Config:
     inner = entry.get(_KINDS[kind])
     return inner if isinstance(inner, dict) else {}
 
 
-def _mark(entry: Any, kind: str) -> Config:
-    """What we remember of an entry in itself; empty where it is not ours."""
+def _mark_at(entry: Config, kind: str) -> int | None:
+    """The position of our mark among an entry's extensions."""
     extensions = _inner(entry, kind).get("extensions")
-    for one in extensions if isinstance(extensions, list) else ():
+    for at, one in enumerate(extensions if isinstance(extensions, list) else []):
         if isinstance(one, dict) and one.get("name") == _MARK and isinstance(one.get("extension"), dict):
-            return {"before": [], **one["extension"]}
-    return {}
+            return at
+    return None
 
 
-def _put(config: Config, kind: str, new: Config, cluster: str, about: Mapping[str, Any]) -> None:
-    """Puts the new entries of one kind where those of the same name are, or behind all others."""
-    entries = config[kind] = list(config.get(kind) or [])
-    for entry in new[kind]:
-        at = next((i for i, old in enumerate(entries) if old["name"] == entry["name"]), None)
-        # What the user has added to a context, such as a namespace, is still true.
-        kept = _inner(entries[at], kind) if at is not None and kind == "contexts" else {}
-        extensions = [e for e in kept.get("extensions") or [] if not (isinstance(e, dict) and e.get("name") == _MARK)]
-        mark = {"cluster": cluster, "authority": _authority(new), **about}
-        extensions.append({"name": _MARK, "extension": mark})
-        made = {"name": entry["name"], _KINDS[kind]: {**kept, **_inner(entry, kind), "extensions": extensions}}
-        if at is None:
-            entries.append(made)
-        else:
-            entries[at] = made
+def _mark(entry: Config, kind: str) -> Config:
+    """What we remember of an entry in the entry itself; empty if it is not ours."""
+    at = _mark_at(entry, kind)
+    return {} if at is None else {"before": [], **_inner(entry, kind)["extensions"][at]["extension"]}
+
+
+def _put(document: Document, kind: str, new: Config, cluster: str, about: Config) -> Document:
+    """Adds the new entry of a kind, or updates the one of the same name."""
+    (entry,) = new[kind]
+    entries = _entries(document.data, kind)
+    mark = {"cluster": cluster, "authority": _authority(new), **_list_before(document, kind), **about}
+    inner = {**_inner(entry, kind), "extensions": [{"name": _MARK, "extension": mark}]}
+    index = next((at for at, old in enumerate(entries) if old["name"] == entry["name"]), None)
+    if index is None:
+        made = {"name": entry["name"], _KINDS[kind]: inner}
+        if document.data.get(kind) is None:
+            return document.put((), kind, [made])
+        return document.append((kind,), made)
+    if kind != "contexts":
+        return document.put((kind, index), _KINDS[kind], inner)
+    # What the user has added to a context, such as a namespace, stays.
+    content = (kind, index, _KINDS[kind])
+    for key, value in _inner(entry, kind).items():
+        document = document.put(content, key, value)
+    extension = _mark_at(entries[index], kind)
+    assert extension is not None  # _refuse_others
+    return document.put((*content, "extensions", extension), "extension", mark)
+
+
+def _list_before(document: Document, kind: str) -> Config:
+    """What was there instead of a list, if it has only entries of ours: no such key, or a word for null."""
+    entries = _entries(document.data, kind)
+    marks = [_mark(entry, kind) for entry in entries]
+    if entries:
+        return next(({"list": mark["list"]} for mark in marks if "list" in mark), {})
+    if kind not in document.data:
+        return {"list": "absent"}
+    return {"list": document.word(kind)} if document.data[kind] is None and document.word(kind) else {}
+
+
+def _restore_list(document: Document, kind: str, marks: list[Config]) -> Document:
+    """Undoes what `_list_before` remembers of a list that is empty again."""
+    before = next((mark["list"] for mark in marks if "list" in mark), None)
+    if before == "absent":
+        return document.remove((kind,))
+    return document if before is None else document.put((), kind, before)
 
 
 def _authority(config: Config) -> str:
-    """Tells the authority of a config's first cluster from others."""
+    """Identifies the authority of a config's first cluster."""
     data = str(_inner(config["clusters"][0], "clusters").get("certificate-authority-data"))
     return hashlib.sha256(data.encode()).hexdigest()[:16]
 
 
 def _is_anothers(config: Config, cluster: str) -> bool:
-    """Whether the user has made the cluster's entry one of another cluster.
+    """Whether the user has turned the cluster's entry into one of another cluster.
 
-    The server may be another: by a tunnel, where the authority may be left out, it is the cluster all the same. The
-    authority may not.
+    The server may differ: through a tunnel, for which the authority may be missing, it is still the same cluster.
+    Another authority means another cluster.
     """
-    for entry in config.get("clusters") or []:
+    for entry in _entries(config, "clusters"):
         mark, inner = _mark(entry, "clusters"), _inner(entry, "clusters")
-        vouched = "certificate-authority-data" in inner or "certificate-authority" in inner
-        if mark.get("cluster") == cluster and vouched and mark.get("authority") != _authority({"clusters": [entry]}):
+        verified = "certificate-authority-data" in inner or "certificate-authority" in inner
+        if mark.get("cluster") == cluster and verified and mark.get("authority") != _authority({"clusters": [entry]}):
             return True
     return False
 
 
-def _refuse_others(config: Config | None, new: Config, cluster: str, file: Path) -> None:
+def _refuse_others(config: Config, new: Config, cluster: str, file: Path) -> None:
     for kind, word in _KINDS.items():
         names = {entry["name"] for entry in new[kind]}
-        for entry in (config or {}).get(kind) or []:
-            others = _mark(entry, kind).get("cluster") != cluster or _is_anothers(config or {}, cluster)
+        for entry in _entries(config, kind):
+            others = _mark(entry, kind).get("cluster") != cluster or _is_anothers(config, cluster)
             if entry["name"] in names and others:
                 raise MiniclusterError(
-                    f"{file} has a {word} {entry['name']} of its own",
-                    "It was not minicluster that put it there, or it has been made another's since.",
+                    f"{file} already has a {word} {entry['name']}",
+                    "minicluster did not add it, or it was changed to another cluster.",
                     "Remove or rename it, or name another file with --file.",
                 )
 
 
 def _current(config: Config, cluster: str) -> Config:
-    """The mark of the current context where that is the cluster's; else empty."""
-    for entry in config.get("contexts") or []:
+    """The mark of the current context if that is the cluster's; else empty."""
+    for entry in _entries(config, "contexts"):
         mark = _mark(entry, "contexts")
         if entry["name"] == config.get("current-context") and mark.get("cluster") == cluster:
             return mark
     return {}
 
 
-def _before(config: Config) -> list[str]:
-    """The current context and, where it is a cluster's of ours, which may go first, those that were it before."""
-    if "current-context" not in config:
-        return []
-    name = config["current-context"] or ""
-    known = next((_mark(entry, "contexts") for entry in config.get("contexts") or [] if entry["name"] == name), {})
-    return list(dict.fromkeys([name, *known.get("before", [])]))
+def _before(document: Document) -> Config:
+    """The current context. If it is one of our clusters, which may be removed first, also those before it."""
+    if "current-context" not in document.data:
+        return {"before": []}
+    name = document.word("current-context")
+    contexts = {entry["name"]: _mark(entry, "contexts") for entry in _entries(document.data, "contexts")}
+    if name not in contexts:
+        return {"before": [name], "missing": name}
+    known = contexts[name]
+    missing = {"missing": known["missing"]} if "missing" in known else {}
+    return {"before": list(dict.fromkeys([name, *known.get("before", [])])), **missing}
 
 
-def _go_back(config: Config, before: list[str]) -> None:
-    names = {entry["name"] for entry in config.get("contexts") or []}
-    for name in before:
-        if not name or name in names:
-            config["current-context"] = name
-            return
-    del config["current-context"]
-
-
-def _is_empty(config: Config) -> bool:
-    return not any(value for key, value in config.items() if key not in ("apiVersion", "kind"))
+def _restore_current(document: Document, mark: Config) -> Document:
+    names = {entry["name"] for entry in _entries(document.data, "contexts")} | {mark.get("missing")}
+    for name in mark["before"]:
+        if name in names:  # those that were removed meanwhile stay so
+            return document.put((), "current-context", name)
+    return document.remove(("current-context",))
 
 
 # The file
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads what kubectl reads as text as text: times, and numbers to the base of sixty."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes text in quotes where kubectl's YAML would take it for something else, though Python's would not."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, re.compile(r"[-+]?(0|[1-9][0-9]*)$") if tag.endswith(":int") else pattern)
-        for tag, pattern in resolvers
-        if not tag.endswith((":timestamp", ":float"))
-    ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+\.[0-9]*$"), list("-+0123456789"))
-_Dumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("[yYnN]$"), list("yYnN"))
-_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+.0-9][-+.\w]*$"), list("-+.0123456789"))
+@contextlib.contextmanager
+def _editing(file: Path) -> Iterator[Document | None]:
+    """Holds the lock of a file while its document, or None if there is no such file, is edited."""
+    with _locked(file):
+        try:
+            document = _document(file.read_bytes().decode(), file)
+        except FileNotFoundError:
+            document = None
+        except (OSError, UnicodeDecodeError) as error:
+            raise MiniclusterError(f"{file} cannot be read", str(error)) from None
+        try:
+            yield document
+        except ValueError as error:  # yamledit's InvalidDocument, which is imported only where it is needed
+            raise _refused(file, str(error)) from None
 
 
 def _mentions(file: Path, cluster: str) -> bool:
-    """Whether it is worth the while to read a file. What cannot be read may."""
+    """Whether a file may have entries of a cluster: cheaper than parsing it."""
     try:
         content = file.read_bytes()
         return cluster.encode() in content and _MARK.encode() in content
@@ -322,55 +352,51 @@ def _mentions(file: Path, cluster: str) -> bool:
         return True
 
 
-def _read(file: Path) -> Config | None:
-    """What a file holds; None where it does not exist."""
-    try:
-        return _parse(file.read_text(encoding="utf-8"), file)
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise MiniclusterError(f"{file} cannot be read", str(error)) from None
+def _refused(file: Path, why: str) -> MiniclusterError:
+    fix = "Correct it (`kubectl config view` reads it too), or name another file with --file."
+    return MiniclusterError(f"{file} is not a kubeconfig that can be edited", why, fix)
 
 
-def _parse(content: str, file: Path) -> Config:
-    def refused(why: str) -> MiniclusterError:
-        fix = "Correct it (`kubectl config view` reads it too), or name another file with --file."
-        return MiniclusterError(f"{file} is no kubeconfig that can be changed", why, fix)
+def _document(content: str, file: Path) -> Document:
+    from minicluster.contrib.kubernetes.yamledit import Document, InvalidDocument
 
     try:
-        config = yaml.load(content, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise refused(" ".join(str(error).split())) from None
-    if config is None:
-        config = {"apiVersion": "v1", "kind": "Config"}
-    if not isinstance(config, dict):
-        raise refused("It is no mapping.")
+        document = Document(content)
+    except InvalidDocument as error:
+        raise _refused(file, str(error)) from None
+    config = document.data
     if config.get("apiVersion") not in (None, "v1") or config.get("kind") not in (None, "Config"):
-        raise refused(f"It is {config.get('apiVersion')} {config.get('kind')}, not v1 Config.")
+        raise _refused(file, f"It is {config.get('apiVersion')} {config.get('kind')}, not v1 Config.")
     for kind in _KINDS:
-        entries = config.get(kind) or []
-        if not isinstance(entries, list):
-            raise refused(f"Its {kind} are no list.")
-        if not all(isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in entries):
-            raise refused(f"One of its {kind} has no name.")
+        if not isinstance(_entries(config, kind), list):
+            raise _refused(file, f"Its {kind} are not a list.")
+        if not all(isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in _entries(config, kind)):
+            raise _refused(file, f"One of its {kind} has no name.")
+    return document
+
+
+def _load(file: Path) -> Config:
+    """A cluster's own kubeconfig, which has one entry of each kind."""
+    from minicluster.contrib.kubernetes.yamledit import load
+
+    config: Config = load(file.read_text(encoding="utf-8"))
     return config
 
 
-def _write(file: Path, config: Config) -> None:
-    """Replaces a file at once; one that a link leads to is replaced where it is."""
+def _write(file: Path, content: str) -> None:
+    """Replaces a file atomically; if it is a link, the file that it leads to."""
     real = Path(os.path.realpath(file))
     part = ""
     try:
-        content = yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-        descriptor, part = tempfile.mkstemp(dir=real.parent, prefix=f".{real.name}.")  # for its owner alone
-        with os.fdopen(descriptor, "w", encoding="utf-8") as new:
-            with contextlib.suppress(FileNotFoundError), open(real, "r+b") as old:  # what may not be written stays
+        descriptor, part = tempfile.mkstemp(dir=real.parent, prefix=f".{real.name}.")  # readable by its owner only
+        with os.fdopen(descriptor, "wb") as new:
+            with contextlib.suppress(FileNotFoundError), open(real, "r+b") as old:  # a read-only file is not replaced
                 before = os.fstat(old.fileno())
                 os.fchmod(new.fileno(), before.st_mode & 0o7777)
                 if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
-                    with contextlib.suppress(PermissionError):  # root keeps it the user's
+                    with contextlib.suppress(PermissionError):  # root keeps the owner
                         os.fchown(new.fileno(), before.st_uid, before.st_gid)
-            new.write(content)
+            new.write(content.encode())
         os.replace(part, real)
     except BaseException as error:
         if part:
@@ -383,12 +409,12 @@ def _write(file: Path, config: Config) -> None:
 
 @contextlib.contextmanager
 def _locked(file: Path) -> Iterator[None]:
-    """Holds kubectl's lock on a file: FILE.lock, which is there or not. Of a link also that on where it leads."""
+    """Holds kubectl's lock of a file, FILE.lock, whether the file exists or not; for a link, also its target's."""
     real = os.path.realpath(file)
     named = os.path.join(os.path.realpath(file.parent), file.name)
     held: list[str] = []
     try:
-        for lock in sorted({f"{named}.lock", f"{real}.lock"}):  # in the same order for all
+        for lock in sorted({f"{named}.lock", f"{real}.lock"}):  # always in the same order
             _take(lock, file)
             held.append(lock)
         yield
@@ -405,11 +431,11 @@ def _take(lock: str, file: Path) -> None:
         while not _create(lock):
             if time.monotonic() >= end:
                 raise MiniclusterError(
-                    f"{file} is being changed by somebody else",
-                    f"{lock} has been there for {PATIENCE:g} s.",
-                    "If no kubectl is at work with it, one was killed: remove that file.",
+                    f"{file} is locked by another process",
+                    f"{lock} has existed for at least {PATIENCE:g} s.",
+                    "If no kubectl is running, one was killed while it held the lock: remove the lock file.",
                 )
-            time.sleep(_LOOK)
+            time.sleep(_INTERVAL)
     except OSError as error:
         raise MiniclusterError(f"{file} cannot be locked", str(error)) from None
 

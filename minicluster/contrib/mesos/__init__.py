@@ -1,5 +1,5 @@
-"""Mesos and Marathon: small clients for their HTTP interfaces, and the commands of ``minicluster mesos``.
+"""Mesos and Marathon: small clients of their HTTP APIs, and the commands of ``minicluster mesos``.
 
-Addresses come from a :class:`minicluster.cluster.Cluster`, whatever profile it is of: one with the endpoints
-``master`` and ``agent``, and ``marathon`` where there is one.
+Addresses come from a :class:`minicluster.cluster.Cluster` of any profile that has the endpoints ``master`` and
+``agent`` and, for Marathon, ``marathon``.
 """

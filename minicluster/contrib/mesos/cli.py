@@ -25,17 +25,18 @@ app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
     add_completion=False,
-    help="Mesos: its state, tasks, Marathon's applications.",
+    help="Mesos: state, tasks, and applications on Marathon.",
 )
 
 FileArgument = Annotated[
-    str, typer.Argument(metavar="FILE|-", help="Marathon's JSON of an application or group; - is standard input.")
+    str, typer.Argument(metavar="FILE|-", help="Marathon JSON of an application or group; - reads standard input.")
 ]
 WaitOption = Annotated[bool, typer.Option("--no-wait", help="Do not wait for the deployment to finish.")]
 PatienceOption = Annotated[
-    float, typer.Option("--timeout", metavar="S", help="Seconds that the deployment has; 300 by default.")
+    float,
+    typer.Option("--timeout", metavar="S", help="Maximum time to wait for the deployment, in seconds (default: 300)."),
 ]
-ForcedOption = Annotated[bool, typer.Option("--force", help="Break off a deployment that is under way.")]
+ForcedOption = Annotated[bool, typer.Option("--force", help="Cancel a deployment that is in progress.")]
 
 
 @app.command(cls=Command)
@@ -43,7 +44,9 @@ def state(
     cluster: ClusterOption = None,
     agent: Annotated[
         str | None,
-        typer.Option("--agent", metavar="NODE", help="Of this agent instead.", autocompletion=complete.nodes),
+        typer.Option(
+            "--agent", metavar="NODE", help="Print the state of this agent instead.", autocompletion=complete.nodes
+        ),
     ] = None,
 ) -> None:
     """Print the leading master's state as JSON."""
@@ -58,7 +61,7 @@ def state(
 @app.command(cls=Command)
 def ps(
     cluster: ClusterOption = None,
-    all_: Annotated[bool, typer.Option("--all", help="Also tasks that have ended.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Include tasks that have ended.")] = False,
     output: OutputOption = Output.text,
 ) -> None:
     """List tasks: framework, task, state, port."""
@@ -72,16 +75,16 @@ def ps(
         rows = [(t.framework, t.id, t.state, ",".join(map(str, t.ports)) or "-") for t in tasks]
         print(columns(rows, ("FRAMEWORK", "TASK", "STATE", "PORT")))
     else:
-        print("There is no task.", file=sys.stderr)
+        print("No tasks.", file=sys.stderr)
 
 
 @app.command(cls=Command)
 def logs(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="A task's ID, or a part of it.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A task ID or part of one.")],
     cluster: ClusterOption = None,
-    stderr: Annotated[bool, typer.Option("--stderr", help="What it wrote to standard error.")] = False,
+    stderr: Annotated[bool, typer.Option("--stderr", help="Print standard error instead.")] = False,
 ) -> None:
-    """Print what a task wrote to standard output."""
+    """Print a task's standard output."""
     from minicluster.cluster import Cluster
     from minicluster.contrib.mesos import reach
 
@@ -102,9 +105,9 @@ def install(
 ) -> None:
     """Run an application or group on Marathon.
 
-    Waits until it is deployed. In FILE ${MINICLUSTER_MASTER_IP} and the like stand for what 'minicluster env' prints.
+    Waits until it is deployed. Variables of 'minicluster env', such as ${MINICLUSTER_MASTER_IP}, are expanded in FILE.
     """
-    _deploy("installed", lambda m, it: m.install(it), file, cluster, no_wait, timeout, output, quiet)
+    _deploy("Installed", lambda m, it: m.install(it), file, cluster, no_wait, timeout, output, quiet)
 
 
 @app.command(cls=Command)
@@ -117,11 +120,11 @@ def update(
     output: OutputOption = Output.text,
     quiet: QuietOption = False,
 ) -> None:
-    """Change an application or group on Marathon.
+    """Update an application or group on Marathon.
 
-    Waits until that is deployed. What is not there is made.
+    Creates it if it does not exist. Waits until the change is deployed.
     """
-    _deploy("updated", lambda m, it: m.update(it, force=force), file, cluster, no_wait, timeout, output, quiet)
+    _deploy("Updated", lambda m, it: m.update(it, force=force), file, cluster, no_wait, timeout, output, quiet)
 
 
 @app.command(cls=Command)
@@ -136,9 +139,9 @@ def uninstall(
 ) -> None:
     """Remove an application or group from Marathon.
 
-    Waits until it is gone. Of the file only the id is read.
+    Waits until it is removed. Only the id in FILE is used.
     """
-    _deploy("uninstalled", lambda m, it: m.uninstall(it, force=force), file, cluster, no_wait, timeout, output, quiet)
+    _deploy("Uninstalled", lambda m, it: m.uninstall(it, force=force), file, cluster, no_wait, timeout, output, quiet)
 
 
 def _deploy(
@@ -168,7 +171,7 @@ def _deploy(
         print_json({"kind": it.kind, "id": it.id, "deployment": change.deployment, "seconds": round(seconds, 1)})
     elif not quiet:
         what = f"{it.kind} {it.id}"
-        print(f"Marathon deploys {what}." if no_wait else paint(f"{what}: {done}, in {seconds:.1f} s.", "bold"))
+        print(f"Deployment of {what} started." if no_wait else paint(f"{done} {what} in {seconds:.1f} s.", "bold"))
 
 
 def _text(file: str) -> str:

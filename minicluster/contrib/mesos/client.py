@@ -1,4 +1,4 @@
-"""What the Mesos masters and agents know: their state, tasks, and what tasks wrote."""
+"""A client of the Mesos masters and agents: state, tasks, and the output of tasks."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from minicluster.errors import MiniclusterError, UsageError, nearest
 
 @dataclass(frozen=True)
 class Task:
-    """A task, as the leading master tells it."""
+    """A task, as the leading master reports it."""
 
     framework: str  #: the framework's name
     id: str
     name: str
     state: str  #: such as TASK_RUNNING
-    ports: tuple[int, ...]  #: of its agent's address
+    ports: tuple[int, ...]  #: on its agent's address
     agent: str  #: the agent's ID
     framework_id: str
-    executor: str  #: "" where Mesos itself executes it
+    executor: str  #: "" if Mesos' own executor runs it
     active: bool  #: it has not ended
 
 
@@ -35,7 +35,7 @@ class Mesos:
     agents: Mapping[str, str]  #: HOST:PORT as the master knows it -> the agent's published base URL
 
     def state(self) -> dict[str, Any]:
-        """The leading master's state, as Mesos documents ``/master/state``; a follower sends us to the leader."""
+        """The leading master's state, as Mesos documents ``/master/state``; a follower redirects to the leader."""
         state: dict[str, Any] = self.masters.get("/master/state")
         return state
 
@@ -45,27 +45,27 @@ class Mesos:
         return state
 
     def tasks(self, *, ended: bool = False) -> list[Task]:
-        """The tasks that have not ended, of every framework; with ``ended`` those that the master remembers too."""
+        """The tasks of all frameworks that have not ended; with ``ended``, also those that the master still lists."""
         found = tasks_of(self.state())
         return [task for task in found if ended or task.active]
 
     def log(self, word: str, file: str = "stdout") -> tuple[Task, Iterator[bytes]]:
-        """The task that a word means, and what is in a file of its sandbox.
+        """The task that a word refers to, and the content of a file in its sandbox.
 
         Args:
-            word: a task's ID, or a part of one that means no other task; of several the one that has not ended.
+            word: a task ID, or a part that occurs in one ID only; tasks that have not ended are preferred.
 
         Raises:
-            UsageError: no task is meant, or several are.
-            MiniclusterError: its agent is gone or knows no sandbox of it.
+            UsageError: no task matches, or several do.
+            MiniclusterError: its agent is gone or has no sandbox of it.
         """
         state = self.state()
-        task = _meant(word, tasks_of(state))
+        task = _matching(word, tasks_of(state))
         pid = next((str(a["pid"]) for a in state.get("slaves", ()) if a["id"] == task.agent), "")
         address = pid.partition("@")[2]
         if address not in self.agents:
             raise MiniclusterError(
-                f"the agent of task {task.id} is gone", f"What the task wrote was on agent {task.agent or '(unknown)'}."
+                f"the agent of task {task.id} is gone", f"The task's output was on agent {task.agent or '(unknown)'}."
             )
         directory = _sandbox(task, self.agent_state(address))
         return task, self._read(address, f"{directory}/{file}", task)
@@ -78,7 +78,7 @@ class Mesos:
                 raise
             raise MiniclusterError(
                 f"task {task.id} has no {path.rpartition('/')[2]}",
-                f"The agent at {address} has no {path}: it removes sandboxes of tasks that ended some time ago.",
+                f"The agent at {address} has no {path}: agents delete the sandboxes of tasks that ended some time ago.",
             ) from error
 
     def _agent(self, address: str) -> Client:
@@ -86,7 +86,7 @@ class Mesos:
 
 
 def tasks_of(state: Mapping[str, Any]) -> list[Task]:
-    """Every task that a master's state tells of, those that have ended last."""
+    """Every task in a master's state; tasks that have ended come last."""
     found = []
     for key in ("frameworks", "completed_frameworks"):
         for framework in state.get(key, ()):
@@ -111,7 +111,7 @@ def _task(data: Mapping[str, Any], framework: str, active: bool) -> Task:
 
 
 def _numbers(ranges: str) -> Iterator[int]:
-    """The ports in Mesos's text for ranges: ``[31000-31001, 31005-31005]``."""
+    """The ports in Mesos' notation of ranges: ``[31000-31001, 31005-31005]``."""
     for first, last in re.findall(r"(\d+)-(\d+)", ranges):
         yield from range(int(first), int(last) + 1)
 
@@ -121,22 +121,20 @@ def _discovered(data: Mapping[str, Any]) -> Iterator[int]:
         yield int(port["number"])
 
 
-def _meant(word: str, tasks: Iterable[Task]) -> Task:
+def _matching(word: str, tasks: Iterable[Task]) -> Task:
     known = [*tasks]
     exact = [task for task in known if task.id == word]
     found = exact or [task for task in known if word in task.id]
     found = [task for task in found if task.active] or found
     if len({task.id for task in found}) > 1:
-        raise UsageError(
-            f"{word!r} is in the IDs of several tasks", f"They are {', '.join(task.id for task in found)}."
-        )
+        raise UsageError(f"{word!r} matches several tasks", f"They are {', '.join(task.id for task in found)}.")
     if not found:
-        raise UsageError(f"no task has {word!r} in its ID", "", nearest(word, {task.id for task in known}))
-    return found[-1]  # of runs under the same ID the last
+        raise UsageError(f"no task matches {word!r}", "", nearest(word, {task.id for task in known}))
+    return found[-1]  # the last run under this ID
 
 
 def _sandbox(task: Task, state: Mapping[str, Any]) -> str:
-    """The folder of a task's files, by its agent's state."""
+    """The directory of a task's files, from its agent's state."""
     for key in ("frameworks", "completed_frameworks"):
         for framework in state.get(key, ()):
             if framework["id"] != task.framework_id:
@@ -144,8 +142,8 @@ def _sandbox(task: Task, state: Mapping[str, Any]) -> str:
             for executor in (*framework.get("executors", ()), *framework.get("completed_executors", ())):
                 if executor["id"] == (task.executor or task.id):
                     directory = str(executor["directory"])
-                    # The default executor has several tasks, and a folder for each.
+                    # The default executor runs several tasks, each in a directory of its own.
                     return f"{directory}/tasks/{task.id}" if executor.get("type") == "DEFAULT" else directory
     raise MiniclusterError(
-        f"the agent of task {task.id} knows nothing of it", "It may have forgotten a task that ended some time ago."
+        f"the agent of task {task.id} does not know it", "Agents forget tasks that ended some time ago."
     )

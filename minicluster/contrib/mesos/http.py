@@ -1,4 +1,4 @@
-"""HTTP to a cluster's published ports; its servers know each other by addresses that only nodes may reach."""
+"""HTTP to a cluster's published ports. Redirects name addresses that only nodes can reach: they are translated."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urljoin, urlsplit
 
 from minicluster.errors import MiniclusterError
 
-_REDIRECTS = 3  # that one request may take: a follower names the leader, and an election may be under way
+_REDIRECTS = 3  # per request: a follower redirects to the leader, which may change in between
 _CHUNK = 1 << 16
 
 
@@ -21,40 +21,40 @@ class HTTPError(MiniclusterError):
 
     def __init__(self, what: str, why: str = "", fix: str = "", *, status: int = 0) -> None:
         super().__init__(what, why, fix)
-        self.status = status  #: of the answer; 0 where there was none
+        self.status = status  #: of the response; 0 if there was none
 
 
 @dataclass(frozen=True)
 class Client:
-    """Several servers of one kind, any of which will do: one that does not answer is passed over.
+    """Several servers of one kind, any of which can serve a request: one that does not respond is skipped.
 
-    No proxy of the environment is asked: what it speaks to is this machine.
+    Proxies in the environment are ignored: all servers are on this machine.
     """
 
-    name: str  #: of the kind of server, for errors: "Mesos master"
+    name: str  #: of the kind of server, in errors: "Mesos master"
     servers: Sequence[str]  #: base URLs
-    routes: Mapping[str, str]  #: HOST:PORT as the servers know it -> the base URL that reaches it from here
-    timeout: float = 10.0  #: seconds without a byte
+    routes: Mapping[str, str]  #: HOST:PORT in the cluster's network -> base URL on this machine
+    timeout: float = 10.0  #: seconds without any data
 
     def get(self, path: str) -> Any:
-        """The JSON that is at a path.
+        """The JSON at a path.
 
         Raises:
-            HTTPError: no server answers, or one refuses.
+            HTTPError: no server responds, or one returns an error.
         """
         return self.call("GET", path)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """The JSON that a request is answered with; None for an empty answer."""
+        """The JSON of the response to a request; None if it is empty."""
         with self._answer(method, path, body) as answer:
             data = answer.read()
         try:
             return json.loads(data) if data.strip() else None
         except ValueError:
-            raise HTTPError(f"the {self.name} answers {method} {path} with what is no JSON", _short(data)) from None
+            raise HTTPError(f"the {self.name} returned invalid JSON for {method} {path}", _short(data)) from None
 
     def stream(self, path: str) -> Iterator[bytes]:
-        """What is at a path, piece by piece."""
+        """The content at a path, in chunks."""
         with self._answer("GET", path, None) as answer:
             while chunk := answer.read(_CHUNK):
                 yield chunk
@@ -67,20 +67,23 @@ class Client:
             if answer.status >= 300:
                 data = answer.read()
                 raise HTTPError(
-                    f"the {self.name} refuses {method} {path}: {answer.status} {answer.reason}".rstrip(),
+                    f"the {self.name} returned {answer.status} {answer.reason}".rstrip()
+                    + f" for {method} {path}".rstrip(),
                     explanation(data),
                     status=answer.status,
                 )
             yield answer
         except (OSError, http.client.HTTPException) as error:
-            raise HTTPError(f"the {self.name} stopped answering to {method} {path}", _cause(error)) from error
+            raise HTTPError(
+                f"the connection to the {self.name} was lost during {method} {path}", _cause(error)
+            ) from error
         finally:
             connection.close()
 
     def _first(
         self, method: str, path: str, content: bytes | None
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        """The answer of the first server that gives one, redirects followed."""
+        """The response of the first server that responds, after redirects."""
         failures = []
         for server in self.servers:
             try:
@@ -90,10 +93,8 @@ class Client:
             except (OSError, http.client.HTTPException) as error:
                 failures.append(f"{server}: {_cause(error)}")
                 if method != "GET":
-                    break  # it may have been heard all the same
-        raise HTTPError(
-            f"no {self.name} answers", "\n".join(failures), "`minicluster status` tells how the nodes are doing."
-        )
+                    break  # the request may have been received
+        raise HTTPError(f"no {self.name} responds", "\n".join(failures), "Check the nodes: `minicluster status`.")
 
     def _follow(
         self, method: str, server: str, path: str, content: bytes | None
@@ -115,12 +116,12 @@ class Client:
                 return connection, answer
             connection.close()
             url = self._reached(url, location, path)
-        raise HTTPError(f"the {self.name} sends {method} {path} from one server to another", f"The last was {url}.")
+        raise HTTPError(f"the {self.name} redirects {method} {path} too many times", f"The last redirect was to {url}.")
 
     def _reached(self, url: str, location: str, path: str) -> str:
-        """The URL by which a redirect's target is reached from here."""
+        """The URL of a redirect's target on this machine."""
         parts = urlsplit(urljoin(url, location))
-        if parts.path in ("", "/"):  # a master that names the leader, and no path there
+        if parts.path in ("", "/"):  # a master names only the leader, without a path
             parts = urlsplit(parts._replace(path="", query="").geturl() + path)
         base = self.routes.get(parts.netloc)
         if base is None:
@@ -130,7 +131,7 @@ class Client:
 
 
 def explanation(data: bytes) -> str:
-    """What a server says of its refusal: Marathon's message and details, or the text."""
+    """A server's error message: Marathon's message and details, or the plain text."""
     try:
         said = json.loads(data)
     except ValueError:

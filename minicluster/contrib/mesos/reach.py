@@ -1,4 +1,4 @@
-"""How the servers of a cluster are reached from here, which its façade knows."""
+"""The addresses of a cluster's Mesos and Marathon servers on this machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def mesos(cluster: Cluster) -> Mesos:
     if not routes:
         raise UsageError(
             f"cluster {cluster.name} has no Mesos master",
-            f"It is of profile {cluster.spec.profile}.",
+            f"It was made from profile {cluster.spec.profile}.",
             "Name a cluster of the mesos profile with -c; `minicluster ls` lists them.",
         )
     return Mesos(Client("Mesos master", [*routes.values()], routes), _published(cluster, "agent"))
@@ -36,22 +36,24 @@ def marathon(cluster: Cluster) -> Marathon:
     if not routes:
         fix = "Name a cluster of the mesos profile with -c; `minicluster ls` lists them."
         if _published(cluster, "master"):
-            fix = f"Give it one: `minicluster scale scheduler=1 -c {cluster.name}`."
-        raise UsageError(f"cluster {cluster.name} has no Marathon", f"It is of profile {cluster.spec.profile}.", fix)
+            fix = f"Add one: `minicluster scale scheduler=1 -c {cluster.name}`."
+        raise UsageError(
+            f"cluster {cluster.name} has no Marathon", f"It was made from profile {cluster.spec.profile}.", fix
+        )
     return Marathon(Client("Marathon", [*routes.values()], routes))
 
 
 def agent(cluster: Cluster, node: str) -> str:
-    """HOST:PORT of a node's agent, as :attr:`minicluster.contrib.mesos.client.Mesos.agents` has it."""
+    """HOST:PORT of a node's agent: a key of :attr:`minicluster.contrib.mesos.client.Mesos.agents`."""
     (name,) = cluster.node_names([node])[:1]
     for endpoint in cluster.endpoints():
         if endpoint.node == name and endpoint.name == "agent":
             return _place(cluster, endpoint)
-    raise UsageError(f"{node} runs no Mesos agent", "", "Name a node of role agent.")
+    raise UsageError(f"node {node} has no Mesos agent", "", "Name a node of role agent.")
 
 
 def _published(cluster: Cluster, name: str) -> dict[str, str]:
-    """HOST:PORT in the cluster's network -> base URL, of the endpoints of a name, those of nodes that run first."""
+    """HOST:PORT in the cluster's network -> base URL, of the endpoints of a name; those of running nodes first."""
     return {_place(cluster, endpoint): endpoint.url for endpoint in cluster.endpoints() if endpoint.name == name}
 
 
