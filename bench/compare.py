@@ -3,10 +3,10 @@
 
     bench/compare.py BEFORE AFTER [--rounds N] [--profiles etcd,zookeeper,consul,swarm,kubernetes] [-o json]
 
-BEFORE and AFTER are minicluster commands, such as .venv/bin/minicluster of two checkouts. The versions take turns, round
-by round, so that a machine whose speed drifts does so for both; the ratio is that of the medians. A first round, which is not
-counted, builds the images and fills the caches. Needs an engine without clusters named "compare"; leaves nothing behind but
-images.
+BEFORE and AFTER are minicluster commands, such as .venv/bin/minicluster of two checkouts. The versions take turns,
+round by round, so that a machine whose speed drifts does so for both; the ratio is that of the medians. A first
+round, which is not counted, builds the images and fills the caches. Needs an engine without clusters named
+"compare"; leaves nothing behind but images.
 """
 
 from __future__ import annotations
