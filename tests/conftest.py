@@ -26,7 +26,7 @@ _LEFT_BEHIND = 10  # pytest's exit code where something is left; its own end at 
 
 #: Files of tests that take minutes, the longest first: begun late, one would go on alone at the end.
 _LONG = (
-    "test_kubernetes_life",
+    "kubernetes/test_life",
     "test_zookeeper",
     "test_kubernetes",
     "test_consul",

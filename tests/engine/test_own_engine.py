@@ -18,7 +18,7 @@ import pytest
 from minicluster.engine.private import daemon
 from tests.engine.checker import store_of, writing
 from tests.engine.conftest import Shell, eventually, remains, swarm_client
-from tests.engine.kubelife import Kube
+from tests.engine.kubernetes.kubelife import Kube
 from tests.engine.test_lease import NAME as LEASED
 from tests.engine.test_lease import owner, watchers
 from tests.engine.test_swarm import ready

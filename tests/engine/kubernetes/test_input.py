@@ -20,7 +20,7 @@ import pytest
 
 from minicluster.engine.protocol import Engine
 from tests.engine.conftest import Result, Shell, remains
-from tests.engine.kubelife import Kube, pod
+from tests.engine.kubernetes.kubelife import Kube, pod
 
 NAME = "t-kube-input"
 SERVERS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")

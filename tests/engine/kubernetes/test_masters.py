@@ -15,7 +15,7 @@ import pytest
 
 from tests.engine.checker import Checker, store_of, writing
 from tests.engine.conftest import Shell, eventually, remains
-from tests.engine.kubelife import Kube
+from tests.engine.kubernetes.kubelife import Kube
 
 NAME = "t-kube-masters"
 NODES = {"kv-1", "kv-2", "kv-3", "balancer-1", "master-1", "master-2", "master-3", "agent-1"}

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.engine.conftest import Shell, eventually, remains
-from tests.engine.kubelife import Kube, deployment, running, service
+from tests.engine.kubernetes.kubelife import Kube, deployment, running, service
 
 NAME = "t-kube-life"
 NODES = {"kv-1", "master-1", "agent-1", "agent-2"}
