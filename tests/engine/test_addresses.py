@@ -193,8 +193,8 @@ def test_down_lets_containers_of_others_go_and_leaves_them_alone(outer: Shell, e
         assert facts(outer, stopped, "{{.State.Status}}") == "running"
 
 
-@pytest.mark.parametrize("guests", ["10.213.78.224/27", "10.213.78.128/27"])
-def test_a_subnet_that_another_network_has_is_taken_whatever_part_is_for_guests(
+@pytest.mark.parametrize("dynamic_range", ["10.213.78.224/27", "10.213.78.128/27"])
+def test_a_subnet_of_another_network_is_taken_whatever_its_dynamic_range(
     engine: Engine, dynamic_range: str
 ) -> None:
     engine.create_network(FIRST, "10.213.78.0/24", "10.213.78.1", "10.213.78.224/27", {})
