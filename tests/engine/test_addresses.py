@@ -144,6 +144,7 @@ def test_nodes_join_networks_and_keep_addresses_and_ports(outer: Shell, engine: 
         assert facts(outer, node, "{{.Id}}") == identity
 
 
+@pytest.mark.long
 def test_where_two_clusters_join_a_network_the_long_name_is_one_clusters_alone(
     outer: Shell, engine: Engine, image: str
 ) -> None:
@@ -194,9 +195,7 @@ def test_down_lets_containers_of_others_go_and_leaves_them_alone(outer: Shell, e
 
 
 @pytest.mark.parametrize("dynamic_range", ["10.213.78.224/27", "10.213.78.128/27"])
-def test_a_subnet_of_another_network_is_taken_whatever_its_dynamic_range(
-    engine: Engine, dynamic_range: str
-) -> None:
+def test_a_subnet_of_another_network_is_taken_whatever_its_dynamic_range(engine: Engine, dynamic_range: str) -> None:
     engine.create_network(FIRST, "10.213.78.0/24", "10.213.78.1", "10.213.78.224/27", {})
     try:
         with pytest.raises(SubnetTaken):
@@ -287,6 +286,7 @@ def test_a_test_in_a_container_stands_a_cluster_up_and_reaches_it(outer: Shell, 
         assert not inside.run("find", "/tmp/data", "-type", "f").out
 
 
+@pytest.mark.long
 def test_a_container_that_comes_later_is_connected_when_it_asks(outer: Shell, engine: Engine, image: str) -> None:
     with cluster(engine):
         with within(outer, engine, image) as inside:
@@ -347,6 +347,7 @@ def found_at(output: str) -> str:
     return found[1]
 
 
+@pytest.mark.long
 def test_the_plugin_in_a_container(outer: Shell, engine: Engine, image: str, tests: dict[str, str]) -> None:
     folder = Path(tests["TESTS"]).parent
     with within(outer, engine, image, "-v", f"{folder}:{folder}:ro") as inside:
@@ -506,6 +507,7 @@ def test_a_cluster_that_is_published_on_localhost_alone_is_not_handed_out_elsewh
         assert far_healthy(remote.shell)[0].startswith(f"https://{remote.address}:")
 
 
+@pytest.mark.long
 def test_the_plugin_with_a_remote_engine(outer: Shell, remote: Remote, tests: dict[str, str]) -> None:
     far = FarShell(remote.shell.env | tests)
     assert found_at(far.run(*pytest_words(tests)).out) == remote.address

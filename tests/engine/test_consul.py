@@ -133,6 +133,7 @@ def test_up_again_changes_nothing(cluster: Shell) -> None:
     assert cluster.minicluster("up", "consul", "--name", NAME, "-o", "json").json["changed"] is False
 
 
+@pytest.mark.long
 def test_killed_leader_is_replaced_and_comes_back(cluster: Shell) -> None:
     before = status(cluster)["quorum"]["leader"]
     other = next(iter(MASTERS - {before}))
@@ -156,6 +157,7 @@ def test_killed_leader_is_replaced_and_comes_back(cluster: Shell) -> None:
     assert clients(cluster)[before].kv.get("before")[1]["Value"] == b"x"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("volume", [False, True], ids=["container", "container and volume"])
 @pytest.mark.parametrize("role", ["master", "agent"])
 def test_node_removed_behind_our_back_is_repaired(cluster: Shell, role: str, volume: bool) -> None:
@@ -171,6 +173,7 @@ def test_node_removed_behind_our_back_is_repaired(cluster: Shell, role: str, vol
     assert clients(cluster)[gone].kv.get("kept")[1]["Value"] == b"x"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["restart", "kill"])
 def test_all_nodes_at_once_come_back_as_the_members_they_were(cluster: Shell, how: str) -> None:
     clients(cluster)["agent-1"].kv.put("all", how)
@@ -186,6 +189,7 @@ def test_all_nodes_at_once_come_back_as_the_members_they_were(cluster: Shell, ho
     assert clients(cluster)["agent-2"].kv.get("all")[1]["Value"] == how.encode()
 
 
+@pytest.mark.long
 def test_masters_that_have_their_data_keep_their_votes(cluster: Shell) -> None:
     """Also where they are told to join once more, as after a change that was cut short."""
     before = configured(cluster)
@@ -201,6 +205,7 @@ def test_masters_that_have_their_data_keep_their_votes(cluster: Shell) -> None:
     assert configured(cluster) == before
 
 
+@pytest.mark.long
 def test_a_new_attempt_to_let_a_master_in_ends_the_former(cluster: Shell) -> None:
     node = f"{NAME}-master-3"
     cluster.docker("exec", node, "touch", "/run/consul-waiting")
@@ -217,6 +222,7 @@ def test_a_new_attempt_to_let_a_master_in_ends_the_former(cluster: Shell) -> Non
     assert set(voters(cluster)) == MASTERS
 
 
+@pytest.mark.long
 def test_a_master_that_lags_behind_is_not_ready(cluster: Shell) -> None:
     """Its own answer is changed on the way to the probe: a real master catches up sooner than one can look."""
     lagging = r"""
@@ -232,6 +238,7 @@ def test_a_master_that_lags_behind_is_not_ready(cluster: Shell) -> None:
     assert all(member["ready"] for name, member in found.items() if name != "master-2")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seconds", [1.2, 2.5, 6.0])
 def test_killed_in_the_middle_of_scaling_then_up_finishes(cluster: Shell, seconds: float) -> None:
     clients(cluster)["master-1"].kv.put("killed", str(seconds))
@@ -247,6 +254,7 @@ def test_killed_in_the_middle_of_scaling_then_up_finishes(cluster: Shell, second
     assert clients(cluster)["master-3"].kv.get("killed")[1]["Value"] == str(seconds).encode()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seconds", [2.0, 4.0])
 def test_killed_in_the_middle_of_scaling_then_up_goes_back(cluster: Shell, seconds: float) -> None:
     process = cluster.start("scale", "master=5", "-c", NAME)
@@ -259,6 +267,7 @@ def test_killed_in_the_middle_of_scaling_then_up_goes_back(cluster: Shell, secon
     assert len(configured(cluster)[1]) == 3
 
 
+@pytest.mark.long
 def test_scaling_agents(cluster: Shell) -> None:
     kept = cluster.docker("ps", "-q", "--filter", f"name={NAME}-master").out
     up(cluster, "--size", "agent=4")

@@ -148,7 +148,9 @@ def test_a_size_that_cannot_be_is_refused(cluster: Shell, sizes: list[str], code
     assert set(members(cluster)) == {"kv-1", "kv-2", "kv-3"}
 
 
-@pytest.mark.parametrize("with_its_data", [False, True], ids=["container", "container and volume"])
+@pytest.mark.parametrize(
+    "with_its_data", [pytest.param(False, marks=pytest.mark.long), True], ids=["container", "container and volume"]
+)
 def test_a_node_removed_behind_our_back_is_told_of_and_mended(whole: Shell, with_its_data: bool) -> None:
     whole.docker("rm", "-f", f"{NAME}-kv-2")
     if with_its_data:
@@ -191,6 +193,7 @@ def test_a_change_that_would_lose_the_quorum_is_refused(whole: Shell) -> None:
     eventually(lambda: status(whole)["quorum"]["healthy"] == 2, what="two healthy voters")
 
 
+@pytest.mark.long
 def test_dead_members_leave_first(outer: Shell) -> None:
     name = f"{NAME}-dead"
     try:
@@ -267,7 +270,9 @@ def test_another_setting_rolls_through_the_members_one_by_one(whole: Shell) -> N
     whole.minicluster("up", "--name", NAME, "--set", "heartbeat=50")
 
 
-@pytest.mark.parametrize("seconds", [0.9, 2.5, 6.5])
+@pytest.mark.parametrize(
+    "seconds", [pytest.param(0.9, marks=pytest.mark.long), 2.5, pytest.param(6.5, marks=pytest.mark.long)]
+)
 def test_killed_in_the_middle_of_scaling_then_up_finishes(whole: Shell, seconds: float) -> None:
     process = whole.start("scale", "kv=5", "-c", NAME)
     time.sleep(seconds)
@@ -287,13 +292,13 @@ def test_killed_in_the_middle_of_scaling_then_up_finishes(whole: Shell, seconds:
 @pytest.mark.parametrize(
     ("before", "verb"),
     [
-        ("", "stop"),
-        ("stop", "start"),
-        ("", "restart"),
+        pytest.param("", "stop", marks=pytest.mark.long),
+        pytest.param("stop", "start", marks=pytest.mark.long),
+        pytest.param("", "restart", marks=pytest.mark.long),
         ("", "restart --rolling"),
-        ("", "pause"),
-        ("pause", "unpause"),
-        ("", "kill"),
+        pytest.param("", "pause", marks=pytest.mark.long),
+        pytest.param("pause", "unpause", marks=pytest.mark.long),
+        pytest.param("", "kill", marks=pytest.mark.long),
     ],
 )
 def test_killed_in_the_middle_of_a_verb_then_up_mends(whole: Shell, before: str, verb: str) -> None:
@@ -313,7 +318,7 @@ def test_killed_in_the_middle_of_a_verb_then_up_mends(whole: Shell, before: str,
     is_ready(whole, 3)
 
 
-@pytest.mark.parametrize("seconds", [0.5, 3.0])
+@pytest.mark.parametrize("seconds", [0.5, pytest.param(3.0, marks=pytest.mark.long)])
 def test_scaling_that_is_interrupted_is_undone(whole: Shell, seconds: float) -> None:
     process = whole.start("scale", "kv=5", "-c", NAME)
     hears_signals(process)
@@ -326,6 +331,7 @@ def test_scaling_that_is_interrupted_is_undone(whole: Shell, seconds: float) -> 
     is_ready(whole, 3)
 
 
+@pytest.mark.long
 def test_a_rolling_restart_that_is_interrupted_is_mended(whole: Shell) -> None:
     process = whole.start("restart", "--rolling", "-c", NAME)
     hears_signals(process)
@@ -337,6 +343,7 @@ def test_a_rolling_restart_that_is_interrupted_is_mended(whole: Shell) -> None:
     is_ready(whole, 3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("verbs", [["stop", "start"], ["restart"]])
 def test_verbs_with_a_paused_node(whole: Shell, verbs: list[str]) -> None:
     whole.minicluster("pause", "kv-2", "-c", NAME)
@@ -358,6 +365,7 @@ def test_what_costs_the_quorum_is_refused_without_force(whole: Shell) -> None:
     is_ready(whole, 3)
 
 
+@pytest.mark.long
 def test_nodes_that_end_while_another_is_waited_for_are_started_as_well(whole: Shell) -> None:
     """The engine goes on with a `stop` whose minicluster was killed: without the others kv-1 never gets ready."""
     whole.docker("kill", f"{NAME}-kv-1")

@@ -133,6 +133,7 @@ def test_name_in_use_by_another_profile(outer: Shell, profile: Path) -> None:
         outer.minicluster("down", NAME)
 
 
+@pytest.mark.long
 @pytest.mark.alone
 def test_no_free_subnet(outer: Shell, engine: Engine) -> None:
     taken = [ipaddress.IPv4Network(subnet) for subnet in engine.subnets() if ":" not in subnet]
@@ -230,8 +231,13 @@ def test_failing_change_goes_back_to_what_was(outer: Shell) -> None:
 
 @pytest.mark.parametrize(
     ("number", "seconds"),
-    # Both are heard by one handler: the other signal needs not be tried at every moment again.
-    [*((signal.SIGINT, s) for s in (0.0, 0.4, 0.8, 1.3, 2.0, 2.8)), (signal.SIGTERM, 0.1), (signal.SIGTERM, 1.5)],
+    # One handler is for both signals: the other one is not tried at every moment again.
+    [
+        (signal.SIGINT, 0.8),
+        (signal.SIGTERM, 1.5),
+        *(pytest.param(signal.SIGINT, s, marks=pytest.mark.long) for s in (0.0, 0.4, 1.3, 2.0, 2.8)),
+        pytest.param(signal.SIGTERM, 0.1, marks=pytest.mark.long),
+    ],
 )
 def test_interrupted_at_any_moment(outer: Shell, number: signal.Signals, seconds: float) -> None:
     process = outer.start("up", "swarm", "--name", NAME)
@@ -248,7 +254,7 @@ def test_interrupted_at_any_moment(outer: Shell, number: signal.Signals, seconds
     assert remains(outer, NAME) == {}
 
 
-@pytest.mark.parametrize("seconds", [0.5, 1.0, 1.8, 2.6])
+@pytest.mark.parametrize("seconds", [1.0, *(pytest.param(s, marks=pytest.mark.long) for s in (0.5, 1.8, 2.6))])
 def test_killed_at_any_moment_then_down(outer: Shell, seconds: float) -> None:
     process = outer.start("up", "swarm", "--name", NAME)
     time.sleep(seconds)
@@ -258,7 +264,7 @@ def test_killed_at_any_moment_then_down(outer: Shell, seconds: float) -> None:
         outer.minicluster("down", NAME)
 
 
-@pytest.mark.parametrize("seconds", [0.7, 1.4, 2.2, 3.0])
+@pytest.mark.parametrize("seconds", [1.4, *(pytest.param(s, marks=pytest.mark.long) for s in (0.7, 2.2, 3.0))])
 def test_killed_at_any_moment_then_up_finishes(outer: Shell, seconds: float) -> None:
     process = outer.start("up", "swarm", "--name", NAME)
     time.sleep(seconds)

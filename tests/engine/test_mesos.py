@@ -184,6 +184,7 @@ NESTED = (
 )
 
 
+@pytest.mark.long
 def test_an_agents_engine_needs_nothing_of_its_image(outer: Shell, stand_in: str, tmp_path: Path) -> None:
     """Not even a C library: it runs containers in an image that has busybox alone."""
     base_ref = next(
@@ -256,12 +257,14 @@ def test_an_agent_comes_and_leaves(cluster: Shell) -> None:
     eventually(lambda: "2 agents" in cluster.minicluster("status").out)
 
 
+@pytest.mark.long
 def test_everything_stops_and_starts_in_order(cluster: Shell) -> None:
     cluster.minicluster("stop", timeout=300)
     cluster.minicluster("start", timeout=300)
     is_ready(cluster)
 
 
+@pytest.mark.long
 def test_a_master_that_dies_is_seen_and_comes_back(cluster: Shell) -> None:
     cluster.minicluster("kill", "master-2")
     status = cluster.minicluster("status", "-o", "json").json
@@ -279,6 +282,7 @@ def test_the_number_of_masters_is_settled(cluster: Shell) -> None:
     assert "cannot change any more" in refused.err
 
 
+@pytest.mark.long
 def test_one_zookeeper_becomes_three_and_everybody_is_told(cluster: Shell) -> None:
     cluster.minicluster("scale", "kv=3", timeout=600)
     at = addresses(cluster)

@@ -102,6 +102,7 @@ def pods_work(shell: Shell) -> None:
         kube.canary("agent-1", "agent-1")
 
 
+@pytest.mark.long
 def test_nodes_that_were_asked_to_come_back_by_themselves(own: Shell) -> None:
     at_once(own, *(["up", "--name", name, "--restart", "unless-stopped"] for name in NAMES.values()))
     with contextlib.ExitStack() as stack:
@@ -114,6 +115,7 @@ def test_nodes_that_were_asked_to_come_back_by_themselves(own: Shell) -> None:
     pods_work(own)
 
 
+@pytest.mark.long
 def test_a_run_of_pytest_goes_on(own: Shell, tmp_path: Path) -> None:
     """The engine restarts between two tests that share a cluster."""
     (tmp_path / "test_it.py").write_text(

@@ -273,6 +273,7 @@ def test_interrupted(runs: Runs) -> None:
     assert remains(runs.shell, KIND) == {}
 
 
+@pytest.mark.long
 def test_interrupted_while_it_is_made(runs: Runs) -> None:
     runs.write("""
         def test_waits(etcd):
@@ -286,7 +287,7 @@ def test_interrupted_while_it_is_made(runs: Runs) -> None:
     assert remains(runs.shell, KIND) == {}
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("0", marks=pytest.mark.long), "2"])
 def test_killed(runs: Runs, workers: str) -> None:
     """kill -9 of everything that the run is made of."""
     runs.write("""
@@ -333,6 +334,7 @@ def test_isolated_tests_have_it_one_after_the_other(runs: Runs) -> None:
     assert spent(output)["reset"] == 11
 
 
+@pytest.mark.long
 def test_a_worker_is_killed(runs: Runs) -> None:
     kill = """if i == 5:
             minicluster(os.environ["PROFILE"], size={"kv": 1}, scope="function")
@@ -345,6 +347,7 @@ def test_a_worker_is_killed(runs: Runs) -> None:
     eventually(lambda: not remains(runs.shell, KIND), within=30)
 
 
+@pytest.mark.long
 def test_two_runs_at_once(runs: Runs) -> None:
     runs.write("""
         def test_puts(etcd):

@@ -126,7 +126,7 @@ def test_after_kill_9_it_starts_again(layout: Layout) -> None:
     assert docker(layout, "ps", "--quiet") == ""
 
 
-@pytest.mark.parametrize("dockerd", ["works", "fails"])
+@pytest.mark.parametrize("dockerd", ["works", pytest.param("fails", marks=pytest.mark.long)])
 def test_containers_that_outlived_it_are_stopped(layout: Layout, monkeypatch: pytest.MonkeyPatch, dockerd: str) -> None:
     status = daemon.start()
     length = str(random.randint(10**6, 10**9))  # nobody else on this machine sleeps for so many seconds

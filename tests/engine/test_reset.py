@@ -131,6 +131,7 @@ def test_etcd_loses_keys_leases_users_and_roles(etcd: Cluster) -> None:
     reset(etcd)  # there is nothing to remove
 
 
+@pytest.mark.long
 @needs_etcdctl
 def test_etcd_right_after_its_leader_died(etcd: Cluster) -> None:
     etcdctl(etcd, "put", "key", "value")
@@ -140,6 +141,7 @@ def test_etcd_right_after_its_leader_died(etcd: Cluster) -> None:
     assert etcd_holds(etcd) == {}
 
 
+@pytest.mark.long
 @needs_etcdctl
 def test_etcd_while_a_client_writes(etcd: Cluster) -> None:
     with again_and_again(lambda: etcdctl(etcd, "put", "busy", "value")):
@@ -148,6 +150,7 @@ def test_etcd_while_a_client_writes(etcd: Cluster) -> None:
     assert etcd_holds(etcd) == {}
 
 
+@pytest.mark.long
 @needs_etcdctl
 def test_etcd_that_is_full_takes_keys_again(engine: Engine, outer: Shell) -> None:
     small = {"tls": "false", "quota": "4000000"}
@@ -230,6 +233,7 @@ def test_zookeeper_loses_every_znode_at_every_server(zookeeper: Cluster) -> None
         assert [znodes(each) for each in clients] == [EMPTY] * 3
 
 
+@pytest.mark.long
 def test_zookeeper_right_after_its_leader_died(zookeeper: Cluster) -> None:
     hosts = ",".join(published(zookeeper).values())
     with kazoo(hosts) as client:
@@ -241,6 +245,7 @@ def test_zookeeper_right_after_its_leader_died(zookeeper: Cluster) -> None:
         assert znodes(client) == EMPTY
 
 
+@pytest.mark.long
 def test_zookeeper_while_a_client_writes(zookeeper: Cluster) -> None:
     with kazoo(",".join(published(zookeeper).values())) as client:
 
@@ -363,6 +368,7 @@ def test_consul_loses_all_but_its_nodes(engine: Engine, outer: Shell) -> None:
         assert consul_holds(each["agent-1"]) == {}
 
 
+@pytest.mark.long
 def test_consul_without_acls_and_with_one_server(engine: Engine, outer: Shell) -> None:
     with up(engine, outer, "consul", f"{NAME}-one", size={"master": 1, "agent": 0}) as cluster:
         client = consul_clients(cluster)["master-1"]
@@ -446,6 +452,7 @@ def test_swarm_loses_services_and_all_that_is_on_its_nodes(swarm: Cluster, tmp_p
     eventually(lambda: running(client, "again") == 3, what="a task runs on each node")
 
 
+@pytest.mark.long
 def test_a_swarm_with_a_node_down_is_left_as_it_is(swarm: Cluster, outer: Shell) -> None:
     client = Shell(swarm.env())
     swarm.reset()

@@ -220,6 +220,7 @@ def test_size_on_a_running_cluster_adds_and_removes_agents(web: Shell, outer: Sh
     eventually(lambda: running(web).total() == 10, what="the tasks of the removed agents run elsewhere")
 
 
+@pytest.mark.long
 def test_node_removed_behind_our_back_is_told_and_repaired(cluster: Shell, outer: Shell) -> None:
     outer.docker("rm", "-f", f"{NAME}-agent-1")
     nodes = {n["name"]: n for n in outer.minicluster("status", NAME, "-o", "json").json["nodes"]}
@@ -249,6 +250,7 @@ def test_all_nodes_stopped_and_started_are_the_same_cluster(cluster: Shell, oute
     assert ready(cluster) == {"master-1", "agent-1", "agent-2"}
 
 
+@pytest.mark.long
 def test_a_paused_node_goes_on(cluster: Shell, outer: Shell) -> None:
     outer.docker("pause", f"{NAME}-agent-1")
     assert outer.minicluster("status", NAME, "-o", "json").json["phase"] == "degraded"
@@ -256,6 +258,7 @@ def test_a_paused_node_goes_on(cluster: Shell, outer: Shell) -> None:
     assert ready(cluster) == {"master-1", "agent-1", "agent-2"}
 
 
+@pytest.mark.long
 def test_nodes_do_not_leave_while_nobody_can_be_asked(cluster: Shell, outer: Shell) -> None:
     nodes = [f"{NAME}-{node}" for node in ("master-1", "agent-1", "agent-2")]
     outer.docker("stop", *nodes)

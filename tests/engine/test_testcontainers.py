@@ -169,6 +169,7 @@ def test_what_a_strategy_gives_up_on_is_removed(image: str) -> None:
     assert container.status == "not_started"
 
 
+@pytest.mark.long
 def test_health_checks_count_where_an_image_has_one(outer: Shell, tmp_path: Path, image: str) -> None:
     (tmp_path / "image").mkdir()
     (tmp_path / "image/Dockerfile").write_text(
@@ -218,7 +219,7 @@ time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("reaper", [True, False], ids=["reaper", "no-reaper"])
+@pytest.mark.parametrize("reaper", [True, pytest.param(False, marks=pytest.mark.long)], ids=["reaper", "no-reaper"])
 def test_of_a_killed_process_nothing_is_left(outer: Shell, image: str, reaper: bool) -> None:
     """Of the cluster, that is; what the library does about a container of its own is its affair."""
     env = {"TESTCONTAINERS_RYUK_DISABLED": "false" if reaper else "true"}

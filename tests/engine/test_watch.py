@@ -195,6 +195,7 @@ def test_events_tell_what_the_engine_does(cluster: str, outer: Shell) -> None:
         assert stream.process.wait(10) == 130
 
 
+@pytest.mark.long
 def test_events_tell_what_a_swarm_says_of_itself_to_its_end(outer: Shell) -> None:
     name = "t-watch-swarm"
     try:

@@ -28,7 +28,7 @@ from tests.engine.kubernetes.kube import (
     workload,
 )
 
-pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")]
 
 
 @conformance("Policy", "a ResourceQuota refuses what exceeds it, a LimitRange sets default limits")

@@ -1,4 +1,4 @@
-"""Conformance: the nodes and the API."""
+"""Conformance: the API."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import concurrent.futures
 import json
 import re
 import shutil
-import ssl
-import urllib.error
-import urllib.request
 from typing import Any
 
 import pytest
@@ -16,7 +13,6 @@ from kubernetes import client, watch
 
 from tests.engine.conftest import eventually
 from tests.engine.kubernetes.kube import (
-    AGENTS,
     CRD,
     Kube,
     Manifest,
@@ -24,63 +20,7 @@ from tests.engine.kubernetes.kube import (
     conformance,
 )
 
-pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
-
-
-# --- nodes
-
-
-@conformance("Cluster", "every agent is a Ready node under its name and address, and of the cluster's version")
-def test_nodes_are_ready(kube: Kube, begun: Space) -> None:
-    nodes = {node["metadata"]["name"]: node for node in kube.kubectl("get", "nodes", "-o", "json").json["items"]}
-    version = kube.kubectl("version", "-o", "json").json["serverVersion"]["gitVersion"]
-    assert sorted(nodes) == list(AGENTS)
-    for name, node in nodes.items():
-        conditions = {c["type"]: c["status"] for c in node["status"]["conditions"]}
-        assert conditions["Ready"] == "True"
-        assert conditions["MemoryPressure"] == conditions["DiskPressure"] == "False"
-        assert node["status"]["nodeInfo"]["kubeletVersion"] == version
-        addresses = {a["type"]: a["address"] for a in node["status"]["addresses"]}
-        assert addresses == {"InternalIP": kube.addresses[name], "Hostname": name}
-        assert node["spec"]["podCIDR"] == f"10.244.{name.removeprefix('agent-')}.0/24"
-
-
-@conformance("Cluster", "`kubectl api-versions` lists the stable APIs that workloads use, and each is available")
-def test_apis(kube: Kube) -> None:
-    wanted = {"v1", "apps/v1", "batch/v1", "networking.k8s.io/v1", "rbac.authorization.k8s.io/v1", "storage.k8s.io/v1"}
-    wanted |= {"apiextensions.k8s.io/v1", "admissionregistration.k8s.io/v1", "certificates.k8s.io/v1"}
-    assert wanted <= kube.versions
-    services = kube.kubectl("get", "apiservices", "-o", "json").json["items"]
-    states = {s["metadata"]["name"]: {c["type"]: c["status"] for c in s["status"]["conditions"]} for s in services}
-    assert len(states) > 10
-    assert [name for name, state in states.items() if state["Available"] != "True"] == []
-    assert kube.kubectl("get", "--raw", "/readyz").out == "ok"
-
-
-@conformance("Cluster", "requests without a certificate or with a wrong token get 401 or 403")
-def test_unauthenticated_requests_are_refused(kube: Kube) -> None:
-    server = kube.api.configuration.host
-    context = ssl.create_default_context(cafile=kube.api.configuration.ssl_ca_cert)
-
-    def asked(path: str, **headers: str) -> int:
-        try:
-            request = urllib.request.Request(server + path, headers=headers)
-            with urllib.request.urlopen(request, timeout=5, context=context) as answer:
-                return int(answer.status)
-        except urllib.error.HTTPError as error:
-            return error.code
-
-    assert asked("/api/v1/secrets") in (401, 403)
-    assert asked("/api/v1/namespaces/default/pods") in (401, 403)
-    assert asked("/api/v1/nodes", Authorization="Bearer wrong") == 401
-    stranger = ("--kubeconfig", "/dev/null", "--server", server, "--token", "wrong")
-    stranger += ("--certificate-authority", kube.api.configuration.ssl_ca_cert)
-    bare = kube.kubectl(*stranger, "get", "pods", ok=False)
-    assert "Unauthorized" in bare.err or "must be logged in" in bare.err
-    assert bare.code != 0
-
-
-# --- API
+pytestmark = [pytest.mark.long, pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")]
 
 
 @conformance("API", "watches report objects added, modified and deleted, in that order")

@@ -220,6 +220,7 @@ def test_a_tarball_of_a_release_becomes_a_cluster(outer: Shell, tarball: Path) -
         works(kube)
 
 
+@pytest.mark.long
 @needs_kubectl
 def test_a_release_that_is_downloaded_becomes_a_cluster(
     outer: Shell, tarball: Path, releases: tuple[Path, str]

@@ -154,15 +154,15 @@ def least_running(kube: Kube, name: str) -> Iterator[list[int]]:
 @pytest.mark.parametrize(
     ("node", "component"),
     [
-        ("kv-1", "etcd"),
+        pytest.param("kv-1", "etcd", marks=pytest.mark.long),
         ("master-1", "kube-apiserver"),
-        ("master-1", "kube-controller-manager"),
-        ("master-1", "kube-scheduler"),
+        pytest.param("master-1", "kube-controller-manager", marks=pytest.mark.long),
+        pytest.param("master-1", "kube-scheduler", marks=pytest.mark.long),
         ("agent-1", "kubelet"),
-        ("agent-1", "kube-proxy"),
+        pytest.param("agent-1", "kube-proxy", marks=pytest.mark.long),
         ("agent-1", "containerd"),
-        ("agent-1", "dnsmasq"),
-        ("agent-1", "kube-names"),
+        pytest.param("agent-1", "dnsmasq", marks=pytest.mark.long),
+        pytest.param("agent-1", "kube-names", marks=pytest.mark.long),
     ],
 )
 def test_a_component_is_killed(whole: Kube, node: str, component: str) -> None:
@@ -184,6 +184,7 @@ def pids(kube: Kube, node: str, component: str) -> list[str]:
     return list(eventually(lambda: kube.outer.run(*argv, ok=False).out.split(), what=f"{component} runs on {node}"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("component", "hurt", "mend"),
     [
@@ -221,6 +222,7 @@ def test_a_master_is_not_ready_without_all_of_it(whole: Kube, component: str, hu
     whole.canary("agent-1", "agent-2")
 
 
+@pytest.mark.long
 def test_what_holds_a_pods_containers_is_killed(whole: Kube) -> None:
     """The shim: its pod starts anew, and answers."""
 
@@ -243,7 +245,7 @@ def test_what_holds_a_pods_containers_is_killed(whole: Kube) -> None:
 # Every node is killed, and what else befalls nodes
 
 
-@pytest.mark.parametrize("node", ["kv-1", "master-1"])
+@pytest.mark.parametrize("node", [pytest.param("kv-1", marks=pytest.mark.long), "master-1"])
 def test_a_node_is_killed_and_mended(whole: Kube, node: str) -> None:
     whole.apply(deployment("stays", 2), service("stays"))
     eventually(lambda: len(running(whole.pods("app=stays"))) == 2, what="two replicas")
@@ -261,6 +263,7 @@ def test_a_node_is_killed_and_mended(whole: Kube, node: str) -> None:
     whole.kubectl("delete", "deployment/stays", "service/stays", "--wait=false")
 
 
+@pytest.mark.long
 def test_a_dead_agents_pods_run_elsewhere(whole: Kube) -> None:
     moving = deployment("moves", 1)
     whole.kubectl("cordon", "agent-1")
@@ -290,6 +293,7 @@ def test_a_dead_agents_pods_run_elsewhere(whole: Kube) -> None:
     works(whole)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("node", "volumes"),
     [("master-1", ()), ("agent-2", ()), ("agent-1", ("var-lib-containerd", "var-lib-kubelet"))],
@@ -308,6 +312,7 @@ def test_a_node_is_removed_behind_our_back(whole: Kube, node: str, volumes: tupl
     works(whole)
 
 
+@pytest.mark.long
 def test_a_paused_agent_is_not_ready_and_comes_back(whole: Kube) -> None:
     whole.verb("pause", "agent-2")
     begun = time.monotonic()
@@ -320,6 +325,7 @@ def test_a_paused_agent_is_not_ready_and_comes_back(whole: Kube) -> None:
     works(whole)
 
 
+@pytest.mark.long
 def test_nodes_are_stopped_and_started(whole: Kube) -> None:
     for node in ("agent-1", "master-1", "kv-1"):
         whole.verb("stop", node)
@@ -350,6 +356,7 @@ def test_all_are_restarted_at_once_by_the_engine(whole: Kube) -> None:
     works(whole)
 
 
+@pytest.mark.long
 def test_one_after_the_other_restarts(whole: Kube) -> None:
     begun = time.monotonic()
     answer = whole.verb("restart", "--rolling")
@@ -361,6 +368,7 @@ def test_one_after_the_other_restarts(whole: Kube) -> None:
 # minicluster itself is killed
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("verb", "seconds"), [("scale agent=3", 1.0), ("scale agent=1", 2.0), ("stop", 0.6)])
 def test_killed_in_the_middle_then_up_mends(whole: Kube, verb: str, seconds: float) -> None:
     process = whole.outer.start(*verb.split(), "-c", NAME)
@@ -373,6 +381,7 @@ def test_killed_in_the_middle_then_up_mends(whole: Kube, verb: str, seconds: flo
     works(whole)
 
 
+@pytest.mark.long
 def test_an_agent_that_was_leaving_stays_after_all(whole: Kube) -> None:
     """The one who began is gone; what was begun on the master goes on, and must not strike the agent off any more."""
     whole.kubectl("cordon", "agent-1")
@@ -394,6 +403,7 @@ def test_an_agent_that_was_leaving_stays_after_all(whole: Kube) -> None:
     whole.kubectl("delete", "deployment/holds", "--wait=false")
 
 
+@pytest.mark.long
 def test_a_node_that_its_user_struck_off_is_brought_back(whole: Kube) -> None:
     whole.kubectl("delete", "node", "agent-2")
     eventually(lambda: whole.status()["phase"] == "degraded", what="a cluster without agent-2")
@@ -401,6 +411,7 @@ def test_a_node_that_its_user_struck_off_is_brought_back(whole: Kube) -> None:
     works(whole)
 
 
+@pytest.mark.long
 def test_a_cordoned_agent_is_ready_and_said_to_be_cordoned(whole: Kube) -> None:
     whole.kubectl("cordon", "agent-2")
     try:

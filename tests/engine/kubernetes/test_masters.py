@@ -97,6 +97,7 @@ def test_the_balancer_is_who_it_says_it_is(whole: Kube) -> None:
         assert asked.out == "ok"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("which", ["the leading kv", "another kv"])
 def test_a_kv_is_killed(whole: Kube, which: str) -> None:
     leader = whole.status()["quorum"]["leader"]
@@ -110,7 +111,9 @@ def test_a_kv_is_killed(whole: Kube, which: str) -> None:
     whole.is_ready()
 
 
-@pytest.mark.parametrize("which", ["the master whose controllers lead", "another master"])
+@pytest.mark.parametrize(
+    "which", ["the master whose controllers lead", pytest.param("another master", marks=pytest.mark.long)]
+)
 def test_a_master_is_killed(whole: Kube, which: str) -> None:
     leader = eventually(lambda: holder(whole, "kube-controller-manager"), what="a controller manager leads")
     node = leader if which.startswith("the") else next(n for n in ("master-1", "master-2", "master-3") if n != leader)
@@ -127,6 +130,7 @@ def test_a_master_is_killed(whole: Kube, which: str) -> None:
     whole.is_ready()
 
 
+@pytest.mark.long
 def test_a_master_that_hangs_is_passed_over(whole: Kube) -> None:
     leader = eventually(lambda: holder(whole, "kube-controller-manager"), what="a controller manager leads")
     with agents_stay_ready(whole), write(whole) as checker:
@@ -141,6 +145,7 @@ def test_a_master_that_hangs_is_passed_over(whole: Kube) -> None:
     whole.is_ready()
 
 
+@pytest.mark.long
 def test_without_the_balancer_a_master_is_named(whole: Kube) -> None:
     def nodes() -> list[str]:
         return [e["node"] for e in whole.outer.minicluster("info", NAME, "-o", "json").json["endpoints"]]
@@ -159,6 +164,7 @@ def test_without_the_balancer_a_master_is_named(whole: Kube) -> None:
     whole.is_ready()
 
 
+@pytest.mark.long
 def test_all_is_stopped_and_started(whole: Kube) -> None:
     with write(whole):
         whole.verb("stop")
@@ -179,6 +185,7 @@ def test_all_are_restarted_at_once_by_the_engine(whole: Kube) -> None:
     whole.is_ready()
 
 
+@pytest.mark.long
 def test_one_after_the_other_restarts(whole: Kube) -> None:
     with write(whole) as checker:
         begun = time.monotonic()

@@ -1,4 +1,4 @@
-"""Conformance: workloads, storage and scheduling."""
+"""Conformance: workloads and scheduling."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.engine.kubernetes.kube import (
     workload,
 )
 
-pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -198,45 +198,6 @@ def test_cron_jobs(kube: Kube, space: Space) -> None:
     eventually(lambda: kube.batch.read_namespaced_job("now", space.name).status.succeeded == 1)
     (made,) = space.pods("job-name=now")
     assert space.log(made.metadata.name) == "on time\n"
-
-
-# --- storage
-
-
-@conformance("Storage", "a claim is bound by the default StorageClass, and its volume is removed with it")
-def test_claims(kube: Kube, space: Space) -> None:
-    space.create(claim("data"))
-    name = eventually(lambda: kube.core.read_namespaced_persistent_volume_claim("data", space.name).spec.volume_name)
-    volume = kube.core.read_persistent_volume(name)
-    assert volume.spec.storage_class_name == "standard"
-    assert volume.spec.persistent_volume_reclaim_policy == "Delete"
-    kube.core.delete_namespaced_persistent_volume_claim("data", space.name)
-    eventually(lambda: name not in [v.metadata.name for v in kube.core.list_persistent_volume().items])
-    folder = volume.spec.host_path.path
-    eventually(
-        lambda: (
-            kube.shell.minicluster(
-                "exec", "-c", kube.cluster, "agent-1", "--", "test", "!", "-e", folder, ok=False
-            ).code
-            == 0
-        )
-    )
-
-
-@conformance("Storage", "a user other than root may write to a volume, and another agent reads what was written")
-def test_volumes_are_everywhere(space: Space) -> None:
-    mounts = {"volumeMounts": [{"name": "data", "mountPath": "/data"}]}
-    common = {
-        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
-        "securityContext": {"runAsUser": 1000, "runAsGroup": 1000},
-        "restartPolicy": "OnFailure",
-    }
-    write, read = "echo $(id -u) was here >/data/mine", "cat /data/mine && echo more >>/data/mine"
-    space.create(claim("data"), pod("writer", container(write, **mounts), nodeName="agent-1", **common))
-    assert space.ended("writer").status.phase == "Succeeded"
-    space.create(pod("reader", container(read, **mounts), nodeName="agent-2", **common))
-    assert space.ended("reader").status.phase == "Succeeded"
-    assert space.log("reader") == "1000 was here\n"
 
 
 # --- scheduling
