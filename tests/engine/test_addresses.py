@@ -341,7 +341,7 @@ def pytest_words(tests: dict[str, str]) -> list[str]:
 def found_at(output: str) -> str:
     """The host that the tests were handed, all of which have passed on the one cluster that was made."""
     assert "2 passed" in output, output
-    assert re.search(r"s on clusters: 1 made in .* 1 reset in .* 1 taken down", output), output
+    assert re.search(r"s on clusters: 1 created in .* 1 reset in .* 1 removed", output), output
     found = re.search(r"it is at https://([\d.]+):\d+$", output, re.MULTILINE)
     assert found
     return found[1]

@@ -92,8 +92,8 @@ def outcomes(output: str) -> dict[str, int]:
     return {kind: int(number) for number, kind in re.findall(r"(\d+) (passed|failed|error)", last)}
 
 
-def spent(output: str) -> dict[str, int]:
-    """How many clusters were made, mended, …, as the summary says."""
+def operations(output: str) -> dict[str, int]:
+    """How many clusters were created, repaired, …, according to the summary."""
     line = next(line for line in output.splitlines() if " s on clusters: " in line)
     return {what: int(number) for number, what in re.findall(r"(\d+) ([a-z ]+) in [\d.]+ s", line)}
 
@@ -130,9 +130,9 @@ def test_every_test_finds_its_cluster_whole_and_empty(runs: Runs) -> None:
     """)
     output = runs.run()
     assert outcomes(output) == {"passed": 6}, output
-    assert spent(output)["made"] == 1
-    assert spent(output)["mended"] == 2
-    assert spent(output)["taken down"] == 1
+    assert operations(output)["created"] == 1
+    assert operations(output)["repaired"] == 2
+    assert operations(output)["removed"] == 1
 
 
 def test_a_test_that_destroys_its_cluster_hurts_no_other(runs: Runs) -> None:
@@ -321,17 +321,17 @@ def test_workers_share_one_cluster(runs: Runs) -> None:
     runs.write(SHARING % ("False", "", "True"))
     output = runs.run("-n", "4")
     assert outcomes(output) == {"passed": 12}, output
-    assert spent(output)["made"] == 1
-    assert spent(output)["taken down"] == 1
-    assert "reset" not in spent(output)
+    assert operations(output)["created"] == 1
+    assert operations(output)["removed"] == 1
+    assert "reset" not in operations(output)
 
 
 def test_isolated_tests_have_it_one_after_the_other(runs: Runs) -> None:
     runs.write(SHARING % ("True", "", "found == [key]"))
     output = runs.run("-n", "4")
     assert outcomes(output) == {"passed": 12}, output
-    assert spent(output)["made"] == 1
-    assert spent(output)["reset"] == 11
+    assert operations(output)["created"] == 1
+    assert operations(output)["reset"] == 11
 
 
 @pytest.mark.long
@@ -367,7 +367,7 @@ def test_reuse(runs: Runs) -> None:
             put(etcd)
     """)
     first = runs.run("--minicluster-reuse")
-    assert spent(first)["made"] == 1, first
+    assert operations(first)["created"] == 1, first
     there = clusters(runs.shell)
     assert len(there) == 1
     leases = {c["cluster"]: c["lease"] for c in runs.shell.minicluster("ls", "-o", "json").json}
@@ -378,8 +378,8 @@ def test_reuse(runs: Runs) -> None:
     ]
     for output in [ended(process) for process in processes]:
         assert outcomes(output) == {"passed": 1}, output
-        assert "made" not in spent(output)
-        assert spent(output)["reset"] == 1
+        assert "created" not in operations(output)
+        assert operations(output)["reset"] == 1
     assert clusters(runs.shell) == there
     leases = {c["cluster"]: c["lease"] for c in runs.shell.minicluster("ls", "-o", "json").json}
     assert leases[there[0]].startswith(("1 h 59 min", "2 h"))
@@ -401,7 +401,7 @@ def test_keep(runs: Runs) -> None:
     output = runs.run("--minicluster-keep")
     assert outcomes(output) == {"failed": 1, "passed": 2}, output
     (kept,) = clusters(runs.shell)
-    assert f"minicluster: kept to look at: {kept}" in output
+    assert f"minicluster: kept for debugging: {kept}" in output
     assert runs.shell.minicluster("exec", "-c", kept, "kv-1", "--", "etcdctl", "get", "a").out == "a\nb\n"
     time.sleep(2)  # a watcher that did not know would take it down now
     assert clusters(runs.shell) == [kept]

@@ -62,7 +62,7 @@ def kube(users_kubeconfig: Path, kube: Kube) -> Kube:
 
 
 @conformance("Cluster", "every agent is a Ready node under its name and address, and of the cluster's version")
-def test_nodes_are_ready(kube: Kube, begun: Space) -> None:
+def test_nodes_are_ready(kube: Kube) -> None:
     nodes = {node["metadata"]["name"]: node for node in kube.kubectl("get", "nodes", "-o", "json").json["items"]}
     version = kube.kubectl("version", "-o", "json").json["serverVersion"]["gitVersion"]
     assert sorted(nodes) == list(AGENTS)
