@@ -81,7 +81,8 @@ def served(shell: Shell, env: dict[str, str]) -> list[str]:
 #: Tests of an application, which use the stock client at the address that the plugin returns.
 TESTS = """
 import os, subprocess, time
-from minicluster.model.lease import Lease, Process
+from minicluster.host.processes import Process
+from minicluster.model.lease import Lease
 
 def etcdctl(cluster, *words):
     env = os.environ | cluster.env()

@@ -97,9 +97,7 @@ def test_nodes_join_networks_and_keep_addresses_and_ports(outer: Shell, engine: 
 
 
 @pytest.mark.long
-def test_where_two_clusters_join_a_network_the_long_name_is_one_clusters_alone(
-    outer: Shell, engine: Engine, image: str
-) -> None:
+def test_two_clusters_on_a_network_have_distinct_long_names(outer: Shell, engine: Engine, image: str) -> None:
     told: list[Event] = []
     with (
         networks(outer, FIRST),
@@ -114,7 +112,7 @@ def test_where_two_clusters_join_a_network_the_long_name_is_one_clusters_alone(
         assert addresses_of(engine, there, "kv-1") == [{*both}]
 
 
-def test_a_network_that_is_not_there_is_said_before_anything_is_made(outer: Shell) -> None:
+def test_an_unknown_network_is_refused_before_anything_is_created(outer: Shell) -> None:
     refused = outer.minicluster("up", "etcd", "--name", NAME, "--network", "t-addr-none", ok=False)
     assert refused.code == 2
     assert "--network t-addr-none: the engine has no network of that name" in refused.err
@@ -122,7 +120,7 @@ def test_a_network_that_is_not_there_is_said_before_anything_is_made(outer: Shel
     assert not remains(outer, NAME)
 
 
-def test_down_lets_containers_of_others_go_and_leaves_them_alone(outer: Shell, engine: Engine, image: str) -> None:
+def test_down_disconnects_containers_of_others(outer: Shell, engine: Engine, image: str) -> None:
     net = f"{NAME}-net"
     with (
         cluster(engine) as up,
@@ -161,9 +159,7 @@ def test_a_subnet_of_another_network_is_taken_whatever_its_dynamic_range(engine:
 # On the engine's machine
 
 
-def test_gateway_is_reached_from_other_networks_and_localhost_still_is(
-    outer: Shell, engine: Engine, image: str
-) -> None:
+def test_gateway_mode_is_reachable_from_other_networks_and_localhost(outer: Shell, engine: Engine, image: str) -> None:
     with networks(outer, FIRST), cluster(engine, address_mode="gateway") as up:
         url = up.endpoint("client").url
         assert up.info().address_mode == "gateway"
@@ -219,7 +215,7 @@ class Inside(Shell):
         return [*(word for key, value in env.items() for word in ("-e", f"{key}={value}")), self.container]
 
 
-def test_a_test_in_a_container_stands_a_cluster_up_and_reaches_it(outer: Shell, engine: Engine, image: str) -> None:
+def test_a_process_in_a_container_starts_a_cluster_and_reaches_it(outer: Shell, engine: Engine, image: str) -> None:
     with within(outer, engine, image) as inside:
         try:
             up = inside.minicluster("up", "etcd", "--name", NAME, "--size", "kv=1", "-q", "-o", "json").json
@@ -239,7 +235,7 @@ def test_a_test_in_a_container_stands_a_cluster_up_and_reaches_it(outer: Shell, 
 
 
 @pytest.mark.long
-def test_a_container_that_comes_later_is_connected_when_it_asks(outer: Shell, engine: Engine, image: str) -> None:
+def test_a_container_is_connected_when_it_asks_for_addresses(outer: Shell, engine: Engine, image: str) -> None:
     with cluster(engine):
         with within(outer, engine, image) as inside:
             assert far_healthy(inside)[0].endswith(":2379")

@@ -81,7 +81,7 @@ def test_stock_client_sees_every_node(cluster: Shell) -> None:
     assert sorted(voters(cluster).values()) == ["follower", "follower", "leader"]
 
 
-def test_status_tells_quorum_and_leader(cluster: Shell) -> None:
+def test_status_shows_quorum_and_leader(cluster: Shell) -> None:
     told = status(cluster)
     assert (told["phase"], told["profile"]) == ("ready", "consul")
     leader = next(name for name, state in voters(cluster).items() if state == "leader")
@@ -100,7 +100,7 @@ def test_keys_are_written_and_read_through_every_node(cluster: Shell) -> None:
         assert {entry["Key"]: entry["Value"].decode() for entry in found} == {f"from/{n}": n for n in NODES}
 
 
-def test_env_leads_the_stock_clients_to_the_cluster(cluster: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stock_clients_connect_with_env(cluster: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     exports = cluster.minicluster("env", NAME, "-o", "json").json
     assert set(exports) == {"CONSUL_HTTP_ADDR"}
     monkeypatch.setenv("CONSUL_HTTP_ADDR", exports["CONSUL_HTTP_ADDR"])
@@ -160,7 +160,7 @@ def test_killed_leader_is_replaced_and_comes_back(cluster: Shell) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("volume", [False, True], ids=["container", "container and volume"])
 @pytest.mark.parametrize("role", ["master", "agent"])
-def test_node_removed_behind_our_back_is_repaired(cluster: Shell, role: str, volume: bool) -> None:
+def test_a_node_removed_with_docker_is_recreated(cluster: Shell, role: str, volume: bool) -> None:
     clients(cluster)["master-1"].kv.put("kept", "x")
     gone = f"{role}-2"
     cluster.docker("rm", "-f", f"{NAME}-{gone}")
@@ -206,7 +206,7 @@ def test_masters_that_have_their_data_keep_their_votes(cluster: Shell) -> None:
 
 
 @pytest.mark.long
-def test_a_new_attempt_to_let_a_master_in_ends_the_former(cluster: Shell) -> None:
+def test_a_new_attempt_to_join_ends_the_former_one(cluster: Shell) -> None:
     node = f"{NAME}-master-3"
     cluster.docker("exec", node, "touch", "/run/consul-waiting")
     try:

@@ -101,7 +101,7 @@ def test_bad_profile(outer: Shell, profile: Path, old: str, new: str, words: lis
     assert_clear(up(outer, profile=spoil(profile, old, new)), 2, *words)
 
 
-def test_name_of_a_container_that_is_not_ours(outer: Shell, node_image: str) -> None:
+def test_a_name_taken_by_a_container_of_another(outer: Shell, node_image: str) -> None:
     outer.docker("create", "--name", f"{NAME}-agent-2", node_image)
     try:
         assert_clear(up(outer), 1, f"{NAME}-agent-2", "--name")
@@ -113,7 +113,7 @@ def test_name_of_a_container_that_is_not_ours(outer: Shell, node_image: str) -> 
         outer.docker("rm", "-f", f"{NAME}-agent-2")
 
 
-def test_down_of_what_is_not_there(outer: Shell) -> None:
+def test_down_of_an_unknown_cluster(outer: Shell) -> None:
     assert_clear(outer.minicluster("down", "t-nobody", ok=False), 2, "t-nobody")
 
 
@@ -160,7 +160,7 @@ def test_image_that_cannot_be_pulled(outer: Shell) -> None:
     assert_clear(up(outer, "--image", "node=minicluster.invalid/none:1"), 1, "minicluster.invalid/none:1", "--image")
 
 
-def test_recipe_that_fails_to_build(outer: Shell, profile: Path) -> None:
+def test_an_image_that_fails_to_build(outer: Shell, profile: Path) -> None:
     with (profile / "image" / "Dockerfile").open("a") as file:
         file.write("RUN echo the-reason-is-here && false\n")
     answer = up(outer, profile=str(profile))
@@ -206,14 +206,14 @@ def test_node_that_never_gets_ready(outer: Shell, profile: Path) -> None:
     assert_clear(up(outer, "--timeout", "4", profile=path), 4, f"{NAME}-master-1", "not-today", "--timeout")
 
 
-def test_keep_leaves_the_wreck(outer: Shell, profile: Path) -> None:
+def test_keep_leaves_the_failed_cluster(outer: Shell, profile: Path) -> None:
     path = spoil(profile, "ready: {exec: [minicluster-ready]}", "ready: {exec: ['false']}")
     assert_clear(up(outer, "--timeout", "2", "--keep", profile=path), 4, f"minicluster down {NAME}")
     assert len(remains(outer, NAME)["containers"]) == 3
     outer.minicluster("down", NAME)
 
 
-def test_failing_change_goes_back_to_what_was(outer: Shell) -> None:
+def test_a_failed_change_is_rolled_back(outer: Shell) -> None:
     outer.minicluster("up", "swarm", "--name", NAME, "--size", "agent=1")
     try:
         answer = up(outer, "--size", "agent=3", "--timeout", "0.3")

@@ -86,7 +86,7 @@ def test_a_ready_image_is_pulled(outer: Shell, published: str) -> None:
     assert remains(outer, NAME) == {}
 
 
-def test_a_profile_pulls_an_image_and_fits_it_out(outer: Shell, published: str, tmp_path: Path) -> None:
+def test_an_overlay_on_an_image_that_is_pulled(outer: Shell, published: str, tmp_path: Path) -> None:
     """As the mesos profile does with its agents' image."""
     folder = tmp_path / "outfit"
     (folder / "fit").mkdir(parents=True)
@@ -120,7 +120,7 @@ def test_a_registry_that_has_no_such_image_is_named_with_what_it_said(outer: She
     assert remains(outer, NAME) == {}
 
 
-def test_an_image_is_built_once_and_again_when_its_recipe_changes(outer: Shell, tmp_path: Path) -> None:
+def test_an_image_is_built_once_and_again_when_its_files_change(outer: Shell, tmp_path: Path) -> None:
     from minicluster.profile import catalog
 
     folder = tmp_path / "tiny"
@@ -172,7 +172,7 @@ def test_an_image_comes_from_a_file(outer: Shell, tmp_path: Path) -> None:
         outer.docker("rmi", ref, ok=False)
 
 
-def test_what_is_no_image_is_refused_with_the_engines_words(outer: Shell, tmp_path: Path) -> None:
+def test_a_file_that_is_no_image_is_refused_with_the_engines_message(outer: Shell, tmp_path: Path) -> None:
     (tmp_path / "what").write_text("here\n")
     with tarfile.open(tmp_path / "root.tar", "w") as root:
         root.add(tmp_path / "what", "what")

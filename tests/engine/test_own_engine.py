@@ -20,7 +20,7 @@ from tests.engine.checker import store_of, writing
 from tests.engine.conftest import Shell, eventually, remains, swarm_client
 from tests.engine.kubernetes.kubelife import Kube
 from tests.engine.test_lease import NAME as LEASED
-from tests.engine.test_lease import owner, watchers
+from tests.engine.test_lease import owner, reapers
 from tests.engine.test_swarm import ready
 
 STORES = ("etcd", "zookeeper", "consul", *(["kubernetes"] if shutil.which("kubectl") else []))
@@ -82,7 +82,7 @@ def is_ready(shell: Shell, name: str) -> None:
     )
 
 
-def test_start_brings_every_cluster_back_and_nothing_is_lost(own: Shell) -> None:
+def test_every_cluster_starts_again_and_nothing_is_lost(own: Shell) -> None:
     with contextlib.ExitStack() as stack:
         for profile in STORES:
             stack.enter_context(writing(store_of(profile, own, NAMES[profile])))
@@ -103,7 +103,7 @@ def pods_work(shell: Shell) -> None:
 
 
 @pytest.mark.long
-def test_nodes_that_were_asked_to_come_back_by_themselves(own: Shell) -> None:
+def test_nodes_with_a_restart_policy_start_with_the_engine(own: Shell) -> None:
     at_once(own, *(["up", "--name", name, "--restart", "unless-stopped"] for name in NAMES.values()))
     with contextlib.ExitStack() as stack:
         for profile in STORES:
@@ -116,7 +116,7 @@ def test_nodes_that_were_asked_to_come_back_by_themselves(own: Shell) -> None:
 
 
 @pytest.mark.long
-def test_a_run_of_pytest_goes_on(own: Shell, tmp_path: Path) -> None:
+def test_a_test_run_survives_an_engine_restart(own: Shell, tmp_path: Path) -> None:
     """The engine restarts between two tests that share a cluster."""
     (tmp_path / "test_it.py").write_text(
         textwrap.dedent(
@@ -146,9 +146,9 @@ def test_a_run_of_pytest_goes_on(own: Shell, tmp_path: Path) -> None:
 # Nobody else is at work on this engine, who would remove what is over first
 
 
-def test_without_a_watcher_the_next_who_comes_removes_it(own: Shell) -> None:
+def test_without_a_reaper_the_next_command_removes_the_cluster(own: Shell) -> None:
     process = owner(own)
-    (watcher,) = watchers(process)
+    (watcher,) = reapers(process)
     os.kill(watcher, signal.SIGKILL)
     process.kill()
     process.communicate(timeout=30)

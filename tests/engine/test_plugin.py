@@ -98,7 +98,7 @@ def operations(output: str) -> dict[str, int]:
     return {what: int(number) for number, what in re.findall(r"(\d+) ([a-z ]+) in [\d.]+ s", line)}
 
 
-def test_every_test_finds_its_cluster_whole_and_empty(runs: Runs) -> None:
+def test_every_test_gets_a_healthy_and_empty_cluster(runs: Runs) -> None:
     runs.write("""
         @pytest.fixture(scope="session")
         def three(minicluster):
@@ -135,7 +135,7 @@ def test_every_test_finds_its_cluster_whole_and_empty(runs: Runs) -> None:
     assert operations(output)["removed"] == 1
 
 
-def test_a_test_that_destroys_its_cluster_hurts_no_other(runs: Runs) -> None:
+def test_a_test_that_destroys_its_cluster_affects_no_other(runs: Runs) -> None:
     runs.write("""
         def test_destroys(etcd):
             import subprocess
@@ -208,7 +208,7 @@ def test_scopes(runs: Runs) -> None:
     assert "write @pytest.mark.minicluster" in output
 
 
-def test_a_failure_is_reported_with_what_one_wants_to_know(runs: Runs) -> None:
+def test_the_report_of_a_failure_has_the_clusters_state(runs: Runs) -> None:
     runs.write("""
         def test_fails(etcd):
             assert get(etcd) == "something"
@@ -274,7 +274,7 @@ def test_interrupted(runs: Runs) -> None:
 
 
 @pytest.mark.long
-def test_interrupted_while_it_is_made(runs: Runs) -> None:
+def test_interrupted_while_a_cluster_starts(runs: Runs) -> None:
     runs.write("""
         def test_waits(etcd):
             pass
@@ -326,7 +326,7 @@ def test_workers_share_one_cluster(runs: Runs) -> None:
     assert "reset" not in operations(output)
 
 
-def test_isolated_tests_have_it_one_after_the_other(runs: Runs) -> None:
+def test_isolated_tests_take_turns(runs: Runs) -> None:
     runs.write(SHARING % ("True", "", "found == [key]"))
     output = runs.run("-n", "4")
     assert outcomes(output) == {"passed": 12}, output
@@ -428,7 +428,7 @@ def test_a_worker_that_crashes_needs_no_engine(runs: Runs) -> None:
     assert "minicluster: the engine of DOCKER_HOST does not answer" in output
 
 
-def test_a_run_without_clusters_has_nothing_to_do_with_it(runs: Runs) -> None:
+def test_a_run_without_clusters_imports_nothing(runs: Runs) -> None:
     runs.write("""
         def test_it():
             import sys

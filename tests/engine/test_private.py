@@ -79,7 +79,7 @@ def leftovers(layout: Layout) -> list[str]:
     return found
 
 
-def test_its_whole_life(layout: Layout) -> None:
+def test_start_use_and_stop(layout: Layout) -> None:
     others = bridge.exists("docker0")
     status = daemon.start()
     assert status.running
@@ -107,7 +107,7 @@ def test_its_whole_life(layout: Layout) -> None:
     assert bridge.exists("docker0") == others  # dockerd has been seen to delete it at its second start
 
 
-def test_it_outlives_who_started_it_and_is_found_again(layout: Layout) -> None:
+def test_it_outlives_the_process_that_started_it(layout: Layout) -> None:
     code = "from minicluster.engine.private import daemon; print(daemon.start().pid)"
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
@@ -176,7 +176,7 @@ def test_starts_at_once_make_one_engine(layout: Layout) -> None:
     assert len(set(pids)) == 1
 
 
-def test_a_dockerd_that_ends_at_once_is_told_with_its_words(layout: Layout) -> None:
+def test_the_message_of_a_dockerd_that_ends_at_once_is_shown(layout: Layout) -> None:
     layout.directory.mkdir(parents=True)
     layout.data.write_text("not a folder")
     with pytest.raises(NoEngine) as caught:

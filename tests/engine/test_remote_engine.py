@@ -158,9 +158,7 @@ def test_a_remote_engine_is_used_with_tls_and_its_cluster_is_reached(remote: Rem
         far.minicluster("down", NAME, "-q")
 
 
-def test_a_cluster_that_is_published_on_localhost_alone_is_not_handed_out_elsewhere(
-    engine: Engine, remote: Remote
-) -> None:
+def test_a_cluster_published_on_localhost_has_no_address_elsewhere(engine: Engine, remote: Remote) -> None:
     with cluster(engine, NAME):
         refused = remote.shell.minicluster("env", NAME, ok=False)
         assert refused.code == 1
@@ -176,6 +174,6 @@ def test_the_plugin_with_a_remote_engine(outer: Shell, remote: Remote, tests: di
     far = FarShell(remote.shell.env | tests)
     assert found_at(far.run(*pytest_words(tests)).out) == remote.address
     assert not remains(outer, KIND)
-    # Its watcher looks twice whether anything came to be a moment later. Till then there has to be a way to the engine.
-    words = ("pgrep", "-f", f"watcher.py.*{Path(tests['TESTS']).parent}")
+    # The reaper checks twice for late objects. Until then it must be able to reach the engine.
+    words = ("pgrep", "-f", f"reaper.py.*{Path(tests['TESTS']).parent}")
     eventually(lambda: not outer.run(*words, ok=False).out, within=30)

@@ -96,7 +96,7 @@ def fill_consul(each: dict[str, consul.Consul]) -> None:
         put(f"acl/token/{anonymous}", AccessorID=anonymous, Description="x", Policies=[{"ID": policy["ID"]}])
 
 
-def test_consul_loses_all_but_its_nodes(engine: Engine, outer: Shell) -> None:
+def test_everything_but_the_nodes_is_removed(engine: Engine, outer: Shell) -> None:
     with up(engine, outer, "consul", size={"agent": 1}, set={"acl": "true"}) as cluster:
         each = consul_clients(cluster)
         for node in each.values():  # each server by itself gives up the kind of ACLs that it begins with
@@ -121,7 +121,7 @@ def test_consul_loses_all_but_its_nodes(engine: Engine, outer: Shell) -> None:
 
 
 @pytest.mark.long
-def test_consul_without_acls_and_with_one_server(engine: Engine, outer: Shell) -> None:
+def test_without_acls_and_with_one_server(engine: Engine, outer: Shell) -> None:
     with up(engine, outer, "consul", f"{NAME}-one", size={"master": 1, "agent": 0}) as cluster:
         client = consul_clients(cluster)["master-1"]
         client.kv.put("key", "value")

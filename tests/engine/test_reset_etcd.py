@@ -40,7 +40,7 @@ def etcd_holds(cluster: Cluster) -> dict[str, Any]:
 
 
 @needs_etcdctl
-def test_etcd_loses_keys_leases_users_and_roles(etcd: Cluster) -> None:
+def test_keys_leases_users_and_roles_are_removed(etcd: Cluster) -> None:
     members = etcdctl(etcd, "member", "list")
     for n in range(20):
         etcdctl(etcd, "put", f"key{n}", "value")
@@ -62,7 +62,7 @@ def test_etcd_loses_keys_leases_users_and_roles(etcd: Cluster) -> None:
 
 @pytest.mark.long
 @needs_etcdctl
-def test_etcd_right_after_its_leader_died(etcd: Cluster) -> None:
+def test_right_after_the_leader_was_killed(etcd: Cluster) -> None:
     etcdctl(etcd, "put", "key", "value")
     kill_leader(etcd)
     etcd.reset()
@@ -72,7 +72,7 @@ def test_etcd_right_after_its_leader_died(etcd: Cluster) -> None:
 
 @pytest.mark.long
 @needs_etcdctl
-def test_etcd_while_a_client_writes(etcd: Cluster) -> None:
+def test_while_a_client_writes(etcd: Cluster) -> None:
     with repeating(lambda: etcdctl(etcd, "put", "busy", "value")):
         etcd.reset()
     reset(etcd)
@@ -81,7 +81,7 @@ def test_etcd_while_a_client_writes(etcd: Cluster) -> None:
 
 @pytest.mark.long
 @needs_etcdctl
-def test_etcd_that_is_full_takes_keys_again(engine: Engine, outer: Shell) -> None:
+def test_a_full_store_accepts_writes_again(engine: Engine, outer: Shell) -> None:
     small = {"tls": "false", "quota": "4000000"}
     with up(engine, outer, "etcd", f"{NAME}-full", size={"kv": 1}, set=small) as cluster:
         while etcdctl(cluster, "put", "big", "x" * 120_000, ok=False):

@@ -54,7 +54,7 @@ def running(client: Shell, service: str) -> int:
     return sum(row.startswith("Running") for row in rows)
 
 
-def test_swarm_loses_services_and_all_that_is_on_its_nodes(swarm: Cluster, tmp_path: Path) -> None:
+def test_services_and_everything_on_the_nodes_are_removed(swarm: Cluster, tmp_path: Path) -> None:
     client = Shell(swarm.env())
     text = tmp_path / "text"
     text.write_text("hello")
@@ -89,7 +89,7 @@ def test_swarm_loses_services_and_all_that_is_on_its_nodes(swarm: Cluster, tmp_p
 
 
 @pytest.mark.long
-def test_a_swarm_with_a_node_down_is_left_as_it_is(swarm: Cluster, outer: Shell) -> None:
+def test_a_swarm_with_a_node_down_is_not_reset(swarm: Cluster, outer: Shell) -> None:
     client = Shell(swarm.env())
     swarm.reset()
     client.docker("service", "create", "--detach", "--no-resolve-image", "--name", "web", DEMO)

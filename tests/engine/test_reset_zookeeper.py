@@ -41,7 +41,7 @@ def znodes(client: KazooClient, path: str = "/") -> list[str]:
 EMPTY = ["/zookeeper", "/zookeeper/config", "/zookeeper/quota"]
 
 
-def test_zookeeper_loses_every_znode_at_every_server(zookeeper: Cluster) -> None:
+def test_every_znode_is_removed_on_every_server(zookeeper: Cluster) -> None:
     mine = make_digest_acl("joe", "secret", all=True)
     with contextlib.ExitStack() as stack:
         # One client of each server, connected before and after.
@@ -75,7 +75,7 @@ def test_zookeeper_loses_every_znode_at_every_server(zookeeper: Cluster) -> None
 
 
 @pytest.mark.long
-def test_zookeeper_right_after_its_leader_died(zookeeper: Cluster) -> None:
+def test_right_after_the_leader_was_killed(zookeeper: Cluster) -> None:
     hosts = ",".join(published(zookeeper).values())
     with kazoo(hosts) as client:
         client.create("/key", b"x")
@@ -87,7 +87,7 @@ def test_zookeeper_right_after_its_leader_died(zookeeper: Cluster) -> None:
 
 
 @pytest.mark.long
-def test_zookeeper_while_a_client_writes(zookeeper: Cluster) -> None:
+def test_while_a_client_writes(zookeeper: Cluster) -> None:
     with kazoo(",".join(published(zookeeper).values())) as client:
 
         def write() -> None:

@@ -122,7 +122,7 @@ def test_three_masters_go_on_when_the_leader_is_killed(swarm: Shell) -> None:
 
 
 @pytest.mark.long
-def test_masters_go_and_come(swarm: Shell) -> None:
+def test_masters_are_removed_and_added(swarm: Shell) -> None:
     refused = swarm.minicluster("scale", "master=2", "-c", NAME, ok=False)
     assert refused.code == 2
     assert "odd number" in refused.err

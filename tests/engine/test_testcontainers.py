@@ -74,7 +74,7 @@ def etcd(image: str) -> Iterator[ClusterContainer]:
         yield started
 
 
-def test_it_is_reached_as_the_librarys_containers_are(etcd: ClusterContainer) -> None:
+def test_addresses_are_those_of_the_library(etcd: ClusterContainer) -> None:
     host, port = etcd.get_container_host_ip(), etcd.get_exposed_port(2379)
     assert etcd.get_connection_url() == etcd.get_connection_url("client", "kv-1") == f"http://{host}:{port}"
     assert etcd.get_env()["ETCDCTL_ENDPOINTS"] == etcd.get_connection_url(endpoint="client")
@@ -84,7 +84,7 @@ def test_it_is_reached_as_the_librarys_containers_are(etcd: ClusterContainer) ->
         etcd.get_connection_url("peer")
 
 
-def test_commands_logs_and_containers_are_the_librarys(etcd: ClusterContainer) -> None:
+def test_commands_and_logs_are_those_of_the_library(etcd: ClusterContainer) -> None:
     assert etcd.exec(["etcdctl", "put", "a", "1"]).exit_code == 0
     code, output = etcd.exec("etcdctl get a", node="kv-1")
     assert code == 0
@@ -160,7 +160,7 @@ def test_a_name_that_is_taken_is_refused_and_left_alone(etcd: ClusterContainer) 
     assert Cluster.open(NAME).status().phase == "ready"
 
 
-def test_what_a_strategy_gives_up_on_is_removed(image: str) -> None:
+def test_a_cluster_whose_wait_strategy_times_out_is_removed(image: str) -> None:
     never = LogMessageWaitStrategy("never said").with_startup_timeout(1).with_poll_interval(0.2)
     container = ClusterContainer("etcd", name=f"{NAME}-2", size={"kv": 1}).waiting_for(never)
     with pytest.raises(TimeoutError, match="never said"):
@@ -220,7 +220,7 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize("reaper", [True, pytest.param(False, marks=pytest.mark.long)], ids=["reaper", "no-reaper"])
-def test_of_a_killed_process_nothing_is_left(outer: Shell, image: str, reaper: bool) -> None:
+def test_the_cluster_of_a_killed_process_is_removed(outer: Shell, image: str, reaper: bool) -> None:
     """Of the cluster, that is; what the library does about a container of its own is its affair."""
     env = {"TESTCONTAINERS_RYUK_DISABLED": "false" if reaper else "true"}
     if reaper:

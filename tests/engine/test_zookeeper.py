@@ -97,7 +97,7 @@ def test_what_is_written_through_one_node_is_read_through_every_other(cluster: S
             assert {one.get(f"/from-{node}")[0].decode() for node in THREE} == THREE
 
 
-def test_stock_clients_take_what_env_prints(cluster: Shell) -> None:
+def test_stock_clients_connect_with_env(cluster: Shell) -> None:
     assert cluster.env["ZOOKEEPER_HOSTS"] == ",".join(hosts(cluster).values())
     with client(cluster.env["ZOOKEEPER_HOSTS"]) as one:
         one.ensure_path("/seen")
@@ -109,14 +109,14 @@ def test_stock_clients_take_what_env_prints(cluster: Shell) -> None:
     assert "seen" in cluster.docker(*run, "zkCli.sh", "-server", cluster.env["ZOOKEEPER_HOSTS"], "ls", "/").out
 
 
-def test_only_the_words_that_the_probe_needs_are_answered(cluster: Shell) -> None:
+def test_only_the_probes_four_letter_words_are_answered(cluster: Shell) -> None:
     host = hosts(cluster)["kv-1"]
     assert "Mode: " in word(host, b"srvr")
     for refused in (b"mntr", b"dump", b"wchs", b"envi"):
         assert "not in the whitelist" in word(host, refused)
 
 
-def test_the_membership_is_the_super_users_alone(cluster: Shell) -> None:
+def test_only_the_super_user_may_change_the_membership(cluster: Shell) -> None:
     with client(cluster.env["ZOOKEEPER_HOSTS"]) as one:
         with pytest.raises(NoAuthError):
             one.reconfig(joining=None, leave="1", new_members=None)
@@ -204,7 +204,7 @@ def test_one_becomes_three_and_one_again(outer: Shell) -> None:
 
 
 @pytest.mark.long
-def test_a_node_removed_behind_our_back_comes_back_with_and_without_its_data(cluster: Shell) -> None:
+def test_a_node_removed_with_docker_is_recreated_with_and_without_its_data(cluster: Shell) -> None:
     with client(cluster.env["ZOOKEEPER_HOSTS"]) as one:
         one.create("/before-a-node-was-lost", b"x")
     leader = is_ready(cluster, 3)
@@ -230,7 +230,7 @@ def configured(shell: Shell) -> set[str]:
 
 
 @pytest.mark.long
-def test_a_voter_that_is_told_to_join_once_more_stays_what_it_is(cluster: Shell) -> None:
+def test_a_voter_that_joins_again_stays_a_voter(cluster: Shell) -> None:
     before = configured(cluster)
     assert len(before) == 1
     address = {n["name"]: n["address"] for n in cluster.minicluster("status", NAME, "-o", "json").json["nodes"]}
@@ -323,7 +323,7 @@ def test_a_change_of_settings_takes_the_nodes_one_after_the_other(cluster: Shell
 
 
 @pytest.mark.long
-def test_without_a_quorum_nobody_is_served_and_up_brings_it_back(cluster: Shell) -> None:
+def test_up_restores_a_lost_quorum(cluster: Shell) -> None:
     leader = is_ready(cluster, 3)
     left = next(iter(sorted(THREE - {leader})))
     cluster.docker("kill", *(f"{NAME}-{node}" for node in THREE if node != left))

@@ -60,17 +60,17 @@ def refused(outer: Shell, code: int, *settings: str) -> Result:
 
 
 @pytest.mark.parametrize("version", ["v1.31", "1.31.0", "v1.99.1", "latest", "v1.19.0"])
-def test_a_version_that_cannot_be(outer: Shell, version: str) -> None:
+def test_an_invalid_version_is_refused(outer: Shell, version: str) -> None:
     answer = refused(outer, 2, f"version={version}")
     assert f"version cannot be '{version}'" in answer.err
 
 
-def test_a_tarball_that_is_missing(outer: Shell, tmp_path: Path) -> None:
+def test_a_missing_tarball_is_refused(outer: Shell, tmp_path: Path) -> None:
     answer = refused(outer, 2, f"tarball={tmp_path}/none.tar.gz")
     assert f"there is no file {tmp_path}/none.tar.gz" in answer.err
 
 
-def test_a_tarball_that_is_none(outer: Shell, tmp_path: Path) -> None:
+def test_a_file_that_is_no_tarball_is_refused(outer: Shell, tmp_path: Path) -> None:
     (tmp_path / "words.tar.gz").write_text("This is no tarball.\n")
     answer = refused(outer, 1, f"tarball={tmp_path}/words.tar.gz")
     assert "the given tarball cannot be unpacked: tar: This does not look like a tar archive" in answer.err
@@ -78,20 +78,20 @@ def test_a_tarball_that_is_none(outer: Shell, tmp_path: Path) -> None:
     assert re.search(r"^memory: \S+ [GM]iB of \S+ GiB free, 580 MiB needed$", answer.err, re.M), answer.err
 
 
-def test_a_tarball_of_something_else(outer: Shell, tmp_path: Path) -> None:
+def test_a_tarball_of_other_programs_is_refused(outer: Shell, tmp_path: Path) -> None:
     given = server_tarball(tmp_path / "client.tar.gz", b"x", ("kubectl",))
     answer = refused(outer, 1, f"tarball={given}")
     assert "the given tarball lacks kube-apiserver" in answer.err
     assert "is it a server tarball?" in answer.err
 
 
-def test_a_tarball_of_another_architecture(outer: Shell, tmp_path: Path) -> None:
+def test_a_tarball_for_another_architecture_is_refused(outer: Shell, tmp_path: Path) -> None:
     given = server_tarball(tmp_path / "other.tar.gz", b"\x7fELF" + bytes(60))
     answer = refused(outer, 1, f"tarball={given}")
     assert "the given tarball is for another architecture" in answer.err
 
 
-def test_a_tarball_of_another_version(outer: Shell, tmp_path: Path) -> None:
+def test_a_tarball_of_another_version_is_refused(outer: Shell, tmp_path: Path) -> None:
     """Its programs run on this machine, and say so: /bin/echo prints what it is asked."""
     given = server_tarball(tmp_path / "echo.tar.gz", Path("/bin/echo").read_bytes())
     answer = refused(outer, 1, "version=v1.31.97", f"tarball={given}")
@@ -118,13 +118,15 @@ def releases(engine: Engine, outer: Shell, tmp_path: Path) -> Iterator[tuple[Pat
             thread.join(10)
 
 
-def test_a_release_that_there_is_not(outer: Shell, releases: tuple[Path, str]) -> None:
+def test_an_unknown_release_is_refused(outer: Shell, releases: tuple[Path, str]) -> None:
     answer = refused(outer, 1, "version=v1.31.99", f"download={releases[1]}")
     assert "there is no release v1.31.99 for linux/" in answer.err
     assert f"HTTP 404 for {releases[1]}/v1.31.99/kubernetes-server-linux-" in answer.err
 
 
-def test_a_download_that_differs_from_its_checksum(outer: Shell, architecture: str, releases: tuple[Path, str]) -> None:
+def test_a_download_with_a_wrong_checksum_is_refused(
+    outer: Shell, architecture: str, releases: tuple[Path, str]
+) -> None:
     folder, url = releases
     tarball = folder / "v1.31.98" / f"kubernetes-server-linux-{architecture}.tar.gz"
     tarball.parent.mkdir()
@@ -138,7 +140,7 @@ def test_a_download_that_differs_from_its_checksum(outer: Shell, architecture: s
     assert wrong[:16] in answer.err
 
 
-def test_nobody_serves_releases(outer: Shell, releases: tuple[Path, str]) -> None:
+def test_a_download_server_that_does_not_answer(outer: Shell, releases: tuple[Path, str]) -> None:
     closed = f"{releases[1].rpartition(':')[0]}:9"
     answer = refused(outer, 1, "version=v1.31.99", f"download={closed}")
     assert f"cannot fetch {closed}/v1.31.99/" in answer.err
@@ -233,7 +235,7 @@ def test_a_release_that_is_downloaded_becomes_a_cluster(
         works(kube)
 
 
-def test_more_memory_than_there_is(outer: Shell) -> None:
+def test_a_cluster_that_does_not_fit_into_memory_is_refused(outer: Shell) -> None:
     sizes = ("--size", "agent=1", "--set", "roles.agent.footprint=100TiB")
     answer = outer.minicluster("up", "kubernetes", "--name", NAME, *sizes, ok=False)
     assert answer.code == 1

@@ -223,7 +223,7 @@ def test_a_master_is_not_ready_without_all_of_it(whole: Kube, component: str, hu
 
 
 @pytest.mark.long
-def test_what_holds_a_pods_containers_is_killed(whole: Kube) -> None:
+def test_a_containers_shim_is_killed(whole: Kube) -> None:
     """The shim: its pod starts anew, and answers."""
 
     def container() -> str:
@@ -246,7 +246,7 @@ def test_what_holds_a_pods_containers_is_killed(whole: Kube) -> None:
 
 
 @pytest.mark.parametrize("node", [pytest.param("kv-1", marks=pytest.mark.long), "master-1"])
-def test_a_node_is_killed_and_mended(whole: Kube, node: str) -> None:
+def test_a_killed_node_is_repaired(whole: Kube, node: str) -> None:
     whole.apply(deployment("stays", 2), service("stays"))
     eventually(lambda: len(running(whole.pods("app=stays"))) == 2, what="two replicas")
     whole.ask("agent-1", "stays")
@@ -299,7 +299,7 @@ def test_a_dead_agents_pods_run_elsewhere(whole: Kube) -> None:
     [("master-1", ()), ("agent-2", ()), ("agent-1", ("var-lib-containerd", "var-lib-kubelet"))],
     ids=["master", "agent", "agent and its volumes"],
 )
-def test_a_node_is_removed_behind_our_back(whole: Kube, node: str, volumes: tuple[str, ...]) -> None:
+def test_a_node_removed_with_docker_is_recreated(whole: Kube, node: str, volumes: tuple[str, ...]) -> None:
     whole.outer.docker("rm", "-f", f"{NAME}-{node}")
     for volume in volumes:
         whole.outer.docker("volume", "rm", f"{NAME}-{node}-{volume}")
@@ -370,7 +370,7 @@ def test_one_after_the_other_restarts(whole: Kube) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize(("verb", "seconds"), [("scale agent=3", 1.0), ("scale agent=1", 2.0), ("stop", 0.6)])
-def test_killed_in_the_middle_then_up_mends(whole: Kube, verb: str, seconds: float) -> None:
+def test_a_command_that_was_killed_is_completed_by_up(whole: Kube, verb: str, seconds: float) -> None:
     process = whole.outer.start(*verb.split(), "-c", NAME)
     time.sleep(seconds)
     process.kill()
@@ -382,7 +382,7 @@ def test_killed_in_the_middle_then_up_mends(whole: Kube, verb: str, seconds: flo
 
 
 @pytest.mark.long
-def test_an_agent_that_was_leaving_stays_after_all(whole: Kube) -> None:
+def test_an_interrupted_removal_of_an_agent_is_cancelled(whole: Kube) -> None:
     """The one who began is gone; what was begun on the master goes on, and must not strike the agent off any more."""
     whole.kubectl("cordon", "agent-1")
     whole.apply(deployment("holds", 1), budget("holds", 1))
@@ -404,7 +404,7 @@ def test_an_agent_that_was_leaving_stays_after_all(whole: Kube) -> None:
 
 
 @pytest.mark.long
-def test_a_node_that_its_user_struck_off_is_brought_back(whole: Kube) -> None:
+def test_a_node_that_its_user_deleted_registers_again(whole: Kube) -> None:
     whole.kubectl("delete", "node", "agent-2")
     eventually(lambda: whole.status()["phase"] == "degraded", what="a cluster without agent-2")
     whole.outer.minicluster("up", "--name", NAME)
@@ -412,7 +412,7 @@ def test_a_node_that_its_user_struck_off_is_brought_back(whole: Kube) -> None:
 
 
 @pytest.mark.long
-def test_a_cordoned_agent_is_ready_and_said_to_be_cordoned(whole: Kube) -> None:
+def test_status_shows_a_cordoned_agent(whole: Kube) -> None:
     whole.kubectl("cordon", "agent-2")
     try:
         told = eventually(lambda: {n["name"]: n for n in whole.status()["nodes"]}["agent-2"]["detail"], what="a detail")

@@ -80,7 +80,7 @@ def measured(what: str, seconds: float) -> None:
     print(f"{what}: {seconds:.1f} s")
 
 
-def test_status_tells_of_the_quorum(whole: Kube) -> None:
+def test_status_shows_the_quorum(whole: Kube) -> None:
     whole.is_ready()
     text = whole.outer.minicluster("status", NAME).out
     quorum = whole.status()["quorum"]
@@ -88,7 +88,7 @@ def test_status_tells_of_the_quorum(whole: Kube) -> None:
     assert f"quorum: 3 of 3, leader {quorum['leader']}, survives 1 loss\n" in text
 
 
-def test_the_balancer_is_who_it_says_it_is(whole: Kube) -> None:
+def test_the_balancers_certificate(whole: Kube) -> None:
     """By its address and by its name, to whoever trusts the cluster's authority."""
     trusted = ("curl", "-sS", "--cacert", "/etc/kubernetes/pki/kubelet/ca.pem")
     address = next(n["address"] for n in whole.status()["nodes"] if n["name"] == "balancer-1")
@@ -131,7 +131,7 @@ def test_a_master_is_killed(whole: Kube, which: str) -> None:
 
 
 @pytest.mark.long
-def test_a_master_that_hangs_is_passed_over(whole: Kube) -> None:
+def test_a_master_that_hangs_gets_no_requests(whole: Kube) -> None:
     leader = eventually(lambda: holder(whole, "kube-controller-manager"), what="a controller manager leads")
     with agents_stay_ready(whole), write(whole) as checker:
         whole.outer.docker("pause", f"{NAME}-{leader}")
