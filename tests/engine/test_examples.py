@@ -1,4 +1,4 @@
-"""The examples, run where nothing of this repository is beside them."""
+"""The examples, run outside of this repository."""
 
 from __future__ import annotations
 

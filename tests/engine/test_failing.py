@@ -1,4 +1,4 @@
-"""Failing well: one clear message, the promised exit status, and nothing of ours left on the engine."""
+"""Failures: one clear message, the documented exit status, and nothing left behind on the engine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAME = "t-fail"
 
 @pytest.fixture(autouse=True)
 def leaves_nothing(outer: Shell) -> Iterator[None]:
-    """Every test here must leave nothing, by itself."""
+    """Each test of this module must leave nothing behind."""
     yield
     try:
         assert remains(outer, NAME) == {}
@@ -38,7 +38,7 @@ def up(outer: Shell, *options: str, profile: str = "swarm") -> Result:
 
 @pytest.fixture
 def profile(tmp_path: Path) -> Path:
-    """A copy of the Swarm profile, to be spoilt."""
+    """A copy of the Swarm profile, to be broken."""
     from minicluster.profile import catalog
 
     folder = tmp_path / "spoilt"
@@ -55,7 +55,7 @@ def spoil(profile: Path, old: str, new: str) -> str:
 
 
 def assert_clear(answer: Result, code: int, *words: str) -> None:
-    """The promised status, every word in the message, no traceback."""
+    """The exit status, every word in the message, no traceback."""
     assert answer.code == code, answer.out + answer.err
     assert "Traceback" not in answer.err
     for word in words:
@@ -140,7 +140,7 @@ def test_no_free_subnet(outer: Shell, engine: Engine) -> None:
     names: list[str] = []
 
     def fill(block: ipaddress.IPv4Network) -> None:
-        """Takes all of a block that is free: around what clusters of other tests have, which may be up meanwhile."""
+        """Takes all free subnets of a block, around those of other tests' clusters."""
         if not any(block.overlaps(other) for other in taken):
             names.append(f"{NAME}-taken-{block.network_address}")
             outer.docker("network", "create", "--subnet", str(block), names[-1])
@@ -245,7 +245,7 @@ def test_interrupted_at_any_moment(outer: Shell, number: signal.Signals, seconds
     time.sleep(seconds)
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
-    if process.returncode == 0:  # it was done already
+    if process.returncode == 0:  # it had finished
         outer.minicluster("down", NAME)
     else:
         # A shell says 130 of both: `python -m` ends by the signal where that came while code was made.

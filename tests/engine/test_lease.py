@@ -1,4 +1,4 @@
-"""Leases on a real engine: what belongs to a process goes with it, and the next who comes removes what is over."""
+"""Leases on a real engine: clusters are removed with their owner; later commands remove what has expired."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What needs an engine that nobody else uses: it restarts, and what is over stays until somebody looks."""
+"""What needs an engine that no other test uses: it restarts, and expired clusters stay until the next command."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SIZES = {
 
 @pytest.fixture(scope="module")
 def own(outer: Shell) -> Iterator[Shell]:
-    """minicluster with a private engine of its own that has every profile's image; a cluster of each is up."""
+    """minicluster with a private engine of its own, with every profile's image and a cluster of each."""
     if daemon.obstacle():
         pytest.skip(f"no private engine can be started here: {daemon.obstacle()}")
     built = [outer.minicluster("image", "build", profile, timeout=900).out for profile in NAMES]
@@ -62,7 +62,7 @@ def own(outer: Shell) -> Iterator[Shell]:
 
 
 def at_once(shell: Shell, *commands: Sequence[str]) -> None:
-    """Runs commands that have nothing to do with each other: most of what they do is waiting."""
+    """Runs independent commands concurrently: they mostly wait."""
     processes = [shell.start(*words) for words in commands]
     said = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(said)

@@ -1,4 +1,4 @@
-"""The pytest plugin in real runs of pytest: whatever ends them, exactly what should be there is there."""
+"""The pytest plugin in real runs of pytest: however they end, nothing is left but what should be kept."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from tests.engine.conftest import Shell, etcd_called, eventually, remains
 
-KIND = "t-plug"  #: a profile like etcd's, so that its clusters can be told from those of others
+KIND = "t-plug"  #: a profile like etcd's, so that its clusters can be distinguished
 
 FIXTURE = """
 import os, signal, time
@@ -50,7 +50,7 @@ def runs(outer: Shell, kind: Path, tmp_path: Path) -> Iterator[Runs]:
 
 
 def clusters(shell: Shell) -> list[str]:
-    """Those of the profile, by the label that everything of them has."""
+    """Names of the profile's clusters, by their labels."""
     out = shell.docker("ps", "-a", "--filter", f"label=io.minicluster.profile={KIND}", "--format", "{{.Names}}").out
     return sorted({name.rpartition("-kv-")[0] for name in out.split()})
 
@@ -289,7 +289,7 @@ def test_interrupted_while_a_cluster_starts(runs: Runs) -> None:
 
 @pytest.mark.parametrize("workers", [pytest.param("0", marks=pytest.mark.long), "2"])
 def test_killed(runs: Runs, workers: str) -> None:
-    """kill -9 of everything that the run is made of."""
+    """kill -9 of all processes of the run."""
     runs.write("""
         @pytest.mark.parametrize("i", range(2))
         def test_waits(etcd, minicluster, i):
@@ -343,7 +343,7 @@ def test_a_worker_is_killed(runs: Runs) -> None:
     output = runs.run("-n", "2")
     assert outcomes(output) == {"passed": 11, "failed": 1}, output
     assert "crashed" in output
-    # What was shared went with the run; what the dead one had for itself goes by its watcher.
+    # Shared clusters were removed with the run; the killed worker's own by its reaper.
     eventually(lambda: not remains(runs.shell, KIND), within=30)
 
 
@@ -403,7 +403,7 @@ def test_keep(runs: Runs) -> None:
     (kept,) = clusters(runs.shell)
     assert f"minicluster: kept for debugging: {kept}" in output
     assert runs.shell.minicluster("exec", "-c", kept, "kv-1", "--", "etcdctl", "get", "a").out == "a\nb\n"
-    time.sleep(2)  # a watcher that did not know would take it down now
+    time.sleep(2)  # a reaper that did not know would remove it now
     assert clusters(runs.shell) == [kept]
     runs.shell.minicluster("down", kept)
 

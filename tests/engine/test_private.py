@@ -1,4 +1,4 @@
-"""A real private engine, beside whatever other engine runs on this machine."""
+"""A real private engine, beside any other engine on this machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(bool(daemon.obstacle()), reason=f"no private eng
 
 @pytest.fixture
 def layout(monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
-    """The layout of a private engine that does not run yet; whatever becomes of it is removed."""
+    """The layout of a private engine that does not run yet; removed afterwards."""
     folder = tempfile.mkdtemp(prefix="mc")  # pytest's own folders make too long a path for a socket
     monkeypatch.setenv("XDG_DATA_HOME", folder)
     for name in ("HOST", "CONTEXT", "CONFIG"):
@@ -43,14 +43,14 @@ def layout(monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
 
 
 def docker(layout: Layout, *words: str, stdin: bytes | None = None) -> str:
-    """What the stock client answers."""
+    """The output of the stock client."""
     done = subprocess.run(["docker", "-H", f"unix://{layout.socket}", *words], input=stdin, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode().strip()
 
 
 def image(layout: Layout) -> str:
-    """An image of nothing but links into /usr, which is this machine's: no registry, no build."""
+    """An image that has only links into /usr, which is mounted from this machine: no registry, no build."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as archive:
         for name in ("bin", "lib", "lib64"):
@@ -66,7 +66,7 @@ USR = ("--volume", "/usr:/usr:ro")
 
 
 def leftovers(layout: Layout) -> list[str]:
-    """What of a private engine is on this machine, its data not counted."""
+    """What a private engine has left on this machine, except its data."""
     found = [str(path) for path in (layout.socket, layout.pid_file, layout.run) if path.exists()]
     found += [layout.bridge] if bridge.exists(layout.bridge) else []
     found += [layout.chain] if bridge.allowed(layout.chain) else []

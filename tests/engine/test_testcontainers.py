@@ -1,4 +1,4 @@
-"""A cluster among the containers of testcontainers-python, on a real engine.
+"""Clusters beside containers of testcontainers-python, on a real engine.
 
 The library's reaper is an imitation here (tests/engine/ryuk), since its image comes from a registry; the rest is real.
 """
@@ -42,7 +42,7 @@ IMITATION = "minicluster/test-ryuk-imitation:1"
 
 @pytest.fixture(scope="module", autouse=True)
 def _same_engine(outer: Shell, engine: Engine) -> Iterator[None]:
-    """The library finds the engine that minicluster uses, and starts no reaper in this process."""
+    """The library uses minicluster's engine, and starts no reaper in this process."""
     with pytest.MonkeyPatch.context() as patch:
         if engine.endpoint.startswith("unix:"):
             patch.setenv("DOCKER_HOST", engine.endpoint)
@@ -64,7 +64,7 @@ def image(outer: Shell) -> str:
 
 @pytest.fixture(scope="module")
 def etcd(image: str) -> Iterator[ClusterContainer]:
-    """One member without TLS, with every wait strategy that fits it."""
+    """One member without TLS, with every wait strategy that applies to it."""
     asked = ClusterContainer("etcd").with_name(NAME).with_size(kv=1).with_setting("tls", "false")
     asked.waiting_for(LogMessageWaitStrategy(re.compile("published local member")))
     asked.waiting_for(HttpWaitStrategy(2379, "/health").for_response_predicate(lambda body: '"true"' in body), "kv")
@@ -221,7 +221,7 @@ time.sleep(600)
 
 @pytest.mark.parametrize("reaper", [True, pytest.param(False, marks=pytest.mark.long)], ids=["reaper", "no-reaper"])
 def test_the_cluster_of_a_killed_process_is_removed(outer: Shell, image: str, reaper: bool) -> None:
-    """Of the cluster, that is; what the library does about a container of its own is its affair."""
+    """Containers of the library are left to the library."""
     env = {"TESTCONTAINERS_RYUK_DISABLED": "false" if reaper else "true"}
     if reaper:
         folder = str(Path(__file__).parent / "ryuk")

@@ -22,7 +22,7 @@ REDIS = Path(__file__).parents[2] / "docs/examples/redis"
 
 @pytest.fixture(scope="module")
 def cluster(outer: Shell) -> Iterator[str]:
-    """Three Redis: small nodes without members to ask."""
+    """Three Redis nodes: small, and without a members hook."""
     try:
         outer.minicluster("up", str(REDIS), "--name", NAME, timeout=600)
         yield NAME
@@ -36,7 +36,7 @@ def cp(outer: Shell, source: object, destination: object, *, ok: bool = True) ->
 
 
 def listing(outer: Shell, node: str, path: str) -> set[str]:
-    """Everything below a path of a node: name, mode, owner, time, and where links lead."""
+    """Everything below a path of a node: name, mode, owner, time and link target."""
     found = outer.minicluster("exec", "-c", NAME, node, "--", "find", path, "-printf", r"%P %y %m %u:%g %Ts %l\n").out
     return {line.rstrip() for line in found.splitlines()}
 
@@ -149,14 +149,14 @@ def test_top_streams_json_until_it_is_interrupted(cluster: str, outer: Shell) ->
 
 
 class Stream:
-    """``events -o json`` in the background."""
+    """Runs ``events -o json`` in the background."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.told: list[dict[str, Any]] = []
 
     def until(self, event: str, node: str | None) -> dict[str, Any]:
-        """Reads on to an event of a node, or of whichever (None)."""
+        """Reads until an event of a node, or of any (None)."""
         assert self.process.stdout
         for line in self.process.stdout:
             self.told.append(json.loads(line))

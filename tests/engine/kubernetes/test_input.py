@@ -1,5 +1,5 @@
-"""What a Kubernetes profile is given: of a release's tarball it makes a cluster, and what it cannot use is told in one
-sentence, and leaves nothing."""
+"""Input of the Kubernetes profile: the tarball of a release becomes a cluster; input that it cannot use is refused with
+one sentence, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.engine.kubernetes.kubelife import Kube, pod
 NAME = "t-kube-input"
 SERVERS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 PROGRAMS = (*SERVERS, "kubectl")
-#: What programs that were built here say of themselves, and what those of the tarballs say that clusters are made from.
+#: The version in programs built here, and the one in the programs of the tarballs for clusters.
 BUILT, RELEASE = "v1.20.2", "v1.20.9"
 
 needs_kubectl = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl (Debian: kubernetes-client) is missing")
@@ -37,7 +37,7 @@ def server_tarball(path: Path, content: bytes, programs: tuple[str, ...] = PROGR
 
 
 def packed(path: Path, programs: Mapping[str, bytes]) -> Path:
-    """A server tarball, laid out as a release's is."""
+    """A server tarball with the layout of a release."""
     with tarfile.open(path, "w:gz", compresslevel=1) as tar:
         for program, content in programs.items():
             entry = tarfile.TarInfo(f"kubernetes/server/bin/{program}")
@@ -47,7 +47,7 @@ def packed(path: Path, programs: Mapping[str, bytes]) -> Path:
 
 
 def refused(outer: Shell, code: int, *settings: str) -> Result:
-    """An ``up`` that fails so, shortly said, and leaves nothing."""
+    """An ``up`` that fails with this code and a short message, and leaves nothing behind."""
     given = [word for setting in settings for word in ("--set", setting)]
     answer = outer.minicluster("up", "kubernetes", "--name", NAME, "--size", "agent=0", *given, ok=False, timeout=300)
     assert answer.code == code, answer.err
@@ -74,7 +74,7 @@ def test_a_file_that_is_no_tarball_is_refused(outer: Shell, tmp_path: Path) -> N
     (tmp_path / "words.tar.gz").write_text("This is no tarball.\n")
     answer = refused(outer, 1, f"tarball={tmp_path}/words.tar.gz")
     assert "the given tarball cannot be unpacked: tar: This does not look like a tar archive" in answer.err
-    # What its nodes would have taken was told first: one kv and one master.
+    # The memory that the nodes need was printed first: one kv and one master.
     assert re.search(r"^memory: \S+ [GM]iB of \S+ GiB free, 580 MiB needed$", answer.err, re.M), answer.err
 
 
@@ -92,7 +92,7 @@ def test_a_tarball_for_another_architecture_is_refused(outer: Shell, tmp_path: P
 
 
 def test_a_tarball_of_another_version_is_refused(outer: Shell, tmp_path: Path) -> None:
-    """Its programs run on this machine, and say so: /bin/echo prints what it is asked."""
+    """Its programs are /bin/echo, which runs on this machine and prints its arguments."""
     given = server_tarball(tmp_path / "echo.tar.gz", Path("/bin/echo").read_bytes())
     answer = refused(outer, 1, "version=v1.31.97", f"tarball={given}")
     assert "the given tarball holds kube-apiserver" in answer.err
@@ -101,7 +101,7 @@ def test_a_tarball_of_another_version_is_refused(outer: Shell, tmp_path: Path) -
 
 @pytest.fixture
 def releases(engine: Engine, outer: Shell, tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder, and the address at which a build on the engine finds its files."""
+    """A folder, and the URL at which a build on the engine finds its files."""
     if not engine.info.local:
         pytest.skip("a build on another machine does not reach this one")
     template = "{{(index .IPAM.Config 0).Subnet}}"
@@ -153,7 +153,7 @@ def architecture(outer: Shell) -> str:
 
 @pytest.fixture(scope="module")
 def tarball(outer: Shell, architecture: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A release's server tarball: the programs that were built here, which take themselves for those of RELEASE."""
+    """A release's server tarball: programs built here, with the version RELEASE in them."""
     folder = tmp_path_factory.mktemp("release")
     image = outer.minicluster("image", "build", "kubernetes", "node", timeout=900).out.split()[-1]
     holder = f"{NAME}-programs"
@@ -174,7 +174,7 @@ def tarball(outer: Shell, architecture: str, tmp_path_factory: pytest.TempPathFa
 
 @contextmanager
 def released(outer: Shell, *settings: str) -> Iterator[Kube]:
-    """A cluster of RELEASE; neither it nor its image stays."""
+    """A cluster of RELEASE; it and its image are removed afterwards."""
     given = [word for setting in (f"version={RELEASE}", *settings) for word in ("--set", setting)]
     before = images(outer)
     try:
@@ -187,13 +187,13 @@ def released(outer: Shell, *settings: str) -> Iterator[Kube]:
 
 
 def images(outer: Shell) -> set[str]:
-    """Node images of Kubernetes that are there."""
+    """The node images of Kubernetes."""
     listed = outer.minicluster("image", "list", "-o", "json").json
     return {image["ref"] for image in listed if "kubernetes-node:" in image["ref"]}
 
 
 def forget(outer: Shell, made: set[str]) -> None:
-    """Removes images of RELEASE, and what the engine keeps of their build: the stage that has the tarball in it."""
+    """Removes images of RELEASE, and the build stage with the tarball that the engine keeps."""
     for image in made:
         outer.minicluster("image", "remove", image)
     for stage in outer.docker("images", "-q", "--filter", "dangling=true").out.split():
@@ -203,7 +203,7 @@ def forget(outer: Shell, made: set[str]) -> None:
 
 
 def works(kube: Kube) -> None:
-    """Every program is of RELEASE, and together they bring a pod to run."""
+    """Every program has version RELEASE, and a pod runs."""
     assert kube.kubectl("version", "-o", "json").json["serverVersion"]["gitVersion"] == RELEASE
     (agent,) = kube.get("nodes")
     info = agent["status"]["nodeInfo"]
@@ -230,7 +230,7 @@ def test_a_release_that_is_downloaded_becomes_a_cluster(
     folder, url = releases
     (folder / RELEASE).symlink_to(tarball.parent)
     sum = hashlib.sha512(tarball.read_bytes()).hexdigest()
-    (tarball.parent / f"{tarball.name}.sha512").write_text(sum)  # with no end of line, as upstream's
+    (tarball.parent / f"{tarball.name}.sha512").write_text(sum)  # without a newline, like upstream's
     with released(outer, f"download={url}") as kube:
         works(kube)
 

@@ -1,6 +1,6 @@
-"""A Kubernetes cluster's life: nodes and components are hurt, go and come, and the cluster works afterwards.
+"""A Kubernetes cluster's life: nodes and components fail, are removed and added, and the cluster works afterwards.
 
-Proved with the stock kubectl. What is measured is printed (``pytest -rP``) and stands in docs/kubernetes-life.md.
+Checked with the stock kubectl. Times are printed (``pytest -rP``); docs/kubernetes-life.md has them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl (De
 
 @pytest.fixture(scope="module")
 def kube(outer: Shell) -> Iterator[Kube]:
-    """One kv, one master, two agents, on each a pod to ask from; an object and a volume's file that must stay."""
+    """One kv, one master, two agents with a pod for requests each; an object and a file in a volume that must stay."""
     try:
         outer.minicluster("up", "kubernetes", "--name", NAME, timeout=900)
         kube = Kube(outer, NAME)
@@ -43,7 +43,7 @@ def kube(outer: Shell) -> Iterator[Kube]:
 
 @pytest.fixture
 def whole(kube: Kube) -> Iterator[Kube]:
-    """The cluster; afterwards made whole where a test has failed."""
+    """The cluster; repaired afterwards if a test failed."""
     yield kube
     status = kube.status()
     if status["phase"] != "ready" or {node["name"] for node in status["nodes"]} != NODES:
@@ -51,7 +51,7 @@ def whole(kube: Kube) -> Iterator[Kube]:
 
 
 def works(kube: Kube, *agents: str) -> None:
-    """Every node is ready, nothing that was kept is lost, and pods, services and names work to and fro."""
+    """Every node is ready, no data are lost, and pods, services and names work in both directions."""
     agents = agents or ("agent-1", "agent-2")
     kube.is_ready()
     assert kube.get("configmap", "kept")["data"] == {"word": "gold"}
@@ -186,7 +186,7 @@ def pids(kube: Kube, node: str, component: str) -> list[str]:
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("component", "hurt", "mend"),
+    ("component", "damage", "repair"),
     [
         ("kube-scheduler", "pkill -STOP -x kube-scheduler", "pkill -CONT -x kube-scheduler"),
         ("kube-controller-manager", "pkill -STOP -x kube-controller", "pkill -CONT -x kube-controller"),
@@ -198,11 +198,11 @@ def pids(kube: Kube, node: str, component: str) -> list[str]:
     ],
     ids=["the scheduler hangs", "the controller manager hangs", "the scheduler ends at once whenever it is started"],
 )
-def test_a_master_is_not_ready_without_all_of_it(whole: Kube, component: str, hurt: str, mend: str) -> None:
+def test_a_master_is_not_ready_without_all_of_it(whole: Kube, component: str, damage: str, repair: str) -> None:
     def on_master(command: str) -> None:
         whole.outer.docker("exec", f"{NAME}-master-1", "bash", "-c", command)
 
-    on_master(hurt)
+    on_master(damage)
     try:
         begun = time.monotonic()
         status = whole.status()
@@ -215,7 +215,7 @@ def test_a_master_is_not_ready_without_all_of_it(whole: Kube, component: str, hu
         answer = whole.outer.minicluster("up", "--name", NAME, "--timeout", "2", ok=False)
         assert (answer.code, "master-1" in answer.err) == (4, True), answer.err
     finally:
-        on_master(mend)
+        on_master(repair)
     begun = time.monotonic()
     whole.is_ready(within=20)
     measured(f"{component} goes on, ready after", time.monotonic() - begun)
@@ -224,7 +224,7 @@ def test_a_master_is_not_ready_without_all_of_it(whole: Kube, component: str, hu
 
 @pytest.mark.long
 def test_a_containers_shim_is_killed(whole: Kube) -> None:
-    """The shim: its pod starts anew, and answers."""
+    """Its pod is restarted, and answers."""
 
     def container() -> str:
         pods = running(whole.pods("app=held"))
@@ -383,7 +383,7 @@ def test_a_command_that_was_killed_is_completed_by_up(whole: Kube, verb: str, se
 
 @pytest.mark.long
 def test_an_interrupted_removal_of_an_agent_is_cancelled(whole: Kube) -> None:
-    """The one who began is gone; what was begun on the master goes on, and must not strike the agent off any more."""
+    """The command was killed. What it started on the master continues, and must not remove the agent any more."""
     whole.kubectl("cordon", "agent-1")
     whole.apply(deployment("holds", 1), budget("holds", 1))
     eventually(lambda: running(whole.pods("app=holds")), what="a replica runs")

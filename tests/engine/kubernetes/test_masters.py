@@ -1,4 +1,4 @@
-"""Three kv and three masters: whatever happens to any one of them, writes go on, and none is lost.
+"""Three kv and three masters: if one of them fails, writes continue, and none is lost.
 
 Written by the official Python client through the one address that ``minicluster env`` gives; see checker.py.
 """
@@ -38,7 +38,7 @@ def kube(outer: Shell) -> Iterator[Kube]:
 
 @pytest.fixture
 def whole(kube: Kube) -> Iterator[Kube]:
-    """The cluster; afterwards made whole where a test has failed."""
+    """The cluster; repaired afterwards if a test failed."""
     yield kube
     if kube.status()["phase"] != "ready":
         kube.outer.minicluster("up", "--name", NAME, ok=False, timeout=300)
@@ -50,7 +50,7 @@ def write(kube: Kube) -> AbstractContextManager[Checker]:
 
 @contextmanager
 def agents_stay_ready(kube: Kube) -> Iterator[None]:
-    """Within the block nobody who could be asked counted an agent as not Ready."""
+    """Within the block no answer of an API server has an agent that is not Ready."""
     seen: list[dict[str, bool]] = []
     stop = threading.Event()
 
@@ -71,7 +71,7 @@ def agents_stay_ready(kube: Kube) -> Iterator[None]:
 
 
 def holder(kube: Kube, component: str) -> str:
-    """The master whose controller manager or scheduler leads; it calls itself by its host's name."""
+    """The master whose controller manager or scheduler leads: its identity begins with the host name."""
     lease = kube.get("lease", "--namespace", "kube-system", component)
     return str(lease["spec"]["holderIdentity"]).split("_")[0] if lease else ""
 
@@ -89,7 +89,7 @@ def test_status_shows_the_quorum(whole: Kube) -> None:
 
 
 def test_the_balancers_certificate(whole: Kube) -> None:
-    """By its address and by its name, to whoever trusts the cluster's authority."""
+    """It is valid for the balancer's address and name, and issued by the cluster's authority."""
     trusted = ("curl", "-sS", "--cacert", "/etc/kubernetes/pki/kubelet/ca.pem")
     address = next(n["address"] for n in whole.status()["nodes"] if n["name"] == "balancer-1")
     for host in (address, "balancer-1"):
@@ -107,7 +107,7 @@ def test_a_kv_is_killed(whole: Kube, which: str) -> None:
         checker.progress()
         whole.outer.minicluster("up", "--name", NAME)
         checker.progress()
-    measured(f"{which} killed and mended, the longest gap between writes", checker.longest_gap)
+    measured(f"{which} killed and repaired, the longest gap between writes", checker.longest_gap)
     whole.is_ready()
 
 
@@ -126,7 +126,7 @@ def test_a_master_is_killed(whole: Kube, which: str) -> None:
         measured(f"{which} killed, everything works after", time.monotonic() - begun)
         whole.outer.minicluster("up", "--name", NAME)
         checker.progress()
-    measured(f"{which} killed and mended, the longest gap between writes", checker.longest_gap)
+    measured(f"{which} killed and repaired, the longest gap between writes", checker.longest_gap)
     whole.is_ready()
 
 
