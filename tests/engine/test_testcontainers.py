@@ -155,7 +155,7 @@ def test_nodes_are_in_a_network_of_the_librarys_by_name(image: str) -> None:
 
 
 def test_a_name_that_is_taken_is_refused_and_left_alone(etcd: ClusterContainer) -> None:
-    with pytest.raises(UsageError, match=f"called {NAME} already"), ClusterContainer("etcd", name=NAME):
+    with pytest.raises(UsageError, match=f"there is already a cluster {NAME}"), ClusterContainer("etcd", name=NAME):
         pass
     assert Cluster.open(NAME).status().phase == "ready"
 
