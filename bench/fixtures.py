@@ -60,7 +60,7 @@ def _reuse(report: Report, rounds: int) -> None:
 
 def _share(report: Report) -> None:
     output = _pytest("test_share.py", "-n", "4")[1]
-    report.add("clusters that 4 workers start", _figure(r"(\d+) made in", output), 1, "", exactly=True)
+    report.add("clusters that 4 workers start", _figure(r"(\d+) created in", output), 1, "", exactly=True)
 
 
 def _import(report: Report, rounds: int) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from minicluster.model.lease import Lease
     from minicluster.node import Node
 
-_HOMES = {"Cluster": "cluster", "Lease": "lease", "MiniclusterError": "errors", "Node": "node"}
+_HOMES = {"Cluster": "cluster", "Lease": "model.lease", "MiniclusterError": "errors", "Node": "node"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,5 @@
-# Sourced by quickstart, run-tests and the like: brings in whatever they find missing, and says so.
-# Leaves: .venv with minicluster in it (on PATH), and an engine that can be started.
+# Sourced by quickstart, run-tests and other scripts: installs what is missing, and prints what it installs.
+# Afterwards .venv, with minicluster in it, is on PATH, and an engine can be started.
 # shellcheck shell=bash
 
 PATH=$PATH:/usr/sbin:/sbin  # where dockerd and apparmor_parser are; a Debian user's own PATH lacks them
@@ -20,7 +20,7 @@ as_root() {
 
 apt_ready=
 apt_install() {  # PACKAGE...
-  command -v apt-get >/dev/null || die "Not a Debian or Ubuntu machine: please install yourself what gives: $*"
+  command -v apt-get >/dev/null || die "Not a Debian or Ubuntu machine: install what these packages provide: $*"
   if [[ -z $apt_ready ]]; then as_root apt-get update -qq; apt_ready=yes; fi
   say "installing $*"
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
@@ -39,13 +39,13 @@ find_python() {
 provide_venv() {  # EXTRA: "" or "[dev]"
   local python stamp wanted
   python=$(find_python)
-  # ensurepip is what Debian leaves out of python3 and puts into python3-venv.
+  # Debian's python3 lacks ensurepip; python3-venv has it.
   "$python" -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
   if ! .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
-    say "making the virtual environment .venv"
+    say "creating the virtual environment .venv"
     rm -rf .venv; "$python" -m venv .venv
   fi
-  # Installed anew only when what is to be installed has changed, or the checkout has moved.
+  # Reinstalled only when pyproject.toml has changed, or the checkout has moved.
   stamp=.venv/installed$1
   wanted="$PWD $(cksum <pyproject.toml)"
   if [[ ! -x .venv/bin/minicluster || $(cat "$stamp" 2>/dev/null) != "$wanted" ]]; then
@@ -56,8 +56,8 @@ provide_venv() {  # EXTRA: "" or "[dev]"
   export PATH="$PWD/.venv/bin:$PATH"
 }
 
-provide_engine() {  # an engine that answers, or the means to run one; and the stock client
-  # An engine that the user named is the user's to start.
+provide_engine() {  # an engine that runs or can be started, and the docker client
+  # An engine that the user chose is started by the user.
   if [[ $(uname -s) == Linux && -z ${DOCKER_HOST:-}${DOCKER_CONTEXT:-} ]] &&
     ! docker version >/dev/null 2>&1 && ! command -v dockerd >/dev/null; then
     apt_install docker.io iptables iproute2 ca-certificates
@@ -67,8 +67,8 @@ provide_engine() {  # an engine that answers, or the means to run one; and the s
     ! command -v apparmor_parser >/dev/null; then
     apt_install apparmor
   fi
-  # The engine's service runs, and this user may not speak to it yet: membership in its group counts from the next
-  # log-in on, or at once in a shell of that group.
+  # The engine's service runs, but this user has no access yet: membership in its group takes effect at the next
+  # log-in, or at once in a shell of that group.
   if ((EUID != 0)) && [[ -z ${DOCKER_HOST:-}${IN_DOCKER_GROUP:-} ]] && command -v sg >/dev/null &&
     ! docker version >/dev/null 2>&1 && as_root docker version >/dev/null 2>&1; then
     say "adding $(id -un) to the group docker"
@@ -78,15 +78,21 @@ provide_engine() {  # an engine that answers, or the means to run one; and the s
   fi
   if ! command -v docker >/dev/null; then
     [[ $(uname -s) == Linux ]] || die "No docker command: install Docker Desktop, or Colima and the docker client."
-    apt_install docker-cli  # newer Debian and Ubuntu releases have it apart from the engine
+    apt_install docker-cli  # a package of its own in newer Debian and Ubuntu releases
   fi
-  # Node images start from a base image; where no registry can be reached it is made from Debian's own packages.
+  # Node images start from a base image; without a registry it is built from Debian packages.
   if command -v apt-get >/dev/null && ! command -v mmdebstrap >/dev/null; then
     apt_install mmdebstrap debian-archive-keyring
   fi
 }
 
-provide_clients() {  # the stock clients that tests prove clusters with, beside the one of the engine
+provide_checkers() {  # what scripts/check-shell runs
+  if command -v apt-get >/dev/null && ! { command -v shellcheck && command -v shfmt; } >/dev/null; then
+    apt_install shellcheck shfmt
+  fi
+}
+
+provide_clients() {  # the stock clients that tests use, besides docker
   if command -v apt-get >/dev/null && ! command -v etcdctl >/dev/null; then
     apt_install etcd-client
   fi

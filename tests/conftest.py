@@ -1,6 +1,6 @@
-"""For all tests: Ctrl-C is heard, and whatever they did, nothing of it is left: the last check of the suite.
+"""For all tests: SIGINT is handled, the long tests are divided into shards, and at the end nothing may be left behind.
 
-The check is made by the process that the suite was started as, after all workers of pytest-xdist have ended.
+The last check runs in the process that the suite was started as, after all workers of pytest-xdist have ended.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 import signal
 import time
 import uuid
+from collections import Counter, defaultdict
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -18,54 +19,56 @@ import pytest
 from minicluster import paths
 from minicluster.engine import discover
 from minicluster.engine.private import daemon
+from tests import shards
 from tests.engine.conftest import PREFIX, remains, shell_on
 
-_MARK = "MINICLUSTER_TESTS"  # a variable that every process has which the tests start, and those that these start
-_PATIENCE = 15.0  # seconds: a watcher looks twice before it ends
-_LEFT_BEHIND = 10  # pytest's exit code where something is left; its own end at 5. What failed beside it matters less
-
-#: Files of tests that take minutes, the longest first: begun late, one would go on alone at the end.
-_LONG = (
-    "test_kubernetes_life",
-    "test_zookeeper",
-    "test_kubernetes",
-    "test_consul",
-    "test_swarm_verbs",
-    "test_etcd",
-    "test_many",
-    "test_kubernetes_masters",
-    "test_own_engine",
-    "test_survival",
-    "test_plugin",
-    "test_mesos",
-    "test_swarm",
-    "test_failing",
-    "test_examples",
-)
+_MARK = "MINICLUSTER_TESTS"  # a variable in the environment of every process that the tests start, and of its children
+_PATIENCE = 15.0  # seconds: a lease's reaper checks twice before it ends
+_LEFT_BEHIND = 10  # pytest's exit code if something is left behind, even if tests failed too; its own codes end at 5
 
 _had_engine = False
 _used_engine = False
 _left: list[str] = []
+_took: defaultdict[str, Counter[str]] = defaultdict(Counter)  # file -> core or long -> seconds
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("suite", "the suite of minicluster")
+    group.addoption(
+        "--shard", metavar="K/N", default="1/1", help="the core, and shard K of N of the tests marked `long`"
+    )
+    group.addoption("--record", action="store_true", help="write the seconds of each file to tests/seconds.json")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     global _had_engine
-    # A shell that starts the tests in the background lets them, and all they start, ignore Ctrl-C.
+    # A shell that starts the tests in the background makes them, and all that they start, ignore SIGINT.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if not _is_worker(config):
+        try:
+            shards.parse(config.getoption("--shard"))
+        except ValueError as error:
+            raise pytest.UsageError(f"--shard: {error}") from None
         os.environ[_MARK] = uuid.uuid4().hex
         _had_engine = daemon.status().running
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    places = {name: place for place, name in enumerate(_LONG)}
-    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    seconds = shards.recorded()
+    items.sort(key=lambda item: shards.order(_file(item.nodeid), seconds))
+    wanted, count = shards.parse(config.getoption("--shard"))
+    assigned = shards.assign(shards.files(), count, seconds)
+    long = (item for item in items if item.get_closest_marker("long"))
+    other = {item for item in long if assigned.get(_file(item.nodeid), wanted) != wanted}
+    config.hook.pytest_deselected(items=[*other])
+    items[:] = [item for item in items if item not in other]
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     global _used_engine
     _used_engine |= "tests/engine/" in report.nodeid or report.nodeid.startswith("examples/")
+    _took[_file(report.nodeid)]["long" if "long" in report.keywords else "core"] += report.duration
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
@@ -79,6 +82,8 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
                 daemon.stop()
         if _left:
             session.exitstatus = _LEFT_BEHIND
+    if not _is_worker(session.config) and session.config.getoption("--record"):
+        shards.record(_took)
     return result
 
 
@@ -89,19 +94,23 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             terminalreporter.line(line)
 
 
+def _file(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
+
+
 def _is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
 def _remains() -> list[str]:
-    """What the tests left, once what is on its way out has had its time."""
+    """What the tests left behind, after a grace period for what is being removed."""
     end = time.monotonic() + _PATIENCE
     engine = discover.connect()
     shell = shell_on(engine)
     while True:
         found = [f"{kind}: {', '.join(names)}" for kind, names in remains(shell).items()]
         over = shell.run(*shell.command("gc", "--dry-run", "-o", "json")).json
-        found += [f"over, and not removed: {c['cluster']}" for c in over]
+        found += [f"expired or orphaned, and not removed: {c['cluster']}" for c in over]
         for folder in (paths.data_home() / "clusters", paths.data_home() / "locks"):
             names = [p.name for p in folder.iterdir() if p.name.startswith(PREFIX)] if folder.exists() else []
             found += [f"{folder}: {', '.join(names)}"] if names else []
@@ -112,7 +121,7 @@ def _remains() -> list[str]:
 
 
 def _processes() -> list[str]:
-    """Processes that the tests started, or that those started, however detached; but for the private engine."""
+    """Processes that the tests started, and their descendants, even detached ones; except the private engine's."""
     found, mark = [], f"{_MARK}={os.environ[_MARK]}".encode()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -120,7 +129,7 @@ def _processes() -> list[str]:
                 continue
             command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
         except OSError:
-            continue  # it ended meanwhile, or is another user's
+            continue  # it has ended, or belongs to another user
         if command and not any(name in command.split()[0] for name in ("dockerd", "containerd", "docker-proxy")):
             found.append(f"process {folder.name}: {command}")
     return found

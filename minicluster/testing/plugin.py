@@ -1,6 +1,6 @@
-"""A pytest plugin: clusters for tests. It is there once minicluster is installed; docs/testing.md tells how it is used.
+"""A pytest plugin: clusters for tests. Installing minicluster activates it; see docs/testing.md.
 
-What it costs a run that uses no cluster is the import of this module, so the rest is imported when first needed.
+A run that uses no cluster pays for the import of this module, so everything else is imported on first use.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ Scope = Literal["function", "class", "module", "package", "session"]
 _TTL = "24h"
 _HELP = {
     "reuse": "keep shared clusters for the next run",
-    "keep": "keep the clusters of tests that fail, to look at",
-    "ttl": "how long clusters are kept by these two, such as 30m or 2h; a day by default",
+    "keep": "keep the clusters of failed tests, for debugging",
+    "ttl": "how long these two keep clusters: 30m, 2h (default: 24h)",
 }
 
 
@@ -39,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "minicluster(profile, *, scope='session', isolated=True, size=..., set=..., image=..., port=...): "
-        "the cluster that the fixture `cluster` gives to the test",
+        "the cluster of the fixture `cluster`",
     )
     if config.getoption("--minicluster-ttl") != _TTL:
         from minicluster.errors import UsageError
@@ -52,8 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_STATE] = _State(config)
 
 
-class Factory:
-    """Makes clusters; what the fixture ``minicluster`` gives."""
+class ClusterFactory:
+    """The value of the fixture ``minicluster``: called with a profile, it returns a running cluster."""
 
     def __init__(self, state: _State) -> None:
         self._state = state
@@ -68,54 +68,54 @@ class Factory:
         wait: float = 600.0,
         **asked: Any,
     ) -> Cluster:
-        """A running cluster, every node of it ready: the same one for the same arguments, as long as its scope lasts.
+        """A running cluster with every node ready: the same one for the same arguments, as long as its scope lasts.
 
         Args:
             profile: name or folder; "swarm" by default.
             scope: how long it lasts. One of scope "session" is shared with the other processes of pytest-xdist.
-            isolated: each test that uses it has it for itself, and finds it empty where the profile can reset it.
-                Otherwise tests leave it to each other as it is, and those of other processes use it at the same time.
-            label: tells it from another one with the same arguments.
-            wait: seconds to wait for the tests of other processes that use it.
-            asked: ``size``, ``set``, ``image``, ``port`` and what else :meth:`minicluster.Cluster.up` takes.
+            isolated: no other test uses it at the same time, and it is reset before each test if its profile can do
+                that. Otherwise it is never reset, and tests of other processes use it at the same time.
+            label: distinguishes clusters whose other arguments are equal.
+            wait: seconds to wait for tests of other processes that use it.
+            asked: ``size``, ``set``, ``image``, ``port`` and the other arguments of :meth:`minicluster.Cluster.up`.
 
         Raises:
-            MiniclusterError: it could not be made, or mended.
+            MiniclusterError: it could be neither created nor repaired.
         """
         return self._state.lend(profile, asked, scope=scope, isolated=isolated, label=label, wait=wait)
 
 
 @pytest.fixture(scope="session")
-def minicluster(pytestconfig: pytest.Config) -> Factory:
-    """Makes clusters: ``minicluster("etcd", size={"kv": 3})``. For tests, and for fixtures of any scope."""
-    return Factory(pytestconfig.stash[_STATE])
+def minicluster(pytestconfig: pytest.Config) -> ClusterFactory:
+    """Starts clusters: ``minicluster("etcd", size={"kv": 3})``. For tests, and for fixtures of any scope."""
+    return ClusterFactory(pytestconfig.stash[_STATE])
 
 
 @pytest.fixture
-def cluster(request: pytest.FixtureRequest, minicluster: Factory) -> Cluster:
-    """The cluster that the marker ``minicluster`` of the test, its class or its module asks for."""
+def cluster(request: pytest.FixtureRequest, minicluster: ClusterFactory) -> Cluster:
+    """The cluster of the marker ``minicluster`` of the test, its class or its module."""
     marker = request.node.get_closest_marker("minicluster")
     if marker is None:
         raise pytest.UsageError(
-            "the fixture `cluster` gives what a marker asks for, and this test has none: "
-            'write @pytest.mark.minicluster("etcd"), or use the fixture `minicluster`'
+            "the fixture `cluster` needs a marker: "
+            'add @pytest.mark.minicluster("etcd"), or use the fixture `minicluster`'
         )
     return minicluster(*marker.args, **marker.kwargs)
 
 
 @dataclass
-class _Given:
-    """What a fixture was given, and how it asked."""
+class _Use:
+    """A cluster that a fixture has, and how the fixture asked for it."""
 
-    lent: PooledCluster
+    pooled: PooledCluster
     isolated: bool
     wait: float
-    generation: int  #: of the cluster
-    parameter: object  #: of the fixture
+    generation: int  #: of the cluster at that time
+    parameter: object  #: of the fixture, if it is parametrized
 
 
 class _State:
-    """What one process knows of the run's clusters."""
+    """The clusters of one process of the run."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
@@ -123,14 +123,13 @@ class _State:
         self._run: Run | None = None
         self._pool: Pool | None = None
         self.item: pytest.Item | None = None
-        self.used: dict[str, list[PooledCluster]] = {}  #: by the test's id, in this test
-        # Definition of a fixture that outlives its test -> what it was given, and how.
-        self._askers: dict[Any, list[_Given]] = {}
-        self._setting_up: list[tuple[Any, object]] = []  # those that are being set up, with parameters, innermost last
+        self.used: dict[str, list[PooledCluster]] = {}  #: by the test's id; only of the current test
+        self._uses: dict[Any, list[_Use]] = {}  # by the definition of a fixture that outlives its test
+        self._setting_up: list[tuple[Any, object]] = []  # fixtures being set up and their parameters, innermost last
         self.kept: list[str] = []
-        self.others: list[Mapping[str, Any]] = []  # what the other processes spent
-        self.lost = False  # another process ended before it could tell
-        self.problems: list[str] = []  # what went wrong at the end
+        self.others: list[Mapping[str, Any]] = []  #: reports of the other processes
+        self.lost = False  #: another process ended without a report
+        self.problems: list[str] = []  #: what went wrong at the end
 
     @property
     def run(self) -> Run:
@@ -168,23 +167,23 @@ class _State:
         asker = max((d.scope for d, _parameter in self._setting_up), key=_SCOPES.index, default="function")
         if scope in _SCOPES and _SCOPES.index(scope) < _SCOPES.index(asker):
             raise pytest.UsageError(
-                f"minicluster: a fixture of scope {asker} asks for a cluster of scope {scope}, which goes before it"
+                f"minicluster: a fixture of scope {asker} cannot use a cluster of scope {scope}, which ends earlier"
             )
         place = "" if scope == "session" else _place(item, scope)
-        lent = self.pool.get(profile, asked, place=place, label=label)
-        made = self._take(lent, isolated, wait)
+        pooled = self.pool.get(profile, asked, place=place, label=label)
+        cluster = self._acquire(pooled, isolated, wait)
         if self._setting_up:
             definition, parameter = self._setting_up[-1]
             if definition.scope != "function":
-                given = _Given(lent, isolated, wait, lent.generation, parameter)
-                self._askers.setdefault(definition, []).append(given)
-        self._uses(lent)
-        return made
+                use = _Use(pooled, isolated, wait, pooled.generation, parameter)
+                self._uses.setdefault(definition, []).append(use)
+        self._mark_used(pooled)
+        return cluster
 
     @contextmanager
     def setting_up(self, definition: Any, parameter: object) -> Iterator[None]:
         """Within the block a fixture is being set up."""
-        self._askers.pop(definition, None)  # what it was given the last time
+        self._uses.pop(definition, None)  # of its previous set-up
         self._setting_up.append((definition, parameter))
         try:
             yield
@@ -192,65 +191,65 @@ class _State:
             self._setting_up.pop()
 
     def before(self, item: pytest.Item) -> None:
-        """Gets those clusters ready again that fixtures of earlier tests were given and this test uses."""
+        """Acquires the clusters of fixtures that were set up for earlier tests and that this test uses."""
         self.item = item
         self.used.clear()
         info = getattr(item, "_fixtureinfo", None)  # items of other plugins may have none
         definitions = [d for of_name in info.name2fixturedefs.values() for d in of_name] if info else []
         parameters = getattr(getattr(item, "callspec", None), "params", {})
         again = {
-            id(given.lent): given
+            id(use.pooled): use
             for definition in definitions
-            for given in self._askers.get(definition, ())
+            for use in self._uses.get(definition, ())
             if definition.cached_result is not None
-            and given.parameter is parameters.get(definition.argname)
-            and self.pool.has(given.lent)
+            and use.parameter is parameters.get(definition.argname)
+            and self.pool.has(use.pooled)
         }
         # In the same order everywhere, so that two processes do not wait for each other.
-        for given in sorted(again.values(), key=lambda given: given.lent.name):
-            self._take(given.lent, given.isolated, given.wait)
-            self._uses(given.lent)
-            if given.lent.generation != given.generation:
-                self._forget(given.lent, item)
+        for use in sorted(again.values(), key=lambda use: use.pooled.name):
+            self._acquire(use.pooled, use.isolated, use.wait)
+            self._mark_used(use.pooled)
+            if use.pooled.generation != use.generation:
+                self._finish_fixtures(use.pooled, item)
 
-    def _forget(self, lent: PooledCluster, item: pytest.Item) -> None:
-        """Lets fixtures that were given what is another cluster now be set up anew, with all that rests on them."""
-        for definition, given in list(self._askers.items()):
-            if any(one.lent is lent for one in given):
+    def _finish_fixtures(self, pooled: PooledCluster, item: pytest.Item) -> None:
+        """Finishes the fixtures that have a cluster which is another one now: they and their users are set up again."""
+        for definition, uses in list(self._uses.items()):
+            if any(use.pooled is pooled for use in uses):
                 definition.finish(item._request)  # type: ignore[attr-defined]
 
-    def _take(self, lent: PooledCluster, isolated: bool, wait: float) -> Cluster:
+    def _acquire(self, pooled: PooledCluster, isolated: bool, wait: float) -> Cluster:
         from minicluster.errors import Interrupted
 
         try:
-            return lent.take(isolated=isolated, timeout=wait)
+            return pooled.acquire(isolated=isolated, timeout=wait)
         except Interrupted as error:
-            raise KeyboardInterrupt from error  # to pytest any other error is one of the test alone
+            raise KeyboardInterrupt from error  # any other exception fails the test, and the run goes on
 
-    def _uses(self, lent: PooledCluster) -> None:
+    def _mark_used(self, pooled: PooledCluster) -> None:
         if self.item is not None:
-            its = self.used.setdefault(self.item.nodeid, [])
-            if lent not in its:
-                its.append(lent)
-                lent.failed = False
+            used = self.used.setdefault(self.item.nodeid, [])
+            if pooled not in used:
+                used.append(pooled)
+                pooled.failed = False
 
     def after(self, item: pytest.Item, nextitem: pytest.Item | None, *, failed: bool) -> None:
-        """Gives clusters back, keeps those of a test that failed, and takes down those whose scope is over."""
+        """Releases the test's clusters, keeps those of a failed test, and removes those whose scope is over."""
         used = self.used.get(item.nodeid, [])
         try:
-            for lent in [lent for lent in used if self.run.keep and (lent.failed or failed)]:
-                self.kept.append(lent.name)
-                self.pool.retire(lent)
-                self._forget(lent, item)
+            for pooled in [pooled for pooled in used if self.run.keep and (pooled.failed or failed)]:
+                self.kept.append(pooled.name)
+                self.pool.keep_for_debugging(pooled)
+                self._finish_fixtures(pooled, item)
         finally:
-            for lent in used:
-                lent.back()
+            for pooled in used:
+                pooled.release()
         if self._pool:
-            going_on = {_place(nextitem, scope) for scope in _SCOPES[:-1]} if nextitem else set()
-            self._pool.end(lambda place: place not in going_on)
+            current = {_place(nextitem, scope) for scope in _SCOPES[:-1]} if nextitem else set()
+            self._pool.end(lambda place: place not in current)
 
     def _tell(self, event: Event) -> None:
-        """Shows what takes long: that an image is built, or an engine started."""
+        """Shows what takes long: an image is built or pulled, or an engine is started."""
         if event.kind == "note" or (event.kind == "progress" and event.text.startswith(("building", "pulling"))):
             capture = self.config.pluginmanager.getplugin("capturemanager")
             reporter = self.config.pluginmanager.getplugin("terminalreporter")
@@ -265,22 +264,22 @@ _SCOPES: tuple[Scope, ...] = ("function", "class", "module", "package", "session
 
 
 def _place(item: pytest.Item | None, scope: Scope) -> str:
-    """Which function, class, module or package a test is in, as a text."""
+    """The function, class, module or package of a test, as a text."""
     if scope not in _SCOPES:
-        raise pytest.UsageError(f"minicluster: no scope is called {scope!r}: {', '.join(_SCOPES)}")
+        raise pytest.UsageError(f"minicluster: unknown scope {scope!r}; must be one of {', '.join(_SCOPES)}")
     if item is None:
-        raise pytest.UsageError(f"minicluster: outside of a test there is no {scope}; ask with scope='session'")
+        raise pytest.UsageError(f"minicluster: outside of a test there is no {scope}; use scope='session'")
     kinds: dict[str, type[pytest.Collector]] = {
         "class": pytest.Class,
         "module": pytest.Module,
         "package": pytest.Package,
     }
-    # As pytest has it: what is in no class, or in no package, counts as one with its module.
+    # As in pytest: a test outside of a class or package belongs to its module.
     parent = (item.getparent(kinds[scope]) or item.getparent(pytest.Module)) if scope in kinds else None
     return f"{scope} {(parent or item).nodeid}"
 
 
-# Along the way of a test
+# Hooks of a test
 
 
 @pytest.hookimpl(wrapper=True)
@@ -309,51 +308,51 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed:
-        from minicluster.testing.pool import describe
+        from minicluster.testing.report import describe
 
-        for lent in item.config.stash[_STATE].used.get(item.nodeid, ()):
-            if lent.cluster and not lent.failed:
-                for title, text in describe(lent.cluster).items():
-                    report.sections.append((f"minicluster {lent.name}: {title}", text))
-            lent.failed = True
+        for pooled in item.config.stash[_STATE].used.get(item.nodeid, ()):
+            if pooled.cluster and not pooled.failed:
+                for title, text in describe(pooled.cluster).items():
+                    report.sections.append((f"minicluster {pooled.name}: {title}", text))
+            pooled.failed = True
     return report
 
 
-# Along the way of a run
+# Hooks of a run
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """pytest-xdist: tells a worker whose clusters it makes."""
+    """pytest-xdist: sends a worker the run to which its clusters belong."""
     node.workerinput["minicluster"] = node.config.stash[_STATE].run.dump()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
-    """pytest-xdist: hears what a worker spent."""
+    """pytest-xdist: receives a worker's report."""
     state = node.config.stash[_STATE]
-    told = getattr(node, "workeroutput", {}).get("minicluster")
-    if told:
-        state.others.append(told)
+    report = getattr(node, "workeroutput", {}).get("minicluster")
+    if report:
+        state.others.append(report)
     elif error:
         state.lost = True
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
-    """The end: the process that owns the run's clusters takes them down, once the others are through."""
+    """The process that owns the run's clusters removes them, after the other processes have ended."""
     result = yield
     state = session.config.stash[_STATE]
     pool = state.pool_if_any
     if state.worker is not None:
         if pool and pool.used:
-            about = {"problems": pool.leave(), "spent": pool.spent.dump(), "kept": state.kept}
-            session.config.workeroutput["minicluster"] = about  # type: ignore[attr-defined]
+            own = {"problems": pool.leave(), "stats": pool.stats.dump(), "kept": state.kept}
+            session.config.workeroutput["minicluster"] = own  # type: ignore[attr-defined]
     elif (pool and pool.used) or state.others or state.lost:
-        for told in state.others:
-            state.pool.spent.add(told["spent"])
-            state.kept += told["kept"]
-            state.problems += told["problems"]
+        for report in state.others:
+            state.pool.stats.add(report["stats"])
+            state.kept += report["kept"]
+            state.problems += report["problems"]
         state.problems += state.pool.finish()
     return result
 
@@ -363,9 +362,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     pool = state.pool_if_any
     for problem in state.problems:
         terminalreporter.write_line(f"minicluster: {problem}", red=True)
-    if state.worker is None and pool and str(pool.spent):
-        terminalreporter.write_line(f"minicluster: {pool.spent}")
+    if state.worker is None and pool and str(pool.stats):
+        terminalreporter.write_line(f"minicluster: {pool.stats}")
         for name in dict.fromkeys(state.kept):
             terminalreporter.write_line(
-                f"minicluster: kept to look at: {name} (`minicluster status {name}`, `minicluster down {name}`)"
+                f"minicluster: kept for debugging: {name} (`minicluster status {name}`, `minicluster down {name}`)"
             )

@@ -1,8 +1,8 @@
-"""The clusters of a test run: made when first asked for, handed out whole, mended or replaced, and taken down.
+"""The clusters of a test run: created on first use, pooled healthy, repaired or recreated, and removed at the end.
 
-What :mod:`minicluster.testing.plugin` is made of, without pytest. A cluster is either private to one process (and to a
-scope of its tests) or shared by all processes of a run: then its name says what it is, so that each of them finds it.
-A lock per cluster decides who works with it: an *isolated* user has it alone, others share it.
+:mod:`minicluster.testing.plugin` without pytest. A cluster is either private to one process (and to a scope of its
+tests) or shared by all processes of a run: then its name is derived from what it is, so that each of them finds it.
+There is a lock for each cluster: an *isolated* user holds it exclusively, others share it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import re
 import secrets
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 
 from minicluster import __version__
@@ -32,162 +31,126 @@ from minicluster.operations.up import DEFAULT_PROFILE
 from minicluster.plan.observed import lease_of
 from minicluster.profile import catalog
 from minicluster.testing.session import Run
+from minicluster.testing.stats import PoolStats
 
-#: Of a node's log what a report shows, in lines.
-LOG_LINES = 60
-
-
-#: Seconds between two renewals of what is kept for the next run.
+#: Seconds between two renewals of a cluster that is kept for the next run.
 _RENEWAL = 60.0
 
-#: Seconds to wait for a cluster where another one is held meanwhile.
-_CROSSED = 120.0
-
-_WHAT = ("made", "mended", "replaced", "checked", "reset", "taken down")
-
-
-@dataclass
-class PoolStats:
-    """What the clusters of a run took: counts and seconds by what was done."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-
-    @contextlib.contextmanager
-    def on(self, what: str) -> Iterator[None]:
-        begun = time.monotonic()
-        try:
-            yield
-        finally:
-            self.counts[what] += 1
-            self.seconds[what] += time.monotonic() - begun
-
-    def add(self, other: Mapping[str, Mapping[str, float]]) -> None:
-        """Adds what another process spent, as :meth:`dump` gave it."""
-        self.counts.update({what: int(n) for what, n in other["counts"].items()})
-        for what, n in other["seconds"].items():
-            self.seconds[what] += n
-
-    def dump(self) -> dict[str, dict[str, float]]:
-        """As plain data."""
-        return {"counts": dict(self.counts), "seconds": dict(self.seconds)}
-
-    def __str__(self) -> str:
-        """ "3.5 s on clusters: 2 made in 3.1 s, 5 reset in 0.4 s"; empty where nothing was done."""
-        parts = [f"{self.counts[what]} {what} in {self.seconds[what]:.1f} s" for what in _WHAT if self.counts[what]]
-        return f"{sum(self.seconds.values()):.1f} s on clusters: {', '.join(parts)}" if parts else ""
+#: Seconds to wait for a cluster while holding another one: their order may be a deadlock.
+_DEADLOCK = 120.0
 
 
 class PooledCluster:
-    """A cluster of the pool."""
+    """A cluster of the pool, to be acquired and released."""
 
     def __init__(self, pool: Pool, name: str, profile: str | None, asked: Mapping[str, Any], *, shared: bool) -> None:
         self.pool = pool
         self.name = name
         self.shared = shared
         self.cluster: Cluster | None = None
-        self.failed = False  #: the test that uses it did
-        self.generation = 0  #: counts how often it was made from nothing
+        self.failed = False  #: the test that uses it failed
+        self.generation = 0  #: how often it was created or recreated
         self.profile = profile
         self.asked = asked
-        self._fresh = False  # made just now, and given to nobody yet
+        self._fresh = False  # just created, and not used yet
         self._held: lock.Held | None = None
-        self._alone = False
-        self._renewed = 0.0  # when, on the monotonic clock
+        self._exclusive = False
+        self._renewed = 0.0  # time.monotonic() of the last renewal
 
-    def take(self, *, isolated: bool, timeout: float) -> Cluster:
-        """The cluster, whole: made where there is none, mended or made anew where it is broken.
+    def acquire(self, *, isolated: bool, timeout: float) -> Cluster:
+        """The cluster with every node ready: created if it does not exist, repaired or recreated if it is broken.
 
         Args:
-            isolated: nobody else works with it until it is given :meth:`back`, and where the profile can reset it, it
-                is as new. Otherwise it is shared with others, and left as they left it.
-            timeout: seconds to wait for those who work with it.
+            isolated: no other test uses it until :meth:`release`, and it is reset if its profile can do that.
+                Otherwise it is shared with others, and not reset.
+            timeout: seconds to wait for the tests that use it.
 
         Raises:
-            MiniclusterError: it could be neither made nor mended.
+            MiniclusterError: it could be neither created nor repaired.
         """
         if self._held:
             assert self.cluster
-            if isolated and not self._alone:
+            if isolated and not self._exclusive:
                 raise UsageError(
-                    f"cluster {self.name} is shared with others in this test already",
-                    "It was asked for with isolated=False before.",
-                    "Ask for it with the same `isolated` throughout a test.",
+                    f"this test already shares cluster {self.name}",
+                    "It asked for it with isolated=False before.",
+                    "Use the same `isolated` throughout a test.",
                 )
             return self.cluster
         try:
             self._lock(isolated, timeout)
             while self.shared and self._was_kept():
-                self.back()
-                self.cluster, self.name = None, self.pool.another_name(self)
+                self.release()
+                self.cluster, self.name = None, self.pool.next_name(self)
                 self.generation += 1
                 self._lock(isolated, timeout)
-            if not self._whole():
+            if not self._is_healthy():
                 self._lock(True, timeout)
-                if not self._whole():
-                    self._mend()
+                if not self._is_healthy():
+                    self._repair()
                 if not isolated:
                     self._lock(False, timeout)
             if isolated and not self._fresh:
                 self._reset()
             self._fresh = False
         except BaseException:
-            self.back()
+            self.release()
             raise
         assert self.cluster
         return self.cluster
 
-    def _lock(self, alone: bool, timeout: float) -> None:
-        if self._held and self._alone == alone:
+    def _lock(self, exclusive: bool, timeout: float) -> None:
+        if self._held and self._exclusive == exclusive:
             return
-        self.back()
+        self.release()
         others = self.pool.held()
         try:
-            # Who has another one at the same time may be what that other's next user waits for.
-            patience = min(timeout, _CROSSED) if others else timeout
-            self._held, self._alone = lock.using(self.name, alone=alone, timeout=patience), alone
+            # The test that holds this one may wait for another one that this test holds.
+            patience = min(timeout, _DEADLOCK) if others else timeout
+            self._held = lock.using(self.name, alone=exclusive, timeout=patience)
+            self._exclusive = exclusive
         except MiniclusterError as error:
             if others:
-                error.why = f"This test has {', '.join(others)} as well; another may have asked for both the other way."
-                error.fix = "Ask for both in one fixture, in the same order everywhere, or with isolated=False."
+                error.why = f"This test holds {', '.join(others)}, too; another test may take both in the other order."
+                error.fix = "Ask for both in one fixture, in the same order everywhere, or use isolated=False."
             raise
 
-    def back(self) -> None:
-        """Lets others work with it."""
+    def release(self) -> None:
+        """Lets other tests use it."""
         if self._held:
             self._held.release()
             self._held = None
 
     def down(self) -> None:
-        """Takes it down."""
-        self.back()
+        """Removes it."""
+        self.release()
         cluster, self.cluster = self.cluster, None
         if cluster:
-            with self.pool.spent.on("taken down"), contextlib.suppress(UsageError):
+            with self.pool.stats.timed("removed"), contextlib.suppress(UsageError):
                 cluster.down()
 
-    def keep(self) -> None:
-        """Leaves it there, to be looked at."""
+    def keep_for_debugging(self) -> None:
+        """Gives it a lease of its own, so that it outlives the run."""
         cluster, self.cluster = self.cluster, None
         try:
             if cluster:
                 cluster.renew(Lease.lasting(self.pool.run.ttl))
         finally:
-            self.back()
+            self.release()
 
     def _was_kept(self) -> bool:
-        """Another process of this run kept it for somebody to look at."""
+        """Another process of this run kept it for debugging."""
         if not self.pool.run.keep or self.pool.run.reuse:
             return False
         volumes = self.pool.engine.volumes(self.name)
         lease = lease_of(volumes)
         return bool(volumes) and (lease is None or lease.owner != self.pool.run.owner)
 
-    def _whole(self) -> bool:
-        """It is there, as it was asked for, and every node of it serves."""
+    def _is_healthy(self) -> bool:
+        """Whether it exists, is as it was asked for, and every node is ready."""
         if self._fresh:
             return True
-        with self.pool.spent.on("checked"):
+        with self.pool.stats.timed("checked"):
             try:
                 mode = self.asked.get("address_mode")
                 cluster = Cluster.open(self.name, engine=self.pool.engine, address_mode=mode)
@@ -206,42 +169,41 @@ class PooledCluster:
             return True
 
     def _renew(self, cluster: Cluster) -> None:
-        """What is kept for the next run is kept for so long from its last use on."""
+        """Extends the lease of a cluster that is kept for the next run: it counts from the last use."""
         if self.pool.run.reuse and self.shared and time.monotonic() - self._renewed > _RENEWAL:
             cluster.renew(self.pool.run.lease(shared=True))
             self._renewed = time.monotonic()
 
     def _adopt(self, cluster: Cluster) -> None:
-        """What was handed out stays the same object: tests have kept it."""
+        """Updates the object that tests hold, instead of replacing it."""
         if self.cluster is None:
             self.cluster = cluster
         else:
             vars(self.cluster).update(vars(cluster))
 
-    def _mend(self) -> None:
-        """Makes it, or what is missing of it; where it cannot be mended, another in its place."""
-        there = _there(self.pool.engine, self.name)
-        if not there:
-            self._make("made")
+    def _repair(self) -> None:
+        """Creates it, or what is missing of it; recreates it if it cannot be repaired."""
+        if not _exists(self.pool.engine, self.name):
+            self._up("created")
             return
         try:
-            self._make("mended")
-            if self._whole():
+            self._up("repaired")
+            if self._is_healthy():
                 return
         except (Interrupted, NoEngine):
             raise
         except MiniclusterError:
-            pass  # whatever a test did to it: another one will do
-        self._replace()
+            pass  # it is recreated
+        self._recreate()
 
-    def _replace(self) -> None:
-        with contextlib.suppress(UsageError):  # there is nothing left of it
+    def _recreate(self) -> None:
+        with contextlib.suppress(UsageError):  # nothing is left of it
             facade.down([self.name], engine=self.pool.engine)
-        self._make("replaced")
+        self._up("recreated")
 
-    def _make(self, what: str) -> None:
-        with self.pool.spent.on(what):
-            made = Cluster.up(
+    def _up(self, operation: str) -> None:
+        with self.pool.stats.timed(operation):
+            cluster = Cluster.up(
                 self.profile,
                 name=self.name,
                 lease=self.pool.run.lease(shared=self.shared),
@@ -249,8 +211,8 @@ class PooledCluster:
                 engine=self.pool.engine,
                 **self.asked,
             )
-        self._adopt(made)
-        self._fresh = what != "mended"
+        self._adopt(cluster)
+        self._fresh = operation != "repaired"
         self.generation += self._fresh
 
     def _reset(self) -> None:
@@ -258,48 +220,48 @@ class PooledCluster:
         if not self.cluster.spec.reset:
             return
         try:
-            with self.pool.spent.on("reset"):
+            with self.pool.stats.timed("reset"):
                 self.cluster.reset()
         except (Interrupted, NoEngine):
             raise
         except MiniclusterError:
-            self._replace()
+            self._recreate()
 
 
 _OVERRIDES = ("size", "set", "image", "port")
 
 
 class Pool:
-    """All clusters that this process made or found for its tests."""
+    """The clusters that this process created or found for its tests."""
 
     def __init__(self, run: Run, listener: Listener = ignore) -> None:
         self.run = run
         self.listener = listener
-        self.spent = PoolStats()
+        self.stats = PoolStats()
         self._engine: Engine | None = None
         self._clusters: dict[tuple[Any, ...], PooledCluster] = {}
-        self._retired: Counter[tuple[Any, ...]] = Counter()
+        self._kept: Counter[tuple[Any, ...]] = Counter()
 
     @property
     def engine(self) -> Engine:
-        """The engine to use; a private one is started where there is none."""
+        """The engine to use; a private one is started if none runs."""
         if self._engine is None:
             self._engine = facade.connect(start_private=True, listener=self.listener)
         return self._engine
 
     @property
     def used(self) -> bool:
-        """A cluster was asked for."""
+        """Whether a cluster was asked for."""
         return self._engine is not None
 
     def get(self, profile: str | None, asked: Mapping[str, Any], *, place: str, label: str = "") -> PooledCluster:
-        """The cluster of a kind in a place: the same whenever the same is asked for.
+        """The cluster for these arguments: the same object for the same arguments.
 
         Args:
             profile: its name or folder.
-            asked: what :meth:`Cluster.up` takes besides.
-            place: whose it is: "" for one that all processes of the run share, else a text that names a scope.
-            label: tells one from another of the same kind.
+            asked: further arguments of :meth:`Cluster.up`.
+            place: the scope to which it is private, as a text; "" if all processes of the run share it.
+            label: distinguishes clusters whose other arguments are equal.
         """
         asked = _plain(asked)
         key = (profile, json.dumps(asked, sort_keys=True, default=str), place, label)
@@ -307,32 +269,32 @@ class Pool:
             self._clusters[key] = PooledCluster(self, self._name(profile, key), profile, asked, shared=not place)
         return self._clusters[key]
 
-    def has(self, lent: PooledCluster) -> bool:
-        """It is still one of the pool's."""
-        return any(one is lent for one in self._clusters.values())
+    def has(self, pooled: PooledCluster) -> bool:
+        """Whether it still belongs to the pool."""
+        return any(one is pooled for one in self._clusters.values())
 
     def held(self) -> list[str]:
-        """Names of those that are worked with now."""
+        """Names of the clusters that this process has acquired."""
         return sorted(one.name for one in self._clusters.values() if one._held)
 
-    def retire(self, lent: PooledCluster) -> None:
-        """Keeps one for somebody to look at; who asks for its like gets another."""
-        lent.keep()
-        key = self._key(lent)
-        self._retired[key] += 1
+    def keep_for_debugging(self, pooled: PooledCluster) -> None:
+        """Keeps a cluster beyond the run; the next test that asks for its like gets a new one."""
+        pooled.keep_for_debugging()
+        key = self._key(pooled)
+        self._kept[key] += 1
         del self._clusters[key]
 
-    def another_name(self, lent: PooledCluster) -> str:
-        """A name for one whose like was retired by another process."""
-        key = self._key(lent)
-        self._retired[key] += 1
-        return self._name(lent.profile, key)
+    def next_name(self, pooled: PooledCluster) -> str:
+        """The next name for a cluster that another process has kept for debugging."""
+        key = self._key(pooled)
+        self._kept[key] += 1
+        return self._name(pooled.profile, key)
 
-    def _key(self, lent: PooledCluster) -> tuple[Any, ...]:
-        return next(key for key, one in self._clusters.items() if one is lent)
+    def _key(self, pooled: PooledCluster) -> tuple[Any, ...]:
+        return next(key for key, one in self._clusters.items() if one is pooled)
 
     def end(self, over: Callable[[str], bool]) -> None:
-        """Takes down what is private and in a place that is over, all at once."""
+        """Removes the private clusters of scopes that are over, concurrently."""
         gone = [key for key, one in self._clusters.items() if not one.shared and over(key[2])]
         ending = [self._clusters.pop(key) for key in gone]
         if ending:
@@ -341,31 +303,31 @@ class Pool:
                     done.result()
 
     def leave(self) -> list[str]:
-        """The end of a process that does not own the run: takes down what it had for itself; tells what went wrong."""
+        """The end of a process that does not own the run: removes its private clusters, and returns what went wrong."""
         try:
             self.end(lambda _place: True)
         except MiniclusterError as error:
             return [error.what]
         finally:
             for one in self._clusters.values():
-                one.back()
+                one.release()
         return []
 
     def finish(self) -> list[str]:
-        """The end of the run, in the process that owns it: takes down everything that belongs to that.
+        """The end of the run, in the process that owns it: removes every cluster of the run.
 
-        Returns what went wrong, a phrase each. The watcher tries again.
+        Returns what went wrong, a phrase each. The lease's reaper tries again.
         """
         problems: list[str] = []
 
-        def take_down(name: str) -> None:
+        def remove(name: str) -> None:
             try:
-                with self.spent.on("taken down"):
+                with self.stats.timed("removed"):
                     facade.down([name], engine=engine)
             except UsageError:
-                pass  # it is gone
+                pass  # it does not exist any more
             except MiniclusterError as error:
-                problems.append(f"{name} could not be taken down: {error.what}")
+                problems.append(f"{name} could not be removed: {error.what}")
 
         try:
             engine = self._engine or facade.connect()
@@ -377,17 +339,17 @@ class Pool:
             mine = sorted(name for name, lease in leases.items() if lease and lease.owner == self.run.owner)
             if mine:
                 with ThreadPoolExecutor(len(mine)) as pool:
-                    list(pool.map(take_down, mine))
+                    list(pool.map(remove, mine))
         except MiniclusterError as error:
             problems.append(error.what)
         finally:
             for one in self._clusters.values():
-                one.back()
+                one.release()
             self._clusters.clear()
         return problems
 
     def _name(self, profile: str | None, key: tuple[Any, ...]) -> str:
-        """A name by what the cluster is, so that others find it; a random one for what is private."""
+        """Derived from what the cluster is, so that other processes find it; random for a private one."""
         _profile, options, place, label = key
         profile = profile or DEFAULT_PROFILE
         folder, _bundled = catalog.locate(profile)
@@ -397,20 +359,19 @@ class Pool:
         if place:
             return f"{base}-{secrets.token_hex(4)}"
         run = "" if self.run.reuse else self.run.id
-        whose = [lock.place(), str(folder), run]  # who shares a cluster has to share its locks
-        about = [__version__, catalog.fingerprint(profile), options, label, self._retired[key], *whose]
+        whose = [lock.place(), str(folder), run]  # processes that share a cluster must share its locks
+        about = [__version__, catalog.fingerprint(profile), options, label, self._kept[key], *whose]
         return f"{base}-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]}"
 
 
 def _plain(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What :meth:`Cluster.up` takes, with values of settings as the words that the command line would have."""
-
+    """Arguments of :meth:`Cluster.up`, with the values of settings as strings, as on the command line."""
     for name in ("name", "lease", "engine", "listener", "keep"):
         if name in asked:
             raise UsageError(
-                f"minicluster(…, {name}=…): clusters of tests have that from the plugin",
+                f"minicluster() takes no {name}: the plugin sets it",
                 "",
-                "`label=` tells one from another of the same kind.",
+                "Use label= to distinguish clusters whose other arguments are equal.",
             )
     plain = {name: value for name, value in asked.items() if value is not None}
     if "set" in plain:
@@ -418,50 +379,5 @@ def _plain(asked: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _there(engine: Engine, name: str) -> bool:
+def _exists(engine: Engine, name: str) -> bool:
     return bool(engine.volumes(name) or engine.containers(name))
-
-
-def describe(cluster: Cluster) -> dict[str, str]:
-    """What somebody wants to know whose test failed: title -> text. Never an error: what cannot be had is said."""
-    parts: dict[str, Callable[[], str]] = {
-        "status": lambda: _status(cluster),
-        "plan": lambda: _plan(cluster),
-        **{f"log of {name}": lambda name=name: _log(cluster, name) for name in cluster.node_names()},  # type: ignore[misc]
-    }
-
-    def text(make: Callable[[], str]) -> str:
-        try:
-            return make()
-        except Exception as error:  # an engine that dies in the middle of it must not end the run
-            return f"({error})"
-
-    with ThreadPoolExecutor(len(parts)) as pool:
-        made = {title: pool.submit(text, make) for title, make in parts.items()}
-        return {title: one.result() for title, one in made.items()}
-
-
-def _status(cluster: Cluster) -> str:
-    status = cluster.status()
-    width = max(len(node.name) for node in status.nodes)
-    lines = [f"{cluster.name} ({status.profile}): {status.phase}"]
-    for node in status.nodes:
-        leads = ", leader" if node.leader else ""
-        lines.append(f"  {node.name:{width}}  {node.address:15}  {node.phase}, {node.probe}{leads}")
-    return "\n".join([*lines, *(f"  {note}" for note in status.notes)])
-
-
-def _plan(cluster: Cluster) -> str:
-    steps = cluster.plan().steps
-    number = {step.id: i for i, step in enumerate(steps, 1)}
-    return "\n".join(
-        f"{i:3}. {step.id}: {step.cause}{_after([number[n] for n in step.needs])}" for i, step in enumerate(steps, 1)
-    )
-
-
-def _after(numbers: list[int]) -> str:
-    return f" (after {', '.join(map(str, numbers))})" if numbers else ""
-
-
-def _log(cluster: Cluster, name: str) -> str:
-    return "\n".join(line.rstrip("\n") for _name, line in cluster.logs(name, tail=LOG_LINES)) or "(empty)"

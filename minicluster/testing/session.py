@@ -1,4 +1,4 @@
-"""What the processes of one run of tests have in common. Every run of pytest-xdist imports it: it imports little."""
+"""What the processes of a test run share. Every run with pytest-xdist imports it, so it imports little."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from minicluster.model.lease import Lease
 
 @dataclass(frozen=True)
 class Run:
-    """What the processes of one test run have in common."""
+    """A test run."""
 
-    owner: Process  #: when it ends, the run's clusters go
+    owner: Process  #: when it ends, the run's clusters are removed
     id: str
     reuse: bool = False  #: keep shared clusters for the next run
     keep: bool = False  #: keep the clusters of tests that failed
-    ttl: float = 86400.0  #: seconds for which either is kept
+    ttl: float = 86400.0  #: seconds for which both are kept
 
     @classmethod
     def begin(cls, *, reuse: bool, keep: bool, ttl: float) -> Run:
-        """A new one, of this process."""
+        """A new run, owned by this process."""
         return cls(Process.this(), secrets.token_hex(4), reuse, keep, ttl)
 
     def lease(self, *, shared: bool) -> Lease:
-        """The lease of a cluster that is made in this process."""
+        """The lease of a cluster that this process creates."""
         if not shared:
             return Lease.owned()
         return Lease.lasting(self.ttl) if self.reuse else Lease.owned(self.owner)
@@ -37,9 +37,11 @@ class Run:
 
     @classmethod
     def load(cls, text: str) -> Run:
-        """The opposite of :meth:`dump`."""
+        """The inverse of :meth:`dump`."""
         data = json.loads(text)
         owner = Process(**data["owner"])
         if owner.lives() is None:
-            owner = Process.this()  # it is controlled from another machine or container: nobody here could watch that
+            owner = (
+                Process.this()
+            )  # it is on another machine or in another container, where it cannot be watched from here
         return cls(**{**data, "owner": owner})

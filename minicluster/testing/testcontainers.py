@@ -1,11 +1,12 @@
-"""A cluster as users of testcontainers-python have their containers.
+"""Clusters for users of testcontainers-python.
 
 >>> with ClusterContainer("etcd").with_size(kv=3) as etcd:                       # doctest: +SKIP
 ...     print(etcd.get_connection_url("client"), etcd.get_env())
 
 Other containers of that library join the cluster's network with ``with_network(etcd.network)`` and reach nodes by name;
-``ClusterContainer.with_network`` puts the nodes into one of the library's networks. A cluster belongs to the process
-that made it and is removed when that ends, however it ends: by minicluster's own lease, not by the library's reaper.
+``ClusterContainer.with_network`` connects the nodes to one of the library's networks. A cluster belongs to the process
+that created it and is removed when that process ends, even by SIGKILL: by minicluster's lease, not by the library's
+reaper.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ if TYPE_CHECKING:
 
 
 class ClusterContainer:
-    """A cluster, started and stopped like one of the library's containers; it serves its wait strategies as a target.
+    """A cluster that is started and stopped like one of the library's containers, and a target of its wait strategies.
 
     Args:
         profile: name or folder.
-        options: what :meth:`minicluster.Cluster.up` takes besides. The name is one of its own by default, and the lease
-            that of this process: the cluster is gone when that is.
+        options: further arguments of :meth:`minicluster.Cluster.up`. By default the name is unique, and the lease
+            belongs to this process: the cluster is removed when the process ends.
     """
 
     def __init__(self, profile: str, **options: Any) -> None:
@@ -56,23 +57,23 @@ class ClusterContainer:
         self._cluster: Cluster | None = None
         self._nodes: dict[str, NodeContainer] = {}
 
-    # What it shall be
+    # Options
 
     def with_name(self, name: str) -> Self:
-        """The cluster's name; there must be none of that name yet."""
+        """The cluster's name; no cluster may have it yet."""
         self.name = name
         return self
 
     def with_size(self, **nodes: int) -> Self:
-        """How many nodes roles have: ``with_size(kv=3)``."""
+        """The number of nodes of roles: ``with_size(kv=3)``."""
         return self._with("size", nodes)
 
     def with_setting(self, path: str, value: str) -> Self:
-        """A setting of the profile, or any value in it, as ``up --set`` has it."""
+        """A setting of the profile, or any value in it, as for ``up --set``."""
         return self._with("set", {path: value})
 
     def with_image(self, name: str, ref: str) -> Self:
-        """A ready image for one of the profile's."""
+        """An image to use instead of one of the profile's."""
         return self._with("image", {name: ref})
 
     def with_port(self, endpoint: str, port: int) -> Self:
@@ -80,25 +81,25 @@ class ClusterContainer:
         return self._with("port", {endpoint: port})
 
     def with_network(self, network: Network | str) -> Self:
-        """Lets the nodes join a network beside their own, under the names NODE and CLUSTER-NODE. May be repeated."""
+        """Connects the nodes to another network, under the names NODE and CLUSTER-NODE. May be repeated."""
         self._options["networks"].append(network if isinstance(network, str) else network.name)
         return self
 
     def with_address_mode(self, mode: str) -> Self:
-        """Which addresses are handed out: localhost, bridge, gateway or auto."""
+        """Which addresses are returned: localhost, bridge, gateway or auto."""
         self._options["address_mode"] = mode
         return self
 
     def with_startup_timeout(self, seconds: float) -> Self:
-        """How long the nodes have to get ready."""
+        """The time that the nodes have to become ready."""
         self._options["timeout"] = seconds
         return self
 
     def waiting_for(self, strategy: WaitStrategy, *nodes: str) -> Self:
-        """Waits in ``start`` for one of the library's strategies, too, once the cluster itself counts every node.
+        """Makes ``start`` wait for one of the library's strategies, too, after the cluster is ready.
 
         Args:
-            nodes: names or roles that each must pass it; by default the nodes that publish a port, else all.
+            nodes: names or roles of the nodes to apply it to; by default the nodes that publish a port, else all.
         """
         self._waits.append((strategy, nodes))
         return self
@@ -107,20 +108,20 @@ class ClusterContainer:
         self._options[option] = {**(self._options.get(option) or {}), **more}
         return self
 
-    # Its life
+    # Start and stop
 
     def start(self) -> Self:
-        """Stands the cluster up, and returns when every node is ready and passes what was waited for.
+        """Creates the cluster, and returns when every node is ready and the wait strategies are satisfied.
 
         Raises:
-            MiniclusterError: it could not be made, or one of that name is there; nothing is left then.
-            TimeoutError: a wait strategy gave up; nothing is left then.
+            MiniclusterError: it could not be created, or its name is taken; nothing is left behind.
+            TimeoutError: a wait strategy timed out; nothing is left behind.
         """
         if self.name in (c.cluster for c in clusters()):
             raise UsageError(
-                f"a cluster is called {self.name} already",
-                "Stopping this one would remove it.",
-                "Choose another name, or none.",
+                f"there is already a cluster {self.name}",
+                "stop() would remove that cluster.",
+                "Choose another name, or omit it.",
             )
         options = {**self._options, "lease": self._options["lease"] or Lease.owned()}
         options["networks"] = options["networks"] or None
@@ -138,7 +139,7 @@ class ClusterContainer:
         return self
 
     def stop(self) -> None:
-        """Removes the cluster, and everything that was made for it."""
+        """Removes the cluster and everything that was created for it."""
         cluster, self._cluster = self._cluster, None
         for node in self._nodes.values():
             node.get_docker_client().client.close()
@@ -154,27 +155,27 @@ class ClusterContainer:
     ) -> None:
         self.stop()
 
-    # How it is reached
+    # Addresses
 
     def get_connection_url(self, endpoint: str = "", node: str = "") -> str:
-        """The URL of an endpoint, by its name, of a node; by default the first one of the first node that runs."""
+        """The URL of an endpoint of a node; by default the first endpoint of the first running node."""
         return self._endpoint(endpoint, node).url
 
     def get_env(self) -> dict[str, str]:
-        """Variables for the stock client of the system, as ``minicluster env`` prints them."""
+        """Variables for the system's native client, as ``minicluster env`` prints them."""
         return self.get_cluster().env()
 
     def get_container_host_ip(self) -> str:
-        """The host at which the first endpoint is reached from here."""
+        """The host of the first endpoint, as reached from here."""
         return self._endpoint("", "").host
 
     def get_exposed_port(self, port: int) -> int:
-        """The port at which a node's port is reached from here; of the first node that publishes it."""
+        """The published port for a port of the nodes, on the first node that publishes it."""
         return exposed(self.name, self.get_cluster().endpoints(), port).port
 
     @property
     def network(self) -> ClusterNetwork:
-        """The cluster's own network, where nodes are reached by name: other containers take it by ``with_network``."""
+        """The cluster's network, for ``with_network`` of other containers; nodes have their names on it."""
         return ClusterNetwork(network_name(self.name))
 
     def _endpoint(self, name: str, node: str) -> EndpointInfo:
@@ -182,23 +183,23 @@ class ClusterContainer:
         wanted = [e for e in found if name in ("", e.name) and node in ("", e.node)]
         if not wanted:
             there = ", ".join(f"{e.name} of {e.node}" for e in found) or "none"
-            raise UsageError(f"cluster {self.name} has no endpoint {name} {node}".rstrip(), f"There are: {there}.")
+            raise UsageError(f"cluster {self.name} has no endpoint {name} {node}".rstrip(), f"Its endpoints: {there}.")
         return wanted[0]
 
-    # What is in it
+    # Contents
 
     def get_cluster(self) -> Cluster:
-        """The cluster itself, for whatever else can be done with it: ``kill``, ``scale``, ``status``, …"""
+        """The cluster itself, with all its methods: ``kill``, ``scale``, ``status``, …"""
         if self._cluster is None:
-            raise UsageError(f"cluster {self.name} is not started", "", "Call start(), or use it in a with block.")
+            raise UsageError(f"cluster {self.name} is not started", "", "Call start(), or use it as a context manager.")
         return self._cluster
 
     def get_node(self, name: str = "") -> NodeContainer:
-        """A node, as one of the library's containers; by default the first that publishes a port."""
+        """A node as one of the library's containers; by default the first that publishes a port."""
         name = name or self._serving()[0]
         if name not in self._nodes:
-            self.get_cluster().node(name)  # refuses what there is none of
-            self._nodes[name] = NodeContainer(self, name)  # it came by scaling
+            self.get_cluster().node(name)  # raises if there is no such node
+            self._nodes[name] = NodeContainer(self, name)  # added by scaling
         return self._nodes[name]
 
     def get_wrapped_container(self) -> Any:
@@ -206,22 +207,22 @@ class ClusterContainer:
         return self.get_node().get_wrapped_container()
 
     def get_logs(self) -> tuple[bytes, bytes]:
-        """Standard output and standard error of all nodes, one node after the other."""
+        """Standard output and standard error of all nodes, concatenated."""
         logs = [self.get_node(name).get_logs() for name in self.get_cluster().node_names()]
         return b"".join(out for out, _error in logs), b"".join(error for _out, error in logs)
 
     def exec(self, command: str | list[str], node: str = "") -> Any:
-        """Runs a command in a node, the first by default; answers as the library's containers do."""
+        """Runs a command in a node, by default the first; returns what the library's containers return."""
         return self.get_node(node).exec(command)
 
     def reload(self) -> None:
-        """Looks again how the nodes are doing."""
+        """Refreshes the state of the nodes."""
         for name in self.get_cluster().node_names():
             self.get_node(name).reload()
 
     @property
     def status(self) -> str:
-        """ "running" where all nodes run; else the state of the first that does not; "not_started" before."""
+        """ "running" if all nodes run, else the state of the first that does not; "not_started" before start()."""
         if self._cluster is None:
             return "not_started"
         states = [self.get_node(name).status for name in self._cluster.node_names()]
@@ -233,7 +234,7 @@ class ClusterContainer:
 
 
 class NodeContainer(DockerContainer):
-    """A node as one of the library's containers: for its wait strategies, and for all that it does to a container."""
+    """A node as one of the library's containers."""
 
     def __init__(self, of: ClusterContainer, node: str) -> None:
         cluster = of.get_cluster()
@@ -247,29 +248,29 @@ class NodeContainer(DockerContainer):
         if not there:
             self.get_docker_client().client.close()
             raise MiniclusterError(
-                "testcontainers uses another engine than minicluster does",
-                f"minicluster has made {name} at {cluster.engine.endpoint}; the other one has no such container.",
+                "testcontainers uses another engine than minicluster",
+                f"minicluster created {name} at {cluster.engine.endpoint}; the other engine has no such container.",
                 f"Set DOCKER_HOST={cluster.engine.endpoint} for both.",
             )
         self.with_name(name)
         self._container = there[0]
 
     def start(self) -> Self:
-        """Starts the node again where it is stopped, and waits until it serves."""
+        """Starts the node if it is stopped, and waits until it is ready."""
         self._of.get_cluster().start([self.node])
         return self
 
     def stop(self, force: bool = True, delete_volume: bool = True) -> None:
-        """Stops the node. It is the cluster's: it keeps its container, its address and its data."""
+        """Stops the node. It keeps its container, its address and its data."""
         self._of.get_cluster().stop([self.node])
 
     def get_container_host_ip(self) -> str:
-        """The host at which the node's ports are reached from here."""
+        """The host of the node's ports, as reached from here."""
         found = self._endpoints()
         return found[0].host if found else super().get_container_host_ip()
 
     def get_exposed_port(self, port: int) -> int:
-        """The port at which one of the node's ports is reached from here."""
+        """The published port for a port of the node."""
         return exposed(self.node, self._endpoints(), port).port
 
     def _endpoints(self) -> list[EndpointInfo]:
@@ -277,22 +278,22 @@ class NodeContainer(DockerContainer):
 
 
 class ClusterNetwork(Network):
-    """A cluster's own network, as the library has networks. The cluster makes and removes it."""
+    """A cluster's network as one of the library's networks. The cluster creates and removes it."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
 
     def create(self) -> Self:
-        """Nothing: it is there as long as the cluster is."""
+        """Does nothing: it exists as long as the cluster."""
         return self
 
     def remove(self) -> None:
-        """Nothing: it goes with the cluster, which lets whatever is connected to it go."""
+        """Does nothing: it is removed with the cluster, which disconnects other containers."""
 
     @property
     def id(self) -> str | None:
-        """The network's identity."""
+        """The network's ID."""
         return str(self._docker.client.networks.get(self.name).id)
 
     def connect(self, container_id: str, network_aliases: list[str] | None = None) -> None:
@@ -301,10 +302,10 @@ class ClusterNetwork(Network):
 
 
 def exposed(whose: str, endpoints: tuple[EndpointInfo, ...] | list[EndpointInfo], port: int) -> EndpointInfo:
-    """Of endpoints the one that a node's port is.
+    """The endpoint for a port of a node.
 
     Raises:
-        UsageError: it is none of them.
+        UsageError: the port is not published.
     """
     for endpoint in endpoints:
         if endpoint.node_port == int(port):
@@ -314,6 +315,6 @@ def exposed(whose: str, endpoints: tuple[EndpointInfo, ...] | list[EndpointInfo]
 
 
 def _own_name(profile: str) -> str:
-    """A name that no other cluster has."""
+    """A unique name."""
     word = re.sub(r"[^a-z0-9]+", "-", PurePath(profile).name.lower()).strip("-")[:16]
     return f"tc-{word}-{secrets.token_hex(4)}" if word else f"tc-{secrets.token_hex(4)}"

@@ -1,4 +1,4 @@
-"""Engine tests: real clusters on a real engine, driven as a user does, and proved with the stock docker client."""
+"""Engine tests: real clusters on a real engine, used like a user does and checked with the stock docker client."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from minicluster.profile import catalog
 from minicluster.profile.build import build_ref
 from tests.engine.warm import Warm
 
-#: Clusters of tests carry this in front of their names, so that a user's own are never touched.
+#: The prefix of the names of tests' clusters: others are never touched.
 PREFIX = "t-"
 
 warm = Warm()
@@ -33,7 +33,7 @@ warm = Warm()
 
 @dataclass(frozen=True)
 class Result:
-    """What a command answered."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -46,7 +46,7 @@ class Result:
 
 @dataclass
 class Shell:
-    """Runs commands with a certain environment."""
+    """Runs commands with additional environment variables."""
 
     env: dict[str, str] = field(default_factory=dict)
 
@@ -65,7 +65,7 @@ class Shell:
         return answer
 
     def minicluster(self, *argv: str, ok: bool = True, timeout: float = 180) -> Result:
-        if type(self).run is not Shell.run:  # somewhere else
+        if type(self).run is not Shell.run:  # a subclass runs them elsewhere
             return self.run(*self.command(*argv), ok=ok, timeout=timeout)
         answer = Result(*warm.run(argv, os.environ | self.env, timeout))
         assert not ok or answer.code == 0, f"{argv} ended with {answer.code}:\n{answer.out}\n{answer.err}"
@@ -75,7 +75,7 @@ class Shell:
         return [sys.executable, "-m", "minicluster", *argv]
 
     def start(self, *argv: str) -> subprocess.Popen[str]:
-        """``minicluster`` in the background, to be interrupted."""
+        """Starts ``minicluster`` in the background, to be interrupted."""
         return subprocess.Popen(
             self.command(*argv),
             env=os.environ | self.env,
@@ -90,18 +90,18 @@ class Shell:
 
 
 def eventually(check: Callable[[], Any], *, within: float = 60.0, what: str = "", pause: float = 0.2) -> Any:
-    """Tries until a check answers with something true, and returns that; what is eventually so may take a while."""
+    """Repeats a check until its result is true, and returns that result."""
     end = time.monotonic() + within
     while True:
         answer = check()
         if answer:
             return answer
-        assert time.monotonic() < end, f"not so within {within:g} s: {what or check}; the last answer was {answer!r}"
+        assert time.monotonic() < end, f"not true within {within:g} s: {what or check}; the last result was {answer!r}"
         time.sleep(pause)
 
 
 def hears_signals(process: subprocess.Popen[str]) -> None:
-    """Waits until a minicluster handles SIGTERM. Before, Python itself starts: for seconds on a busy machine."""
+    """Waits until a minicluster process handles SIGTERM: Python takes seconds to start on a busy machine."""
 
     def handles() -> bool:
         status = Path(f"/proc/{process.pid}/status").read_text()
@@ -113,7 +113,7 @@ def hears_signals(process: subprocess.Popen[str]) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """A test that is marked ``alone`` takes something from all others: while it runs, no worker runs another."""
+    """While a test that is marked ``alone`` runs, no worker runs another test."""
     alone = item.get_closest_marker("alone") is not None
     with open(Path(tempfile.gettempdir()) / f"minicluster-tests-{os.getuid()}.lock", "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
@@ -122,10 +122,10 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    """The engine that every test uses; a private one is started where there is none, and stopped at the suite's end."""
+    """The engine of all tests; a private one is started if none runs, and stopped at the end of the suite."""
     found = discover.connect(start_private=True)
     with open(Path(tempfile.gettempdir()) / f"minicluster-tests-{os.getuid()}.engine", "a") as file:
-        with contextlib.suppress(BlockingIOError):  # somebody tests, and has clusters
+        with contextlib.suppress(BlockingIOError):  # another run has clusters
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _clear(shell_on(found))
         fcntl.flock(file, fcntl.LOCK_SH)
@@ -136,7 +136,7 @@ def engine() -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def outer(engine: Engine) -> Shell:
-    """The stock client and minicluster against the engine that runs the nodes."""
+    """The stock client and minicluster, with the engine that runs the nodes."""
     return shell_on(engine)
 
 
@@ -145,7 +145,7 @@ def shell_on(engine: Engine) -> Shell:
 
 
 def _clear(shell: Shell) -> None:
-    """Removes what a suite that was killed has left: a test would find a cluster that it means to make."""
+    """Removes what a killed run has left behind: a test would find a cluster that it is about to create."""
     for cluster in shell.minicluster("ls", "-o", "json").json:
         if cluster["cluster"].startswith(PREFIX):
             shell.minicluster("down", cluster["cluster"], ok=False)
@@ -155,7 +155,7 @@ def _clear(shell: Shell) -> None:
 
 
 def remains(shell: Shell, prefix: str = PREFIX) -> dict[str, list[str]]:
-    """What there is of clusters whose names begin so: must be nothing at all once they are down."""
+    """Objects of clusters whose names have the prefix, by kind: empty once the clusters are removed."""
     kinds = {
         "containers": ("ps", "-a", "--format", "{{.Names}}"),
         "networks": ("network", "ls", "--format", "{{.Name}}"),
@@ -166,13 +166,13 @@ def remains(shell: Shell, prefix: str = PREFIX) -> dict[str, list[str]]:
 
 
 def swarm_client(shell: Shell, name: str) -> Shell:
-    """The stock docker client of a cluster, set up with what ``minicluster env`` prints."""
+    """The stock docker client of a cluster, with the variables of ``minicluster env``."""
     exports = shell.minicluster("env", name, "-o", "json").json
     return Shell(exports)
 
 
 def etcd_called(outer: Shell, folder: Path) -> Path:
-    """A new folder with a profile that is etcd's but for its name, the folder's: so its clusters can be told apart."""
+    """Copies etcd's profile into a new folder, under the folder's name, so that its clusters can be distinguished."""
     outer.minicluster("image", "build", "etcd", timeout=600)
     loaded = catalog.load("etcd")
     shutil.copytree(loaded.directory, folder)
@@ -185,5 +185,5 @@ def etcd_called(outer: Shell, folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def node_image(outer: Shell) -> str:
-    """The Swarm node's image, built if need be."""
+    """The Swarm node's image, built if necessary."""
     return outer.minicluster("image", "build", "swarm", timeout=600).out.split()[-1]

@@ -68,7 +68,7 @@ def test_full_disk_ends_in_one_message_and_leaves_nothing(small: Shell) -> None:
     assert remains(small, NAME) == {}
 
 
-@pytest.mark.parametrize("seconds", [0.8, 1.3, 1.9])
+@pytest.mark.parametrize("seconds", [1.3, *(pytest.param(s, marks=pytest.mark.long) for s in (0.8, 1.9))])
 def test_engine_that_dies_in_the_middle(small: Shell, seconds: float) -> None:
     process = small.start("up", "swarm", "--name", NAME)
     time.sleep(seconds)

@@ -81,7 +81,7 @@ def test_stock_client_sees_every_node(cluster: Shell) -> None:
     assert sorted(voters(cluster).values()) == ["follower", "follower", "leader"]
 
 
-def test_status_tells_quorum_and_leader(cluster: Shell) -> None:
+def test_status_shows_quorum_and_leader(cluster: Shell) -> None:
     told = status(cluster)
     assert (told["phase"], told["profile"]) == ("ready", "consul")
     leader = next(name for name, state in voters(cluster).items() if state == "leader")
@@ -100,7 +100,7 @@ def test_keys_are_written_and_read_through_every_node(cluster: Shell) -> None:
         assert {entry["Key"]: entry["Value"].decode() for entry in found} == {f"from/{n}": n for n in NODES}
 
 
-def test_env_leads_the_stock_clients_to_the_cluster(cluster: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stock_clients_connect_with_env(cluster: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     exports = cluster.minicluster("env", NAME, "-o", "json").json
     assert set(exports) == {"CONSUL_HTTP_ADDR"}
     monkeypatch.setenv("CONSUL_HTTP_ADDR", exports["CONSUL_HTTP_ADDR"])
@@ -133,6 +133,7 @@ def test_up_again_changes_nothing(cluster: Shell) -> None:
     assert cluster.minicluster("up", "consul", "--name", NAME, "-o", "json").json["changed"] is False
 
 
+@pytest.mark.long
 def test_killed_leader_is_replaced_and_comes_back(cluster: Shell) -> None:
     before = status(cluster)["quorum"]["leader"]
     other = next(iter(MASTERS - {before}))
@@ -156,9 +157,10 @@ def test_killed_leader_is_replaced_and_comes_back(cluster: Shell) -> None:
     assert clients(cluster)[before].kv.get("before")[1]["Value"] == b"x"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("volume", [False, True], ids=["container", "container and volume"])
 @pytest.mark.parametrize("role", ["master", "agent"])
-def test_node_removed_behind_our_back_is_repaired(cluster: Shell, role: str, volume: bool) -> None:
+def test_a_node_removed_with_docker_is_recreated(cluster: Shell, role: str, volume: bool) -> None:
     clients(cluster)["master-1"].kv.put("kept", "x")
     gone = f"{role}-2"
     cluster.docker("rm", "-f", f"{NAME}-{gone}")
@@ -171,6 +173,7 @@ def test_node_removed_behind_our_back_is_repaired(cluster: Shell, role: str, vol
     assert clients(cluster)[gone].kv.get("kept")[1]["Value"] == b"x"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["restart", "kill"])
 def test_all_nodes_at_once_come_back_as_the_members_they_were(cluster: Shell, how: str) -> None:
     clients(cluster)["agent-1"].kv.put("all", how)
@@ -186,6 +189,7 @@ def test_all_nodes_at_once_come_back_as_the_members_they_were(cluster: Shell, ho
     assert clients(cluster)["agent-2"].kv.get("all")[1]["Value"] == how.encode()
 
 
+@pytest.mark.long
 def test_masters_that_have_their_data_keep_their_votes(cluster: Shell) -> None:
     """Also where they are told to join once more, as after a change that was cut short."""
     before = configured(cluster)
@@ -201,7 +205,8 @@ def test_masters_that_have_their_data_keep_their_votes(cluster: Shell) -> None:
     assert configured(cluster) == before
 
 
-def test_a_new_attempt_to_let_a_master_in_ends_the_former(cluster: Shell) -> None:
+@pytest.mark.long
+def test_a_new_attempt_to_join_ends_the_former_one(cluster: Shell) -> None:
     node = f"{NAME}-master-3"
     cluster.docker("exec", node, "touch", "/run/consul-waiting")
     try:
@@ -217,6 +222,7 @@ def test_a_new_attempt_to_let_a_master_in_ends_the_former(cluster: Shell) -> Non
     assert set(voters(cluster)) == MASTERS
 
 
+@pytest.mark.long
 def test_a_master_that_lags_behind_is_not_ready(cluster: Shell) -> None:
     """Its own answer is changed on the way to the probe: a real master catches up sooner than one can look."""
     lagging = r"""
@@ -232,6 +238,7 @@ def test_a_master_that_lags_behind_is_not_ready(cluster: Shell) -> None:
     assert all(member["ready"] for name, member in found.items() if name != "master-2")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seconds", [1.2, 2.5, 6.0])
 def test_killed_in_the_middle_of_scaling_then_up_finishes(cluster: Shell, seconds: float) -> None:
     clients(cluster)["master-1"].kv.put("killed", str(seconds))
@@ -247,6 +254,7 @@ def test_killed_in_the_middle_of_scaling_then_up_finishes(cluster: Shell, second
     assert clients(cluster)["master-3"].kv.get("killed")[1]["Value"] == str(seconds).encode()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seconds", [2.0, 4.0])
 def test_killed_in_the_middle_of_scaling_then_up_goes_back(cluster: Shell, seconds: float) -> None:
     process = cluster.start("scale", "master=5", "-c", NAME)
@@ -259,6 +267,7 @@ def test_killed_in_the_middle_of_scaling_then_up_goes_back(cluster: Shell, secon
     assert len(configured(cluster)[1]) == 3
 
 
+@pytest.mark.long
 def test_scaling_agents(cluster: Shell) -> None:
     kept = cluster.docker("ps", "-q", "--filter", f"name={NAME}-master").out
     up(cluster, "--size", "agent=4")

@@ -1,4 +1,4 @@
-"""The documents' examples in Python, run as they are written."""
+"""The Python examples in the docs, run as written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def blocks(page: str) -> list[str]:
 
 @pytest.mark.parametrize("page", ["testing.md"])
 def test_examples_run(outer: Shell, tmp_path: Path, page: str) -> None:
-    """A block whose first line is a file's name is a test; any other is a program."""
+    """A block whose first line is a file name is a file of tests; any other is a program."""
     found = blocks(page)
     tests = {name[1]: text for text in found if (name := re.match(r"# (test_\w+\.py)\n", text))}
     assert tests

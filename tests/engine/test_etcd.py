@@ -77,7 +77,7 @@ def test_the_stock_client_finds_every_member_healthy(cluster: Shell) -> None:
     assert all(endpoint["health"] for endpoint in answer)
 
 
-def test_status_names_the_leader_and_what_the_quorum_survives(cluster: Shell) -> None:
+def test_status_shows_the_leader_and_the_quorum(cluster: Shell) -> None:
     is_ready(cluster, 3)
     quorum = status(cluster)["quorum"]
     assert quorum | {"leader": ""} == {"voters": 3, "healthy": 3, "needed": 2, "survives": 1, "leader": ""}
@@ -93,7 +93,7 @@ def test_memory_is_limited(cluster: Shell) -> None:
     assert int(limit) == 384 << 20
 
 
-def test_nobody_without_a_certificate_gets_in(cluster: Shell) -> None:
+def test_a_client_without_a_certificate_is_refused(cluster: Shell) -> None:
     bare = Shell(cluster.env | {"ETCDCTL_CERT": "", "ETCDCTL_KEY": ""})
     assert bare.run("etcdctl", "get", "x", "--command-timeout=2s", ok=False).code != 0
     plain = Shell(bare.env | {"ETCDCTL_ENDPOINTS": cluster.env["ETCDCTL_ENDPOINTS"].replace("https", "http")})
@@ -141,15 +141,17 @@ def test_one_grows_to_three_and_to_five_and_back_without_its_leader(outer: Shell
         (["kv"], 2, "this is not ROLE=N"),
     ],
 )
-def test_a_size_that_cannot_be_is_refused(cluster: Shell, sizes: list[str], code: int, said: str) -> None:
+def test_an_invalid_size_is_refused(cluster: Shell, sizes: list[str], code: int, said: str) -> None:
     answer = cluster.minicluster("scale", *sizes, "-c", NAME, ok=False)
     assert answer.code == code
     assert said in answer.err
     assert set(members(cluster)) == {"kv-1", "kv-2", "kv-3"}
 
 
-@pytest.mark.parametrize("with_its_data", [False, True], ids=["container", "container and volume"])
-def test_a_node_removed_behind_our_back_is_told_of_and_mended(whole: Shell, with_its_data: bool) -> None:
+@pytest.mark.parametrize(
+    "with_its_data", [pytest.param(False, marks=pytest.mark.long), True], ids=["container", "container and volume"]
+)
+def test_a_node_removed_with_docker_is_reported_and_recreated(whole: Shell, with_its_data: bool) -> None:
     whole.docker("rm", "-f", f"{NAME}-kv-2")
     if with_its_data:
         whole.docker("volume", "rm", f"{NAME}-kv-2-var-lib-etcd")
@@ -163,7 +165,7 @@ def test_a_node_removed_behind_our_back_is_told_of_and_mended(whole: Shell, with
     assert set(members(whole)) == {"kv-1", "kv-2", "kv-3"}
 
 
-def test_a_majority_whose_data_are_lost_is_no_cluster_any_more(outer: Shell) -> None:
+def test_losing_the_data_of_a_majority_is_an_error(outer: Shell) -> None:
     name = f"{NAME}-lost"
     try:
         outer.minicluster("up", "etcd", "--name", name)
@@ -191,6 +193,7 @@ def test_a_change_that_would_lose_the_quorum_is_refused(whole: Shell) -> None:
     eventually(lambda: status(whole)["quorum"]["healthy"] == 2, what="two healthy voters")
 
 
+@pytest.mark.long
 def test_dead_members_leave_first(outer: Shell) -> None:
     name = f"{NAME}-dead"
     try:
@@ -204,7 +207,7 @@ def test_dead_members_leave_first(outer: Shell) -> None:
     assert remains(outer, name) == {}
 
 
-def test_nodes_are_paused_and_go_on(whole: Shell) -> None:
+def test_nodes_are_paused_and_unpaused(whole: Shell) -> None:
     whole.minicluster("pause", "kv-3", "-c", NAME)
     answer = status(whole)
     assert {n["name"]: n["phase"] for n in answer["nodes"]}["kv-3"] == "paused"
@@ -236,7 +239,7 @@ def test_verbs_on_a_stopped_cluster(whole: Shell) -> None:
     assert addresses == {n["name"]: n["address"] for n in status(whole)["nodes"]}
 
 
-def test_a_node_restarts_by_itself_where_it_was_asked_for(whole: Shell) -> None:
+def test_a_node_with_a_restart_policy_restarts(whole: Shell) -> None:
     policy = ("inspect", f"{NAME}-kv-1", "--format", "{{.Id}} {{.HostConfig.RestartPolicy.Name}}")
     before = whole.docker(*policy).out.split()
     assert before[1] == "no"
@@ -267,7 +270,9 @@ def test_another_setting_rolls_through_the_members_one_by_one(whole: Shell) -> N
     whole.minicluster("up", "--name", NAME, "--set", "heartbeat=50")
 
 
-@pytest.mark.parametrize("seconds", [0.9, 2.5, 6.5])
+@pytest.mark.parametrize(
+    "seconds", [pytest.param(0.9, marks=pytest.mark.long), 2.5, pytest.param(6.5, marks=pytest.mark.long)]
+)
 def test_killed_in_the_middle_of_scaling_then_up_finishes(whole: Shell, seconds: float) -> None:
     process = whole.start("scale", "kv=5", "-c", NAME)
     time.sleep(seconds)
@@ -287,16 +292,16 @@ def test_killed_in_the_middle_of_scaling_then_up_finishes(whole: Shell, seconds:
 @pytest.mark.parametrize(
     ("before", "verb"),
     [
-        ("", "stop"),
-        ("stop", "start"),
-        ("", "restart"),
+        pytest.param("", "stop", marks=pytest.mark.long),
+        pytest.param("stop", "start", marks=pytest.mark.long),
+        pytest.param("", "restart", marks=pytest.mark.long),
         ("", "restart --rolling"),
-        ("", "pause"),
-        ("pause", "unpause"),
-        ("", "kill"),
+        pytest.param("", "pause", marks=pytest.mark.long),
+        pytest.param("pause", "unpause", marks=pytest.mark.long),
+        pytest.param("", "kill", marks=pytest.mark.long),
     ],
 )
-def test_killed_in_the_middle_of_a_verb_then_up_mends(whole: Shell, before: str, verb: str) -> None:
+def test_a_verb_that_was_killed_is_completed_by_up(whole: Shell, before: str, verb: str) -> None:
     def states() -> str:
         names = [f"{NAME}-kv-{n}" for n in (1, 2, 3)]
         return whole.docker("inspect", "--format", "{{.State.Status}} {{.State.StartedAt}}", *names).out
@@ -313,7 +318,7 @@ def test_killed_in_the_middle_of_a_verb_then_up_mends(whole: Shell, before: str,
     is_ready(whole, 3)
 
 
-@pytest.mark.parametrize("seconds", [0.5, 3.0])
+@pytest.mark.parametrize("seconds", [0.5, pytest.param(3.0, marks=pytest.mark.long)])
 def test_scaling_that_is_interrupted_is_undone(whole: Shell, seconds: float) -> None:
     process = whole.start("scale", "kv=5", "-c", NAME)
     hears_signals(process)
@@ -326,7 +331,8 @@ def test_scaling_that_is_interrupted_is_undone(whole: Shell, seconds: float) -> 
     is_ready(whole, 3)
 
 
-def test_a_rolling_restart_that_is_interrupted_is_mended(whole: Shell) -> None:
+@pytest.mark.long
+def test_an_interrupted_rolling_restart_is_completed_by_up(whole: Shell) -> None:
     process = whole.start("restart", "--rolling", "-c", NAME)
     hears_signals(process)
     time.sleep(0.5)
@@ -337,6 +343,7 @@ def test_a_rolling_restart_that_is_interrupted_is_mended(whole: Shell) -> None:
     is_ready(whole, 3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("verbs", [["stop", "start"], ["restart"]])
 def test_verbs_with_a_paused_node(whole: Shell, verbs: list[str]) -> None:
     whole.minicluster("pause", "kv-2", "-c", NAME)
@@ -345,7 +352,7 @@ def test_verbs_with_a_paused_node(whole: Shell, verbs: list[str]) -> None:
     is_ready(whole, 3)
 
 
-def test_what_costs_the_quorum_is_refused_without_force(whole: Shell) -> None:
+def test_losing_the_quorum_is_refused_without_force(whole: Shell) -> None:
     whole.minicluster("kill", "kv-2", "-c", NAME)
     eventually(lambda: status(whole)["quorum"] and status(whole)["quorum"]["leader"], what="the others have a leader")
     rolling = ("restart", "--rolling", "kv-1", "-c", NAME)
@@ -358,7 +365,8 @@ def test_what_costs_the_quorum_is_refused_without_force(whole: Shell) -> None:
     is_ready(whole, 3)
 
 
-def test_nodes_that_end_while_another_is_waited_for_are_started_as_well(whole: Shell) -> None:
+@pytest.mark.long
+def test_nodes_that_end_during_start_are_started_too(whole: Shell) -> None:
     """The engine goes on with a `stop` whose minicluster was killed: without the others kv-1 never gets ready."""
     whole.docker("kill", f"{NAME}-kv-1")
     process = whole.start("up", "--name", NAME)
@@ -371,7 +379,7 @@ def test_nodes_that_end_while_another_is_waited_for_are_started_as_well(whole: S
     is_ready(whole, 3)
 
 
-def test_an_image_that_holds_nothing_but_etcd_is_fitted_out(outer: Shell, cluster: Shell, tmp_path: Path) -> None:
+def test_an_overlay_completes_an_image_with_etcd_alone(outer: Shell, cluster: Shell, tmp_path: Path) -> None:
     """As the project's own image is: no shell, no C library, two programs in /usr/local/bin."""
     ref, name = "local/upstream/etcd:v3", f"{NAME}-given"
 

@@ -1,4 +1,4 @@
-"""The examples, run where nothing of this repository is beside them."""
+"""The examples, run outside of this repository."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ PROFILES = {
 }
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "example",
+    [
+        pytest.param(path, id=path.stem, marks=() if path.stem == "test_lock_service" else pytest.mark.long)
+        for path in EXAMPLES
+    ],
+)
 def test_an_example_passes(outer: Shell, tmp_path: Path, example: Path) -> None:
     outer.minicluster("image", "build", PROFILES[example.stem], timeout=1500)
     shutil.copy(example, tmp_path)

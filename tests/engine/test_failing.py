@@ -1,4 +1,4 @@
-"""Failing well: one clear message, the promised exit status, and nothing of ours left on the engine."""
+"""Failures: one clear message, the documented exit status, and nothing left behind on the engine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAME = "t-fail"
 
 @pytest.fixture(autouse=True)
 def leaves_nothing(outer: Shell) -> Iterator[None]:
-    """Every test here must leave nothing, by itself."""
+    """Each test of this module must leave nothing behind."""
     yield
     try:
         assert remains(outer, NAME) == {}
@@ -38,7 +38,7 @@ def up(outer: Shell, *options: str, profile: str = "swarm") -> Result:
 
 @pytest.fixture
 def profile(tmp_path: Path) -> Path:
-    """A copy of the Swarm profile, to be spoilt."""
+    """A copy of the Swarm profile, to be broken."""
     from minicluster.profile import catalog
 
     folder = tmp_path / "spoilt"
@@ -55,7 +55,7 @@ def spoil(profile: Path, old: str, new: str) -> str:
 
 
 def assert_clear(answer: Result, code: int, *words: str) -> None:
-    """The promised status, every word in the message, no traceback."""
+    """The exit status, every word in the message, no traceback."""
     assert answer.code == code, answer.out + answer.err
     assert "Traceback" not in answer.err
     for word in words:
@@ -101,7 +101,7 @@ def test_bad_profile(outer: Shell, profile: Path, old: str, new: str, words: lis
     assert_clear(up(outer, profile=spoil(profile, old, new)), 2, *words)
 
 
-def test_name_of_a_container_that_is_not_ours(outer: Shell, node_image: str) -> None:
+def test_a_name_taken_by_a_container_of_another(outer: Shell, node_image: str) -> None:
     outer.docker("create", "--name", f"{NAME}-agent-2", node_image)
     try:
         assert_clear(up(outer), 1, f"{NAME}-agent-2", "--name")
@@ -113,7 +113,7 @@ def test_name_of_a_container_that_is_not_ours(outer: Shell, node_image: str) -> 
         outer.docker("rm", "-f", f"{NAME}-agent-2")
 
 
-def test_down_of_what_is_not_there(outer: Shell) -> None:
+def test_down_of_an_unknown_cluster(outer: Shell) -> None:
     assert_clear(outer.minicluster("down", "t-nobody", ok=False), 2, "t-nobody")
 
 
@@ -133,13 +133,14 @@ def test_name_in_use_by_another_profile(outer: Shell, profile: Path) -> None:
         outer.minicluster("down", NAME)
 
 
+@pytest.mark.long
 @pytest.mark.alone
 def test_no_free_subnet(outer: Shell, engine: Engine) -> None:
     taken = [ipaddress.IPv4Network(subnet) for subnet in engine.subnets() if ":" not in subnet]
     names: list[str] = []
 
     def fill(block: ipaddress.IPv4Network) -> None:
-        """Takes all of a block that is free: around what clusters of other tests have, which may be up meanwhile."""
+        """Takes all free subnets of a block, around those of other tests' clusters."""
         if not any(block.overlaps(other) for other in taken):
             names.append(f"{NAME}-taken-{block.network_address}")
             outer.docker("network", "create", "--subnet", str(block), names[-1])
@@ -159,7 +160,7 @@ def test_image_that_cannot_be_pulled(outer: Shell) -> None:
     assert_clear(up(outer, "--image", "node=minicluster.invalid/none:1"), 1, "minicluster.invalid/none:1", "--image")
 
 
-def test_recipe_that_fails_to_build(outer: Shell, profile: Path) -> None:
+def test_an_image_that_fails_to_build(outer: Shell, profile: Path) -> None:
     with (profile / "image" / "Dockerfile").open("a") as file:
         file.write("RUN echo the-reason-is-here && false\n")
     answer = up(outer, profile=str(profile))
@@ -205,14 +206,14 @@ def test_node_that_never_gets_ready(outer: Shell, profile: Path) -> None:
     assert_clear(up(outer, "--timeout", "4", profile=path), 4, f"{NAME}-master-1", "not-today", "--timeout")
 
 
-def test_keep_leaves_the_wreck(outer: Shell, profile: Path) -> None:
+def test_keep_leaves_the_failed_cluster(outer: Shell, profile: Path) -> None:
     path = spoil(profile, "ready: {exec: [minicluster-ready]}", "ready: {exec: ['false']}")
     assert_clear(up(outer, "--timeout", "2", "--keep", profile=path), 4, f"minicluster down {NAME}")
     assert len(remains(outer, NAME)["containers"]) == 3
     outer.minicluster("down", NAME)
 
 
-def test_failing_change_goes_back_to_what_was(outer: Shell) -> None:
+def test_a_failed_change_is_rolled_back(outer: Shell) -> None:
     outer.minicluster("up", "swarm", "--name", NAME, "--size", "agent=1")
     try:
         answer = up(outer, "--size", "agent=3", "--timeout", "0.3")
@@ -230,8 +231,13 @@ def test_failing_change_goes_back_to_what_was(outer: Shell) -> None:
 
 @pytest.mark.parametrize(
     ("number", "seconds"),
-    # Both are heard by one handler: the other signal needs not be tried at every moment again.
-    [*((signal.SIGINT, s) for s in (0.0, 0.4, 0.8, 1.3, 2.0, 2.8)), (signal.SIGTERM, 0.1), (signal.SIGTERM, 1.5)],
+    # One handler is for both signals: the other one is not tried at every moment again.
+    [
+        (signal.SIGINT, 0.8),
+        (signal.SIGTERM, 1.5),
+        *(pytest.param(signal.SIGINT, s, marks=pytest.mark.long) for s in (0.0, 0.4, 1.3, 2.0, 2.8)),
+        pytest.param(signal.SIGTERM, 0.1, marks=pytest.mark.long),
+    ],
 )
 def test_interrupted_at_any_moment(outer: Shell, number: signal.Signals, seconds: float) -> None:
     process = outer.start("up", "swarm", "--name", NAME)
@@ -239,7 +245,7 @@ def test_interrupted_at_any_moment(outer: Shell, number: signal.Signals, seconds
     time.sleep(seconds)
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
-    if process.returncode == 0:  # it was done already
+    if process.returncode == 0:  # it had finished
         outer.minicluster("down", NAME)
     else:
         # A shell says 130 of both: `python -m` ends by the signal where that came while code was made.
@@ -248,7 +254,7 @@ def test_interrupted_at_any_moment(outer: Shell, number: signal.Signals, seconds
     assert remains(outer, NAME) == {}
 
 
-@pytest.mark.parametrize("seconds", [0.5, 1.0, 1.8, 2.6])
+@pytest.mark.parametrize("seconds", [1.0, *(pytest.param(s, marks=pytest.mark.long) for s in (0.5, 1.8, 2.6))])
 def test_killed_at_any_moment_then_down(outer: Shell, seconds: float) -> None:
     process = outer.start("up", "swarm", "--name", NAME)
     time.sleep(seconds)
@@ -258,7 +264,7 @@ def test_killed_at_any_moment_then_down(outer: Shell, seconds: float) -> None:
         outer.minicluster("down", NAME)
 
 
-@pytest.mark.parametrize("seconds", [0.7, 1.4, 2.2, 3.0])
+@pytest.mark.parametrize("seconds", [1.4, *(pytest.param(s, marks=pytest.mark.long) for s in (0.7, 2.2, 3.0))])
 def test_killed_at_any_moment_then_up_finishes(outer: Shell, seconds: float) -> None:
     process = outer.start("up", "swarm", "--name", NAME)
     time.sleep(seconds)

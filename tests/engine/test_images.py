@@ -1,4 +1,4 @@
-"""Images from a recipe, and ready ones from a registry of the test's own."""
+"""Images that are built, and images from a registry of the tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAME = "t-images"
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """HOST:PORT of Debian's docker-registry, unpacked and run by hand so that no service is installed."""
+    """HOST:PORT of Debian's docker-registry, unpacked and started without installing a service."""
     folder = tmp_path_factory.mktemp("registry")
     program = shutil.which("docker-registry") or _unpacked(folder)
     if not program:
@@ -62,7 +62,7 @@ def _answers(url: str) -> bool:
 
 @pytest.fixture
 def published(registry: str, outer: Shell, node_image: str) -> Iterator[str]:
-    """A reference that the registry has and the engine has not."""
+    """An image reference that the registry has and the engine lacks."""
     ref = f"{registry}/team/swarm-node:1"
     outer.docker("tag", node_image, ref)
     outer.docker("push", "--quiet", ref)
@@ -86,8 +86,8 @@ def test_a_ready_image_is_pulled(outer: Shell, published: str) -> None:
     assert remains(outer, NAME) == {}
 
 
-def test_a_profile_pulls_an_image_and_fits_it_out(outer: Shell, published: str, tmp_path: Path) -> None:
-    """As the mesos profile does with its agents' image."""
+def test_an_overlay_on_an_image_that_is_pulled(outer: Shell, published: str, tmp_path: Path) -> None:
+    """Like the mesos profile with its agents' image."""
     folder = tmp_path / "outfit"
     (folder / "fit").mkdir(parents=True)
     (folder / "fit" / "Dockerfile").write_text("ARG BASE\nARG IMAGE\nFROM ${IMAGE}\nRUN echo fitted >/what\n")
@@ -120,7 +120,7 @@ def test_a_registry_that_has_no_such_image_is_named_with_what_it_said(outer: She
     assert remains(outer, NAME) == {}
 
 
-def test_an_image_is_built_once_and_again_when_its_recipe_changes(outer: Shell, tmp_path: Path) -> None:
+def test_an_image_is_built_once_and_again_when_its_files_change(outer: Shell, tmp_path: Path) -> None:
     from minicluster.profile import catalog
 
     folder = tmp_path / "tiny"
@@ -153,7 +153,7 @@ def test_an_image_is_built_once_and_again_when_its_recipe_changes(outer: Shell, 
 
 
 def test_an_image_comes_from_a_file(outer: Shell, tmp_path: Path) -> None:
-    """Saved, compressed and removed; then loaded again, with what was in it."""
+    """It is saved, compressed and removed, and then loaded with the same content."""
     ref, tar = "t-images/tiny:1", tmp_path / "tiny.tar"
     (tmp_path / "what").write_text("here\n")
     with tarfile.open(tmp_path / "root.tar", "w") as root:
@@ -172,7 +172,7 @@ def test_an_image_comes_from_a_file(outer: Shell, tmp_path: Path) -> None:
         outer.docker("rmi", ref, ok=False)
 
 
-def test_what_is_no_image_is_refused_with_the_engines_words(outer: Shell, tmp_path: Path) -> None:
+def test_a_file_that_is_no_image_is_refused_with_the_engines_message(outer: Shell, tmp_path: Path) -> None:
     (tmp_path / "what").write_text("here\n")
     with tarfile.open(tmp_path / "root.tar", "w") as root:
         root.add(tmp_path / "what", "what")

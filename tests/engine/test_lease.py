@@ -1,4 +1,4 @@
-"""Leases on a real engine: what belongs to a process goes with it, and the next who comes removes what is over."""
+"""Leases on a real engine: clusters are removed with their owner; later commands remove what has expired."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ def owner(shell: Shell, program: str = OWNER) -> subprocess.Popen[str]:
     return process
 
 
-def watchers(of: subprocess.Popen[str]) -> list[int]:
-    words = ["pgrep", "-P", str(of.pid), "-f", "minicluster/watcher.py"]
+def reapers(of: subprocess.Popen[str]) -> list[int]:
+    words = ["pgrep", "-P", str(of.pid), "-f", "minicluster/operations/reaper.py"]
     return [int(pid) for pid in subprocess.run(words, capture_output=True, text=True, check=False).stdout.split()]
 
 
 @pytest.mark.parametrize("end", ["kill -9", "kill -9 of its group", "by itself"])
-def test_what_belongs_to_a_process_goes_with_it(outer: Shell, end: str) -> None:
+def test_a_cluster_ends_with_its_owner(outer: Shell, end: str) -> None:
     process = owner(outer)
-    (watcher,) = watchers(process)
+    (watcher,) = reapers(process)
     listed = outer.minicluster("ls", "-o", "json").json
     assert [c["lease"] for c in listed if c["cluster"] == NAME] == [f"process {process.pid}"]
     if end == "by itself":
@@ -78,7 +78,7 @@ def test_killed_in_the_middle_of_up(outer: Shell) -> None:
     eventually(lambda: not remains(outer, NAME), within=30)
 
 
-def test_a_cluster_that_is_to_stay_is_never_touched(outer: Shell) -> None:
+def test_a_cluster_without_a_lease_is_never_removed(outer: Shell) -> None:
     outer.minicluster("up", "etcd", "--name", NAME, "--size", "kv=1")
     program = OWNER.replace('print(cluster.node("kv-1").exec("etcdctl put a b").stdout, flush=True)\n', "")
     refused = outer.run(sys.executable, "-c", program, ok=False)

@@ -19,6 +19,8 @@ CLUSTERS = 20
 TIMES = 100
 NAMES = [f"t-many-{n}" for n in range(1, CLUSTERS + 1)]
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def gone(outer: Shell) -> Iterator[None]:

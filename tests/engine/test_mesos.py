@@ -87,7 +87,7 @@ def test_a_missing_image_is_one_error_and_leaves_nothing(outer: Shell) -> None:
 # What is up
 
 
-def test_status_names_leaders_quorums_agents_and_frameworks(cluster: Shell) -> None:
+def test_status_shows_leaders_quorums_agents_and_frameworks(cluster: Shell) -> None:
     status = is_ready(cluster)
     assert {role: (q["voters"], q["leader"]) for role, q in status["quorums"].items()} == {
         "kv": (1, "kv-1"),
@@ -113,7 +113,7 @@ def test_zookeeper_is_real_and_where_env_says(cluster: Shell) -> None:
         client.close()
 
 
-def test_nodes_are_told_what_the_plan_says(cluster: Shell) -> None:
+def test_nodes_get_the_settings_of_the_plan(cluster: Shell) -> None:
     at = addresses(cluster)
     zk = f"zk://{at['kv-1']}:2181"
     master, agent, scheduler = (environment(cluster, node) for node in ("master-2", "agent-1", "scheduler-1"))
@@ -155,7 +155,7 @@ def test_each_agent_has_an_engine_of_its_own(cluster: Shell) -> None:
     assert f"MESOS_DOCKER={docker}" in log
 
 
-def test_an_image_of_this_machine_gets_into_every_agents_engine(cluster: Shell, tmp_path: Path) -> None:
+def test_load_copies_an_image_to_every_agents_engine(cluster: Shell, tmp_path: Path) -> None:
     ref, docker = "t-mesos/tiny:1", "/opt/minicluster/engine/bin/docker"
     (tmp_path / "what").write_text("here")
     with tarfile.open(tmp_path / "root.tar", "w") as root:
@@ -184,6 +184,7 @@ NESTED = (
 )
 
 
+@pytest.mark.long
 def test_an_agents_engine_needs_nothing_of_its_image(outer: Shell, stand_in: str, tmp_path: Path) -> None:
     """Not even a C library: it runs containers in an image that has busybox alone."""
     base_ref = next(
@@ -248,7 +249,7 @@ def test_install_takes_tokens_and_waits(cluster: Shell, tmp_path: Path) -> None:
 # Changes
 
 
-def test_an_agent_comes_and_leaves(cluster: Shell) -> None:
+def test_an_agent_is_added_and_removed(cluster: Shell) -> None:
     cluster.minicluster("scale", "agent=3", timeout=300)
     eventually(lambda: "3 agents" in cluster.minicluster("status").out)
     answer = cluster.minicluster("scale", "agent=2", timeout=300)
@@ -256,13 +257,15 @@ def test_an_agent_comes_and_leaves(cluster: Shell) -> None:
     eventually(lambda: "2 agents" in cluster.minicluster("status").out)
 
 
+@pytest.mark.long
 def test_everything_stops_and_starts_in_order(cluster: Shell) -> None:
     cluster.minicluster("stop", timeout=300)
     cluster.minicluster("start", timeout=300)
     is_ready(cluster)
 
 
-def test_a_master_that_dies_is_seen_and_comes_back(cluster: Shell) -> None:
+@pytest.mark.long
+def test_a_killed_master_is_reported_and_starts_again(cluster: Shell) -> None:
     cluster.minicluster("kill", "master-2")
     status = cluster.minicluster("status", "-o", "json").json
     assert status["phase"] == "degraded"
@@ -273,13 +276,14 @@ def test_a_master_that_dies_is_seen_and_comes_back(cluster: Shell) -> None:
     is_ready(cluster)
 
 
-def test_the_number_of_masters_is_settled(cluster: Shell) -> None:
+def test_the_number_of_masters_cannot_change(cluster: Shell) -> None:
     refused = cluster.minicluster("up", "--name", NAME, "--size", "master=5", ok=False)
     assert refused.code == 2
     assert "cannot change any more" in refused.err
 
 
-def test_one_zookeeper_becomes_three_and_everybody_is_told(cluster: Shell) -> None:
+@pytest.mark.long
+def test_growing_from_one_zookeeper_to_three_updates_all_nodes(cluster: Shell) -> None:
     cluster.minicluster("scale", "kv=3", timeout=600)
     at = addresses(cluster)
     hosts = ",".join(f"{at[f'kv-{i}']}:2181" for i in (1, 2, 3))

@@ -1,4 +1,4 @@
-"""What needs an engine that nobody else uses: it restarts, and what is over stays until somebody looks."""
+"""What needs an engine that no other test uses: it restarts, and expired clusters stay until the next command."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ import pytest
 from minicluster.engine.private import daemon
 from tests.engine.checker import store_of, writing
 from tests.engine.conftest import Shell, eventually, remains, swarm_client
-from tests.engine.kubelife import Kube
+from tests.engine.kubernetes.kubelife import Kube
 from tests.engine.test_lease import NAME as LEASED
-from tests.engine.test_lease import owner, watchers
+from tests.engine.test_lease import owner, reapers
 from tests.engine.test_swarm import ready
 
 STORES = ("etcd", "zookeeper", "consul", *(["kubernetes"] if shutil.which("kubectl") else []))
@@ -33,7 +33,7 @@ SIZES = {
 
 @pytest.fixture(scope="module")
 def own(outer: Shell) -> Iterator[Shell]:
-    """minicluster with a private engine of its own that has every profile's image; a cluster of each is up."""
+    """minicluster with a private engine of its own, with every profile's image and a cluster of each."""
     if daemon.obstacle():
         pytest.skip(f"no private engine can be started here: {daemon.obstacle()}")
     built = [outer.minicluster("image", "build", profile, timeout=900).out for profile in NAMES]
@@ -62,7 +62,7 @@ def own(outer: Shell) -> Iterator[Shell]:
 
 
 def at_once(shell: Shell, *commands: Sequence[str]) -> None:
-    """Runs commands that have nothing to do with each other: most of what they do is waiting."""
+    """Runs independent commands concurrently: they mostly wait."""
     processes = [shell.start(*words) for words in commands]
     said = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(said)
@@ -82,7 +82,7 @@ def is_ready(shell: Shell, name: str) -> None:
     )
 
 
-def test_start_brings_every_cluster_back_and_nothing_is_lost(own: Shell) -> None:
+def test_every_cluster_starts_again_and_nothing_is_lost(own: Shell) -> None:
     with contextlib.ExitStack() as stack:
         for profile in STORES:
             stack.enter_context(writing(store_of(profile, own, NAMES[profile])))
@@ -102,7 +102,8 @@ def pods_work(shell: Shell) -> None:
         kube.canary("agent-1", "agent-1")
 
 
-def test_nodes_that_were_asked_to_come_back_by_themselves(own: Shell) -> None:
+@pytest.mark.long
+def test_nodes_with_a_restart_policy_start_with_the_engine(own: Shell) -> None:
     at_once(own, *(["up", "--name", name, "--restart", "unless-stopped"] for name in NAMES.values()))
     with contextlib.ExitStack() as stack:
         for profile in STORES:
@@ -114,7 +115,8 @@ def test_nodes_that_were_asked_to_come_back_by_themselves(own: Shell) -> None:
     pods_work(own)
 
 
-def test_a_run_of_pytest_goes_on(own: Shell, tmp_path: Path) -> None:
+@pytest.mark.long
+def test_a_test_run_survives_an_engine_restart(own: Shell, tmp_path: Path) -> None:
     """The engine restarts between two tests that share a cluster."""
     (tmp_path / "test_it.py").write_text(
         textwrap.dedent(
@@ -137,16 +139,16 @@ def test_a_run_of_pytest_goes_on(own: Shell, tmp_path: Path) -> None:
     answer = own.run(sys.executable, "-m", "pytest", "-q", str(tmp_path), cwd=tmp_path, ok=False)
     assert "2 passed" in answer.out, answer.out
     assert "1 made" in answer.out
-    assert "1 mended" in answer.out
+    assert "1 repaired" in answer.out
     assert own.docker("ps", "-aq", "--filter", "label=io.minicluster.lease").out == ""
 
 
 # Nobody else is at work on this engine, who would remove what is over first
 
 
-def test_without_a_watcher_the_next_who_comes_removes_it(own: Shell) -> None:
+def test_without_a_reaper_the_next_command_removes_the_cluster(own: Shell) -> None:
     process = owner(own)
-    (watcher,) = watchers(process)
+    (watcher,) = reapers(process)
     os.kill(watcher, signal.SIGKILL)
     process.kill()
     process.communicate(timeout=30)

@@ -1,4 +1,4 @@
-"""The pytest plugin in real runs of pytest: whatever ends them, exactly what should be there is there."""
+"""The pytest plugin in real runs of pytest: however they end, nothing is left but what should be kept."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from tests.engine.conftest import Shell, etcd_called, eventually, remains
 
-KIND = "t-plug"  #: a profile like etcd's, so that its clusters can be told from those of others
+KIND = "t-plug"  #: a profile like etcd's, so that its clusters can be distinguished
 
 FIXTURE = """
 import os, signal, time
@@ -50,7 +50,7 @@ def runs(outer: Shell, kind: Path, tmp_path: Path) -> Iterator[Runs]:
 
 
 def clusters(shell: Shell) -> list[str]:
-    """Those of the profile, by the label that everything of them has."""
+    """Names of the profile's clusters, by their labels."""
     out = shell.docker("ps", "-a", "--filter", f"label=io.minicluster.profile={KIND}", "--format", "{{.Names}}").out
     return sorted({name.rpartition("-kv-")[0] for name in out.split()})
 
@@ -92,13 +92,13 @@ def outcomes(output: str) -> dict[str, int]:
     return {kind: int(number) for number, kind in re.findall(r"(\d+) (passed|failed|error)", last)}
 
 
-def spent(output: str) -> dict[str, int]:
-    """How many clusters were made, mended, …, as the summary says."""
+def operations(output: str) -> dict[str, int]:
+    """How many clusters were created, repaired, …, according to the summary."""
     line = next(line for line in output.splitlines() if " s on clusters: " in line)
     return {what: int(number) for number, what in re.findall(r"(\d+) ([a-z ]+) in [\d.]+ s", line)}
 
 
-def test_every_test_finds_its_cluster_whole_and_empty(runs: Runs) -> None:
+def test_every_test_gets_a_healthy_and_empty_cluster(runs: Runs) -> None:
     runs.write("""
         @pytest.fixture(scope="session")
         def three(minicluster):
@@ -130,12 +130,12 @@ def test_every_test_finds_its_cluster_whole_and_empty(runs: Runs) -> None:
     """)
     output = runs.run()
     assert outcomes(output) == {"passed": 6}, output
-    assert spent(output)["made"] == 1
-    assert spent(output)["mended"] == 2
-    assert spent(output)["taken down"] == 1
+    assert operations(output)["created"] == 1
+    assert operations(output)["repaired"] == 2
+    assert operations(output)["removed"] == 1
 
 
-def test_a_test_that_destroys_its_cluster_hurts_no_other(runs: Runs) -> None:
+def test_a_test_that_destroys_its_cluster_affects_no_other(runs: Runs) -> None:
     runs.write("""
         def test_destroys(etcd):
             import subprocess
@@ -205,10 +205,10 @@ def test_scopes(runs: Runs) -> None:
     )
     output = runs.run("-p", "no:randomly")
     assert outcomes(output) == {"passed": 4, "error": 1}, output
-    assert "write @pytest.mark.minicluster" in output
+    assert "add @pytest.mark.minicluster" in output
 
 
-def test_a_failure_is_reported_with_what_one_wants_to_know(runs: Runs) -> None:
+def test_the_report_of_a_failure_has_the_clusters_state(runs: Runs) -> None:
     runs.write("""
         def test_fails(etcd):
             assert get(etcd) == "something"
@@ -243,12 +243,12 @@ def test_a_failure_is_reported_with_what_one_wants_to_know(runs: Runs) -> None:
     output = runs.run()
     assert outcomes(output) == {"failed": 3, "passed": 1, "error": 2}, output
     assert output.count(": status ---") == 3  # each that used it and failed
-    assert "a fixture of scope session asks for a cluster of scope module" in output
+    assert "a fixture of scope session cannot use a cluster of scope module" in output
     name = re.search(rf"minicluster ({KIND}-\w+): status", output)
     assert name
     assert f"{name[1]} ({KIND}): ready" in output
     assert f"minicluster {name[1]}: plan" in output
-    assert "start kv-1: it shall run" in output
+    assert "start kv-1: " in output
     assert f"minicluster {name[1]}: log of kv-1" in output
     assert "elected leader" in output
     assert "--size kv=2" in output
@@ -273,7 +273,8 @@ def test_interrupted(runs: Runs) -> None:
     assert remains(runs.shell, KIND) == {}
 
 
-def test_interrupted_while_it_is_made(runs: Runs) -> None:
+@pytest.mark.long
+def test_interrupted_while_a_cluster_starts(runs: Runs) -> None:
     runs.write("""
         def test_waits(etcd):
             pass
@@ -286,9 +287,9 @@ def test_interrupted_while_it_is_made(runs: Runs) -> None:
     assert remains(runs.shell, KIND) == {}
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("0", marks=pytest.mark.long), "2"])
 def test_killed(runs: Runs, workers: str) -> None:
-    """kill -9 of everything that the run is made of."""
+    """kill -9 of all processes of the run."""
     runs.write("""
         @pytest.mark.parametrize("i", range(2))
         def test_waits(etcd, minicluster, i):
@@ -320,19 +321,20 @@ def test_workers_share_one_cluster(runs: Runs) -> None:
     runs.write(SHARING % ("False", "", "True"))
     output = runs.run("-n", "4")
     assert outcomes(output) == {"passed": 12}, output
-    assert spent(output)["made"] == 1
-    assert spent(output)["taken down"] == 1
-    assert "reset" not in spent(output)
+    assert operations(output)["created"] == 1
+    assert operations(output)["removed"] == 1
+    assert "reset" not in operations(output)
 
 
-def test_isolated_tests_have_it_one_after_the_other(runs: Runs) -> None:
+def test_isolated_tests_take_turns(runs: Runs) -> None:
     runs.write(SHARING % ("True", "", "found == [key]"))
     output = runs.run("-n", "4")
     assert outcomes(output) == {"passed": 12}, output
-    assert spent(output)["made"] == 1
-    assert spent(output)["reset"] == 11
+    assert operations(output)["created"] == 1
+    assert operations(output)["reset"] == 11
 
 
+@pytest.mark.long
 def test_a_worker_is_killed(runs: Runs) -> None:
     kill = """if i == 5:
             minicluster(os.environ["PROFILE"], size={"kv": 1}, scope="function")
@@ -341,10 +343,11 @@ def test_a_worker_is_killed(runs: Runs) -> None:
     output = runs.run("-n", "2")
     assert outcomes(output) == {"passed": 11, "failed": 1}, output
     assert "crashed" in output
-    # What was shared went with the run; what the dead one had for itself goes by its watcher.
+    # Shared clusters were removed with the run; the killed worker's own by its reaper.
     eventually(lambda: not remains(runs.shell, KIND), within=30)
 
 
+@pytest.mark.long
 def test_two_runs_at_once(runs: Runs) -> None:
     runs.write("""
         def test_puts(etcd):
@@ -364,7 +367,7 @@ def test_reuse(runs: Runs) -> None:
             put(etcd)
     """)
     first = runs.run("--minicluster-reuse")
-    assert spent(first)["made"] == 1, first
+    assert operations(first)["created"] == 1, first
     there = clusters(runs.shell)
     assert len(there) == 1
     leases = {c["cluster"]: c["lease"] for c in runs.shell.minicluster("ls", "-o", "json").json}
@@ -375,8 +378,8 @@ def test_reuse(runs: Runs) -> None:
     ]
     for output in [ended(process) for process in processes]:
         assert outcomes(output) == {"passed": 1}, output
-        assert "made" not in spent(output)
-        assert spent(output)["reset"] == 1
+        assert "created" not in operations(output)
+        assert operations(output)["reset"] == 1
     assert clusters(runs.shell) == there
     leases = {c["cluster"]: c["lease"] for c in runs.shell.minicluster("ls", "-o", "json").json}
     assert leases[there[0]].startswith(("1 h 59 min", "2 h"))
@@ -398,9 +401,9 @@ def test_keep(runs: Runs) -> None:
     output = runs.run("--minicluster-keep")
     assert outcomes(output) == {"failed": 1, "passed": 2}, output
     (kept,) = clusters(runs.shell)
-    assert f"minicluster: kept to look at: {kept}" in output
+    assert f"minicluster: kept for debugging: {kept}" in output
     assert runs.shell.minicluster("exec", "-c", kept, "kv-1", "--", "etcdctl", "get", "a").out == "a\nb\n"
-    time.sleep(2)  # a watcher that did not know would take it down now
+    time.sleep(2)  # a reaper that did not know would remove it now
     assert clusters(runs.shell) == [kept]
     runs.shell.minicluster("down", kept)
 
@@ -425,12 +428,12 @@ def test_a_worker_that_crashes_needs_no_engine(runs: Runs) -> None:
     assert "minicluster: the engine of DOCKER_HOST does not answer" in output
 
 
-def test_a_run_without_clusters_has_nothing_to_do_with_it(runs: Runs) -> None:
+def test_a_run_without_clusters_imports_nothing(runs: Runs) -> None:
     runs.write("""
         def test_it():
             import sys
             assert not {m for m in sys.modules if m.startswith("minicluster")} - {
-                "minicluster", "minicluster.testing.plugin"
+                "minicluster", "minicluster.testing", "minicluster.testing.plugin"
             }
             assert "docker" not in sys.modules
     """)

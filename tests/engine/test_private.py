@@ -1,4 +1,4 @@
-"""A real private engine, beside whatever other engine runs on this machine."""
+"""A real private engine, beside any other engine on this machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(bool(daemon.obstacle()), reason=f"no private eng
 
 @pytest.fixture
 def layout(monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
-    """The layout of a private engine that does not run yet; whatever becomes of it is removed."""
+    """The layout of a private engine that does not run yet; removed afterwards."""
     folder = tempfile.mkdtemp(prefix="mc")  # pytest's own folders make too long a path for a socket
     monkeypatch.setenv("XDG_DATA_HOME", folder)
     for name in ("HOST", "CONTEXT", "CONFIG"):
@@ -43,14 +43,14 @@ def layout(monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
 
 
 def docker(layout: Layout, *words: str, stdin: bytes | None = None) -> str:
-    """What the stock client answers."""
+    """The output of the stock client."""
     done = subprocess.run(["docker", "-H", f"unix://{layout.socket}", *words], input=stdin, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode().strip()
 
 
 def image(layout: Layout) -> str:
-    """An image of nothing but links into /usr, which is this machine's: no registry, no build."""
+    """An image that has only links into /usr, which is mounted from this machine: no registry, no build."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as archive:
         for name in ("bin", "lib", "lib64"):
@@ -66,7 +66,7 @@ USR = ("--volume", "/usr:/usr:ro")
 
 
 def leftovers(layout: Layout) -> list[str]:
-    """What of a private engine is on this machine, its data not counted."""
+    """What a private engine has left on this machine, except its data."""
     found = [str(path) for path in (layout.socket, layout.pid_file, layout.run) if path.exists()]
     found += [layout.bridge] if bridge.exists(layout.bridge) else []
     found += [layout.chain] if bridge.allowed(layout.chain) else []
@@ -79,7 +79,7 @@ def leftovers(layout: Layout) -> list[str]:
     return found
 
 
-def test_its_whole_life(layout: Layout) -> None:
+def test_start_use_and_stop(layout: Layout) -> None:
     others = bridge.exists("docker0")
     status = daemon.start()
     assert status.running
@@ -107,7 +107,7 @@ def test_its_whole_life(layout: Layout) -> None:
     assert bridge.exists("docker0") == others  # dockerd has been seen to delete it at its second start
 
 
-def test_it_outlives_who_started_it_and_is_found_again(layout: Layout) -> None:
+def test_it_outlives_the_process_that_started_it(layout: Layout) -> None:
     code = "from minicluster.engine.private import daemon; print(daemon.start().pid)"
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
@@ -126,7 +126,7 @@ def test_after_kill_9_it_starts_again(layout: Layout) -> None:
     assert docker(layout, "ps", "--quiet") == ""
 
 
-@pytest.mark.parametrize("dockerd", ["works", "fails"])
+@pytest.mark.parametrize("dockerd", ["works", pytest.param("fails", marks=pytest.mark.long)])
 def test_containers_that_outlived_it_are_stopped(layout: Layout, monkeypatch: pytest.MonkeyPatch, dockerd: str) -> None:
     status = daemon.start()
     length = str(random.randint(10**6, 10**9))  # nobody else on this machine sleeps for so many seconds
@@ -176,7 +176,7 @@ def test_starts_at_once_make_one_engine(layout: Layout) -> None:
     assert len(set(pids)) == 1
 
 
-def test_a_dockerd_that_ends_at_once_is_told_with_its_words(layout: Layout) -> None:
+def test_the_message_of_a_dockerd_that_ends_at_once_is_shown(layout: Layout) -> None:
     layout.directory.mkdir(parents=True)
     layout.data.write_text("not a folder")
     with pytest.raises(NoEngine) as caught:

@@ -52,7 +52,10 @@ class Ensemble:
         return writing(store_of(self.profile, self.shell, self.name))
 
 
-@pytest.fixture(scope="module", params=sorted(ROLE))
+@pytest.fixture(
+    scope="module",
+    params=["etcd", pytest.param("consul", marks=pytest.mark.long), pytest.param("zookeeper", marks=pytest.mark.long)],
+)
 def ensemble(request: pytest.FixtureRequest, outer: Shell) -> Iterator[Ensemble]:
     profile = request.param
     name = f"t-live-{profile}"

@@ -159,7 +159,7 @@ def test_load_puts_an_image_of_the_engine_into_every_node(cluster: Shell, outer:
         outer.docker("rmi", "-f", "t-load:1", ok=False)
 
 
-def test_commands_tell_about_the_cluster(cluster: Shell, outer: Shell) -> None:
+def test_commands_report_on_the_cluster(cluster: Shell, outer: Shell) -> None:
     status = outer.minicluster("status", NAME, "-o", "json").json
     assert (status["cluster"], status["profile"], status["phase"]) == (NAME, "swarm", "ready")
     assert status["quorum"]["leader"] == "master-1"
@@ -220,7 +220,8 @@ def test_size_on_a_running_cluster_adds_and_removes_agents(web: Shell, outer: Sh
     eventually(lambda: running(web).total() == 10, what="the tasks of the removed agents run elsewhere")
 
 
-def test_node_removed_behind_our_back_is_told_and_repaired(cluster: Shell, outer: Shell) -> None:
+@pytest.mark.long
+def test_a_node_removed_with_docker_is_reported_and_recreated(cluster: Shell, outer: Shell) -> None:
     outer.docker("rm", "-f", f"{NAME}-agent-1")
     nodes = {n["name"]: n for n in outer.minicluster("status", NAME, "-o", "json").json["nodes"]}
     assert nodes["agent-1"]["phase"] == "missing"
@@ -249,14 +250,16 @@ def test_all_nodes_stopped_and_started_are_the_same_cluster(cluster: Shell, oute
     assert ready(cluster) == {"master-1", "agent-1", "agent-2"}
 
 
-def test_a_paused_node_goes_on(cluster: Shell, outer: Shell) -> None:
+@pytest.mark.long
+def test_a_node_is_paused_and_unpaused(cluster: Shell, outer: Shell) -> None:
     outer.docker("pause", f"{NAME}-agent-1")
     assert outer.minicluster("status", NAME, "-o", "json").json["phase"] == "degraded"
     outer.minicluster("up", "--name", NAME)
     assert ready(cluster) == {"master-1", "agent-1", "agent-2"}
 
 
-def test_nodes_do_not_leave_while_nobody_can_be_asked(cluster: Shell, outer: Shell) -> None:
+@pytest.mark.long
+def test_nodes_do_not_leave_without_a_manager(cluster: Shell, outer: Shell) -> None:
     nodes = [f"{NAME}-{node}" for node in ("master-1", "agent-1", "agent-2")]
     outer.docker("stop", *nodes)
     refused = outer.minicluster("up", "--name", NAME, "--size", "agent=1", ok=False)
@@ -268,7 +271,7 @@ def test_nodes_do_not_leave_while_nobody_can_be_asked(cluster: Shell, outer: She
     assert ready(cluster) == {"master-1", "agent-1", "agent-2"}
 
 
-def test_env_makes_its_certificate_again(cluster: Shell, outer: Shell) -> None:
+def test_env_recreates_its_certificate(cluster: Shell, outer: Shell) -> None:
     from pathlib import Path
 
     folder = Path(cluster.env["DOCKER_CERT_PATH"])
@@ -281,7 +284,7 @@ def test_env_makes_its_certificate_again(cluster: Shell, outer: Shell) -> None:
     assert ready(again) == {"master-1", "agent-1", "agent-2"}
 
 
-def test_minicluster_goes_on_with_its_engine_in_a_shell_set_up_for_the_cluster(cluster: Shell) -> None:
+def test_minicluster_uses_its_engine_in_a_shell_set_up_for_the_cluster(cluster: Shell) -> None:
     """After ``eval "$(minicluster env)"`` DOCKER_HOST leads into the cluster; minicluster knows its own hand."""
     assert NAME in [line["cluster"] for line in cluster.minicluster("ls", "-o", "json").json]
     assert cluster.minicluster("status", NAME, "-o", "json").json["phase"] == "ready"

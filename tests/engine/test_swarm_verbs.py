@@ -55,6 +55,7 @@ def leader(shell: Shell) -> str:
     return str(eventually(ask, what="a leader"))
 
 
+@pytest.mark.long
 def test_one_node_after_the_other_restarts(swarm: Shell) -> None:
     is_whole(swarm, NODES)
     was = leader(swarm)
@@ -65,6 +66,7 @@ def test_one_node_after_the_other_restarts(swarm: Shell) -> None:
     is_whole(swarm, NODES)
 
 
+@pytest.mark.long
 def test_stopped_and_started(swarm: Shell) -> None:
     swarm.minicluster("stop", "-c", NAME)
     assert swarm.minicluster("status", NAME, "-o", "json").json["phase"] == "stopped"
@@ -77,6 +79,7 @@ def test_all_restarted_at_once_by_the_engine(swarm: Shell) -> None:
     is_whole(swarm, NODES)
 
 
+@pytest.mark.long
 def test_a_paused_agent_is_seen_as_down_and_comes_back(swarm: Shell) -> None:
     swarm.minicluster("pause", "agent", "-c", NAME)
     eventually(lambda: ready(client(swarm)) == NODES - {"agent-1"}, what="agent-1 is Down")
@@ -89,6 +92,7 @@ def test_a_paused_agent_is_seen_as_down_and_comes_back(swarm: Shell) -> None:
     is_whole(swarm, NODES)
 
 
+@pytest.mark.long
 def test_the_leader_is_killed_and_started(swarm: Shell) -> None:
     was = leader(swarm)
     swarm.minicluster("kill", was, "-c", NAME)
@@ -117,7 +121,8 @@ def test_three_masters_go_on_when_the_leader_is_killed(swarm: Shell) -> None:
     is_whole(swarm, NODES)
 
 
-def test_masters_go_and_come(swarm: Shell) -> None:
+@pytest.mark.long
+def test_masters_are_removed_and_added(swarm: Shell) -> None:
     refused = swarm.minicluster("scale", "master=2", "-c", NAME, ok=False)
     assert refused.code == 2
     assert "odd number" in refused.err
@@ -133,6 +138,7 @@ def test_masters_go_and_come(swarm: Shell) -> None:
     is_whole(swarm, NODES)
 
 
+@pytest.mark.long
 def test_killed_in_the_middle_of_scaling_masters_then_up_finishes(swarm: Shell) -> None:
     for size, seconds in (1, 1.0), (3, 2.0):
         process = swarm.start("scale", f"master={size}", "-c", NAME)

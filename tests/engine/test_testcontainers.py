@@ -1,4 +1,4 @@
-"""A cluster among the containers of testcontainers-python, on a real engine.
+"""Clusters beside containers of testcontainers-python, on a real engine.
 
 The library's reaper is an imitation here (tests/engine/ryuk), since its image comes from a registry; the rest is real.
 """
@@ -42,7 +42,7 @@ IMITATION = "minicluster/test-ryuk-imitation:1"
 
 @pytest.fixture(scope="module", autouse=True)
 def _same_engine(outer: Shell, engine: Engine) -> Iterator[None]:
-    """The library finds the engine that minicluster uses, and starts no reaper in this process."""
+    """The library uses minicluster's engine, and starts no reaper in this process."""
     with pytest.MonkeyPatch.context() as patch:
         if engine.endpoint.startswith("unix:"):
             patch.setenv("DOCKER_HOST", engine.endpoint)
@@ -64,7 +64,7 @@ def image(outer: Shell) -> str:
 
 @pytest.fixture(scope="module")
 def etcd(image: str) -> Iterator[ClusterContainer]:
-    """One member without TLS, with every wait strategy that fits it."""
+    """One member without TLS, with every wait strategy that applies to it."""
     asked = ClusterContainer("etcd").with_name(NAME).with_size(kv=1).with_setting("tls", "false")
     asked.waiting_for(LogMessageWaitStrategy(re.compile("published local member")))
     asked.waiting_for(HttpWaitStrategy(2379, "/health").for_response_predicate(lambda body: '"true"' in body), "kv")
@@ -74,7 +74,7 @@ def etcd(image: str) -> Iterator[ClusterContainer]:
         yield started
 
 
-def test_it_is_reached_as_the_librarys_containers_are(etcd: ClusterContainer) -> None:
+def test_addresses_are_those_of_the_library(etcd: ClusterContainer) -> None:
     host, port = etcd.get_container_host_ip(), etcd.get_exposed_port(2379)
     assert etcd.get_connection_url() == etcd.get_connection_url("client", "kv-1") == f"http://{host}:{port}"
     assert etcd.get_env()["ETCDCTL_ENDPOINTS"] == etcd.get_connection_url(endpoint="client")
@@ -84,7 +84,7 @@ def test_it_is_reached_as_the_librarys_containers_are(etcd: ClusterContainer) ->
         etcd.get_connection_url("peer")
 
 
-def test_commands_logs_and_containers_are_the_librarys(etcd: ClusterContainer) -> None:
+def test_commands_and_logs_are_those_of_the_library(etcd: ClusterContainer) -> None:
     assert etcd.exec(["etcdctl", "put", "a", "1"]).exit_code == 0
     code, output = etcd.exec("etcdctl get a", node="kv-1")
     assert code == 0
@@ -155,12 +155,12 @@ def test_nodes_are_in_a_network_of_the_librarys_by_name(image: str) -> None:
 
 
 def test_a_name_that_is_taken_is_refused_and_left_alone(etcd: ClusterContainer) -> None:
-    with pytest.raises(UsageError, match=f"called {NAME} already"), ClusterContainer("etcd", name=NAME):
+    with pytest.raises(UsageError, match=f"there is already a cluster {NAME}"), ClusterContainer("etcd", name=NAME):
         pass
     assert Cluster.open(NAME).status().phase == "ready"
 
 
-def test_what_a_strategy_gives_up_on_is_removed(image: str) -> None:
+def test_a_cluster_whose_wait_strategy_times_out_is_removed(image: str) -> None:
     never = LogMessageWaitStrategy("never said").with_startup_timeout(1).with_poll_interval(0.2)
     container = ClusterContainer("etcd", name=f"{NAME}-2", size={"kv": 1}).waiting_for(never)
     with pytest.raises(TimeoutError, match="never said"):
@@ -169,6 +169,7 @@ def test_what_a_strategy_gives_up_on_is_removed(image: str) -> None:
     assert container.status == "not_started"
 
 
+@pytest.mark.long
 def test_health_checks_count_where_an_image_has_one(outer: Shell, tmp_path: Path, image: str) -> None:
     (tmp_path / "image").mkdir()
     (tmp_path / "image/Dockerfile").write_text(
@@ -218,9 +219,9 @@ time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("reaper", [True, False], ids=["reaper", "no-reaper"])
-def test_of_a_killed_process_nothing_is_left(outer: Shell, image: str, reaper: bool) -> None:
-    """Of the cluster, that is; what the library does about a container of its own is its affair."""
+@pytest.mark.parametrize("reaper", [True, pytest.param(False, marks=pytest.mark.long)], ids=["reaper", "no-reaper"])
+def test_the_cluster_of_a_killed_process_is_removed(outer: Shell, image: str, reaper: bool) -> None:
+    """Containers of the library are left to the library."""
     env = {"TESTCONTAINERS_RYUK_DISABLED": "false" if reaper else "true"}
     if reaper:
         folder = str(Path(__file__).parent / "ryuk")

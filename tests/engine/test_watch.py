@@ -22,7 +22,7 @@ REDIS = Path(__file__).parents[2] / "docs/examples/redis"
 
 @pytest.fixture(scope="module")
 def cluster(outer: Shell) -> Iterator[str]:
-    """Three Redis: small nodes without members to ask."""
+    """Three Redis nodes: small, and without a members hook."""
     try:
         outer.minicluster("up", str(REDIS), "--name", NAME, timeout=600)
         yield NAME
@@ -36,12 +36,12 @@ def cp(outer: Shell, source: object, destination: object, *, ok: bool = True) ->
 
 
 def listing(outer: Shell, node: str, path: str) -> set[str]:
-    """Everything below a path of a node: name, mode, owner, time, and where links lead."""
+    """Everything below a path of a node: name, mode, owner, time and link target."""
     found = outer.minicluster("exec", "-c", NAME, node, "--", "find", path, "-printf", r"%P %y %m %u:%g %Ts %l\n").out
     return {line.rstrip() for line in found.splitlines()}
 
 
-def test_cp_brings_a_folder_into_every_node_of_a_role_and_back(cluster: str, outer: Shell, tmp_path: Path) -> None:
+def test_cp_copies_a_folder_to_every_node_of_a_role_and_back(cluster: str, outer: Shell, tmp_path: Path) -> None:
     made = tmp_path / "made"
     (made / "deep").mkdir(parents=True)
     (made / "deep/run").write_text("#!/bin/sh\necho hello\n")
@@ -107,9 +107,7 @@ def test_cp_of_a_whole_etc_leaves_out_links_that_lead_to_this_machine(
         ("store-1:/etc", "HERE/none/x", "there is no folder"),
     ],
 )
-def test_cp_says_what_is_wrong(
-    cluster: str, outer: Shell, tmp_path: Path, source: str, destination: str, said: str
-) -> None:
+def test_errors_of_cp(cluster: str, outer: Shell, tmp_path: Path, source: str, destination: str, said: str) -> None:
     here = str(tmp_path)
     answer = cp(outer, source.replace("HERE", here), destination.replace("HERE", here), ok=False)
     assert answer.code in (1, 2)
@@ -117,7 +115,7 @@ def test_cp_says_what_is_wrong(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_top_tells_a_busy_node_from_an_idle_one(cluster: str, outer: Shell) -> None:
+def test_top_shows_which_node_is_busy(cluster: str, outer: Shell) -> None:
     outer.docker("exec", "-d", f"{NAME}-store-2", "timeout", "30", "sh", "-c", "while :; do :; done")
     outer.docker("pause", f"{NAME}-store-3")
     try:
@@ -140,7 +138,7 @@ def test_top_tells_a_busy_node_from_an_idle_one(cluster: str, outer: Shell) -> N
     assert [row.split()[0] for row in rows] == ["NODE", "store-1"]
 
 
-def test_top_goes_on_as_json_until_it_is_interrupted(cluster: str, outer: Shell) -> None:
+def test_top_streams_json_until_it_is_interrupted(cluster: str, outer: Shell) -> None:
     with outer.start("top", "-c", NAME, "-o", "json") as top:
         assert top.stdout
         times = [json.loads(top.stdout.readline())["time"] for _ in range(3)]
@@ -151,14 +149,14 @@ def test_top_goes_on_as_json_until_it_is_interrupted(cluster: str, outer: Shell)
 
 
 class Stream:
-    """``events -o json`` in the background."""
+    """Runs ``events -o json`` in the background."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.told: list[dict[str, Any]] = []
 
     def until(self, event: str, node: str | None) -> dict[str, Any]:
-        """Reads on to an event of a node, or of whichever (None)."""
+        """Reads until an event of a node, or of any (None)."""
         assert self.process.stdout
         for line in self.process.stdout:
             self.told.append(json.loads(line))
@@ -177,7 +175,7 @@ def listening(outer: Shell, name: str) -> Iterator[Stream]:
         process.communicate()
 
 
-def test_events_tell_what_the_engine_does(cluster: str, outer: Shell) -> None:
+def test_events_show_what_the_engine_does(cluster: str, outer: Shell) -> None:
     node = f"{NAME}-store-2"
     with listening(outer, NAME) as stream:
         outer.minicluster("exec", "-c", NAME, "store-2", "--", "true")
@@ -195,7 +193,8 @@ def test_events_tell_what_the_engine_does(cluster: str, outer: Shell) -> None:
         assert stream.process.wait(10) == 130
 
 
-def test_events_tell_what_a_swarm_says_of_itself_to_its_end(outer: Shell) -> None:
+@pytest.mark.long
+def test_events_follow_a_cluster_until_it_is_removed(outer: Shell) -> None:
     name = "t-watch-swarm"
     try:
         outer.minicluster("up", "swarm", "--name", name, "--size", "master=3", "--size", "agent=1", timeout=600)

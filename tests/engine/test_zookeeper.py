@@ -97,7 +97,7 @@ def test_what_is_written_through_one_node_is_read_through_every_other(cluster: S
             assert {one.get(f"/from-{node}")[0].decode() for node in THREE} == THREE
 
 
-def test_stock_clients_take_what_env_prints(cluster: Shell) -> None:
+def test_stock_clients_connect_with_env(cluster: Shell) -> None:
     assert cluster.env["ZOOKEEPER_HOSTS"] == ",".join(hosts(cluster).values())
     with client(cluster.env["ZOOKEEPER_HOSTS"]) as one:
         one.ensure_path("/seen")
@@ -109,14 +109,14 @@ def test_stock_clients_take_what_env_prints(cluster: Shell) -> None:
     assert "seen" in cluster.docker(*run, "zkCli.sh", "-server", cluster.env["ZOOKEEPER_HOSTS"], "ls", "/").out
 
 
-def test_only_the_words_that_the_probe_needs_are_answered(cluster: Shell) -> None:
+def test_only_the_probes_four_letter_words_are_answered(cluster: Shell) -> None:
     host = hosts(cluster)["kv-1"]
     assert "Mode: " in word(host, b"srvr")
     for refused in (b"mntr", b"dump", b"wchs", b"envi"):
         assert "not in the whitelist" in word(host, refused)
 
 
-def test_the_membership_is_the_super_users_alone(cluster: Shell) -> None:
+def test_only_the_super_user_may_change_the_membership(cluster: Shell) -> None:
     with client(cluster.env["ZOOKEEPER_HOSTS"]) as one:
         with pytest.raises(NoAuthError):
             one.reconfig(joining=None, leave="1", new_members=None)
@@ -140,6 +140,7 @@ def test_nodes_are_limited_and_small(cluster: Shell) -> None:
         assert int(limit) == 256 * 2**20
 
 
+@pytest.mark.long
 def test_a_killed_leader_is_replaced_and_comes_back(cluster: Shell) -> None:
     leader = is_ready(cluster, 3)
     others = {node: host for node, host in hosts(cluster).items() if node != leader}
@@ -183,6 +184,7 @@ def test_it_grows_to_five_and_shrinks_with_its_leader_among_the_removed(cluster:
             assert one.exists("/while-it-was-large")
 
 
+@pytest.mark.long
 def test_one_becomes_three_and_one_again(outer: Shell) -> None:
     name = f"{NAME}-one"
     try:
@@ -201,7 +203,8 @@ def test_one_becomes_three_and_one_again(outer: Shell) -> None:
     assert remains(outer, name) == {}
 
 
-def test_a_node_removed_behind_our_back_comes_back_with_and_without_its_data(cluster: Shell) -> None:
+@pytest.mark.long
+def test_a_node_removed_with_docker_is_recreated_with_and_without_its_data(cluster: Shell) -> None:
     with client(cluster.env["ZOOKEEPER_HOSTS"]) as one:
         one.create("/before-a-node-was-lost", b"x")
     leader = is_ready(cluster, 3)
@@ -226,7 +229,8 @@ def configured(shell: Shell) -> set[str]:
     return {word(host, b"conf").split("membership:")[1] for host in hosts(shell).values()}
 
 
-def test_a_voter_that_is_told_to_join_once_more_stays_what_it_is(cluster: Shell) -> None:
+@pytest.mark.long
+def test_a_voter_that_joins_again_stays_a_voter(cluster: Shell) -> None:
     before = configured(cluster)
     assert len(before) == 1
     address = {n["name"]: n["address"] for n in cluster.minicluster("status", NAME, "-o", "json").json["nodes"]}
@@ -238,6 +242,7 @@ def test_a_voter_that_is_told_to_join_once_more_stays_what_it_is(cluster: Shell)
     assert configured(cluster) == before
 
 
+@pytest.mark.long
 def test_a_new_attempt_to_join_ends_the_former(cluster: Shell) -> None:
     run = ["docker", "exec", f"{NAME}-kv-2", "zk-join", "192.0.2.1"]  # nobody has that address
     former = subprocess.Popen(run, env=os.environ | cluster.env, stderr=subprocess.PIPE, text=True)
@@ -249,6 +254,7 @@ def test_a_new_attempt_to_join_ends_the_former(cluster: Shell) -> None:
     assert listed(cluster, "kv-1") == THREE
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seconds", [1.5, 4.5, 5.5])
 def test_killed_in_the_middle_of_scaling_then_up_finishes(cluster: Shell, seconds: float) -> None:
     with client(cluster.env["ZOOKEEPER_HOSTS"]) as one:
@@ -266,6 +272,7 @@ def test_killed_in_the_middle_of_scaling_then_up_finishes(cluster: Shell, second
         assert one.exists(f"/killed-{seconds}")
 
 
+@pytest.mark.long
 def test_killed_while_nodes_join_then_up_goes_back(cluster: Shell) -> None:
     process = cluster.start("scale", "kv=5", "-c", NAME)
     joins = ("top", f"{NAME}-kv-5", "-eo", "pid,args")
@@ -277,6 +284,7 @@ def test_killed_while_nodes_join_then_up_goes_back(cluster: Shell) -> None:
     assert listed(cluster, "kv-1") == THREE
 
 
+@pytest.mark.long
 def test_all_nodes_restarted_and_killed_at_once_are_the_same_ensemble(cluster: Shell) -> None:
     """The membership is that of the last change, not that of the founders."""
     cluster.minicluster("up", "--name", NAME, "--size", "kv=5")
@@ -294,6 +302,7 @@ def test_all_nodes_restarted_and_killed_at_once_are_the_same_ensemble(cluster: S
         assert one.exists("/before-the-restart")
 
 
+@pytest.mark.long
 def test_a_change_of_settings_takes_the_nodes_one_after_the_other(cluster: Shell) -> None:
     with client(cluster.env["ZOOKEEPER_HOSTS"]) as one:
         one.create("/before-the-settings", b"x")
@@ -313,7 +322,8 @@ def test_a_change_of_settings_takes_the_nodes_one_after_the_other(cluster: Shell
     is_ready(cluster, 3)
 
 
-def test_without_a_quorum_nobody_is_served_and_up_brings_it_back(cluster: Shell) -> None:
+@pytest.mark.long
+def test_up_restores_a_lost_quorum(cluster: Shell) -> None:
     leader = is_ready(cluster, 3)
     left = next(iter(sorted(THREE - {leader})))
     cluster.docker("kill", *(f"{NAME}-{node}" for node in THREE if node != left))

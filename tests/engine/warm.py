@@ -1,8 +1,8 @@
-"""minicluster without its start: each command is a fork of a process that has imported all of it.
+"""Runs minicluster without the cost of its start: each command is a fork of a process that has imported everything.
 
-The suite runs well over a thousand commands. Nearly all of the 0.3 s of a processor that one takes is Python's start
-and its imports, and processors are what engine tests are short of. Every command still is a process of its own, with
-arguments, environment, streams, signals and exit status of its own. What a test runs in the background starts cold.
+The suite runs more than a thousand commands. Most of the 0.3 s of CPU time of a command is the start of Python and its
+imports, and CPU time is scarce in engine tests. Every command is still a process of its own, with its own arguments,
+environment, streams, signals and exit status. Commands in the background are not forked: they start normally.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
-_LONGEST = 1 << 17  # bytes of a request: it has the environment in it
+_LONGEST = 1 << 17  # bytes of a request, which contains the environment
 _SKIPPED = ("minicluster.__main__", "minicluster.testing.plugin", "minicluster.testing.testcontainers")
 
 
 class Warm:
-    """The process that waits; one for each process that runs tests."""
+    """The process that is forked; one for each process that runs tests."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
     def run(self, argv: Sequence[str], env: Mapping[str, str], timeout: float) -> tuple[int, str, str]:
-        """Exit status, output and error output of a command. Raises ``subprocess.TimeoutExpired``."""
+        """Exit status, stdout and stderr of a command. Raises ``subprocess.TimeoutExpired``."""
         with self._lock:
             if self._process is None:
                 self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -59,7 +59,7 @@ class Warm:
             return code, texts[out], texts[err]
 
     def close(self) -> None:
-        """Lets it end."""
+        """Ends the process."""
         with self._lock:
             if self._process:
                 self._socket.close()
@@ -68,7 +68,7 @@ class Warm:
 
 
 def _read(out: int, err: int, timeout: float) -> dict[int, str]:
-    """All that comes from two pipes until nobody holds them: who goes on detached must not."""
+    """The output of two pipes until every writer has closed them; detached processes must close them."""
     end, found = time.monotonic() + timeout, {out: b"", err: b""}
     try:
         with selectors.DefaultSelector() as selector:
@@ -90,13 +90,13 @@ def _read(out: int, err: int, timeout: float) -> dict[int, str]:
 
 
 def _serve() -> None:
-    """Answers each request on standard input with the process that carries it out and, at its end, with its status."""
+    """Answers each request on standard input with the pid of a fork that runs it, and then with its exit status."""
     import minicluster
 
     for module in pkgutil.walk_packages(minicluster.__path__, "minicluster."):
         if module.name not in _SKIPPED:
             importlib.import_module(module.name)
-    gc.freeze()  # no fork looks through what is there already, and copies it by that
+    gc.freeze()  # garbage collection in a fork would copy the pages of what is imported
     requests = socket.socket(fileno=os.dup(0))
     while True:
         request, pipes, _flags, _address = socket.recv_fds(requests, _LONGEST, 2)
@@ -114,14 +114,14 @@ def _serve() -> None:
 
 
 def _become(request: dict[str, object], out: int, err: int) -> None:
-    """Is from now on as a process that was started for this."""
+    """Turns the fork into the process of a command, and runs it."""
     from minicluster.cli import main
 
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for pipe, stream in ((out, 1), (err, 2)):
         os.dup2(pipe, stream)
         os.close(pipe)
-    # Those of before know their files for what they were: a terminal, say.
+    # The inherited objects have cached properties of their former files, such as being a terminal.
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(fd, mode, closefd=False) for fd, mode in enumerate("rww"))
     os.environ.clear()
     os.environ.update(request["env"])  # type: ignore[arg-type]
@@ -131,5 +131,5 @@ def _become(request: dict[str, object], out: int, err: int) -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):  # of the suite
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C of the suite
         _serve()

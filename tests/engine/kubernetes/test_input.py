@@ -1,5 +1,5 @@
-"""What a Kubernetes profile is given: of a release's tarball it makes a cluster, and what it cannot use is told in one
-sentence, and leaves nothing."""
+"""Input of the Kubernetes profile: the tarball of a release becomes a cluster; input that it cannot use is refused with
+one sentence, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ import pytest
 
 from minicluster.engine.protocol import Engine
 from tests.engine.conftest import Result, Shell, remains
-from tests.engine.kubelife import Kube, pod
+from tests.engine.kubernetes.kubelife import Kube, pod
 
 NAME = "t-kube-input"
 SERVERS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 PROGRAMS = (*SERVERS, "kubectl")
-#: What programs that were built here say of themselves, and what those of the tarballs say that clusters are made from.
+#: The version in programs built here, and the one in the programs of the tarballs for clusters.
 BUILT, RELEASE = "v1.20.2", "v1.20.9"
 
 needs_kubectl = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl (Debian: kubernetes-client) is missing")
@@ -37,7 +37,7 @@ def server_tarball(path: Path, content: bytes, programs: tuple[str, ...] = PROGR
 
 
 def packed(path: Path, programs: Mapping[str, bytes]) -> Path:
-    """A server tarball, laid out as a release's is."""
+    """A server tarball with the layout of a release."""
     with tarfile.open(path, "w:gz", compresslevel=1) as tar:
         for program, content in programs.items():
             entry = tarfile.TarInfo(f"kubernetes/server/bin/{program}")
@@ -47,7 +47,7 @@ def packed(path: Path, programs: Mapping[str, bytes]) -> Path:
 
 
 def refused(outer: Shell, code: int, *settings: str) -> Result:
-    """An ``up`` that fails so, shortly said, and leaves nothing."""
+    """An ``up`` that fails with this code and a short message, and leaves nothing behind."""
     given = [word for setting in settings for word in ("--set", setting)]
     answer = outer.minicluster("up", "kubernetes", "--name", NAME, "--size", "agent=0", *given, ok=False, timeout=300)
     assert answer.code == code, answer.err
@@ -60,39 +60,39 @@ def refused(outer: Shell, code: int, *settings: str) -> Result:
 
 
 @pytest.mark.parametrize("version", ["v1.31", "1.31.0", "v1.99.1", "latest", "v1.19.0"])
-def test_a_version_that_cannot_be(outer: Shell, version: str) -> None:
+def test_an_invalid_version_is_refused(outer: Shell, version: str) -> None:
     answer = refused(outer, 2, f"version={version}")
     assert f"version cannot be '{version}'" in answer.err
 
 
-def test_a_tarball_that_is_missing(outer: Shell, tmp_path: Path) -> None:
+def test_a_missing_tarball_is_refused(outer: Shell, tmp_path: Path) -> None:
     answer = refused(outer, 2, f"tarball={tmp_path}/none.tar.gz")
     assert f"there is no file {tmp_path}/none.tar.gz" in answer.err
 
 
-def test_a_tarball_that_is_none(outer: Shell, tmp_path: Path) -> None:
+def test_a_file_that_is_no_tarball_is_refused(outer: Shell, tmp_path: Path) -> None:
     (tmp_path / "words.tar.gz").write_text("This is no tarball.\n")
     answer = refused(outer, 1, f"tarball={tmp_path}/words.tar.gz")
     assert "the given tarball cannot be unpacked: tar: This does not look like a tar archive" in answer.err
-    # What its nodes would have taken was told first: one kv and one master.
+    # The memory that the nodes need was printed first: one kv and one master.
     assert re.search(r"^memory: \S+ [GM]iB of \S+ GiB free, 580 MiB needed$", answer.err, re.M), answer.err
 
 
-def test_a_tarball_of_something_else(outer: Shell, tmp_path: Path) -> None:
+def test_a_tarball_of_other_programs_is_refused(outer: Shell, tmp_path: Path) -> None:
     given = server_tarball(tmp_path / "client.tar.gz", b"x", ("kubectl",))
     answer = refused(outer, 1, f"tarball={given}")
     assert "the given tarball lacks kube-apiserver" in answer.err
     assert "is it a server tarball?" in answer.err
 
 
-def test_a_tarball_of_another_architecture(outer: Shell, tmp_path: Path) -> None:
+def test_a_tarball_for_another_architecture_is_refused(outer: Shell, tmp_path: Path) -> None:
     given = server_tarball(tmp_path / "other.tar.gz", b"\x7fELF" + bytes(60))
     answer = refused(outer, 1, f"tarball={given}")
     assert "the given tarball is for another architecture" in answer.err
 
 
-def test_a_tarball_of_another_version(outer: Shell, tmp_path: Path) -> None:
-    """Its programs run on this machine, and say so: /bin/echo prints what it is asked."""
+def test_a_tarball_of_another_version_is_refused(outer: Shell, tmp_path: Path) -> None:
+    """Its programs are /bin/echo, which runs on this machine and prints its arguments."""
     given = server_tarball(tmp_path / "echo.tar.gz", Path("/bin/echo").read_bytes())
     answer = refused(outer, 1, "version=v1.31.97", f"tarball={given}")
     assert "the given tarball holds kube-apiserver" in answer.err
@@ -101,7 +101,7 @@ def test_a_tarball_of_another_version(outer: Shell, tmp_path: Path) -> None:
 
 @pytest.fixture
 def releases(engine: Engine, outer: Shell, tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder, and the address at which a build on the engine finds its files."""
+    """A folder, and the URL at which a build on the engine finds its files."""
     if not engine.info.local:
         pytest.skip("a build on another machine does not reach this one")
     template = "{{(index .IPAM.Config 0).Subnet}}"
@@ -118,13 +118,15 @@ def releases(engine: Engine, outer: Shell, tmp_path: Path) -> Iterator[tuple[Pat
             thread.join(10)
 
 
-def test_a_release_that_there_is_not(outer: Shell, releases: tuple[Path, str]) -> None:
+def test_an_unknown_release_is_refused(outer: Shell, releases: tuple[Path, str]) -> None:
     answer = refused(outer, 1, "version=v1.31.99", f"download={releases[1]}")
     assert "there is no release v1.31.99 for linux/" in answer.err
     assert f"HTTP 404 for {releases[1]}/v1.31.99/kubernetes-server-linux-" in answer.err
 
 
-def test_a_download_that_differs_from_its_checksum(outer: Shell, architecture: str, releases: tuple[Path, str]) -> None:
+def test_a_download_with_a_wrong_checksum_is_refused(
+    outer: Shell, architecture: str, releases: tuple[Path, str]
+) -> None:
     folder, url = releases
     tarball = folder / "v1.31.98" / f"kubernetes-server-linux-{architecture}.tar.gz"
     tarball.parent.mkdir()
@@ -138,7 +140,7 @@ def test_a_download_that_differs_from_its_checksum(outer: Shell, architecture: s
     assert wrong[:16] in answer.err
 
 
-def test_nobody_serves_releases(outer: Shell, releases: tuple[Path, str]) -> None:
+def test_a_download_server_that_does_not_answer(outer: Shell, releases: tuple[Path, str]) -> None:
     closed = f"{releases[1].rpartition(':')[0]}:9"
     answer = refused(outer, 1, "version=v1.31.99", f"download={closed}")
     assert f"cannot fetch {closed}/v1.31.99/" in answer.err
@@ -151,7 +153,7 @@ def architecture(outer: Shell) -> str:
 
 @pytest.fixture(scope="module")
 def tarball(outer: Shell, architecture: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A release's server tarball: the programs that were built here, which take themselves for those of RELEASE."""
+    """A release's server tarball: programs built here, with the version RELEASE in them."""
     folder = tmp_path_factory.mktemp("release")
     image = outer.minicluster("image", "build", "kubernetes", "node", timeout=900).out.split()[-1]
     holder = f"{NAME}-programs"
@@ -172,7 +174,7 @@ def tarball(outer: Shell, architecture: str, tmp_path_factory: pytest.TempPathFa
 
 @contextmanager
 def released(outer: Shell, *settings: str) -> Iterator[Kube]:
-    """A cluster of RELEASE; neither it nor its image stays."""
+    """A cluster of RELEASE; it and its image are removed afterwards."""
     given = [word for setting in (f"version={RELEASE}", *settings) for word in ("--set", setting)]
     before = images(outer)
     try:
@@ -185,13 +187,13 @@ def released(outer: Shell, *settings: str) -> Iterator[Kube]:
 
 
 def images(outer: Shell) -> set[str]:
-    """Node images of Kubernetes that are there."""
+    """The node images of Kubernetes."""
     listed = outer.minicluster("image", "list", "-o", "json").json
     return {image["ref"] for image in listed if "kubernetes-node:" in image["ref"]}
 
 
 def forget(outer: Shell, made: set[str]) -> None:
-    """Removes images of RELEASE, and what the engine keeps of their build: the stage that has the tarball in it."""
+    """Removes images of RELEASE, and the build stage with the tarball that the engine keeps."""
     for image in made:
         outer.minicluster("image", "remove", image)
     for stage in outer.docker("images", "-q", "--filter", "dangling=true").out.split():
@@ -201,7 +203,7 @@ def forget(outer: Shell, made: set[str]) -> None:
 
 
 def works(kube: Kube) -> None:
-    """Every program is of RELEASE, and together they bring a pod to run."""
+    """Every program has version RELEASE, and a pod runs."""
     assert kube.kubectl("version", "-o", "json").json["serverVersion"]["gitVersion"] == RELEASE
     (agent,) = kube.get("nodes")
     info = agent["status"]["nodeInfo"]
@@ -220,6 +222,7 @@ def test_a_tarball_of_a_release_becomes_a_cluster(outer: Shell, tarball: Path) -
         works(kube)
 
 
+@pytest.mark.long
 @needs_kubectl
 def test_a_release_that_is_downloaded_becomes_a_cluster(
     outer: Shell, tarball: Path, releases: tuple[Path, str]
@@ -227,12 +230,12 @@ def test_a_release_that_is_downloaded_becomes_a_cluster(
     folder, url = releases
     (folder / RELEASE).symlink_to(tarball.parent)
     sum = hashlib.sha512(tarball.read_bytes()).hexdigest()
-    (tarball.parent / f"{tarball.name}.sha512").write_text(sum)  # with no end of line, as upstream's
+    (tarball.parent / f"{tarball.name}.sha512").write_text(sum)  # without a newline, like upstream's
     with released(outer, f"download={url}") as kube:
         works(kube)
 
 
-def test_more_memory_than_there_is(outer: Shell) -> None:
+def test_a_cluster_that_does_not_fit_into_memory_is_refused(outer: Shell) -> None:
     sizes = ("--size", "agent=1", "--set", "roles.agent.footprint=100TiB")
     answer = outer.minicluster("up", "kubernetes", "--name", NAME, *sizes, ok=False)
     assert answer.code == 1

@@ -1,6 +1,6 @@
-"""A Kubernetes cluster's life: nodes and components are hurt, go and come, and the cluster works afterwards.
+"""A Kubernetes cluster's life: nodes and components fail, are removed and added, and the cluster works afterwards.
 
-Proved with the stock kubectl. What is measured is printed (``pytest -rP``) and stands in docs/kubernetes-life.md.
+Checked with the stock kubectl. Times are printed (``pytest -rP``); docs/kubernetes-life.md has them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.engine.conftest import Shell, eventually, remains
-from tests.engine.kubelife import Kube, deployment, running, service
+from tests.engine.kubernetes.kubelife import Kube, deployment, running, service
 
 NAME = "t-kube-life"
 NODES = {"kv-1", "master-1", "agent-1", "agent-2"}
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl (De
 
 @pytest.fixture(scope="module")
 def kube(outer: Shell) -> Iterator[Kube]:
-    """One kv, one master, two agents, on each a pod to ask from; an object and a volume's file that must stay."""
+    """One kv, one master, two agents with a pod for requests each; an object and a file in a volume that must stay."""
     try:
         outer.minicluster("up", "kubernetes", "--name", NAME, timeout=900)
         kube = Kube(outer, NAME)
@@ -43,7 +43,7 @@ def kube(outer: Shell) -> Iterator[Kube]:
 
 @pytest.fixture
 def whole(kube: Kube) -> Iterator[Kube]:
-    """The cluster; afterwards made whole where a test has failed."""
+    """The cluster; repaired afterwards if a test failed."""
     yield kube
     status = kube.status()
     if status["phase"] != "ready" or {node["name"] for node in status["nodes"]} != NODES:
@@ -51,7 +51,7 @@ def whole(kube: Kube) -> Iterator[Kube]:
 
 
 def works(kube: Kube, *agents: str) -> None:
-    """Every node is ready, nothing that was kept is lost, and pods, services and names work to and fro."""
+    """Every node is ready, no data are lost, and pods, services and names work in both directions."""
     agents = agents or ("agent-1", "agent-2")
     kube.is_ready()
     assert kube.get("configmap", "kept")["data"] == {"word": "gold"}
@@ -154,15 +154,15 @@ def least_running(kube: Kube, name: str) -> Iterator[list[int]]:
 @pytest.mark.parametrize(
     ("node", "component"),
     [
-        ("kv-1", "etcd"),
+        pytest.param("kv-1", "etcd", marks=pytest.mark.long),
         ("master-1", "kube-apiserver"),
-        ("master-1", "kube-controller-manager"),
-        ("master-1", "kube-scheduler"),
+        pytest.param("master-1", "kube-controller-manager", marks=pytest.mark.long),
+        pytest.param("master-1", "kube-scheduler", marks=pytest.mark.long),
         ("agent-1", "kubelet"),
-        ("agent-1", "kube-proxy"),
+        pytest.param("agent-1", "kube-proxy", marks=pytest.mark.long),
         ("agent-1", "containerd"),
-        ("agent-1", "dnsmasq"),
-        ("agent-1", "kube-names"),
+        pytest.param("agent-1", "dnsmasq", marks=pytest.mark.long),
+        pytest.param("agent-1", "kube-names", marks=pytest.mark.long),
     ],
 )
 def test_a_component_is_killed(whole: Kube, node: str, component: str) -> None:
@@ -184,8 +184,9 @@ def pids(kube: Kube, node: str, component: str) -> list[str]:
     return list(eventually(lambda: kube.outer.run(*argv, ok=False).out.split(), what=f"{component} runs on {node}"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    ("component", "hurt", "mend"),
+    ("component", "damage", "repair"),
     [
         ("kube-scheduler", "pkill -STOP -x kube-scheduler", "pkill -CONT -x kube-scheduler"),
         ("kube-controller-manager", "pkill -STOP -x kube-controller", "pkill -CONT -x kube-controller"),
@@ -197,11 +198,11 @@ def pids(kube: Kube, node: str, component: str) -> list[str]:
     ],
     ids=["the scheduler hangs", "the controller manager hangs", "the scheduler ends at once whenever it is started"],
 )
-def test_a_master_is_not_ready_without_all_of_it(whole: Kube, component: str, hurt: str, mend: str) -> None:
+def test_a_master_is_not_ready_without_all_of_it(whole: Kube, component: str, damage: str, repair: str) -> None:
     def on_master(command: str) -> None:
         whole.outer.docker("exec", f"{NAME}-master-1", "bash", "-c", command)
 
-    on_master(hurt)
+    on_master(damage)
     try:
         begun = time.monotonic()
         status = whole.status()
@@ -214,15 +215,16 @@ def test_a_master_is_not_ready_without_all_of_it(whole: Kube, component: str, hu
         answer = whole.outer.minicluster("up", "--name", NAME, "--timeout", "2", ok=False)
         assert (answer.code, "master-1" in answer.err) == (4, True), answer.err
     finally:
-        on_master(mend)
+        on_master(repair)
     begun = time.monotonic()
     whole.is_ready(within=20)
     measured(f"{component} goes on, ready after", time.monotonic() - begun)
     whole.canary("agent-1", "agent-2")
 
 
-def test_what_holds_a_pods_containers_is_killed(whole: Kube) -> None:
-    """The shim: its pod starts anew, and answers."""
+@pytest.mark.long
+def test_a_containers_shim_is_killed(whole: Kube) -> None:
+    """Its pod is restarted, and answers."""
 
     def container() -> str:
         pods = running(whole.pods("app=held"))
@@ -243,8 +245,8 @@ def test_what_holds_a_pods_containers_is_killed(whole: Kube) -> None:
 # Every node is killed, and what else befalls nodes
 
 
-@pytest.mark.parametrize("node", ["kv-1", "master-1"])
-def test_a_node_is_killed_and_mended(whole: Kube, node: str) -> None:
+@pytest.mark.parametrize("node", [pytest.param("kv-1", marks=pytest.mark.long), "master-1"])
+def test_a_killed_node_is_repaired(whole: Kube, node: str) -> None:
     whole.apply(deployment("stays", 2), service("stays"))
     eventually(lambda: len(running(whole.pods("app=stays"))) == 2, what="two replicas")
     whole.ask("agent-1", "stays")
@@ -261,6 +263,7 @@ def test_a_node_is_killed_and_mended(whole: Kube, node: str) -> None:
     whole.kubectl("delete", "deployment/stays", "service/stays", "--wait=false")
 
 
+@pytest.mark.long
 def test_a_dead_agents_pods_run_elsewhere(whole: Kube) -> None:
     moving = deployment("moves", 1)
     whole.kubectl("cordon", "agent-1")
@@ -290,12 +293,13 @@ def test_a_dead_agents_pods_run_elsewhere(whole: Kube) -> None:
     works(whole)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("node", "volumes"),
     [("master-1", ()), ("agent-2", ()), ("agent-1", ("var-lib-containerd", "var-lib-kubelet"))],
     ids=["master", "agent", "agent and its volumes"],
 )
-def test_a_node_is_removed_behind_our_back(whole: Kube, node: str, volumes: tuple[str, ...]) -> None:
+def test_a_node_removed_with_docker_is_recreated(whole: Kube, node: str, volumes: tuple[str, ...]) -> None:
     whole.outer.docker("rm", "-f", f"{NAME}-{node}")
     for volume in volumes:
         whole.outer.docker("volume", "rm", f"{NAME}-{node}-{volume}")
@@ -308,6 +312,7 @@ def test_a_node_is_removed_behind_our_back(whole: Kube, node: str, volumes: tupl
     works(whole)
 
 
+@pytest.mark.long
 def test_a_paused_agent_is_not_ready_and_comes_back(whole: Kube) -> None:
     whole.verb("pause", "agent-2")
     begun = time.monotonic()
@@ -320,6 +325,7 @@ def test_a_paused_agent_is_not_ready_and_comes_back(whole: Kube) -> None:
     works(whole)
 
 
+@pytest.mark.long
 def test_nodes_are_stopped_and_started(whole: Kube) -> None:
     for node in ("agent-1", "master-1", "kv-1"):
         whole.verb("stop", node)
@@ -350,6 +356,7 @@ def test_all_are_restarted_at_once_by_the_engine(whole: Kube) -> None:
     works(whole)
 
 
+@pytest.mark.long
 def test_one_after_the_other_restarts(whole: Kube) -> None:
     begun = time.monotonic()
     answer = whole.verb("restart", "--rolling")
@@ -361,8 +368,9 @@ def test_one_after_the_other_restarts(whole: Kube) -> None:
 # minicluster itself is killed
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("verb", "seconds"), [("scale agent=3", 1.0), ("scale agent=1", 2.0), ("stop", 0.6)])
-def test_killed_in_the_middle_then_up_mends(whole: Kube, verb: str, seconds: float) -> None:
+def test_a_command_that_was_killed_is_completed_by_up(whole: Kube, verb: str, seconds: float) -> None:
     process = whole.outer.start(*verb.split(), "-c", NAME)
     time.sleep(seconds)
     process.kill()
@@ -373,8 +381,9 @@ def test_killed_in_the_middle_then_up_mends(whole: Kube, verb: str, seconds: flo
     works(whole)
 
 
-def test_an_agent_that_was_leaving_stays_after_all(whole: Kube) -> None:
-    """The one who began is gone; what was begun on the master goes on, and must not strike the agent off any more."""
+@pytest.mark.long
+def test_an_interrupted_removal_of_an_agent_is_cancelled(whole: Kube) -> None:
+    """The command was killed. What it started on the master continues, and must not remove the agent any more."""
     whole.kubectl("cordon", "agent-1")
     whole.apply(deployment("holds", 1), budget("holds", 1))
     eventually(lambda: running(whole.pods("app=holds")), what="a replica runs")
@@ -394,14 +403,16 @@ def test_an_agent_that_was_leaving_stays_after_all(whole: Kube) -> None:
     whole.kubectl("delete", "deployment/holds", "--wait=false")
 
 
-def test_a_node_that_its_user_struck_off_is_brought_back(whole: Kube) -> None:
+@pytest.mark.long
+def test_a_node_that_its_user_deleted_registers_again(whole: Kube) -> None:
     whole.kubectl("delete", "node", "agent-2")
     eventually(lambda: whole.status()["phase"] == "degraded", what="a cluster without agent-2")
     whole.outer.minicluster("up", "--name", NAME)
     works(whole)
 
 
-def test_a_cordoned_agent_is_ready_and_said_to_be_cordoned(whole: Kube) -> None:
+@pytest.mark.long
+def test_status_shows_a_cordoned_agent(whole: Kube) -> None:
     whole.kubectl("cordon", "agent-2")
     try:
         told = eventually(lambda: {n["name"]: n for n in whole.status()["nodes"]}["agent-2"]["detail"], what="a detail")

@@ -1,9 +1,10 @@
-"""What tests of Kubernetes share: a user's clients, short ways to say what shall run, the table of what is proved."""
+"""What tests of Kubernetes share: a user's clients, builders of manifests, and the table of what is proved."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import urllib.request
 from collections.abc import Callable
@@ -17,9 +18,12 @@ from kubernetes.dynamic import DynamicClient
 
 from tests.engine.conftest import Result, Shell, eventually
 
+#: For pods that several tests use: one of them evicts pods that do not tolerate its taint.
+STAYS = {"tolerations": [{"operator": "Exists"}]}
+
 DEMO = "localhost/minicluster/demo:1"
 AGENTS = ("agent-1", "agent-2")
-#: For a shell in a pod that is there to be asked things: ends at once when told to.
+#: For a pod in which tests run commands: it ends at once on SIGTERM.
 HOLD = "trap 'exit 0' TERM; sleep 10000 & wait"
 
 Manifest = dict[str, Any]
@@ -30,7 +34,7 @@ PROVED: list[tuple[str, str]] = []
 
 
 def conformance(area: str, what: str) -> Callable[[Test], Test]:
-    """Says what a test proves, for the table in the documents."""
+    """What a test proves, for the table in docs/kubernetes-conformance.md."""
 
     def note(test: Test) -> Test:
         PROVED.append((area, what))
@@ -40,7 +44,7 @@ def conformance(area: str, what: str) -> Callable[[Test], Test]:
 
 
 def get(url: str, timeout: float = 2) -> str:
-    """What a web server answers; nothing where it does not."""
+    """The body of a web server's answer; empty where it does not answer."""
     try:
         with urllib.request.urlopen(url, timeout=timeout) as answer:
             return str(answer.read().decode()).strip()
@@ -75,7 +79,7 @@ class Kube:
 
     @cached_property
     def any(self) -> Any:
-        """Whatever kind there is, of whatever version."""
+        """Objects of any kind and version."""
         return DynamicClient(self.api, cache_file=str(self.folder / "discovered.json"))
 
     @cached_property
@@ -118,7 +122,7 @@ class Kube:
         )
 
     def create(self, *manifests: Manifest, namespace: str | None = None) -> Any:
-        """Creates them all, and gives the last."""
+        """Creates them all and returns the last one."""
         made = None
         for manifest in manifests:
             kind = self.any.resources.get(api_version=manifest.get("apiVersion", "v1"), kind=manifest["kind"])
@@ -126,7 +130,7 @@ class Kube:
         return made
 
     def space(self, name: str) -> Space:
-        """A new name space, in which pods may be made."""
+        """A new namespace, once pods may be created in it."""
         self.core.create_namespace({"metadata": {"name": name}})
         self.spaces.append(name)
         eventually(lambda: self._may_have_pods(name), what=f"pods may be made in {name}")
@@ -136,13 +140,13 @@ class Kube:
         try:
             self.core.create_namespaced_pod(name, pod("any"), dry_run="All")
         except client.ApiException:
-            return False  # the account that pods run under is made meanwhile
+            return False  # the service account of its pods does not exist yet
         return True
 
 
 @dataclass
 class Space:
-    """A name space of a test's own."""
+    """A namespace of a test's own."""
 
     kube: Kube
     name: str
@@ -151,18 +155,18 @@ class Space:
         return self.kube.create(*manifests, namespace=self.name)
 
     def refused(self, manifest: Manifest) -> client.ApiException:
-        """That the API server does not take it, and what it says."""
+        """The error with which the API server refuses it."""
         try:
             self.create(manifest)
         except client.ApiException as error:
             return error
-        raise AssertionError(f"it was taken: {manifest}")
+        raise AssertionError(f"it was accepted: {manifest}")
 
     def kubectl(self, *argv: str, ok: bool = True, given: str | None = None) -> Result:
         return self.kube.kubectl("--namespace", self.name, *argv, ok=ok, given=given)
 
     def apply(self, *manifests: Manifest) -> None:
-        """As a user does it with a file."""
+        """`kubectl apply`, as a user does it with a file."""
         items = [{"apiVersion": "v1"} | manifest for manifest in manifests]
         self.kubectl("apply", "-f", "-", given=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
 
@@ -170,7 +174,7 @@ class Space:
         return self.kube.core.read_namespaced_pod(name, self.name)
 
     def pods(self, labels: str = "") -> list[Any]:
-        """Those that are not on their way out."""
+        """Those that are not being deleted."""
         found = self.kube.core.list_namespaced_pod(self.name, label_selector=labels).items
         return [pod for pod in found if not pod.metadata.deletion_timestamp]
 
@@ -185,7 +189,7 @@ class Space:
         return [self.pod(name) for name in names]
 
     def several(self, count: int, labels: str, within: float = 60) -> list[Any]:
-        """Waits until so many pods of these labels are ready, and no others are there."""
+        """Waits until exactly so many pods have these labels, and all are ready."""
 
         def check() -> list[Any]:
             found = self.pods(labels)
@@ -194,7 +198,7 @@ class Space:
         return list(eventually(check, within=within, what=f"{count} pods {labels} ready"))
 
     def ended(self, name: str, within: float = 60) -> Any:
-        """Waits until a pod has ended, and gives it."""
+        """Waits until a pod has ended and returns it."""
 
         def check() -> Any:
             found = self.pod(name)
@@ -206,11 +210,11 @@ class Space:
         return self.kubectl("logs", name, *options).out
 
     def run(self, name: str, script: str, *options: str, ok: bool = True) -> str:
-        """What a shell in a pod answers."""
+        """The output of a shell script in a pod."""
         return self.kubectl("exec", name, *options, "--", "sh", "-c", script, ok=ok).out.strip()
 
     def endpoints(self, service: str) -> set[str]:
-        """Names of the pods that a service leads to."""
+        """Names of the pods that are endpoints of a service."""
         found = self.kube.core.read_namespaced_endpoints(service, self.name).subsets or []
         return {address.target_ref.name for subset in found for address in subset.addresses or []}
 
@@ -225,7 +229,7 @@ def container(script: str = "", name: str = "main", **more: Any) -> Manifest:
 
 
 def pod(name: str, *containers: Manifest, labels: dict[str, str] | None = None, **spec: Any) -> Manifest:
-    """A pod that ends fast; of the demo web server where no container is named."""
+    """A pod that stops fast; with the demo web server where no container is given."""
     return {
         "kind": "Pod",
         "metadata": {"name": name, "labels": {"app": name} | (labels or {})},
@@ -244,7 +248,7 @@ def job(name: str, script: str, **spec: Any) -> Manifest:
 
 
 def workload(kind: str, name: str, template: Manifest, **spec: Any) -> Manifest:
-    """A Deployment or the like of pods such as this."""
+    """A Deployment, StatefulSet or DaemonSet of such pods."""
     labels = template["metadata"]["labels"]
     return {
         "apiVersion": "apps/v1",
@@ -276,6 +280,64 @@ def claim(name: str, size: str = "10Mi") -> Manifest:
 
 
 def readiness(**probe: Any) -> Manifest:
-    """Asked every second; of the web server where nothing else is said."""
+    """A readiness probe every second; of the web server by default."""
     asks = probe or {"httpGet": {"path": "/", "port": 80}}
     return {"readinessProbe": {"periodSeconds": 1, "failureThreshold": 1} | asks}
+
+
+def cron_job(kube: Kube, name: str, schedule: str, **spec: Any) -> Manifest:
+    made = job("any", "echo on time")
+    return {
+        "apiVersion": kube.version("batch/v1" if newer(kube, 21) else "batch/v1beta1"),
+        "kind": "CronJob",
+        "metadata": {"name": name},
+        "spec": {"schedule": schedule, "jobTemplate": {"spec": made["spec"]}} | spec,
+    }
+
+
+def newer(kube: Kube, minor: int) -> bool:
+    """Whether the cluster is v1.MINOR or newer."""
+    return int(re.sub(r"\D", "", kube.kubectl("version", "-o", "json").json["serverVersion"]["minor"])) >= minor
+
+
+def taken(space: Space, manifest: Manifest) -> bool:
+    try:
+        space.create(manifest)
+    except client.ApiException:
+        return False
+    return True
+
+
+#: A custom resource of a user's.
+CRD: Manifest = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "widgets.t.example.org"},
+    "spec": {
+        "group": "t.example.org",
+        "scope": "Namespaced",
+        "names": {"plural": "widgets", "singular": "widget", "kind": "Widget", "shortNames": ["wd"]},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "subresources": {"status": {}},
+                "additionalPrinterColumns": [{"name": "Size", "type": "integer", "jsonPath": ".spec.size"}],
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {
+                            "spec": {
+                                "type": "object",
+                                "required": ["size"],
+                                "properties": {"size": {"type": "integer", "minimum": 1}},
+                            },
+                            "status": {"type": "object", "properties": {"done": {"type": "boolean"}}},
+                        },
+                    }
+                },
+            }
+        ],
+    },
+}

@@ -1,4 +1,4 @@
-"""A Kubernetes cluster as its tests see it: by the stock kubectl, and by a canary that takes all of it to answer."""
+"""A Kubernetes cluster in tests of its life: the stock kubectl, and a canary that needs every component to answer."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ _numbers = itertools.count(1)
 
 
 class Kube:
-    """The stock client of a cluster, set up by what ``minicluster env`` prints, each time that it is made."""
+    """The stock client of a cluster, with the variables that ``minicluster env`` prints when it is created."""
 
     def __init__(self, outer: Shell, name: str) -> None:
         self.outer, self.name = outer, name
         self.shell = Shell(outer.env | self.env())
 
     def env(self) -> dict[str, str]:
-        """What ``minicluster env`` prints now; it is written anew for whatever runs."""
+        """What ``minicluster env`` prints now, which depends on the nodes that run."""
         return dict(self.outer.minicluster("env", self.name, "-o", "json").json)
 
     def kubectl(self, *argv: str, ok: bool = True, timeout: float = 60) -> Result:
         return self.shell.run("kubectl", "--request-timeout=5s", *argv, ok=ok, timeout=timeout)
 
     def get(self, *argv: str) -> Any:
-        """An object, or a list's items; none where the API server does not answer."""
+        """An object, or the items of a list; empty if the API server does not answer."""
         answer = self.kubectl("get", *argv, "-o", "json", ok=False)
         if answer.code != 0:
             return []
         return answer.json["items"] if answer.json["kind"] == "List" else answer.json
 
     def apply(self, *objects: dict[str, Any]) -> None:
-        """Makes objects, again and again until the API server has taken them."""
+        """Creates objects, and retries until the API server has accepted them."""
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
         argv = ["bash", "-c", 'kubectl --request-timeout=5s apply --validate=false -f - <<<"$1"', "-", text]
-        eventually(lambda: self.shell.run(*argv, ok=False).code == 0, what="the API server takes objects")
+        eventually(lambda: self.shell.run(*argv, ok=False).code == 0, what="the API server accepts objects")
 
     def verb(self, verb: str, *argv: str, ok: bool = True, timeout: float = 300) -> Result:
-        """A verb of minicluster's on this cluster."""
+        """Runs a command of minicluster on this cluster."""
         return self.outer.minicluster(verb, *argv, "-c", self.name, ok=ok, timeout=timeout)
 
     def status(self) -> Any:
@@ -54,18 +54,18 @@ class Kube:
         eventually(lambda: self.status()["phase"] == "ready", within=within, what=f"{self.name} is ready")
 
     def nodes(self) -> dict[str, bool]:
-        """Every node that Kubernetes knows, and whether it is Ready."""
+        """Name -> whether it is Ready, of every node that Kubernetes knows."""
         return {node["metadata"]["name"]: is_so(node, "Ready") for node in self.get("nodes")}
 
     def pods(self, selector: str) -> list[dict[str, Any]]:
-        """Those that are not about to go."""
+        """Those that are not being deleted."""
         return [p for p in self.get("pods", "-l", selector) if "deletionTimestamp" not in p["metadata"]]
 
     def inside(self, pod: str, command: str, ok: bool = True, timeout: float = 60) -> Result:
         return self.shell.run("kubectl", "exec", pod, "--", "sh", "-c", command, ok=ok, timeout=timeout)
 
     def furnish(self, *agents: str) -> None:
-        """A pod to ask from on each of these agents, and the one claim of a volume that all of them write to."""
+        """Creates a pod for requests on each of these agents, and a volume that all of them write to."""
         claim = {
             "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "kept"},
             "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Mi"}}},
@@ -76,7 +76,7 @@ class Kube:
             eventually(lambda selector=selector: running(self.pods(selector)), what=f"{selector} runs")
 
     def ask(self, agent: str, host: str, within: float = 30) -> str:
-        """What a demo server answers to a pod on that agent."""
+        """The answer of a demo server to a pod on that agent."""
         command = f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | timeout 2 nc {host} 80"
 
         def answer() -> str:
@@ -93,8 +93,8 @@ class Kube:
         return str(eventually(answer, within=within, what=f"{host} answers to a pod on {agent}"))
 
     def canary(self, on: str, asked_on: str, within: float = 60) -> float:
-        """Seconds until the whole cluster has worked once: a pod is made, is scheduled to an agent, runs, and answers
-        to a pod on another one by the name of a service that is just as new."""
+        """Seconds until a new pod is scheduled to an agent, runs, and answers a pod on another agent by the name of
+        a new service."""
         begun = time.monotonic()
         name = f"canary-{next(_numbers)}"
         self.apply(service(name), pod(name, on))
@@ -106,7 +106,7 @@ class Kube:
 
 
 def running(pods: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those whose containers are ready."""
+    """Those that are Ready."""
     return [pod for pod in pods if is_so(pod, "Ready")]
 
 
@@ -116,7 +116,7 @@ def is_so(made: dict[str, Any], condition: str) -> bool:
 
 
 def pod(name: str, on: str) -> dict[str, Any]:
-    """The demo server on a certain agent, put there by the scheduler."""
+    """The demo server, with a node selector for an agent."""
     return {
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}},
         "spec": {

@@ -1,4 +1,4 @@
-"""Three kv and three masters: whatever happens to any one of them, writes go on, and none is lost.
+"""Three kv and three masters: if one of them fails, writes continue, and none is lost.
 
 Written by the official Python client through the one address that ``minicluster env`` gives; see checker.py.
 """
@@ -15,7 +15,7 @@ import pytest
 
 from tests.engine.checker import Checker, store_of, writing
 from tests.engine.conftest import Shell, eventually, remains
-from tests.engine.kubelife import Kube
+from tests.engine.kubernetes.kubelife import Kube
 
 NAME = "t-kube-masters"
 NODES = {"kv-1", "kv-2", "kv-3", "balancer-1", "master-1", "master-2", "master-3", "agent-1"}
@@ -38,7 +38,7 @@ def kube(outer: Shell) -> Iterator[Kube]:
 
 @pytest.fixture
 def whole(kube: Kube) -> Iterator[Kube]:
-    """The cluster; afterwards made whole where a test has failed."""
+    """The cluster; repaired afterwards if a test failed."""
     yield kube
     if kube.status()["phase"] != "ready":
         kube.outer.minicluster("up", "--name", NAME, ok=False, timeout=300)
@@ -50,7 +50,7 @@ def write(kube: Kube) -> AbstractContextManager[Checker]:
 
 @contextmanager
 def agents_stay_ready(kube: Kube) -> Iterator[None]:
-    """Within the block nobody who could be asked counted an agent as not Ready."""
+    """Within the block no answer of an API server has an agent that is not Ready."""
     seen: list[dict[str, bool]] = []
     stop = threading.Event()
 
@@ -71,7 +71,7 @@ def agents_stay_ready(kube: Kube) -> Iterator[None]:
 
 
 def holder(kube: Kube, component: str) -> str:
-    """The master whose controller manager or scheduler leads; it calls itself by its host's name."""
+    """The master whose controller manager or scheduler leads: its identity begins with the host name."""
     lease = kube.get("lease", "--namespace", "kube-system", component)
     return str(lease["spec"]["holderIdentity"]).split("_")[0] if lease else ""
 
@@ -80,7 +80,7 @@ def measured(what: str, seconds: float) -> None:
     print(f"{what}: {seconds:.1f} s")
 
 
-def test_status_tells_of_the_quorum(whole: Kube) -> None:
+def test_status_shows_the_quorum(whole: Kube) -> None:
     whole.is_ready()
     text = whole.outer.minicluster("status", NAME).out
     quorum = whole.status()["quorum"]
@@ -88,8 +88,8 @@ def test_status_tells_of_the_quorum(whole: Kube) -> None:
     assert f"quorum: 3 of 3, leader {quorum['leader']}, survives 1 loss\n" in text
 
 
-def test_the_balancer_is_who_it_says_it_is(whole: Kube) -> None:
-    """By its address and by its name, to whoever trusts the cluster's authority."""
+def test_the_balancers_certificate(whole: Kube) -> None:
+    """It is valid for the balancer's address and name, and issued by the cluster's authority."""
     trusted = ("curl", "-sS", "--cacert", "/etc/kubernetes/pki/kubelet/ca.pem")
     address = next(n["address"] for n in whole.status()["nodes"] if n["name"] == "balancer-1")
     for host in (address, "balancer-1"):
@@ -97,6 +97,7 @@ def test_the_balancer_is_who_it_says_it_is(whole: Kube) -> None:
         assert asked.out == "ok"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("which", ["the leading kv", "another kv"])
 def test_a_kv_is_killed(whole: Kube, which: str) -> None:
     leader = whole.status()["quorum"]["leader"]
@@ -106,11 +107,13 @@ def test_a_kv_is_killed(whole: Kube, which: str) -> None:
         checker.progress()
         whole.outer.minicluster("up", "--name", NAME)
         checker.progress()
-    measured(f"{which} killed and mended, the longest gap between writes", checker.longest_gap)
+    measured(f"{which} killed and repaired, the longest gap between writes", checker.longest_gap)
     whole.is_ready()
 
 
-@pytest.mark.parametrize("which", ["the master whose controllers lead", "another master"])
+@pytest.mark.parametrize(
+    "which", ["the master whose controllers lead", pytest.param("another master", marks=pytest.mark.long)]
+)
 def test_a_master_is_killed(whole: Kube, which: str) -> None:
     leader = eventually(lambda: holder(whole, "kube-controller-manager"), what="a controller manager leads")
     node = leader if which.startswith("the") else next(n for n in ("master-1", "master-2", "master-3") if n != leader)
@@ -123,11 +126,12 @@ def test_a_master_is_killed(whole: Kube, which: str) -> None:
         measured(f"{which} killed, everything works after", time.monotonic() - begun)
         whole.outer.minicluster("up", "--name", NAME)
         checker.progress()
-    measured(f"{which} killed and mended, the longest gap between writes", checker.longest_gap)
+    measured(f"{which} killed and repaired, the longest gap between writes", checker.longest_gap)
     whole.is_ready()
 
 
-def test_a_master_that_hangs_is_passed_over(whole: Kube) -> None:
+@pytest.mark.long
+def test_a_master_that_hangs_gets_no_requests(whole: Kube) -> None:
     leader = eventually(lambda: holder(whole, "kube-controller-manager"), what="a controller manager leads")
     with agents_stay_ready(whole), write(whole) as checker:
         whole.outer.docker("pause", f"{NAME}-{leader}")
@@ -141,6 +145,7 @@ def test_a_master_that_hangs_is_passed_over(whole: Kube) -> None:
     whole.is_ready()
 
 
+@pytest.mark.long
 def test_without_the_balancer_a_master_is_named(whole: Kube) -> None:
     def nodes() -> list[str]:
         return [e["node"] for e in whole.outer.minicluster("info", NAME, "-o", "json").json["endpoints"]]
@@ -159,6 +164,7 @@ def test_without_the_balancer_a_master_is_named(whole: Kube) -> None:
     whole.is_ready()
 
 
+@pytest.mark.long
 def test_all_is_stopped_and_started(whole: Kube) -> None:
     with write(whole):
         whole.verb("stop")
@@ -179,6 +185,7 @@ def test_all_are_restarted_at_once_by_the_engine(whole: Kube) -> None:
     whole.is_ready()
 
 
+@pytest.mark.long
 def test_one_after_the_other_restarts(whole: Kube) -> None:
     with write(whole) as checker:
         begun = time.monotonic()

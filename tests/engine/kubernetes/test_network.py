@@ -1,0 +1,202 @@
+"""Conformance: the pod network, services and their names."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import re
+import shutil
+import time
+from collections import Counter
+
+import pytest
+
+from tests.engine.conftest import eventually
+from tests.engine.kubernetes.kube import (
+    AGENTS,
+    Kube,
+    Space,
+    conformance,
+    container,
+    get,
+    pod,
+    readiness,
+    service,
+    workload,
+)
+
+pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
+
+
+# --- pods
+
+
+@conformance("Network", "pods on different agents reach each other by address, each seen with its own source address")
+def test_pods_reach_each_other(asking: Space, space: Space) -> None:
+    said = container("mkdir /tmp/w; echo hello >/tmp/w/index.html; exec httpd -f -v -h /tmp/w 2>&1")
+    space.create(*(pod(f"web-{name}", said, nodeName=name) for name in AGENTS))
+    web = dict(zip(AGENTS, space.ready(*(f"web-{name}" for name in AGENTS)), strict=True))
+    for here, there in (AGENTS, reversed(AGENTS)):
+        script = f"timeout 5 wget -q -O - http://{web[there].status.pod_ip}/index.html"
+        assert eventually(lambda here=here, script=script: asking.run(here, script, ok=False)) == "hello"
+        source = asking.pod(here).status.pod_ip
+        eventually(lambda there=there, source=source: f"{source}]" in space.log(f"web-{there}"), what=source)
+
+
+@conformance("Network", "hostPort and hostNetwork: a pod answers at its agent's address")
+def test_ports_of_the_node(kube: Kube, space: Space) -> None:
+    one, two = AGENTS
+    space.create(
+        pod("port", container(ports=[{"containerPort": 80, "hostPort": 8081}]), nodeName=one),
+        pod("net", container(env=[{"name": "PORT", "value": "8082"}]), hostNetwork=True, nodeName=two),
+    )
+    space.ready("port", "net")
+    assert space.pod("net").status.pod_ip == kube.addresses[two]
+    assert eventually(lambda: get(f"http://{kube.addresses[one]}:8081/")) == "port"
+    assert eventually(lambda: get(f"http://{kube.addresses[two]}:8082/")) == two
+
+
+@conformance("Network", "a pod reaches itself through its own service")
+def test_hairpin(space: Space) -> None:
+    space.create(pod("web"), service("web"))
+    space.ready("web")
+    assert eventually(lambda: space.run("web", "timeout 2 wget -q -O - http://web/", ok=False)) == "web"
+
+
+# --- services and names
+
+
+ASKS = "for i in $(seq {times}); do timeout 5 wget -q -O - http://{host}/; done"
+
+
+@conformance("Services", "a ClusterIP, by name from another namespace, balances requests over all ready pods")
+def test_cluster_ip(asking: Space, space: Space) -> None:
+    space.create(workload("Deployment", "web", pod("web", container(**readiness())), replicas=3), service("web"))
+    names = {pod.metadata.name for pod in space.several(3, "app=web")}
+    eventually(lambda: space.endpoints("web") == names, what="all three are endpoints")
+    for agent in AGENTS:
+        script = ASKS.format(times=40, host=f"web.{space.name}")
+        eventually(lambda agent=agent, script=script: set(asking.run(agent, script, ok=False).split()) == names)
+
+
+@conformance("Services", "session affinity: the same client reaches the same pod")
+def test_session_affinity(asking: Space, space: Space) -> None:
+    space.create(
+        workload("Deployment", "web", pod("web", container(**readiness())), replicas=3),
+        service("web", sessionAffinity="ClientIP"),
+    )
+    space.several(3, "app=web")
+    eventually(lambda: len(space.endpoints("web")) == 3)
+
+    def always_one() -> bool:
+        said = asking.run("agent-1", ASKS.format(times=20, host=f"web.{space.name}"), ok=False).split()
+        return len(said) == 20 and len(set(said)) == 1
+
+    eventually(always_one, what="one pod answers every request")
+
+
+@conformance("Services", "endpoints follow readiness: pods that are not ready get no requests")
+def test_endpoints_follow_readiness(asking: Space, space: Space) -> None:
+    probe = container(**readiness(exec={"command": ["test", "-e", "/tmp/ready"]}))
+    space.create(pod("web", probe), pod("other", labels={"app": "web"}), service("web"))
+    space.ready("other")
+    ask = ASKS.format(times=15, host=f"web.{space.name}")
+    eventually(lambda: space.endpoints("web") == {"other"})
+    eventually(lambda: set(asking.run("agent-1", ask, ok=False).split()) == {"other"})
+    space.run("web", "touch /tmp/ready")
+    eventually(lambda: space.endpoints("web") == {"other", "web"}, what="ready: it is an endpoint")
+    eventually(lambda: set(asking.run("agent-1", ask, ok=False).split()) == {"other", "web"})
+    space.run("web", "rm /tmp/ready")
+    eventually(lambda: space.endpoints("web") == {"other"}, what="not ready: it is no endpoint")
+    eventually(lambda: asking.run("agent-1", ask, ok=False).split() == ["other"] * 15)
+
+
+@conformance("Services", "a NodePort answers at every agent's address, from this machine")
+def test_node_port(kube: Kube, space: Space) -> None:
+    made = space.create(pod("web"), service("web", type="NodePort"))
+    space.ready("web")
+    port = made.spec.ports[0].nodePort
+    for agent in AGENTS:
+        assert eventually(lambda agent=agent: get(f"http://{kube.addresses[agent]}:{port}/")) == "web"
+
+
+@conformance("Services", "without a selector: requests go to the Endpoints given by hand")
+def test_endpoints_by_hand(asking: Space, space: Space) -> None:
+    space.create(pod("web"))
+    (web,) = space.ready("web")
+    made = service("by-hand", 8000)
+    del made["spec"]["selector"]
+    subset = {"addresses": [{"ip": web.status.pod_ip}], "ports": [{"name": "http", "port": 80}]}
+    space.create(made, {"kind": "Endpoints", "metadata": {"name": "by-hand"}, "subsets": [subset]})
+    script = f"timeout 2 wget -q -O - http://by-hand.{space.name}:8000/"
+    assert eventually(lambda: asking.run("agent-1", script, ok=False)) == "web"
+
+
+@conformance("Names", "headless services: all pods' addresses, and a name for each pod of a StatefulSet")
+def test_headless(asking: Space, space: Space) -> None:
+    space.create(
+        workload("StatefulSet", "web", pod("web"), replicas=2, serviceName="web", podManagementPolicy="Parallel"),
+        service("web", clusterIP="None"),
+    )
+    found = {pod.metadata.name: pod.status.pod_ip for pod in space.several(2, "app=web")}
+    assert set(found) == {"web-0", "web-1"}
+    for name in found:
+        script = f"timeout 2 wget -q -O - http://{name}.web.{space.name}.svc/"
+        assert eventually(lambda script=script: asking.run("agent-2", script, ok=False)) == name
+    eventually(lambda: addresses(asking, f"web.{space.name}.svc.cluster.local") == set(found.values()))
+
+
+@conformance("Names", "SRV records of named ports; names of ClusterIPs, both ways")
+def test_records(asking: Space, space: Space) -> None:
+    made = space.create(service("web", 8000))
+    full = f"web.{space.name}.svc.cluster.local"
+    eventually(lambda: addresses(asking, full) == {made.spec.clusterIP})
+    eventually(
+        lambda: f"0 8000 {full}" in asking.run("agent-1", f"nslookup -type=srv _http._tcp.{full}", ok=False),
+        what="its SRV record",
+    )
+    assert full in asking.run("agent-1", f"nslookup {made.spec.clusterIP}", ok=False)
+
+
+@conformance("Names", "unknown names of the cluster get NXDOMAIN; others are forwarded to the engine's DNS")
+def test_other_names(kube: Kube, asking: Space) -> None:
+    assert "NXDOMAIN" in asking.run("agent-1", "nslookup none.default.svc.cluster.local", ok=False)
+    assert addresses(asking, f"{kube.cluster}-master-1.") == {kube.addresses["master-1"]}
+
+
+@conformance("Names", "resolve without a failure while services come and go")
+def test_names_are_steady(asking: Space, space: Space) -> None:
+    script = (
+        "i=0; while [ ! -e /tmp/enough ] && [ $i -lt 3000 ]; do "
+        "nslookup kubernetes.default.svc.cluster.local >/tmp/said 2>&1 && echo fine || cat /tmp/said; i=$((i+1)); done"
+    )
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        said = pool.submit(asking.run, "agent-1", f"rm -f /tmp/enough; {script}")
+        try:
+            for number in range(8):
+                space.create(service(f"web-{number}"))
+                time.sleep(0.25)
+        finally:
+            asking.run("agent-1", "touch /tmp/enough")
+    lines = Counter(said.result().splitlines())
+    assert lines.pop("fine") > 50
+    assert not lines
+
+
+def addresses(asking: Space, name: str) -> set[str]:
+    """What a name resolves to, asked from a pod."""
+    said = asking.run("agent-1", f"nslookup {name}", ok=False).partition("Name:")[2]
+    return set(re.findall(r"Address(?: \d+)?: (\S+)", said))
+
+
+@conformance("Services", "addresses are in the environment of pods that start later")
+def test_environment_of_services(space: Space) -> None:
+    made = space.create(service("web", 8000))
+    script = "echo $WEB_SERVICE_HOST $WEB_SERVICE_PORT $KUBERNETES_SERVICE_HOST"
+    # Agents learn of services a moment later: a pod that started before does not have them.
+    wanted = f"{made.spec.clusterIP} 8000 10.96.0.1\n"
+    for number in range(5):
+        space.create(pod(f"main-{number}", container(script), restartPolicy="Never"))
+        space.ended(f"main-{number}")
+        if (said := space.log(f"main-{number}")) == wanted:
+            break
+    assert said == wanted

@@ -1,0 +1,37 @@
+"""minicluster.testing: its public names, and the summary of a run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from minicluster import testing
+from minicluster.testing import plugin
+from minicluster.testing.stats import OPERATIONS, PoolStats
+
+
+def test_public_names_are_imported_on_first_use() -> None:
+    code = (
+        "import sys, minicluster.testing as t; assert 'minicluster.testing.plugin' not in sys.modules; "
+        "t.ClusterFactory; assert 'minicluster.cluster' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    assert [getattr(testing, name) for name in testing.__all__] == [plugin.ClusterFactory, plugin.Scope]
+    with pytest.raises(AttributeError, match="no attribute 'Pool'"):
+        _ = testing.Pool  # type: ignore[attr-defined]
+
+
+def test_the_summary_adds_up_the_processes_of_a_run() -> None:
+    own, other = PoolStats(), PoolStats()
+    assert str(own) == ""
+    with own.timed("created"):
+        pass
+    with pytest.raises(ValueError), other.timed("reset"):  # noqa: PT011
+        raise ValueError
+    other.counts["created"], other.seconds["created"] = 2, 3.1
+    own.add(other.dump())
+    assert own.counts == {"created": 3, "reset": 1}
+    assert str(own) == "3.1 s on clusters: 3 created in 3.1 s, 1 reset in 0.0 s"
+    assert set(own.counts) <= set(OPERATIONS)
