@@ -24,7 +24,7 @@ from typing import Literal
 from minicluster.engine import privileges
 from minicluster.engine.protocol import Engine, EngineInfo
 from minicluster.errors import MiniclusterError, NoEngine
-from minicluster.host import kernel, procfs
+from minicluster.host import procfs
 from minicluster.profile.addressing import POOL, PREFIX
 
 Level = Literal["ok", "warning", "error"]
@@ -211,7 +211,7 @@ def check_ip_vs(root: Path = Path("/")) -> Check:
     """Whether the kernel has IPVS, with which Docker Swarm balances over a service's tasks."""
     if (root / "proc/net/ip_vs").exists():
         return Check("ip_vs", "ok", "loaded")
-    if kernel.has_module(root, "ip_vs"):
+    if procfs.has_module("ip_vs", root):
         return Check("ip_vs", "ok", "a module that the kernel loads when it is needed")
     return Check(
         "ip_vs", "warning",
@@ -227,7 +227,7 @@ def check_overlay(root: Path = Path("/")) -> Check:
         there = "\toverlay\n" in (root / "proc/filesystems").read_text(encoding="ascii")
     except OSError:
         there = False
-    if there or kernel.has_module(root, "overlay"):
+    if there or procfs.has_module("overlay", root):
         return Check("overlay", "ok", "the overlay file system is there")
     return Check(
         "overlay", "warning",
@@ -238,7 +238,7 @@ def check_overlay(root: Path = Path("/")) -> Check:
 
 def check_vxlan(root: Path = Path("/")) -> Check:
     """Whether the kernel has VXLAN, which networks across nodes are made of."""
-    if (root / "sys/module/vxlan").exists() or kernel.has_module(root, "vxlan"):
+    if (root / "sys/module/vxlan").exists() or procfs.has_module("vxlan", root):
         return Check("vxlan", "ok", "the kernel has it")
     made = _makes_vxlan() if root == Path("/") else None
     if made:

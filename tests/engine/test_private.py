@@ -21,8 +21,8 @@ import pytest
 
 from minicluster.engine import discover
 from minicluster.engine.address import EngineAddress
-from minicluster.engine.private import bridge, daemon
-from minicluster.engine.private.daemon import Layout
+from minicluster.engine.private import bridge, cleanup, daemon
+from minicluster.engine.private.layout import Layout
 from minicluster.errors import NoEngine
 from minicluster.host import procfs
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(bool(daemon.obstacle()), reason=f"no private eng
 @pytest.fixture
 def layout(monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
     """The layout of a private engine that does not run yet; whatever becomes of it is removed."""
-    folder = tempfile.mkdtemp(prefix="mc")  # pytest's own folders make too long a path for a socket
+    folder = tempfile.mkdtemp(prefix="mc")  # the paths of pytest's own folders are too long for a socket
     monkeypatch.setenv("XDG_DATA_HOME", folder)
     for name in ("HOST", "CONTEXT", "CONFIG"):
         monkeypatch.delenv(f"DOCKER_{name}", raising=False)
@@ -134,7 +134,7 @@ def test_containers_that_outlived_it_are_stopped(layout: Layout, monkeypatch: py
     os.kill(status.pid, signal.SIGKILL)
     while daemon.status().running:
         time.sleep(0.01)
-    assert daemon._shims(layout)
+    assert cleanup.shims(layout)
     if dockerd == "fails":
         monkeypatch.setattr(daemon, "_program", lambda name: shutil.which("false" if name == "dockerd" else name))
     notes: list[str] = []
