@@ -49,6 +49,7 @@ class _Known:
         self.containers = {c.id: c.labels for c in engine.containers(cluster)}
         self.networks = {n.id for n in engine.networks(cluster)}
         self.volumes = {v.name: v.labels for v in engine.volumes(cluster)}
+        self.connections: dict[tuple[str, str], str] = {}  # network and container -> the last action
         self.created: set[str] = set()  # volumes whose creation was told: the engine repeats it for each container
 
     def event(self, message: Mapping[str, Any]) -> EngineEvent | None:
@@ -77,7 +78,14 @@ class _Known:
         if kind == "network":
             if action == "create" and key not in self.networks:
                 self.networks = {n.id for n in self.engine.networks(self.cluster)}
-            return self.containers.get(about.get("container", ""), {}) if key in self.networks else None
+            if key not in self.networks:
+                return None
+            container = about.get("container", "")
+            if action in ("connect", "disconnect"):  # the engine tells a disconnection twice
+                if self.connections.get((key, container)) == action:
+                    return None
+                self.connections[key, container] = action
+            return self.containers.get(container, {})
         if action == "create":
             if key in self.created:
                 return None
