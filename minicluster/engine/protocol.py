@@ -213,9 +213,7 @@ class Engine(Protocol):
     """One container engine. Thread-safe."""
 
     endpoint: str  #: URL of its API; known without a call
-    reference: (
-        str  #: text by which :func:`minicluster.engine.discover.reach` finds it in any environment
-    )
+    reference: str  #: text by which :func:`minicluster.engine.discover.reach` finds it in any environment
 
     @property
     def local(self) -> bool:
@@ -378,7 +376,7 @@ class Engine(Protocol):
         With ``since`` (seconds since 1970) first those since then that the engine still has.
         """
 
-    def images(self, recipes_only: bool = False) -> list[Image]:
+    def images(self, built_only: bool = False) -> list[Image]:
         """All images, or only those that minicluster built."""
 
     def has_image(self, ref: str) -> bool:

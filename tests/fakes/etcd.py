@@ -53,7 +53,7 @@ class FakeEtcd:
 
     def _has_data(self, container: str) -> bool:
         volume = self._volume(container)
-        # Made anew under the same name, a volume is another one, and empty.
+        # A volume that was recreated under the same name is another one, and empty.
         return volume in self._data and self._data[volume] is self.engine.vols[volume]
 
     def _write_data(self, container: str) -> None:
@@ -71,10 +71,10 @@ class FakeEtcd:
         cluster = self._who(container)[0]
         bootstrap_nodes = self._founders(container)
         if self._has_data(container):
-            return ""  # one whom the others have removed waits to be joined anew
+            return ""  # a member that the others removed waits until it joins again
         if bootstrap_nodes:
             if not any(self._data.get(volume.name) is volume for volume in self.engine.volumes(cluster)):
-                self.members.pop(cluster, None)  # all that knew of it is gone
+                self.members.pop(cluster, None)  # no data of it is left
             if self.members.setdefault(cluster, bootstrap_nodes) != bootstrap_nodes:
                 return "cluster ID mismatch"
             self._write_data(container)

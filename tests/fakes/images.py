@@ -29,8 +29,8 @@ class Images(Scripted):
         self.builds: list[tuple[Path, str, dict[str, str]]] = []  #: folder, reference and arguments of each build
         self.contexts: list[dict[str, str]] = []  #: further files of each build
 
-    def images(self, recipes_only: bool = False) -> list[Image]:
-        return [i for i in self.refs.values() if not recipes_only or BUILD in i.labels]
+    def images(self, built_only: bool = False) -> list[Image]:
+        return [i for i in self.refs.values() if not built_only or BUILD in i.labels]
 
     def has_image(self, ref: str) -> bool:
         return ref in self.refs or (self.every_image and ref not in self.missing)

@@ -19,8 +19,8 @@ from minicluster.errors import ImageError, Interrupted
 from minicluster.model.labels import BUILD, PROFILE
 
 
-def listing(api: Api, recipes_only: bool) -> list[Image]:
-    params = answers.filters(label=BUILD) if recipes_only else {}
+def listing(api: Api, built_only: bool) -> list[Image]:
+    params = answers.filters(label=BUILD) if built_only else {}
     with translated("list images"):
         return [answers.image(found) for found in api.request("GET", "/images/json", params=params)]
 
