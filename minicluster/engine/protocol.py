@@ -376,8 +376,8 @@ class Engine(Protocol):
         With ``since`` (seconds since 1970) first those since then that the engine still has.
         """
 
-    def images(self, built_only: bool = False) -> list[Image]:
-        """All images, or only those that minicluster built."""
+    def images(self) -> list[Image]:
+        """All images."""
 
     def has_image(self, ref: str) -> bool:
         """Whether the engine has an image of this reference or ID."""

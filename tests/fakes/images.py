@@ -10,7 +10,6 @@ from pathlib import Path
 
 from minicluster.engine.protocol import Cancel, Image, Progress
 from minicluster.errors import Conflict, ImageError, Interrupted, NotFound
-from minicluster.model.labels import BUILD
 from tests.fakes.box import Box
 from tests.fakes.scripted import Scripted
 
@@ -29,8 +28,8 @@ class Images(Scripted):
         self.builds: list[tuple[Path, str, dict[str, str]]] = []  #: folder, reference and arguments of each build
         self.contexts: list[dict[str, str]] = []  #: further files of each build
 
-    def images(self, built_only: bool = False) -> list[Image]:
-        return [i for i in self.refs.values() if not built_only or BUILD in i.labels]
+    def images(self) -> list[Image]:
+        return list(self.refs.values())
 
     def has_image(self, ref: str) -> bool:
         return ref in self.refs or (self.every_image and ref not in self.missing)

@@ -401,8 +401,8 @@ class DockerEngine:
 
     # Images
 
-    def images(self, built_only: bool = False) -> list[Image]:
-        return images.listing(self._api, built_only)
+    def images(self) -> list[Image]:
+        return images.listing(self._api)
 
     def has_image(self, ref: str) -> bool:
         return images.has(self._api, ref)

@@ -16,13 +16,12 @@ from minicluster.engine.docker.errors import translated
 from minicluster.engine.http import Api, APIError, ConnectionLost
 from minicluster.engine.protocol import Cancel, Image, Progress
 from minicluster.errors import ImageError, Interrupted
-from minicluster.model.labels import BUILD, PROFILE
+from minicluster.model.labels import PROFILE
 
 
-def listing(api: Api, built_only: bool) -> list[Image]:
-    params = answers.filters(label=BUILD) if built_only else {}
+def listing(api: Api) -> list[Image]:
     with translated("list images"):
-        return [answers.image(found) for found in api.request("GET", "/images/json", params=params)]
+        return [answers.image(found) for found in api.request("GET", "/images/json")]
 
 
 def has(api: Api, ref: str) -> bool:
