@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
-import struct
-import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +12,11 @@ from typing import Any
 
 from minicluster.engine import privileges
 from minicluster.engine.address import EngineAddress
-from minicluster.engine.docker import answers, archive, events, images
+from minicluster.engine.docker import answers, archive, events, images, streams
 from minicluster.engine.docker.answers import cluster_label, filters
 from minicluster.engine.docker.client_side import proxies
 from minicluster.engine.docker.errors import translated
-from minicluster.engine.http import Api, APIError, ConnectionLost, Response
+from minicluster.engine.http import Api, APIError
 from minicluster.engine.private import bridge
 from minicluster.engine.protocol import (
     Cancel,
@@ -36,7 +33,7 @@ from minicluster.engine.protocol import (
     Sample,
     Volume,
 )
-from minicluster.errors import Conflict, Interrupted, NodeFailed
+from minicluster.errors import Conflict
 from minicluster.host import procfs
 from minicluster.model.spec import LOCALHOST
 
@@ -321,46 +318,7 @@ class DockerEngine:
         timeout: float | None = None,
         cancel: Cancel | None = None,
     ) -> ExecResult:
-        cancel = cancel or Cancel()
-        what = f"run {argv[0]} in {container}"
-        with translated(what):
-            try:
-                body = {"Cmd": list(argv), "AttachStdout": True, "AttachStderr": True}
-                exec_id = self._api.request("POST", f"/containers/{container}/exec", data=body)["Id"]
-                # No upgrade of the protocol is asked for: only writing to the command needs that.
-                response = self._api.open("POST", f"/exec/{exec_id}/start", data={"Tty": False, "Detach": False})
-            except APIError as error:
-                if "is not running" in error.message or "is paused" in error.message:
-                    raise NodeFailed(f"cannot {what}", error.message) from error
-                raise
-            response.socket.settimeout(None)
-            timer = threading.Timer(timeout, response.abort) if timeout is not None else None
-            started = time.monotonic()
-            if timer:
-                timer.daemon = True
-                timer.start()
-            try:
-                with response, cancel.calls(response.abort):
-                    output: dict[int, list[bytes]] = defaultdict(list)
-                    for stream, part in _frames(response):
-                        output[stream].append(part)
-                    stdout, stderr = b"".join(output[1]), b"".join(output[2])
-            except ConnectionLost:
-                asked = cancel.is_set() or (timeout is not None and time.monotonic() - started >= timeout)
-                if not asked:
-                    raise
-                stdout = stderr = b""
-            finally:
-                if timer:
-                    timer.cancel()
-            if cancel.is_set():
-                raise Interrupted(f"stopped: {what}")
-            if timeout is not None and time.monotonic() - started >= timeout:
-                raise TimeoutError(f"{what}: no answer within {timeout:g} s")
-            code = self._api.request("GET", f"/exec/{exec_id}/json")["ExitCode"]
-        if code is None:  # the stream ended and the command did not: the container is stopping
-            raise NodeFailed(f"cannot {what}", "The container stopped meanwhile.")
-        return ExecResult(int(code), stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+        return streams.run(self._api, container, argv, timeout, cancel or Cancel())
 
     def exec_argv(
         self, container: str, argv: Sequence[str], *, tty: bool, stdin: bool
@@ -376,18 +334,7 @@ class DockerEngine:
         return ["docker", *options, "exec", *flags, container, *argv], env
 
     def logs(self, container: str, *, tail: int | None = None, follow: bool = False) -> Iterator[bytes]:
-        params = {"stdout": 1, "stderr": 1, "follow": int(follow), "tail": "all" if tail is None else tail}
-        with (
-            translated(f"read the log of {container}"),
-            self._api.open("GET", f"/containers/{container}/logs", params=params) as response,
-        ):
-            response.socket.settimeout(None)
-            rest = b""
-            for _stream, chunk in _frames(response):
-                *lines, rest = (rest + chunk).split(b"\n")
-                yield from lines
-            if rest:
-                yield rest
+        return streams.logs(self._api, container, tail, follow)
 
     def sample(self, container: str) -> Sample:
         with translated(f"measure container {container}"):
@@ -439,13 +386,3 @@ class DockerEngine:
 
     def close(self) -> None:
         self._api.close()
-
-
-def _frames(response: Response) -> Iterator[tuple[int, bytes]]:
-    """The frames of an attached stream: 1 is standard output, 2 is standard error.
-
-    A frame is a byte for the stream, three of padding, a big-endian length, content.
-    """
-    while len(header := response.read(8)) == 8:
-        stream, length = struct.unpack(">BxxxL", header)
-        yield stream, response.read(length)
