@@ -66,6 +66,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     global _used_engine
     _used_engine |= "tests/engine/" in report.nodeid or report.nodeid.startswith("examples/")
+    _used_engine |= "tests/contract/" in report.nodeid and "real" in report.nodeid and report.when == "call"
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ class World:
     engine: Engine
     image: str  #: one that the engine has, with a shell
     fake: FakeEngine | None
-    key: str = field(default_factory=lambda: f"{PREFIX}{next(_numbers)}-{time.time_ns() % 10**9}")
+    key: str = field(default_factory=lambda: f"{PREFIX}{os.getpid()}-{next(_numbers)}")
     refs: list[str] = field(default_factory=list)
 
     def name(self, part: str) -> str:
@@ -81,7 +82,7 @@ class World:
         return name
 
     def command(self, *argv: str, result: ExecResult | Hang) -> tuple[str, ...]:
-        """A command of which a real container knows what it does; a fake one is told."""
+        """A command, and its result in a real container, which a fake one is given."""
         if self.fake:
             self.fake.answers[" ".join(argv)] = result
         return argv
@@ -159,15 +160,24 @@ def real() -> Iterator[Engine]:
         engine = discover.connect(start_private=True)
     except NoEngine as error:
         pytest.skip(f"no engine: {error}")
-    for world in (World(engine, "", None, key=key) for key in _left(engine)):
-        world.clear()  # what a run that was killed has left
+    for key in _left(engine):
+        World(engine, "", None, key=key).clear()
     yield engine
     engine.close()
 
 
 def _left(engine: Engine) -> set[str]:
-    found = [*engine.containers(), *engine.networks(), *engine.volumes()]
-    return {about.labels[labels.CLUSTER] for about in found if about.labels[labels.CLUSTER].startswith(PREFIX)}
+    """The keys of what test runs that were killed have left."""
+    keys = {thing.labels[labels.CLUSTER] for thing in [*engine.containers(), *engine.networks(), *engine.volumes()]}
+    return {key for key in keys if key.startswith(PREFIX) and not _runs(int(key.removeprefix(PREFIX).split("-")[0]))}
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @pytest.fixture(params=["fake", "real"])

@@ -75,7 +75,7 @@ class Images(Scripted):
                 assert manifest
                 refs = [ref for image in json.loads(manifest.read()) for ref in image["RepoTags"]]
         except (tarfile.TarError, KeyError) as error:
-            raise ImageError("the engine cannot load it", str(error)) from error
+            raise ImageError("the engine cannot load it", "no manifest") from error
         for ref in refs:
             self.refs[ref] = Image(ref, (ref,), {}, 1, 0)
         return refs
