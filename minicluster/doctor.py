@@ -1,8 +1,7 @@
-"""What this machine and its engine can do, asked and not assumed: a list of small functions, each with its fix.
+"""Checks what this machine and its engine can do: a small function for each question, with a fix for each problem.
 
-A check never raises, and all of them together take no longer than :data:`PATIENCE`. What only the engine's machine
-knows (its kernel, its disk) is asked of this machine where the engine shares it, and passed over where it does not:
-Docker Desktop, Colima and remote engines.
+No check raises an error, and all together take no longer than :data:`TIMEOUT`. Checks of the engine's machine (its
+kernel, its disk) run only where that is this machine, which it is not with Docker Desktop, Colima and remote engines.
 """
 
 from __future__ import annotations
@@ -11,12 +10,10 @@ import ipaddress
 import os
 import platform
 import shutil
-import socket
-import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,37 +21,37 @@ from typing import Literal
 from minicluster.engine import privileges
 from minicluster.engine.protocol import Engine, EngineInfo
 from minicluster.errors import MiniclusterError, NoEngine
-from minicluster.host import kernel, procfs
-from minicluster.profile.addressing import POOL, PREFIX
+from minicluster.host import procfs
+from minicluster.profile.addressing import POOL, PREFIX, without_overlap
 
 Level = Literal["ok", "warning", "error"]
 BaseSource = str | Callable[[], str] | None
 
 #: Seconds that all checks together may take.
-PATIENCE = 2.0
+TIMEOUT = 2.0
 
-#: The oldest engine whose API has all that minicluster uses: 20.10 brought private cgroup namespaces.
+#: The oldest engine whose API has all that minicluster uses: 20.10 added private cgroup namespaces.
 OLDEST_VERSION, OLDEST_API = "20.10", (1, 41)
 
-#: What kind's page of known issues recommends, for the same reason: every container's shim, kubelet and systemd
-#: watch files, and all of them count as one user's, as nodes share the machine's root.
+#: What kind recommends (https://kind.sigs.k8s.io/docs/user/known-issues/), for the same reason: every container's shim,
+#: kubelet and systemd watch files, and all count for one user, since nodes share the machine's root.
 INOTIFY_INSTANCES, INOTIFY_WATCHES = 512, 524288
-#: Instances set aside for a node. A Swarm node takes none (seen: 21 nodes run with a limit of 128); a node with a
-#: kubelet takes several, and so does what runs in its containers.
+#: Instances counted for a node. A Swarm node takes none (21 nodes ran with a limit of 128); a node with a kubelet takes
+#: several, and so do its containers.
 INOTIFY_INSTANCES_PER_NODE = 8
 
-DISK_WANTED, DISK_NEEDED = 5 << 30, 1 << 30  # bytes free: room for a build and its cache; for the nodes' own data
+DISK_WANTED, DISK_NEEDED = 5 << 30, 1 << 30  # bytes free: for a build and its cache; for the nodes' data
 SUBNETS_WANTED = 8
 
 
 @dataclass(frozen=True)
 class Check:
-    """What one check found."""
+    """The result of a check."""
 
     name: str
     level: Level
-    text: str  #: what was found, one sentence or phrase
-    fix: str = ""  #: what to do about it; "" where there is nothing to do
+    text: str  #: a sentence or phrase
+    fix: str = ""  #: what to do about it; "" where nothing is to be done
 
 
 def examine(
@@ -70,54 +67,57 @@ def examine(
     Args:
         engine: the engine in use; None where there is none.
         error: why there is none.
-        footprint: bytes of memory that the cluster to start is expected to use; 0 where there is none in mind.
-        base_source: where recipes get their base image, as :func:`minicluster.engine.base_image.source` says it:
-            "image REF", "registry or mmdebstrap", "registry"; or a function that finds out; None skips this check.
+        footprint: bytes of memory that the cluster to start is expected to use; 0 for no cluster.
+        base_source: where builds get their base image, as :func:`minicluster.engine.base_image.source` returns it:
+            "image REF", "registry or mmdebstrap", "registry"; or a function that returns it; None skips this check.
         root: where this machine's /proc, /sys and /lib are.
     """
-    info: EngineInfo | None = None
-    if engine:
-        try:
-            info = engine.info
-        except NoEngine as gone:
-            error = gone
-        except MiniclusterError as refused:
-            error = NoEngine(refused.what, refused.why, refused.fix)
-    checks: list[tuple[str, Callable[[], Check]]] = [("engine", lambda: check_engine(info, error))]
+    info, error = _info_of(engine, error)
     here = platform.system() == "Linux" and (info.local if info else True)
-    if engine and info:
-        found, known = engine, info  # for the functions below, which run later
-        checks += [
-            ("version", lambda: check_version(known)),
-            ("control groups", lambda: check_cgroups(known)),
-            ("capabilities", lambda: check_capabilities(known, root)),
-        ]
-    if here:
-        checks += [
-            ("apparmor", lambda: check_apparmor(info, root)),
-            ("ip_vs", lambda: check_ip_vs(root)),
-            ("overlay", lambda: check_overlay(root)),
-            ("vxlan", lambda: check_vxlan(root)),
-            ("inotify", lambda: check_inotify(root)),
-        ]
-    elif info:
-        checks.append(("kernel", lambda: check_elsewhere(known)))
+    return _run(
+        [("engine", lambda: check_engine(info, error)), *_checks(engine, info, footprint, base_source, here, root)]
+    )
+
+
+def _info_of(engine: Engine | None, error: NoEngine | None) -> tuple[EngineInfo | None, NoEngine | None]:
+    try:
+        return (engine.info, None) if engine else (None, error)
+    except NoEngine as lost:
+        return None, lost
+    except MiniclusterError as refused:
+        return None, NoEngine(refused.what, refused.why, refused.fix)
+
+
+def _checks(
+    engine: Engine | None, info: EngineInfo | None, footprint: int, base_source: BaseSource, here: bool, root: Path
+) -> Iterator[tuple[str, Callable[[], Check]]]:
+    """The checks that apply, by name; ``here``: the engine's machine is this one."""
     if info:
-        if here:
-            checks.append(("disk", lambda: check_disk(known.data_root)))
-        checks.append(("memory", lambda: check_memory(footprint, known.memory, root if here else None)))
-        checks.append(("subnets", lambda: check_subnets(found.subnets())))
+        yield "version", lambda: check_version(info)
+        yield "control groups", lambda: check_cgroups(info)
+        yield "capabilities", lambda: check_capabilities(info, root)
+    if here:
+        yield "apparmor", lambda: check_apparmor(info, root)
+        yield "ip_vs", lambda: check_ip_vs(root)
+        yield "overlay", lambda: check_overlay(root)
+        yield "vxlan", lambda: check_vxlan(root)
+        yield "inotify", lambda: check_inotify(root)
+    elif info:
+        yield "kernel", lambda: check_elsewhere(info)
+    if here and info:
+        yield "disk", lambda: check_disk(info.data_root)
+    if here or info:
+        yield "memory", lambda: check_memory(footprint, info.memory if info else 0, root if here else None)
+    if engine and info:
+        yield "subnets", lambda: check_subnets(engine.subnets())
         if base_source is not None:
-            checks.append(("base image", lambda: check_base_image(base_source)))
-    elif here:
-        checks.append(("memory", lambda: check_memory(footprint, 0, root)))
-    return _run(checks)
+            yield "base image", lambda: check_base_image(base_source)
 
 
 def room(info: EngineInfo, footprint: int, *, root: Path = Path("/")) -> tuple[Check, Check]:
-    """What the engine's machine has of memory, for so many bytes, and of disk."""
+    """The checks of the engine's machine's memory, for so many bytes, and of its disk."""
     here = platform.system() == "Linux" and info.local
-    disk = check_disk(info.data_root) if here else Check("disk", "ok", "not asked: it is another machine's")
+    disk = check_disk(info.data_root) if here else Check("disk", "ok", "not checked: it is another machine's")
     return check_memory(footprint, info.memory, root if here else None), disk
 
 
@@ -126,11 +126,13 @@ def check_engine(info: EngineInfo | None, error: NoEngine | None) -> Check:
     if info is None:
         said = error or NoEngine("no container engine answers")
         return Check("engine", "error", "\n".join(part for part in (said.what, said.why) if part), said.fix)
-    place = "on this machine" if info.local else "on another machine or in a virtual one"
+    place = "on this machine" if info.local else "on another or a virtual machine"
     text = f"{info.operating_system} at {info.endpoint} ({info.source}), {place}"
     if info.rootless:
-        fix = "Use an engine that runs as root: DOCKER_HOST or `docker context use` choose it."
-        return Check("engine", "warning", f"{text}; it is rootless, and nested nodes need more than it may grant", fix)
+        fix = "Use an engine that runs as root: choose it with DOCKER_HOST or `docker context use`."
+        return Check(
+            "engine", "warning", f"{text}; it is rootless, and may lack privileges that nested nodes need", fix
+        )
     return Check("engine", "ok", text)
 
 
@@ -158,11 +160,11 @@ def _api(info: EngineInfo) -> tuple[int, ...]:
 
 
 def check_cgroups(info: EngineInfo) -> Check:
-    """Which control groups nodes get."""
+    """Which version of control groups nodes get."""
     if info.cgroup_version == 2:
         return Check("control groups", "ok", "version 2")
     if info.cgroup_version == 1:
-        return Check("control groups", "ok", "version 1: works, but newer releases of cluster software give it up")
+        return Check("control groups", "ok", "version 1: works, but newer releases of cluster software drop it")
     return Check(
         "control groups", "warning", "the engine does not say which version",
         "Make sure that /sys/fs/cgroup is mounted on the engine's machine.",
@@ -173,8 +175,8 @@ def check_capabilities(info: EngineInfo, root: Path = Path("/")) -> Check:
     """Whether the engine itself has the capabilities that nested nodes need."""
     name = "capabilities"
     if not info.local or not info.endpoint.startswith("unix://"):
-        return Check(name, "ok", "not asked: only an engine on this machine can be")
-    bounding = _bounding_set(_peer(info.endpoint.removeprefix("unix://")), root)
+        return Check(name, "ok", "not checked: the engine is not on this machine")
+    bounding = procfs.bounding_set(procfs.listener_pid(info.endpoint.removeprefix("unix://"), timeout=1.0) or 0, root)
     if bounding is None:
         return Check(name, "ok", "not known: the engine's process cannot be seen from here")
     lacking = privileges.missing(bounding)
@@ -192,74 +194,69 @@ def check_apparmor(info: EngineInfo | None, root: Path = Path("/")) -> Check:
     """Whether the engine can load its AppArmor profile, where the kernel has AppArmor switched on."""
     name = "apparmor"
     on = procfs.read(root / "sys/module/apparmor/parameters/enabled") == "Y"
-    if not on or not (root / "sys/kernel/security/apparmor").exists():  # the file system may not be mounted
+    if not on or not (root / "sys/kernel/security/apparmor").exists():  # securityfs may not be mounted
         return Check(name, "ok", "not in use")
     if any((root / folder / "apparmor_parser").exists() for folder in ("sbin", "usr/sbin")):
-        return Check(name, "ok", "in use, and its parser is there")
-    # Docker 23 (API 1.42) and newer go without a profile then; older ones refuse every container.
+        return Check(name, "ok", "in use, and its parser is installed")
+    # Without it, Docker 23 (API 1.42) and newer use no profile; older ones refuse every container.
     if info and _api(info) >= (1, 42):
-        return Check(name, "ok", "in use; without its parser, the engine goes without a profile")
+        return Check(name, "ok", "in use; its parser is not installed, so the engine uses no profile")
     return Check(
         name, "error",
-        "the kernel has AppArmor switched on and its parser is not installed: "
-        "Docker older than 23 starts no container then",
+        "the kernel has AppArmor switched on and its parser is not installed: Docker before 23 starts no container",
         "`sudo apt-get install apparmor`",
     )  # fmt: skip
 
 
 def check_ip_vs(root: Path = Path("/")) -> Check:
-    """Whether the kernel has IPVS, with which Docker Swarm balances over a service's tasks."""
+    """Whether the kernel has IPVS, by which Docker Swarm balances over a service's tasks."""
     if (root / "proc/net/ip_vs").exists():
         return Check("ip_vs", "ok", "loaded")
-    if kernel.has_module(root, "ip_vs"):
-        return Check("ip_vs", "ok", "a module that the kernel loads when it is needed")
+    if procfs.has_module("ip_vs", root):
+        return Check("ip_vs", "ok", "a module that the kernel loads when needed")
     return Check(
         "ip_vs", "warning",
         "the kernel has no ip_vs: Docker Swarm's virtual IPs and its routing mesh do not work",
-        "Load it (`sudo modprobe ip_vs`) or boot a kernel that has it (CONFIG_IP_VS). Without: create services with "
+        "Load it (`sudo modprobe ip_vs`) or boot a kernel with it (CONFIG_IP_VS). Otherwise create services with "
         "`--endpoint-mode dnsrr` and publish ports with `mode=host`.",
     )  # fmt: skip
 
 
 def check_overlay(root: Path = Path("/")) -> Check:
     """Whether nested engines can use the overlay file system."""
-    try:
-        there = "\toverlay\n" in (root / "proc/filesystems").read_text(encoding="ascii")
-    except OSError:
-        there = False
-    if there or kernel.has_module(root, "overlay"):
-        return Check("overlay", "ok", "the overlay file system is there")
+    if "overlay" in procfs.read(root / "proc/filesystems").split() or procfs.has_module("overlay", root):
+        return Check("overlay", "ok", "the kernel has it")
     return Check(
         "overlay", "warning",
         "the kernel has no overlay file system: engines in nodes copy every layer of every image",
-        "Load it (`sudo modprobe overlay`) or boot a kernel that has it (CONFIG_OVERLAY_FS).",
+        "Load it (`sudo modprobe overlay`) or boot a kernel with it (CONFIG_OVERLAY_FS).",
     )  # fmt: skip
 
 
 def check_vxlan(root: Path = Path("/")) -> Check:
-    """Whether the kernel has VXLAN, which networks across nodes are made of."""
-    if (root / "sys/module/vxlan").exists() or kernel.has_module(root, "vxlan"):
+    """Whether the kernel has VXLAN, which networks across nodes use."""
+    if (root / "sys/module/vxlan").exists() or procfs.has_module("vxlan", root):
         return Check("vxlan", "ok", "the kernel has it")
-    made = _makes_vxlan() if root == Path("/") else None
-    if made:
-        return Check("vxlan", "ok", "the kernel has it (a link could be made)")
-    if made is None:
-        return Check("vxlan", "warning", "not known: only root can try", "Run `sudo minicluster doctor`.")
+    created = _creates_vxlan() if root == Path("/") else None
+    if created:
+        return Check("vxlan", "ok", "the kernel has it (a link could be created)")
+    if created is None:
+        return Check("vxlan", "warning", "not known: only root can test it", "Run `sudo minicluster doctor`.")
     return Check(
         "vxlan", "warning",
         "the kernel has no VXLAN: overlay networks across nodes do not work",
-        "Load it (`sudo modprobe vxlan`) or boot a kernel that has it (CONFIG_VXLAN).",
+        "Load it (`sudo modprobe vxlan`) or boot a kernel with it (CONFIG_VXLAN).",
     )  # fmt: skip
 
 
 def check_inotify(root: Path = Path("/")) -> Check:
-    """Whether enough file watches are allowed: too few show as "too many open files" in a node."""
+    """Whether the limits on file watches suffice: nodes report "too many open files" where they do not."""
     folder = root / "proc/sys/fs/inotify"
     try:
         instances = int((folder / "max_user_instances").read_text(encoding="ascii"))
         watches = int((folder / "max_user_watches").read_text(encoding="ascii"))
     except (OSError, ValueError):
-        return Check("inotify", "ok", "not known: the kernel does not tell its limits")
+        return Check("inotify", "ok", "not known: the kernel's limits cannot be read")
     text = f"{instances} instances, {watches} watches"
     if instances >= INOTIFY_INSTANCES and watches >= INOTIFY_WATCHES:
         return Check("inotify", "ok", text)
@@ -271,36 +268,36 @@ def check_inotify(root: Path = Path("/")) -> Check:
     settings = " ".join(f"{key}={value}" for key, value in wanted.items())
     return Check(
         "inotify", "warning",
-        f"{text}: enough for about {nodes} nested {'node' if nodes == 1 else 'nodes'} of a kind that watches files; "
-        "beyond that they may fail with \"too many open files\"",
-        f"`sudo sysctl {settings}`, and the same in a file in /etc/sysctl.d to keep it over a reboot.",
+        f"{text}: enough for about {nodes} nested {'node' if nodes == 1 else 'nodes'} that watch files; "
+        "with more of them, some may fail with \"too many open files\"",
+        f"`sudo sysctl {settings}`, and the same in a file in /etc/sysctl.d to keep it across reboots.",
     )  # fmt: skip
 
 
 def check_elsewhere(info: EngineInfo) -> Check:
-    """Says what is passed over for an engine whose kernel is not ours."""
+    """Says what is not checked of an engine on another machine."""
     return Check(
         "kernel", "ok",
-        f"{info.kernel} on the engine's machine; ip_vs, vxlan, inotify and disk can only be asked there",
+        f"{info.kernel} on the engine's machine; ip_vs, vxlan, inotify and disk can only be checked there",
     )  # fmt: skip
 
 
 def check_disk(data_root: str) -> Check:
-    """Whether there is room where the engine keeps images and volumes."""
+    """Whether there is space where the engine keeps images and volumes."""
     try:
         facts = os.statvfs(data_root)
     except OSError as error:
-        return Check("disk", "ok", f"not known: {data_root} cannot be looked at ({error.strerror})")
+        return Check("disk", "ok", f"not known: {data_root} cannot be read ({error.strerror})")
     free = facts.f_bavail * facts.f_frsize
     text = f"{_size(free)} free in {data_root}"
-    fix = "Free some: `docker system df` shows what takes it, `docker builder prune` removes caches of builds."
+    fix = "Free some: `docker system df` shows what uses it, `docker builder prune` removes build caches."
     if facts.f_files and not facts.f_favail:
         return Check("disk", "error", f"no inode free in {data_root}", fix)
     if free < DISK_NEEDED:
         return Check("disk", "error", text, fix)
-    return Check("disk", "warning", f"{text}: little for building images", fix) if free < DISK_WANTED else Check(
-        "disk", "ok", text
-    )  # fmt: skip
+    if free < DISK_WANTED:
+        return Check("disk", "warning", f"{text}: little for building images", fix)
+    return Check("disk", "ok", text)
 
 
 def check_memory(footprint: int, total: int, root: Path | None) -> Check:
@@ -308,10 +305,10 @@ def check_memory(footprint: int, total: int, root: Path | None) -> Check:
 
     Args:
         footprint: bytes that it is expected to use.
-        total: bytes that the engine's machine has in all; 0 where not known.
+        total: bytes that the engine's machine has; 0 where not known.
         root: where this machine's /proc is, if it is the engine's machine; None if it is not.
     """
-    facts = _meminfo(root) if root else {}
+    facts = procfs.memory(root) if root else {}
     total = total or facts.get("MemTotal", 0)
     free = facts.get("MemAvailable")
     if free is None and not total:
@@ -329,24 +326,23 @@ def check_memory(footprint: int, total: int, root: Path | None) -> Check:
     return Check("memory", "ok", text)
 
 
-def check_subnets(taken: list[str]) -> Check:
-    """Whether there are addresses left for clusters."""
-    pool = ipaddress.IPv4Network(str(POOL))
-    used = [ipaddress.ip_network(one, strict=False) for one in taken]
-    near = sorted({n for n in used if isinstance(n, ipaddress.IPv4Network) and n.overlaps(pool)})
-    subnets = list(pool.subnets(new_prefix=PREFIX))
-    free = sum(not any(subnet.overlaps(other) for other in near) for subnet in subnets)
-    text = f"{free} of {len(subnets)} in {pool} are free"
+def check_subnets(taken: Iterable[str]) -> Check:
+    """Whether there are subnets left for clusters."""
+    networks = (ipaddress.ip_network(one, strict=False) for one in taken)
+    near = sorted({n for n in networks if isinstance(n, ipaddress.IPv4Network) and n.overlaps(POOL)})
+    subnets = list(POOL.subnets(new_prefix=PREFIX))
+    free = len(list(without_overlap(subnets, near)))
+    text = f"{free} of {len(subnets)} in {POOL} are free"
     if near:
         text += f"; in use: {', '.join(str(n) for n in near[:5])}{', …' if len(near) > 5 else ''}"
-    fix = "Remove networks that nobody uses: `docker network prune`, or clusters: `minicluster ls`, `minicluster down`."
+    fix = "Remove unused networks (`docker network prune`) or clusters (`minicluster ls`, `minicluster down`)."
     if not free:
         return Check("subnets", "error", text, fix)
     return Check("subnets", "ok", text) if free >= SUBNETS_WANTED else Check("subnets", "warning", text, fix)
 
 
 def check_base_image(source: str | Callable[[], str]) -> Check:
-    """Whether recipes have a base image to build on."""
+    """Whether builds have a base image."""
     fix = (
         "Install mmdebstrap (`sudo apt-get install mmdebstrap`), with which minicluster makes the base image from "
         "Debian's packages, or load the image debian:bookworm-slim into the engine (`docker load`)."
@@ -356,24 +352,24 @@ def check_base_image(source: str | Callable[[], str]) -> Check:
     except MiniclusterError as error:
         return Check("base image", "error", f"{error.what}. {error.why}".strip(), error.fix or fix)
     if not where:
-        return Check("base image", "error", "there is none, and nothing to make one with", fix)
+        return Check("base image", "error", "there is none, and no way to make one", fix)
     if where == "registry":
-        return Check("base image", "warning", "has to be pulled from a registry, if one answers", fix)
+        return Check("base image", "warning", "must be pulled from a registry, if one answers", fix)
     return Check("base image", "ok", where)
 
 
 def _run(checks: list[tuple[str, Callable[[], Check]]]) -> list[Check]:
-    """All at once, in their order; what takes too long is left behind, in threads that keep nobody from ending."""
+    """The results, in the order of the checks. All run at once; those that take too long are left in daemon threads."""
     found: dict[int, Check] = {}
 
     def run(index: int, name: str, check: Callable[[], Check]) -> None:
         try:
             found[index] = check()
-        except Exception as error:  # a check that fails must not hide the others
+        except Exception as error:  # one check that fails must not hide the others
             words = error.what if isinstance(error, MiniclusterError) else f"{type(error).__name__}: {error}"
             found[index] = Check(name, "warning", f"could not be checked: {words}")
 
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     threads = [
         threading.Thread(target=run, args=(index, name, check), name=f"doctor {name}", daemon=True)
         for index, (name, check) in enumerate(checks)
@@ -382,55 +378,21 @@ def _run(checks: list[tuple[str, Callable[[], Check]]]) -> list[Check]:
         thread.start()
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
-    late = "could not be checked: no answer in time"
+    late = "could not be checked in time"
     return [found.get(index) or Check(name, "warning", late) for index, (name, _) in enumerate(checks)]
 
 
-def _peer(path: str) -> int:
-    """The process id of who listens on a Unix socket; 0 where it cannot be known."""
-    option = getattr(socket, "SO_PEERCRED", None)
-    if option is None:
-        return 0
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(1.0)
-        connection.connect(path)
-        credentials = connection.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i"))
-    pid: int = struct.unpack("3i", credentials)[0]
-    return pid
-
-
-def _bounding_set(pid: int, root: Path) -> int | None:
-    """The capabilities that a process and its children can ever have; None where it cannot be known."""
-    if pid <= 0:
-        return None
-    try:
-        lines = (root / "proc" / str(pid) / "status").read_text(encoding="utf-8", errors="replace").splitlines()
-        return next((int(line.split()[1], 16) for line in lines if line.startswith("CapBnd:")), None)
-    except (OSError, ValueError, IndexError):
-        return None
-
-
-def _makes_vxlan() -> bool | None:
-    """Whether a VXLAN link can be made, tried in a network namespace that ends with the try; None: cannot be tried."""
+def _creates_vxlan() -> bool | None:
+    """Whether a VXLAN link can be created, in a network namespace of its own; None: cannot be tested."""
     unshare, ip = shutil.which("unshare"), shutil.which("ip", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if os.geteuid() != 0 or not unshare or not ip:
         return None
     link = [ip, "link", "add", "vxlan0", "type", "vxlan", "id", "1", "dstport", "4789"]
     try:
-        done = subprocess.run([unshare, "--net", *link], capture_output=True, timeout=PATIENCE, check=False)
+        done = subprocess.run([unshare, "--net", *link], capture_output=True, timeout=TIMEOUT, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.returncode == 0
-
-
-def _meminfo(root: Path) -> dict[str, int]:
-    """/proc/meminfo in bytes; empty where there is none."""
-    try:
-        lines = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return {}
-    pairs = (line.split() for line in lines)
-    return {words[0].rstrip(":"): int(words[1]) * 1024 for words in pairs if len(words) > 1 and words[1].isdigit()}
 
 
 def _size(count: int) -> str:

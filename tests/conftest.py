@@ -69,6 +69,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     global _used_engine
     _used_engine |= "tests/engine/" in report.nodeid or report.nodeid.startswith("examples/")
     _took[_file(report.nodeid)]["long" if "long" in report.keywords else "core"] += report.duration
+    _used_engine |= "tests/contract/" in report.nodeid and "real" in report.nodeid and report.when == "call"
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)

@@ -1,4 +1,4 @@
-"""Where an engine is: how it was found, and what it takes to reach it."""
+"""Where an engine is, and what it takes to reach it."""
 
 from __future__ import annotations
 
@@ -6,25 +6,33 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from minicluster.engine.ping import Tls
+
+@dataclass(frozen=True)
+class Tls:
+    """How to speak TLS with an engine."""
+
+    ca: Path | None = None  #: certificate of the authority that signed the engine's; None: the system's authorities
+    cert: Path | None = None  #: the client's certificate; None: it presents none
+    key: Path | None = None
+    verify: bool = True  #: check the engine's certificate and name
 
 
 @dataclass(frozen=True)
 class EngineAddress:
-    """An engine that answers, and how it was found."""
+    """The address of an engine, and how it was found."""
 
     url: str  #: unix://PATH, tcp://HOST:PORT, http(s)://… or ssh://…
     source: str  #: "DOCKER_HOST", "docker context NAME", "default socket" or "private engine"
     tls: Tls | None = None  #: None: no TLS (a Unix socket, ssh, or plain TCP)
-    api_version: str = ""  #: the newest that it speaks; "" where it does not say, or was not asked (ssh)
+    api_version: str = ""  #: the newest that it supports; "" where it does not say, or was not asked (ssh)
 
     def dump(self) -> str:
-        """As text, to be found again by; see :func:`minicluster.engine.discover.locate`."""
+        """As JSON text that :meth:`load` reads; see :func:`minicluster.engine.discover.reach`."""
         return json.dumps(asdict(self), default=str)
 
     @classmethod
     def load(cls, text: str) -> EngineAddress:
-        """The opposite of :meth:`dump`. Raises ``ValueError``, ``KeyError`` or ``TypeError`` for other text."""
+        """Reads what :meth:`dump` wrote. Raises ``ValueError``, ``KeyError`` or ``TypeError`` for other text."""
         data = json.loads(text)
         tls = data.pop("tls")
         if tls:

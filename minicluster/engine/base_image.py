@@ -1,7 +1,8 @@
-"""The base image of recipes: Debian bookworm, from a registry where one answers, else made from its packages."""
+"""The base image of builds: Debian bookworm, pulled where a registry answers, else made from Debian's packages."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -14,7 +15,7 @@ from minicluster.model import labels
 REGISTRY = "debian:bookworm-slim"
 LOCAL = "minicluster/base:bookworm"  #: the one that we bootstrap
 SUITE = "bookworm"
-PULL_PATIENCE = 8.0  #: seconds that a registry has for its first word
+PULL_PATIENCE = 8.0  #: seconds for a registry's first answer
 
 _CHUNK = 1 << 20
 
@@ -28,10 +29,10 @@ def source(engine: Engine) -> str:
 
 
 def provide(engine: Engine, progress: Progress, note: Progress, cancel: Cancel) -> str:
-    """The reference of a base image that the engine has; pulls or bootstraps it where it has none.
+    """The reference of a base image of the engine's; pulls or bootstraps one where it has none.
 
     Raises:
-        ImageError: neither a registry nor a bootstrap gave one.
+        ImageError: it can neither be pulled nor bootstrapped.
         Interrupted: when cancelled.
     """
     for ref in (REGISTRY, LOCAL):
@@ -47,17 +48,17 @@ def provide(engine: Engine, progress: Progress, note: Progress, cancel: Cancel) 
         raise Interrupted("stopped: providing the base image")
     if not shutil.which("mmdebstrap"):
         raise ImageError(
-            f"no base image: {REGISTRY} cannot be pulled, and there is no mmdebstrap to make one",
+            f"no base image: {REGISTRY} cannot be pulled, and mmdebstrap, which makes one, is not installed",
             refused.why,
             "Install mmdebstrap (`apt-get install mmdebstrap`), or load an image of that name into the engine.",
         )
-    note(f"No registry gives {REGISTRY}: making {LOCAL} of Debian's packages, which takes a while.")
+    note(f"{REGISTRY} cannot be pulled: making {LOCAL} from Debian's packages, which takes a minute.")
     engine.import_image(_bootstrap(progress, cancel), LOCAL)
     return LOCAL
 
 
 def _bootstrap(progress: Progress, cancel: Cancel) -> Iterator[bytes]:
-    """A root file system as a tar, streamed: nothing of it lies on the disk if we are killed meanwhile."""
+    """A root file system as a tar, streamed: if we are killed meanwhile, nothing of it is left on disk."""
     command = ["mmdebstrap", "--variant=minbase", "--dpkgopt=path-exclude=/usr/share/man/*", SUITE, "-"]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL)
@@ -88,13 +89,11 @@ def _bootstrap(progress: Progress, cancel: Cancel) -> Iterator[bytes]:
 
 
 def build_args() -> dict[str, str]:
-    """The proxy settings of this process, which a build needs as much as we do. Docker predefines these arguments."""
-    import os
-
+    """This process's proxy settings, which builds need too, as build arguments that Docker predefines."""
     names = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
     return {name: os.environ[name] for upper in names for name in (upper, upper.lower()) if name in os.environ}
 
 
 def build_labels(profile: str, image: str) -> dict[str, str]:
-    """The labels of an image that a recipe makes."""
+    """The labels of an image that minicluster builds."""
     return {labels.BUILD: f"{profile}/{image}", labels.PROFILE: profile}

@@ -1,8 +1,8 @@
-"""What a nested node may do: a node that runs a container engine or a kubelet of its own.
+"""The privileges of nested nodes, which run a container engine or a kubelet of their own.
 
-``--privileged`` would be shorter, but it asks for every capability there is, and cannot start at all where the engine's
-own bounding set lacks one (CAP_SYS_RESOURCE in many sandboxes); and it hands all of the machine's devices to the node.
-No rule for devices is added either: with MKNOD, which is among the defaults, one would open every disk of the machine.
+``--privileged`` would be shorter, but it asks for every capability, so that a container cannot start where the engine's
+own bounding set lacks one (CAP_SYS_RESOURCE in many sandboxes), and it gives the node all of the machine's devices. No
+rule for devices is added either: with MKNOD, a default capability, it would give access to the machine's disks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 NESTED_CAPABILITIES: tuple[str, ...] = (
     "SYS_ADMIN",  # mounts, namespaces, control groups of the containers within
     "NET_ADMIN",  # bridges, routes, iptables, VXLAN, IPVS
-    "SYS_PTRACE",  # runc looks into the process of a container that runs as another user, to start it and to enter it
+    "SYS_PTRACE",  # runc inspects the process of a container that runs as another user, to start and to enter it
 )
 
 NESTED_SECURITY_OPT: tuple[str, ...] = (
@@ -25,11 +25,11 @@ NESTED_SECURITY_OPT: tuple[str, ...] = (
 #: Path -> mount options.
 NESTED_TMPFS: Mapping[str, str] = {"/run": "", "/tmp": "exec"}
 
-#: A control group name space of its own: the node sees its own control group as the root, as on a real machine.
+#: A control group namespace of its own: the node sees its control group as the root, as on a real machine.
 NESTED_CGROUPNS = "private"
 
-#: What the engine grants every container by default, and nested nodes need as well. Both with their bit numbers in a
-#: capability set, from linux/capability.h.
+#: What the engine grants every container by default, which nested nodes need as well, and all others. With their bit
+#: numbers in a capability set, from linux/capability.h.
 _DEFAULTS = {
     "CHOWN": 0,
     "DAC_OVERRIDE": 1,

@@ -1,9 +1,10 @@
 """What minicluster asks of a container engine: plain data and one small Protocol.
 
-Everything outside :mod:`minicluster.engine` depends on this module alone, so a test's fake engine and a second
-real one are the same amount of work. Every call raises the errors of :mod:`minicluster.errors` and no others:
-``NoEngine`` when the engine does not answer, ``NotFound``, ``Conflict``, ``PortTaken``, ``SubnetTaken`` or
-``EngineError`` with the engine's own words when it refuses.
+Everything outside :mod:`minicluster.engine` depends on this module only, so that a fake engine can take a real one's
+place in tests; ``tests/contract`` holds both to what is said here. Every call raises errors of
+:mod:`minicluster.errors` only: ``NoEngine`` when the engine does not answer; when it refuses, ``NotFound``,
+``Conflict``, ``PortTaken``, ``SubnetTaken``, or ``EngineError`` with the engine's own words. Iterators raise them at
+their first item. Unless said otherwise, a call about something that does not exist raises ``NotFound``.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-Progress = Callable[[str], None]  #: receives one line about a long call's progress
+from minicluster.model.spec import LOCALHOST
 
-LOCALHOST = "127.0.0.1"  #: what every port is published on
+Progress = Callable[[str], None]  #: receives one line about a long call's progress
 
 
 class Cancel:
-    """Asks calls under way to end. Safe from several threads; what is set stays set."""
+    """Asks running calls to end. Thread-safe; once set, it stays set."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -29,7 +30,7 @@ class Cancel:
         self._callbacks: dict[object, Callable[[], None]] = {}
 
     def set(self) -> None:
-        """Asks everybody to end."""
+        """Asks all calls to end."""
         with self._lock:
             self._event.set()
             callbacks = list(self._callbacks.values())
@@ -37,16 +38,16 @@ class Cancel:
             callback()
 
     def is_set(self) -> bool:
-        """Whether it was asked."""
+        """Whether :meth:`set` was called."""
         return self._event.is_set()
 
     def wait(self, seconds: float) -> bool:
-        """Sleeps, unless and until asked to end; True when asked."""
+        """Sleeps, but only until :meth:`set` is called; returns whether it was."""
         return self._event.wait(seconds)
 
     @contextmanager
     def calls(self, callback: Callable[[], None]) -> Iterator[None]:
-        """Within the block, asking calls this: it is to unblock whatever the block waits for."""
+        """Within the block, :meth:`set` calls ``callback``, which unblocks what the block waits for."""
         key = object()
         with self._lock:
             self._callbacks[key] = callback
@@ -62,7 +63,7 @@ class Cancel:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What an engine says of itself, and how it was found."""
+    """An engine's own description, and how it was found."""
 
     endpoint: str  #: URL of its API, such as ``unix:///var/run/docker.sock``
     source: str  #: how it was found: "DOCKER_HOST", "docker context NAME", "default socket", "private engine"
@@ -75,7 +76,7 @@ class EngineInfo:
     storage_driver: str
     rootless: bool
     cpus: int
-    memory: int  #: bytes the engine's machine has in all
+    memory: int  #: bytes that the engine's machine has
     data_root: str
     local: bool  #: the engine runs on this machine and shares its kernel
 
@@ -90,14 +91,14 @@ class Container:
     state: str  #: created, running, paused, restarting, removing, exited or dead
     status: str  #: the engine's own phrase, such as "Up 3 minutes"
     image: str
-    address: str = ""  #: on the network that it was created with
-    ports: Mapping[int, int] = field(default_factory=dict)  #: container port -> host port, of those published
-    networks: frozenset[str] = frozenset()  #: names of all that it is connected to
+    address: str = ""  #: on the network that it was created with, whether it runs or not
+    ports: Mapping[int, int] = field(default_factory=dict)  #: container port -> host port, of those published now
+    networks: frozenset[str] = frozenset()  #: names of all networks that it is connected to
     network_mode: str = ""  #: name of the network that it was created with, or "host" or "none"
 
     @property
     def alive(self) -> bool:
-        """Whether it has its memory and its end of a network: it runs, is paused, or is about to run again."""
+        """Whether it has memory and its connections to networks: it runs, is paused, or is about to run again."""
         return self.state in ("running", "paused", "restarting")
 
 
@@ -141,21 +142,21 @@ class File:
 
 @dataclass(frozen=True)
 class PathStat:
-    """What is at a path of a container."""
+    """What is at a path in a container."""
 
-    path: str  #: with a link at its end followed
-    kind: str  #: file, folder or other (a device, a socket, a link that leads nowhere)
+    path: str  #: where the path is a link: its target
+    kind: str  #: file, folder or other (a device, a socket, a link without a target)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What a container uses, and has used since it started. Sizes are bytes."""
+    """What a container uses, and has used since it started. Sizes are in bytes."""
 
     cpu: int  #: nanoseconds of processor time that it has used
-    system: int  #: nanoseconds that all processors of the engine's machine have been there for, idle ones as well
+    system: int  #: nanoseconds of all processors of the engine's machine together, idle time included
     cpus: int
-    memory: int  #: the page cache that could be dropped at once not counted
-    memory_limit: int  #: the machine's memory where it has no limit of its own
+    memory: int  #: without the page cache that can be dropped at once
+    memory_limit: int  #: the machine's memory where it has no limit
     pids: int
     received: int
     sent: int
@@ -171,13 +172,13 @@ class EngineEvent:
     kind: str  #: container, network or volume
     action: str  #: create, start, die, kill, stop, pause, unpause, restart, destroy, oom, connect or disconnect
     name: str
-    labels: Mapping[str, str]  #: the container's (also of one that is connected to a network), or the volume's
+    labels: Mapping[str, str]  #: the container's (of "connect" too), or the volume's; a network's own have none
     detail: Mapping[str, str | int] = field(default_factory=dict)  #: ``exit_code`` of die, ``signal`` of kill
 
 
 @dataclass(frozen=True)
 class ExecResult:
-    """What a command in a container answered."""
+    """What a command in a container returned."""
 
     exit_code: int
     stdout: str
@@ -190,7 +191,7 @@ class ContainerConfig:
 
     name: str
     image: str
-    hostname: str  #: other containers on its network reach it by this name, too
+    hostname: str  #: also its alias on its network
     network: str
     address: str
     labels: Mapping[str, str]
@@ -202,109 +203,142 @@ class ContainerConfig:
     ports: Mapping[int, int] = field(default_factory=dict)  #: container port -> port on 127.0.0.1
     bind_address: str = LOCALHOST  #: a further address of the engine's machine that the ports are published on
     memory: int = 0  #: limit in bytes; 0 is none
-    nested: bool = False  #: runs a container engine of its own: gets the named privileges that this takes
-    capabilities: tuple[str, ...] = ()  #: Linux capabilities beside those that the engine grants
+    nested: bool = False  #: runs a container engine of its own: gets the privileges which that needs
+    capabilities: tuple[str, ...] = ()  #: Linux capabilities in addition to those that the engine grants
     stop_timeout: int = 10  #: seconds between the stop signal and the kill
-    restart: str = "no"  #: what the engine does when it ends by itself, and when the engine starts
+    restart: str = "no"  #: the restart policy: when it ends by itself, and when the engine starts
 
 
 class Engine(Protocol):
-    """One container engine. Safe to call from several threads at once."""
+    """One container engine. Thread-safe."""
 
-    endpoint: str  #: URL of its API; known without asking it
-    reference: str  #: text by which this engine is found again, whatever the environment says by then
+    endpoint: str  #: URL of its API; known without a call
+    reference: str  #: text by which :func:`minicluster.engine.discover.reach` finds it in any environment
 
     @property
     def local(self) -> bool:
-        """It runs on this machine and shares its kernel; cheaper to ask than :attr:`info`."""
+        """It runs on this machine and shares its kernel; faster than :attr:`info`."""
 
     @property
     def shares_localhost(self) -> bool:
-        """What it publishes on 127.0.0.1 is reached at 127.0.0.1 here: it is reached by a Unix socket, and the one that
-        listens there is not in another process name space, as it is where a socket is mounted into a container.
+        """Ports that it publishes on 127.0.0.1 are reached at 127.0.0.1 here.
+
+        True if it has a Unix socket, and the process that listens there is in our process namespace, which it is not
+        where we run in a container into which the socket is mounted.
         """
 
     @property
     def info(self) -> EngineInfo:
-        """What it says of itself; asked once, when first needed."""
+        """The engine's own description; asked once, when first needed."""
 
     def containers(self, cluster: str | None = None) -> list[Container]:
-        """All containers of a cluster, or of every cluster, in whatever state."""
+        """All containers of a cluster, or of every cluster, in any state."""
 
     def container(self, name: str) -> Container | None:
-        """The container of that name, ours or not; None where there is none."""
+        """The container with that name, ours or not; None where there is none."""
 
     def own_container(self) -> Container | None:
-        """The container of this engine whose network this very process has; None where it runs in none."""
+        """The container of this engine whose network this process uses; None where it runs in none."""
 
     def attached(self, network: str) -> list[Container]:
-        """All containers that are connected to a network, ours or not, in whatever state."""
+        """All containers that are connected to a network, ours or not, in any state."""
 
     def network(self, name: str) -> Network | None:
-        """The network of that name, ours or not; None where there is none."""
+        """The network with that name, ours or not; None where there is none."""
 
-    def networks(self, cluster: str | None = None) -> list[Network]: ...
-    def volumes(self, cluster: str | None = None) -> list[Volume]: ...
+    def networks(self, cluster: str | None = None) -> list[Network]:
+        """All networks of a cluster, or of every cluster."""
+
+    def volumes(self, cluster: str | None = None) -> list[Volume]:
+        """All volumes of a cluster, or of every cluster."""
 
     def subnets(self) -> list[str]:
-        """Every subnet that a new network must not overlap: other networks' and, of a local engine, host routes'."""
+        """Every subnet that a new network must not overlap: other networks', and this machine's routes."""
 
     def create_network(
         self, name: str, subnet: str, gateway: str, dynamic_range: str, labels: Mapping[str, str]
     ) -> None:
-        """Makes a bridge network. Containers that are given no address of their own get one in ``guests``."""
+        """Creates a bridge network. Containers without a given address get one in ``dynamic_range``.
 
-    def remove_network(self, name: str) -> None: ...
+        Raises ``Conflict`` where one of that name exists, and ``SubnetTaken`` where another overlaps with its subnet.
+        """
+
+    def remove_network(self, name: str) -> None:
+        """Removes a network; no error where it does not exist.
+
+        Raises ``EngineError`` while a container that is alive is connected; others only lose their connection.
+        """
 
     def connect_network(self, network: str, container: str, aliases: Sequence[str] = ()) -> None:
-        """Connects a container, running or not, to a further network, where it gets these names beside its own.
+        """Connects a container, running or not, to another network, with these aliases in addition to its name.
 
         No error where it is connected already.
         """
 
     def disconnect_network(self, network: str, container: str) -> None:
-        """The opposite; no error where it is not connected, or either is gone."""
+        """Disconnects a container; no error where it is not connected, or either does not exist."""
 
-    def create_volume(self, name: str, labels: Mapping[str, str]) -> None: ...
-    def remove_volume(self, name: str) -> None: ...
-    def create_container(self, config: ContainerConfig) -> None: ...
+    def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
+        """Creates a volume; no error where one with this name and exactly these labels exists.
+
+        Raises ``Conflict`` where one with other labels does: labels never change after creation.
+        """
+
+    def remove_volume(self, name: str) -> None:
+        """Removes a volume; no error where it does not exist. Raises ``Conflict`` while a container uses it."""
+
+    def create_container(self, config: ContainerConfig) -> None:
+        """Creates a container, which is then to be started.
+
+        Raises ``Conflict`` where one of that name exists, and ``NotFound`` where its image does not.
+        """
 
     def start_container(self, name: str) -> None:
-        """Starts a container; lets one go on that is paused."""
+        """Starts a container, or resumes it where it is paused; no error where it runs.
+
+        Raises ``PortTaken`` where a port to publish is in use, ``EngineError`` where its address is, and ``NotFound``
+        where its network does not exist; it can be started again later.
+        """
 
     def stop_container(self, name: str) -> None:
-        """Asks a container to end and waits, as long as it was created to be waited for; no error where it is ended."""
+        """Sends the stop signal and waits, then kills after the container's stop timeout; no error where it ended."""
 
-    def pause_container(self, name: str) -> None: ...
+    def pause_container(self, name: str) -> None:
+        """Freezes a container; no error where it is paused. Raises ``EngineError`` where it does not run."""
 
     def update_container(self, name: str, restart: str) -> None:
         """Changes the restart policy of a container, running or not."""
 
     def kill_container(self, name: str) -> None:
-        """Ends a container at once; no error where it does not run, or is gone."""
+        """Sends SIGKILL; no error where the container does not run, or does not exist."""
 
     def remove_container(self, name: str) -> None:
-        """Kills it where it runs and removes it; no error where it is gone already."""
+        """Removes a container with its anonymous volumes, running or not; no error where it does not exist."""
 
     def put_files(self, container: str, files: Sequence[File]) -> None:
-        """Writes files into a container, running or not; folders are made as needed."""
+        """Writes files into a container, running or not; missing folders are created."""
 
     def put_archive_file(self, container: str, path: str, content: Iterator[bytes], size: int) -> None:
-        """Writes one large file into a container as it is read from an iterator of ``size`` bytes in all."""
+        """Writes one large file into a container while it is read from an iterator of ``size`` bytes in all."""
 
-    def get_file(self, container: str, path: str) -> bytes: ...
+    def get_file(self, container: str, path: str) -> bytes:
+        """The content of a file of a container, running or not; follows links. Raises ``NotFound`` for a folder."""
 
     def stat_path(self, container: str, path: str) -> PathStat | None:
-        """What is at a path of a container, running or not; None where nothing is."""
+        """What is at a path of a container, running or not; None where nothing is. Follows a link at its end."""
 
     def read_archive(self, container: str, path: str) -> Iterator[bytes]:
         """A file or folder of a container, running or not, as a tar whose names begin with the path's last part."""
 
     def write_archive(self, container: str, folder: str, content: Iterator[bytes]) -> None:
-        """Unpacks a tar into a folder of a container, running or not. A folder and a file never replace each other."""
+        """Unpacks a tar into a folder of a container, running or not.
+
+        Raises ``NotFound`` where the folder does not exist, and ``EngineError`` where it is no folder, or where a file
+        would replace a folder, or the reverse.
+        """
 
     def exit_code(self, container: str) -> int | None:
-        """The exit status of a container that has ended; None while it runs."""
+        """The exit status of a container that ended; None where it is alive or was never started."""
 
     def exec(
         self,
@@ -314,36 +348,47 @@ class Engine(Protocol):
         timeout: float | None = None,
         cancel: Cancel | None = None,
     ) -> ExecResult:
-        """Runs a command in a container and returns its answer.
+        """Runs a command in a container and returns its exit code and output.
 
-        Raises ``TimeoutError`` after ``timeout`` seconds, ``Interrupted`` when ``cancel`` is set meanwhile, and
-        ``NodeFailed`` when the container is not running. The command itself may go on after the first two.
+        Raises ``TimeoutError`` after ``timeout`` seconds, ``Interrupted`` when ``cancel`` is set, and ``NodeFailed``
+        when the container does not run or is paused. After the first two the command itself may continue.
         """
 
     def exec_argv(
         self, container: str, argv: Sequence[str], *, tty: bool, stdin: bool
     ) -> tuple[list[str], dict[str, str]]:
-        """The stock client's command (and its environment) that runs a command in a container interactively."""
+        """The docker client's command, and variables for it, that run a command in a container interactively."""
 
     def logs(self, container: str, *, tail: int | None = None, follow: bool = False) -> Iterator[bytes]:
-        """A container's output, line by line, stdout and stderr as they came."""
+        """A container's output, line by line without line ends, stdout and stderr as they were written.
+
+        With ``follow`` also what it writes from now on, until it ends.
+        """
 
     def sample(self, container: str) -> Sample:
-        """What a container uses now; all nothing where it does not run."""
+        """What a container uses now; all 0 where it does not run."""
 
     def events(
         self, cluster: str, *, since: float | None = None, cancel: Cancel | None = None
     ) -> Iterator[EngineEvent]:
-        """What happens to a cluster's containers, networks and volumes, as it happens, until ``cancel`` is set.
+        """The events of a cluster's containers, networks and volumes, as they happen, until ``cancel`` is set.
 
-        With ``since`` (seconds since 1970) first what the engine still knows to have happened from then on.
+        With ``since`` (seconds since 1970) first those since then that the engine still has.
         """
 
-    def images(self, recipes_only: bool = False) -> list[Image]: ...
-    def has_image(self, ref: str) -> bool: ...
+    def images(self) -> list[Image]:
+        """All images."""
+
+    def has_image(self, ref: str) -> bool:
+        """Whether the engine has an image of this reference or ID."""
+
     def pull_image(
         self, ref: str, progress: Progress, timeout: float | None = None, cancel: Cancel | None = None
-    ) -> None: ...
+    ) -> None:
+        """Pulls an image. ``timeout``: seconds for the registry's first answer.
+
+        Raises ``ImageError`` where no registry has it or answers, and ``Interrupted`` when ``cancel`` is set.
+        """
 
     def build_image(
         self,
@@ -356,19 +401,25 @@ class Engine(Protocol):
         progress: Progress,
         cancel: Cancel | None = None,
     ) -> None:
-        """Builds an image by the Dockerfile of a folder; ``context``: further files of the build, name -> path here."""
+        """Builds an image by the Dockerfile of a folder; ``context``: further files of the build, name -> path here.
+
+        Raises ``ImageError`` where the build fails, and ``Interrupted`` when ``cancel`` is set.
+        """
 
     def import_image(self, archive: Iterable[bytes], ref: str) -> None:
-        """Makes an image of one layer from a tar of a root file system."""
+        """Creates an image of one layer from a tar of a root file system."""
 
     def load_images(self, archive: Iterable[bytes]) -> list[str]:
-        """Takes in the images of a tar that ``docker save`` wrote, compressed or not; returns their references or IDs.
+        """Loads the images of a tar that ``docker save`` wrote, compressed or not; returns their references or IDs.
 
-        Raises ``ImageError`` with the engine's own words where it holds none.
+        Raises ``ImageError`` with the engine's own words where it contains none.
         """
 
     def save_image(self, ref: str) -> Iterator[bytes]:
         """An image as ``docker save`` writes it."""
 
-    def remove_image(self, ref: str) -> None: ...
-    def close(self) -> None: ...
+    def remove_image(self, ref: str) -> None:
+        """Removes an image. Raises ``NotFound`` where it does not exist, and ``Conflict`` while a container uses it."""
+
+    def close(self) -> None:
+        """Closes its connections; later calls open new ones."""

@@ -1,8 +1,9 @@
-"""What this machine's kernel knows of processes, mounts, control groups and disk, read without any tool."""
+"""What this machine's kernel knows: features, processes, mounts, control groups, routes, disk. Runs no program."""
 
 from __future__ import annotations
 
 import os
+import platform
 import re
 import signal
 import socket
@@ -11,12 +12,37 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 
 ROOT = Path("/")
 
 _POLL = 0.01  # seconds
 _MNT_DETACH = 2  # from sys/mount.h
+
+
+def has_feature(name: str, root: Path = ROOT) -> bool:
+    """Whether the kernel has a feature, named as its module is: loaded, built in, or loadable."""
+    return (root / "proc/net" / name).exists() or has_module(name, root)
+
+
+def has_module(name: str, root: Path = ROOT) -> bool:
+    """Whether a kernel module is loaded, built in, or loadable."""
+    if (root / "sys/module" / name).exists():
+        return True
+    # The files list paths such as kernel/fs/overlayfs/overlay.ko.xz; some names have - where the kernel has _.
+    wanted = {f"{name}.ko", f"{name.replace('_', '-')}.ko"}
+    folder = root / "lib/modules" / platform.release()
+    for listing in ("modules.builtin", "modules.dep"):
+        try:
+            with (folder / listing).open(encoding="utf-8") as lines:
+                for line in lines:
+                    file = line.partition(":")[0].rstrip().rpartition("/")[2]
+                    if file.partition(".ko")[0] + ".ko" in wanted:
+                        return True
+        except OSError:
+            continue
+    return False
 
 
 def processes(root: Path = ROOT) -> Iterator[tuple[int, list[str]]]:
@@ -31,7 +57,7 @@ def processes(root: Path = ROOT) -> Iterator[tuple[int, list[str]]]:
 
 
 def command_line(folder: Path) -> list[str]:
-    """The words that the process with this folder in /proc was started with; empty for a zombie or none at all."""
+    """The arguments of the process with this folder in /proc; empty for a zombie, or where there is none."""
     try:
         return (folder / "cmdline").read_bytes().decode("utf-8", "surrogateescape").split("\0")
     except OSError:
@@ -39,7 +65,7 @@ def command_line(folder: Path) -> list[str]:
 
 
 def kill_all(find: Callable[[], list[int]], patience: float = 10.0) -> None:
-    """Kills the processes that ``find`` finds until it finds none, or for as long as patience (in seconds) lasts."""
+    """Kills the processes that ``find`` returns until it returns none, for ``patience`` seconds at most."""
     deadline = time.monotonic() + patience
     while (pids := find()) and time.monotonic() < deadline:
         for pid in pids:
@@ -82,12 +108,14 @@ def mounts_below(folder: Path, root: Path = ROOT) -> list[str]:
 
 
 def mounted_on_itself(folder: Path, root: Path = ROOT) -> bool:
-    """Whether a folder is a mount point of nothing but itself (``mount --bind FOLDER FOLDER``), as dockerd makes its
-    data root one where that is not in a shared mount; not so where somebody mounted a disk or another folder there."""
+    """Whether a folder is bind-mounted on itself (``mount --bind FOLDER FOLDER``), and not a disk or another folder.
+
+    dockerd does that with its data root where that is not in a shared mount.
+    """
     point = str(folder.resolve())
     mine: _Mount | None = None
     outer: _Mount | None = None
-    for mount in _mounts(root):  # in the order in which they were made: the last one at a place is on top
+    for mount in _mounts(root):  # in the order of mounting: the last one at a place is on top
         if mount.point == point:
             mine = mount
         elif f"{point}/".startswith(f"{mount.point.rstrip('/')}/") and len(mount.point) >= len(
@@ -115,15 +143,15 @@ def _mounts(root: Path) -> Iterator[_Mount]:
 
 
 def _unescaped(field: str) -> str:
-    """Blanks and the like are written as \\040."""
+    """Blanks and other special characters are written in octal, as \\040."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 
 def own_container_ids(root: Path = ROOT) -> list[str]:
-    """Identities, whole or cut short, that the container which this process runs in may have; empty where in none.
+    """IDs, whole or shortened, that the container in which this process runs may have; empty where it runs in none.
 
     Every container engine mounts a file of its own over /etc/hostname, /etc/hosts or /etc/resolv.conf, from a folder
-    that is named by the container's identity. Where that tells nothing, the host name may be its first 12 digits.
+    that is named by the container's ID. Where there is none of these, the host name may be the ID's first 12 digits.
     """
     files = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
     sources = [mount.source for mount in _mounts(root) if mount.point in files]
@@ -134,20 +162,67 @@ def own_container_ids(root: Path = ROOT) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def listener_pid(path: str, timeout: float | None = None) -> int | None:
+    """The process that listens on a Unix socket: 0 where it is in another process namespace; None where not known.
+
+    Raises ``OSError`` where nothing listens. Only Linux tells (man 7 unix).
+    """
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        return None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(timeout)
+        connection.connect(path)
+        pid, _uid, _gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, option, 12))
+    return int(pid)
+
+
 def listener_is_here(path: str) -> bool:
-    """Whether who listens at a Unix socket has a process number here: not so in another process name space (Linux)."""
-    if not hasattr(socket, "SO_PEERCRED"):
-        return True
-    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.connect(path)
-        pid, _uid, _gid = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        return bool(pid)
+    """Whether the process that listens on a Unix socket is in our process namespace; True where not known."""
+    with suppress(OSError):
+        return listener_pid(path) != 0
     return True
 
 
+def bounding_set(pid: int, root: Path = ROOT) -> int | None:
+    """The capabilities that a process and its children can ever have, a bit each; None where not known."""
+    if pid <= 0:
+        return None
+    try:
+        lines = (root / "proc" / str(pid) / "status").read_text(encoding="utf-8", errors="replace").splitlines()
+        return next((int(line.split()[1], 16) for line in lines if line.startswith("CapBnd:")), None)
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def memory(root: Path = ROOT) -> dict[str, int]:
+    """``/proc/meminfo`` in bytes; empty where it cannot be read."""
+    pairs = (line.split() for line in read(root / "proc/meminfo").splitlines())
+    return {words[0].rstrip(":"): int(words[1]) * 1024 for words in pairs if len(words) > 1 and words[1].isdigit()}
+
+
+def routes(root: Path = ROOT, *, but: Iterable[str] = ()) -> list[IPv4Network]:
+    """The destinations of this machine's IPv4 routes; empty where they cannot be read.
+
+    Leaves out default routes, and those over the devices named in ``but``.
+    """
+    left_out = set(but)
+    found = []
+    for line in read(root / "proc/net/route").splitlines()[1:]:
+        fields = line.split()
+        if len(fields) < 8 or fields[0] in left_out:
+            continue
+        # Addresses are in hexadecimal, in this machine's byte order.
+        address, mask = (struct.pack("=I", int(fields[column], 16)) for column in (1, 7))
+        network = IPv4Network((address, int.from_bytes(mask, "big").bit_count()), strict=False)
+        if network.prefixlen:
+            found.append(network)
+    return found
+
+
 def unmount(points: Iterable[str]) -> None:
-    """Unmounts these, as far as it is allowed. What is still in use goes when its last user does."""
-    import ctypes  # of all who ask about this machine, only who unmounts needs it
+    """Unmounts these, as far as that is allowed. One in use is detached, and ends with its last user."""
+    import ctypes  # imported here, since only this function needs it
 
     libc = ctypes.CDLL(None, use_errno=True)
     for point in points:
@@ -155,7 +230,7 @@ def unmount(points: Iterable[str]) -> None:
 
 
 def remove_control_groups(names: Iterable[str]) -> None:
-    """Removes the empty control groups of these names, and those in them, from every hierarchy."""
+    """Removes the empty control groups with these names, and those in them, from every hierarchy."""
     wanted = set(names)
     # A hierarchy has some dozen groups above the containers'; deeper ones are inside of containers.
     for depth in ("*", "*/*", "*/*/*") if wanted else ():
@@ -167,13 +242,13 @@ def remove_control_groups(names: Iterable[str]) -> None:
 
 
 def disk_usage(folder: Path) -> int:
-    """Bytes that a folder takes on its own file system: what is mounted in it is not counted twice."""
+    """Bytes that a folder takes on its own file system; what is mounted in it is not counted."""
     try:
         device = folder.stat().st_dev
     except OSError:
         return 0
     total = 0
-    seen: set[int] = set()  # files with several names, which overlay2 and containerd both have
+    seen: set[int] = set()  # inodes with several names, which both overlay2 and containerd create
     queue = [str(folder)]
     while queue:
         try:
@@ -196,7 +271,7 @@ def disk_usage(folder: Path) -> int:
 
 
 def read(path: Path | str) -> str:
-    """What is in a file, without blanks around it; "" where it cannot be read."""
+    """The content of a file without surrounding whitespace; "" where it cannot be read."""
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace").strip()
     except OSError:

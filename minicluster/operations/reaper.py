@@ -20,16 +20,15 @@ if __name__ == "__main__":
 
 import select
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
 
-from minicluster.host.processes import Process
+from minicluster.host.processes import Process, start_detached
 from minicluster.model.lease import RENEW_INTERVAL, Lease
 
 if TYPE_CHECKING:
-    import subprocess
-
     from minicluster.engine.protocol import Engine
 
 _LOOK = 0.5  # seconds between two looks at an owner, where the kernel cannot tell when a process ends
@@ -40,17 +39,11 @@ class _Watcher:
     """This process's own watcher."""
 
     def __init__(self) -> None:
-        import subprocess
-
         home = str(Path(__file__).parents[2])
         self.pid = os.getpid()
-        self.process: subprocess.Popen[bytes] = subprocess.Popen(
+        self.process = start_detached(
             [sys.executable, "-I", "-S", __file__, json.dumps([home, *(p or os.getcwd() for p in sys.path)])],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            start_new_session=True,  # neither Ctrl-C nor the end of the terminal is for it
         )
 
     def tell(self, **message: Any) -> bool:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from typing import TYPE_CHECKING
 
 from minicluster.errors import MiniclusterError
-from minicluster.host import kernel
+from minicluster.host import procfs
 from minicluster.model.membership import Member, Quorum
 from minicluster.model.naming import container_name
 from minicluster.model.results import ClusterStatus, NodeStatus
@@ -56,7 +56,7 @@ def kernel_notes(engine: Engine, spec: Spec) -> list[str]:
     """What does not work since the kernel lacks something; nothing where the kernel is another machine's."""
     if not spec.kernel or not engine.local:
         return []
-    return [text for feature, text in spec.kernel.items() if not kernel.has(feature)]
+    return [text for feature, text in spec.kernel.items() if not procfs.has_feature(feature)]
 
 
 def members(

@@ -36,17 +36,25 @@ def choose_subnet(taken: Iterable[str], key: str = "") -> str:
     Raises:
         SubnetTaken: there is none left.
     """
-    used = [n for n in (ipaddress.ip_network(t, strict=False) for t in taken) if isinstance(n, ipaddress.IPv4Network)]
     subnets = list(POOL.subnets(new_prefix=PREFIX))
     start = _place(key, len(subnets)) if key else 0
-    for subnet in subnets[start:] + subnets[:start]:
-        if not any(subnet.overlaps(other) for other in used):
-            return str(subnet)
+    free = next(without_overlap(subnets[start:] + subnets[:start], taken), None)
+    if free:
+        return str(free)
     raise SubnetTaken(
         "no free subnet for the cluster",
         f"Every /{PREFIX} of {POOL} overlaps with a network of the engine or a route of this machine.",
         "Remove networks that nobody uses (`docker network prune`), or clusters (`minicluster down`).",
     )
+
+
+def without_overlap(
+    subnets: Iterable[ipaddress.IPv4Network], taken: Iterable[str | ipaddress.IPv4Network]
+) -> Iterator[ipaddress.IPv4Network]:
+    """Those of these subnets that overlap with none of the taken ones, IPv6 among which does not matter."""
+    networks = (ipaddress.ip_network(each, strict=False) for each in taken)
+    used = [network for network in networks if isinstance(network, ipaddress.IPv4Network)]
+    return (subnet for subnet in subnets if not any(subnet.overlaps(other) for other in used))
 
 
 def gateway(subnet: str) -> str:

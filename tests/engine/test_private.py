@@ -21,8 +21,8 @@ import pytest
 
 from minicluster.engine import discover
 from minicluster.engine.address import EngineAddress
-from minicluster.engine.private import bridge, daemon
-from minicluster.engine.private.daemon import Layout
+from minicluster.engine.private import bridge, cleanup, daemon
+from minicluster.engine.private.layout import Layout
 from minicluster.errors import NoEngine
 from minicluster.host import procfs
 
@@ -134,7 +134,7 @@ def test_containers_that_outlived_it_are_stopped(layout: Layout, monkeypatch: py
     os.kill(status.pid, signal.SIGKILL)
     while daemon.status().running:
         time.sleep(0.01)
-    assert daemon._shims(layout)
+    assert cleanup.shims(layout)
     if dockerd == "fails":
         monkeypatch.setattr(daemon, "_program", lambda name: shutil.which("false" if name == "dockerd" else name))
     notes: list[str] = []

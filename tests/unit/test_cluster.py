@@ -691,6 +691,8 @@ def test_a_log_is_given_line_by_line_with_its_node(engine: FakeEngine) -> None:
     cluster = up(engine)
     engine.boxes["toy-agent-1"].log = [b"one", b"two \xff"]
     assert list(cluster.logs(["agent"])) == [("agent-1", "one"), ("agent-1", "two \ufffd")]
+    for node in cluster.spec.nodes:
+        engine.stop_container(f"toy-{node.name}")  # it ends with the last node
     assert sorted(cluster.logs(follow=True)) == [("agent-1", "one"), ("agent-1", "two \ufffd")]
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from minicluster.engine import discover
-from minicluster.engine.address import EngineAddress
+from minicluster.engine.address import EngineAddress, Tls
 from minicluster.engine.discover import Attempt
-from minicluster.engine.ping import Tls, describe, get_json, ping
+from minicluster.engine.http import describe, get_json, ping
 from minicluster.engine.private import daemon
 from minicluster.errors import NoEngine
 
@@ -210,7 +210,7 @@ def test_no_engine_tells_every_place_and_its_answer(home: Path, serve: Serve, mo
     assert lines[0] == f"Tried default socket unix://{home}/one.sock: no such socket."
     assert "two.sock: answers /_ping with HTTP status 503 Service Unavailable." in lines[1]
     assert lines[2].startswith("Tried private engine")
-    assert "its service is not well" in caught.value.fix
+    assert "its service does not answer" in caught.value.fix
     assert "it needs root" in caught.value.fix
 
 
@@ -299,7 +299,7 @@ def test_json_that_is_none_is_an_oserror(tmp_path: Path, serve: Serve) -> None:
 
 @pytest.mark.parametrize("url", ["unix://" + "/x" * 60, "carrier-pigeon://coop", "tcp://host:99999"])
 def test_urls_that_cannot_be_asked(url: str) -> None:
-    with pytest.raises(OSError, match=r"longer|cannot be asked|not a number"):
+    with pytest.raises(OSError, match=r"longer|not supported|not a number"):
         ping(url)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
+import re
 import socket
 import sys
 import threading
@@ -16,10 +18,11 @@ from typing import Any
 
 import pytest
 
+from minicluster.engine import client_config
 from minicluster.engine.address import EngineAddress
-from minicluster.engine.docker import engine
+from minicluster.engine.docker.client_side import proxies
 from minicluster.engine.docker.engine import DockerEngine
-from minicluster.engine.http import Api, APIError, ConnectionLost
+from minicluster.engine.http import LOGGER, Api, APIError, ConnectionLost
 from minicluster.errors import EngineError, NoEngine
 
 Response = Callable[["Handler"], None]
@@ -117,12 +120,12 @@ def test_who_refuses_need_not_listen_to_the_end(serve):
 
 def test_nodes_ask_each_other_past_a_proxy(monkeypatch):
     about = {"httpsProxy": "http://proxy:3128", "noProxy": "work"}
-    monkeypatch.setattr("minicluster.engine.docker.engine.client_settings", lambda: {"proxies": {"default": about}})
-    env = engine._proxies("unix:///x", "172.28.3.4")
+    monkeypatch.setattr(client_config, "settings", lambda: {"proxies": {"default": about}})
+    env = proxies("unix:///x", "172.28.3.4")
     assert env["https_proxy"] == env["HTTPS_PROXY"] == "http://proxy:3128"
     assert env["no_proxy"] == env["NO_PROXY"] == "work,localhost,127.0.0.1,172.28.3.0/24"
-    monkeypatch.setattr("minicluster.engine.docker.engine.client_settings", lambda: {"proxies": {"default": {}}})
-    assert engine._proxies("unix:///x", "172.28.3.4") == {}
+    monkeypatch.setattr(client_config, "settings", lambda: {"proxies": {"default": {}}})
+    assert proxies("unix:///x", "172.28.3.4") == {}
 
 
 def test_a_network_of_which_the_engine_has_lost_count(serve, tmp_path, monkeypatch):
@@ -132,7 +135,31 @@ def test_a_network_of_which_the_engine_has_lost_count(serve, tmp_path, monkeypat
     engine = DockerEngine(EngineAddress(f"unix://{tmp_path}/s", "test", None, "1.41"))
     with pytest.raises(EngineError, match="containers are connected to it") as caught:
         engine.remove_network("c-net")
-    assert "has lost count" in caught.value.fix
+    assert "own record is wrong" in caught.value.fix
+
+
+def test_every_call_is_logged_with_its_status_and_time_and_no_secret(serve, caplog):
+    api, _ = serve(
+        {
+            "/v1.41/build": lambda h: (h.rfile.read(int(h.headers["Content-Length"])), h.say(200, b"{}")),
+            "/v1.41/x": lambda h: h.say(404, b'{"message": "no"}'),
+            "/v1.41/y": lambda h: h.connection.shutdown(socket.SHUT_RDWR),
+        }
+    )
+    with caplog.at_level(logging.DEBUG, LOGGER):
+        api.request(
+            "POST", "/build", params={"buildargs": {"P": "secret-1"}}, data=["secret-2"], headers={"X-A": "secret-3"}
+        )
+        with pytest.raises(APIError):
+            api.request("GET", "/x")
+        with pytest.raises(ConnectionLost):
+            api.request("GET", "/y")
+    lines = [record.getMessage() for record in caplog.records]
+    assert [record.levelname for record in caplog.records] == ["DEBUG"] * 3
+    assert re.fullmatch(r"POST /v1.41/build: 200, \d+\.\d ms", lines[0])
+    assert re.fullmatch(r"GET /v1.41/x: 404, \d+\.\d ms", lines[1])
+    assert re.fullmatch(r"GET /v1.41/y: .+, \d+\.\d ms", lines[2])
+    assert "secret" not in " ".join(lines)
 
 
 def test_chunks_are_sent_as_they_come_and_empty_ones_do_not_end_it(serve):

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from minicluster.engine.private import bridge, daemon
-from minicluster.engine.private.daemon import Layout
+from minicluster.engine.private import bridge, cleanup, daemon
+from minicluster.engine.private.layout import Layout, configuration, find_process, tail
 from minicluster.errors import NoEngine, SubnetTaken
 from minicluster.host import procfs
 from minicluster.profile import addressing
@@ -44,27 +44,27 @@ def test_the_pid_file_counts_only_if_the_process_is_ours(layout: Layout, tmp_pat
     layout.directory.mkdir()
     add_process(tmp_path, 7, "/usr/sbin/sshd", "-D")
     add_process(tmp_path, 8, "dockerd", "--config-file=/somebody/elses.json")
-    assert daemon.find_process(layout, tmp_path) == 0
+    assert find_process(layout, tmp_path) == 0
     for stale in ("7", "8", "9999", "-1", "not a number", ""):
         layout.pid_file.write_text(stale)
-        assert daemon.find_process(layout, tmp_path) == 0
+        assert find_process(layout, tmp_path) == 0
     add_process(tmp_path, 10, "dockerd", layout.config_argument, "--containerd-namespace=x")
-    assert daemon.find_process(layout, tmp_path) == 10  # found though the pid file says otherwise
+    assert find_process(layout, tmp_path) == 10  # found though the pid file says otherwise
     layout.pid_file.write_text("10\n")
-    assert daemon.find_process(layout, tmp_path) == 10
+    assert find_process(layout, tmp_path) == 10
 
 
 def test_a_zombie_does_not_run(layout: Layout, tmp_path: Path) -> None:
     layout.directory.mkdir()
     add_process(tmp_path, 10)
     layout.pid_file.write_text("10")
-    assert daemon.find_process(layout, tmp_path) == 0
+    assert find_process(layout, tmp_path) == 0
 
 
 def test_the_configuration_shares_nothing_with_another_dockerd(layout: Layout, tmp_path: Path) -> None:
     system = tmp_path / "daemon.json"
     system.write_text(json.dumps({"data-root": "/elsewhere", "bip": "10.0.0.1/24", "registry-mirrors": ["M"]}))
-    config = daemon.configuration(layout, system)
+    config = configuration(layout, system)
     assert config["data-root"] == str(layout.data)
     assert "bip" not in config
     assert config["registry-mirrors"] == ["M"]  # how to reach the world is the same for both
@@ -81,14 +81,14 @@ def test_a_missing_or_broken_system_configuration_does_not_matter(
     system = tmp_path / "daemon.json"
     if content is not None:
         system.write_text(content)
-    assert daemon.configuration(layout, system)["hosts"] == [f"unix://{layout.socket}"]
+    assert configuration(layout, system)["hosts"] == [f"unix://{layout.socket}"]
 
 
 def test_too_long_a_path_is_told_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deep = tmp_path / ("x" * 80)
     monkeypatch.setenv("XDG_DATA_HOME", str(deep))
     monkeypatch.setattr(daemon, "obstacle", lambda: "")
-    with pytest.raises(NoEngine, match="too long a path") as caught:
+    with pytest.raises(NoEngine, match="is too long") as caught:
         daemon.start()
     assert "103" in caught.value.why
     assert not deep.exists()
@@ -120,10 +120,10 @@ def test_the_end_of_the_log_leaves_out_chatter(tmp_path: Path) -> None:
         'time="…" level=info msg="more"\n'
         "failed to start daemon: no space left on device\n"
     )
-    assert daemon.tail(log) == 'time="…" level=warning msg="odd"\nfailed to start daemon: no space left on device'
+    assert tail(log) == 'time="…" level=warning msg="odd"\nfailed to start daemon: no space left on device'
     log.write_text('level=info msg="only this"\n')
-    assert daemon.tail(log) == 'level=info msg="only this"'
-    assert daemon.tail(tmp_path / "none") == "(there is no log)"
+    assert tail(log) == 'level=info msg="only this"'
+    assert tail(tmp_path / "none") == "(there is no log)"
 
 
 def test_mounts_are_listed_deepest_first(tmp_path: Path) -> None:
@@ -175,18 +175,14 @@ def test_bridges_are_read_from_dockerds_record(layout: Layout, monkeypatch: pyte
         b'{"BridgeName":"mc-0123456789ab"}{"BridgeName":"docker0"}{"BridgeName":"eth0"}'
     )
     monkeypatch.setattr(bridge, "exists", lambda name: name != "br-ffffffffffff")
-    assert daemon._bridges(layout) == ["br-0123456789ab", "mc-0123456789ab"]
+    assert cleanup.bridges(layout) == ["br-0123456789ab", "mc-0123456789ab"]
     assert re.fullmatch("mc-[0-9a-f]{12}", bridge.name())
-
-
-def test_the_pool_is_the_one_of_clusters() -> None:
-    assert bridge.POOL == addressing.POOL
 
 
 def test_the_bridge_keeps_clear_of_routes() -> None:
     assert bridge.choose_subnet([]) == IPv4Network("172.31.255.0/24")  # clusters begin at the other end
     assert bridge.choose_subnet([IPv4Network("172.31.255.128/25")]) == IPv4Network("172.31.254.0/24")
-    assert not bridge.choose_subnet([IPv4Network("172.16.0.0/12")]).overlaps(bridge.POOL)
+    assert not bridge.choose_subnet([IPv4Network("172.16.0.0/12")]).overlaps(addressing.POOL)
     with pytest.raises(SubnetTaken):
         bridge.choose_subnet([IPv4Network("0.0.0.0/1"), IPv4Network("128.0.0.0/1")])
 
@@ -205,6 +201,6 @@ def test_routes_are_read(tmp_path: Path) -> None:
         + line("eth0", "192.0.2.0", "255.255.255.0")
         + line("mine", "172.28.0.0", "255.255.240.0")
     )
-    assert bridge.routes(tmp_path) == [IPv4Network("192.0.2.0/24"), IPv4Network("172.28.0.0/20")]
-    assert bridge.routes(tmp_path, but=["mine"]) == [IPv4Network("192.0.2.0/24")]
-    assert bridge.routes(tmp_path / "none") == []
+    assert procfs.routes(tmp_path) == [IPv4Network("192.0.2.0/24"), IPv4Network("172.28.0.0/20")]
+    assert procfs.routes(tmp_path, but=["mine"]) == [IPv4Network("192.0.2.0/24")]
+    assert procfs.routes(tmp_path / "none") == []

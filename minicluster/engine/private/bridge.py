@@ -1,9 +1,9 @@
-"""The private engine's place in this machine's network: a bridge device, and the few firewall rules it needs.
+"""The private engine's part of this machine's network: a bridge device, and the few firewall rules it needs.
 
-Two engines that both let Docker write the firewall rules do not live well together: each flushes Docker's chains when
-it starts, and with them the other's published ports and isolation. So the private engine runs with ``iptables``
-switched off, and has the rules that its containers need in a chain of its own, which no other engine touches. What
-that costs: the clusters of the private engine can reach each other's addresses, and its other networks have no way out.
+Two engines that both let Docker write firewall rules disturb each other: each flushes Docker's chains when it starts,
+and with them the other's published ports and isolation. So the private engine runs with ``iptables`` switched off, and
+the rules that its containers need are in a chain of its own, which no other engine touches. The cost: clusters of the
+private engine can reach each other's addresses, and its other networks cannot reach the outside.
 """
 
 from __future__ import annotations
@@ -16,26 +16,25 @@ import shutil
 import socket
 import struct
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network
 from pathlib import Path
 
 from minicluster.errors import SubnetTaken
+from minicluster.host.procfs import routes
+from minicluster.profile.addressing import POOL, PREFIX, without_overlap
 
-#: Where clusters live (the same as ``minicluster.profile.addressing.POOL``, which this package may not import).
-POOL = IPv4Network("172.28.0.0/14")
-
-#: Parts of the private address space to take the bridge's own /24 from, each from its end: clusters begin at the
-#: other end of the first.
+#: Where the bridge's own subnet is taken from, the last of each range first: clusters take theirs from the start of the
+#: first range.
 _RANGES = (POOL, IPv4Network("10.213.0.0/16"), IPv4Network("192.168.192.0/18"))
 
-#: What the names of clusters' own bridge devices begin with: a rule can then be about what stays within one of them.
+#: Prefix of the names of clusters' bridge devices, by which a firewall rule can match all of them.
 CLUSTERS = "mc-"
 
-#: What engines name the bridge devices of networks that are made without a name for the device.
+#: Prefix that engines give the bridge devices of networks which were created without a device name.
 _NETWORKS = "br-"
 
-# From linux/sockios.h: the calls that `brctl` and `ifconfig` make. No process needed, and no iproute2 installed.
+# From linux/sockios.h: the calls that `brctl` and `ifconfig` make. They need neither a process nor iproute2.
 _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
 _SIOCGIFADDR, _SIOCSIFADDR = 0x8915, 0x8916
 _SIOCGIFNETMASK, _SIOCSIFNETMASK = 0x891B, 0x891C
@@ -44,10 +43,10 @@ _IFF_UP = 1
 
 
 def ensure(device: str, root: Path = Path("/")) -> IPv4Network:
-    """Makes the bridge device with an address in a free subnet and sets it up; keeps it where it is there already.
+    """Creates the bridge device with an address in a free subnet and sets it up; keeps one that exists.
 
     Returns:
-        its subnet; the device has the first address.
+        its subnet, whose first address the device has.
 
     Raises:
         SubnetTaken: no subnet is free.
@@ -82,54 +81,33 @@ def exists(device: str) -> bool:
         return False
 
 
-def routes(root: Path = Path("/"), *, but: Iterable[str] = ()) -> list[IPv4Network]:
-    """The destinations of this machine's IPv4 routes; empty where they cannot be read.
-
-    Default routes do not count, nor do those over the devices named in ``but``.
-    """
-    left_out = set(but)
-    try:
-        lines = (root / "proc/net/route").read_text(encoding="ascii").splitlines()[1:]
-    except OSError:
-        return []
-    found = []
-    for line in lines:
-        fields = line.split()
-        if len(fields) < 8 or fields[0] in left_out:
-            continue
-        # Addresses are in hexadecimal, in this machine's byte order.
-        address, mask = (struct.pack("=I", int(fields[column], 16)) for column in (1, 7))
-        network = IPv4Network((address, _prefix(mask)), strict=False)
-        if network.prefixlen:
-            found.append(network)
-    return found
-
-
 def choose_subnet(taken: Iterable[IPv4Network]) -> IPv4Network:
-    """A /24 for the bridge that overlaps with none of these. Raises ``SubnetTaken`` where there is none."""
-    used = list(taken)
-    for part in _RANGES:
-        for subnet in reversed(list(part.subnets(new_prefix=24))):
-            if not any(subnet.overlaps(other) for other in used):
-                return subnet
+    """A subnet for the bridge that overlaps with none of these. Raises ``SubnetTaken`` where there is none."""
+    free = next(without_overlap(_subnets(), taken), None)
+    if free:
+        return free
     raise SubnetTaken(
         "no free subnet for the private engine's bridge",
         f"Routes of this machine cover {', '.join(str(part) for part in _RANGES)}.",
-        "Remove networks that nobody uses, or use an engine that runs elsewhere (DOCKER_HOST).",
+        "Remove networks that are not used, or use an engine on another machine (DOCKER_HOST).",
     )
 
 
+def _subnets() -> Iterator[IPv4Network]:
+    return (subnet for part in _RANGES for subnet in reversed(list(part.subnets(new_prefix=PREFIX))))
+
+
 def allow(chain: str, subnets: Iterable[IPv4Network]) -> str:
-    """Lets containers in these subnets out to other networks, and talk to each other.
+    """Lets containers in these subnets reach other networks, and each other.
 
-    What stays within a cluster's bridge may have any address, as what nodes pass on for containers of their own has.
-    Such frames come by these rules as well where the kernel has bridge-nf-call-iptables switched on. The same holds for
-    the other networks of an engine: what stays within the bridge of one passes, and nothing passes between two.
+    Traffic within a cluster's bridge may have any address, since nodes forward packets of their own containers. Where
+    the kernel has bridge-nf-call-iptables switched on, such frames pass through these rules as well. Likewise for the
+    engine's other networks: traffic within one bridge passes, and none passes between two.
 
-    The rules are appended: the machine's own come first, and keep the last word.
+    The rules are appended, so that the machine's own rules come first and decide.
 
     Returns:
-        "" or why it could not be done, as a sentence: clusters work without as long as they stay among themselves.
+        "" or, as a sentence, why it failed; without the rules, clusters still work internally.
     """
     forbid(chain)
     filters, nats = [f"-A {chain} -i {CLUSTERS}+ -o {CLUSTERS}+ -j ACCEPT"], []
@@ -144,33 +122,33 @@ def allow(chain: str, subnets: Iterable[IPv4Network]) -> str:
         "*nat", f":{chain} - [0:0]", f"-A POSTROUTING -j {chain}", *nats, "COMMIT",
     ]  # fmt: skip
     trouble = _restore(rules)
-    # The match has the kernel load br_netfilter, which would send the frames of every bridge here by these rules: only
-    # where it is loaded already. A rule of its own, since a kernel may lack the match and the others still hold.
+    # The match makes the kernel load br_netfilter, which passes the frames of every bridge through iptables: so it is
+    # used only where that is loaded already. Added separately, since a kernel without the match must get the others.
     if not trouble and Path("/proc/sys/net/bridge").exists():
         within = ("-i", f"{_NETWORKS}+", "-m", "physdev", "--physdev-is-bridged")
         if not _iptables("-A", chain, *within, "-j", "ACCEPT"):
-            return "iptables' match physdev cannot be had: containers reach each other on clusters' networks alone."
+            return "iptables' match physdev is not available: containers reach each other on clusters' networks only."
     return trouble
 
 
 def name() -> str:
-    """A name for the bridge device of a cluster, which no other has."""
-    return f"{CLUSTERS}{secrets.token_hex(6)}"  # 15 characters, as many as the kernel takes
+    """A new, unique name for the bridge device of a cluster."""
+    return f"{CLUSTERS}{secrets.token_hex(6)}"  # 15 characters, the kernel's limit
 
 
 def forbid(chain: str) -> None:
-    """Takes back what :func:`allow` did; no error where there is nothing."""
+    """Removes the rules of :func:`allow`; no error where there are none."""
     for table, hook in (("filter", "FORWARD"), ("nat", "POSTROUTING")):
         if not _iptables("-t", table, "-S", chain):
             continue
         while _iptables("-t", table, "-D", hook, "-j", chain):
-            pass  # a start that was cut off may have left more than one
+            pass  # an interrupted start may have left several
         _iptables("-t", table, "-F", chain)
         _iptables("-t", table, "-X", chain)
 
 
 def allowed(chain: str) -> bool:
-    """Whether the rules of :func:`allow` are there."""
+    """Whether the rules of :func:`allow` exist."""
     return _iptables("-t", "filter", "-S", chain) and _iptables("-t", "nat", "-S", chain)
 
 
@@ -178,10 +156,6 @@ def system_path() -> str:
     """``PATH`` with the folders of system programs, which a user's often lacks."""
     folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
     return os.pathsep.join(dict.fromkeys([*folders, "/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"]))
-
-
-def _prefix(mask: bytes) -> int:
-    return int.from_bytes(mask, "big").bit_count()
 
 
 def _request(device: str, payload: bytes = b"") -> bytes:
@@ -218,17 +192,18 @@ def _iptables(*arguments: str) -> bool:
     program = shutil.which("iptables", path=system_path())
     if not program:
         return False
-    # -w: wait for another process that changes the rules, such as the other engine.
+    # -w: wait while another process, such as the other engine, changes the rules.
     return subprocess.run([program, "-w", "5", *arguments], capture_output=True, check=False).returncode == 0
 
 
 def _restore(rules: list[str]) -> str:
     program = shutil.which("iptables-restore", path=system_path())
     if not program:
-        return "iptables is not installed, so containers of the private engine reach no other network."
+        return "iptables is not installed, so containers of the private engine cannot reach other networks."
     text = "\n".join(rules) + "\n"
     done = subprocess.run([program, "-w", "5", "--noflush"], input=text, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return ""
     words = done.stderr.strip().splitlines()
-    return f"Containers of the private engine may reach no other network: {words[-1] if words else 'iptables failed'}."
+    reason = words[-1] if words else "iptables failed"
+    return f"Containers of the private engine may be unable to reach other networks: {reason}."

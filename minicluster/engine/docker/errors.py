@@ -1,0 +1,74 @@
+"""The API's errors as errors of minicluster."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+from minicluster.engine.http import APIError, ConnectionLost
+from minicluster.errors import Conflict, EngineError, NoEngine, NotFound, PortTaken, SubnetTaken
+
+# The last is what the engine says of two networks with the same subnet and the same dynamic range.
+_OVERLAPS = ("Pool overlaps", "pool overlaps", "conflicts with network", "failed to allocate gateway")
+
+
+@contextlib.contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Translates the API's errors within the block. ``what`` says what was tried, as in "create container x"."""
+    try:
+        yield
+    except APIError as error:
+        raise refusal(what, error) from error
+    except ConnectionLost as error:
+        raise NoEngine(
+            f"the engine stopped answering: {what}",
+            str(error),
+            "Look at its log. Once it runs again, `minicluster down` removes what is left.",
+        ) from error
+
+
+def refusal(what: str, error: APIError) -> EngineError:
+    """The error for a request that the engine refused; mostly told by its message, since a status has many causes."""
+    said = error.message
+    if "port is already allocated" in said or "address already in use" in said:
+        ports = re.findall(r":(\d+)", said)
+        port = int(ports[0]) if ports else 0
+        return PortTaken(
+            f"host port {port or '?'} is in use",
+            said,
+            "Choose another with --port ENDPOINT=PORT, or stop what uses it.",
+            port=port,
+        )
+    if any(words in said for words in _OVERLAPS):
+        return SubnetTaken(f"cannot {what}: its subnet is in use", said)
+    if "active endpoints" in said:
+        return EngineError(
+            f"cannot {what}: containers are connected to it",
+            said,
+            "If `docker network inspect` lists none, the engine's own record is wrong: restart it, then try again.",
+        )
+    if "Address already in use" in said:
+        return EngineError(f"cannot {what}: another container has its address", said)
+    if "no space left on device" in said:
+        return EngineError(
+            f"cannot {what}: the disk is full",
+            said,
+            "Free some space: `docker system df`, `minicluster image remove --all`.",
+        )
+    if "cannot assign requested address" in said:
+        return EngineError(
+            f"cannot {what}: the engine's machine does not have the address that its ports are to be published on",
+            said,
+            "Its address as seen from here is not one of its own, as behind a router: --address-mode bridge or "
+            "localhost publishes on 127.0.0.1 only.",
+        )
+    if "apparmor_parser" in said:
+        return EngineError(f"cannot {what}: the engine lacks AppArmor's parser", said, "Install the package apparmor.")
+    if error.status == 404:
+        return NotFound(f"cannot {what}: not found", said)
+    if "is not running" in said:
+        return EngineError(f"cannot {what}: it is not running", said)
+    if error.status == 409:
+        return Conflict(f"cannot {what}: it exists already or is in use", said)
+    return EngineError(f"cannot {what}", said)

@@ -1,0 +1,181 @@
+"""Images: listing, pulling, building, importing, loading, saving. See :class:`minicluster.engine.protocol.Engine`."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from minicluster.engine.docker import answers
+from minicluster.engine.docker.client_side import build_context, credentials
+from minicluster.engine.docker.errors import translated
+from minicluster.engine.http import Api, APIError, ConnectionLost
+from minicluster.engine.protocol import Cancel, Image, Progress
+from minicluster.errors import ImageError, Interrupted
+from minicluster.model.labels import PROFILE
+
+
+def listing(api: Api) -> list[Image]:
+    with translated("list images"):
+        return [answers.image(found) for found in api.request("GET", "/images/json")]
+
+
+def has(api: Api, ref: str) -> bool:
+    with translated(f"inspect image {ref}"):
+        try:
+            api.request("GET", f"/images/{ref}/json")
+        except APIError as error:
+            if error.status == 404:
+                return False
+            raise
+    return True
+
+
+def pull(api: Api, ref: str, progress: Progress, timeout: float | None, cancel: Cancel) -> None:
+    repository, _, tag = ref.rpartition(":")
+    if not repository or "/" in tag:
+        repository, tag = ref, "latest"
+    if "@" in ref:
+        repository, tag = ref, ""
+    failure: list[str] = []
+    answered = threading.Event()
+
+    def run() -> None:
+        try:
+            params = {"fromImage": repository, **({"tag": tag} if tag else {})}
+            headers = credentials(repository)
+            with (
+                translated(f"pull image {ref}"),
+                api.open("POST", "/images/create", params=params, headers=headers, timeout=None) as response,
+            ):
+                for message in response.messages():
+                    answered.set()
+                    if "error" in message:
+                        failure.append(str(message["error"]))
+                    else:
+                        progress(" ".join(str(message[k]) for k in ("id", "status", "progress") if message.get(k)))
+        except Exception as error:
+            failure.append(str(getattr(error, "why", "") or error))
+        answered.set()
+
+    # In a thread, since an engine that cannot reach its registry is silent for up to a minute.
+    worker = threading.Thread(target=run, daemon=True)
+    worker.start()
+    deadline = time.monotonic() + timeout if timeout is not None else None
+    while worker.is_alive():
+        worker.join(0.1)
+        if cancel.is_set():
+            raise Interrupted(f"stopped: pulling image {ref}")
+        if deadline is not None and not answered.is_set() and time.monotonic() >= deadline:
+            raise ImageError(f"cannot pull image {ref}", f"No registry answered within {timeout:g} s.")
+    if failure or not has(api, ref):
+        raise ImageError(
+            f"cannot pull image {ref}", "\n".join(failure) or "The registry has no image for this platform."
+        )
+
+
+def build(
+    api: Api,
+    directory: Path,
+    ref: str,
+    labels: Mapping[str, str],
+    args: Mapping[str, str],
+    context: Mapping[str, str],
+    progress: Progress,
+    cancel: Cancel,
+) -> None:
+    output: list[str] = []
+    with translated(f"build image {ref}"):
+        params = {"t": ref, "rm": 1, "forcerm": 1, "labels": dict(labels), "buildargs": dict(args)}
+        with build_context(directory) as archive:
+            if context:
+                with tarfile.open(archive.name, "a") as more:
+                    for name, path in context.items():
+                        more.add(path, name)
+                archive.seek(0)
+            body = iter(lambda: archive.read(1 << 16), b"")
+            headers = {"Content-Type": "application/x-tar"}
+            response = api.open("POST", "/build", params=params, headers=headers, body=body, timeout=None)
+        try:
+            # The engine ends a build whose client disconnects.
+            with response, cancel.calls(response.abort):
+                for message in response.messages():
+                    _take_in(message, ref, directory, output, progress, labels.get(PROFILE, ""))
+        except ConnectionLost:
+            if not cancel.is_set():
+                raise
+    if cancel.is_set():
+        raise Interrupted(f"stopped: building image {ref}")
+    if not has(api, ref):
+        raise ImageError(f"image {ref} was not built", "\n".join(output[-15:]))
+
+
+def _take_in(
+    message: Mapping[str, Any], ref: str, directory: Path, output: list[str], progress: Progress, profile: str
+) -> None:
+    """Adds one message of a build to its output. Raises where it says that the build failed."""
+    if "error" in message:
+        # A build that cannot use what it was given says so in a line that begins with its profile's name.
+        prefix = f"{profile}: "
+        said = [line.removeprefix(prefix) for line in output[-5:] if profile and line.startswith(prefix)]
+        if said:
+            raise ImageError(
+                f"image {ref} cannot be built",
+                "\n".join(said),
+                "Give it other files (`--set`), or use a ready image with --image NAME=REF.",
+            )
+        raise ImageError(
+            f"the build of image {ref} failed",
+            "\n".join([*output[-15:], str(message["error"]).strip()]),
+            f"Correct the build in {directory}, or use a ready image with --image NAME=REF.",
+        )
+    for line in str(message.get("stream", "")).splitlines():
+        if line.strip():
+            output.append(line.rstrip())
+            progress(line.strip())
+
+
+def import_tar(api: Api, archive: Iterable[bytes], ref: str) -> None:
+    repository, _, tag = ref.rpartition(":")
+    params = {"fromSrc": "-", "repo": repository, "tag": tag}
+    with (
+        translated(f"import image {ref}"),
+        api.open("POST", "/images/create", params=params, body=archive, timeout=None) as response,
+    ):
+        for message in response.messages():
+            if "error" in message:
+                raise ImageError(f"cannot import image {ref}", str(message["error"]))
+
+
+def load(api: Api, archive: Iterable[bytes]) -> list[str]:
+    loaded: list[str] = []
+    failure = ""
+    with translated("load images"):
+        headers = {"Content-Type": "application/x-tar"}
+        try:
+            with api.open(
+                "POST", "/images/load", params={"quiet": 1}, headers=headers, body=archive, timeout=None
+            ) as response:
+                for message in response.messages():
+                    failure = failure or str(message.get("error", ""))
+                    line = str(message.get("stream", ""))
+                    loaded += re.findall(r"^Loaded image(?: ID)?: (\S+)$", line, re.MULTILINE)
+        except APIError as error:
+            failure = error.message
+    if failure or not loaded:
+        raise ImageError("the engine cannot load it", failure or "The engine found no image in it.")
+    return loaded
+
+
+def save(api: Api, ref: str) -> Iterator[bytes]:
+    with translated(f"save image {ref}"), api.open("GET", f"/images/{ref}/get", timeout=None) as response:
+        yield from response.chunks()
+
+
+def remove(api: Api, ref: str) -> None:
+    with translated(f"remove image {ref}"):
+        api.request("DELETE", f"/images/{ref}")

@@ -1,0 +1,85 @@
+"""Output of containers: commands in them, and their logs. See :class:`minicluster.engine.protocol.Engine`."""
+
+from __future__ import annotations
+
+import struct
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from minicluster.engine.docker.errors import translated
+from minicluster.engine.http import Api, APIError, ConnectionLost, Response
+from minicluster.engine.protocol import Cancel, ExecResult
+from minicluster.errors import Interrupted, NodeFailed
+
+
+def run(api: Api, container: str, argv: Sequence[str], timeout: float | None, cancel: Cancel) -> ExecResult:
+    what = f"run {argv[0]} in {container}"
+    with translated(what):
+        exec_id, response = _start(api, container, argv, what)
+        timer = threading.Timer(timeout, response.abort) if timeout is not None else None
+        started = time.monotonic()
+        if timer:
+            timer.daemon = True
+            timer.start()
+        output: dict[int, list[bytes]] = defaultdict(list)
+        try:
+            with response, cancel.calls(response.abort):
+                for stream, part in _frames(response):
+                    output[stream].append(part)
+        except ConnectionLost:
+            asked = cancel.is_set() or (timeout is not None and time.monotonic() - started >= timeout)
+            if not asked:
+                raise
+        finally:
+            if timer:
+                timer.cancel()
+        if cancel.is_set():
+            raise Interrupted(f"stopped: {what}")
+        if timeout is not None and time.monotonic() - started >= timeout:
+            raise TimeoutError(f"{what}: no answer within {timeout:g} s")
+        code = api.request("GET", f"/exec/{exec_id}/json")["ExitCode"]
+    if code is None:  # the stream ended and the command did not: the container is stopping
+        raise NodeFailed(f"cannot {what}", "The container stopped meanwhile.")
+    stdout, stderr = (b"".join(output[stream]).decode(errors="replace") for stream in (1, 2))
+    return ExecResult(int(code), stdout, stderr)
+
+
+def _start(api: Api, container: str, argv: Sequence[str], what: str) -> tuple[str, Response]:
+    try:
+        body = {"Cmd": list(argv), "AttachStdout": True, "AttachStderr": True}
+        exec_id = str(api.request("POST", f"/containers/{container}/exec", data=body)["Id"])
+        # No upgrade of the protocol is asked for: only writing to the command needs that.
+        response = api.open("POST", f"/exec/{exec_id}/start", data={"Tty": False, "Detach": False})
+    except APIError as error:
+        if "is not running" in error.message or "is paused" in error.message:
+            raise NodeFailed(f"cannot {what}", error.message) from error
+        raise
+    response.socket.settimeout(None)
+    return exec_id, response
+
+
+def logs(api: Api, container: str, tail: int | None, follow: bool) -> Iterator[bytes]:
+    params = {"stdout": 1, "stderr": 1, "follow": int(follow), "tail": "all" if tail is None else tail}
+    with (
+        translated(f"read the log of {container}"),
+        api.open("GET", f"/containers/{container}/logs", params=params) as response,
+    ):
+        response.socket.settimeout(None)
+        rest = b""
+        for _stream, chunk in _frames(response):
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from lines
+        if rest:
+            yield rest
+
+
+def _frames(response: Response) -> Iterator[tuple[int, bytes]]:
+    """The frames of an attached stream: 1 is standard output, 2 is standard error.
+
+    A frame is a byte for the stream, three of padding, a big-endian length, content.
+    """
+    while len(header := response.read(8)) == 8:
+        stream, length = struct.unpack(">BxxxL", header)
+        yield stream, response.read(length)
