@@ -1,9 +1,9 @@
-"""Commands and groups of them that packages add by entry points: each is loaded when somebody asks for it.
+"""Commands and groups that packages add by entry points. Each is imported when it is needed.
 
-An entry point of the group ``minicluster.commands`` names a :class:`typer.Typer` (without a callback); one with a
-single command is that command, as with Typer itself. Ours are in pyproject.toml. They are read from
-``entry_points.txt`` of what is installed, whose form the Python packaging specification settles:
-``importlib.metadata`` does the same, and its import takes a sixth of the time of ``--help``.
+An entry point of the group ``minicluster.commands`` names a :class:`click.Command` or :class:`click.Group`. Those of
+this package are in pyproject.toml. They are read from the ``entry_points.txt`` of installed packages, a format of the
+Python packaging specification: ``importlib.metadata`` does the same, but its import takes a sixth of the time of
+``--help``.
 """
 
 from __future__ import annotations
@@ -12,17 +12,14 @@ import contextlib
 import glob
 import os
 import sys
-from functools import cache, cached_property
-from typing import Any
+from functools import cache
 
-import typer
-import typer.main
+import click
 
-from minicluster.cli.help import Command, Group
 from minicluster.errors import MiniclusterError
 
 GROUP = "minicluster.commands"
-SECTION = "Of one system alone"
+SECTION = "System-specific"
 
 
 @cache
@@ -44,67 +41,33 @@ def found() -> dict[str, str]:
     return places
 
 
-class _Added(Group):
-    """A group of an entry point. Its commands are made when they are asked for: a list needs its help alone."""
-
-    def __init__(self, name: str, app: typer.Typer) -> None:
-        super().__init__(
-            name=name, help=app.info.help, no_args_is_help=True, rich_markup_mode=None, rich_help_panel=SECTION
-        )
-        self._app = app
-
-    @cached_property
-    def _made(self) -> Any:
-        return typer.main.get_command(self._app)
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        names: list[str] = self._made.list_commands(ctx)
-        return names
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        return self._made.get_command(ctx, cmd_name)
-
-
-class _Single(Command):
-    """The command of an entry point. Its options are made when it is asked for, as above."""
-
-    def __init__(self, name: str, app: typer.Typer) -> None:
-        (only,) = app.registered_commands
-        about = app.info.help if isinstance(app.info.help, str) else only.help or getattr(only.callback, "__doc__", "")
-        super().__init__(name=name, help=about, rich_markup_mode=None, rich_help_panel=SECTION)
-        self._app = app
-
-    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        return typer.main.get_command(self._app).make_context(info_name, args, parent, **extra)
-
-
-def _is_single(app: typer.Typer) -> bool:
-    return len(app.registered_commands) == 1 and not (app.registered_groups or app.registered_callback)
-
-
 @cache
-def load(name: str) -> Command | Group:
+def load(name: str) -> click.Command:
     """The command or group of that name.
 
     Raises:
-        MiniclusterError: its package cannot be loaded.
+        MiniclusterError: it is another package's, and cannot be loaded.
     """
     import importlib
 
     module, _, attribute = found()[name].partition(":")
     try:
-        app = getattr(importlib.import_module(module), attribute)
-        return _Single(name, app) if _is_single(app) else _Added(name, app)
-    except Exception as error:  # whatever a package of others may raise
+        command = getattr(importlib.import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{attribute} is not a click command")
+        return command
+    except Exception as error:  # another package may raise anything
+        if module.startswith("minicluster."):
+            raise  # a bug of this package
         raise MiniclusterError(
-            f"the commands of 'minicluster {name}' cannot be loaded",
+            f"cannot load the commands of 'minicluster {name}'",
             f"{module}: {type(error).__name__}: {error}",
-            "Install the package that brings them anew, or remove it.",
+            "Reinstall or remove the package that adds them.",
         ) from error
 
 
 def names() -> list[str]:
-    """Names of the commands and groups that can be loaded: one of others that is broken must not take the help away."""
+    """Names of the commands and groups that can be loaded: a broken package must not break --help."""
     good = []
     for name in found():
         with contextlib.suppress(MiniclusterError):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import pytest
-from typer.testing import CliRunner, Result
+from click.testing import CliRunner, Result
 
 from minicluster import cluster as facade
 from minicluster.cli.app import app
@@ -330,7 +330,7 @@ def run(*words: str) -> Result:
 def typed(engine: FakeEngine, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     """The engine that commands find, with the cluster on it."""
     monkeypatch.setattr(facade, "connect", lambda **_options: engine)
-    for name in ("MINICLUSTER_DEBUG", "MINICLUSTER", "FORCE_COLOR"):
+    for name in ("MINICLUSTER", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "dumb")
     assert cluster.name == "e"

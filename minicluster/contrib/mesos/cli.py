@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from minicluster.cli import complete
-from minicluster.cli.help import Command, Group
-from minicluster.cli.options import ClusterOption, Output, OutputOption, QuietOption, check_timeout
+from minicluster.cli.help import Group
+from minicluster.cli.options import Output, cluster_option, output_option, quiet_option, timeout_option
 from minicluster.cli.output import columns, paint, print_json
 from minicluster.errors import UsageError
 
@@ -20,32 +20,20 @@ if TYPE_CHECKING:
 
     from minicluster.contrib.mesos.marathon import Definition, Deployment, Marathon
 
-app = typer.Typer(
-    cls=Group,
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    add_completion=False,
-    help="Mesos: its state, tasks, Marathon's applications.",
+app = Group("mesos", help="Inspect Mesos; deploy applications on Marathon.")
+
+file_argument = click.argument("file", metavar="FILE|-", help="Marathon's JSON of an application or group; - for stdin")
+wait_option = click.option("--no-wait", is_flag=True, help="Do not wait for the deployment")
+deployment_timeout_option = timeout_option(300.0, "Time limit of the deployment")
+interrupt_option = click.option("--force", is_flag=True, help="Replace a deployment in progress")
+
+
+@app.command()
+@cluster_option
+@click.option(
+    "--agent", metavar="NODE", help="State of this agent instead of the leading master", shell_complete=complete.nodes
 )
-
-FileArgument = Annotated[
-    str, typer.Argument(metavar="FILE|-", help="Marathon's JSON of an application or group; - is standard input.")
-]
-WaitOption = Annotated[bool, typer.Option("--no-wait", help="Do not wait for the deployment to finish.")]
-PatienceOption = Annotated[
-    float, typer.Option("--timeout", metavar="S", help="Seconds that the deployment has; 300 by default.")
-]
-ForcedOption = Annotated[bool, typer.Option("--force", help="Break off a deployment that is under way.")]
-
-
-@app.command(cls=Command)
-def state(
-    cluster: ClusterOption = None,
-    agent: Annotated[
-        str | None,
-        typer.Option("--agent", metavar="NODE", help="Of this agent instead.", autocompletion=complete.nodes),
-    ] = None,
-) -> None:
+def state(cluster: str | None, agent: str | None) -> None:
     """Print the leading master's state as JSON."""
     from minicluster.cluster import Cluster
     from minicluster.contrib.mesos import reach
@@ -55,13 +43,12 @@ def state(
     print_json(mesos.agent_state(reach.agent(opened, agent)) if agent else mesos.state())
 
 
-@app.command(cls=Command)
-def ps(
-    cluster: ClusterOption = None,
-    all_: Annotated[bool, typer.Option("--all", help="Also tasks that have ended.")] = False,
-    output: OutputOption = Output.text,
-) -> None:
-    """List tasks: framework, task, state, port."""
+@app.command()
+@cluster_option
+@click.option("--all", "all_", is_flag=True, help="Include finished tasks")
+@output_option
+def ps(cluster: str | None, all_: bool, output: Output) -> None:
+    """List tasks with framework, state and ports."""
     from minicluster.cluster import Cluster
     from minicluster.contrib.mesos import reach
 
@@ -72,16 +59,15 @@ def ps(
         rows = [(t.framework, t.id, t.state, ",".join(map(str, t.ports)) or "-") for t in tasks]
         print(columns(rows, ("FRAMEWORK", "TASK", "STATE", "PORT")))
     else:
-        print("There is no task.", file=sys.stderr)
+        print("No tasks found.", file=sys.stderr)
 
 
-@app.command(cls=Command)
-def logs(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="A task's ID, or a part of it.")],
-    cluster: ClusterOption = None,
-    stderr: Annotated[bool, typer.Option("--stderr", help="What it wrote to standard error.")] = False,
-) -> None:
-    """Print what a task wrote to standard output."""
+@app.command()
+@click.argument("task", metavar="TASK", help="ID of a task, or part of it")
+@cluster_option
+@click.option("--stderr", is_flag=True, help="Standard error instead of standard output")
+def logs(task: str, cluster: str | None, stderr: bool) -> None:
+    """Print the standard output of a task."""
     from minicluster.cluster import Cluster
     from minicluster.contrib.mesos import reach
 
@@ -91,54 +77,74 @@ def logs(
     sys.stdout.buffer.flush()
 
 
-@app.command(cls=Command)
+@app.command()
+@file_argument
+@cluster_option
+@wait_option
+@deployment_timeout_option
+@output_option
+@quiet_option
 def install(
-    file: FileArgument,
-    cluster: ClusterOption = None,
-    no_wait: WaitOption = False,
-    timeout: PatienceOption = 300.0,
-    output: OutputOption = Output.text,
-    quiet: QuietOption = False,
+    file: str,
+    cluster: str | None,
+    no_wait: bool,
+    timeout: float,
+    output: Output,
+    quiet: bool,
 ) -> None:
     """Run an application or group on Marathon.
 
-    Waits until it is deployed. In FILE ${MINICLUSTER_MASTER_IP} and the like stand for what 'minicluster env' prints.
+    Waits until it is deployed. FILE may refer to variables of 'minicluster env', such as ${MINICLUSTER_MASTER_IP}.
     """
-    _deploy("installed", lambda m, it: m.install(it), file, cluster, no_wait, timeout, output, quiet)
+    _deploy("Installed", lambda m, it: m.install(it), file, cluster, no_wait, timeout, output, quiet)
 
 
-@app.command(cls=Command)
+@app.command()
+@file_argument
+@cluster_option
+@interrupt_option
+@wait_option
+@deployment_timeout_option
+@output_option
+@quiet_option
 def update(
-    file: FileArgument,
-    cluster: ClusterOption = None,
-    force: ForcedOption = False,
-    no_wait: WaitOption = False,
-    timeout: PatienceOption = 300.0,
-    output: OutputOption = Output.text,
-    quiet: QuietOption = False,
+    file: str,
+    cluster: str | None,
+    force: bool,
+    no_wait: bool,
+    timeout: float,
+    output: Output,
+    quiet: bool,
 ) -> None:
-    """Change an application or group on Marathon.
+    """Update an application or group on Marathon.
 
-    Waits until that is deployed. What is not there is made.
+    Waits until it is deployed. Creates what does not exist.
     """
-    _deploy("updated", lambda m, it: m.update(it, force=force), file, cluster, no_wait, timeout, output, quiet)
+    _deploy("Updated", lambda m, it: m.update(it, force=force), file, cluster, no_wait, timeout, output, quiet)
 
 
-@app.command(cls=Command)
+@app.command()
+@file_argument
+@cluster_option
+@interrupt_option
+@wait_option
+@deployment_timeout_option
+@output_option
+@quiet_option
 def uninstall(
-    file: FileArgument,
-    cluster: ClusterOption = None,
-    force: ForcedOption = False,
-    no_wait: WaitOption = False,
-    timeout: PatienceOption = 300.0,
-    output: OutputOption = Output.text,
-    quiet: QuietOption = False,
+    file: str,
+    cluster: str | None,
+    force: bool,
+    no_wait: bool,
+    timeout: float,
+    output: Output,
+    quiet: bool,
 ) -> None:
     """Remove an application or group from Marathon.
 
-    Waits until it is gone. Of the file only the id is read.
+    Waits until it is removed. Reads only the id from FILE.
     """
-    _deploy("uninstalled", lambda m, it: m.uninstall(it, force=force), file, cluster, no_wait, timeout, output, quiet)
+    _deploy("Uninstalled", lambda m, it: m.uninstall(it, force=force), file, cluster, no_wait, timeout, output, quiet)
 
 
 def _deploy(
@@ -151,7 +157,6 @@ def _deploy(
     output: Output,
     quiet: bool,
 ) -> None:
-    check_timeout(timeout)
     from minicluster.cluster import Cluster
     from minicluster.contrib.mesos import marathon, reach
 
@@ -168,7 +173,7 @@ def _deploy(
         print_json({"kind": it.kind, "id": it.id, "deployment": change.deployment, "seconds": round(seconds, 1)})
     elif not quiet:
         what = f"{it.kind} {it.id}"
-        print(f"Marathon deploys {what}." if no_wait else paint(f"{what}: {done}, in {seconds:.1f} s.", "bold"))
+        print(f"Marathon is deploying {what}." if no_wait else paint(f"{done} {what} ({seconds:.1f} s).", "bold"))
 
 
 def _text(file: str) -> str:
