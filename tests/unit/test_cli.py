@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 
 from minicluster import cluster as facade
 from minicluster import errors
-from minicluster.cli.app import COMMANDS, app
+from minicluster.cli.app import app
 from minicluster.cli.exports import Shell, exports, unsets
 from minicluster.cli.failures import repeated, terminable
 from minicluster.cli.output import columns

@@ -6,9 +6,9 @@ import io
 
 from rich.console import Console
 
-from minicluster.cli.progress_state import ProgressState
 from minicluster.cli.live import View, live
 from minicluster.cli.progress import plain
+from minicluster.cli.progress_state import ProgressState
 from minicluster.cli.timings import Phase, Timings, table
 from minicluster.model.events import Event
 

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
-import pytest
 import click
+import pytest
 
 from minicluster.cli.app import app
 from minicluster.profile import catalog
