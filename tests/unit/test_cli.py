@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -14,12 +16,13 @@ from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 from minicluster import cluster as facade
 from minicluster import errors
-from minicluster.cli.app import app
+from minicluster.cli.app import COMMANDS, app
 from minicluster.cli.exports import Shell, exports, unsets
 from minicluster.cli.failures import repeated, terminable
 from minicluster.cli.output import columns
@@ -29,6 +32,7 @@ from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.membership import Quorum
 from minicluster.model.results import Change, ClusterInfo, ClusterStatus, ClusterSummary, EndpointInfo, NodeStatus
 from minicluster.plan import steps
+from tests.fakes import FakeEngine
 
 INFO = ClusterInfo(
     cluster="swarm",
@@ -105,6 +109,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
         fake.asked["up"] = (profile, options)
         listener(Event("plan", text="create cluster swarm: 1 master", nodes=("master-1",)))
         listener(Event("start", "master-1", "creating", "create master-1"))
+        logging.getLogger("minicluster.engine").debug("POST /containers/create 201 (0.012 s)")
         listener(Event("end", "master-1", "creating", "create master-1", seconds=0.1))
         listener(Event("done", "master-1", "ready", seconds=1.93))
         return fake
@@ -320,6 +325,44 @@ def _raising(error: BaseException) -> Any:
     return fail
 
 
+# --- -v --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", ["-v up", "up -v", "--verbose up --verbose"])
+def test_v_logs_steps_and_calls_of_the_engine(cluster: FakeCluster, words: str) -> None:
+    logging.getLogger("minicluster.engine").debug("not yet")
+    result = run(*words.split())
+    assert result.exit_code == 0
+    assert [re.sub(r"^\d\d:\d\d:\d\d\.\d\d\d ", "TIME ", line) for line in result.stderr.splitlines()] == [
+        "TIME minicluster: plan: create cluster swarm: 1 master",
+        "create cluster swarm: 1 master",
+        "TIME minicluster: start: create master-1",
+        "TIME minicluster.engine: POST /containers/create 201 (0.012 s)",
+        "TIME minicluster: end: create master-1 (0.100 s)",
+        "master-1: ready (1.9 s)",
+    ]
+
+
+def test_v_ends_with_its_command(cluster: FakeCluster) -> None:
+    assert "minicluster.engine" in run("up", "-v").stderr
+    assert logging.getLogger("minicluster").handlers == []
+    assert "minicluster.engine" not in run("up").stderr
+
+
+def test_v_logs_no_secret(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither keys of certificates nor what --set was given."""
+    monkeypatch.setattr(facade, "connect", lambda **_: engine)
+    result = run("up", "swarm", "--name", "s", "--set", "heartbeat=7s", "-v")
+    assert result.exit_code == 0, result.stderr
+    assert "minicluster: start: create master-1" in result.stderr
+    files = [file.content for box in engine.boxes.values() for file in box.files.values()]
+    keys = [c if isinstance(c, str) else c.decode() for c in files if "PRIVATE KEY" in str(c)]
+    assert keys
+    for line in "".join(keys).splitlines():
+        assert line not in result.stderr
+    assert "7s" not in result.stderr
+
+
 # --- up and down -----------------------------------------------------------------------------------------------------
 
 
@@ -416,12 +459,12 @@ def test_dry_run_is_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(facade, "dry_run", lambda *_, **__: PLAN)
     assert run("up", "--dry-run").stdout.splitlines() == [
         "create cluster swarm: 1 master",
-        "#  WHAT                                             WHY                                       AFTER",
-        "1  save the empty starting state in volume swarm-spec-1 a change that is cut short can be undone",
-        "2  build image minicluster/swarm-node:1             its recipe's nodes need it                1",
-        "3  create network swarm-net (10.55.0.0/24)          the nodes get fixed addresses             1",
-        "4  create container swarm-master-1 (10.55.0.2)      the spec has it                           1-3",
-        "5  write 1 file, the authority into swarm-master-1  it is configured before it starts         1,4",
+        "#  WHAT                                                  WHY                                       AFTER",
+        "1  save the empty starting state in volume swarm-spec-1  a change that is cut short can be undone",
+        "2  build image minicluster/swarm-node:1                  its recipe's nodes need it                1",
+        "3  create network swarm-net (10.55.0.0/24)               the nodes get fixed addresses             1",
+        "4  create container swarm-master-1 (10.55.0.2)           the spec has it                           1-3",
+        "5  write 1 file, the authority into swarm-master-1       it is configured before it starts         1,4",
     ]
 
 
@@ -699,6 +742,37 @@ def test_help_names_every_command() -> None:
     text = run("--help").stdout
     for command in ("up", "down", "env", "logs", "exec", "load", "profile", "image", "engine", "doctor", "version"):
         assert f"\n  {command} " in text
+
+
+def _commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        yield (*path, name)
+        if isinstance(command, click.Group):
+            yield from _commands(command, *path, name)
+
+
+def test_the_table_of_commands_has_their_names() -> None:
+    assert isinstance(app, click.Group)
+    found = {words[0] for words in _commands(app) if len(words) == 1}
+    assert {name for commands in COMMANDS.values() for name in commands} <= found
+    for name in found:
+        command = app.get_command(click.Context(app), name)
+        assert command is not None
+        assert command.name == name
+
+
+def test_no_summary_is_cut_off_and_every_option_is_described() -> None:
+    """At 80 columns, the width of --help at most."""
+    assert isinstance(app, click.Group)
+    for words in ((), *_commands(app)):
+        text = run(*words, "--help").stdout
+        assert not re.search(r"^  [a-z-]+ .*\.\.$", text, re.MULTILINE), text
+        assert all(len(line) <= 80 for line in text.splitlines())
+        assert "-v, --verbose" in text
+        rows = [line for line in text.partition("Options:")[2].splitlines() if line.startswith("  -")]
+        assert all(re.search(r"\S  +\S", row) or len(row) >= 28 for row in rows), text
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
