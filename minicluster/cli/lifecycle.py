@@ -14,6 +14,7 @@ from minicluster.cli.help import Command
 from minicluster.cli.options import (
     Output,
     address_mode_option,
+    dry_run_option,
     force_option,
     keep_option,
     numbers,
@@ -101,7 +102,7 @@ def _networks(_ctx: click.Context, _param: click.Parameter, names: Sequence[str]
     help="Lifetime (30m, 2h); removed by the next command after it expires; 'none': unlimited",
 )
 @force_option
-@click.option("--dry-run", is_flag=True, help="Print each step and its reason; change nothing")
+@dry_run_option
 @keep_option
 @timeout_option()
 @click.option("--timings", is_flag=True, help="Print how long each phase took")
@@ -131,7 +132,7 @@ def up(
         raise UsageError("--dry-run and --timings cannot be used together")
     if dry_run:
         from minicluster import cluster as facade
-        from minicluster.cli.planned import plan_data, print_plan
+        from minicluster.cli.planned import show_plan
 
         plan = facade.dry_run(
             profile,
@@ -146,10 +147,7 @@ def up(
             lease=lease,
             force=force,
         )
-        if output is Output.json:
-            print_json(plan_data(plan))
-        else:
-            print_plan(plan)
+        show_plan(plan, output)
         return
 
     from minicluster.cli.timings import Timings, table

@@ -71,6 +71,7 @@ output_option = click.option(
     help="Output format (default: text)",
 )
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print only errors")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Print each step and its reason; change nothing")
 force_option = click.option("--force", is_flag=True, help="Continue even if quorum is lost or memory is short")
 keep_option = click.option("--keep", is_flag=True, help="After a failure, keep everything for debugging")
 cluster_option = click.option(

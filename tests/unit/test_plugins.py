@@ -199,7 +199,7 @@ def test_state_by_way_of_a_follower(cluster: Any, leader: Server) -> None:
 def test_ps(cluster: Any, leader: Server) -> None:
     cluster.bind_address(master_1=leader.url)
     result = run("mesos", "ps")
-    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "No tasks found.\n")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "No tasks.\n")
     assert run("mesos", "ps", "--all").stdout == (
         "FRAMEWORK               TASK  STATE          PORT\nmesos-execute instance  t1    TASK_FINISHED  -\n"
     )
@@ -253,9 +253,9 @@ def test_install_update_uninstall(cluster: Any, tmp_path: Path) -> None:
     with serving({"/v2/apps": begun, "/v2/apps/web": begun, "/v2/deployments": said([])}) as marathon:
         cluster.bind_address(scheduler_1=marathon.url)
         installed = run("mesos", "install", str(tmp_path / "app.json"))
-        assert installed.stdout.startswith("Installed app /web (")
+        assert installed.stdout.startswith("Installed app /web in ")
         updated = run("mesos", "update", "-", "--no-wait", "--force", stdin=(tmp_path / "app.json").read_text())
-        assert updated.stdout == "Marathon is deploying app /web.\n"
+        assert updated.stdout == "Deployment of app /web started.\n"
         removed = run("mesos", "uninstall", str(tmp_path / "app.json"), "-o", "json")
         answer = json.loads(removed.stdout)
         assert answer.pop("seconds") < 60

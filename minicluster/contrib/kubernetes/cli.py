@@ -23,7 +23,7 @@ from minicluster.errors import UsageError
 def kubeconfig(cluster: str | None, merge: bool, unmerge: bool, file: str | None) -> None:
     """Print a cluster's kubeconfig, or merge it into yours.
 
-    Merged, the cluster is the current context. Other entries stay as they are; comments are lost, as by kubectl.
+    --merge also makes the cluster the current context. Everything else in your file stays as it is, comments included.
     """
     if merge and unmerge:
         raise UsageError("--merge and --unmerge do the opposite.", fix="Leave one of them out.")

@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
     from minicluster.contrib.mesos.marathon import Definition, Deployment, Marathon
 
-app = Group("mesos", help="Inspect Mesos; deploy applications on Marathon.")
+app = Group("mesos", help="Mesos: state, tasks, and applications on Marathon.")
 
-file_argument = click.argument("file", metavar="FILE|-", help="Marathon's JSON of an application or group; - for stdin")
-wait_option = click.option("--no-wait", is_flag=True, help="Do not wait for the deployment")
-deployment_timeout_option = timeout_option(300.0, "Time limit of the deployment")
-interrupt_option = click.option("--force", is_flag=True, help="Replace a deployment in progress")
+file_argument = click.argument(
+    "file", metavar="FILE|-", help="Marathon JSON of an application or group; - reads standard input"
+)
+wait_option = click.option("--no-wait", is_flag=True, help="Do not wait for the deployment to finish")
+deployment_timeout_option = timeout_option(300.0, "Time limit for the deployment")
+cancel_option = click.option("--force", is_flag=True, help="Cancel a deployment that is in progress")
 
 
 @app.command()
 @cluster_option
-@click.option(
-    "--agent", metavar="NODE", help="State of this agent instead of the leading master", shell_complete=complete.nodes
-)
+@click.option("--agent", metavar="NODE", help="Print the state of this agent instead", shell_complete=complete.nodes)
 def state(cluster: str | None, agent: str | None) -> None:
     """Print the leading master's state as JSON."""
     from minicluster.cluster import Cluster
@@ -45,10 +45,10 @@ def state(cluster: str | None, agent: str | None) -> None:
 
 @app.command()
 @cluster_option
-@click.option("--all", "all_", is_flag=True, help="Include finished tasks")
+@click.option("--all", "all_", is_flag=True, help="Include tasks that have ended")
 @output_option
 def ps(cluster: str | None, all_: bool, output: Output) -> None:
-    """List tasks with framework, state and ports."""
+    """List tasks: framework, task, state, port."""
     from minicluster.cluster import Cluster
     from minicluster.contrib.mesos import reach
 
@@ -59,15 +59,15 @@ def ps(cluster: str | None, all_: bool, output: Output) -> None:
         rows = [(t.framework, t.id, t.state, ",".join(map(str, t.ports)) or "-") for t in tasks]
         print(columns(rows, ("FRAMEWORK", "TASK", "STATE", "PORT")))
     else:
-        print("No tasks found.", file=sys.stderr)
+        print("No tasks.", file=sys.stderr)
 
 
 @app.command()
-@click.argument("task", metavar="TASK", help="ID of a task, or part of it")
+@click.argument("task", metavar="TASK", help="A task ID or part of one")
 @cluster_option
-@click.option("--stderr", is_flag=True, help="Standard error instead of standard output")
+@click.option("--stderr", is_flag=True, help="Print standard error instead")
 def logs(task: str, cluster: str | None, stderr: bool) -> None:
-    """Print the standard output of a task."""
+    """Print a task's standard output."""
     from minicluster.cluster import Cluster
     from minicluster.contrib.mesos import reach
 
@@ -94,7 +94,7 @@ def install(
 ) -> None:
     """Run an application or group on Marathon.
 
-    Waits until it is deployed. FILE may refer to variables of 'minicluster env', such as ${MINICLUSTER_MASTER_IP}.
+    Waits until it is deployed. Variables of 'minicluster env', such as ${MINICLUSTER_MASTER_IP}, are expanded in FILE.
     """
     _deploy("Installed", lambda m, it: m.install(it), file, cluster, no_wait, timeout, output, quiet)
 
@@ -102,7 +102,7 @@ def install(
 @app.command()
 @file_argument
 @cluster_option
-@interrupt_option
+@cancel_option
 @wait_option
 @deployment_timeout_option
 @output_option
@@ -118,7 +118,7 @@ def update(
 ) -> None:
     """Update an application or group on Marathon.
 
-    Waits until it is deployed. Creates what does not exist.
+    Creates it if it does not exist. Waits until the change is deployed.
     """
     _deploy("Updated", lambda m, it: m.update(it, force=force), file, cluster, no_wait, timeout, output, quiet)
 
@@ -126,7 +126,7 @@ def update(
 @app.command()
 @file_argument
 @cluster_option
-@interrupt_option
+@cancel_option
 @wait_option
 @deployment_timeout_option
 @output_option
@@ -142,7 +142,7 @@ def uninstall(
 ) -> None:
     """Remove an application or group from Marathon.
 
-    Waits until it is removed. Reads only the id from FILE.
+    Waits until it is removed. Only the id in FILE is used.
     """
     _deploy("Uninstalled", lambda m, it: m.uninstall(it, force=force), file, cluster, no_wait, timeout, output, quiet)
 
@@ -173,7 +173,7 @@ def _deploy(
         print_json({"kind": it.kind, "id": it.id, "deployment": change.deployment, "seconds": round(seconds, 1)})
     elif not quiet:
         what = f"{it.kind} {it.id}"
-        print(f"Marathon is deploying {what}." if no_wait else paint(f"{done} {what} ({seconds:.1f} s).", "bold"))
+        print(f"Deployment of {what} started." if no_wait else paint(f"{done} {what} in {seconds:.1f} s.", "bold"))
 
 
 def _text(file: str) -> str:
