@@ -1,4 +1,4 @@
-"""The command line. Only this package imports click and rich. It parses and prints; it makes no decisions."""
+"""The command line: it parses and prints, and makes no decisions. Besides contrib's commands, only it imports click."""
 
 from __future__ import annotations
 
