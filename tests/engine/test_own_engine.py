@@ -151,7 +151,7 @@ def test_without_a_watcher_the_next_who_comes_removes_it(own: Shell) -> None:
     process.kill()
     process.communicate(timeout=30)
     dry = own.minicluster("gc", "--dry-run").out
-    assert f"{LEASED} (etcd): to be removed: its owner, process {process.pid}, is gone" in dry
+    assert f"Would remove cluster {LEASED} (etcd): its owner, process {process.pid}, is gone" in dry
     assert remains(own, LEASED)
     answer = own.minicluster("ls")
     assert f"Removed cluster {LEASED}: its owner, process {process.pid}, is gone." in answer.err
