@@ -55,13 +55,13 @@ class View:
         most = max(width // CELL, 1)
         if len(lines) > height * most:
             return self._folded(lines, now, width, height)
-        beside = max(-(-len(lines) // height), 1)
-        rows = -(-len(lines) // beside) if lines else 0
+        across = max(-(-len(lines) // height), 1)
+        rows = -(-len(lines) // across) if lines else 0
         pad = max((len(line.name) for line in lines), default=0)
-        cell = width // beside
+        cell = width // across
         # Column by column, as `ls` does, so that a node stays where it is.
-        texts = [self._line(line, now, cell - (2 if beside > 1 else 0), pad) for line in lines]
-        return [_beside(texts[row::rows], cell) for row in range(rows)]
+        texts = [self._line(line, now, cell - (2 if across > 1 else 0), pad) for line in lines]
+        return [_joined(texts[row::rows], cell) for row in range(rows)]
 
     def _folded(self, lines: list[Line], now: float, width: int, height: int) -> list[Text]:
         """More nodes than fit: the number of those that are done, and as many of the others as fit."""
@@ -120,7 +120,7 @@ def _cut(text: Text, width: int) -> Text:
     return text
 
 
-def _beside(cells: list[Text], width: int) -> Text:
+def _joined(cells: list[Text], width: int) -> Text:
     line = Text(no_wrap=True)
     for i, cell in enumerate(cells):
         if i < len(cells) - 1:
