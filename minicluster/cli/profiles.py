@@ -101,7 +101,7 @@ def _profile_text(loaded: Loaded) -> str:
     if profile.settings:
         lines += ["", columns([(k, str(v)) for k, v in profile.settings.items()], ("SETTING", "DEFAULT"))]
     if profile.images:
-        images = [(k, f"built from {i.build}" if i.build else f"pulled: {i.image}") for k, i in profile.images.items()]
+        images = [(k, f"built from {i.build}/" if i.build else f"pulled: {i.image}") for k, i in profile.images.items()]
         lines += ["", columns(images, ("IMAGE", "FROM"))]
     return "\n".join(lines)
 

@@ -75,9 +75,7 @@ def _table(usage: ClusterUsage) -> str:
         )
         phase = paint(node.phase, "green" if node.phase == "running" else "yellow")
         rows.append((node.name, node.role, phase, cpu, memory, pids, net, disk))
-    return columns(
-        rows, ("NODE", "ROLE", "PHASE", "CPU", "MEMORY / LIMIT", "PIDS", "NET IN / OUT", "DISK READ / WRITTEN")
-    )
+    return columns(rows, ("NODE", "ROLE", "PHASE", "CPU", "MEMORY / LIMIT", "PIDS", "NET I/O", "DISK I/O"))
 
 
 def _seconds(_ctx: click.Context, _param: click.Parameter, text: str | None) -> float | None:

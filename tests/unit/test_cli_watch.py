@@ -102,7 +102,7 @@ def test_tab_offers_nodes_and_files(engine: FakeEngine, tmp_path: Path) -> None:
 def test_top_is_a_table_and_one_look_where_stdout_is_no_terminal(engine: FakeEngine) -> None:
     engine.stop_container("toy-agent-1")
     assert run("top").stdout.splitlines() == [
-        "NODE      ROLE    PHASE    CPU     MEMORY / LIMIT    PIDS  NET IN / OUT   DISK READ / WRITTEN",
+        "NODE      ROLE    PHASE    CPU     MEMORY / LIMIT    PIDS  NET I/O        DISK I/O",
         "master-1  master  running  50.0 %  1 MiB / 16.0 GiB  7     100 B / 200 B  300 B / 400 B",
         "agent-1   agent   exited   -       -                 -     -              -",
         "agent-2   agent   running  50.0 %  1 MiB / 16.0 GiB  7     100 B / 200 B  300 B / 400 B",
