@@ -1,7 +1,7 @@
-"""Every error that minicluster raises on purpose.
+"""The errors that minicluster raises. Any other exception is a bug.
 
-Each says what happened, why, and what to do about it, and carries the exit status of the command line:
-1 failed, 2 wrong usage or bad profile, 3 no engine, 4 not ready in time, 130 interrupted.
+Each says what happened, why and what to do about it, and has an exit status for the command line:
+1 failed, 2 wrong usage or invalid profile, 3 no engine, 4 not ready in time, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from difflib import get_close_matches
 
 
 class MiniclusterError(Exception):
-    """The root of all errors of this package.
+    """Base class of all errors of this package.
 
     Args:
         what: what happened, one line.
-        why: the cause as far as it is known; may have several lines.
+        why: the cause, if known; may have several lines.
         fix: what the user can do about it.
     """
 
@@ -26,20 +26,20 @@ class MiniclusterError(Exception):
         self.what = what
         self.why = why
         self.fix = fix
-        self.leftovers: tuple[str, ...] = ()  #: what a roll-back could not remove, one phrase each
+        self.leftovers: tuple[str, ...] = ()  #: what a rollback could not remove, one phrase each
 
     def __str__(self) -> str:
         return "\n".join(part for part in (self.what, self.why, self.fix) if part)
 
 
 class UsageError(MiniclusterError):
-    """A name, option or value that the user gave cannot be right."""
+    """A name, option or value given by the user is invalid."""
 
     exit_code = 2
 
 
 class ProfileError(UsageError):
-    """A profile (or an override of it) is not valid; ``what`` starts with file, line and column."""
+    """A profile or an override is invalid; ``what`` starts with file, line and column."""
 
 
 class NoEngine(MiniclusterError):
@@ -49,11 +49,11 @@ class NoEngine(MiniclusterError):
 
 
 class EngineError(MiniclusterError):
-    """The engine refused a call."""
+    """The engine rejected a call."""
 
 
 class InsufficientMemory(MiniclusterError):
-    """The machine has less memory than what is to start takes."""
+    """The machine has less memory than the new nodes need."""
 
 
 class NotFound(EngineError):
@@ -61,7 +61,7 @@ class NotFound(EngineError):
 
 
 class Conflict(EngineError):
-    """Something of that name is there already and is not ours, or not of this cluster."""
+    """Something of that name exists already and does not belong to this cluster."""
 
 
 class PortTaken(EngineError):
@@ -77,7 +77,7 @@ class SubnetTaken(EngineError):
 
 
 class ImageError(MiniclusterError):
-    """An image could not be had: not pulled, not built, not there."""
+    """An image could not be pulled, built or found."""
 
 
 class NodeFailed(MiniclusterError):
@@ -85,7 +85,7 @@ class NodeFailed(MiniclusterError):
 
 
 class NodeEnded(NodeFailed):
-    """A node that ran when its cluster was looked at has ended since, by something that went on meanwhile."""
+    """A node has stopped since its cluster was observed, by a concurrent operation."""
 
 
 class NotReady(MiniclusterError):
@@ -95,19 +95,19 @@ class NotReady(MiniclusterError):
 
 
 class Unreachable(MiniclusterError):
-    """The cluster runs, and none of the addresses that could be handed out is reached from here."""
+    """The cluster is running, but none of its addresses can be reached from here."""
 
 
 class Interrupted(MiniclusterError):
-    """The user pressed Ctrl-C, or the process was asked to end."""
+    """The user pressed Ctrl-C, or the process received SIGTERM or SIGHUP."""
 
     exit_code = 130
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A phrase that offers the nearest of the known words, or lists them; empty where none is known."""
+    """A hint with the nearest of the known words, or all of them; empty if there are none."""
     words = sorted(known)
     match = get_close_matches(word, words, n=1, cutoff=0.6)
     if match:
         return f"Did you mean {match[0]!r}?"
-    return f"There are: {', '.join(words)}." if words else ""
+    return f"Available: {', '.join(words)}." if words else ""

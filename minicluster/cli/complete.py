@@ -1,11 +1,12 @@
-"""What the shell offers after TAB. It must never print or fail: an engine that is not there offers nothing."""
+"""Shell completion of values. It must never print or fail: without an engine there are no candidates."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TypeVar
 
-import typer
+import click
+from click.shell_completion import CompletionItem
 
 T = TypeVar("T")
 
@@ -17,19 +18,20 @@ def _or_nothing(find: Callable[[], list[T]]) -> list[T]:
         return []
 
 
-def clusters(_ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+def clusters(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Names of clusters."""
 
-    def find() -> list[tuple[str, str]]:
+    def find() -> list[CompletionItem]:
         from minicluster import cluster
 
-        return [(c.cluster, f"{c.profile}, {c.phase}") for c in cluster.clusters() if c.cluster.startswith(incomplete)]
+        found = [c for c in cluster.clusters() if c.cluster.startswith(incomplete)]
+        return [CompletionItem(c.cluster, help=f"{c.profile}, {c.phase}") for c in found]
 
     return _or_nothing(find)
 
 
-def nodes(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Nodes and roles of the cluster that the words so far name."""
+def nodes(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Nodes and roles of the cluster given by the words so far."""
 
     def find() -> list[str]:
         from minicluster.cluster import Cluster
@@ -41,8 +43,8 @@ def nodes(ctx: typer.Context, incomplete: str) -> list[str]:
     return _or_nothing(find)
 
 
-def places(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Files of this machine, and nodes and roles with the ``:`` that a path in them follows."""
+def places(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Files on this machine, and nodes and roles followed by ``:``."""
 
     def files() -> list[str]:
         import glob
@@ -50,10 +52,10 @@ def places(ctx: typer.Context, incomplete: str) -> list[str]:
 
         return [path + "/" * os.path.isdir(path) for path in sorted(glob.glob(f"{glob.escape(incomplete)}*"))]
 
-    return [f"{word}:" for word in nodes(ctx, incomplete)] + _or_nothing(files)
+    return [f"{word}:" for word in nodes(ctx, param, incomplete)] + _or_nothing(files)
 
 
-def profiles(_ctx: typer.Context, incomplete: str) -> list[str]:
+def profiles(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """Names of profiles."""
 
     def find() -> list[str]:
@@ -64,7 +66,7 @@ def profiles(_ctx: typer.Context, incomplete: str) -> list[str]:
     return _or_nothing(find)
 
 
-def address_modes(_ctx: typer.Context, incomplete: str) -> list[str]:
+def address_modes(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """Address modes."""
 
     def find() -> list[str]:
@@ -75,8 +77,8 @@ def address_modes(_ctx: typer.Context, incomplete: str) -> list[str]:
     return _or_nothing(find)
 
 
-def roles(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Roles of the profile that the words so far name, each with the ``=`` that its count follows."""
+def roles(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Roles of the profile given by the words so far, each followed by ``=``."""
 
     def find() -> list[str]:
         from minicluster.profile import catalog

@@ -3,47 +3,42 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
 
-import typer
+import click
 
 from minicluster.cli import complete
-from minicluster.cli.options import ClusterOption, Output, OutputOption, QuietOption
-from minicluster.cli.output import print_json, size
+from minicluster.cli.help import Command
+from minicluster.cli.options import Output, cluster_option, output_option, quiet_option
+from minicluster.cli.output import count, print_json, size
 from minicluster.errors import UsageError
 
-_NOTES = 5  # that are worth a line each
+_NOTES = 5  # skipped files that get a line each
 
 
-def cp(
-    source: Annotated[
-        str,
-        typer.Argument(metavar="SOURCE", help="What to copy: PATH or NODE:PATH.", autocompletion=complete.places),
-    ],
-    destination: Annotated[
-        str,
-        typer.Argument(
-            metavar="DESTINATION",
-            help="Where to: NODE:PATH, ROLE:PATH (all its nodes) or PATH.",
-            autocompletion=complete.places,
-        ),
-    ],
-    cluster: ClusterOption = None,
-    quiet: QuietOption = False,
-    output: OutputOption = Output.text,
-) -> None:
-    """Copy files and folders between this machine and nodes.
+@click.command(cls=Command)
+@click.argument("source", metavar="SOURCE", help="PATH or NODE:PATH", shell_complete=complete.places)
+@click.argument(
+    "destination",
+    metavar="DESTINATION",
+    help="PATH, NODE:PATH, or ROLE:PATH for all nodes of a role",
+    shell_complete=complete.places,
+)
+@cluster_option
+@quiet_option
+@output_option
+def cp(source: str, destination: str, cluster: str | None, quiet: bool, output: Output) -> None:
+    """Copy files between this machine and nodes.
 
-    As with docker cp: a folder goes into a folder that is there, else it becomes DESTINATION; SOURCE/. is what is in
-    the folder. A path of this machine that has a colon begins with ./ or /.
+    As with docker cp: a folder is copied into an existing folder, or becomes DESTINATION; SOURCE/. means the contents
+    of the folder. Write a local path with a colon as ./PATH or /PATH.
     """
     from minicluster.cluster import Cluster
 
     taken, given = _node(source), _node(destination)
     if taken and given:
-        raise UsageError("cp does not copy from node to node.", fix="Copy it to this machine, then from there.")
+        raise UsageError("cannot copy from node to node", fix="Copy to this machine first.")
     if not taken and not given:
-        raise UsageError("cp needs a node on one side.", fix="Write NODE:PATH for what is in a node.")
+        raise UsageError("SOURCE or DESTINATION must be NODE:PATH")
     opened = Cluster.open(cluster)
     if taken:
         done = [opened.copy_from(*taken, destination)]
@@ -52,22 +47,21 @@ def cp(
         done = list(opened.copy_to(source, *given))
     left_out = list(dict.fromkeys(left for copied in done for left in copied.left_out))
     for left in left_out[:_NOTES]:
-        print(f"Note: left out: {left}", file=sys.stderr)
+        print(f"Note: skipped {left}", file=sys.stderr)
     if left_out[_NOTES:]:
-        print(f"Note: left out: {len(left_out) - _NOTES} more; -o json names them", file=sys.stderr)
+        print(f"Note: skipped {len(left_out) - _NOTES} more; list them with -o json", file=sys.stderr)
     if output is Output.json:
         print_json(done)
     elif not quiet:
         for copied in done:
-            files = "1 file" if copied.files == 1 else f"{copied.files} files"
-            print(f"{files}, {size(copied.bytes)}: {copied.source} -> {copied.destination}")
+            print(f"{count(copied.files, 'file')}, {size(copied.bytes)}: {copied.source} -> {copied.destination}")
 
 
 def _node(word: str) -> tuple[str, str] | None:
-    """The node and the path of ``NODE:PATH``; None for a path of this machine."""
+    """The node and the path of ``NODE:PATH``; None for a local path."""
     node, colon, path = word.partition(":")
     if not colon or not node or word.startswith((".", "/", "~")):
         return None
     if not path:
-        raise UsageError(f"{word} names no path.", fix=f"Write {node}:/PATH.")
+        raise UsageError(f"{word} has no path", fix=f"Write {node}:/PATH.")
     return node, path

@@ -1,12 +1,13 @@
-"""``engine start|stop|status``: the private engine, and which one is in use."""
+"""``engine start|stop|status``: the private engine, and the engine in use."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
-from minicluster.cli.options import Output, OutputOption, QuietOption
+from minicluster.cli.help import Group
+from minicluster.cli.options import Output, output_option, quiet_option
 from minicluster.cli.output import columns, plain_data, print_json, size
 from minicluster.cli.progress import listening
 from minicluster.errors import NoEngine
@@ -16,8 +17,14 @@ if TYPE_CHECKING:
     from minicluster.engine.protocol import EngineInfo
 
 
-def start(output: OutputOption = Output.text, quiet: QuietOption = False) -> None:
-    """Start a private container engine, for a machine that runs none."""
+engine = Group("engine", help="Manage the private container engine.")
+
+
+@engine.command()
+@output_option
+@quiet_option
+def start(output: Output, quiet: bool) -> None:
+    """Start the private engine, on a machine that runs no engine."""
     from minicluster.engine.private import daemon
 
     with listening(quiet) as listener:
@@ -25,21 +32,19 @@ def start(output: OutputOption = Output.text, quiet: QuietOption = False) -> Non
     if output is Output.json:
         print_json(_private_data(answer))
     elif not quiet:
-        print(f"The private engine runs: {answer.url}")
+        print(f"Started the private engine: {answer.url}")
         from minicluster.engine.discover import find
 
         used = find().url
         if used != answer.url:
-            print(f"Another engine answers, and goes before it: {used}. To use this one: DOCKER_HOST={answer.url}")
+            print(f"Note: {used} is running and takes precedence. To use this one, set DOCKER_HOST={answer.url}")
 
 
-def stop(
-    remove_data: Annotated[
-        bool, typer.Option("--remove-data", help="Remove its images, containers and volumes as well.")
-    ] = False,
-    output: OutputOption = Output.text,
-    quiet: QuietOption = False,
-) -> None:
+@engine.command()
+@click.option("--remove-data", is_flag=True, help="Also remove its images, containers and volumes")
+@output_option
+@quiet_option
+def stop(remove_data: bool, output: Output, quiet: bool) -> None:
     """Stop the private engine."""
     from minicluster.engine.private import daemon
 
@@ -48,11 +53,13 @@ def stop(
     if output is Output.json:
         print_json(_private_data(answer))
     elif not quiet:
-        print("The private engine is stopped" + (", and its data are removed." if remove_data else "."))
+        print(f"Stopped the private engine{' and removed its data' if remove_data else ''}.")
 
 
-def status(output: OutputOption = Output.text) -> None:
-    """Show which engine is in use, and the state of the private one."""
+@engine.command()
+@output_option
+def status(output: Output) -> None:
+    """Show the engine in use and the state of the private engine."""
     from minicluster.engine.discover import connect
     from minicluster.engine.private import daemon
 
@@ -93,7 +100,7 @@ def _engine_rows(used: EngineInfo) -> list[tuple[str, str]]:
 def _private_rows(own: Status) -> list[tuple[str, str]]:
     return [
         ("endpoint", own.url),
-        ("version", own.version or f"does not answer: {own.problem}"),
+        ("version", own.version or f"no answer: {own.problem}"),
         ("process", f"{own.pid}, log {own.log}"),
         ("data", f"{own.data_root} ({size(own.size)})"),
     ]

@@ -1,4 +1,4 @@
-"""Environment variables as the statements of a shell, quoted so that no value can be anything but a value."""
+"""Environment variables as shell statements, quoted so that values cannot run code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Shell(str, Enum):
 
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# PowerShell takes the typographic single quotes for quotes too.
+# PowerShell treats typographic single quotes as quotes.
 _POWERSHELL_QUOTES = re.compile("(['\u2018\u2019\u201a\u201b])")
 
 
@@ -29,7 +29,7 @@ def exports(env: Mapping[str, str], shell: Shell) -> list[str]:
 
 
 def unsets(names: Iterable[str], shell: Shell) -> list[str]:
-    """One statement per variable that takes it away."""
+    """One statement per variable that unsets it."""
     forms = {
         Shell.sh: "unset {}",
         Shell.fish: "set -e {};",
@@ -39,7 +39,7 @@ def unsets(names: Iterable[str], shell: Shell) -> list[str]:
 
 
 def usage(arguments: str, shell: Shell) -> str:
-    """The line that makes a shell of this family read the statements."""
+    """The line that makes a shell evaluate the statements."""
     command = f"minicluster env {arguments}".rstrip()
     if shell is Shell.fish:
         return f"{command} --shell fish | source"
@@ -61,7 +61,7 @@ def _checked(env: Mapping[str, str]) -> Mapping[str, str]:
     for name in env:
         if not _NAME.fullmatch(name):
             raise MiniclusterError(
-                f"{name!r} cannot be the name of an environment variable.",
+                f"invalid environment variable name {name!r}",
                 fix="Correct 'env' in the cluster's profile.",
             )
     return env

@@ -1,4 +1,4 @@
-"""From exceptions to one clear message on stderr and an exit status."""
+"""Turns exceptions into a message on stderr and an exit status."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-import typer
+import click
 
-from minicluster.cli import extra
-from minicluster.cli.help import Group
+from minicluster.cli import verbose
 from minicluster.cli.output import paint
 from minicluster.errors import Interrupted, MiniclusterError
 
-DEBUG = "MINICLUSTER_DEBUG"
+_BUG = "This is a bug: please report it with the output of the same command with -v."
 
 
 def describe(error: BaseException) -> str:
@@ -28,7 +26,7 @@ def describe(error: BaseException) -> str:
         return "Interrupted."
     if not isinstance(error, MiniclusterError):
         what = f"unexpected {type(error).__name__}: {error}".rstrip(": ")
-        error = MiniclusterError(what, fix=f"This is a bug. {DEBUG}=1 shows where it happened.")
+        error = MiniclusterError(what, fix=_BUG)
     lines = [_error("Error: ") + error.what]
     lines += [f"  {line}".rstrip() for line in error.why.splitlines()]
     if error.fix:
@@ -51,44 +49,32 @@ def exit_code(error: BaseException) -> int:
 
 
 def fail(error: BaseException) -> NoReturn:
-    """Tells about an error and ends the command."""
-    if os.environ.get(DEBUG) == "1":
-        traceback.print_exception(type(error), error, error.__traceback__)
+    """Prints an error and ends the command."""
+    verbose.log_error(error)
     print(describe(error), file=sys.stderr)
-    raise typer.Exit(exit_code(error)) from None
+    raise click.exceptions.Exit(exit_code(error)) from None
 
 
-class Guarded(Group):
-    """The root of all commands, those of entry points too, which no exception leaves but what typer itself shows."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(dict.fromkeys([*super().list_commands(ctx), *extra.names()]))
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        command = super().get_command(ctx, cmd_name)  # ours go before others of the same name
-        return extra.load(cmd_name) if command is None and cmd_name in extra.found() else command
-
-    def invoke(self, ctx: Any) -> Any:
-        lost: Callable[[], bool] = bool
-        try:
-            with repeated() as lost:
-                result = super().invoke(ctx)
-            sys.stdout.flush()  # so that a closed pipe shows here, not in the interpreter's last moment
-            return result
-        except BrokenPipeError:
-            # Whoever read has seen enough (`minicluster logs | head`): end in silence, at exit too.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(1) from None
-        except (typer.Exit, typer.Abort):
-            raise
-        except (Exception, KeyboardInterrupt) as error:
-            if hasattr(error, "format_message"):  # wrong usage, which typer shows along with the command's usage
-                raise
-            fail(_interrupt(error) if lost() else error)
+@contextmanager
+def reported() -> Iterator[None]:
+    """Reports every exception of the block, except click's own: click prints those with the usage line."""
+    lost: Callable[[], bool] = bool
+    try:
+        with repeated() as lost:
+            yield
+        sys.stdout.flush()  # so that a closed pipe is noticed here, not when the interpreter exits
+    except BrokenPipeError:
+        # The reader has gone (`minicluster logs | head`): end without a message, at exit too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise click.exceptions.Exit(1) from None
+    except (click.exceptions.Exit, click.exceptions.Abort, click.exceptions.ClickException):
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        fail(_interrupt(error) if lost() else error)
 
 
 def _interrupt(error: BaseException) -> BaseException:
-    """What failed since an interrupt was dropped may have failed by just that; what it left is told all the same."""
+    """Reports an error after a dropped interrupt as an interrupt, its likely cause; keeps the leftovers."""
     if exit_code(error) == 130:
         return error
     told: BaseException = KeyboardInterrupt()
@@ -101,9 +87,9 @@ def _interrupt(error: BaseException) -> BaseException:
 
 @contextmanager
 def repeated(seconds: float = 0.01) -> Iterator[Callable[[], bool]]:
-    """Raises an interrupt again that came where Python drops exceptions, seconds later; tells whether there was one.
+    """Raises again, after this many seconds, an interrupt that Python dropped; yields whether there was one.
 
-    Finalizers are such places, and what a library's compiled code calls (pydantic's, of a pattern, among them).
+    Python drops exceptions in finalizers, and in callbacks from compiled code such as pydantic's.
     """
     before = sys.unraisablehook
     timers: list[threading.Timer] = []
@@ -112,7 +98,7 @@ def repeated(seconds: float = 0.01) -> Iterator[Callable[[], bool]]:
         if not issubclass(dropped.exc_type, KeyboardInterrupt):
             before(dropped)
             return
-        # A shell lets what it starts in the background ignore Ctrl-C: then it was another signal.
+        # Processes that a shell starts in the background ignore SIGINT: then it was another signal.
         ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         number = signal.SIGTERM if ignored else signal.SIGINT
         timer = threading.Timer(seconds, os.kill, (os.getpid(), number))
@@ -127,12 +113,12 @@ def repeated(seconds: float = 0.01) -> Iterator[Callable[[], bool]]:
         sys.unraisablehook = before
         for timer in timers:
             timer.cancel()
-            timer.join()  # if it is too late for that, the interrupt is raised here
+            timer.join()  # too late to cancel: the interrupt is raised here
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Lets SIGTERM take the way of Ctrl-C while something is changed, so that it is rolled back just the same."""
+    """Handles SIGTERM and SIGHUP like Ctrl-C, so that a change is rolled back."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

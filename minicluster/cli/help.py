@@ -1,70 +1,91 @@
-"""Commands and groups of them, with plain help: metavars as the documentation writes them, commands in sections."""
+"""Commands and groups with this program's help layout, and ``-v`` on each of them."""
 
 from __future__ import annotations
 
 import sys
+from difflib import get_close_matches
 from typing import Any
 
-from typer.core import TyperCommand, TyperGroup
+import click
 
+from minicluster.cli import verbose
 from minicluster.cli.output import paint
-from minicluster.cli.values import read_by_hand
 
 
-def _rows(params: list[Any], kind: str) -> list[tuple[str, str]]:
-    rows = []
-    for param in params:
-        if param.param_type_name != kind or getattr(param, "hidden", False):
-            continue
-        if kind == "argument":
-            name = param.metavar or param.name.upper()
-            name = name[1:-1] if name.startswith("[") else name
-        else:
-            name = ", ".join(sorted(param.opts, key=len))
-            if not getattr(param, "is_flag", False):
-                name += f" {param.metavar or param.name.upper()}"
-        rows.append((name, getattr(param, "help", "") or ""))
-    return rows
+class _Formatter(click.HelpFormatter):
+    def write_heading(self, heading: str) -> None:
+        super().write_heading(paint(heading, "bold", stream=sys.stdout))
 
 
-def _write(formatter: Any, title: str, rows: list[tuple[str, str]]) -> None:
+class _Context(click.Context):
+    formatter_class = _Formatter
+
+
+def _write(formatter: click.HelpFormatter, title: str, rows: list[tuple[str, str]]) -> None:
     if rows:
-        with formatter.section(paint(title, "bold", stream=sys.stdout)):
+        with formatter.section(title):
             formatter.write_dl(rows)
 
 
-class Command(TyperCommand):
-    """A command whose help shows ``--size ROLE=N``, where typer's own would show ``--size <list[str]>``."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        return read_by_hand(super().get_params(ctx))
-
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        arguments = [p for p in self.get_params(ctx) if p.param_type_name == "argument"]
-        return ["[OPTIONS]", *(str(getattr(p, "metavar", None) or p.name) for p in arguments)]
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        params = self.get_params(ctx)
-        _write(formatter, "Arguments", _rows(params, "argument"))
-        _write(formatter, "Options", _rows(params, "option"))
+def _write_options(command: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    records = [p.get_help_record(ctx) for p in command.get_params(ctx) if isinstance(p, click.Option)]
+    _write(formatter, "Options", [(names, text.removesuffix(".")) for names, text in filter(None, records)])
 
 
-class Group(TyperGroup):
-    """A group whose help lists its commands by the section that they are in."""
+class Command(click.Command):
+    """A command; its help lists the arguments before the options."""
 
-    def get_params(self, ctx: Any) -> list[Any]:
-        return read_by_hand(super().get_params(ctx))
+    context_class = _Context
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        sections: dict[str, list[tuple[str, Any]]] = {}
-        for name in self.list_commands(ctx):
-            command = self.get_command(ctx, name)
-            if command is not None and not command.hidden:
-                section = getattr(command, "rich_help_panel", None)
-                sections.setdefault(section if isinstance(section, str) else "Commands", []).append((name, command))
-        width = max(len(name) for commands in sections.values() for name, _ in commands)
-        for section, commands in sections.items():
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.params.append(verbose.OPTION)
+
+    def format_arguments(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the arguments: ``NODE...`` where the usage line has ``[NODE...]``."""
+        arguments = [p for p in self.get_params(ctx) if isinstance(p, click.Argument)]
+        _write(formatter, "Arguments", [(p.make_metavar(ctx).strip("[]"), p.help or "") for p in arguments])
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the options."""
+        _write_options(self, ctx, formatter)
+
+
+class Group(click.Group):
+    """A group of commands; its help lists them in sections, before the options."""
+
+    context_class = _Context
+    command_class = Command
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.params.append(verbose.OPTION)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of their definition; click sorts them."""
+        return list(self.commands)
+
+    def sections(self, ctx: click.Context) -> dict[str, list[str]]:
+        """Heading -> names of the commands under it."""
+        return {"Commands": self.list_commands(ctx)}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the commands, section by section, and the options."""
+        width = max(map(len, self.list_commands(ctx)), default=0)
+        for title, names in self.sections(ctx).items():
+            commands = [(name, self.get_command(ctx, name)) for name in names]
             limit = formatter.width - width - 6
-            commands.sort(key=lambda item: not isinstance(item[1], Group))
-            _write(formatter, section, [(name.ljust(width), c.get_short_help_str(limit)) for name, c in commands])
-        _write(formatter, "Options", _rows(self.get_params(ctx), "option"))
+            rows = [(n.ljust(width), c.get_short_help_str(limit).removesuffix(".")) for n, c in commands if c]
+            _write(formatter, title, rows)
+        _write_options(self, ctx, formatter)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the nearest name as a hint."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.exceptions.NoSuchCommand as error:
+            name = error.command_name
+            hints = get_close_matches(name, self.list_commands(ctx), n=1)
+            raise click.exceptions.NoSuchCommand(name, possibilities=hints, ctx=ctx) from None

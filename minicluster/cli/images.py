@@ -3,51 +3,45 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
 
-import typer
+import click
 
-from minicluster.cli import complete
-from minicluster.cli.options import Output, OutputOption, QuietOption, pairs
+from minicluster.cli.help import Group
+from minicluster.cli.options import Output, output_option, profile_argument, quiet_option, set_option
 from minicluster.cli.output import columns, print_json, size
 from minicluster.cli.progress import listening
 from minicluster.errors import UsageError
 
+image = Group("image", help="Build, import, list and remove node images.")
 
+
+@image.command()
+@profile_argument
+@click.argument("names", nargs=-1, metavar="[IMAGE...]", help="Images of the profile (default: all)")
+@set_option
+@click.option("--force", is_flag=True, help="Build even if the image is up to date")
+@output_option
+@quiet_option
 def build(
-    profile: Annotated[
-        str, typer.Argument(metavar="PROFILE", help="A profile's name or folder.", autocompletion=complete.profiles)
-    ],
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[IMAGE...]", show_default=False, help="Which of its images; all by default."),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="PATH=V", show_default=False, help="As of 'up'. May be repeated."),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Build even what is there and up to date.")] = False,
-    output: OutputOption = Output.text,
-    quiet: QuietOption = False,
+    profile: str, names: tuple[str, ...], settings: dict[str, str], force: bool, output: Output, quiet: bool
 ) -> None:
-    """Build a profile's node images from their recipes, ahead of 'up'."""
+    """Build the node images of a profile, ahead of 'up'."""
     from minicluster.operations import images
 
     with listening(quiet) as listener:
-        chosen = pairs("--set", "PATH=V", settings)
-        refs = images.build(profile, names or [], force=force, listener=listener, settings=chosen)
+        refs = images.build(profile, names, force=force, listener=listener, settings=settings)
     if output is Output.json:
         print_json(refs)
     elif not quiet:
         print("\n".join(refs))
 
 
-def import_(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A tar that 'docker save' wrote; it may be compressed.")],
-    output: OutputOption = Output.text,
-    quiet: QuietOption = False,
-) -> None:
-    """Load images from a file, where no registry is in reach."""
+@image.command("import")
+@click.argument("file", metavar="FILE", help="Archive written by 'docker save', compressed or not")
+@output_option
+@quiet_option
+def import_(file: str, output: Output, quiet: bool) -> None:
+    """Load images from an archive, for use without a registry."""
     from minicluster.operations import images
 
     with listening(quiet) as listener:
@@ -55,11 +49,13 @@ def import_(
     if output is Output.json:
         print_json(refs)
     elif not quiet:
-        print("\n".join(f"loaded {ref}" for ref in refs))
+        print("\n".join(f"Loaded {ref}" for ref in refs))
 
 
-def list_(output: OutputOption = Output.text) -> None:
-    """List the node images that were built."""
+@image.command("list")
+@output_option
+def list_(output: Output) -> None:
+    """List the built node images."""
     from minicluster.operations import images
 
     found = images.listing()
@@ -69,25 +65,22 @@ def list_(output: OutputOption = Output.text) -> None:
         rows = [(i.ref, i.profile, i.name, size(i.size), "yes" if i.in_use else "") for i in found]
         print(columns(rows, ("IMAGE", "PROFILE", "NAME", "SIZE", "IN USE")))
     else:
-        print("There is no image.", file=sys.stderr)
+        print("No images found.", file=sys.stderr)
 
 
-def remove(
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[IMAGE...]", show_default=False, help="Images, or profiles for all of theirs."),
-    ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Every image that no cluster uses.")] = False,
-    output: OutputOption = Output.text,
-    quiet: QuietOption = False,
-) -> None:
-    """Remove node images that were built; 'up' builds them again."""
+@image.command()
+@click.argument("words", nargs=-1, metavar="[IMAGE...]", help="Images, or profiles for all images of each")
+@click.option("--all", "all_", is_flag=True, help="All images that no cluster uses")
+@output_option
+@quiet_option
+def remove(words: tuple[str, ...], all_: bool, output: Output, quiet: bool) -> None:
+    """Remove built node images; 'up' builds them again."""
     if bool(words) == all_:
-        raise UsageError("image remove takes images, or --all.", fix="Name images, or write --all for all unused ones.")
+        raise UsageError("image remove needs either images or --all")
     from minicluster.operations import images
 
-    removed = images.remove(words or [], unused_only=all_)
+    removed = images.remove(words, unused_only=all_)
     if output is Output.json:
         print_json(removed)
     elif not quiet:
-        print("\n".join(f"removed {ref}" for ref in removed) or "There was nothing to remove.")
+        print("\n".join(f"Removed {ref}" for ref in removed) or "No images to remove.")

@@ -1,26 +1,28 @@
-"""``up`` and ``down``."""
+"""``up``, ``down`` and ``gc``."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from minicluster.cli import complete
 from minicluster.cli.exports import Shell, usage
+from minicluster.cli.help import Command
 from minicluster.cli.options import (
-    DEFAULT_TIMEOUT,
-    AddressModeOption,
-    ForceOption,
     Output,
-    OutputOption,
-    QuietOption,
-    RestartOption,
-    TimeoutOption,
-    check_timeout,
+    address_mode_option,
+    dry_run_option,
+    force_option,
+    keep_option,
     numbers,
+    output_option,
     pairs,
+    quiet_option,
+    set_option,
+    timeout_option,
 )
 from minicluster.cli.output import columns, paint, plain_data, print_json
 from minicluster.cli.progress import listening
@@ -31,99 +33,121 @@ if TYPE_CHECKING:
     from minicluster.model.results import Change, ClusterInfo
 
 
+def _lease(_ctx: click.Context, _param: click.Parameter, ttl: str | None) -> Lease | None:
+    if not ttl:
+        return None
+    from minicluster.model.durations import seconds
+    from minicluster.model.lease import Lease
+
+    return Lease() if ttl == "none" else Lease.lasting(seconds(ttl))
+
+
+def _networks(_ctx: click.Context, _param: click.Parameter, names: Sequence[str]) -> list[str] | None:
+    """None: as they are."""
+    return [] if list(names) == ["none"] else list(names) or None
+
+
+@click.command(cls=Command)
+@click.argument(
+    "profile",
+    required=False,
+    metavar="[PROFILE]",
+    help="Profile name or folder (default: swarm)",
+    shell_complete=complete.profiles,
+)
+@click.option("--name", metavar="NAME", help="Cluster name (default: the profile's name)")
+@click.option(
+    "--size",
+    multiple=True,
+    metavar="ROLE=N",
+    callback=numbers(0, 1000),
+    help="Number of nodes of a role; repeatable",
+    shell_complete=complete.roles,
+)
+@set_option
+@click.option(
+    "--image",
+    multiple=True,
+    metavar="NAME=REF",
+    callback=pairs,
+    help="Replace one of the profile's images; repeatable",
+)
+@click.option(
+    "--port",
+    multiple=True,
+    metavar="ENDPOINT=PORT",
+    callback=numbers(1, 65535),
+    help="Publish an endpoint on this port; repeatable",
+)
+@click.option(
+    "--restart",
+    default="",
+    metavar="POLICY",
+    help="Restart policy of the nodes: no, on-failure, unless-stopped or always",
+)
+@click.option(
+    "--network",
+    "networks",
+    multiple=True,
+    metavar="NAME",
+    callback=_networks,
+    help="Connect the nodes to this network too; repeatable; 'none' disconnects them from all such networks",
+)
+@address_mode_option
+@click.option(
+    "--ttl",
+    "lease",
+    metavar="TIME",
+    callback=_lease,
+    help="Lifetime (30m, 2h); removed by the next command after it expires; 'none': unlimited",
+)
+@force_option
+@dry_run_option
+@keep_option
+@timeout_option()
+@click.option("--timings", is_flag=True, help="Print how long each phase took")
+@output_option
+@quiet_option
 def up(
-    profile: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[PROFILE]",
-            show_default=False,
-            help="A profile's name or folder; 'swarm' by default.",
-            autocompletion=complete.profiles,
-        ),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="The cluster's name; the profile's by default.")
-    ] = None,
-    size: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--size", metavar="ROLE=N", help="How many nodes of a role. May be repeated.", autocompletion=complete.roles
-        ),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="PATH=V",
-            help="Change a setting or any value of the profile, such as roles.agent.memory=1GiB.",
-        ),
-    ] = None,
-    image: Annotated[
-        list[str] | None, typer.Option("--image", metavar="NAME=REF", help="Use this image for one of the profile's.")
-    ] = None,
-    port: Annotated[
-        list[str] | None, typer.Option("--port", metavar="ENDPOINT=P", help="Publish an endpoint on this port.")
-    ] = None,
-    restart: RestartOption = "",
-    network: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--network",
-            metavar="NAME",
-            help="Let the nodes join this network as well. May be repeated; 'none' takes them out of all.",
-        ),
-    ] = None,
-    address_mode: AddressModeOption = None,
-    ttl: Annotated[
-        str,
-        typer.Option(
-            "--ttl",
-            metavar="TIME",
-            show_default=False,
-            help="Wanted for so long, such as 30m or 2h; the next minicluster after that removes it. 'none': for good.",
-        ),
-    ] = "",
-    force: ForceOption = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print each step and why it is needed; do nothing.")
-    ] = False,
-    keep: Annotated[bool, typer.Option("--keep", help="After a failure leave what there is, to look at.")] = False,
-    timeout: TimeoutOption = DEFAULT_TIMEOUT,
-    timings: Annotated[bool, typer.Option("--timings", help="Tell at the end where the time went.")] = False,
-    output: OutputOption = Output.text,
-    quiet: QuietOption = False,
+    profile: str | None,
+    name: str | None,
+    size: dict[str, int],
+    settings: dict[str, str],
+    image: dict[str, str],
+    port: dict[str, int],
+    restart: str,
+    networks: list[str] | None,
+    address_mode: str | None,
+    lease: Lease | None,
+    force: bool,
+    dry_run: bool,
+    keep: bool,
+    timeout: float,
+    timings: bool,
+    output: Output,
+    quiet: bool,
 ) -> None:
-    """Stand a cluster up, or apply the difference to one that runs."""
-    sizes = numbers("--size", "ROLE=N", size, 0, 1000)
-    settings = pairs("--set", "PATH=V", set_)
-    images = pairs("--image", "NAME=REF", image)
-    ports = numbers("--port", "ENDPOINT=P", port, 1, 65535)
-    check_timeout(timeout)
-    networks = [] if network == ["none"] else network or None
-    lease = _lease(ttl)
+    """Start a cluster or apply changes to it."""
     if dry_run and timings:
-        raise UsageError("--dry-run does nothing that would take its time.", fix="Leave --timings out.")
+        raise UsageError("--dry-run and --timings cannot be used together")
     if dry_run:
         from minicluster import cluster as facade
-        from minicluster.cli.planned import plan_data, print_plan
+        from minicluster.cli.planned import show_plan
 
         plan = facade.dry_run(
             profile,
             name=name,
-            size=sizes,
+            size=size,
             set=settings,
-            image=images,
-            port=ports,
+            image=image,
+            port=port,
             restart=restart,
             networks=networks,
             address_mode=address_mode,
             lease=lease,
             force=force,
         )
-        if output is Output.json:
-            print_json(plan_data(plan))
-        else:
-            print_plan(plan)
+        show_plan(plan, output)
         return
 
     from minicluster.cli.timings import Timings, table
@@ -135,10 +159,10 @@ def up(
         cluster = Cluster.up(
             profile,
             name=name,
-            size=sizes,
+            size=size,
             set=settings,
-            image=images,
-            port=ports,
+            image=image,
+            port=port,
             restart=restart,
             networks=networks,
             address_mode=address_mode,
@@ -159,21 +183,12 @@ def up(
             print(f"\n{table(listener.phases())}")
 
 
-def _lease(ttl: str) -> Lease | None:
-    if not ttl:
-        return None
-    from minicluster.model.durations import seconds
-    from minicluster.model.lease import Lease
-
-    return Lease() if ttl == "none" else Lease.lasting(seconds(ttl))
-
-
 def _summary(info: ClusterInfo, change: Change | None) -> str:
-    """What is up, in how many seconds, and what to type next."""
+    """The outcome, the endpoints and the next command."""
     if change is None or not change.changed:
-        lines = [paint(f"Cluster {info.cluster} is up; there was nothing to change.", "bold")]
+        lines = [paint(f"Cluster {info.cluster} is up to date.", "bold")]
     else:
-        lines = [paint(f"Cluster {info.cluster} ({info.profile}) is up, in {change.seconds:.1f} s.", "bold")]
+        lines = [paint(f"Cluster {info.cluster} is up ({change.seconds:.1f} s).", "bold")]
     lines += [columns([(e.name, e.node, e.url) for e in info.endpoints], indent="  ")] if info.endpoints else []
     lines += [f"Note: {note}" for note in info.notes]
     if info.env:
@@ -184,48 +199,43 @@ def _summary(info: ClusterInfo, change: Change | None) -> str:
     return "\n".join(lines)
 
 
-def down(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NAME...]",
-            show_default=False,
-            help="Clusters; by default $MINICLUSTER, then the only one there is.",
-            autocompletion=complete.clusters,
-        ),
-    ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Remove every cluster.")] = False,
-    output: OutputOption = Output.text,
-    quiet: QuietOption = False,
-) -> None:
-    """Remove clusters, and everything that was made for them."""
+@click.command(cls=Command)
+@click.argument(
+    "names",
+    nargs=-1,
+    metavar="[NAME...]",
+    help="Clusters (default: $MINICLUSTER, else the only one)",
+    shell_complete=complete.clusters,
+)
+@click.option("--all", "all_", is_flag=True, help="Remove all clusters")
+@output_option
+@quiet_option
+def down(names: tuple[str, ...], all_: bool, output: Output, quiet: bool) -> None:
+    """Remove clusters and everything created for them."""
     if names and all_:
-        raise UsageError("down takes names or --all, not both.", fix="Leave one of them out.")
+        raise UsageError("cluster names and --all cannot be used together")
     from minicluster import cluster as facade
 
     with listening(quiet) as listener:
-        changes = facade.down(names or [], all=all_, listener=listener)
+        changes = facade.down(names, all=all_, listener=listener)
     if output is Output.json:
         print_json(changes)
     elif not quiet:
         for change in changes:
-            print(
-                paint(f"Cluster {change.cluster} is gone, in {change.seconds:.1f} s.", "bold")
-                if change.changed
-                else f"Cluster {change.cluster}: there was nothing to remove."
-            )
+            if change.changed:
+                print(paint(f"Removed cluster {change.cluster} ({change.seconds:.1f} s).", "bold"))
+            else:
+                print(f"Cluster {change.cluster}: nothing to remove.")
         if not changes:
-            print("There is no cluster.", file=sys.stderr)
+            print("No clusters found.", file=sys.stderr)
 
 
-def gc(
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say which would be removed, and why; do nothing.")
-    ] = False,
-    output: OutputOption = Output.text,
-    quiet: QuietOption = False,
-) -> None:
-    """Remove clusters that nobody wants any more: their time is over, or the test that made them is gone."""
+@click.command(cls=Command)
+@click.option("--dry-run", is_flag=True, help="Print which clusters would be removed, and why; change nothing")
+@output_option
+@quiet_option
+def gc(dry_run: bool, output: Output, quiet: bool) -> None:
+    """Remove expired and orphaned clusters."""
     from minicluster import cluster as facade
 
     with listening(quiet) as listener:
@@ -234,13 +244,10 @@ def gc(
         print_json(found)
     elif not quiet:
         for one in found:
-            done = "removed" if one.removed else "could not be removed" if one.error else "to be removed"
-            print(f"{paint(one.cluster, 'bold')} ({one.profile}): {done}: {one.why}{_because(one.error)}")
+            done = "Removed" if one.removed else "Could not remove" if one.error else "Would remove"
+            name = paint(one.cluster, "bold")
+            print(f"{done} cluster {name} ({one.profile}): {one.why}{f' ({one.error})' if one.error else ''}")
         if not found:
-            print("Nothing is over.", file=sys.stderr)
+            print("No expired or orphaned clusters.", file=sys.stderr)
     if any(one.error for one in found):
-        raise typer.Exit(1)
-
-
-def _because(error: str) -> str:
-    return f" ({error})" if error else ""
+        raise click.exceptions.Exit(1)

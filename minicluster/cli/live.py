@@ -1,4 +1,4 @@
-"""The live view: a headline, a line for what is the whole cluster's, a line per node. Imported on a terminal only."""
+"""The live view: a headline, a line for the whole cluster, a line per node. Imported only on a terminal."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from minicluster.cli.board import Line, ProgressState, with_subject
+from minicluster.cli.progress_state import Line, ProgressState, with_subject
 from minicluster.model.events import Event, Listener
 
 REFRESH = 10  #: times a second
-CELL = 30  #: columns that a node's line needs at least
-MANY = 10  #: nodes up to which each keeps its line in the end
+CELL = 30  #: least width of a node's line, in columns
+MANY = 10  #: up to this many nodes, each keeps its line at the end
 
 
 class View:
-    """Draws a board at the width and height that there are. By hand rather than as a rich table, which would cost
-    several times the CPU time while a laptop has better to do."""
+    """Draws a plan's state at the size of the window. Without rich's table, which takes several times the CPU time."""
 
-    def __init__(self, board: ProgressState, lock: threading.Lock, *, ascii_only: bool = False) -> None:
-        self.board = board
+    def __init__(self, state: ProgressState, lock: threading.Lock, *, ascii_only: bool = False) -> None:
+        self.state = state
         self.lock = lock
         self.frames = "-\\|/" if ascii_only else "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
         self.marks = {"pending": " ", "done": "+" if ascii_only else "✓", "failed": "x" if ascii_only else "✗"}
@@ -35,43 +34,43 @@ class View:
             yield from self.lines(options.max_width, options.size.height)
 
     def lines(self, width: int, height: int) -> list[Text]:
-        """The whole view as lines of at most ``width`` columns, fewer than ``height`` of them."""
-        board = self.board
-        now = board.clock()
-        if not board.headline and not board.nodes and not board.whole:
+        """The view as fewer than ``height`` lines of at most ``width`` columns."""
+        state = self.state
+        now = state.clock()
+        if not state.headline and not state.nodes and not state.whole:
             return []
         mark = " " if self._over() else self._spinner(now)
         shown = [
-            _cut(Text.assemble((f"{mark} ", "cyan"), (board.headline, "bold"), f"  {now - board.began:.1f} s"), width)
+            _cut(Text.assemble((f"{mark} ", "cyan"), (state.headline, "bold"), f"  {now - state.began:.1f} s"), width)
         ]
-        # One line for all of it: the latest, so that the nodes below keep their places.
-        shown += [self._line(line, now, width, 0) for line in list(board.whole.values())[-1:]]
-        return shown + self._nodes(list(board.nodes.values()), now, width, max(height - len(shown) - 2, 3))
+        # The latest phase only, so that the nodes below stay where they are.
+        shown += [self._line(line, now, width, 0) for line in list(state.whole.values())[-1:]]
+        return shown + self._nodes(list(state.nodes.values()), now, width, max(height - len(shown) - 2, 3))
 
     def _over(self) -> bool:
-        nodes = self.board.nodes.values()
-        return bool(nodes) and not self.board.whole and all(line.state == "done" for line in nodes)
+        nodes = self.state.nodes.values()
+        return bool(nodes) and not self.state.whole and all(line.state == "done" for line in nodes)
 
-    def _nodes(self, lines: list[Line], now: float, width: int, room: int) -> list[Text]:
+    def _nodes(self, lines: list[Line], now: float, width: int, height: int) -> list[Text]:
         most = max(width // CELL, 1)
-        if len(lines) > room * most:
-            return self._folded(lines, now, width, room)
-        beside = max(-(-len(lines) // room), 1)
-        rows = -(-len(lines) // beside) if lines else 0
+        if len(lines) > height * most:
+            return self._folded(lines, now, width, height)
+        across = max(-(-len(lines) // height), 1)
+        rows = -(-len(lines) // across) if lines else 0
         pad = max((len(line.name) for line in lines), default=0)
-        cell = width // beside
-        # Down the first column, then the next, as `ls` does, so that a node keeps its place.
-        texts = [self._line(line, now, cell - (2 if beside > 1 else 0), pad) for line in lines]
-        return [_beside(texts[row::rows], cell) for row in range(rows)]
+        cell = width // across
+        # Column by column, as `ls` does, so that a node stays where it is.
+        texts = [self._line(line, now, cell - (2 if across > 1 else 0), pad) for line in lines]
+        return [_joined(texts[row::rows], cell) for row in range(rows)]
 
-    def _folded(self, lines: list[Line], now: float, width: int, room: int) -> list[Text]:
-        """More nodes than fit: those that are done as a number, and as many of the others as there is room for."""
+    def _folded(self, lines: list[Line], now: float, width: int, height: int) -> list[Text]:
+        """More nodes than fit: the number of those that are done, and as many of the others as fit."""
         order = {"failed": 0, "busy": 1, "pending": 2}
         rest = sorted((line for line in lines if line.state != "done"), key=lambda line: order[line.state])
         done = len(lines) - len(rest)
         pad = max(len(line.name) for line in lines)
         shown = [Text(f"{self.marks['done']} {done} of {len(lines)} nodes", style="green")]
-        fit = room - 1 if len(rest) < room else room - 2
+        fit = height - 1 if len(rest) < height else height - 2
         shown += [self._line(line, now, width, pad) for line in rest[:fit]]
         return shown if len(rest) <= fit else [*shown, Text(f"  and {len(rest) - fit} more", style="dim")]
 
@@ -93,17 +92,13 @@ class View:
         return self.frames[int(now * REFRESH) % len(self.frames)]
 
     def closing(self) -> list[str]:
-        """What stays on the screen: a line per node, or per role where there are many nodes."""
-        lines = list(self.board.nodes.values())
+        """What stays on the screen: a line per node, or per role if there are many nodes."""
+        lines = list(self.state.nodes.values())
         if len(lines) <= MANY:
             pad = max((len(line.name) for line in lines), default=0)
-            return [
-                f"{self.marks[n.state]} {n.name:<{pad}}  {n.phase} {n.seconds:.1f}s"
-                for n in lines
-                if _wait_converged(n)
-            ]
+            return [f"{self.marks[n.state]} {n.name:<{pad}}  {n.phase} {n.seconds:.1f}s" for n in lines if _is_final(n)]
         groups: dict[tuple[str, str, str], list[Line]] = {}
-        for line in filter(_wait_converged, lines):
+        for line in filter(_is_final, lines):
             groups.setdefault((line.state, line.name.rpartition("-")[0] or line.name, line.phase), []).append(line)
         return [
             f"{self.marks[state]} {len(group)} {role}  {phase} in {_range([line.seconds for line in group])} s"
@@ -111,7 +106,7 @@ class View:
         ]
 
 
-def _wait_converged(line: Line) -> bool:
+def _is_final(line: Line) -> bool:
     return line.state in ("done", "failed")
 
 
@@ -125,7 +120,7 @@ def _cut(text: Text, width: int) -> Text:
     return text
 
 
-def _beside(cells: list[Text], width: int) -> Text:
+def _joined(cells: list[Text], width: int) -> Text:
     line = Text(no_wrap=True)
     for i, cell in enumerate(cells):
         if i < len(cells) - 1:
@@ -136,10 +131,10 @@ def _beside(cells: list[Text], width: int) -> Text:
 
 @contextmanager
 def live(console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> Iterator[Listener]:
-    """Shows events until it is left; then the view gives way to a few lines that stay."""
+    """Shows events while the block runs, then leaves a few lines on the screen."""
     console = console or Console(stderr=True, highlight=False)
-    board, lock = ProgressState(clock), threading.Lock()
-    view = View(board, lock, ascii_only=console.options.ascii_only)
+    state, lock = ProgressState(clock), threading.Lock()
+    view = View(state, lock, ascii_only=console.options.ascii_only)
 
     def keep() -> None:
         with lock:
@@ -150,18 +145,18 @@ def live(console: Console | None = None, clock: Callable[[], float] = time.monot
             console.print(Text("\n").join(lines))
 
     def listen(event: Event) -> None:
-        if event.kind in ("note", "room"):
+        if event.kind in ("note", "preflight"):
             console.print(Text(with_subject(event)))
             return
-        if event.kind == "plan":  # another plan than the one before: of the next cluster, or a roll-back
+        if event.kind == "plan":  # the plan of the next cluster, or of a rollback
             keep()
         with lock:
-            board.apply(event)
+            state.apply(event)
 
     try:
         with Live(view, console=console, refresh_per_second=REFRESH, transient=True, redirect_stdout=False):
             yield listen
         with lock:
-            board.finish()
+            state.finish()
     finally:
         keep()

@@ -1,16 +1,18 @@
-"""Commands about nodes: ``logs``, ``exec``, ``shell``, ``load``."""
+"""Commands on single nodes: ``logs``, ``exec``, ``shell``, ``load``."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from minicluster.cli import complete
-from minicluster.cli.options import ClusterOption, NodesArgument, Output, OutputOption, QuietOption
-from minicluster.cli.output import paint
+from minicluster.cli.help import Command
+from minicluster.cli.options import Output, cluster_option, nodes_argument, output_option, quiet_option
+from minicluster.cli.output import count, paint
 from minicluster.cli.progress import listening
 from minicluster.errors import MiniclusterError, UsageError
 
@@ -18,24 +20,24 @@ if TYPE_CHECKING:
     from minicluster.cluster import Cluster
 
 _PALETTE = ("cyan", "yellow", "green", "red")
-# Whatever shell is the best that a node has; ash and dash are there as sh.
+# Everything after NODE belongs to the command, even if it looks like an option of minicluster.
+_VERBATIM = {"allow_interspersed_args": False, "ignore_unknown_options": True}
+# The best shell of the node; ash and dash are called sh.
 _SHELL = ("sh", "-c", "exec $(command -v bash || echo sh)")
 
 
-def logs(
-    words: NodesArgument = None,
-    cluster: ClusterOption = None,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what comes.")] = False,
-    tail: Annotated[
-        int | None, typer.Option("-n", "--tail", min=0, metavar="N", help="Only the last N lines of each node.")
-    ] = None,
-    output: OutputOption = Output.text,
-) -> None:
-    """Print what nodes wrote."""
+@click.command(cls=Command)
+@nodes_argument
+@cluster_option
+@click.option("-f", "--follow", is_flag=True, help="Follow the logs")
+@click.option("-n", "--tail", type=click.IntRange(min=0), metavar="N", help="Print only the last N lines of each node")
+@output_option
+def logs(nodes: tuple[str, ...], cluster: str | None, follow: bool, tail: int | None, output: Output) -> None:
+    """Print the logs of nodes."""
     from minicluster.cluster import Cluster
 
     opened = Cluster.open(cluster)
-    names = opened.node_names(words or [])
+    names = opened.node_names(nodes)
     width = max(map(len, names), default=0)
     try:
         for node, line in opened.logs(names, follow=follow, tail=tail):
@@ -52,36 +54,33 @@ def logs(
     except KeyboardInterrupt:
         if not follow:
             raise
-        raise typer.Exit(130) from None  # the usual end of following, and nothing to make words about
+        raise click.exceptions.Exit(130) from None  # the usual end of following: no message
 
 
-def exec_(
-    node: Annotated[str, typer.Argument(metavar="NODE", help="The node.", autocompletion=complete.nodes)],
-    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="The command and its arguments.")],
-    cluster: ClusterOption = None,
-) -> None:
+@click.command("exec", cls=Command, context_settings=_VERBATIM)
+@click.argument("node", metavar="NODE", help="Node, or a role with one node", shell_complete=complete.nodes)
+@click.argument("command", nargs=-1, required=True, metavar="-- COMMAND...", help="Command and its arguments")
+@cluster_option
+def exec_(node: str, command: tuple[str, ...], cluster: str | None) -> None:
     """Run a command in a node.
 
-    It gets this terminal, or what is piped in, and its exit status is passed on.
+    Uses this terminal or piped input; exits with the command's exit status.
     """
     from minicluster.cluster import Cluster
 
     argv = command[1:] if command[0] == "--" else command
     if not argv:
-        raise UsageError("exec needs a command.", fix="Write minicluster exec NODE -- COMMAND.")
+        raise UsageError("exec needs a command", fix="minicluster exec NODE -- COMMAND")
     opened = Cluster.open(cluster)
     _become(opened, _one(opened, node), argv)
 
 
-def shell(
-    node: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[NODE]", show_default=False, help="The node; the first by default.", autocompletion=complete.nodes
-        ),
-    ] = None,
-    cluster: ClusterOption = None,
-) -> None:
+@click.command(cls=Command)
+@click.argument(
+    "node", required=False, metavar="[NODE]", help="Node (default: the first)", shell_complete=complete.nodes
+)
+@cluster_option
+def shell(node: str | None, cluster: str | None) -> None:
     """Open a shell in a node."""
     from minicluster.cluster import Cluster
 
@@ -90,15 +89,15 @@ def shell(
 
 
 def _one(cluster: Cluster, word: str) -> str:
-    """The node that a word means; a role will do where it has one node."""
+    """The node of that name, or the only node of that role."""
     names = cluster.node_names([word])
     if len(names) != 1:
-        raise UsageError(f"{word} is {len(names)} nodes.", fix=f"Name one of {', '.join(names)}.")
+        raise UsageError(f"role {word} has {count(len(names), 'node')}", fix=f"Name one of {', '.join(names)}.")
     return names[0]
 
 
-def _become(cluster: Cluster, node: str, argv: list[str] | tuple[str, ...]) -> None:
-    """Lets the engine's own client take this process over: its signals, terminal, pipes and exit status are ours."""
+def _become(cluster: Cluster, node: str, argv: Sequence[str]) -> None:
+    """Replaces this process by the engine's own client, which handles signals, terminal, pipes and exit status."""
     tty = sys.stdin.isatty() and sys.stdout.isatty()
     line, env = cluster.exec_argv(node, argv, tty=tty)
     sys.stdout.flush()
@@ -108,35 +107,34 @@ def _become(cluster: Cluster, node: str, argv: list[str] | tuple[str, ...]) -> N
     except FileNotFoundError:
         if tty:
             raise MiniclusterError(
-                f"{line[0]} is not installed.",
-                f"A command with a terminal in a node needs the engine's own client, {line[0]}.",
-                f"Install {line[0]}, or run the command without a terminal: add '| cat'.",
+                f"{line[0]} is not installed",
+                "It is needed to run a command with a terminal in a node.",
+                f"Install {line[0]}, or run the command without a terminal: append '| cat'.",
             ) from None
-    result = cluster.exec(node, argv)  # a command without input needs no client
+    result = cluster.exec(node, argv)  # without a terminal no client is needed
     sys.stdout.write(result.stdout)
     sys.stderr.write(result.stderr)
-    raise typer.Exit(result.exit_code)
+    raise click.exceptions.Exit(result.exit_code)
 
 
-def load(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Images that the engine has.")],
-    cluster: ClusterOption = None,
-    words: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--node",
-            metavar="NODE",
-            help="Only into this node or role. May be repeated.",
-            autocompletion=complete.nodes,
-        ),
-    ] = None,
-    quiet: QuietOption = False,
-) -> None:
-    """Give images of this machine to the nodes of a cluster."""
+@click.command(cls=Command)
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", help="Images of the engine")
+@cluster_option
+@click.option(
+    "--node",
+    "nodes",
+    multiple=True,
+    metavar="NODE",
+    help="Only into this node or role; repeatable",
+    shell_complete=complete.nodes,
+)
+@quiet_option
+def load(images: tuple[str, ...], cluster: str | None, nodes: tuple[str, ...], quiet: bool) -> None:
+    """Copy images from the engine into nodes."""
     from minicluster.cluster import Cluster
 
     opened = Cluster.open(cluster)
-    names = opened.node_names(words) if words else []  # none: all that hold images
+    names = opened.node_names(nodes) if nodes else []  # none: all nodes that can hold images
     with listening(quiet) as listener:
         for image in images:
             opened.load(image, names, listener=listener)

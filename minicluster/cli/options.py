@@ -1,112 +1,124 @@
-"""Options that several commands share, and the reading of ``KEY=VALUE``."""
+"""Options and arguments that several commands share, and the reading of ``KEY=VALUE``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Annotated
+from typing import Any, TypeVar
 
-import typer
+import click
 
 from minicluster.cli import complete
 from minicluster.errors import UsageError
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 
 class Output(str, Enum):
-    """How a command answers."""
+    """The format of a command's answer."""
 
     text = "text"
     json = "json"
 
 
-OutputOption = Annotated[Output, typer.Option("-o", "--output", metavar="text|json", help="How to answer.")]
-QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")]
-ClusterOption = Annotated[
-    str | None,
-    typer.Option(
-        "-c",
-        "--cluster",
-        metavar="NAME",
-        help="The cluster; by default $MINICLUSTER, then the only one there is.",
-        autocompletion=complete.clusters,
-    ),
-]
-NodesArgument = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[NODE...]",
-        show_default=False,
-        help="Nodes or roles; all nodes by default.",
-        autocompletion=complete.nodes,
-    ),
-]
-ClusterArgument = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[NAME]",
-        show_default=False,
-        help="The cluster; by default $MINICLUSTER, then the only one there is.",
-        autocompletion=complete.clusters,
-    ),
-]
-
-DEFAULT_TIMEOUT = 120.0  #: as minicluster.operations.up has it, whose import --help can do without
-TimeoutOption = Annotated[
-    float, typer.Option("--timeout", metavar="S", help="Seconds until nodes must be ready; 120 by default.")
-]
-ForceOption = Annotated[
-    bool, typer.Option("--force", help="Go on where nodes that leave take the quorum with them, or memory is short.")
-]
-RestartOption = Annotated[
-    str,
-    typer.Option(
-        "--restart",
-        metavar="POLICY",
-        show_default=False,
-        help="What the engine does when a node ends, or the engine starts: no, on-failure, unless-stopped, always.",
-    ),
-]
-
-
-AddressModeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--address-mode",
-        metavar="MODE",
-        show_default=False,
-        help="Which addresses are handed out: localhost, bridge, gateway, auto; $MINICLUSTER_ADDRESS_MODE by default.",
-        autocompletion=complete.address_modes,
-    ),
-]
-
-
-def check_timeout(timeout: float) -> None:
-    """Refuses what is no time."""
-    if not timeout > 0:
-        raise UsageError(f"--timeout {timeout:g}: there must be some time.", fix="Write --timeout SECONDS.")
-
-
-def pairs(option: str, form: str, values: Sequence[str] | None) -> dict[str, str]:
-    """``KEY=VALUE`` words as a mapping. ``form`` is the way they should look, such as ``ROLE=N``."""
+def pairs(_ctx: click.Context, param: click.Parameter, words: Sequence[str]) -> dict[str, str]:
+    """A callback: ``KEY=VALUE`` words as a mapping."""
     result: dict[str, str] = {}
-    for word in values or ():
+    for word in words:
         key, equals, value = word.partition("=")
         if not (key and equals):
-            raise UsageError(f"{option} {word}: this is not {form}.", fix=f"Write {option} {form}.")
+            form = (param.metavar or "KEY=VALUE").removesuffix("...")
+            raise UsageError(f"{_label(param)}{word}: must have the form {form}")
         if key in result:
-            raise UsageError(f"{option} {word}: {key} is given twice.", fix=f"Give each {option} once.")
+            raise UsageError(f"{_label(param)}{key} is given twice")
         result[key] = value
     return result
 
 
-def numbers(option: str, form: str, values: Sequence[str] | None, low: int, high: int) -> dict[str, int]:
-    """``KEY=NUMBER`` words as a mapping, each number within bounds."""
-    result: dict[str, int] = {}
-    for key, value in pairs(option, form, values).items():
-        if not (value.isascii() and value.isdecimal() and low <= int(value) <= high):
-            raise UsageError(
-                f"{option} {key}={value}: {value!r} is not a number from {low} to {high}.",
-                fix=f"Write {option} {form}, such as {option} {key}={max(low, 3) if high < 10000 else 8080}.",
-            )
-        result[key] = int(value)
-    return result
+def numbers(low: int, high: int) -> Callable[[click.Context, click.Parameter, Sequence[str]], dict[str, int]]:
+    """A callback: ``KEY=NUMBER`` words as a mapping, each number within these bounds."""
+
+    def callback(ctx: click.Context, param: click.Parameter, words: Sequence[str]) -> dict[str, int]:
+        result = {}
+        for key, value in pairs(ctx, param, words).items():
+            if not (value.isascii() and value.isdecimal() and low <= int(value) <= high):
+                raise UsageError(f"{_label(param)}{key}={value}: must be an integer from {low} to {high}")
+            result[key] = int(value)
+        return result
+
+    return callback
+
+
+def _label(param: click.Parameter) -> str:
+    """What precedes a word in an error: ``--size ``; nothing for an argument."""
+    return f"{param.opts[0]} " if isinstance(param, click.Option) else ""
+
+
+def _positive(_ctx: click.Context, param: click.Parameter, value: float) -> float:
+    if not value > 0:
+        raise UsageError(f"{param.opts[0]} must be greater than 0")
+    return value
+
+
+DEFAULT_TIMEOUT = 120.0  #: the same as in minicluster.operations.up, whose import takes too long for --help
+
+output_option = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(Output),
+    default=Output.text,
+    metavar="text|json",
+    help="Output format (default: text)",
+)
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print only errors")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Print each step and its reason; change nothing")
+force_option = click.option("--force", is_flag=True, help="Continue even if quorum is lost or memory is short")
+keep_option = click.option("--keep", is_flag=True, help="After a failure, keep everything for debugging")
+cluster_option = click.option(
+    "-c",
+    "--cluster",
+    metavar="NAME",
+    help="Cluster (default: $MINICLUSTER, else the only one)",
+    shell_complete=complete.clusters,
+)
+cluster_argument = click.argument(
+    "cluster",
+    required=False,
+    metavar="[NAME]",
+    help="Cluster (default: $MINICLUSTER, else the only one)",
+    shell_complete=complete.clusters,
+)
+nodes_argument = click.argument(
+    "nodes", nargs=-1, metavar="[NODE...]", help="Nodes or roles (default: all)", shell_complete=complete.nodes
+)
+profile_argument = click.argument(
+    "profile", metavar="PROFILE", help="Profile name or folder", shell_complete=complete.profiles
+)
+set_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="PATH=VALUE",
+    callback=pairs,
+    help="Override a setting or profile value, such as roles.agent.memory=1GiB; repeatable",
+)
+address_mode_option = click.option(
+    "--address-mode",
+    metavar="MODE",
+    help="Endpoint addresses: localhost, bridge, gateway or auto (default: $MINICLUSTER_ADDRESS_MODE or auto)",
+    shell_complete=complete.address_modes,
+)
+
+
+def timeout_option(
+    default: float = DEFAULT_TIMEOUT, help: str = "Time limit until nodes are ready"
+) -> Callable[[Function], Function]:
+    """``--timeout SECONDS``, which must be greater than 0."""
+    return click.option(
+        "--timeout",
+        type=float,
+        default=default,
+        metavar="SECONDS",
+        callback=_positive,
+        help=f"{help} (default: {default:g})",
+    )

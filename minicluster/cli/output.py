@@ -1,4 +1,4 @@
-"""Writing to stdout: JSON, aligned columns, and colour where the stream can show it."""
+"""Writing to stdout: JSON, aligned columns, plurals, and colour where the stream can show it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def paint(text: str, *styles: str, stream: TextIO | None = None) -> str:
 
 
 def plain_data(value: Any) -> Any:
-    """Dataclasses, tuples and mappings as what JSON knows."""
+    """Dataclasses, tuples and mappings as JSON types."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain_data(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if hasattr(value, "items"):
@@ -42,7 +42,7 @@ def print_json(value: Any) -> None:
 
 
 def columns(rows: Sequence[Sequence[str]], head: Sequence[str] = (), *, indent: str = "") -> str:
-    """Rows as aligned columns with two spaces between, no trailing blanks; colour codes do not count as width.
+    """Rows as aligned columns with two spaces between and no trailing blanks; colour codes have no width.
 
     >>> print(columns([["a", "1"], ["long", "2"]], ["NAME", "N"]))
     NAME  N
@@ -70,8 +70,17 @@ def _width(cell: str) -> int:
     return len(re.sub(r"\x1b\[[0-9;]*m", "", cell))
 
 
+def count(number: int, noun: str) -> str:
+    """A number and its noun.
+
+    >>> count(1, "node"), count(2, "node")
+    ('1 node', '2 nodes')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def size(number: int | None) -> str:
-    """Bytes for people: ``52.1 MiB``; ``-`` for none.
+    """Bytes in a readable unit: ``52 MiB``; ``-`` for none.
 
     >>> size(54525952), size(0), size(None)
     ('52 MiB', '0 B', '-')

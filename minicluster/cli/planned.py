@@ -1,4 +1,4 @@
-"""A plan for people and for programs: each step with its number, what it does, why, and after which others."""
+"""A plan as a table and as JSON: each step with its number, its action, its reason and the steps it waits for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import shutil
 import sys
 from typing import Any
 
-from minicluster.cli.output import columns, on_terminal, plain_data
+from minicluster.cli.options import Output
+from minicluster.cli.output import columns, count, on_terminal, plain_data, print_json
 from minicluster.plan import steps as m
 from minicluster.plan.steps import Action, Plan, Step
 
@@ -20,7 +21,7 @@ def what(action: Action) -> str:
             on = f" on {image.overlay_on}" if image.overlay_on else ""
             return f"{'build' if image.build else 'pull'} image {image.ref}{on}"
         case m.Record(volume, spec=spec):
-            return f"record {'the spec' if spec else 'that nothing was'} in volume {volume}"
+            return f"save {'the spec' if spec else 'the empty starting state'} in volume {volume}"
         case m.CreateNetwork(name, subnet):
             return f"create network {name} ({subnet})"
         case m.ConnectNetwork(network, container, aliases):
@@ -34,9 +35,10 @@ def what(action: Action) -> str:
         case m.CreateContainer(config):
             return f"create container {config.name} ({config.address})"
         case m.PutFiles(container, files, certificates, authority):
-            parts = [_count(len(files), "file"), _count(len(certificates), "certificate")]
+            parts = [count(len(files), "file")] if files else []
+            parts += [count(len(certificates), "certificate")] if certificates else []
             parts += ["the authority"] if authority else []
-            return f"write {', '.join(filter(None, parts))} into {container}"
+            return f"write {', '.join(parts)} into {container}"
         case m.StartContainer(name):
             return f"start {name}"
         case m.WaitReady(container, command):
@@ -44,7 +46,7 @@ def what(action: Action) -> str:
         case m.RunHook(container, command):
             return f"run in {container}: {_shortened(command)}"
         case m.WaitMembers(container, _command, names):
-            return f"wait for {_count(len(names), 'member')}, as {container} counts"
+            return f"wait for {count(len(names), 'member')}, as seen by {container}"
         case m.StopContainer(name):
             return f"stop {name}"
         case m.KillContainer(name):
@@ -52,7 +54,7 @@ def what(action: Action) -> str:
         case m.PauseContainer(name):
             return f"pause {name}"
         case m.UpdateContainer(name, restart):
-            return f"let {name} restart: {restart}"
+            return f"set restart policy of {name} to {restart}"
         case m.RemoveContainer(name):
             return f"remove container {name}"
         case m.RemoveVolume(name):
@@ -61,17 +63,13 @@ def what(action: Action) -> str:
             return f"remove network {name}"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}" if number else ""
-
-
 def _shortened(command: tuple[str, ...], limit: int = 48) -> str:
     line = " ".join(" ".join(command).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def rows(plan: Plan) -> list[tuple[str, str, str, str]]:
-    """One row per step; AFTER has the numbers of the steps that it needs."""
+    """One row per step; AFTER lists the steps that it waits for."""
     number = {step.id: i for i, step in enumerate(plan.steps, 1)}
     return [
         (str(number[s.id]), what(s.action), s.cause, _ranges([number[n] for n in s.needs if n in number]))
@@ -80,7 +78,7 @@ def rows(plan: Plan) -> list[tuple[str, str, str, str]]:
 
 
 def _ranges(numbers: list[int]) -> str:
-    """Numbers with runs drawn together, since the last steps of a plan need nearly all others.
+    """Numbers with runs abbreviated: the last steps of a plan need nearly all others.
 
     >>> _ranges([1, 2, 3, 7])
     '1-3,7'
@@ -95,8 +93,16 @@ def _ranges(numbers: list[int]) -> str:
     return ",".join(parts)
 
 
+def show_plan(plan: Plan, output: Output) -> None:
+    """Answers ``--dry-run``."""
+    if output is Output.json:
+        print_json(plan_data(plan))
+    else:
+        print_plan(plan)
+
+
 def print_plan(plan: Plan) -> None:
-    """The plan as a table: wrapped to the window on a terminal, one step a line elsewhere."""
+    """The plan as a table: wrapped to the window on a terminal, one line per step elsewhere."""
     print(plan.headline)
     if not plan:
         return
@@ -144,7 +150,7 @@ def _step_data(step: Step) -> dict[str, Any]:
 
 
 def _detail(action: Action) -> dict[str, Any]:
-    """The action's own fields, without what is long: a record's spec, the contents of files."""
+    """The fields of an action, without the long ones: a record's spec, the contents of files."""
     data: dict[str, Any] = plain_data(action)
     if isinstance(action, m.Record):
         del data["spec"]

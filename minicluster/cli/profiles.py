@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
-from minicluster.cli import complete
-from minicluster.cli.options import Output, OutputOption
+from minicluster.cli.help import Group
+from minicluster.cli.options import Output, output_option, profile_argument
 from minicluster.cli.output import columns, paint, print_json, size
 from minicluster.errors import MiniclusterError
 
@@ -16,16 +16,21 @@ if TYPE_CHECKING:
     from minicluster.profile.schema import Role
 
 
-def list_(output: OutputOption = Output.text) -> None:
-    """List the profiles that there are."""
+profile = Group("profile", help="List, show and validate profiles.")
+
+
+@profile.command("list")
+@output_option
+def list_(output: Output) -> None:
+    """List profiles."""
     from minicluster.profile import catalog
 
     rows = []
     for name in catalog.names():
         try:
             summary = catalog.load(name).profile.summary
-        except MiniclusterError as error:  # one that is broken must not hide the others
-            summary = f"not valid: {error.what}"
+        except MiniclusterError as error:  # a broken profile must not hide the others
+            summary = f"invalid: {error.what}"
         rows.append((name, summary))
     if output is Output.json:
         print_json([{"name": name, "summary": summary} for name, summary in rows])
@@ -33,16 +38,14 @@ def list_(output: OutputOption = Output.text) -> None:
         print(columns(rows, ("NAME", "SUMMARY")))
 
 
-def show(
-    name: Annotated[
-        str, typer.Argument(metavar="PROFILE", help="A profile's name or folder.", autocompletion=complete.profiles)
-    ],
-    output: OutputOption = Output.text,
-) -> None:
-    """Show a profile: its roles, endpoints and settings."""
+@profile.command()
+@profile_argument
+@output_option
+def show(profile: str, output: Output) -> None:
+    """Show the roles, endpoints and settings of a profile."""
     from minicluster.profile import catalog
 
-    loaded = catalog.load(name)
+    loaded = catalog.load(profile)
     if output is Output.json:
         print_json(_profile_data(loaded))
     else:
@@ -94,11 +97,11 @@ def _profile_text(loaded: Loaded) -> str:
         )
         for name, role in profile.roles.items()
     ]
-    lines += [columns(rows, ("ROLE", "COUNT", "MAY BE", "USES", "LIMIT", "ENDPOINTS", "SUMMARY"))]
+    lines += [columns(rows, ("ROLE", "COUNT", "ALLOWED", "USES", "LIMIT", "ENDPOINTS", "SUMMARY"))]
     if profile.settings:
         lines += ["", columns([(k, str(v)) for k, v in profile.settings.items()], ("SETTING", "DEFAULT"))]
     if profile.images:
-        images = [(k, f"recipe {i.build}" if i.build else f"pulled: {i.image}") for k, i in profile.images.items()]
+        images = [(k, f"built from {i.build}/" if i.build else f"pulled: {i.image}") for k, i in profile.images.items()]
         lines += ["", columns(images, ("IMAGE", "FROM"))]
     return "\n".join(lines)
 
@@ -107,13 +110,13 @@ def _counts(role: Role) -> str:
     return ",".join(map(str, role.allowed)) if role.allowed else f"{role.min}-{role.max}"
 
 
-def validate(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="A profile's folder, its profile.yaml, or its name.")],
-    output: OutputOption = Output.text,
-) -> None:
-    """Check a profile to the last template.
+@profile.command()
+@click.argument("path", metavar="PATH", help="Profile folder, profile.yaml, or profile name")
+@output_option
+def validate(path: str, output: Output) -> None:
+    """Check a profile and all of its templates.
 
-    The exit status is 2 where it is not valid.
+    The exit status is 2 if it is invalid.
     """
     from minicluster.profile import catalog
 
@@ -124,6 +127,7 @@ def validate(
         print(f"{loaded.profile.name}: valid")
 
 
+@profile.command()
 def schema() -> None:
     """Print the JSON Schema of profile.yaml, for editors."""
     from minicluster.profile import catalog

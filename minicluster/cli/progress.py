@@ -1,4 +1,4 @@
-"""Who shows what happens: a live view on a terminal, plain lines elsewhere."""
+"""Chooses how progress is shown: a live view on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from minicluster.cli.board import Line, ProgressState, with_subject
+from minicluster.cli import verbose
 from minicluster.cli.failures import terminable
 from minicluster.cli.output import on_terminal
+from minicluster.cli.progress_state import Line, ProgressState, with_subject
 from minicluster.model.events import Event, Listener, ignore
 
-#: Seconds between two lines of a long step's progress where it is written into a log.
+#: Seconds between two progress lines of one step.
 PAUSE = 5.0
 
 
 def plain(stream: TextIO, clock: Callable[[], float] = time.monotonic) -> Listener:
-    """Writes what a log should have: the headline, each node that gets where it should be or fails, notes, and of
-    what takes long a sign of life every now and then."""
+    """Writes lines for a log: headlines, notes, each node that is done or failed, and every few seconds the progress of
+    long steps."""
     lock = threading.Lock()
-    board = ProgressState(clock)
-    said: dict[str, float] = {}  # about whom -> when the last line of its progress was written
+    state = ProgressState(clock)
+    written: dict[str, float] = {}  # node or phase -> time of its last progress line
 
     def listen(event: Event) -> None:
         with lock:
-            line = board.apply(event)
+            line = state.apply(event)
             about = event.subject or event.phase
             if event.kind == "progress":
-                if not event.text or board.clock() - said.get(about, -PAUSE) < PAUSE:
+                if not event.text or state.clock() - written.get(about, -PAUSE) < PAUSE:
                     return
-                said[about] = board.clock()
+                written[about] = state.clock()
             text = _plain(event, line)
             if text:
                 print(text, file=stream, flush=True)
@@ -41,8 +42,8 @@ def plain(stream: TextIO, clock: Callable[[], float] = time.monotonic) -> Listen
 
 
 def _plain(event: Event, line: Line | None) -> str:
-    """An event as a line of a log; empty where it is worth none."""
-    if event.kind in ("plan", "note", "room", "rollback"):
+    """An event as a line of a log; empty if it gets none."""
+    if event.kind in ("plan", "note", "preflight", "rollback"):
         return with_subject(event)
     if event.kind == "failed":
         return f"{event.subject or 'cluster'}: failed" + (f": {event.text}" if event.text else "")
@@ -58,11 +59,15 @@ def listening(quiet: bool = False) -> Iterator[Listener]:
     """The listener for a command that changes something. It writes to stderr: stdout is for the command's answer."""
     with terminable():
         if quiet:
-            yield ignore
-        elif on_terminal(sys.stderr):
+            yield _verbose(ignore)
+        elif on_terminal(sys.stderr) and not verbose.enabled():
             from minicluster.cli.live import live
 
             with live() as listener:
                 yield listener
         else:
-            yield plain(sys.stderr)
+            yield _verbose(plain(sys.stderr))
+
+
+def _verbose(listener: Listener) -> Listener:
+    return verbose.log_events(listener) if verbose.enabled() else listener

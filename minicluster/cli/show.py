@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from minicluster.cli import exports
-from minicluster.cli.options import AddressModeOption, ClusterArgument, Output, OutputOption
+from minicluster.cli.help import Command
+from minicluster.cli.options import Output, address_mode_option, cluster_argument, output_option
 from minicluster.cli.output import columns, paint, print_json, size
 from minicluster.errors import UsageError
 
@@ -22,12 +23,14 @@ _BAD = {"broken", "leftover", "missing", "dead", "no"}
 
 
 def _phase(word: str) -> str:
-    """A phase in the colour of how good it is."""
+    """A phase in green, yellow or red."""
     return paint(word, "green" if word in _GOOD else "red" if word in _BAD else "yellow")
 
 
-def ls(output: OutputOption = Output.text) -> None:
-    """List the clusters that there are."""
+@click.command(cls=Command)
+@output_option
+def ls(output: Output) -> None:
+    """List clusters."""
     from minicluster import cluster as facade
 
     found = facade.clusters(listener=lambda event: print(event.text, file=sys.stderr))
@@ -48,14 +51,17 @@ def ls(output: OutputOption = Output.text) -> None:
         ]
         print(columns(rows, ("NAME", "PROFILE", "PHASE", "NODES", "SUBNET", *(["LEASE"] if with_lease else []))))
     else:
-        print("There is no cluster. 'minicluster up' makes one.", file=sys.stderr)
+        print("No clusters found. Start one with 'minicluster up'.", file=sys.stderr)
 
 
-def status(name: ClusterArgument = None, output: OutputOption = Output.text) -> None:
-    """Show the nodes of a cluster, and whether it works."""
+@click.command(cls=Command)
+@cluster_argument
+@output_option
+def status(cluster: str | None, output: Output) -> None:
+    """Show the state of a cluster and its nodes."""
     from minicluster.cluster import Cluster
 
-    answer = Cluster.open(name).status()
+    answer = Cluster.open(cluster).status()
     if output is Output.json:
         print_json(answer)
     else:
@@ -63,10 +69,10 @@ def status(name: ClusterArgument = None, output: OutputOption = Output.text) -> 
 
 
 def _quorum(quorum: Quorum) -> str:
-    """How a quorum is doing: "3 of 3, leader kv-2, survives 1 loss"."""
+    """The state of a quorum: "3 of 3, leader kv-2, survives 1 loss"."""
     leader = f"leader {quorum.leader}" if quorum.leader else "no leader"
     if quorum.lost:
-        return f"{quorum.healthy} of {quorum.voters}, {leader}, lost: {quorum.needed} are needed"
+        return f"{quorum.healthy} of {quorum.voters}, {leader}, lost: {quorum.needed} needed"
     losses = f"{quorum.survives or 'no'} loss{'' if quorum.survives < 2 else 'es'}"
     return f"{quorum.healthy} of {quorum.voters}, {leader}, survives {losses}"
 
@@ -95,13 +101,15 @@ def _status_text(answer: ClusterStatus) -> str:
     return "\n".join(lines)
 
 
-def info(
-    name: ClusterArgument = None, address_mode: AddressModeOption = None, output: OutputOption = Output.text
-) -> None:
-    """Show how to reach a cluster."""
+@click.command(cls=Command)
+@cluster_argument
+@address_mode_option
+@output_option
+def info(cluster: str | None, address_mode: str | None, output: Output) -> None:
+    """Show how to connect to a cluster."""
     from minicluster.cluster import Cluster
 
-    answer = Cluster.open(name, address_mode=address_mode).info()
+    answer = Cluster.open(cluster, address_mode=address_mode).info()
     if output is Output.json:
         print_json(answer)
     else:
@@ -117,40 +125,44 @@ def _info_text(answer: ClusterInfo) -> str:
         lines += ["", columns(rows, ("ENDPOINT", "NODE", "URL"))]
     if answer.env:
         hint = exports.usage(answer.cluster, exports.Shell.sh)
-        lines += ["", f"For the system's own client: {paint(hint, 'cyan')}"]
+        lines += ["", f"Environment for the native client: {paint(hint, 'cyan')}"]
         lines += [columns([(key, value) for key, value in answer.env.items()], indent="  ")]
     if answer.demo_image:
-        lines += ["", f"An image that every node has: {answer.demo_image}"]
+        lines += ["", f"Image present on every node: {answer.demo_image}"]
     return "\n".join([*lines, *(f"Note: {note}" for note in answer.notes)])
 
 
-def env(
-    name: ClusterArgument = None,
-    shell: Annotated[
-        exports.Shell, typer.Option("--shell", metavar="sh|fish|powershell", help="Whose syntax; sh by default.")
-    ] = exports.Shell.sh,
-    unset: Annotated[bool, typer.Option("--unset", help="Take the variables away instead.")] = False,
-    address_mode: AddressModeOption = None,
-    output: OutputOption = Output.text,
-) -> None:
-    """Print exports that make the system's own client work.
+@click.command(cls=Command)
+@cluster_argument
+@click.option(
+    "--shell",
+    type=click.Choice(exports.Shell),
+    default=exports.Shell.sh,
+    metavar="sh|fish|powershell",
+    help="Syntax of the statements (default: sh)",
+)
+@click.option("--unset", is_flag=True, help="Unset the variables instead")
+@address_mode_option
+@output_option
+def env(cluster: str | None, shell: exports.Shell, unset: bool, address_mode: str | None, output: Output) -> None:
+    """Print environment variables for the native client.
 
     For sh, bash and zsh: eval "$(minicluster env)".
     """
     from minicluster import cluster as facade
 
     if unset and output is Output.json:
-        raise UsageError("--unset is for a shell, -o json is not.", fix="Leave one of them out.")
+        raise UsageError("--unset and -o json cannot be used together")
     if unset:
-        statements = exports.unsets(facade.env_names(name), shell)
+        statements = exports.unsets(facade.env_names(cluster), shell)
     else:
-        cluster = facade.Cluster.open(name, address_mode=address_mode)
-        variables = cluster.env()
-        for note in cluster.notes:
+        opened = facade.Cluster.open(cluster, address_mode=address_mode)
+        variables = opened.env()
+        for note in opened.notes:
             print(f"Note: {note}", file=sys.stderr)
         if output is Output.json:
             print_json(variables)
             return
         statements = exports.exports(variables, shell)
-    arguments = " ".join([*([shlex.quote(name)] if name else []), *(["--unset"] if unset else [])])
+    arguments = " ".join([*([shlex.quote(cluster)] if cluster else []), *(["--unset"] if unset else [])])
     print("\n".join([*statements, f"# {exports.usage(arguments, shell)}"]))

@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import platform
 import sys
-from enum import Enum
-from typing import Annotated
 
-import typer
+import click
 
 from minicluster import __version__
 from minicluster.cli import complete
-from minicluster.cli.options import Output, OutputOption
+from minicluster.cli.help import Command
+from minicluster.cli.options import Output, output_option
 from minicluster.cli.output import paint, print_json
 
 _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red")}
 
 
-def doctor(
-    profile: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[PROFILE]",
-            show_default=False,
-            help="Check what this profile needs as well.",
-            autocompletion=complete.profiles,
-        ),
-    ] = None,
-    output: OutputOption = Output.text,
-) -> None:
-    """Check this machine and its engine.
+@click.command(cls=Command)
+@click.argument(
+    "profile",
+    required=False,
+    metavar="[PROFILE]",
+    help="Also check the requirements of this profile",
+    shell_complete=complete.profiles,
+)
+@output_option
+def doctor(profile: str | None, output: Output) -> None:
+    """Check this machine and its container engine.
 
-    The exit status is 1 where something must be mended.
+    The exit status is 1 if a check is an error.
     """
     from minicluster import cluster as facade
 
@@ -45,36 +42,34 @@ def doctor(
             if check.fix and check.level != "ok":
                 print("\n".join(f"    {line}" for line in check.fix.splitlines()))
     if any(check.level == "error" for check in checks):
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
-class CompletedShell(str, Enum):
-    """A shell that completes."""
+@click.command(cls=Command)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]), metavar="bash|zsh|fish", help="Shell")
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print a shell completion script.
 
-    bash = "bash"
-    zsh = "zsh"
-    fish = "fish"
-
-
-def completion(
-    shell: Annotated[CompletedShell, typer.Argument(metavar="bash|zsh|fish", help="Whose script.")],
-) -> None:
-    """Print the script for completion with TAB.
-
-    For bash: source <(minicluster completion bash). It completes clusters, nodes, profiles and roles as well.
+    For bash: source <(minicluster completion bash). It also completes the names of clusters, nodes, profiles and roles.
     """
-    from typer._completion_shared import get_completion_script
+    from click.shell_completion import get_completion_class
 
-    script = get_completion_script(prog_name="minicluster", complete_var="_MINICLUSTER_COMPLETE", shell=shell.value)
-    if shell is CompletedShell.bash:
-        # "--size agent=" goes on with a number, not with the blank that bash puts after a word.
+    kind = get_completion_class(shell)
+    assert kind
+    found = kind(ctx.find_root().command, {}, "minicluster", "_MINICLUSTER_COMPLETE")
+    script = found.source_template % found.source_vars()
+    if shell == "bash":
+        # A number follows "--size agent=", not the blank that bash appends to a word.
         script = script.replace(
             "    return 0\n", '    [[ "${COMPREPLY[0]}" == *= ]] && compopt -o nospace\n    return 0\n'
         )
-    sys.stdout.write(script + "\n")
+    sys.stdout.write(script)
 
 
-def version(output: OutputOption = Output.text) -> None:
+@click.command(cls=Command)
+@output_option
+def version(output: Output) -> None:
     """Print the version."""
     if output is Output.json:
         print_json({"minicluster": __version__, "python": platform.python_version(), "platform": sys.platform})

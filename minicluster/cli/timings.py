@@ -1,4 +1,4 @@
-"""Where the time of an ``up`` went, phase by phase."""
+"""The time of an ``up``, by phase."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from minicluster.model.events import Event, Listener
 
 @dataclass
 class Phase:
-    """A phase: from the begin of the first of its steps to the end of the last one. They overlap with others'."""
+    """A phase: from the start of its first step to the end of its last one. Phases overlap."""
 
     phase: str
     begin: float  #: seconds since the command began
     end: float
     seconds: float
     steps: int  #: how many have ended
-    last: str  #: the node whose step was the last to end; "" for the whole cluster's
+    last: str  #: the node whose step ended last; "" for a step of the whole cluster
 
 
 class Timings:
-    """Hears what happens and passes it on. What lies around the plan is a phase of its own."""
+    """A listener that measures phases and passes events on. The time before and after the plan are phases too."""
 
     def __init__(
         self, listener: Listener, begun: float = cli.BEGUN, clock: Callable[[], float] = time.monotonic
@@ -38,7 +38,7 @@ class Timings:
         self._phases: dict[str, Phase] = {}
 
     def __call__(self, event: Event) -> None:
-        """A listener."""
+        """Handles an event."""
         with self._lock:
             now = self._clock() - self._begun
             if event.kind == "plan" and self._planned is None:
@@ -51,7 +51,7 @@ class Timings:
         self._listener(event)
 
     def phases(self) -> list[Phase]:
-        """All of them in the order in which they began, up to now."""
+        """All phases in the order of their start, up to now."""
         now = self._clock() - self._begun
         steps = sorted(self._phases.values(), key=lambda phase: phase.begin)
         planned = now if self._planned is None else self._planned
@@ -66,7 +66,7 @@ class Timings:
 
 
 def table(phases: list[Phase]) -> str:
-    """For people."""
+    """Phases as a table."""
     rows = [
         (p.phase, f"{p.begin:7.2f}", f"{p.end:7.2f}", f"{p.seconds:7.2f}", f"{p.steps or '':>5}", p.last)
         for p in phases

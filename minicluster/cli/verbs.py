@@ -1,27 +1,27 @@
-"""What is done to a cluster that is there: ``stop``, ``start``, ``restart``, ``pause``, ``kill``, ``scale``, …"""
+"""Commands that change a running cluster: ``stop``, ``start``, ``restart``, ``pause``, ``kill``, ``scale``, …"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from minicluster.cli import complete
+from minicluster.cli.help import Command
 from minicluster.cli.options import (
-    DEFAULT_TIMEOUT,
-    ClusterArgument,
-    ClusterOption,
-    ForceOption,
-    NodesArgument,
     Output,
-    OutputOption,
-    QuietOption,
-    TimeoutOption,
-    check_timeout,
+    cluster_argument,
+    cluster_option,
+    force_option,
+    keep_option,
+    nodes_argument,
     numbers,
+    output_option,
+    quiet_option,
+    timeout_option,
 )
-from minicluster.cli.output import paint, print_json
+from minicluster.cli.output import count, paint, print_json
 from minicluster.cli.progress import listening
 from minicluster.errors import UsageError
 
@@ -30,123 +30,149 @@ if TYPE_CHECKING:
     from minicluster.model.events import Listener
     from minicluster.model.results import Change
 
-NamedNodesArgument = Annotated[
-    list[str], typer.Argument(metavar="NODE...", help="Nodes or roles.", autocompletion=complete.nodes)
-]
+
+@click.command(cls=Command)
+@nodes_argument
+@cluster_option
+@output_option
+@quiet_option
+def stop(nodes: tuple[str, ...], cluster: str | None, output: Output, quiet: bool) -> None:
+    """Stop nodes; keep their addresses, ports and data."""
+    _on_nodes(cluster, lambda c, listener: c.stop(nodes, listener=listener), "Stopped", "stop", output, quiet)
 
 
-def stop(
-    words: NodesArgument = None,
-    cluster: ClusterOption = None,
-    output: OutputOption = Output.text,
-    quiet: QuietOption = False,
-) -> None:
-    """Stop nodes; they keep their addresses, ports and data."""
-    _do(cluster, lambda c, hear: c.stop(words or [], listener=hear), "stopped", output, quiet)
+@click.command(cls=Command)
+@nodes_argument
+@cluster_option
+@timeout_option()
+@output_option
+@quiet_option
+def start(nodes: tuple[str, ...], cluster: str | None, timeout: float, output: Output, quiet: bool) -> None:
+    """Start stopped or paused nodes and wait until they are ready."""
+
+    def act(c: Cluster, listener: Listener) -> Change:
+        return c.start(nodes, timeout=timeout, listener=listener)
+
+    _on_nodes(cluster, act, "Started", "start", output, quiet)
 
 
-def start(
-    words: NodesArgument = None,
-    cluster: ClusterOption = None,
-    timeout: TimeoutOption = DEFAULT_TIMEOUT,
-    output: OutputOption = Output.text,
-    quiet: QuietOption = False,
-) -> None:
-    """Start nodes that are stopped or paused, and wait until they serve."""
-    check_timeout(timeout)
-    _do(cluster, lambda c, hear: c.start(words or [], timeout=timeout, listener=hear), "started", output, quiet)
-
-
+@click.command(cls=Command)
+@nodes_argument
+@cluster_option
+@click.option("--rolling", is_flag=True, help="One node at a time; wait until each has caught up")
+@click.option("--force", is_flag=True, help="With --rolling: continue even if quorum is lost")
+@timeout_option()
+@output_option
+@quiet_option
 def restart(
-    words: NodesArgument = None,
-    cluster: ClusterOption = None,
-    rolling: Annotated[
-        bool, typer.Option("--rolling", help="One node at a time, each when the one before has caught up.")
-    ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="With --rolling: go on where the cluster can spare no node.")
-    ] = False,
-    timeout: TimeoutOption = DEFAULT_TIMEOUT,
-    output: OutputOption = Output.text,
-    quiet: QuietOption = False,
+    nodes: tuple[str, ...],
+    cluster: str | None,
+    rolling: bool,
+    force: bool,
+    timeout: float,
+    output: Output,
+    quiet: bool,
 ) -> None:
-    """Stop and start nodes, all at once or one by one."""
-    check_timeout(timeout)
+    """Restart nodes, all at once or one by one."""
     if force and not rolling:
-        raise UsageError("--force is for --rolling alone.", "Without it all nodes restart at once anyway.")
+        raise UsageError("--force needs --rolling", "Without --rolling all nodes restart at once anyway.")
 
-    def act(c: Cluster, hear: Listener) -> Change:
-        return c.restart(words or [], rolling=rolling, force=force, timeout=timeout, listener=hear)
+    def act(c: Cluster, listener: Listener) -> Change:
+        return c.restart(nodes, rolling=rolling, force=force, timeout=timeout, listener=listener)
 
-    _do(cluster, act, "restarted", output, quiet)
-
-
-def pause(
-    words: NodesArgument = None,
-    cluster: ClusterOption = None,
-    output: OutputOption = Output.text,
-    quiet: QuietOption = False,
-) -> None:
-    """Freeze nodes, as a machine that hangs."""
-    _do(cluster, lambda c, hear: c.pause(words or [], listener=hear), "paused", output, quiet)
+    _on_nodes(cluster, act, "Restarted", "start", output, quiet)
 
 
-def unpause(
-    words: NodesArgument = None,
-    cluster: ClusterOption = None,
-    output: OutputOption = Output.text,
-    quiet: QuietOption = False,
-) -> None:
-    """Let paused nodes go on."""
-    _do(cluster, lambda c, hear: c.unpause(words or [], listener=hear), "unpaused", output, quiet)
+@click.command(cls=Command)
+@nodes_argument
+@cluster_option
+@output_option
+@quiet_option
+def pause(nodes: tuple[str, ...], cluster: str | None, output: Output, quiet: bool) -> None:
+    """Pause all processes of nodes."""
+    _on_nodes(cluster, lambda c, listener: c.pause(nodes, listener=listener), "Paused", "pause", output, quiet)
 
 
-def kill(
-    words: NamedNodesArgument,
-    cluster: ClusterOption = None,
-    output: OutputOption = Output.text,
-    quiet: QuietOption = False,
-) -> None:
-    """End nodes at once, as a crash would."""
-    _do(cluster, lambda c, hear: c.kill(words, listener=hear), "killed", output, quiet)
+@click.command(cls=Command)
+@nodes_argument
+@cluster_option
+@output_option
+@quiet_option
+def unpause(nodes: tuple[str, ...], cluster: str | None, output: Output, quiet: bool) -> None:
+    """Resume paused nodes."""
+    _on_nodes(cluster, lambda c, listener: c.unpause(nodes, listener=listener), "Resumed", "start", output, quiet)
 
 
+@click.command(cls=Command)
+@click.argument(
+    "nodes", nargs=-1, required=True, metavar="NODE...", help="Nodes or roles", shell_complete=complete.nodes
+)
+@cluster_option
+@output_option
+@quiet_option
+def kill(nodes: tuple[str, ...], cluster: str | None, output: Output, quiet: bool) -> None:
+    """Kill nodes at once, like a crash."""
+    _on_nodes(cluster, lambda c, listener: c.kill(nodes, listener=listener), "Killed", "kill", output, quiet)
+
+
+@click.command(cls=Command)
+@click.argument(
+    "sizes",
+    nargs=-1,
+    required=True,
+    metavar="ROLE=N...",
+    callback=numbers(0, 1000),
+    help="New number of nodes of a role",
+    shell_complete=complete.roles,
+)
+@cluster_option
+@force_option
+@keep_option
+@timeout_option()
+@output_option
+@quiet_option
 def scale(
-    sizes: Annotated[
-        list[str],
-        typer.Argument(metavar="ROLE=N...", help="How many nodes a role shall have.", autocompletion=complete.roles),
-    ],
-    cluster: ClusterOption = None,
-    force: ForceOption = False,
-    keep: Annotated[bool, typer.Option("--keep", help="After a failure leave what there is, to look at.")] = False,
-    timeout: TimeoutOption = DEFAULT_TIMEOUT,
-    output: OutputOption = Output.text,
-    quiet: QuietOption = False,
+    sizes: dict[str, int], cluster: str | None, force: bool, keep: bool, timeout: float, output: Output, quiet: bool
 ) -> None:
-    """Change how many nodes roles have; members join and leave in order."""
-    check_timeout(timeout)
-    counts = numbers("scale", "ROLE=N", sizes, 0, 1000)
+    """Change the number of nodes of roles.
 
-    def act(c: Cluster, hear: Listener) -> Change:
-        return c.scale(counts, force=force, keep=keep, timeout=timeout, listener=hear)
+    Members join and leave the cluster in order.
+    """
 
-    _do(cluster, act, "scaled", output, quiet)
+    def act(c: Cluster, listener: Listener) -> Change:
+        return c.scale(sizes, force=force, keep=keep, timeout=timeout, listener=listener)
 
-
-def reset(
-    name: ClusterArgument = None,
-    timeout: Annotated[
-        float, typer.Option("--timeout", metavar="S", help="Seconds that it may take; 120 by default.")
-    ] = DEFAULT_TIMEOUT,
-    output: OutputOption = Output.text,
-    quiet: QuietOption = False,
-) -> None:
-    """Remove what users put into a cluster; its nodes and members stay."""
-    check_timeout(timeout)
-    _do(name, lambda c, hear: c.reset(timeout=timeout, listener=hear), "reset", output, quiet)
+    _on_cluster(cluster, act, "Scaled", output, quiet)
 
 
-def _do(name: str | None, act: Callable[[Cluster, Listener], Change], done: str, output: Output, quiet: bool) -> None:
+@click.command(cls=Command)
+@cluster_argument
+@timeout_option(help="Time limit")
+@output_option
+@quiet_option
+def reset(cluster: str | None, timeout: float, output: Output, quiet: bool) -> None:
+    """Delete what users created; nodes and members stay."""
+    _on_cluster(cluster, lambda c, listener: c.reset(timeout=timeout, listener=listener), "Reset", output, quiet)
+
+
+Act = Callable[["Cluster", "Listener"], "Change"]
+
+
+def _on_nodes(name: str | None, act: Act, done: str, verb: str, output: Output, quiet: bool) -> None:
+    change = _do(name, act, output, quiet)
+    if change:
+        nodes = count(change.summary.get(f"{verb}-container", 0), "node")
+        print(paint(f"{done} {nodes} of cluster {change.cluster} in {change.seconds:.1f} s.", "bold"))
+
+
+def _on_cluster(name: str | None, act: Act, done: str, output: Output, quiet: bool) -> None:
+    change = _do(name, act, output, quiet)
+    if change:
+        print(paint(f"{done} cluster {change.cluster} ({change.seconds:.1f} s).", "bold"))
+
+
+def _do(name: str | None, act: Act, output: Output, quiet: bool) -> Change | None:
+    """Carries out a change; returns it if there is still a sentence about it to print."""
     from minicluster.cluster import Cluster
 
     opened = Cluster.open(name)
@@ -154,6 +180,8 @@ def _do(name: str | None, act: Callable[[Cluster, Listener], Change], done: str,
         change = act(opened, listener)
     if output is Output.json:
         print_json(change)
+    elif not quiet and change.changed:
+        return change
     elif not quiet:
-        text = f"Cluster {change.cluster}: {done}, in {change.seconds:.1f} s."
-        print(paint(text, "bold") if change.changed else f"Cluster {change.cluster}: there was nothing to do.")
+        print(f"Cluster {change.cluster}: nothing to do.")
+    return None

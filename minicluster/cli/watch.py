@@ -1,56 +1,56 @@
-"""Commands that look at a cluster for a while: ``top``, ``events``."""
+"""Commands that watch a cluster: ``top``, ``events``."""
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
-from minicluster.cli.options import ClusterOption, NodesArgument, Output, OutputOption
+from minicluster.cli.help import Command
+from minicluster.cli.options import Output, cluster_option, nodes_argument, output_option
 from minicluster.cli.output import columns, on_terminal, paint, plain_data, print_json, size
-from minicluster.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from minicluster.model.results import ClusterEvent, ClusterUsage
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _COLOURS = {
     "die": "red", "oom": "red", "kill": "red", "unready": "red", "quorum-lost": "red", "unknown": "red",
     "start": "green", "ready": "green", "quorum": "green", "known": "green", "leader": "cyan",
 }  # fmt: skip
 
 
-def top(
-    words: NodesArgument = None,
-    cluster: ClusterOption = None,
-    once: Annotated[bool, typer.Option("--once", help="Look once rather than every second.")] = False,
-    output: OutputOption = Output.text,
-) -> None:
-    """Show what nodes use: CPU, memory, network, disk.
+@click.command(cls=Command)
+@nodes_argument
+@cluster_option
+@click.option("--once", is_flag=True, help="Print once instead of every second")
+@output_option
+def top(nodes: tuple[str, ...], cluster: str | None, once: bool, output: Output) -> None:
+    """Show CPU, memory, network and disk usage of nodes.
 
-    Every second, on a terminal; else once. With -o json an object a line every second, unless --once.
+    Updates every second on a terminal; prints once elsewhere. With -o json it prints an object per line every second,
+    unless --once is given.
     """
     from minicluster.cluster import Cluster
 
     opened = Cluster.open(cluster)
     try:
         if output is Output.json and not once:
-            for usage in opened.usages(words or []):
+            for usage in opened.usages(nodes):
                 _print_line(usage)
         elif output is Output.json:
-            print_json(opened.usage(words or []))
+            print_json(opened.usage(nodes))
         elif once or not on_terminal(sys.stdout):
-            print(_table(opened.usage(words or [])))
+            print(_table(opened.usage(nodes)))
         else:
-            _live(opened.usages(words or []))
+            _live(opened.usages(nodes))
     except KeyboardInterrupt:
         if once:
             raise
-        raise typer.Exit(130) from None  # the usual end of watching, and nothing to make words about
+        raise click.exceptions.Exit(130) from None  # the usual end of watching: no message
 
 
 def _live(usages: Iterable[ClusterUsage]) -> None:
@@ -75,27 +75,30 @@ def _table(usage: ClusterUsage) -> str:
         )
         phase = paint(node.phase, "green" if node.phase == "running" else "yellow")
         rows.append((node.name, node.role, phase, cpu, memory, pids, net, disk))
-    return columns(
-        rows, ("NODE", "ROLE", "PHASE", "CPU", "MEMORY / LIMIT", "PIDS", "NET IN / OUT", "DISK READ / WRITTEN")
-    )
+    return columns(rows, ("NODE", "ROLE", "PHASE", "CPU", "MEMORY / LIMIT", "PIDS", "NET I/O", "DISK I/O"))
 
 
-def events(
-    cluster: ClusterOption = None,
-    since: Annotated[
-        str | None,
-        typer.Option("--since", metavar="TIME", help="Begin with what happened in the last 90s, 10m, 2h or 1d."),
-    ] = None,
-    output: OutputOption = Output.text,
-) -> None:
-    """Tell what happens to a cluster, as it happens.
+def _seconds(_ctx: click.Context, _param: click.Parameter, text: str | None) -> float | None:
+    if text is None:
+        return None
+    from minicluster.model.durations import seconds
 
-    By the engine (start, die, pause, ...), and by the cluster's own software: ready, unready, leader, quorum-lost,
-    quorum, and unknown while none of its members answers. Ends when the cluster is gone.
+    return seconds(text)
+
+
+@click.command(cls=Command)
+@cluster_option
+@click.option("--since", metavar="TIME", callback=_seconds, help="Start with the events of the last 90s, 10m, 2h or 1d")
+@output_option
+def events(cluster: str | None, since: float | None, output: Output) -> None:
+    """Stream cluster events.
+
+    From the engine: start, die, pause and others. From the cluster itself: ready, unready, leader, quorum-lost,
+    quorum; unknown while no member answers. Ends when the cluster is removed.
     """
     from minicluster.cluster import Cluster
 
-    begin = None if since is None else time.time() - _seconds(since)
+    begin = None if since is None else time.time() - since
     opened = Cluster.open(cluster)
     width = max(map(len, opened.node_names()), default=1)
     try:
@@ -105,14 +108,7 @@ def events(
             else:
                 print(_line(event, width), flush=True)
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-
-
-def _seconds(word: str) -> float:
-    number, unit = (word[:-1], _UNITS[word[-1]]) if word[-1:] in _UNITS else (word, 1)
-    if not (number.isascii() and number.isdecimal()):
-        raise UsageError(f"--since {word}: this is not a time.", fix="Write a number and s, m, h or d, such as 10m.")
-    return float(number) * unit
+        raise click.exceptions.Exit(130) from None
 
 
 def _line(event: ClusterEvent, width: int) -> str:

@@ -1,4 +1,4 @@
-"""Durations as users write them, and as they are shown."""
+"""Parsing and formatting of durations."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def seconds(text: str) -> float:
-    """A span of time as a user writes it: "90s", "15m", "2h", "1h30m", "7d".
+    """Parses a duration: "90s", "15m", "2h", "1h30m", "7d".
 
     >>> seconds("1h30m")
     5400.0
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not a duration.
     """
     total = 0.0
     if re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text):
         total = sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)([smhd])", text))
     if total <= 0:
-        raise UsageError(f"{text!r} is no span of time", "", "Write a number and s, m, h or d, such as 30m or 2h.")
+        raise UsageError(f"invalid duration {text!r} (examples: 30s, 5m, 2h)")
     return total
 
 
 def span(seconds: float) -> str:
-    """A span of time for people, in its two greatest units.
+    """Formats a duration in its two largest units.
 
     >>> span(5400)
     '1 h 30 min'

@@ -12,7 +12,7 @@ class Event:
 
     Kinds: ``plan`` (a plan begins; ``text`` is its headline, ``nodes`` the nodes it is about), ``start`` and ``end`` of
     a step, ``done`` (all that a node is in for, or what is the whole cluster's), ``progress`` within a step, ``note``
-    (worth a line of its own), ``room`` (what a plan is about to take of the machine), ``failed``, ``rollback``.
+    (worth a line of its own), ``preflight`` (the resources that a plan will use), ``failed``, ``rollback``.
     """
 
     kind: str

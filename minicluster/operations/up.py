@@ -283,7 +283,7 @@ def check_capacity(engine: Engine, up_plan: UpPlan, force: bool, listener: Liste
                 f"That is what {len(coming)} nodes take while they have nothing to do.",
                 f"{memory.fix} `--force` starts them all the same.",
             )
-        listener(Event("room", text=f"memory: {memory.text}"))
+        listener(Event("preflight", text=f"memory: {memory.text}"))
     if disk.level == "error" or (disk.level == "warning" and builds):
         listener(Event("note", text=f"Little room on the disk: {disk.text}. {disk.fix}"))
 

@@ -327,7 +327,7 @@ def test_scaling_that_is_interrupted_is_undone(whole: Shell, seconds: float) -> 
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 130, said
     assert set(members(whole)) == {"kv-1", "kv-2", "kv-3"}
-    assert "there was nothing to change" in whole.minicluster("up", "--name", NAME).out
+    assert "is up to date" in whole.minicluster("up", "--name", NAME).out
     is_ready(whole, 3)
 
 

@@ -165,7 +165,7 @@ def test_an_image_comes_from_a_file(outer: Shell, tmp_path: Path) -> None:
         outer.docker("rmi", ref)
         tar.with_suffix(".tar.gz").write_bytes(gzip.compress(tar.read_bytes()))
         answer = outer.minicluster("image", "import", f"{tar}.gz")
-        assert answer.out == f"loaded {ref}\n"
+        assert answer.out == f"Loaded {ref}\n"
         assert outer.docker("inspect", ref, "--format", "{{.Id}}").out == id_before
         assert outer.minicluster("image", "import", str(tar), "-o", "json").json == [ref]
     finally:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -14,12 +16,13 @@ from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import pytest
-from typer.testing import CliRunner, Result
+from click.testing import CliRunner, Result
 
 from minicluster import cluster as facade
 from minicluster import errors
-from minicluster.cli.app import _narrowed, app
+from minicluster.cli.app import COMMANDS, app
 from minicluster.cli.exports import Shell, exports, unsets
 from minicluster.cli.failures import repeated, terminable
 from minicluster.cli.output import columns
@@ -29,6 +32,7 @@ from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.membership import Quorum
 from minicluster.model.results import Change, ClusterInfo, ClusterStatus, ClusterSummary, EndpointInfo, NodeStatus
 from minicluster.plan import steps
+from tests.fakes import FakeEngine
 
 INFO = ClusterInfo(
     cluster="swarm",
@@ -105,6 +109,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
         fake.asked["up"] = (profile, options)
         listener(Event("plan", text="create cluster swarm: 1 master", nodes=("master-1",)))
         listener(Event("start", "master-1", "creating", "create master-1"))
+        logging.getLogger("minicluster.engine").debug("POST /containers/create 201 (0.012 s)")
         listener(Event("end", "master-1", "creating", "create master-1", seconds=0.1))
         listener(Event("done", "master-1", "ready", seconds=1.93))
         return fake
@@ -115,7 +120,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
 
 @pytest.fixture(autouse=True)
 def quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MINICLUSTER_DEBUG", "MINICLUSTER", "FORCE_COLOR"):
+    for name in ("MINICLUSTER", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "dumb")
 
@@ -154,23 +159,27 @@ def test_up_hands_its_options_over(cluster: FakeCluster) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("up --size agent", "--size agent: this is not ROLE=N"),
-        ("up --size =3", "--size =3: this is not ROLE=N"),
-        ("up --size agent=x", "'x' is not a number from 0"),
-        ("up --size agent=-1", "'-1' is not a number"),
-        ("up --size agent=²", "'²' is not a number"),
-        ("up --size agent=1 --size agent=2", "agent is given twice"),
-        ("up --port http=70000", "'70000' is not a number from 1 to 65535"),
-        ("up --set x", "this is not PATH=V"),
-        ("up --timeout 0", "--timeout 0"),
+        ("up --size agent", "--size agent: must have the form ROLE=N"),
+        ("up --size =3", "--size =3: must have the form ROLE=N"),
+        ("up --size agent=x", "--size agent=x: must be an integer from 0 to 1000"),
+        ("up --size agent=-1", "--size agent=-1: must be an integer"),
+        ("up --size agent=²", "--size agent=²: must be an integer"),
+        ("up --size agent=1 --size agent=2", "--size agent is given twice"),
+        ("up --port http=70000", "--port http=70000: must be an integer from 1 to 65535"),
+        ("up --set x", "--set x: must have the form PATH=VALUE"),
+        ("up --timeout 0", "--timeout must be greater than 0"),
+        ("up --timeout nan", "--timeout must be greater than 0"),
+        ("up --ttl 5x", "invalid duration '5x' (examples: 30s, 5m, 2h)"),
+        ("scale agent", "agent: must have the form ROLE=N"),
+        ("scale agent=x", "agent=x: must be an integer from 0 to 1000"),
         ("up --timeout soon", "'soon' is not"),
         ("up -o yaml", "'yaml' is not one of"),
         ("up --sise agent=1", "No such option"),
         ("up one two", "unexpected extra argument"),
         ("staus", "Did you mean 'status'"),
-        ("down a --all", "not both"),
-        ("image remove", "takes images, or --all"),
-        ("image remove x --all", "takes images, or --all"),
+        ("down a --all", "cannot be used together"),
+        ("image remove", "needs either images or --all"),
+        ("image remove x --all", "needs either images or --all"),
         ("exec master-1", "Missing argument"),
         ("exec master-1 --", "needs a command"),
         ("env --unset -o json", "--unset"),
@@ -241,14 +250,18 @@ def test_what_a_dropped_interrupt_left_is_told(monkeypatch: pytest.MonkeyPatch) 
     assert "`minicluster down x`" in result.stderr
 
 
-def test_an_unexpected_error_shows_its_traceback_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_called_one_and_shows_its_traceback_with_v(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(facade, "clusters", _raising(ZeroDivisionError("division by zero")))
     result = run("ls")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "Error: unexpected ZeroDivisionError: division by zero\n"
+        "Fix: This is a bug: please report it with the output of the same command with -v.\n",
+    )
+    result = run("ls", "-v")
     assert result.exit_code == 1
-    assert result.stderr.startswith("Error: unexpected ZeroDivisionError: division by zero\n")
-    assert "Traceback" not in result.stderr
-    monkeypatch.setenv("MINICLUSTER_DEBUG", "1")
-    assert "Traceback" in run("ls").stderr
+    assert "Traceback (most recent call last)" in result.stderr
+    assert result.stderr.endswith("Fix: This is a bug: please report it with the output of the same command with -v.\n")
 
 
 def test_sigterm_takes_the_way_of_ctrl_c() -> None:
@@ -312,6 +325,44 @@ def _raising(error: BaseException) -> Any:
     return fail
 
 
+# --- -v --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", ["-v up", "up -v", "--verbose up --verbose"])
+def test_v_logs_steps_and_calls_of_the_engine(cluster: FakeCluster, words: str) -> None:
+    logging.getLogger("minicluster.engine").debug("not yet")
+    result = run(*words.split())
+    assert result.exit_code == 0
+    assert [re.sub(r"^\d\d:\d\d:\d\d\.\d\d\d ", "TIME ", line) for line in result.stderr.splitlines()] == [
+        "TIME minicluster: plan: create cluster swarm: 1 master",
+        "create cluster swarm: 1 master",
+        "TIME minicluster: start: create master-1",
+        "TIME minicluster.engine: POST /containers/create 201 (0.012 s)",
+        "TIME minicluster: end: create master-1 (0.100 s)",
+        "master-1: ready (1.9 s)",
+    ]
+
+
+def test_v_ends_with_its_command(cluster: FakeCluster) -> None:
+    assert "minicluster.engine" in run("up", "-v").stderr
+    assert logging.getLogger("minicluster").handlers == []
+    assert "minicluster.engine" not in run("up").stderr
+
+
+def test_v_logs_no_secret(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither keys of certificates nor what --set was given."""
+    monkeypatch.setattr(facade, "connect", lambda **_: engine)
+    result = run("up", "swarm", "--name", "s", "--set", "heartbeat=7s", "-v")
+    assert result.exit_code == 0, result.stderr
+    assert "minicluster: start: create master-1" in result.stderr
+    files = [file.content for box in engine.boxes.values() for file in box.files.values()]
+    keys = [c if isinstance(c, str) else c.decode() for c in files if "PRIVATE KEY" in str(c)]
+    assert keys
+    for line in "".join(keys).splitlines():
+        assert line not in result.stderr
+    assert "7s" not in result.stderr
+
+
 # --- up and down -----------------------------------------------------------------------------------------------------
 
 
@@ -319,7 +370,7 @@ def test_up_tells_plain_lines_and_ends_with_what_to_type_next(cluster: FakeClust
     result = run("up")
     assert result.stderr == "create cluster swarm: 1 master\nmaster-1: ready (1.9 s)\n"
     assert result.stdout == (
-        "Cluster swarm (swarm) is up, in 4.2 s.\n"
+        "Cluster swarm is up (4.2 s).\n"
         "  docker  master-1  tcp://127.0.0.1:32768\n"
         'Next: eval "$(minicluster env swarm)"\n'
     )
@@ -343,7 +394,7 @@ def test_up_tells_where_the_time_went(cluster: FakeCluster) -> None:
     assert [t["phase"] for t in answer["timings"]] == ["before the plan", "creating", "after the plan"]
     assert list(answer["timings"][1]) == ["phase", "begin", "end", "seconds", "steps", "last"]
     text = run("up", "--timings").stdout
-    assert text.startswith("Cluster swarm (swarm) is up, in 4.2 s.\n")
+    assert text.startswith("Cluster swarm is up (4.2 s).\n")
     head, _, creating, _ = text.partition("\n\n")[2].splitlines()
     assert head == "PHASE              BEGIN      END  SECONDS  STEPS  LAST"
     assert creating.split()[-2:] == ["1", "master-1"]
@@ -362,9 +413,9 @@ def test_down_answers_json(monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(run("down", "a", "b", "-o", "json").stdout) == [
         {"cluster": "a", "changed": True, "steps": 3, "seconds": 0.5, "summary": {"remove-container": 3}}
     ]
-    assert asked == {"names": ["a", "b"], "all": False}
-    assert run("down", "--all").stdout == "Cluster a is gone, in 0.5 s.\n"
-    assert asked == {"names": [], "all": True}
+    assert asked == {"names": ("a", "b"), "all": False}
+    assert run("down", "--all").stdout == "Removed cluster a (0.5 s).\n"
+    assert asked == {"names": (), "all": True}
 
 
 PLAN = steps.Plan(
@@ -408,12 +459,12 @@ def test_dry_run_is_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(facade, "dry_run", lambda *_, **__: PLAN)
     assert run("up", "--dry-run").stdout.splitlines() == [
         "create cluster swarm: 1 master",
-        "#  WHAT                                             WHY                                       AFTER",
-        "1  record that nothing was in volume swarm-spec-1   a change that is cut short can be undone",
-        "2  build image minicluster/swarm-node:1             its recipe's nodes need it                1",
-        "3  create network swarm-net (10.55.0.0/24)          the nodes get fixed addresses             1",
-        "4  create container swarm-master-1 (10.55.0.2)      the spec has it                           1-3",
-        "5  write 1 file, the authority into swarm-master-1  it is configured before it starts         1,4",
+        "#  WHAT                                                  WHY                                       AFTER",
+        "1  save the empty starting state in volume swarm-spec-1  a change that is cut short can be undone",
+        "2  build image minicluster/swarm-node:1                  its recipe's nodes need it                1",
+        "3  create network swarm-net (10.55.0.0/24)               the nodes get fixed addresses             1",
+        "4  create container swarm-master-1 (10.55.0.2)           the spec has it                           1-3",
+        "5  write 1 file, the authority into swarm-master-1       it is configured before it starts         1,4",
     ]
 
 
@@ -591,7 +642,7 @@ def test_powershell_and_fish_quoting() -> None:
 
 
 def test_a_name_that_is_no_name_is_refused() -> None:
-    with pytest.raises(errors.MiniclusterError, match="cannot be the name"):
+    with pytest.raises(errors.MiniclusterError, match="invalid environment variable name"):
         exports({"A; rm -rf /": "x"}, Shell.sh)
 
 
@@ -654,9 +705,9 @@ def test_image_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "a:1    swarm    node  300 MiB  yes" in run("image", "list").stdout
     assert run("image", "build", "swarm", "node", "--force").stdout == "a:1\n"
     assert run("image", "remove", "--all", "-o", "json").stdout == '[\n  "a:1"\n]\n'
-    assert asked == [(("swarm", ["node"]), True), (([],), {"unused_only": True})]
+    assert asked == [(("swarm", ("node",)), True), (((),), {"unused_only": True})]
     monkeypatch.setattr(images, "load", lambda file, **k: [f"{file}:1", "b:1"])
-    assert run("image", "import", "a.tar").stdout == "loaded a.tar:1\nloaded b:1\n"
+    assert run("image", "import", "a.tar").stdout == "Loaded a.tar:1\nLoaded b:1\n"
     assert run("image", "import", "a.tar", "-o", "json").stdout == '[\n  "a.tar:1",\n  "b:1"\n]\n'
 
 
@@ -693,21 +744,52 @@ def test_help_names_every_command() -> None:
         assert f"\n  {command} " in text
 
 
+def _commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        yield (*path, name)
+        if isinstance(command, click.Group):
+            yield from _commands(command, *path, name)
+
+
+def test_the_table_of_commands_has_their_names() -> None:
+    assert isinstance(app, click.Group)
+    found = {words[0] for words in _commands(app) if len(words) == 1}
+    assert {name for commands in COMMANDS.values() for name in commands} <= found
+    for name in found:
+        command = app.get_command(click.Context(app), name)
+        assert command is not None
+        assert command.name == name
+
+
+def test_no_summary_is_cut_off_and_every_option_is_described() -> None:
+    """At 80 columns, the width of --help at most."""
+    assert isinstance(app, click.Group)
+    for words in ((), *_commands(app)):
+        text = run(*words, "--help").stdout
+        assert not re.search(r"^  [a-z-]+ .*\.\.$", text, re.MULTILINE), text
+        assert all(len(line) <= 80 for line in text.splitlines())
+        assert "-v, --verbose" in text
+        rows = [line for line in text.partition("Options:")[2].splitlines() if line.startswith("  -")]
+        assert all(re.search(r"\S  +\S", row) or len(row) >= 28 for row in rows), text
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_script(shell: str) -> None:
     script = run("completion", shell).stdout
-    assert "_MINICLUSTER_COMPLETE=complete_" in script
+    assert f"_MINICLUSTER_COMPLETE={shell}_complete" in script
     program = shutil.which(shell)
     if program:
         assert subprocess.run([program, "-n"], input=script.encode(), check=False).returncode == 0
 
 
 def _offered(words: str) -> list[str]:
-    env = {**os.environ, "_MINICLUSTER_COMPLETE": "complete_bash", "COMP_WORDS": words}
+    env = {**os.environ, "_MINICLUSTER_COMPLETE": "bash_complete", "COMP_WORDS": words}
     env["COMP_CWORD"] = str(len(words.split(" ")) - 1)
     done = subprocess.run([sys.executable, "-m", "minicluster"], env=env, capture_output=True, text=True, check=False)
     assert done.stderr == ""
-    return done.stdout.split()
+    return [line.partition(",")[2] for line in done.stdout.splitlines()]
 
 
 def test_what_completion_offers() -> None:
@@ -721,10 +803,12 @@ def test_completion_of_names(cluster: FakeCluster, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(facade, "clusters", lambda: [ClusterSummary("a", "swarm", "running", 3, 3, "")])
     context: Any = SimpleNamespace(params={"cluster": "a"})
-    assert complete.clusters(context, "") == [("a", "swarm, running")]
-    assert complete.nodes(context, "ag") == ["agent-1", "agent-2", "agent"]
+    param: Any = None
+    (offered,) = complete.clusters(context, param, "")
+    assert (offered.value, offered.help) == ("a", "swarm, running")
+    assert complete.nodes(context, param, "ag") == ["agent-1", "agent-2", "agent"]
     monkeypatch.setattr(facade, "clusters", _raising(errors.NoEngine("none")))
-    assert complete.clusters(context, "") == []
+    assert complete.clusters(context, param, "") == []
 
 
 def test_help_and_version_import_nothing_heavy() -> None:
@@ -742,13 +826,3 @@ def test_help_and_version_import_nothing_heavy() -> None:
 
 def test_columns_do_not_count_colour() -> None:
     assert columns([["\x1b[1ma\x1b[0m", "x"], ["bb", "y"]]) == "\x1b[1ma\x1b[0m   x\nbb  y"
-
-
-def test_only_the_command_that_is_asked_for_is_made() -> None:
-    names = [info.name for info in (*app.registered_commands, *app.registered_groups)]
-    for name in names:
-        narrowed = _narrowed(str(name))
-        assert [info.name for info in (*narrowed.registered_commands, *narrowed.registered_groups)] == [name]
-    for word in ("", "--help", "dwn", "mesos"):
-        assert _narrowed(word) is app
-    assert [info.name for info in (*app.registered_commands, *app.registered_groups)] == names

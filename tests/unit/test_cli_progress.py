@@ -6,9 +6,9 @@ import io
 
 from rich.console import Console
 
-from minicluster.cli.board import ProgressState
 from minicluster.cli.live import View, live
 from minicluster.cli.progress import plain
+from minicluster.cli.progress_state import ProgressState
 from minicluster.cli.timings import Phase, Timings, table
 from minicluster.model.events import Event
 
@@ -23,13 +23,13 @@ class Clock:
         return self.now
 
 
-def _board(nodes: int, clock: Clock) -> tuple[ProgressState, View]:
+def _started(nodes: int, clock: Clock) -> tuple[ProgressState, View]:
     import threading
 
-    board = ProgressState(clock)
+    state = ProgressState(clock)
     names = ("master-1", *(f"agent-{i}" for i in range(1, nodes)))
-    board.apply(Event("plan", text=f"create cluster swarm: {nodes} nodes", nodes=names))
-    return board, View(board, threading.Lock())
+    state.apply(Event("plan", text=f"create cluster swarm: {nodes} nodes", nodes=names))
+    return state, View(state, threading.Lock())
 
 
 def _lines(view: View, width: int = 80, height: int = 24) -> list[str]:
@@ -39,7 +39,7 @@ def _lines(view: View, width: int = 80, height: int = 24) -> list[str]:
 def test_a_log_has_a_line_for_what_matters() -> None:
     out, clock = io.StringIO(), Clock()
     listen = plain(out, clock)
-    listen(Event("room", text="memory: 4.0 GiB of 8.0 GiB free, 192 MiB needed"))
+    listen(Event("preflight", text="memory: 4.0 GiB of 8.0 GiB free, 192 MiB needed"))
     listen(Event("plan", text="create cluster swarm: 1 master", nodes=("master-1",)))
     listen(Event("start", "", "image", "image node"))
     listen(Event("progress", "", "image", "building minicluster/swarm-node:1"))
@@ -67,12 +67,12 @@ def test_a_log_has_a_line_for_what_matters() -> None:
 
 def test_the_live_view_has_a_line_per_node() -> None:
     clock = Clock()
-    board, view = _board(3, clock)
-    board.apply(Event("start", "", "image", "image node"))
-    board.apply(Event("progress", "", "image", "Get:17 a line of output " + "x" * 100))
-    board.apply(Event("start", "master-1", "booting", "ready master-1"))
+    state, view = _started(3, clock)
+    state.apply(Event("start", "", "image", "image node"))
+    state.apply(Event("progress", "", "image", "Get:17 a line of output " + "x" * 100))
+    state.apply(Event("start", "master-1", "booting", "ready master-1"))
     clock.now += 1.5
-    board.apply(Event("done", "agent-1", "ready", seconds=1.5))
+    state.apply(Event("done", "agent-1", "ready", seconds=1.5))
     lines = _lines(view)
     assert lines[0][1:] == " create cluster swarm: 3 nodes  1.5 s"
     assert lines[1][1:].startswith(" image 1.5s  Get:17 a line of output xxx")
@@ -80,12 +80,12 @@ def test_the_live_view_has_a_line_per_node() -> None:
     assert len(lines[1]) == 80
     assert lines[2][1:] == " master-1  booting 1.5s"
     assert lines[3:] == ["✓ agent-1   ready 1.5s", "  agent-2   waiting"]
-    board.apply(Event("done", "", "image"))
+    state.apply(Event("done", "", "image"))
     assert len(_lines(view)) == 4
 
 
 def test_twenty_one_nodes_fit_into_80_by_24() -> None:
-    _, view = _board(21, Clock())
+    _, view = _started(21, Clock())
     lines = _lines(view)
     assert len(lines) < 24
     assert all(len(line) <= 80 for line in lines)
@@ -93,10 +93,10 @@ def test_twenty_one_nodes_fit_into_80_by_24() -> None:
 
 
 def test_more_nodes_than_fit_are_counted() -> None:
-    board, view = _board(150, Clock())
-    board.apply(Event("failed", "agent-149", text="exited with 1"))
+    state, view = _started(150, Clock())
+    state.apply(Event("failed", "agent-149", text="exited with 1"))
     for i in range(1, 11):
-        board.apply(Event("done", f"agent-{i}", "ready", seconds=1.0))
+        state.apply(Event("done", f"agent-{i}", "ready", seconds=1.0))
     lines = _lines(view)
     assert len(lines) < 24
     assert lines[1] == "✓ 10 of 150 nodes"
@@ -107,7 +107,7 @@ def test_more_nodes_than_fit_are_counted() -> None:
 def test_any_size_of_window() -> None:
     for nodes in (1, 3, 21, 60):
         for width, height in ((20, 5), (40, 10), (80, 24), (200, 60)):
-            _, view = _board(nodes, Clock())
+            _, view = _started(nodes, Clock())
             lines = _lines(view, width, height)
             assert all(len(line) <= width for line in lines)
             assert len(lines) <= max(height, 5)
@@ -119,7 +119,7 @@ def test_the_screen_in_the_end() -> None:
     with live(console) as listen:
         listen(Event("plan", text="create cluster swarm", nodes=("master-1", "agent-1")))
         listen(Event("note", text="a note"))
-        listen(Event("room", text="memory: 192 MiB needed"))
+        listen(Event("preflight", text="memory: 192 MiB needed"))
         listen(Event("done", "master-1", "ready", seconds=1.94))
         listen(Event("start", "agent-1", "joining"))
         listen(Event("done", "agent-1", "ready", seconds=2.5))
@@ -130,18 +130,18 @@ def test_the_screen_in_the_end() -> None:
 
 
 def test_many_nodes_leave_a_line_per_role() -> None:
-    board, view = _board(21, Clock())
-    for name in list(board.nodes):
-        board.apply(Event("done", name, "ready", seconds=2.0))
-    board.apply(Event("done", "agent-7", "ready", seconds=4.1))
+    state, view = _started(21, Clock())
+    for name in list(state.nodes):
+        state.apply(Event("done", name, "ready", seconds=2.0))
+    state.apply(Event("done", "agent-7", "ready", seconds=4.1))
     assert view.closing() == ["✓ 1 master  ready in 2.0 s", "✓ 20 agent  ready in 2.0-4.1 s"]
 
 
 def test_a_roll_back_leaves_no_line_of_what_it_removes() -> None:
-    board, view = _board(3, Clock())
-    board.apply(Event("done", "master-1", "ready", seconds=2.0))
-    board.apply(Event("failed", "agent-1", text="exited with 1"))
-    board.apply(Event("rollback", text="undoing: agent-1 exited"))
+    state, view = _started(3, Clock())
+    state.apply(Event("done", "master-1", "ready", seconds=2.0))
+    state.apply(Event("failed", "agent-1", text="exited with 1"))
+    state.apply(Event("rollback", text="undoing: agent-1 exited"))
     assert _lines(view)[0].endswith(" undoing: agent-1 exited  0.0 s")
     assert view.closing() == ["✗ agent-1  failed 0.0s"]
 
@@ -149,10 +149,10 @@ def test_a_roll_back_leaves_no_line_of_what_it_removes() -> None:
 def test_an_ascii_terminal_gets_ascii() -> None:
     import threading
 
-    board, _ = _board(2, Clock())
-    view = View(board, threading.Lock(), ascii_only=True)
-    board.apply(Event("done", "agent-1", "ready", seconds=1.0))
-    board.apply(Event("start", "master-1", "booting"))
+    state, _ = _started(2, Clock())
+    view = View(state, threading.Lock(), ascii_only=True)
+    state.apply(Event("done", "agent-1", "ready", seconds=1.0))
+    state.apply(Event("start", "master-1", "booting"))
     assert all(line.isascii() for line in _lines(view))
 
 
@@ -200,7 +200,7 @@ def test_where_nothing_was_to_do_there_was_no_plan() -> None:
 
 
 def test_the_end_of_a_step_changes_nothing_on_the_screen() -> None:
-    board, _ = _board(2, Clock())
-    board.apply(Event("start", "agent-1", "creating"))
-    assert board.apply(Event("end", "agent-1", "creating", seconds=1.0)) is None
-    assert board.nodes["agent-1"].state == "busy"
+    state, _ = _started(2, Clock())
+    state.apply(Event("start", "agent-1", "creating"))
+    assert state.apply(Event("end", "agent-1", "creating", seconds=1.0)) is None
+    assert state.nodes["agent-1"].state == "busy"

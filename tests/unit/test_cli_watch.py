@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from click.testing import CliRunner, Result
 
 from minicluster import cluster as facade
 from minicluster.cli import complete
@@ -59,10 +59,10 @@ def test_cp_goes_both_ways(engine: FakeEngine, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        ("a b", 2, "cp needs a node on one side"),
-        ("./a:b ./c:d", 2, "cp needs a node on one side"),
-        ("agent-1:/a agent-2:/b", 2, "cp does not copy from node to node"),
-        ("agent-1: b", 2, "names no path"),
+        ("a b", 2, "SOURCE or DESTINATION must be NODE:PATH"),
+        ("./a:b ./c:d", 2, "SOURCE or DESTINATION must be NODE:PATH"),
+        ("agent-1:/a agent-2:/b", 2, "cannot copy from node to node"),
+        ("agent-1: b", 2, "agent-1: has no path"),
         ("agent-9:/a b", 2, "no node or role 'agent-9'"),
         ("agent:/a b", 2, "agent is 2 nodes"),
         ("agent-1:/nothing b", 1, "agent-1 has no /nothing"),
@@ -81,8 +81,8 @@ def test_cp_names_a_few_of_what_it_leaves_out(engine: FakeEngine, tmp_path: Path
     box.links |= {f"/root/x/{i}": "/etc" for i in range(7)}
     result = run("cp", "agent-1:/root/x", str(tmp_path))
     assert result.stderr.splitlines() == [
-        *(f"Note: left out: {i} -> /etc (leads out of the copy)" for i in range(5)),
-        "Note: left out: 2 more; -o json names them",
+        *(f"Note: skipped {i} -> /etc (leads out of the copy)" for i in range(5)),
+        "Note: skipped 2 more; list them with -o json",
     ]
 
 
@@ -92,8 +92,8 @@ def test_tab_offers_nodes_and_files(engine: FakeEngine, tmp_path: Path) -> None:
     class Context:
         params: dict[str, Any] = {}  # noqa: RUF012
 
-    assert complete.places(Context(), "ag") == ["agent-1:", "agent-2:", "agent:"]  # type: ignore[arg-type]
-    assert complete.places(Context(), f"{tmp_path}/ag") == [f"{tmp_path}/aged/"]  # type: ignore[arg-type]
+    assert complete.places(Context(), None, "ag") == ["agent-1:", "agent-2:", "agent:"]  # type: ignore[arg-type]
+    assert complete.places(Context(), None, f"{tmp_path}/ag") == [f"{tmp_path}/aged/"]  # type: ignore[arg-type]
 
 
 # top
@@ -102,7 +102,7 @@ def test_tab_offers_nodes_and_files(engine: FakeEngine, tmp_path: Path) -> None:
 def test_top_is_a_table_and_one_look_where_stdout_is_no_terminal(engine: FakeEngine) -> None:
     engine.stop_container("toy-agent-1")
     assert run("top").stdout.splitlines() == [
-        "NODE      ROLE    PHASE    CPU     MEMORY / LIMIT    PIDS  NET IN / OUT   DISK READ / WRITTEN",
+        "NODE      ROLE    PHASE    CPU     MEMORY / LIMIT    PIDS  NET I/O        DISK I/O",
         "master-1  master  running  50.0 %  1 MiB / 16.0 GiB  7     100 B / 200 B  300 B / 400 B",
         "agent-1   agent   exited   -       -                 -     -              -",
         "agent-2   agent   running  50.0 %  1 MiB / 16.0 GiB  7     100 B / 200 B  300 B / 400 B",
@@ -194,4 +194,4 @@ def test_events_end_quietly_with_130_on_ctrl_c(monkeypatch: pytest.MonkeyPatch) 
 def test_since_is_a_number_and_a_unit() -> None:
     result = run("events", "--since", "soon")
     assert result.exit_code == 2
-    assert "--since soon: this is not a time" in result.stderr
+    assert "invalid duration 'soon' (examples: 30s, 5m, 2h)" in result.stderr

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner, Result
+from click.testing import CliRunner, Result
 
 from minicluster import cluster as facade
 from minicluster import paths

@@ -88,7 +88,7 @@ def test_the_profile_itself_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     ("path", "hint"),
-    [("colour", "'color'"), ("role.master.count", "'roles'"), ("image", "'images'"), ("x", "There are: ")],
+    [("colour", "'color'"), ("role.master.count", "'roles'"), ("image", "'images'"), ("x", "Available: ")],
 )
 def test_a_path_that_begins_nowhere_is_refused_with_the_nearest(path: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:

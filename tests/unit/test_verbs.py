@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 
 import pytest
-from typer.testing import CliRunner, Result
+from click.testing import CliRunner, Result
 
 from minicluster import cluster as facade
 from minicluster.cli.app import app
@@ -330,7 +331,7 @@ def run(*words: str) -> Result:
 def typed(engine: FakeEngine, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     """The engine that commands find, with the cluster on it."""
     monkeypatch.setattr(facade, "connect", lambda **_options: engine)
-    for name in ("MINICLUSTER_DEBUG", "MINICLUSTER", "FORCE_COLOR"):
+    for name in ("MINICLUSTER", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "dumb")
     assert cluster.name == "e"
@@ -340,17 +341,17 @@ def typed(engine: FakeEngine, cluster: Cluster, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("words", "before", "after", "answer"),
     [
-        ("stop kv-2", {}, ["running", "exited", "running"], "stopped"),
-        ("stop", {}, ["exited"] * 3, "stopped"),
-        ("start", {"kv-2": "exited"}, ["running"] * 3, "started"),
-        ("restart kv-2 kv-3", {}, ["running"] * 3, "restarted"),
-        ("restart --rolling", {}, ["running"] * 3, "restarted"),
-        ("restart --rolling --force kv-1", {}, ["running"] * 3, "restarted"),
-        ("pause kv-1", {}, ["paused", "running", "running"], "paused"),
-        ("unpause kv", {"kv-1": "paused"}, ["running"] * 3, "unpaused"),
-        ("kill kv-1", {}, ["exited", "running", "running"], "killed"),
-        ("scale kv=5", {}, ["running"] * 5, "scaled"),
-        ("scale kv=1 --force", {}, ["running"], "scaled"),
+        ("stop kv-2", {}, ["running", "exited", "running"], "Stopped 1 node of cluster e in"),
+        ("stop", {}, ["exited"] * 3, "Stopped 3 nodes of cluster e in"),
+        ("start", {"kv-2": "exited"}, ["running"] * 3, "Started 1 node of cluster e in"),
+        ("restart kv-2 kv-3", {}, ["running"] * 3, "Restarted 2 nodes of cluster e in"),
+        ("restart --rolling", {}, ["running"] * 3, "Restarted 3 nodes of cluster e in"),
+        ("restart --rolling --force kv-1", {}, ["running"] * 3, "Restarted 1 node of cluster e in"),
+        ("pause kv-1", {}, ["paused", "running", "running"], "Paused 1 node of cluster e in"),
+        ("unpause kv", {"kv-1": "paused"}, ["running"] * 3, "Resumed 1 node of cluster e in"),
+        ("kill kv-1", {}, ["exited", "running", "running"], "Killed 1 node of cluster e in"),
+        ("scale kv=5", {}, ["running"] * 5, "Scaled cluster e ("),
+        ("scale kv=1 --force", {}, ["running"], "Scaled cluster e ("),
     ],
 )
 def test_a_command_does_it_and_says_so_in_one_line(
@@ -362,8 +363,7 @@ def test_a_command_does_it_and_says_so_in_one_line(
     assert result.exit_code == 0, result.stderr
     assert states(typed) == after
     (line,) = result.stdout.splitlines()
-    assert line.startswith(f"Cluster e: {answer}, in ")
-    assert line.endswith(" s.")
+    assert re.fullmatch(re.escape(answer) + r" ?\d\.\d s\)?\.", line)
 
 
 @pytest.mark.parametrize(
@@ -407,7 +407,7 @@ def test_a_command_tells_what_each_node_became(typed: FakeEngine) -> None:
 
 def test_where_there_is_nothing_to_do_it_is_said(typed: FakeEngine) -> None:
     result = run("start")
-    assert (result.exit_code, result.stdout, result.stderr) == (0, "Cluster e: there was nothing to do.\n", "")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "Cluster e: nothing to do.\n", "")
 
 
 def test_quiet_is_quiet(typed: FakeEngine) -> None:
@@ -428,20 +428,20 @@ def test_the_cluster_is_the_one_that_is_named(typed: FakeEngine) -> None:
     ("words", "said"),
     [
         ("kill", "Missing argument"),
-        ("restart --force", "--force is for --rolling alone."),
-        ("restart --timeout 0", "--timeout 0"),
-        ("start --timeout -1", "--timeout -1"),
+        ("restart --force", "--force needs --rolling"),
+        ("restart --timeout 0", "--timeout must be greater than 0"),
+        ("start --timeout -1", "--timeout must be greater than 0"),
         ("scale", "Missing argument"),
-        ("scale kv", "scale kv: this is not ROLE=N."),
-        ("scale kv=", "'' is not a number from 0"),
-        ("scale kv=many", "'many' is not a number from 0"),
-        ("scale kv=-1", "'-1' is not a number from 0"),
-        ("scale kv=3 kv=5", "kv is given twice."),
+        ("scale kv", "kv: must have the form ROLE=N"),
+        ("scale kv=", "kv=: must be an integer from 0 to 1000"),
+        ("scale kv=many", "kv=many: must be an integer from 0 to 1000"),
+        ("scale kv=-1", "kv=-1: must be an integer from 0 to 1000"),
+        ("scale kv=3 kv=5", "kv is given twice"),
         ("scale vk=3", "no role is called 'vk'"),
         ("scale kv=2", "2 nodes of role 'kv' make no sense"),
         ("scale kv=0", "0 nodes of role 'kv' make no sense"),
         ("scale kv=9", "9 nodes of role 'kv' make no sense"),
-        ("scale kv=3 --timeout 0", "--timeout 0"),
+        ("scale kv=3 --timeout 0", "--timeout must be greater than 0"),
         ("stop kv-9", "has no node or role 'kv-9'"),
         ("stop -c nobody", "no cluster is called 'nobody'"),
         ("stop --force", "No such option"),

@@ -5,34 +5,22 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
 from minicluster.cli.help import Command
-from minicluster.cli.options import ClusterOption
+from minicluster.cli.options import cluster_option
 from minicluster.errors import UsageError
 
-app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
-
-@app.command(cls=Command)
-def kubeconfig(
-    cluster: ClusterOption = None,
-    merge: Annotated[
-        bool, typer.Option("--merge", help="Merge it into your kubeconfig, until the cluster is taken down.")
-    ] = False,
-    unmerge: Annotated[bool, typer.Option("--unmerge", help="Remove it from your kubeconfig.")] = False,
-    file: Annotated[
-        str | None,
-        typer.Option(
-            "--file",
-            metavar="PATH",
-            show_default=False,
-            help="Your kubeconfig (default: where kubectl writes, $KUBECONFIG or ~/.kube/config).",
-        ),
-    ] = None,
-) -> None:
+@click.command(cls=Command)
+@cluster_option
+@click.option("--merge", is_flag=True, help="Merge it into your kubeconfig, until the cluster is taken down")
+@click.option("--unmerge", is_flag=True, help="Remove it from your kubeconfig")
+@click.option(
+    "--file", metavar="PATH", help="Your kubeconfig (default: where kubectl writes, $KUBECONFIG or ~/.kube/config)"
+)
+def kubeconfig(cluster: str | None, merge: bool, unmerge: bool, file: str | None) -> None:
     """Print a cluster's kubeconfig, or merge it into yours.
 
     --merge also makes the cluster the current context. Everything else in your file stays as it is, comments included.
@@ -67,3 +55,6 @@ def kubeconfig(
         print(f"Merged cluster {opened.name} into {path}; it is the current context.")
     else:
         sys.stdout.write(text)
+
+
+app = kubeconfig  # as the entry point in pyproject.toml names it

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from minicluster.cli import complete
-from minicluster.cli.help import Command, Group
-from minicluster.cli.options import ClusterOption, Output, OutputOption, QuietOption, check_timeout
+from minicluster.cli.help import Group
+from minicluster.cli.options import Output, cluster_option, output_option, quiet_option, timeout_option
 from minicluster.cli.output import columns, paint, print_json
 from minicluster.errors import UsageError
 
@@ -20,35 +20,20 @@ if TYPE_CHECKING:
 
     from minicluster.contrib.mesos.marathon import Definition, Deployment, Marathon
 
-app = typer.Typer(
-    cls=Group,
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    add_completion=False,
-    help="Mesos: state, tasks, and applications on Marathon.",
+app = Group("mesos", help="Mesos: state, tasks, and applications on Marathon.")
+
+file_argument = click.argument(
+    "file", metavar="FILE|-", help="Marathon JSON of an application or group; - reads standard input"
 )
-
-FileArgument = Annotated[
-    str, typer.Argument(metavar="FILE|-", help="Marathon JSON of an application or group; - reads standard input.")
-]
-WaitOption = Annotated[bool, typer.Option("--no-wait", help="Do not wait for the deployment to finish.")]
-PatienceOption = Annotated[
-    float,
-    typer.Option("--timeout", metavar="S", help="Maximum time to wait for the deployment, in seconds (default: 300)."),
-]
-ForcedOption = Annotated[bool, typer.Option("--force", help="Cancel a deployment that is in progress.")]
+wait_option = click.option("--no-wait", is_flag=True, help="Do not wait for the deployment to finish")
+deployment_timeout_option = timeout_option(300.0, "Time limit for the deployment")
+cancel_option = click.option("--force", is_flag=True, help="Cancel a deployment that is in progress")
 
 
-@app.command(cls=Command)
-def state(
-    cluster: ClusterOption = None,
-    agent: Annotated[
-        str | None,
-        typer.Option(
-            "--agent", metavar="NODE", help="Print the state of this agent instead.", autocompletion=complete.nodes
-        ),
-    ] = None,
-) -> None:
+@app.command()
+@cluster_option
+@click.option("--agent", metavar="NODE", help="Print the state of this agent instead", shell_complete=complete.nodes)
+def state(cluster: str | None, agent: str | None) -> None:
     """Print the leading master's state as JSON."""
     from minicluster.cluster import Cluster
     from minicluster.contrib.mesos import reach
@@ -58,12 +43,11 @@ def state(
     print_json(mesos.agent_state(reach.agent(opened, agent)) if agent else mesos.state())
 
 
-@app.command(cls=Command)
-def ps(
-    cluster: ClusterOption = None,
-    all_: Annotated[bool, typer.Option("--all", help="Include tasks that have ended.")] = False,
-    output: OutputOption = Output.text,
-) -> None:
+@app.command()
+@cluster_option
+@click.option("--all", "all_", is_flag=True, help="Include tasks that have ended")
+@output_option
+def ps(cluster: str | None, all_: bool, output: Output) -> None:
     """List tasks: framework, task, state, port."""
     from minicluster.cluster import Cluster
     from minicluster.contrib.mesos import reach
@@ -78,12 +62,11 @@ def ps(
         print("No tasks.", file=sys.stderr)
 
 
-@app.command(cls=Command)
-def logs(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="A task ID or part of one.")],
-    cluster: ClusterOption = None,
-    stderr: Annotated[bool, typer.Option("--stderr", help="Print standard error instead.")] = False,
-) -> None:
+@app.command()
+@click.argument("task", metavar="TASK", help="A task ID or part of one")
+@cluster_option
+@click.option("--stderr", is_flag=True, help="Print standard error instead")
+def logs(task: str, cluster: str | None, stderr: bool) -> None:
     """Print a task's standard output."""
     from minicluster.cluster import Cluster
     from minicluster.contrib.mesos import reach
@@ -94,14 +77,20 @@ def logs(
     sys.stdout.buffer.flush()
 
 
-@app.command(cls=Command)
+@app.command()
+@file_argument
+@cluster_option
+@wait_option
+@deployment_timeout_option
+@output_option
+@quiet_option
 def install(
-    file: FileArgument,
-    cluster: ClusterOption = None,
-    no_wait: WaitOption = False,
-    timeout: PatienceOption = 300.0,
-    output: OutputOption = Output.text,
-    quiet: QuietOption = False,
+    file: str,
+    cluster: str | None,
+    no_wait: bool,
+    timeout: float,
+    output: Output,
+    quiet: bool,
 ) -> None:
     """Run an application or group on Marathon.
 
@@ -110,15 +99,22 @@ def install(
     _deploy("Installed", lambda m, it: m.install(it), file, cluster, no_wait, timeout, output, quiet)
 
 
-@app.command(cls=Command)
+@app.command()
+@file_argument
+@cluster_option
+@cancel_option
+@wait_option
+@deployment_timeout_option
+@output_option
+@quiet_option
 def update(
-    file: FileArgument,
-    cluster: ClusterOption = None,
-    force: ForcedOption = False,
-    no_wait: WaitOption = False,
-    timeout: PatienceOption = 300.0,
-    output: OutputOption = Output.text,
-    quiet: QuietOption = False,
+    file: str,
+    cluster: str | None,
+    force: bool,
+    no_wait: bool,
+    timeout: float,
+    output: Output,
+    quiet: bool,
 ) -> None:
     """Update an application or group on Marathon.
 
@@ -127,15 +123,22 @@ def update(
     _deploy("Updated", lambda m, it: m.update(it, force=force), file, cluster, no_wait, timeout, output, quiet)
 
 
-@app.command(cls=Command)
+@app.command()
+@file_argument
+@cluster_option
+@cancel_option
+@wait_option
+@deployment_timeout_option
+@output_option
+@quiet_option
 def uninstall(
-    file: FileArgument,
-    cluster: ClusterOption = None,
-    force: ForcedOption = False,
-    no_wait: WaitOption = False,
-    timeout: PatienceOption = 300.0,
-    output: OutputOption = Output.text,
-    quiet: QuietOption = False,
+    file: str,
+    cluster: str | None,
+    force: bool,
+    no_wait: bool,
+    timeout: float,
+    output: Output,
+    quiet: bool,
 ) -> None:
     """Remove an application or group from Marathon.
 
@@ -154,7 +157,6 @@ def _deploy(
     output: Output,
     quiet: bool,
 ) -> None:
-    check_timeout(timeout)
     from minicluster.cluster import Cluster
     from minicluster.contrib.mesos import marathon, reach
 

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from click.testing import CliRunner, Result
 
-from minicluster.cli import extra
+from minicluster.cli import plugins
 from minicluster.cli.app import app
 from minicluster.cluster import Cluster
 from minicluster.model.results import EndpointInfo
@@ -30,10 +30,10 @@ def run(*words: str, stdin: str | None = None) -> Result:
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder on the path, for packages that a test installs."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    for cached in (extra.found, extra.load):
+    for cached in (plugins.found, plugins.load):
         cached.cache_clear()
     yield tmp_path
-    for cached in (extra.found, extra.load):
+    for cached in (plugins.found, plugins.load):
         cached.cache_clear()
 
 
@@ -41,15 +41,18 @@ def install(folder: Path, name: str, code: str, *lines: str) -> None:
     (folder / f"{name}.py").write_text(code)
     info = folder / f"{name}-1.0.dist-info"
     info.mkdir()
-    text = f"[console_scripts]\nx = y:z\n\n[{extra.GROUP}]\n" + "\n".join(lines) + "\n\n[other]\nno = no:no\n"
+    text = f"[console_scripts]\nx = y:z\n\n[{plugins.GROUP}]\n" + "\n".join(lines) + "\n\n[other]\nno = no:no\n"
     (info / "entry_points.txt").write_text(text)
 
 
 HELLO = """
-import typer
-app = typer.Typer(help="Says hello.")
+import click
+
+@click.group(help="Says hello.")
+def app() -> None: ...
 
 @app.command()
+@click.argument("name")
 def greet(name: str) -> None:
     print(f"hello {name}")
 
@@ -62,10 +65,10 @@ def fail() -> None:
 
 def test_a_package_adds_a_group(installed: Path) -> None:
     install(installed, "hello_pkg", HELLO, "hello = hello_pkg:app", "# a comment = x:y")
-    assert extra.found()["hello"] == "hello_pkg:app"
-    assert "no" not in extra.found()
-    listing = run("--help").stdout.partition("Of one system alone:")[2]
-    assert "hello       Says hello." in listing
+    assert plugins.found()["hello"] == "hello_pkg:app"
+    assert "no" not in plugins.found()
+    listing = run("--help").stdout.partition("System-specific:")[2]
+    assert "hello       Says hello" in listing
     assert run("hello", "greet", "you").stdout == "hello you\n"
     failed = run("hello", "fail")
     assert failed.exit_code == 2
@@ -74,11 +77,12 @@ def test_a_package_adds_a_group(installed: Path) -> None:
 
 
 SINGLE = """
-import typer
-app = typer.Typer(rich_markup_mode=None, add_completion=False)
+import click
 
-@app.command()
-def main(name: str, twice: bool = False) -> None:
+@click.command()
+@click.argument("name")
+@click.option("--twice", is_flag=True)
+def app(name: str, twice: bool) -> None:
     \"\"\"Says hello.
 
     And nothing else.
@@ -89,7 +93,7 @@ def main(name: str, twice: bool = False) -> None:
 
 def test_a_package_adds_a_single_command(installed: Path) -> None:
     install(installed, "single_pkg", SINGLE, "hello = single_pkg:app")
-    assert "hello       Says hello." in run("--help").stdout.partition("Of one system alone:")[2]
+    assert "hello       Says hello" in run("--help").stdout.partition("System-specific:")[2]
     assert run("hello", "you", "--twice").stdout == "hello you!\n"
     about = run("hello", "--help").stdout
     assert "minicluster hello [OPTIONS]" in about
@@ -99,10 +103,20 @@ def test_a_package_adds_a_single_command(installed: Path) -> None:
     assert "minicluster hello" in wrong.stderr
 
 
-def test_a_callback_makes_a_group_of_one_command(installed: Path) -> None:
-    code = SINGLE + "\n@app.callback()\ndef root() -> None: ...\n"
-    install(installed, "group_pkg", code, "hello = group_pkg:app")
-    assert run("hello", "main", "you").stdout == "hello you\n"
+def test_what_is_no_command_is_named(installed: Path) -> None:
+    install(installed, "number_pkg", "app = 1", "hello = number_pkg:app")
+    result = run("hello")
+    assert result.exit_code == 1
+    assert "TypeError: app is not a click command" in result.stderr
+
+
+def test_a_bug_of_this_package_is_not_reported_as_another_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "found", lambda: {"broken": "minicluster.none:app"})
+    plugins.load.cache_clear()
+    result = run("broken")
+    assert result.exit_code == 1
+    assert "Error: unexpected ModuleNotFoundError" in result.stderr
+    assert "This is a bug" in result.stderr
 
 
 def test_a_group_is_not_loaded_before_it_is_asked_for(installed: Path) -> None:
@@ -119,14 +133,14 @@ def test_a_group_that_is_broken_takes_nothing_else_away(installed: Path) -> None
     assert "mesos" in help.stdout
     asked = run("broken", "x")
     assert asked.exit_code == 1
-    assert "the commands of 'minicluster broken' cannot be loaded" in asked.stderr
+    assert "cannot load the commands of 'minicluster broken'" in asked.stderr
     assert "nothing_of_that_name" in asked.stderr
 
 
 def test_a_package_cannot_take_a_command_of_ours(installed: Path) -> None:
     install(installed, "thief", HELLO, "up = thief:app")
     assert "Says hello" not in run("--help").stdout
-    assert "Stand a cluster up" in run("up", "--help").stdout
+    assert "Start a cluster or apply" in run("up", "--help").stdout
 
 
 def test_help_does_not_import_what_it_need_not() -> None:
@@ -185,7 +199,7 @@ def test_state_by_way_of_a_follower(cluster: Any, leader: Server) -> None:
 def test_ps(cluster: Any, leader: Server) -> None:
     cluster.bind_address(master_1=leader.url)
     result = run("mesos", "ps")
-    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "There is no task.\n")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "No tasks.\n")
     assert run("mesos", "ps", "--all").stdout == (
         "FRAMEWORK               TASK  STATE          PORT\nmesos-execute instance  t1    TASK_FINISHED  -\n"
     )
@@ -239,9 +253,9 @@ def test_install_update_uninstall(cluster: Any, tmp_path: Path) -> None:
     with serving({"/v2/apps": begun, "/v2/apps/web": begun, "/v2/deployments": said([])}) as marathon:
         cluster.bind_address(scheduler_1=marathon.url)
         installed = run("mesos", "install", str(tmp_path / "app.json"))
-        assert installed.stdout.startswith("app /web: installed, in ")
+        assert installed.stdout.startswith("Installed app /web in ")
         updated = run("mesos", "update", "-", "--no-wait", "--force", stdin=(tmp_path / "app.json").read_text())
-        assert updated.stdout == "Marathon deploys app /web.\n"
+        assert updated.stdout == "Deployment of app /web started.\n"
         removed = run("mesos", "uninstall", str(tmp_path / "app.json"), "-o", "json")
         answer = json.loads(removed.stdout)
         assert answer.pop("seconds") < 60

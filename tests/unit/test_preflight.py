@@ -54,13 +54,13 @@ def told(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Told:
 
 
 def test_what_the_nodes_will_take_of_memory_is_told(told: Told) -> None:
-    assert told() == [("room", "memory: 8.0 GiB in all, 96 MiB needed")]
+    assert told() == [("preflight", "memory: 8.0 GiB in all, 96 MiB needed")]
 
 
 def test_nodes_that_do_not_fit_into_memory_are_refused_unless_forced(told: Told) -> None:
     with pytest.raises(InsufficientMemory, match=r"cluster c does not fit into memory: 92 MiB in all, 96 MiB needed"):
         told(memory=0.09)
-    assert [kind for kind, _ in told(memory=0.09, force=True)] == ["room"]
+    assert [kind for kind, _ in told(memory=0.09, force=True)] == ["preflight"]
 
 
 @pytest.mark.parametrize(
