@@ -20,7 +20,7 @@ def what(action: Action) -> str:
             on = f" on {image.overlay_on}" if image.overlay_on else ""
             return f"{'build' if image.build else 'pull'} image {image.ref}{on}"
         case m.Record(volume, spec=spec):
-            return f"record {'the spec' if spec else 'that nothing was'} in volume {volume}"
+            return f"record {'the spec' if spec else 'the empty state'} in volume {volume}"
         case m.CreateNetwork(name, subnet):
             return f"create network {name} ({subnet})"
         case m.ConnectNetwork(network, container, aliases):
@@ -43,6 +43,12 @@ def what(action: Action) -> str:
             return f"wait for {container}: {_shortened(command)}"
         case m.RunHook(container, command):
             return f"run in {container}: {_shortened(command)}"
+        case m.SaveImage(ref):
+            return f"save image {ref}"
+        case m.CopyImage(ref, container, path):
+            return f"copy image {ref} to {container}:{path}"
+        case m.RemoveFile(container, path):
+            return f"remove {container}:{path}"
         case m.WaitMembers(container, _command, names):
             return f"wait for {_count(len(names), 'member')}, as {container} counts"
         case m.StopContainer(name):
