@@ -12,6 +12,7 @@ from minicluster.cli.exports import Shell, usage
 from minicluster.cli.options import (
     DEFAULT_TIMEOUT,
     AddressModeOption,
+    DryRunOption,
     ForceOption,
     Output,
     OutputOption,
@@ -84,9 +85,7 @@ def up(
         ),
     ] = "",
     force: ForceOption = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print each step and why it is needed; do nothing.")
-    ] = False,
+    dry_run: DryRunOption = False,
     keep: Annotated[bool, typer.Option("--keep", help="After a failure leave what there is, to look at.")] = False,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     timings: Annotated[bool, typer.Option("--timings", help="Tell at the end where the time went.")] = False,
@@ -105,7 +104,7 @@ def up(
         raise UsageError("--dry-run does nothing that would take its time.", fix="Leave --timings out.")
     if dry_run:
         from minicluster import cluster as facade
-        from minicluster.cli.planned import plan_data, print_plan
+        from minicluster.cli.planned import show_plan
 
         plan = facade.dry_run(
             profile,
@@ -120,10 +119,7 @@ def up(
             lease=lease,
             force=force,
         )
-        if output is Output.json:
-            print_json(plan_data(plan))
-        else:
-            print_plan(plan)
+        show_plan(plan, output)
         return
 
     from minicluster.cli.timings import Timings, table

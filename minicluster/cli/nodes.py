@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from minicluster.cli import complete
-from minicluster.cli.options import ClusterOption, NodesArgument, Output, OutputOption, QuietOption
+from minicluster.cli.options import ClusterOption, DryRunOption, NodesArgument, Output, OutputOption, QuietOption
 from minicluster.cli.output import paint
 from minicluster.cli.progress import listening
 from minicluster.errors import MiniclusterError, UsageError
@@ -130,6 +130,7 @@ def load(
             autocompletion=complete.nodes,
         ),
     ] = None,
+    dry_run: DryRunOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Give images of this machine to the nodes of a cluster."""
@@ -137,6 +138,13 @@ def load(
 
     opened = Cluster.open(cluster)
     names = opened.node_names(words) if words else []  # none: all that hold images
+    if dry_run:
+        from minicluster.cli.planned import show_plan
+        from minicluster.operations.load_images import plan_load
+
+        for image in images:
+            show_plan(plan_load(opened.engine, opened.spec, image, names), Output.text)
+        return
     with listening(quiet) as listener:
         for image in images:
             opened.load(image, names, listener=listener)

@@ -54,6 +54,7 @@ DEFAULT_TIMEOUT = 120.0  #: as minicluster.operations.up has it, whose import --
 TimeoutOption = Annotated[
     float, typer.Option("--timeout", metavar="S", help="Seconds until nodes must be ready; 120 by default.")
 ]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print each step and why it is needed; do nothing.")]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Go on where nodes that leave take the quorum with them, or memory is short.")
 ]

@@ -6,7 +6,8 @@ import shutil
 import sys
 from typing import Any
 
-from minicluster.cli.output import columns, on_terminal, plain_data
+from minicluster.cli.options import Output
+from minicluster.cli.output import columns, on_terminal, plain_data, print_json
 from minicluster.plan import steps as m
 from minicluster.plan.steps import Action, Plan, Step
 
@@ -99,6 +100,14 @@ def _ranges(numbers: list[int]) -> str:
             runs.append([n])
     parts = [str(r[0]) if len(r) == 1 else f"{r[0]}{',' if len(r) == 2 else '-'}{r[-1]}" for r in runs]
     return ",".join(parts)
+
+
+def show_plan(plan: Plan, output: Output) -> None:
+    """Answers a ``--dry-run``."""
+    if output is Output.json:
+        print_json(plan_data(plan))
+    else:
+        print_plan(plan)
 
 
 def print_plan(plan: Plan) -> None:

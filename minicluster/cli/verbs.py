@@ -12,6 +12,7 @@ from minicluster.cli.options import (
     DEFAULT_TIMEOUT,
     ClusterArgument,
     ClusterOption,
+    DryRunOption,
     ForceOption,
     NodesArgument,
     Output,
@@ -138,11 +139,20 @@ def reset(
     timeout: Annotated[
         float, typer.Option("--timeout", metavar="S", help="Seconds that it may take; 120 by default.")
     ] = DEFAULT_TIMEOUT,
+    dry_run: DryRunOption = False,
     output: OutputOption = Output.text,
     quiet: QuietOption = False,
 ) -> None:
     """Remove what users put into a cluster; its nodes and members stay."""
     check_timeout(timeout)
+    if dry_run:
+        from minicluster.cli.planned import show_plan
+        from minicluster.cluster import Cluster
+        from minicluster.operations.reset import plan_reset
+
+        opened = Cluster.open(name)
+        show_plan(plan_reset(opened.engine, opened.spec), output)
+        return
     _do(name, lambda c, hear: c.reset(timeout=timeout, listener=hear), "reset", output, quiet)
 
 

@@ -415,5 +415,10 @@ def _recorded(steps: Steps, spec: Spec, observed: Observed) -> Plan:
         if revision != current
     )
     verb = "change" if observed else "create"
-    counts = ", ".join(f"{len(spec.of_role(role))} {role}" for role in spec.roles)
+    counts = ", ".join(_counted(len(spec.of_role(role)), role) for role in spec.roles)
     return Plan(spec.cluster, f"{verb} cluster {spec.cluster} ({spec.profile}): {counts}", everything + removed)
+
+
+def _counted(count: int, role: str) -> str:
+    """A number of nodes of a role; the name of a role may be an abbreviation, such as kv, which has no plural."""
+    return f"{count} {role}{'s' if count > 1 and len(role) > 3 else ''}"

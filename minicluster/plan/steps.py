@@ -243,7 +243,7 @@ class Plan:
     """
 
     cluster: str
-    headline: str  #: what it does: "create cluster swarm (swarm): 1 master, 2 agent"
+    headline: str  #: what it does: "create cluster swarm (swarm): 1 master, 2 agents"
     steps: tuple[Step, ...]
 
     def __post_init__(self) -> None:

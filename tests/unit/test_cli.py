@@ -409,7 +409,7 @@ def test_dry_run_is_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("up", "--dry-run").stdout.splitlines() == [
         "create cluster swarm: 1 master",
         "#  WHAT                                             WHY                                       AFTER",
-        "1  record that nothing was in volume swarm-spec-1   a change that is cut short can be undone",
+        "1  record the empty state in volume swarm-spec-1    a change that is cut short can be undone",
         "2  build image minicluster/swarm-node:1             its recipe's nodes need it                1",
         "3  create network swarm-net (10.55.0.0/24)          the nodes get fixed addresses             1",
         "4  create container swarm-master-1 (10.55.0.2)      the spec has it                           1-3",

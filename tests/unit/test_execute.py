@@ -11,8 +11,8 @@ import pytest
 from minicluster import pki
 from minicluster.engine.protocol import Cancel, ContainerConfig, ExecResult
 from minicluster.errors import EngineError, Interrupted, MiniclusterError, NodeEnded, NodeFailed, NotFound, NotReady
-from minicluster.executor.executor import Run, ask_members, execute
-from minicluster.executor.waiting import poll
+from minicluster.executor.executor import Run, execute
+from minicluster.executor.waiting import ask_members, poll
 from minicluster.model import labels
 from minicluster.model.events import Event
 from minicluster.model.spec import CertificateSpec, FileSpec, ImageSpec
@@ -399,7 +399,7 @@ def test_the_engine_is_not_asked_for_nodes_that_ended_at_each_try(
     looks: list[str | None] = []
     look = engine.containers
     monkeypatch.setattr(engine, "containers", lambda cluster=None: looks.append(cluster) or look(cluster))
-    monkeypatch.setattr("minicluster.executor.executor._LOOK", LONG)
+    monkeypatch.setattr("minicluster.executor.waiting._LOOK", LONG)
     engine.answers["probe"] = answers(*[ExecResult(1, "", "not yet")] * 5, OK)
     engine.answers["members"] = answers(ExecResult(1, "", "not yet"), ExecResult(0, member("a-1"), ""))
     execute(plan(wait_ready(), wait_members("a-1", needs=["ready"])), run_of(engine))
@@ -459,7 +459,7 @@ def test_a_hook_that_need_not_succeed_is_noted_and_passed_over(
     plan_ = plan(hook("leave", "leave", best_effort=True), volume("after", "leave"))
     execute(plan_, run_of(engine, listener=heard))
     assert "after" in engine.vols
-    assert [e.kind for e in heard.events if "going on" in e.text] == ["note"]
+    assert [e.kind for e in heard.events if "continuing" in e.text] == ["note"]
 
 
 def test_a_hook_that_need_not_succeed_still_ends_when_cancelled(engine: FakeEngine) -> None:
