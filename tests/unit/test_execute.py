@@ -23,6 +23,7 @@ from minicluster.plan.steps import (
     ProvideImage,
     PutFiles,
     RemoveContainer,
+    RemoveFile,
     RunHook,
     StartContainer,
     Step,
@@ -182,6 +183,33 @@ def test_what_was_asked_to_end_before_it_began_does_nothing(engine: FakeEngine) 
     assert engine.calls == []
 
 
+@pytest.mark.parametrize("error", [KeyError("kv-9"), AssertionError("no"), ValueError("what?")])
+def test_a_programming_error_is_raised_as_what_it_is(engine: FakeEngine, error: Exception) -> None:
+    node(engine)
+    engine.answers["probe"] = engine.answers["hook"] = engine.answers["members"] = error
+    steps = (wait_ready(), hook("h", "hook", best_effort=True), wait_members("a-1"))
+    for failing in steps:
+        with pytest.raises(type(error)) as caught:
+            execute(plan(failing), run_of(engine))
+        assert caught.value is error
+
+
+def test_what_a_failed_plan_left_is_cleaned_up_on_nodes_that_it_had_begun(engine: FakeEngine) -> None:
+    node(engine)
+    node(engine, "c-a-2")
+    engine.fail("create_volume", EngineError("no"))
+    steps = [
+        volume("bad"),
+        Step("first", "a-1", RunHook("c-a-1", ("first",)), "a test"),
+        Step("clean a-1", "a-1", RemoveFile("c-a-1", "/x"), "a test", ("first", "bad"), cleanup=True),
+        Step("never", "a-2", RunHook("c-a-2", ("never",)), "a test", ("bad",)),
+        Step("clean a-2", "a-2", RemoveFile("c-a-2", "/x"), "a test", ("never",), cleanup=True),
+    ]
+    assert refused(engine, *steps).what == "no"
+    assert engine.did("execute")[-1] == "c-a-1: rm -f /x"
+    assert not any(did.startswith("c-a-2") for did in engine.did("execute"))
+
+
 def test_ctrl_c_ends_what_waits_and_is_raised(engine: FakeEngine) -> None:
     hang = engine.answers["hang"] = Hang()
     node(engine)
@@ -315,6 +343,20 @@ def test_polling_ends_at_the_deadline_with_the_last_answer() -> None:
     assert len(asked) == 5
     assert "it is not ready in time" in caught.value.what
     assert "answer 5" in caught.value.why
+
+
+def test_an_answer_that_was_late_does_not_hide_the_one_before() -> None:
+    left = ["no leader", TimeoutError("no answer within 1 s")]
+
+    def check() -> str:
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(answer, BaseException):
+            raise answer
+        return str(answer)
+
+    with pytest.raises(NotReady) as caught:
+        poll(check, what="it", deadline=5, cancel=Sleepless(), clock=Clock())
+    assert caught.value.why == "Its last answer: no leader"
 
 
 def test_polling_asks_at_least_once() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from minicluster.model.spec import ImageSpec, Overrides, Spec
+from minicluster.plan.builder import Steps
 from minicluster.plan.load import load
 from minicluster.plan.observed import Observed
 from minicluster.plan.reconcile import reconcile
@@ -40,6 +41,7 @@ from minicluster.plan.steps import (
     RunHook,
     SaveImage,
     StartContainer,
+    Step,
     UpdateContainer,
     WaitMembers,
     WaitReady,
@@ -478,6 +480,41 @@ def test_volumes_and_networks_are_removed_after_what_uses_them(scenario: Callabl
         if isinstance(step.action, RemoveNetwork):
             # A container that does not run holds no end of a network.
             assert {s.id for s in plan.steps if isinstance(s.action, DisconnectNetwork)} <= done_before[step.id]
+
+
+# What a plan cannot be
+
+
+def test_a_step_that_needs_what_is_not_planned_is_a_programming_error() -> None:
+    steps = Steps()
+    steps.add("a", "", RemoveVolume("a"), "why")
+    with pytest.raises(ValueError, match="step 'b' needs 'x', which is no step before it"):
+        steps.add("b", "", RemoveVolume("b"), "why", ["a", "x"])
+    steps.add("b", "", RemoveVolume("b"), "why", if_planned=["x", "a", "a"])
+    assert [step.needs for step in steps.all()] == [(), ("a",)]
+    with pytest.raises(ValueError, match="two steps 'b'"):
+        steps.add("b", "", RemoveVolume("b"), "why")
+
+
+@pytest.mark.parametrize(
+    ("needs", "said"),
+    [
+        ({"a": ("b",), "b": ("c",), "c": ("a",)}, "cycle"),
+        ({"a": ("a",)}, "cycle"),
+        ({"a": ("x",)}, "step 'a' needs 'x', which is no step of the plan"),
+    ],
+)
+def test_a_plan_that_cannot_be_carried_out_is_refused_when_it_is_built(
+    needs: dict[str, tuple[str, ...]], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        Plan("c", "h", tuple(Step(id, "", RemoveVolume(id), "why", before) for id, before in needs.items()))
+
+
+def test_a_plan_has_each_step_once() -> None:
+    step = Step("a", "", RemoveVolume("a"), "why")
+    with pytest.raises(ValueError, match="two steps 'a'"):
+        Plan("c", "h", (step, step))
 
 
 # What single plans promise, whatever the rest of them looks like

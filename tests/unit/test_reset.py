@@ -290,6 +290,16 @@ def test_the_command_answers_in_json(here: FakeEngine, swarm: Cluster) -> None:
     assert "agent-2: reset (" in result.stderr
 
 
+def test_a_dry_run_shows_the_steps_and_does_nothing(here: FakeEngine, swarm: Cluster) -> None:
+    lines = run("reset", "--dry-run").stdout.splitlines()
+    assert lines[0] == "reset cluster s"
+    assert len(lines) == 2 + 8
+    assert "run in s-master-1: swarm-reset services" in lines[2]
+    steps = json.loads(run("reset", "--dry-run", "-o", "json").stdout)["steps"]
+    assert [step["action"] for step in steps] == ["run-hook"] * 8
+    assert here.calls == []
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
