@@ -6,16 +6,13 @@ import contextlib
 import os
 import re
 import shlex
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from minicluster import paths
 from minicluster.errors import (
-    ImageError,
     Interrupted,
     MiniclusterError,
     NodeEnded,
@@ -55,7 +52,7 @@ from minicluster.plan.observed import lease_of, records
 if TYPE_CHECKING:
     from minicluster import pki
     from minicluster.doctor import Check
-    from minicluster.engine.protocol import Cancel, Engine, ExecResult, Volume
+    from minicluster.engine.protocol import Engine, ExecResult, Volume
     from minicluster.plan.steps import Plan
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
@@ -264,7 +261,7 @@ class Cluster:
         from minicluster.plan import reconcile
         from minicluster.plan.observed import Observed
 
-        return reconcile.create(self.spec, Observed(self.name))
+        return reconcile.reconcile(self.spec, Observed(self.name))
 
     def renew(self, lease: Lease) -> None:
         """Gives it another lease; ``Lease()`` is for ever."""
@@ -412,79 +409,10 @@ class Cluster:
             ImageError: the engine has no such image, or a node refused it.
             UsageError: nodes of this profile hold no images.
         """
-        spec, engine = self.spec, self.engine
-        if not spec.load:
-            raise UsageError(f"nodes of profile {spec.profile} hold no images", "The profile has no load hook.")
-        holders = {hook.on for hook in spec.load}
-        able = [node.name for node in spec.nodes if "node" in holders or node.role in holders]
-        names = self.node_names(nodes) if nodes else able
-        if not names:
-            role = min(holders)
-            raise UsageError(
-                f"cluster {self.name} has no node that holds images",
-                f"Nodes of {', '.join(sorted(holders))} do.",
-                f"`minicluster scale {role}=1 -c {self.name}` makes one.",
-            )
-        if unable := [name for name in names if name not in able]:
-            raise UsageError(f"{', '.join(unable)} cannot be loaded", f"Nodes of {', '.join(holders)} hold images.")
-        if not engine.has_image(image):
-            raise ImageError(
-                f"the engine has no image {image}",
-                "Only what the engine has can be loaded.",
-                f"`docker pull {image}`, or build it.",
-            )
-        running = {c.name for c in engine.containers(self.name) if c.state == "running"}
-        idle = [name for name in names if container_name(self.name, name) not in running]
-        if idle:
-            raise NodeFailed(
-                f"{', '.join(idle)} cannot be loaded",
-                "They do not run.",
-                "`minicluster up` starts them; or name the others.",
-            )
-        listener(Event("plan", text=f"load {image} into {len(names)} nodes of {self.name}", nodes=tuple(names)))
-        from minicluster.engine.protocol import Cancel
+        from minicluster.operations import load_images
 
-        begun, cancel = time.monotonic(), Cancel()
-        with tempfile.TemporaryFile() as archive:
-            for chunk in engine.save_image(image):
-                archive.write(chunk)
-            archive.flush()  # os.pread does not see Python's buffer
-            size = archive.tell()
-            descriptor = archive.fileno()
-
-            def content() -> Iterator[bytes]:
-                at = 0
-                while chunk := os.pread(descriptor, 1 << 20, at):  # each node reads at its own pace
-                    at += len(chunk)
-                    yield chunk
-
-            def one(name: str) -> None:
-                listener(Event("start", name, "loading", f"load {name}"))
-                self._load_one(name, content, size, cancel)
-                listener(Event("done", name, "loaded", seconds=time.monotonic() - begun))
-
-            with ThreadPoolExecutor(len(names)) as pool:
-                try:
-                    for future in [pool.submit(one, name) for name in names]:
-                        future.result()
-                except BaseException:
-                    cancel.set()
-                    raise
-
-    def _load_one(self, name: str, content: Callable[[], Iterator[bytes]], size: int, cancel: Cancel) -> None:
-        container = container_name(self.name, name)
-        path = f"/var/tmp/minicluster-load-{os.getpid()}.tar"
-        try:
-            self.engine.put_archive_file(container, path, content(), size)
-            for hook in self.spec.load:
-                if hook.on not in ("node", name.rpartition("-")[0]):
-                    continue
-                result = self.engine.exec(container, fill(hook.run, {"archive": path}), cancel=cancel)
-                if result.exit_code != 0:
-                    raise ImageError(f"{name} refuses the image", (result.stderr or result.stdout).strip())
-        finally:
-            with contextlib.suppress(MiniclusterError):
-                self.engine.exec(container, ["rm", "-f", path])
+        names = self.node_names(nodes) if nodes else []
+        load_images.load(self.engine, self.spec, image, names, listener=listener)
 
     def scale(
         self,

@@ -11,7 +11,7 @@ import click
 
 from minicluster.cli import complete
 from minicluster.cli.help import Command
-from minicluster.cli.options import Output, cluster_option, nodes_argument, output_option, quiet_option
+from minicluster.cli.options import Output, cluster_option, dry_run_option, nodes_argument, output_option, quiet_option
 from minicluster.cli.output import count, paint
 from minicluster.cli.progress import listening
 from minicluster.errors import MiniclusterError, UsageError
@@ -128,13 +128,21 @@ def _become(cluster: Cluster, node: str, argv: Sequence[str]) -> None:
     help="Only into this node or role; repeatable",
     shell_complete=complete.nodes,
 )
+@dry_run_option
 @quiet_option
-def load(images: tuple[str, ...], cluster: str | None, nodes: tuple[str, ...], quiet: bool) -> None:
+def load(images: tuple[str, ...], cluster: str | None, nodes: tuple[str, ...], dry_run: bool, quiet: bool) -> None:
     """Copy images from the engine into nodes."""
     from minicluster.cluster import Cluster
 
     opened = Cluster.open(cluster)
     names = opened.node_names(nodes) if nodes else []  # none: all nodes that can hold images
+    if dry_run:
+        from minicluster.cli.planned import show_plan
+        from minicluster.operations.load_images import plan_load
+
+        for image in images:
+            show_plan(plan_load(opened.engine, opened.spec, image, names), Output.text)
+        return
     with listening(quiet) as listener:
         for image in images:
             opened.load(image, names, listener=listener)

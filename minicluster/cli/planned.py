@@ -45,6 +45,12 @@ def what(action: Action) -> str:
             return f"wait for {container}: {_shortened(command)}"
         case m.RunHook(container, command):
             return f"run in {container}: {_shortened(command)}"
+        case m.SaveImage(ref):
+            return f"save image {ref}"
+        case m.CopyImage(ref, container, path):
+            return f"copy image {ref} to {container}:{path}"
+        case m.RemoveFile(container, path):
+            return f"remove {container}:{path}"
         case m.WaitMembers(container, _command, names):
             return f"wait for {count(len(names), 'member')}, as seen by {container}"
         case m.StopContainer(name):

@@ -13,6 +13,7 @@ from minicluster.cli.options import (
     Output,
     cluster_argument,
     cluster_option,
+    dry_run_option,
     force_option,
     keep_option,
     nodes_argument,
@@ -148,10 +149,19 @@ def scale(
 @click.command(cls=Command)
 @cluster_argument
 @timeout_option(help="Time limit")
+@dry_run_option
 @output_option
 @quiet_option
-def reset(cluster: str | None, timeout: float, output: Output, quiet: bool) -> None:
+def reset(cluster: str | None, timeout: float, dry_run: bool, output: Output, quiet: bool) -> None:
     """Delete what users created; nodes and members stay."""
+    if dry_run:
+        from minicluster.cli.planned import show_plan
+        from minicluster.cluster import Cluster
+        from minicluster.operations.reset import plan_reset
+
+        opened = Cluster.open(cluster)
+        show_plan(plan_reset(opened.engine, opened.spec), output)
+        return
     _on_cluster(cluster, lambda c, listener: c.reset(timeout=timeout, listener=listener), "Reset", output, quiet)
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C where it must not be heard: while cleaning up, and once all is done."""
+"""Ignores Ctrl-C where it must not interrupt: during clean-up, and once all work is done."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextlib.contextmanager
 def shielded() -> Iterator[None]:
-    """Within the block neither Ctrl-C nor SIGTERM ends the process: it was heard once already.
+    """Within the block neither Ctrl-C nor SIGTERM ends the process.
 
     Does nothing outside of the main thread.
     """
@@ -28,9 +28,9 @@ def shielded() -> Iterator[None]:
 
 
 def ignored() -> None:
-    """From now on neither Ctrl-C nor SIGTERM ends the process. For the end of a command whose work is done:
+    """From now on neither Ctrl-C nor SIGTERM ends the process. For the end of a command whose work is done.
 
-    what comes now is too late to undo anything, and an exit status of 130 would say that nothing is left.
+    A signal now is too late to undo anything, and an exit status of 130 would say that nothing is left.
     """
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:

@@ -1,14 +1,24 @@
-"""Waiting for what is eventually so. One loop, for every probe."""
+"""Waiting until something is so: one loop for every probe. And asking a cluster's own software for its members."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
-from minicluster.engine.protocol import Cancel
-from minicluster.errors import Interrupted, NotReady
+from minicluster.engine.protocol import Cancel, Engine
+from minicluster.errors import Interrupted, MiniclusterError, NodeEnded, NodeFailed, NotFound, NotReady
+from minicluster.executor.parallel import first_of
+from minicluster.executor.run import Run
+from minicluster.model import labels, membership
+from minicluster.model.membership import Member, Quorum
+from minicluster.model.naming import container_name
 
 INTERVAL = 0.05  #: seconds between two tries; short, since a probe may itself wait in the node
+_LOG_LINES = 10  # of a failed node's log, in the error
+_LOOK = 0.5  # seconds between two looks at whether nodes still run, by all waits of a plan together
+_HEAD_START = 0.3  # seconds: a command in a node costs the machine more than the wait for another's answer
+_FIX = "Give it longer with --timeout, or inspect it with --keep and `minicluster logs`."
 
 
 def poll(
@@ -23,20 +33,172 @@ def poll(
     """Calls a check until it answers with nothing.
 
     Args:
-        check: returns "" when all is well, else what is not yet; raises where waiting longer is in vain.
+        check: returns "" when done, else what is missing; raises TimeoutError if it had no time to answer, and any
+            other error if waiting longer is useless.
         what: what is waited for, for the error.
         deadline: on the clock, in seconds.
         cancel: sleeps between tries, and ends the wait when set.
 
     Raises:
-        NotReady: at the deadline, with the last answer.
+        NotReady: at the deadline, with the last complete answer.
         Interrupted: when cancelled.
     """
+    answer = late = ""
     while True:
-        answer = check()
-        if not answer:
-            return
+        try:
+            answer = check()
+            if not answer:
+                return
+        except TimeoutError as error:
+            late = str(error)  # the answer before it says more
         if clock() >= deadline:
-            raise NotReady(f"{what} is not ready in time", f"Its last answer: {answer}")
+            raise NotReady(f"{what} is not ready in time", f"Its last answer: {answer or late}")
         if cancel.wait(interval):
             raise Interrupted(f"stopped waiting for {what}")
+
+
+def wait_ready(container: str, command: Sequence[str], run: Run) -> None:
+    """Runs a node's probe until it passes.
+
+    Raises:
+        NodeFailed: the node ended, or one that it may need.
+        NotReady: not in time.
+    """
+
+    def check() -> str:
+        try:
+            result = run.engine.exec(container, command, timeout=run.remaining(), cancel=run.cancel)
+        except TimeoutError:
+            _check_running(run.expected, run)
+            raise
+        if result.exit_code == 0:
+            return ""
+        _check_running(run.expected, run)  # alone, a node may have no quorum, and never get ready
+        return last_line(result.stderr or result.stdout) or f"{command[0]} failed with status {result.exit_code}"
+
+    try:
+        poll(check, what=container, deadline=run.deadline, cancel=run.cancel)
+    except NodeEnded:
+        raise
+    except (NodeFailed, NotFound) as error:
+        raise _exited(container, run) from error
+    except NotReady as error:
+        error.why += f"\nThe end of its log:\n{log_tail(run.engine, container)}"
+        error.fix = _FIX
+        raise
+
+
+def _exited(container: str, run: Run) -> NodeFailed:
+    try:
+        code = run.engine.exit_code(container)
+    except NotFound:
+        return NodeFailed(f"{container} is gone", "Its container was removed while it was starting.")
+    return NodeFailed(
+        f"{container} exited with status {code} while it was starting",
+        f"The end of its log:\n{log_tail(run.engine, container)}",
+        "Run it again with --keep to inspect what is left.",
+    )
+
+
+def wait_members(container: str, command: Sequence[str], names: Sequence[str], run: Run) -> None:
+    """Asks a node for the members until all of these are ready ones, and enough voters of their roles are healthy.
+
+    Raises:
+        NodeEnded: one of them ended.
+        NotReady: not in time.
+    """
+    roles = {name.rpartition("-")[0] for name in names}  # others may be stopped on purpose
+    late: list[str] = []  # the nodes that were missing or not ready in the last complete answer
+
+    def check() -> str:
+        try:
+            members = ask_members(run.engine, container, command, timeout=run.remaining(), cancel=run.cancel)
+        except TimeoutError:
+            _check_running(names, run)
+            raise
+        except NodeFailed as error:
+            _check_running(names, run)
+            return error.why or error.what
+        missing = [name for name in names if name not in members]
+        late[:] = missing or [name for name in names if not members[name].ready]
+        if late:
+            _check_running(late, run)
+            return f"{', '.join(late)} {'not among the members' if missing else 'not ready'}"
+        quorum = Quorum.of(member for member in members.values() if member.role in roles)
+        return f"{quorum.healthy} of {quorum.voters} voters healthy" if quorum and quorum.lost else ""
+
+    try:
+        poll(check, what="the cluster", deadline=run.deadline, cancel=run.cancel, interval=0.1)
+    except NotReady as error:
+        if late:
+            log = log_tail(run.engine, container_name(run.cluster, late[0]))
+            error.why += f"\nThe end of {late[0]}'s log:\n{log}"
+        error.fix = _FIX
+        raise
+
+
+def _check_running(names: Collection[str], run: Run) -> None:
+    """Waiting for a node that has ended is useless: an interrupted stop may have been under way."""
+    now = time.monotonic()
+    if not names or now - run.looked < _LOOK:
+        return
+    run.looked = now
+    for container in run.engine.containers(run.cluster):
+        name = container.labels.get(labels.NODE)
+        if name in names and container.state in ("exited", "dead"):
+            raise NodeEnded(
+                f"{name} has ended meanwhile",
+                f"{container.status}. The end of its log:\n{log_tail(run.engine, container.name)}",
+                f"`minicluster up --name {run.cluster}` starts it.",
+            )
+
+
+def ask_members(
+    engine: Engine, container: str, command: Sequence[str], *, timeout: float | None, cancel: Cancel | None = None
+) -> dict[str, Member]:
+    """The members as the cluster's own software counts them, by one node.
+
+    Raises:
+        NodeFailed: the command failed, or printed something else than members.
+        TimeoutError: it did not answer.
+    """
+    result = engine.exec(container, command, timeout=timeout, cancel=cancel)
+    if result.exit_code != 0:
+        raise NodeFailed(f"`{command[0]}` failed in {container}", last_line(result.stderr or result.stdout))
+    try:
+        return membership.parse(result.stdout)
+    except ValueError as error:
+        raise NodeFailed(f"`{command[0]}` in {container} printed no list of members", str(error)) from None
+
+
+def ask_any(
+    engine: Engine, containers: Sequence[str], command: Sequence[str], *, timeout: float, cancel: Cancel | None = None
+) -> tuple[dict[str, Member] | None, str]:
+    """The members by the first of these nodes that answers; or None, and why none did.
+
+    One is asked first, and all others at once if it fails or takes long. Asking ends when ``cancel`` is set, which the
+    first answer does too.
+    """
+    if not containers:
+        return None, "no node that could answer is running"
+    enough = cancel or Cancel()
+    asking = [partial(ask_members, engine, c, command, timeout=timeout, cancel=enough) for c in containers]
+    try:
+        return first_of(asking, (MiniclusterError, TimeoutError), head_start=_HEAD_START, cancel=enough), ""
+    except (MiniclusterError, TimeoutError) as error:
+        return None, getattr(error, "why", "") or str(error)
+
+
+def log_tail(engine: Engine, container: str) -> str:
+    """The last lines of a container's output, indented; or why they could not be read."""
+    try:
+        lines = [line.decode(errors="replace") for line in engine.logs(container, tail=_LOG_LINES)]
+    except MiniclusterError as error:
+        lines = [f"({error.what})"]
+    return "\n".join(f"  {line.rstrip()}" for line in lines) or "  (empty)"
+
+
+def last_line(text: str) -> str:
+    """The last line that is not empty."""
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -16,30 +18,64 @@ class Member:
     leader: bool = False
     detail: str = ""  #: what else it says, for people
 
+    @classmethod
+    def parse(cls, line: str) -> Member:
+        """A member by a line that a profile's ``members`` hook printed.
+
+        Raises:
+            ValueError: it is none.
+        """
+        row: Any = json.loads(line)
+        if not isinstance(row, dict) or not isinstance(row.get("name"), str) or "ready" not in row:
+            raise ValueError(f"not a JSON object with name and ready: {line}")
+        flags = {flag: row.get(flag) or False for flag in ("ready", "voter", "leader")}
+        if wrong := [flag for flag, value in flags.items() if not isinstance(value, bool)]:
+            raise ValueError(f"{wrong[0]} must be true or false: {line}")
+        return cls(row["name"], **flags, detail=str(row.get("detail") or ""))
+
     @property
     def role(self) -> str:
         """By its name, which is ROLE-N."""
         return self.name.rpartition("-")[0]
 
 
+def parse(text: str) -> dict[str, Member]:
+    """The members that a profile's ``members`` hook printed, one a line, by name.
+
+    Raises:
+        ValueError: a line is no member.
+    """
+    members: dict[str, Member] = {}
+    for member in [Member.parse(line) for line in text.splitlines() if line.strip()]:
+        # A recreated node may be listed twice under its name; the living entry counts.
+        if member.name not in members or member.ready:
+            members[member.name] = member
+    return members
+
+
 @dataclass(frozen=True)
 class Quorum:
-    """The voting members of a cluster: those of one role, since they vote among themselves."""
+    """The voting members of one role, since those vote among themselves. A role without voters has no quorum."""
 
     voters: int
     healthy: int
     needed: int
-    survives: int  #: how many further voters may be lost
-    leader: str  #: "" where there is none
+    survives: int  #: how many more voters may be lost
+    leader: str  #: "" if there is none
+
+    @staticmethod
+    def needed_for(voters: int) -> int:
+        """How many of so many voters must be healthy to decide anything: more than half."""
+        return voters // 2 + 1
 
     @classmethod
     def of(cls, members: Iterable[Member]) -> Quorum | None:
-        """The weakest quorum among members; None where nobody votes."""
+        """The weakest quorum among members; None if nobody votes."""
         return cls.weakest(cls.by_role(members).values())
 
     @staticmethod
     def weakest(quorums: Iterable[Quorum]) -> Quorum | None:
-        """The one that is the nearest to being lost, of equal ones the last; None of none."""
+        """The one that is nearest to being lost, of equal ones the last; None if there is none."""
         return min(reversed([*quorums]), key=lambda quorum: quorum.healthy - quorum.needed, default=None)
 
     @classmethod
@@ -52,8 +88,13 @@ class Quorum:
         return {role: cls._among(group) for role, group in voters.items()}
 
     @classmethod
+    def if_running(cls, members: Iterable[Member], running: Collection[str]) -> dict[str, Quorum]:
+        """The quorum of each role that has voters, once exactly these nodes run."""
+        return cls.by_role(replace(member, ready=member.name in running) for member in members)
+
+    @classmethod
     def _among(cls, voters: Sequence[Member]) -> Quorum:
-        healthy, needed = sum(member.ready for member in voters), len(voters) // 2 + 1
+        healthy, needed = sum(member.ready for member in voters), cls.needed_for(len(voters))
         leader = next((member.name for member in voters if member.leader), "")
         return cls(len(voters), healthy, needed, max(0, healthy - needed), leader)
 

@@ -15,6 +15,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -47,22 +48,20 @@ def to_nodes(engine: Engine, nodes: Sequence[tuple[str, str]], source: str, path
 
     Nothing is written before every node and every file of the source was looked at.
     """
-    from concurrent.futures import ThreadPoolExecutor
+    from minicluster.executor.parallel import at_once
 
     with _telling(source):
         here = _look(source)
         entries, left_out = _walk(here)
-    with ThreadPoolExecutor(min(len(nodes), 32)) as pool:
-        targets = list(pool.map(lambda node: _target(engine, node[0], node[1], here, path), nodes))
+    targets = at_once([partial(_target, engine, node, container, here, path) for node, container in nodes])
 
-        def one(node: tuple[str, str], target: tuple[str, str]) -> Copied:
-            folder, name = target
-            count = _Count()
-            engine.write_archive(node[1], folder, _pack(entries, name, count))
-            destination = f"{node[0]}:{PurePosixPath(folder, name)}"
-            return Copied(node[0], source, destination, count.files, count.bytes, tuple(left_out))
+    def one(node: str, container: str, folder: str, name: str) -> Copied:
+        count = _Count()
+        engine.write_archive(container, folder, _pack(entries, name, count))
+        destination = f"{node}:{PurePosixPath(folder, name)}"
+        return Copied(node, source, destination, count.files, count.bytes, tuple(left_out))
 
-        return tuple(pool.map(one, nodes, targets))
+    return tuple(at_once([partial(one, *node, *target) for node, target in zip(nodes, targets, strict=True)]))
 
 
 def _look(source: str) -> _Here:

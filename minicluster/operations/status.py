@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from minicluster.errors import MiniclusterError
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from minicluster.engine.protocol import Cancel, Container, Engine
 
 _ELECTION = 2.0  # seconds that voters have to choose a leader
-_HEAD_START = 0.3  # seconds: a command in a node costs the machine more than the wait for another's answer
 _PATIENCE = 10.0  # seconds that a node has to answer: a slow machine takes some for a command in it
 
 
@@ -73,34 +72,15 @@ def members(
     """
     if spec.members is None:
         return None, ""
-    from minicluster.engine.protocol import Cancel
-    from minicluster.executor.executor import ask_members
+    from minicluster.executor.waiting import ask_any
 
     hook = spec.members
     names = [container_name(spec.cluster, node.name) for node in spec.of_role(hook.on)]
     running = {c.name for c in containers.values() if c.state == "running"}
     able = [name for name in names if name in running]
     if not able:
-        return None, f"no node of role {hook.on} runs"
-    why, enough = "", cancel or Cancel()
-
-    def ask(name: str) -> Mapping[str, Member]:
-        return ask_members(engine, name, hook.run, timeout=patience, cancel=enough)
-
-    with ThreadPoolExecutor(len(able)) as pool:
-        asked = [pool.submit(ask, able[0])]
-        done, _ = wait(asked, _HEAD_START)
-        if not done or asked[0].exception():
-            asked += [pool.submit(ask, name) for name in able[1:]]
-        for answer in as_completed(asked):
-            try:
-                found = answer.result()
-            except (MiniclusterError, TimeoutError) as error:
-                why = str(getattr(error, "why", "")) or str(error)
-                continue
-            enough.set()
-            return found, ""
-    return None, why
+        return None, f"no {hook.on} node is running"
+    return ask_any(engine, able, hook.run, timeout=patience, cancel=cancel)
 
 
 def members_after_election(
@@ -128,7 +108,7 @@ def _choosing(spec: Spec, containers: Mapping[str, Container], found: Mapping[st
         undecided = {role for role, q in Quorum.by_role(found.values()).items() if q.lost or not q.leader}
         groups = [[m.name for m in found.values() if m.voter and m.role == role] for role in undecided]
     running = {node for node, container in containers.items() if container.state == "running"}
-    return any(len(running.intersection(voters)) > len(voters) // 2 for voters in groups)
+    return any(voters and len(running.intersection(voters)) >= Quorum.needed_for(len(voters)) for voters in groups)
 
 
 def _probe(engine: Engine, spec: Spec, node: NodeSpec, container: Container | None) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -131,7 +130,7 @@ def plan_up(
     if engine:
         observed = _look_within(engine, observed, before, spec, authority)
         observed = replace(observed, own_container=addresses.own_container(mode, engine))
-    plan = with_lease(reconcile.create(spec, observed, force=force), observed, lease, spec.profile)
+    plan = with_lease(reconcile.reconcile(spec, observed, force=force), observed, lease, spec.profile)
     return UpPlan(spec, observed, authority, plan)
 
 
@@ -407,7 +406,7 @@ def _change_back(engine: Engine, name: str, before: Spec, up_plan: UpPlan) -> No
 
     observed = _look_within(engine, _look(engine, name), before, before, up_plan.authority)
     run = Run(engine, up_plan.authority, DEFAULT_TIMEOUT, ignore, images.provide(engine, before.profile, ignore))
-    execute(with_lease(reconcile.create(before, observed), observed, None, before.profile), run)
+    execute(with_lease(reconcile.reconcile(before, observed), observed, None, before.profile), run)
 
 
 def operate(
@@ -433,8 +432,10 @@ def operate(
         for name in names:
             if spec.node(name) is None:
                 raise UsageError(f"cluster {spec.cluster} has no node {name!r} any more", "It was removed meanwhile.")
+        if rolling or verbs.depends_on_voters(verb, spec, observed, names):
+            ask = members_after_election if rolling else members
+            observed = replace(observed, members=ask(engine, spec, observed.containers)[0])
         if rolling:
-            observed = replace(observed, members=members_after_election(engine, spec, observed.containers)[0])
             plan = verbs.roll(spec, observed, names, force=force)
         else:
             plan = getattr(verbs, verb)(spec, observed, names)
@@ -511,8 +512,7 @@ def _set_generation(engine: Engine, name: str, lease: Lease, number: int | None,
 
 def report(plan: Plan, seconds: float) -> Change:
     """What was done."""
-    counts = Counter(step.kind for step in plan.steps)
-    return Change(plan.cluster, bool(plan), len(plan.steps), seconds, dict(counts))
+    return plan.change(seconds)
 
 
 def remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
@@ -520,7 +520,7 @@ def remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
     from minicluster import pki
     from minicluster.executor.executor import Run, execute
     from minicluster.operations import client
-    from minicluster.plan import reconcile
+    from minicluster.plan import removal
 
     client.forget(name, engine, listener)
     lock.forget(name)
@@ -528,7 +528,7 @@ def remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
     for attempt in range(1, 4):
         observed = _look(engine, name)
         attached = {n: tuple(c.name for c in engine.attached(n) if _is_foreign(c, name)) for n in observed.networks}
-        plan = reconcile.remove(replace(observed, attached=attached))
+        plan = removal.remove(replace(observed, attached=attached))
         first = first or plan
         try:
             execute(plan, Run(engine, pki.Authority(), DEFAULT_TIMEOUT, listener, lambda _image, _cancel: None))

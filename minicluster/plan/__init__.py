@@ -1,1 +1,1 @@
-"""(spec, what is there) -> plan. Pure: nothing here calls an engine."""
+"""Computes plans from the observed to the desired state. Pure: nothing here calls an engine."""

@@ -1,4 +1,4 @@
-"""Puts a cluster's lease on a plan: what is made for a cluster that is not to stay says so from its first moment."""
+"""Puts a cluster's lease on a plan: everything that is created for a temporary cluster carries its lease."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from minicluster.plan.steps import (
 
 
 def with_lease(plan: Plan, observed: Observed, asked: Lease | None, profile: str) -> Plan:
-    """The plan with the lease in the labels of everything that it makes.
+    """The plan with the lease in the labels of everything that it creates.
 
     Args:
-        asked: the lease that the cluster shall have; None: the one that it has, if any.
+        asked: the lease that the cluster gets; None: the one that it has, if any.
         profile: name of the cluster's profile.
     """
     lease = asked or observed.lease
@@ -34,12 +34,12 @@ def with_lease(plan: Plan, observed: Observed, asked: Lease | None, profile: str
     text = lease.encode()
     steps = tuple(replace(step, action=_labelled(step.action, text)) for step in plan.steps)
     if asked and observed and asked != observed.lease:
-        # First of all, so that nobody takes away what somebody wants again.
+        # First, so that nobody removes the cluster meanwhile because its old lease is over.
         made = Step(
-            "lease", "", generation(plan.cluster, profile, asked), "a label cannot change: it is wanted until then"
+            "lease", "", generation(plan.cluster, profile, asked), "store the new lease: labels cannot be changed"
         )
         former = [
-            Step(f"volume {name} away", "", RemoveVolume(name), "another lease is in force", (made.id,))
+            Step(f"remove volume {name}", "", RemoveVolume(name), "the new lease replaces it", (made.id,))
             for name in observed.generations
         ]
         steps = (made, *former, *(replace(step, needs=step.needs or (made.id,)) for step in steps))
@@ -48,10 +48,10 @@ def with_lease(plan: Plan, observed: Observed, asked: Lease | None, profile: str
 
 
 def generation(cluster: str, profile: str, lease: Lease, number: int | None = None) -> CreateVolume:
-    """What gives a cluster that is there another lease.
+    """The volume that gives an existing cluster another lease.
 
     Args:
-        number: of the term. By default one greater than any that others count up to at the same time.
+        number: the generation. By default greater than any that another process counts up to at the same time.
     """
     of = str(time.time_ns() if number is None else number)
     about = {labels.CLUSTER: cluster, labels.PROFILE: profile, labels.LEASE: lease.encode(), labels.GENERATION: of}

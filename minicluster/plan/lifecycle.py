@@ -1,22 +1,21 @@
-"""Verbs on nodes that are there: stop, start, restart, pause, unpause, kill -> the steps of each. Pure.
+"""Plans of the verbs on existing nodes: stop, start, restart, pause, unpause, kill. Pure.
 
-What a cluster shall be does not change by these, so nothing is recorded: `up` brings back what a verb took away.
+They do not change the desired state of a cluster, so nothing is recorded: `up` starts again what a verb has stopped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 
 from minicluster.errors import MiniclusterError, NodeFailed
-from minicluster.model.membership import Quorum
+from minicluster.model.membership import Member, Quorum
 from minicluster.model.naming import container_name
 from minicluster.model.spec import NodeSpec, Spec
+from minicluster.plan.builder import Steps, dependencies_ready, ready, wait_members
 from minicluster.plan.observed import Observed
-from minicluster.plan.reconcile import Steps, ready_before, wait_members
 from minicluster.plan.steps import KillContainer, PauseContainer, Plan, StartContainer, StopContainer, WaitReady
 
-#: Verb -> the states that a node may be in for it, and the word for what it then is.
+#: Verb -> the states that a node may be in for it, and the word for its state afterwards.
 _APPLIES = {
     "stop": (("running", "paused", "restarting"), "stopped"),
     "start": (("exited", "paused"), "running"),
@@ -25,23 +24,25 @@ _APPLIES = {
     "unpause": (("paused",), "running"),
     "kill": (("running", "paused", "restarting"), "killed"),
 }
+_CAUSE = "requested"
 
 
 def stop(spec: Spec, observed: Observed, names: Sequence[str]) -> Plan:
     """Stops nodes, all at once."""
     steps = Steps()
     for node in _nodes("stop", spec, observed, names):
-        _stop(steps, spec, observed, node, "it was asked for")
+        _stop(steps, spec, observed, node, _CAUSE)
     return _plan("stop", spec, steps)
 
 
 def start(spec: Spec, observed: Observed, names: Sequence[str]) -> Plan:
-    """Starts nodes that do not run, all at once, and waits for them where enough voters run then to agree."""
+    """Starts nodes that do not run, all at once, and waits for them if enough voters run then."""
     steps = Steps()
     nodes = _nodes("start", spec, observed, names)
+    unready = _unready_roles(spec, observed, nodes)
     for node in nodes:
-        _start(steps, spec, node, "it was asked for", [])
-    _wait(steps, spec, observed, nodes)
+        _start(steps, spec, node, _CAUSE, [], waits=node.role not in unready)
+    _wait(steps, spec, observed, nodes, unready)
     return _plan("start", spec, steps)
 
 
@@ -49,77 +50,86 @@ def restart(spec: Spec, observed: Observed, names: Sequence[str]) -> Plan:
     """Stops and starts nodes, all at once."""
     steps = Steps()
     nodes = _nodes("restart", spec, observed, names)
+    unready = _unready_roles(spec, observed, nodes)
     for node in nodes:
-        _start(steps, spec, node, "it was asked for", _stop(steps, spec, observed, node, "it shall start anew"))
-    _wait(steps, spec, observed, nodes)
+        stopped = _stop(steps, spec, observed, node, _CAUSE)
+        _start(steps, spec, node, _CAUSE, stopped, waits=node.role not in unready)
+    _wait(steps, spec, observed, nodes, unready)
     return _plan("restart", spec, steps)
 
 
 def roll(spec: Spec, observed: Observed, names: Sequence[str], *, force: bool = False) -> Plan:
-    """Stops and starts one node after the other, each when the one before is back and has caught up; the leader last.
+    """Stops and starts one node after the other, each when the one before is a ready member again; the leader last.
 
     Raises:
-        MiniclusterError: the cluster could not spare one of these nodes, and there is no ``force``.
+        MiniclusterError: the cluster cannot spare one of these nodes, and there is no ``force``.
     """
     steps = Steps()
     nodes = _nodes("restart", spec, observed, names)
     members = observed.members or {}
     quorums = Quorum.by_role(members.values())
-    quorum = Quorum.of(members.values())
-    if spec.members and force and (quorum is None or quorum.lost):
-        return restart(spec, observed, names)  # there is nothing to keep up, and nobody could say that a node is back
+    if spec.members and force and (observed.members is None or any(quorum.lost for quorum in quorums.values())):
+        return restart(spec, observed, names)  # no quorum to keep, and nobody could say that a node is back
     if spec.members and not force:
-        if quorum is None:
-            raise MiniclusterError(
-                f"a rolling restart of cluster {spec.cluster} cannot begin",
-                "Its own software does not say who its members are: it has no quorum.",
-                f"Mend it first: `minicluster up --name {spec.cluster}`. `--force` goes on all the same.",
-            )
-        away = {n.name for n in spec.nodes if n.name not in members or not members[n.name].ready}
-        # One that is away already is no further loss.
-        costly = [n.name for n in nodes if n.name not in away and n.name in members and members[n.name].voter]
-        for name in costly:
-            among = quorums[members[name].role]
-            if among.voters > 1 and among.survives < 1:
-                raise MiniclusterError(
-                    f"restarting {name} would lose the quorum of cluster {spec.cluster}",
-                    f"{among.healthy} of {among.voters} voters are healthy, and {among.needed} are needed.",
-                    f"Mend it first: `minicluster up --name {spec.cluster}`. `--force` goes on all the same.",
-                )
+        _check_spare(spec, observed, nodes)
 
     def order(node: NodeSpec) -> tuple[bool, bool]:
         member = members.get(node.name)
         return (bool(member and member.ready), bool(member and member.leader))
 
+    cause = "rolling restart, one node at a time"
     last: list[str] = []
-    done: list[NodeSpec] = []
+    done: set[str] = set()
     for node in sorted(nodes, key=order):
-        down = _stop(steps, spec, observed, node, "its turn has come", last)
-        _start(steps, spec, node, "its turn has come", down or last)
-        done.append(node)
-        last = [f"ready {node.name}", f"start {node.name}"]
+        stopped = _stop(steps, spec, observed, node, cause, last)
+        _start(steps, spec, node, cause, stopped or last)
+        done.add(node.name)
+        last = [id for id in ready(node.name) if id in steps]
         if spec.members:
-            there = {name for name, member in members.items() if member.ready} | {n.name for n in done}
-            asked = node if node.role == spec.members.on else _someone(spec, observed, there)
+            expected = {name for name, member in members.items() if member.ready} | done
+            asked = node if node.role == spec.members.on else _someone(spec, expected)
             if asked:
-                cause = "the next one goes only when this one is back"
-                wait = wait_members(spec, asked, there)
-                last = [steps.add(f"settled {node.name}", node.name, wait, cause, last)]
+                why = "the next node restarts only when this one is a ready member"
+                wait = wait_members(spec, asked, expected)
+                last = [steps.add(f"converged {node.name}", node.name, wait, why, last)]
     return _plan("restart", spec, steps, " one by one")
 
 
+def _check_spare(spec: Spec, observed: Observed, nodes: Sequence[NodeSpec]) -> None:
+    """Refuses a rolling restart that loses a quorum."""
+    fix = f"Repair it first: `minicluster up --name {spec.cluster}`. `--force` continues anyway."
+    if observed.members is None:
+        raise MiniclusterError(
+            f"a rolling restart of cluster {spec.cluster} cannot begin",
+            "No node answers who the members are: too few nodes run, or they are electing a leader.",
+            fix,
+        )
+    quorums = Quorum.by_role(observed.members.values())
+    for node in nodes:
+        member = observed.members.get(node.name)
+        if not (member and member.voter and member.ready):  # a voter that is not ready is no further loss
+            continue
+        quorum = quorums[member.role]
+        if quorum.voters > 1 and quorum.survives < 1:
+            raise MiniclusterError(
+                f"restarting {node.name} would lose the quorum of cluster {spec.cluster}",
+                f"{quorum.healthy} of {quorum.voters} voters are healthy, and {quorum.needed} are needed.",
+                fix,
+            )
+
+
 def pause(spec: Spec, observed: Observed, names: Sequence[str]) -> Plan:
-    """Freezes every process of nodes."""
+    """Freezes all processes of nodes."""
     return _each("pause", spec, observed, names, PauseContainer)
 
 
 def unpause(spec: Spec, observed: Observed, names: Sequence[str]) -> Plan:
-    """Lets paused nodes go on."""
+    """Resumes paused nodes."""
     return _each("unpause", spec, observed, names, StartContainer)
 
 
 def kill(spec: Spec, observed: Observed, names: Sequence[str]) -> Plan:
-    """Ends nodes at once (SIGKILL), as a crash would."""
+    """Kills nodes (SIGKILL), as a crash would."""
     return _each("kill", spec, observed, names, KillContainer)
 
 
@@ -132,30 +142,72 @@ def _each(
 ) -> Plan:
     steps = Steps()
     for node in _nodes(verb, spec, observed, names):
-        steps.add(f"{verb} {node.name}", node.name, action(container_name(spec.cluster, node.name)), "it was asked for")
+        steps.add(f"{verb} {node.name}", node.name, action(container_name(spec.cluster, node.name)), _CAUSE)
     return _plan(verb, spec, steps)
 
 
+# Quorums
+
+
+def depends_on_voters(verb: str, spec: Spec, observed: Observed, names: Sequence[str]) -> bool:
+    """Who votes matters to a verb: afterwards some nodes of the cluster run and some do not."""
+    if spec.members is None:
+        return False
+    touched = [node.name for node in spec.nodes if not names or node.name in names]
+    running = _running_after(verb, observed, touched)
+    return bool(running) and any(node.name not in running for node in spec.nodes)
+
+
 def aftermath(verb: str, spec: Spec, observed: Observed, plan: Plan) -> str:
-    """What a user should know once a verb is carried out: that some nodes run, and too few voters among them."""
-    touched = {step.node for step in plan.steps if step.node}
-    running = {name for name, c in observed.containers.items() if c.state == "running"}
-    running = running | touched if verb in ("start", "restart", "unpause") else running - touched
-    return without_quorum(spec, running) if running and plan else ""
-
-
-def without_quorum(spec: Spec, running: Collection[str]) -> str:
-    """Says what a cluster cannot do when only these nodes run; "" where they are enough."""
-    voters = spec.of_role(spec.members.on) if spec.members else ()
-    there = sum(node.name in running for node in voters)
-    needed = len(voters) // 2 + 1
-    if not voters or there >= needed:
+    """What a user should know once a verb is carried out; "" if there is nothing to say."""
+    touched = [step.node for step in plan.steps if step.node]
+    running = _running_after(verb, observed, touched)
+    if not plan or not running or not spec.members:
         return ""
-    return f"{there} of {len(voters)} nodes of role {voters[0].role} run: without {needed} there is no quorum"
+    for role, quorum in _quorums(spec, observed, running).items():
+        count = f"{quorum.healthy} of {quorum.voters} {role} nodes running"
+        if quorum.lost and observed.members is not None:
+            return f"Warning: quorum lost: {count}, {quorum.needed} needed"
+        if quorum.lost and verb in ("start", "restart"):
+            return f"Not waited for: {count}, and {quorum.needed} are needed if all of them vote"
+    return ""
+
+
+def _running_after(verb: str, observed: Observed, touched: Collection[str]) -> frozenset[str]:
+    there = observed.containers.keys() & {*touched}
+    return observed.running | there if verb in ("start", "restart", "unpause") else observed.running - there
+
+
+def _quorums(spec: Spec, observed: Observed, running: Collection[str]) -> dict[str, Quorum]:
+    """The quorums if only these nodes run.
+
+    If nobody answers who votes, the nodes that could tell are counted as if all of them did. That is good enough to
+    decide what not to wait for, and no ground for a warning or a refusal.
+    """
+    if observed.members is not None:
+        return Quorum.if_running(observed.members.values(), running)
+    candidates = spec.of_role(spec.members.on) if spec.members else ()
+    return Quorum.if_running([Member(node.name, False, voter=True) for node in candidates], running)
+
+
+def _unready_roles(spec: Spec, observed: Observed, starting: Sequence[NodeSpec]) -> set[str]:
+    """The roles whose nodes cannot get ready by starting these: too few voters run, of theirs or of one they depend on.
+
+    A wait for them would end in a time-out.
+    """
+    running = observed.running | {node.name for node in starting}
+    unready = {role for role, quorum in _quorums(spec, observed, running).items() if quorum.lost}
+    for node in spec.nodes:  # a role depends on roles before it
+        if unready & {*node.depends_on}:
+            unready.add(node.role)
+    return {*spec.roles} if spec.members and spec.members.on in unready else unready
+
+
+# Steps
 
 
 def _nodes(verb: str, spec: Spec, observed: Observed, names: Sequence[str]) -> list[NodeSpec]:
-    """The nodes that a verb is for: of those named each must be fit for it; without names all that are.
+    """The nodes that a verb applies to: of those named each must be in a state for it; without names all that are.
 
     Raises:
         NodeFailed: a named node is missing, or not in a state for the verb.
@@ -170,11 +222,14 @@ def _nodes(verb: str, spec: Spec, observed: Observed, names: Sequence[str]) -> l
         if state in states:
             nodes.append(node)
         elif state in ("missing", "created", "dead", "removing") and (names or verb in ("start", "restart")):
-            why = {"missing": "Something else than minicluster removed its container.", "created": "It is half-made."}
+            why = {
+                "missing": "Its container was removed, not by minicluster.",
+                "created": "Its creation was interrupted.",
+            }
             raise NodeFailed(
                 f"{node.name} is {state}",
                 why.get(state, "The engine could not remove its container."),
-                f"`minicluster up --name {spec.cluster}` makes it anew.",
+                f"`minicluster up --name {spec.cluster}` recreates it.",
             )
         elif names and verb in ("pause", "unpause", "kill") and state != after:
             raise NodeFailed(f"cannot {verb} {node.name}", f"It is {'stopped' if state == 'exited' else state}.")
@@ -188,52 +243,37 @@ def _stop(
     state = observed.containers[node.name].state
     if state == "exited":
         return list(needs)
-    if state == "paused":  # a frozen process does not hear that it is to end
-        needs = [steps.add(f"unpause {node.name}", node.name, StartContainer(container), "it is paused", needs)]
+    if state == "paused":
+        why = "a paused process cannot stop"
+        needs = [steps.add(f"unpause {node.name}", node.name, StartContainer(container), why, needs)]
     return [steps.add(f"stop {node.name}", node.name, StopContainer(container), cause, needs)]
 
 
-def _start(steps: Steps, spec: Spec, node: NodeSpec, cause: str, needs: Sequence[str]) -> None:
+def _start(steps: Steps, spec: Spec, node: NodeSpec, cause: str, needs: Sequence[str], *, waits: bool = True) -> None:
     container = container_name(spec.cluster, node.name)
-    needs = [*needs, *ready_before(spec, node)]
-    started = steps.add(f"start {node.name}", node.name, StartContainer(container), cause, needs)
-    if node.ready:
+    before = dependencies_ready(spec, node)
+    started = steps.add(f"start {node.name}", node.name, StartContainer(container), cause, needs, if_planned=before)
+    if node.ready and waits:
         wait = WaitReady(container, node.ready)
-        steps.add(f"ready {node.name}", node.name, wait, "done is when it serves", [started])
+        steps.add(f"ready {node.name}", node.name, wait, "wait until the node is ready", [started])
 
 
-def _wait(steps: Steps, spec: Spec, observed: Observed, nodes: Sequence[NodeSpec]) -> None:
-    """Waits for the cluster's own word on nodes that start; not where too few voters run for it to have one."""
-    names = {node.name for node in nodes}
-    running = {name for name, c in observed.containers.items() if c.state == "running"} | names
-    if not nodes or not spec.members:
-        return
-    if without_quorum(spec, running):
-        # Their probes may never pass, through no fault of theirs.
-        for node in nodes:
-            steps.steps.pop(f"ready {node.name}", None)
-        for step in steps.steps.values():
-            kept = tuple(need for need in step.needs if need in steps.steps)
-            steps.steps[step.id] = replace(step, needs=kept)
-        return
-    asked = _someone(spec, observed, running)
-    assert asked  # enough voters run
-    steps.add(
-        "members",
-        "",
-        wait_members(spec, asked, running),
-        "done is when the cluster itself counts every node",
-        list(steps.steps),
-    )
+def _wait(steps: Steps, spec: Spec, observed: Observed, nodes: Sequence[NodeSpec], unready: Collection[str]) -> None:
+    """Waits until the cluster counts all running nodes as ready members, except those of roles that cannot be."""
+    running = observed.running | {node.name for node in nodes}
+    names = [node.name for node in spec.nodes if node.name in running and node.role not in unready]
+    if nodes and spec.members and (asked := _someone(spec, names)):
+        wait = wait_members(spec, asked, names)
+        steps.add("members", "", wait, "wait until every running node is a ready member", steps.ids)
 
 
-def _someone(spec: Spec, observed: Observed, running: Collection[str]) -> NodeSpec | None:
+def _someone(spec: Spec, running: Collection[str]) -> NodeSpec | None:
     """A node that can be asked for the members."""
     assert spec.members
     return next((n for n in spec.of_role(spec.members.on) if n.name in running), None)
 
 
 def _plan(verb: str, spec: Spec, steps: Steps, how: str = "") -> Plan:
-    names = list(dict.fromkeys(step.node for step in steps.steps.values() if step.node))
+    names = steps.nodes
     what = f"{verb} {', '.join(names)} of cluster {spec.cluster}{how}" if names else f"nothing to {verb}"
-    return Plan(spec.cluster, what, tuple(steps.steps.values()))
+    return steps.plan(spec.cluster, what)

@@ -1,4 +1,4 @@
-"""What is there of a cluster: read from the engine's labels, and from the cluster's own list of members."""
+"""The observed state of a cluster: read from the engine's labels, and from the cluster's own list of members."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from minicluster.model import labels
 from minicluster.model.codec import decode
 from minicluster.model.lease import Lease
 from minicluster.model.membership import Member
-from minicluster.model.spec import Spec
+from minicluster.model.naming import volume_name
+from minicluster.model.spec import FileSpec, NodeSpec, Spec
 
 
 @dataclass(frozen=True)
 class RecordVolume:
-    """A volume whose label holds a spec; the one of revision 0 says that there was nothing."""
+    """A volume whose label holds a spec; revision 0 holds none: it stands for the empty starting state."""
 
     volume: str
     revision: int
@@ -27,28 +28,27 @@ class RecordVolume:
 class Observed:
     """Everything that carries a cluster's name.
 
-    ``records`` are oldest first. There is one, but while a change is under way: then the last is what shall be and
-    the first is what was, before any change that was cut short.
+    ``records`` are oldest first. There is one, except while a change is under way: then the last is the desired spec
+    and the first is the last fully applied one.
     """
 
     cluster: str
     containers: Mapping[str, Container] = field(default_factory=dict)  #: by the node's name
     networks: tuple[str, ...] = ()
     attached: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  #: network -> containers that are not ours
-    own_container: Container | None = (
-        None  #: the container that this process runs in, where it is to reach the nodes' network
-    )
-    volumes: tuple[str, ...] = ()  #: names, records and terms not counted
+    #: The container that this process runs in, if it must reach the nodes' network.
+    own_container: Container | None = None
+    volumes: tuple[str, ...] = ()  #: names, without records and lease generations
     records: tuple[RecordVolume, ...] = ()
-    members: Mapping[str, Member] | None = None  #: by the node's name; None where nobody could be asked
-    lease: Lease | None = None  #: the one in force; None: it stays until somebody takes it down
-    generations: tuple[str, ...] = ()  #: volumes that tell of the lease
-    images: frozenset[str] = frozenset()  #: of those that the spec wants, the ones that the engine has
-    authority: str = ""  #: identity of the certificate authority that new certificates will come from
+    members: Mapping[str, Member] | None = None  #: by the node's name; None if nobody answered
+    lease: Lease | None = None  #: the one in force; None: the cluster stays until it is taken down
+    generations: tuple[str, ...] = ()  #: volumes that hold a later lease
+    images: frozenset[str] = frozenset()  #: of the images that a plan is about, those that the engine has
+    authority: str = ""  #: identity of the certificate authority that issues new certificates
 
     @property
     def spec(self) -> Spec | None:
-        """What shall be, by the last record."""
+        """The desired spec, by the last record."""
         return self.records[-1].spec if self.records else None
 
     @property
@@ -58,8 +58,32 @@ class Observed:
 
     @property
     def last_applied(self) -> Spec | None:
-        """What there was when all was well last: what a change that fails goes back to; None for nothing."""
+        """The last fully applied spec, the rollback target; None for nothing."""
         return self.records[0].spec if self.records else None
+
+    @property
+    def running(self) -> frozenset[str]:
+        """The nodes whose containers run."""
+        return frozenset(name for name, container in self.containers.items() if container.state == "running")
+
+    def recorded(self, name: str) -> NodeSpec | None:
+        """A node by the newest record that has it."""
+        specs = [record.spec for record in reversed(self.records) if record.spec]
+        return next((node for spec in specs if (node := spec.node(name))), None)
+
+    def lacks_data(self, node: NodeSpec) -> bool:
+        """Data of a node do not exist, so what the cluster remembers under its name is not its own."""
+        if not node.volumes:
+            return node.name not in self.containers
+        return any(volume_name(self.cluster, node.name, path) not in self.volumes for path in node.volumes)
+
+    def bootstrap_differs(self, spec: Spec) -> bool:
+        """An interrupted attempt gave its initial members another list of each other than this spec does."""
+
+        def lists(it: Spec) -> dict[str, list[FileSpec]]:
+            return {node.name: [f for f in node.files if f.bootstrap] for node in it.nodes if node.bootstraps}
+
+        return any(record.spec and lists(record.spec) != lists(spec) for record in self.records)
 
     def __bool__(self) -> bool:
         return bool(self.containers or self.networks or self.volumes or self.records or self.generations)
@@ -92,7 +116,7 @@ def records(volumes: list[Volume]) -> tuple[RecordVolume, ...]:
 
 
 def lease_of(things: Iterable[Container | Network | Volume]) -> Lease | None:
-    """The lease of a cluster by everything that carries its name; None where it has none, or none that can be read."""
+    """The lease of a cluster by everything that carries its name; None if there is none, or none that can be read."""
     labelled = [thing.labels for thing in things if labels.LEASE in thing.labels]
     try:
         return Lease.parse(max(labelled, key=generation_of)[labels.LEASE]) if labelled else None
@@ -101,12 +125,12 @@ def lease_of(things: Iterable[Container | Network | Volume]) -> Lease | None:
 
 
 def generation_of(about: Mapping[str, str]) -> int:
-    """Which term a lease in a label is; 0 for the first one, which everything has."""
+    """The generation of the lease in a label; 0 for the first one, which everything has."""
     return int(about.get(labels.GENERATION, "0"))
 
 
 def _spec(text: str) -> Spec | None:
-    """A spec by its label; None where there is none, or where another minicluster wrote what this one cannot read."""
+    """A spec by its label; None if there is none, or another version of minicluster wrote what this one cannot read."""
     try:
         return decode(text) if text else None
     except (ValueError, KeyError, TypeError, AttributeError, zlib.error):

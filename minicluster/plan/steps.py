@@ -1,27 +1,30 @@
-"""A plan: the engine calls that turn what is there into what shall be, each with its cause. Pure data, printable."""
+"""A plan: the engine calls that lead from the observed to the desired state, each with its cause. Pure data."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 
 from minicluster.engine.protocol import ContainerConfig
+from minicluster.model.results import Change
 from minicluster.model.spec import CertificateSpec, FileSpec, ImageSpec, Spec
 
 
 @dataclass(frozen=True)
 class ProvideImage:
-    """Builds the image from its recipe, or pulls it, where the engine has none."""
+    """Builds an image, or pulls it, if the engine lacks it."""
 
     image: ImageSpec
 
 
 @dataclass(frozen=True)
 class Record:
-    """Writes a spec into the engine, as the label of a volume: what shall be, before anything is done for it.
+    """Writes the desired spec into the engine, as the label of a volume, before anything is done for it.
 
-    Before a first spec goes a record of nothing: as long as both are there, the cluster is not complete.
+    A record of the empty state comes before a first spec: as long as both exist, the cluster is not complete.
     """
 
     volume: str
@@ -41,7 +44,7 @@ class CreateNetwork:
 
 @dataclass(frozen=True)
 class ConnectNetwork:
-    """Connects a container to a further network, where it gets these names."""
+    """Connects a container to another network, under these names."""
 
     network: str
     container: str
@@ -89,13 +92,52 @@ class WaitReady:
 
 
 @dataclass(frozen=True)
+class Fallback:
+    """Where a hook runs next if it fails on its own node.
+
+    The members are asked for only then, by any of ``asked``: of the nodes, those that the cluster counts as ready
+    follow, the leader first. If nobody answers, all follow in this order.
+    """
+
+    nodes: tuple[str, ...]
+    asked: tuple[str, ...] = ()  #: containers
+    command: tuple[str, ...] = ()  #: prints the members
+
+
+@dataclass(frozen=True)
 class RunHook:
-    """Runs a command in a node; its output's lines get the names in ``capture``."""
+    """Runs a command in a node; the lines of its output get the names in ``capture``."""
 
     container: str
     command: tuple[str, ...]
     capture: tuple[str, ...] = ()
     best_effort: bool = False  #: a failure is reported and does not end the plan
+    phase: str = "joining"  #: what the node is doing meanwhile, for people
+    fallback: Fallback | None = None
+
+
+@dataclass(frozen=True)
+class SaveImage:
+    """Saves an image of the engine as an archive on this machine, from which nodes get it."""
+
+    image: str
+
+
+@dataclass(frozen=True)
+class CopyImage:
+    """Streams a saved image into a file of a node."""
+
+    image: str
+    container: str
+    path: str
+
+
+@dataclass(frozen=True)
+class RemoveFile:
+    """Removes a file from a node, if it is there."""
+
+    container: str
+    path: str
 
 
 @dataclass(frozen=True)
@@ -109,14 +151,14 @@ class WaitMembers:
 
 @dataclass(frozen=True)
 class StopContainer:
-    """Asks a container to end, and ends it where it has not by its own time limit."""
+    """Asks a container to stop, and kills it after its own time limit."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class KillContainer:
-    """Ends a container at once. One that is about to go is killed first: its network can go as soon as all are dead."""
+    """Kills a container (SIGKILL)."""
 
     name: str
 
@@ -128,7 +170,7 @@ class PauseContainer:
 
 @dataclass(frozen=True)
 class UpdateContainer:
-    """Changes what the engine does when the container ends by itself."""
+    """Changes the restart policy of a container."""
 
     name: str
     restart: str
@@ -161,6 +203,9 @@ Action = (
     | StartContainer
     | WaitReady
     | RunHook
+    | SaveImage
+    | CopyImage
+    | RemoveFile
     | WaitMembers
     | StopContainer
     | KillContainer
@@ -177,10 +222,11 @@ class Step:
     """One engine call."""
 
     id: str  #: unique in its plan, such as "start agent-1"
-    node: str  #: the node that it is about; "" for what is the whole cluster's
+    node: str  #: the node that it is about; "" for the whole cluster
     action: Action
     cause: str  #: why it is needed
     needs: tuple[str, ...] = ()  #: ids of the steps that must be done before
+    cleanup: bool = False  #: carried out even if a step before it failed: it removes what that one left
 
     @property
     def kind(self) -> str:
@@ -190,11 +236,36 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps in an order that respects their needs; empty when there is nothing to do."""
+    """Steps and what each needs; empty if there is nothing to do.
+
+    Raises:
+        ValueError: two steps have one id, a need is no step, or needs form a cycle (``graphlib.CycleError``).
+    """
 
     cluster: str
-    headline: str  #: what it is for: "create cluster swarm: 1 master, 2 agents"
+    headline: str  #: what it does: "create cluster swarm (swarm): 1 master, 2 agents"
     steps: tuple[Step, ...]
+
+    def __post_init__(self) -> None:
+        ids = {step.id for step in self.steps}
+        if len(ids) < len(self.steps):
+            twice = Counter(step.id for step in self.steps).most_common(1)[0][0]
+            raise ValueError(f"there are two steps {twice!r}")
+        for step in self.steps:
+            if unknown := [need for need in step.needs if need not in ids]:
+                raise ValueError(f"step {step.id!r} needs {unknown[0]!r}, which is no step of the plan")
+        self.order()
 
     def __bool__(self) -> bool:
         return bool(self.steps)
+
+    def order(self) -> TopologicalSorter[str]:
+        """Hands out the ids of steps as their needs are done; see :mod:`graphlib`."""
+        sorter = TopologicalSorter({step.id: step.needs for step in self.steps})
+        sorter.prepare()
+        return sorter
+
+    def change(self, seconds: float) -> Change:
+        """What was done, once it is."""
+        counts = Counter(step.kind for step in self.steps)
+        return Change(self.cluster, bool(self), len(self.steps), seconds, dict(counts))

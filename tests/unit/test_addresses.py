@@ -16,7 +16,8 @@ from minicluster.model.events import Event
 from minicluster.model.spec import Overrides, Spec
 from minicluster.operations import connect
 from minicluster.plan.observed import Observed
-from minicluster.plan.reconcile import create, remove
+from minicluster.plan.reconcile import reconcile
+from minicluster.plan.removal import remove
 from minicluster.plan.steps import ConnectNetwork, DisconnectNetwork
 from tests.fakes import FakeEngine
 from tests.unit.samples import TOY
@@ -308,7 +309,7 @@ def test_who_listens_at_a_socket_is_here(tmp_path: Path) -> None:
 
 
 def steps_of(spec: Spec, observed: Observed) -> dict[str, tuple[object, tuple[str, ...]]]:
-    return {step.id: (step.action, step.needs) for step in create(spec, observed).steps}
+    return {step.id: (step.action, step.needs) for step in reconcile(spec, observed).steps}
 
 
 def joining(spec: Spec, *networks: str) -> Spec:
@@ -332,7 +333,7 @@ def test_a_cluster_that_runs_gets_the_difference() -> None:
         for name, c in there.containers.items()
     }
     there = replace(there, containers=nodes)
-    assert not create(before, there)
+    assert not reconcile(before, there)
     steps = steps_of(joining(spec_of(agent=1), "stays", "new"), there)
     acts = {id: action for id, (action, _needs) in steps.items() if "connect" in id}
     assert acts == {
@@ -405,8 +406,8 @@ def test_the_plan_of_a_container_that_asks_is_visible(engine: FakeEngine, monkey
     monkeypatch.setattr("minicluster.cluster.connect", lambda: engine)
     steps = {step.id: step for step in dry_run(str(TOY), name="toy").steps}
     assert steps["connect me"].action == ConnectNetwork("toy-net", "me")
-    assert steps["connect me"].needs == ("network toy-net",)
-    assert "this minicluster runs in that container" in steps["connect me"].cause
+    assert steps["connect me"].needs == ("create network toy-net",)
+    assert "minicluster runs in this container" in steps["connect me"].cause
     assert engine.calls == []
 
 
@@ -414,7 +415,7 @@ def test_down_lets_others_containers_go_first() -> None:
     observed = replace(standing(spec_of()), attached={"c-net": ("theirs",)})
     steps = {step.id: step for step in remove(observed).steps}
     assert steps["disconnect theirs c-net"].action == DisconnectNetwork("c-net", "theirs")
-    assert "disconnect theirs c-net" in steps["network c-net away"].needs
+    assert "disconnect theirs c-net" in steps["remove network c-net"].needs
 
 
 def test_down_leaves_others_containers_alone(engine: FakeEngine) -> None:

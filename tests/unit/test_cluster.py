@@ -633,7 +633,7 @@ def test_a_dry_run_is_the_plan_of_the_up_and_changes_nothing(connected: FakeEngi
     assert up(connected).change.steps == len(plan.steps)  # type: ignore[union-attr]
     connected.calls.clear()
     assert not dry_run(str(TOY))
-    assert [step.id for step in dry_run(str(TOY), size={"agent": 3}).steps if step.id.startswith("create")] == [
+    assert [step.id for step in dry_run(str(TOY), size={"agent": 3}).steps if step.id.startswith("create agent")] == [
         "create agent-3"
     ]
     assert changes(connected) == []

@@ -11,8 +11,8 @@ import pytest
 from minicluster import pki
 from minicluster.engine.protocol import Cancel, ContainerConfig, ExecResult
 from minicluster.errors import EngineError, Interrupted, MiniclusterError, NodeEnded, NodeFailed, NotFound, NotReady
-from minicluster.executor.executor import Run, ask_members, execute
-from minicluster.executor.waiting import poll
+from minicluster.executor.executor import Run, execute
+from minicluster.executor.waiting import ask_members, poll
 from minicluster.model import labels
 from minicluster.model.events import Event
 from minicluster.model.spec import CertificateSpec, FileSpec, ImageSpec
@@ -23,6 +23,7 @@ from minicluster.plan.steps import (
     ProvideImage,
     PutFiles,
     RemoveContainer,
+    RemoveFile,
     RunHook,
     StartContainer,
     Step,
@@ -182,6 +183,33 @@ def test_what_was_asked_to_end_before_it_began_does_nothing(engine: FakeEngine) 
     assert engine.calls == []
 
 
+@pytest.mark.parametrize("error", [KeyError("kv-9"), AssertionError("no"), ValueError("what?")])
+def test_a_programming_error_is_raised_as_what_it_is(engine: FakeEngine, error: Exception) -> None:
+    node(engine)
+    engine.answers["probe"] = engine.answers["hook"] = engine.answers["members"] = error
+    steps = (wait_ready(), hook("h", "hook", best_effort=True), wait_members("a-1"))
+    for failing in steps:
+        with pytest.raises(type(error)) as caught:
+            execute(plan(failing), run_of(engine))
+        assert caught.value is error
+
+
+def test_what_a_failed_plan_left_is_cleaned_up_on_nodes_that_it_had_begun(engine: FakeEngine) -> None:
+    node(engine)
+    node(engine, "c-a-2")
+    engine.fail("create_volume", EngineError("no"))
+    steps = [
+        volume("bad"),
+        Step("first", "a-1", RunHook("c-a-1", ("first",)), "a test"),
+        Step("clean a-1", "a-1", RemoveFile("c-a-1", "/x"), "a test", ("first", "bad"), cleanup=True),
+        Step("never", "a-2", RunHook("c-a-2", ("never",)), "a test", ("bad",)),
+        Step("clean a-2", "a-2", RemoveFile("c-a-2", "/x"), "a test", ("never",), cleanup=True),
+    ]
+    assert refused(engine, *steps).what == "no"
+    assert engine.did("execute")[-1] == "c-a-1: rm -f /x"
+    assert not any(did.startswith("c-a-2") for did in engine.did("execute"))
+
+
 def test_ctrl_c_ends_what_waits_and_is_raised(engine: FakeEngine) -> None:
     hang = engine.answers["hang"] = Hang()
     node(engine)
@@ -317,6 +345,20 @@ def test_polling_ends_at_the_deadline_with_the_last_answer() -> None:
     assert "answer 5" in caught.value.why
 
 
+def test_an_answer_that_was_late_does_not_hide_the_one_before() -> None:
+    left = ["no leader", TimeoutError("no answer within 1 s")]
+
+    def check() -> str:
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(answer, BaseException):
+            raise answer
+        return str(answer)
+
+    with pytest.raises(NotReady) as caught:
+        poll(check, what="it", deadline=5, cancel=Sleepless(), clock=Clock())
+    assert caught.value.why == "Its last answer: no leader"
+
+
 def test_polling_asks_at_least_once() -> None:
     poll(lambda: "", what="it", deadline=-1, cancel=Sleepless(), clock=Clock())
 
@@ -399,7 +441,7 @@ def test_the_engine_is_not_asked_for_nodes_that_ended_at_each_try(
     looks: list[str | None] = []
     look = engine.containers
     monkeypatch.setattr(engine, "containers", lambda cluster=None: looks.append(cluster) or look(cluster))
-    monkeypatch.setattr("minicluster.executor.executor._LOOK", LONG)
+    monkeypatch.setattr("minicluster.executor.waiting._LOOK", LONG)
     engine.answers["probe"] = answers(*[ExecResult(1, "", "not yet")] * 5, OK)
     engine.answers["members"] = answers(ExecResult(1, "", "not yet"), ExecResult(0, member("a-1"), ""))
     execute(plan(wait_ready(), wait_members("a-1", needs=["ready"])), run_of(engine))
@@ -459,7 +501,7 @@ def test_a_hook_that_need_not_succeed_is_noted_and_passed_over(
     plan_ = plan(hook("leave", "leave", best_effort=True), volume("after", "leave"))
     execute(plan_, run_of(engine, listener=heard))
     assert "after" in engine.vols
-    assert [e.kind for e in heard.events if "going on" in e.text] == ["note"]
+    assert [e.kind for e in heard.events if "continuing" in e.text] == ["note"]
 
 
 def test_a_hook_that_need_not_succeed_still_ends_when_cancelled(engine: FakeEngine) -> None:

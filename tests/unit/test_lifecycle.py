@@ -241,7 +241,7 @@ def turns(plan: Plan) -> list[str]:
     started = [s.node for s in plan.steps if s.id.startswith("start ")]
     for i, node in enumerate(started[1:], 1):
         first = next(id for id in (f"stop {node}", f"start {node}") if id in done_before)
-        assert f"settled {started[i - 1]}" in done_before[first]
+        assert f"converged {started[i - 1]}" in done_before[first]
     return started
 
 
@@ -267,22 +267,22 @@ def test_a_node_that_does_not_work_comes_first(found: str) -> None:
     stops = {"unready": ["stop"], "exited": [], "paused": ["unpause", "stop"]}[found]
     assert done_to(plan, "kv-4") == [*stops, "start"]
     # It is one more that the next turn waits for.
-    assert asked(plan)["settled kv-4"] == ("c-kv-4", ("kv-1", "kv-2", "kv-3", "kv-4", "kv-5"))
+    assert asked(plan)["converged kv-4"] == ("c-kv-4", ("kv-1", "kv-2", "kv-3", "kv-4", "kv-5"))
 
 
 def test_a_turn_ends_when_all_who_worked_before_work_again() -> None:
     spec = etcd(5)
     plan = lifecycle.roll(spec, of(spec, kv_4="exited"), ["kv-2", "kv-3"])
     assert asked(plan) == {
-        "settled kv-2": ("c-kv-2", ("kv-1", "kv-2", "kv-3", "kv-5")),
-        "settled kv-3": ("c-kv-3", ("kv-1", "kv-2", "kv-3", "kv-5")),
+        "converged kv-2": ("c-kv-2", ("kv-1", "kv-2", "kv-3", "kv-5")),
+        "converged kv-3": ("c-kv-3", ("kv-1", "kv-2", "kv-3", "kv-5")),
     }
 
 
 def test_of_a_node_that_knows_no_members_another_is_asked() -> None:
     spec = spec_of(master=1)
     plan = lifecycle.roll(spec, standing(spec, members=["master-1", "agent-1", "agent-2"]), ["agent-1"])
-    assert asked(plan) == {"settled agent-1": ("c-master-1", ("master-1", "agent-1", "agent-2"))}
+    assert asked(plan) == {"converged agent-1": ("c-master-1", ("master-1", "agent-1", "agent-2"))}
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_without_a_quorum_nobody_takes_turns() -> None:
     with pytest.raises(MiniclusterError) as caught:
         lifecycle.roll(spec, standing(spec, members=None), [])
     assert caught.value.what == "a rolling restart of cluster c cannot begin"
-    assert "it has no quorum" in caught.value.why
+    assert "No node answers who the members are" in caught.value.why
     assert "--force" in caught.value.fix
 
 
@@ -351,16 +351,16 @@ def test_where_nobody_votes_nodes_take_turns_by_their_probes() -> None:
     ("verb", "names", "states", "note"),
     [
         ("stop", ["kv-1"], {}, ""),
-        ("stop", ["kv-1", "kv-2"], {}, "1 of 3 nodes of role kv run: without 2 there is no quorum"),
-        ("kill", ["kv-1"], {"kv_2": "paused"}, "1 of 3 nodes of role kv run: without 2 there is no quorum"),
-        ("pause", ["kv-1", "kv-2"], {}, "1 of 3 nodes of role kv run: without 2 there is no quorum"),
+        ("stop", ["kv-1", "kv-2"], {}, "Warning: quorum lost: 1 of 3 kv nodes running, 2 needed"),
+        ("kill", ["kv-1"], {"kv_2": "paused"}, "Warning: quorum lost: 1 of 3 kv nodes running, 2 needed"),
+        ("pause", ["kv-1", "kv-2"], {}, "Warning: quorum lost: 1 of 3 kv nodes running, 2 needed"),
         ("stop", [], {}, ""),
         ("start", ["kv-1"], {"kv_1": "exited", "kv_2": "exited"}, ""),
         (
             "start",
             ["kv-1"],
             {"kv_1": "exited", "kv_2": "exited", "kv_3": "exited"},
-            "1 of 3 nodes of role kv run: without 2 there is no quorum",
+            "Warning: quorum lost: 1 of 3 kv nodes running, 2 needed",
         ),
         ("unpause", ["kv-1"], {"kv_1": "paused", "kv_2": "exited"}, ""),
         ("restart", [], {"kv_1": "exited", "kv_2": "exited"}, ""),
@@ -379,7 +379,7 @@ def test_of_workers_that_run_alone_it_is_said_that_no_master_does() -> None:
     spec = spec_of("swarm")
     found = standing(spec)
     assert lifecycle.aftermath("stop", spec, found, lifecycle.stop(spec, found, ["master-1"])) == (
-        "0 of 1 nodes of role master run: without 1 there is no quorum"
+        "Warning: quorum lost: 0 of 1 master nodes running, 1 needed"
     )
 
 

@@ -20,7 +20,7 @@ from minicluster.errors import ImageError, MiniclusterError, NoEngine, UsageErro
 from minicluster.model import labels
 from minicluster.model.spec import Spec
 from minicluster.plan.observed import Observed
-from minicluster.plan.reconcile import create
+from minicluster.plan.reconcile import reconcile
 from minicluster.plan.steps import StartContainer
 from tests.fakes import FakeEngine
 from tests.unit.standing import AUTHORITY, spec_of, standing
@@ -115,13 +115,13 @@ def test_zookeeper_is_the_other_profiles_own() -> None:
 
 def test_agents_come_and_go_without_another_node_being_made_anew() -> None:
     before = spec_of("mesos")
-    plan = create(spec_of("mesos", previous=before, agent=4), standing(before, leader="master-1"))
+    plan = reconcile(spec_of("mesos", previous=before, agent=4), standing(before, leader="master-1"))
     started = [s.action.name for s in plan.steps if isinstance(s.action, StartContainer)]
     assert started == ["c-agent-3", "c-agent-4"]
 
 
 def test_nodes_start_after_those_that_they_find() -> None:
-    plan = create(spec_of("mesos", kv=3, master=3, scheduler=1), Observed("c", authority=AUTHORITY))
+    plan = reconcile(spec_of("mesos", kv=3, master=3, scheduler=1), Observed("c", authority=AUTHORITY))
     needs = {step.id: set(step.needs) for step in plan.steps}
     for master in ("master-1", "master-2", "master-3"):
         assert {"ready kv-1", "ready kv-2", "ready kv-3"} <= needs[f"start {master}"]
@@ -285,4 +285,4 @@ def test_voters_of_one_role_are_no_help_to_those_of_another() -> None:
     }
     found = found.__class__(**{**found.__dict__, "members": counted})
     with pytest.raises(MiniclusterError, match="removing kv-3 would lose the quorum"):
-        create(spec_of("mesos", previous=before, kv=1, master=3), found)
+        reconcile(spec_of("mesos", previous=before, kv=1, master=3), found)

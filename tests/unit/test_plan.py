@@ -1,6 +1,6 @@
 """Plans: for each state that a cluster may be found in, the steps that lead from there to what shall be.
 
-Each scenario's plan is in golden/NAME.txt. After a change that is meant, write them anew and read the difference:
+Each scenario's plan is in golden/NAME.txt. After an intended change write them again and read the difference:
 
     MINICLUSTER_GOLDEN=write .venv/bin/pytest tests/unit/test_plan.py && git diff tests/unit/golden
 """
@@ -17,10 +17,15 @@ from pathlib import Path
 import pytest
 
 from minicluster.model.spec import ImageSpec, Overrides, Spec
+from minicluster.plan.builder import Steps
+from minicluster.plan.load import load
 from minicluster.plan.observed import Observed
-from minicluster.plan.reconcile import create, remove
+from minicluster.plan.reconcile import reconcile
+from minicluster.plan.removal import remove
+from minicluster.plan.reset import reset
 from minicluster.plan.steps import (
     Action,
+    CopyImage,
     CreateContainer,
     CreateNetwork,
     CreateVolume,
@@ -30,10 +35,13 @@ from minicluster.plan.steps import (
     PutFiles,
     Record,
     RemoveContainer,
+    RemoveFile,
     RemoveNetwork,
     RemoveVolume,
     RunHook,
+    SaveImage,
     StartContainer,
+    Step,
     UpdateContainer,
     WaitMembers,
     WaitReady,
@@ -51,97 +59,97 @@ NOTHING = record(None, 0)
 
 
 def first_up(profile: str | Path = TOY) -> Plan:
-    return create(spec_of(profile), FRESH)
+    return reconcile(spec_of(profile), FRESH)
 
 
 def first_up_of_three_masters(profile: str | Path = TOY) -> Plan:
-    return create(spec_of(profile, master=3), FRESH)
+    return reconcile(spec_of(profile, master=3), FRESH)
 
 
 def scale_up(profile: str | Path = TOY) -> Plan:
     before = spec_of(profile)
-    return create(spec_of(profile, previous=before, agent=4), standing(before))
+    return reconcile(spec_of(profile, previous=before, agent=4), standing(before))
 
 
 def scale_down(profile: str | Path = TOY) -> Plan:
     before = spec_of(profile, agent=4)
-    return create(spec_of(profile, previous=before, agent=2), standing(before))
+    return reconcile(spec_of(profile, previous=before, agent=2), standing(before))
 
 
 def more_masters(profile: str | Path = TOY) -> Plan:
     before = spec_of(profile)
-    return create(spec_of(profile, previous=before, master=3), standing(before))
+    return reconcile(spec_of(profile, previous=before, master=3), standing(before))
 
 
 def fewer_masters(profile: str | Path = TOY) -> Plan:
     before = spec_of(profile, master=3)
-    return create(spec_of(profile, previous=before, master=1), standing(before))
+    return reconcile(spec_of(profile, previous=before, master=1), standing(before))
 
 
 def nothing_to_do(profile: str | Path = TOY) -> Plan:
     spec = spec_of(profile)
-    return create(spec, standing(spec))
+    return reconcile(spec, standing(spec))
 
 
 def stopped(profile: str | Path = TOY) -> Plan:
     spec = spec_of(profile)
-    return create(spec, standing(spec, members=None, master_1="exited", agent_1="exited", agent_2="exited"))
+    return reconcile(spec, standing(spec, members=None, master_1="exited", agent_1="exited", agent_2="exited"))
 
 
 def half_made(profile: str | Path = TOY) -> Plan:
     spec = spec_of(profile)
-    return create(spec, standing(spec, members=["master-1", "agent-1"], agent_2="created"))
+    return reconcile(spec, standing(spec, members=["master-1", "agent-1"], agent_2="created"))
 
 
 def node_removed(profile: str | Path = TOY) -> Plan:
     spec = spec_of(profile)
-    return create(spec, without(standing(spec), "agent-1"))
+    return reconcile(spec, without(standing(spec), "agent-1"))
 
 
 def node_removed_with_its_data(profile: str | Path = TOY) -> Plan:
     spec = spec_of(profile)
-    return create(spec, without(standing(spec), "agent-1", volumes=True))
+    return reconcile(spec, without(standing(spec), "agent-1", volumes=True))
 
 
 def changed_image(profile: str | Path = TOY) -> Plan:
     before = spec_of(profile)
-    return create(spec_of(profile, previous=before, image="other/node:2"), standing(before))
+    return reconcile(spec_of(profile, previous=before, image="other/node:2"), standing(before))
 
 
 def changed_hooks(profile: str | Path = TOY) -> Plan:
     before = spec_of(profile)
-    return create(replace(before, load=()), standing(before))
+    return reconcile(replace(before, load=()), standing(before))
 
 
 def interrupted_after_the_record(profile: str | Path = TOY) -> Plan:
     spec = spec_of(profile)
-    return create(spec, replace(FRESH, records=(NOTHING, record(spec))))
+    return reconcile(spec, replace(FRESH, records=(NOTHING, record(spec))))
 
 
 def interrupted_after_the_network(profile: str | Path = TOY) -> Plan:
     spec = spec_of(profile)
-    return create(spec, replace(FRESH, records=(NOTHING, record(spec)), networks=("c-net",)))
+    return reconcile(spec, replace(FRESH, records=(NOTHING, record(spec)), networks=("c-net",)))
 
 
 def interrupted_before_forming(profile: str | Path = TOY) -> Plan:
     spec = spec_of(profile, master=3)
-    return create(spec, replace(standing(spec, members=None), records=(NOTHING, record(spec))))
+    return reconcile(spec, replace(standing(spec, members=None), records=(NOTHING, record(spec))))
 
 
 def interrupted_before_the_record(profile: str | Path = TOY) -> Plan:
-    return create(spec_of(profile), replace(FRESH, records=(NOTHING,)))
+    return reconcile(spec_of(profile), replace(FRESH, records=(NOTHING,)))
 
 
 def interrupted_at_the_end(profile: str | Path = TOY) -> Plan:
     spec = spec_of(profile)
-    return create(spec, replace(standing(spec), records=(NOTHING, record(spec))))
+    return reconcile(spec, replace(standing(spec), records=(NOTHING, record(spec))))
 
 
 def interrupted_change(profile: str | Path = TOY) -> Plan:
     before = spec_of(profile)
     after = spec_of(profile, previous=before, agent=3)
     found = replace(standing(before), records=(record(before), record(after, 2)))
-    return create(after, found)
+    return reconcile(after, found)
 
 
 def interrupted_change_back(profile: str | Path = TOY) -> Plan:
@@ -150,7 +158,7 @@ def interrupted_change_back(profile: str | Path = TOY) -> Plan:
     found = replace(
         standing(after, members=["master-1", "agent-1", "agent-2"]), records=(record(before), record(after, 2))
     )
-    return create(before, found)
+    return reconcile(before, found)
 
 
 def down(profile: str | Path = TOY) -> Plan:
@@ -172,76 +180,76 @@ def down_of_a_partial_cluster(profile: str | Path = TOY) -> Plan:
 
 
 def etcd_first_up(profile: str | Path = "etcd") -> Plan:
-    return create(spec_of(profile), FRESH)
+    return reconcile(spec_of(profile), FRESH)
 
 
 def etcd_scale_up(profile: str | Path = "etcd") -> Plan:
     before = spec_of(profile)
-    return create(spec_of(profile, previous=before, kv=5), standing(before))
+    return reconcile(spec_of(profile, previous=before, kv=5), standing(before))
 
 
 def etcd_scale_down(profile: str | Path = "etcd") -> Plan:
     before = spec_of(profile, kv=5)
-    return create(spec_of(profile, previous=before, kv=3), standing(before, leader="kv-5"))
+    return reconcile(spec_of(profile, previous=before, kv=3), standing(before, leader="kv-5"))
 
 
 def etcd_node_removed(profile: str | Path = "etcd") -> Plan:
     spec = spec_of(profile)
-    return create(spec, without(standing(spec, leader="kv-1"), "kv-2"))
+    return reconcile(spec, without(standing(spec, leader="kv-1"), "kv-2"))
 
 
 def etcd_node_removed_with_its_data(profile: str | Path = "etcd") -> Plan:
     spec = spec_of(profile)
-    return create(spec, without(standing(spec, leader="kv-1"), "kv-2", volumes=True))
+    return reconcile(spec, without(standing(spec, leader="kv-1"), "kv-2", volumes=True))
 
 
 def etcd_changed_image(profile: str | Path = "etcd") -> Plan:
     before = spec_of(profile)
     images = {"node": ImageSpec("node", "other/node:2", "override")}
-    return create(replace(spec_of(profile, previous=before), images=images), standing(before, leader="kv-1"))
+    return reconcile(replace(spec_of(profile, previous=before), images=images), standing(before, leader="kv-1"))
 
 
 def etcd_changed_restart_policy(profile: str | Path = "etcd") -> Plan:
     before = spec_of(profile)
-    return create(replace(before, overrides=Overrides(restart="always")), standing(before))
+    return reconcile(replace(before, overrides=Overrides(restart="always")), standing(before))
 
 
 def etcd_interrupted_first_up(profile: str | Path = "etcd") -> Plan:
     spec = spec_of(profile)
-    return create(spec, replace(standing(spec, members=None, kv_3="created"), records=(NOTHING, record(spec))))
+    return reconcile(spec, replace(standing(spec, members=None, kv_3="created"), records=(NOTHING, record(spec))))
 
 
 def etcd_interrupted_first_up_of_another_size(profile: str | Path = "etcd") -> Plan:
     before = spec_of(profile)
     found = replace(without(standing(before, members=None), "kv-3"), records=(NOTHING, record(before)))
-    return create(spec_of(profile, previous=before, kv=1), found)
+    return reconcile(spec_of(profile, previous=before, kv=1), found)
 
 
 # Of mesos, whose roles start one after the other and of which two vote
 
 
 def mesos_first_up(profile: str | Path = "mesos") -> Plan:
-    return create(spec_of(profile), FRESH)
+    return reconcile(spec_of(profile), FRESH)
 
 
 def mesos_first_up_of_three_of_each(profile: str | Path = "mesos") -> Plan:
-    return create(spec_of(profile, kv=3, master=3, scheduler=3), FRESH)
+    return reconcile(spec_of(profile, kv=3, master=3, scheduler=3), FRESH)
 
 
 def mesos_first_up_without_a_scheduler(profile: str | Path = "mesos") -> Plan:
-    return create(spec_of(profile, scheduler=0), FRESH)
+    return reconcile(spec_of(profile, scheduler=0), FRESH)
 
 
 def mesos_agent_removed(profile: str | Path = "mesos") -> Plan:
     before = spec_of(profile)
     everybody = [node.name for node in before.nodes]
-    return create(spec_of(profile, previous=before, agent=1), standing(before, members=everybody))
+    return reconcile(spec_of(profile, previous=before, agent=1), standing(before, members=everybody))
 
 
 def mesos_stopped(profile: str | Path = "mesos") -> Plan:
     spec = spec_of(profile)
     states = {node.name.replace("-", "_"): "exited" for node in spec.nodes}
-    return create(spec, standing(spec, members=None, leader="", **states))
+    return reconcile(spec, standing(spec, members=None, leader="", **states))
 
 
 SCENARIOS: list[Callable[..., Plan]] = [
@@ -290,7 +298,20 @@ MESOS: list[Callable[..., Plan]] = [
     mesos_stopped,
 ]
 
-scenarios = pytest.mark.parametrize("scenario", [*SCENARIOS, *ETCD, *MESOS], ids=lambda s: s.__name__)
+# Reset and load, which are plans as well
+
+
+def reset_etcd() -> Plan:
+    return reset(spec_of("etcd"), standing(spec_of("etcd"), kv_1="exited"))
+
+
+def reset_swarm() -> Plan:
+    return reset(spec_of("swarm"), standing(spec_of("swarm")))
+
+
+def load_toy() -> Plan:
+    spec = spec_of()
+    return load(spec, replace(standing(spec), images=frozenset({"my/image"})), "my/image", [], "/var/tmp/x.tar")
 
 
 # Golden plans
@@ -334,6 +355,15 @@ def _action(action: Action) -> Iterator[str]:
             yield f"run in {container}: {' '.join(command)}" + (" (best effort)" if best_effort else "")
             if capture:
                 yield f"capture {', '.join(capture)}"
+            if action.fallback:
+                asked = f"{', '.join(action.fallback.asked)} with {' '.join(action.fallback.command)}"
+                yield f"or else on {', '.join(action.fallback.nodes)}, ranked by {asked}"
+        case SaveImage(image):
+            yield f"save image {image}"
+        case CopyImage(image, container, path):
+            yield f"copy image {image} to {container}: {path}"
+        case RemoveFile(container, path):
+            yield f"remove from {container}: {path}"
         case WaitMembers(container, command, names):
             yield f"ask {container} with {' '.join(command)} for {', '.join(names)}"
         case DisconnectNetwork(network, container):
@@ -344,7 +374,11 @@ def _action(action: Action) -> Iterator[str]:
             yield f"{type(action).__name__[6:].lower()} {name} is removed"
 
 
-@scenarios
+@pytest.mark.parametrize(
+    "scenario",
+    [*SCENARIOS, *ETCD, *MESOS, reset_etcd, reset_swarm, load_toy],
+    ids=lambda s: s.__name__,
+)
 def test_a_plan_is_what_it_was(scenario: Callable[..., Plan]) -> None:
     path = GOLDEN / f"{scenario.__name__}.txt"
     plan = text(scenario())
@@ -448,6 +482,41 @@ def test_volumes_and_networks_are_removed_after_what_uses_them(scenario: Callabl
             assert {s.id for s in plan.steps if isinstance(s.action, DisconnectNetwork)} <= done_before[step.id]
 
 
+# What a plan cannot be
+
+
+def test_a_step_that_needs_what_is_not_planned_is_a_programming_error() -> None:
+    steps = Steps()
+    steps.add("a", "", RemoveVolume("a"), "why")
+    with pytest.raises(ValueError, match="step 'b' needs 'x', which is no step before it"):
+        steps.add("b", "", RemoveVolume("b"), "why", ["a", "x"])
+    steps.add("b", "", RemoveVolume("b"), "why", if_planned=["x", "a", "a"])
+    assert [step.needs for step in steps.all()] == [(), ("a",)]
+    with pytest.raises(ValueError, match="two steps 'b'"):
+        steps.add("b", "", RemoveVolume("b"), "why")
+
+
+@pytest.mark.parametrize(
+    ("needs", "said"),
+    [
+        ({"a": ("b",), "b": ("c",), "c": ("a",)}, "cycle"),
+        ({"a": ("a",)}, "cycle"),
+        ({"a": ("x",)}, "step 'a' needs 'x', which is no step of the plan"),
+    ],
+)
+def test_a_plan_that_cannot_be_carried_out_is_refused_when_it_is_built(
+    needs: dict[str, tuple[str, ...]], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        Plan("c", "h", tuple(Step(id, "", RemoveVolume(id), "why", before) for id, before in needs.items()))
+
+
+def test_a_plan_has_each_step_once() -> None:
+    step = Step("a", "", RemoveVolume("a"), "why")
+    with pytest.raises(ValueError, match="two steps 'a'"):
+        Plan("c", "h", (step, step))
+
+
 # What single plans promise, whatever the rest of them looks like
 
 
@@ -462,7 +531,7 @@ def test_nothing_is_to_be_done_for_a_cluster_that_is_as_it_shall_be() -> None:
 def test_a_node_that_a_down_took_out_of_its_network_before_it_was_cut_short_is_made_anew() -> None:
     there = standing(spec_of(TOY))
     out = replace(there.containers["agent-1"], networks=frozenset())
-    plan = create(spec_of(TOY), replace(there, containers={**there.containers, "agent-1": out}))
+    plan = reconcile(spec_of(TOY), replace(there, containers={**there.containers, "agent-1": out}))
     assert kinds(plan, RemoveContainer) == ["remove agent-1"]
     assert kinds(plan, CreateContainer) == ["create agent-1"]
 
@@ -486,28 +555,28 @@ def test_a_node_whose_data_are_kept_comes_back_without_joining() -> None:
 
 
 def test_a_node_whose_data_are_gone_joins_again() -> None:
-    assert kinds(node_removed_with_its_data(), RunHook) == ["form 1", "join agent-1 1"]
+    assert kinds(node_removed_with_its_data(), RunHook) == ["init 1", "join agent-1 1"]
 
 
 def test_an_interrupted_first_up_is_formed_by_the_next() -> None:
     hooks = kinds(interrupted_before_forming(), RunHook)
-    assert hooks == ["form 1", *(f"join {node} 1" for node in ("master-2", "master-3", "agent-1", "agent-2"))]
+    assert hooks == ["init 1", *(f"join {node} 1" for node in ("master-2", "master-3", "agent-1", "agent-2"))]
 
 
 def test_what_is_up_is_not_touched_when_others_come() -> None:
     assert {step.node for step in scale_up().steps if step.node} == {"agent-3", "agent-4", "master-1"}
-    assert [s.id for s in scale_up().steps if s.node == "master-1"] == ["form 1"]
+    assert [s.id for s in scale_up().steps if s.node == "master-1"] == ["init 1"]
 
 
 def test_a_node_that_is_replaced_while_others_leave_runs_no_hook_meanwhile() -> None:
     old = spec_of(master=3)
     new = spec_of(previous=old, set={"color": "blue"}, master=1)
-    assert racing(create(new, standing(old))) == []
+    assert racing(reconcile(new, standing(old))) == []
 
 
 def test_a_node_without_volumes_that_is_made_anew_joins_again() -> None:
     spec = spec_of(set={"roles.agent.volumes": "[]"})
-    plan = create(spec, without(standing(spec), "agent-1"))
+    plan = reconcile(spec, without(standing(spec), "agent-1"))
     assert "join agent-1 1" in kinds(plan, RunHook)
 
 
@@ -518,11 +587,11 @@ def test_a_node_is_not_taken_away_before_the_image_of_its_successor_is_there() -
 
 def test_a_plan_needs_no_members_where_the_profile_cannot_tell_them() -> None:
     spec = replace(spec_of(), members=None)
-    assert kinds(create(spec, FRESH), WaitMembers) == []
+    assert kinds(reconcile(spec, FRESH), WaitMembers) == []
 
 
 def test_a_node_of_another_authority_is_made_anew() -> None:
     spec: Spec = spec_of()
-    plan = create(spec, replace(standing(spec), authority="another"))
+    plan = reconcile(spec, replace(standing(spec), authority="another"))
     # The toy's agents have no certificates: who would issue them is nothing to them.
     assert kinds(plan, RemoveContainer) == ["remove master-1"]

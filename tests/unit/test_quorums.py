@@ -10,7 +10,7 @@ import pytest
 
 from minicluster.engine.protocol import ExecResult
 from minicluster.errors import MiniclusterError, NotReady, ProfileError
-from minicluster.executor.executor import ask_members
+from minicluster.executor.waiting import ask_members
 from minicluster.model.codec import node_hash
 from minicluster.model.events import ignore
 from minicluster.model.membership import Member, Quorum
@@ -18,7 +18,7 @@ from minicluster.model.spec import ImageSpec, Spec
 from minicluster.operations.monitor import Seen, compare
 from minicluster.plan import lifecycle
 from minicluster.plan.observed import Observed
-from minicluster.plan.reconcile import create
+from minicluster.plan.reconcile import reconcile
 from minicluster.profile.load import load
 from tests.fakes import FakeEngine
 from tests.unit.samples import LEAST
@@ -117,8 +117,8 @@ def changed(spec: Spec) -> Spec:
 
 def turns(spec: Spec, observed: Observed) -> list[str]:
     """The nodes that are waited for one by one, in order."""
-    plan = create(changed(spec), observed)
-    return [step.node for step in plan.steps if step.id.startswith("settled ")]
+    plan = reconcile(changed(spec), observed)
+    return [step.node for step in plan.steps if step.id.startswith("converged ")]
 
 
 def test_a_change_goes_through_both_kinds_of_voters_one_by_one_leaders_last() -> None:

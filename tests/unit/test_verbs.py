@@ -187,7 +187,7 @@ def test_the_loss_of_the_quorum_is_noted(engine: FakeEngine, cluster: Cluster) -
     cluster.stop(["kv-1"], listener=heard.append)
     assert [e.text for e in heard if e.kind == "note"] == []
     cluster.stop(["kv-2"], listener=heard.append)
-    assert [e.text for e in heard if e.kind == "note"] == ["1 of 3 nodes of role kv run: without 2 there is no quorum"]
+    assert [e.text for e in heard if e.kind == "note"] == ["Warning: quorum lost: 1 of 3 kv nodes running, 2 needed"]
     assert [e.text for e in heard if e.kind == "plan"] == ["stop kv-1 of cluster e", "stop kv-2 of cluster e"]
 
 
@@ -399,7 +399,7 @@ def test_a_command_tells_what_each_node_became(typed: FakeEngine) -> None:
     lines = result.stderr.splitlines()
     assert lines[0] == "stop kv-2, kv-3 of cluster e"
     assert sorted(line.partition(" (")[0] for line in lines[1:-1]) == ["kv-2: stopped", "kv-3: stopped"]
-    assert lines[-1] == "1 of 3 nodes of role kv run: without 2 there is no quorum"
+    assert lines[-1] == "Warning: quorum lost: 1 of 3 kv nodes running, 2 needed"
     assert "kv-1: paused (" in run("pause", "kv-1").stderr
     assert "kv-1: running (" in run("unpause", "kv-1").stderr
     assert "kv-1: killed (" in run("kill", "kv-1").stderr

@@ -17,7 +17,7 @@ from minicluster.errors import EngineError, MiniclusterError, UsageError
 from minicluster.model.codec import node_hash
 from minicluster.model.spec import FileSpec, ImageSpec, Overrides, Spec
 from minicluster.plan.observed import Observed
-from minicluster.plan.reconcile import create
+from minicluster.plan.reconcile import reconcile
 from minicluster.plan.steps import Plan, PutFiles, RemoveContainer, RunHook, UpdateContainer, WaitMembers
 from tests.fakes import FakeEngine, FakeEtcd
 from tests.unit.standing import AUTHORITY, record, spec_of, standing, without
@@ -69,7 +69,7 @@ def before(plan: Plan) -> dict[str, set[str]]:
 
 
 def test_all_nodes_of_a_first_up_found_the_cluster_at_once_and_none_is_joined() -> None:
-    plan = create(etcd(), FRESH)
+    plan = reconcile(etcd(), FRESH)
     assert bootstrap_nodes(plan) == ["kv-1", "kv-2", "kv-3"]
     assert hooks(plan) == {}
     done_before = before(plan)
@@ -88,7 +88,7 @@ def test_every_founder_is_told_of_all_and_of_no_other() -> None:
 
 def test_nodes_that_come_later_are_joined_at_once_and_found_nothing() -> None:
     old = etcd()
-    plan = create(etcd(5, old), standing(old))
+    plan = reconcile(etcd(5, old), standing(old))
     assert bootstrap_nodes(plan) == []
     assert {id: hook.command for id, hook in hooks(plan).items()} == {
         "join kv-4 1": ("etcd-join", "172.28.0.2"),
@@ -101,28 +101,28 @@ def test_nodes_that_come_later_are_joined_at_once_and_found_nothing() -> None:
 @pytest.mark.parametrize("volumes", [False, True])
 def test_a_node_that_is_made_anew_founds_nothing(volumes: bool) -> None:
     spec = etcd()
-    plan = create(spec, without(standing(spec), "kv-1", volumes=volumes))
+    plan = reconcile(spec, without(standing(spec), "kv-1", volumes=volumes))
     assert bootstrap_nodes(plan) == []
     assert list(hooks(plan)) == (["join kv-1 1"] if volumes else [])
 
 
 def test_a_member_that_works_is_the_one_that_others_join() -> None:
     spec = etcd()
-    plan = create(spec, without(standing(spec, kv_2="exited"), "kv-1", volumes=True))
+    plan = reconcile(spec, without(standing(spec, kv_2="exited"), "kv-1", volumes=True))
     assert hooks(plan)["join kv-1 1"].command == ("etcd-join", "172.28.0.4")
 
 
 def test_the_founding_file_is_written_until_the_first_up_is_complete() -> None:
     spec = etcd()
     cut_short = replace(standing(spec, members=None, kv_3="created"), records=(NOTHING, record(spec)))
-    assert bootstrap_nodes(create(spec, cut_short)) == ["kv-3"]
-    assert bootstrap_nodes(create(spec, without(standing(spec), "kv-3"))) == []
+    assert bootstrap_nodes(reconcile(spec, cut_short)) == ["kv-3"]
+    assert bootstrap_nodes(reconcile(spec, without(standing(spec), "kv-3"))) == []
 
 
 def test_a_first_up_that_was_cut_short_is_gone_on_with_where_it_stood() -> None:
     spec = etcd()
     cut_short = replace(standing(spec, members=None, kv_3="created"), records=(NOTHING, record(spec)))
-    plan = create(spec, cut_short)
+    plan = reconcile(spec, cut_short)
     assert {step.node for step in plan.steps if step.node} == {"kv-3"}
     assert hooks(plan) == {}
 
@@ -131,13 +131,13 @@ def test_a_first_up_that_was_cut_short_is_gone_on_with_where_it_stood() -> None:
 def test_a_first_up_of_another_size_begins_afresh_data_included(size: int) -> None:
     old = etcd()
     cut_short = replace(standing(old, members=None), records=(NOTHING, record(old)))
-    plan = create(etcd(size, old), cut_short)
+    plan = reconcile(etcd(size, old), cut_short)
     steps = {step.id for step in plan.steps}
     assert bootstrap_nodes(plan) == [f"kv-{i}" for i in range(1, size + 1)]
     assert set(removed(plan)) == {"kv-1", "kv-2", "kv-3"}
-    assert {f"volume c-kv-{i}-var-lib-etcd away" for i in (1, 2, 3)} <= steps
+    assert {f"remove volume c-kv-{i}-var-lib-etcd" for i in (1, 2, 3)} <= steps
     done_before = before(plan)
-    emptied, made = "volume c-kv-1-var-lib-etcd away", "volume c-kv-1-var-lib-etcd"
+    emptied, made = "remove volume c-kv-1-var-lib-etcd", "create volume c-kv-1-var-lib-etcd"
     assert "remove kv-1" in done_before[emptied]
     assert emptied in done_before[made]
     assert made in done_before["create kv-1"]
@@ -163,7 +163,7 @@ def rolled(leader: str = "", **states: str) -> Plan:
     """The plan of another image."""
     old = etcd()
     new = replace(etcd(previous=old), images={"node": ImageSpec("node", "other:2", "override")})
-    return create(new, standing(old, leader=leader, **states))
+    return reconcile(new, standing(old, leader=leader, **states))
 
 
 @pytest.mark.parametrize(
@@ -182,19 +182,19 @@ def test_voters_are_replaced_one_after_the_other_the_leader_last(
     assert removed(plan) == order
     done_before = before(plan)
     for earlier, later in pairwise(order):
-        assert f"settled {earlier}" in done_before[f"remove {later}"]
-        assert f"ready {earlier}" in done_before[f"settled {earlier}"]
+        assert f"converged {earlier}" in done_before[f"remove {later}"]
+        assert f"ready {earlier}" in done_before[f"converged {earlier}"]
     assert hooks(plan) == {}
 
 
 def test_the_next_voter_goes_when_all_who_worked_before_work_again() -> None:
     waits = {s.id: s.action.names for s in rolled("kv-1", kv_3="exited").steps if isinstance(s.action, WaitMembers)}
-    assert waits["settled kv-3"] == ("kv-1", "kv-2", "kv-3")
+    assert waits["converged kv-3"] == ("kv-1", "kv-2", "kv-3")
     old = etcd()
     swarm = spec_of("swarm", master=3)
     assert old.members
     new = replace(swarm, images={"node": ImageSpec("node", "other:2", "override")})
-    plan = create(new, standing(swarm, leader="master-2"))
+    plan = reconcile(new, standing(swarm, leader="master-2"))
     assert removed(plan)[-1] == "master-2"  # of all nodes that the software counts, workers included
 
 
@@ -202,7 +202,7 @@ def test_the_next_voter_goes_when_all_who_worked_before_work_again() -> None:
 def test_where_one_at_a_time_helps_nobody_all_are_replaced_at_once(members: Sequence[str] | None) -> None:
     old = etcd(1 if members else 3)
     new = replace(old, images={"node": ImageSpec("node", "other:2", "override")})
-    plan = create(new, standing(old, members=members))
+    plan = reconcile(new, standing(old, members=members))
     assert [s.id for s in plan.steps if s.id.startswith("settled")] == []
     done_before = before(plan)
     assert not any(other.startswith("remove ") for node in removed(plan) for other in done_before[f"remove {node}"])
@@ -216,7 +216,7 @@ def test_where_the_quorum_is_lost_already_all_are_replaced_at_once() -> None:
 def test_another_restart_policy_is_told_to_containers_that_stay() -> None:
     spec = etcd()
     always = replace(spec, overrides=Overrides(restart="always"))
-    plan = create(always, standing(spec, kv_2="exited"))
+    plan = reconcile(always, standing(spec, kv_2="exited"))
     updates = {s.node: s.action.restart for s in plan.steps if isinstance(s.action, UpdateContainer)}
     assert updates == {"kv-1": "always", "kv-2": "always", "kv-3": "always"}
     assert "update kv-2" in before(plan)["start kv-2"]
@@ -225,7 +225,7 @@ def test_another_restart_policy_is_told_to_containers_that_stay() -> None:
 
 def test_a_container_that_is_made_anew_has_the_new_restart_policy_from_the_start() -> None:
     spec = etcd()
-    plan = create(replace(spec, overrides=Overrides(restart="always")), without(standing(spec), "kv-2"))
+    plan = reconcile(replace(spec, overrides=Overrides(restart="always")), without(standing(spec), "kv-2"))
     (made,) = [s.action.config for s in plan.steps if s.id == "create kv-2"]  # type: ignore[union-attr]
     assert made.restart == "always"
     assert sorted(s.node for s in plan.steps if isinstance(s.action, UpdateContainer)) == ["kv-1", "kv-3"]
@@ -237,7 +237,7 @@ def test_a_container_that_is_made_anew_has_the_new_restart_policy_from_the_start
 def leave(size: int, to: int, *, force: bool = False, members: bool = True, **states: str) -> Plan:
     old = etcd(size)
     found = standing(old, leader="kv-1", **states) if members else standing(old, members=None, **states)
-    return create(etcd(to, old), found, force=force)
+    return reconcile(etcd(to, old), found, force=force)
 
 
 def test_the_dead_leave_first_so_that_they_do_not_count_when_the_next_one_goes() -> None:
@@ -299,7 +299,7 @@ def test_of_one_that_is_no_member_yet_the_others_are_told_too_when_a_change_is_u
     old = etcd()
     grown = etcd(5, old)
     half = standing(grown, members=["kv-1", "kv-2", "kv-3", "kv-4"])
-    plan = create(old, replace(half, records=(record(old), record(grown, 2))))
+    plan = reconcile(old, replace(half, records=(record(old), record(grown, 2))))
     assert farewells(plan) == [("kv-5", "c-kv-1", True), ("kv-4", "c-kv-1", False)]
     assert hooks(plan)["leave kv-5 1"].container == "c-kv-5"
 
@@ -308,7 +308,7 @@ def test_nobody_leaves_unasked() -> None:
     with pytest.raises(MiniclusterError) as caught:
         leave(3, 1, members=False)
     assert caught.value.what == "kv-2, kv-3 cannot leave cluster c now"
-    assert "does not say who its members are" in caught.value.why
+    assert "No node answers who the members are" in caught.value.why
     with pytest.raises(MiniclusterError, match="cannot leave cluster c now"):  # the one that stays could do nothing
         leave(3, 1, members=False, force=True)
 
@@ -316,7 +316,7 @@ def test_nobody_leaves_unasked() -> None:
 def test_a_voter_whose_container_is_gone_is_struck_off_all_the_same() -> None:
     old = etcd(5)
     found = without(standing(old, leader="kv-1"), "kv-4", "kv-5")
-    plan = create(etcd(3, old), found)
+    plan = reconcile(etcd(3, old), found)
     assert {node for node, _on, _ in farewells(plan)} == {"kv-4", "kv-5"}
     assert removed(plan) == []
 
@@ -329,32 +329,32 @@ def test_a_voter_that_stays_and_is_stopped_comes_back_before_another_goes() -> N
 def test_one_whose_data_are_lost_is_a_member_again_before_another_is_made_anew() -> None:
     old = etcd()
     new = replace(etcd(previous=old), images={"node": ImageSpec("node", "other:2", "override")})
-    plan = create(new, without(standing(old, leader="kv-1"), "kv-3", volumes=True))
-    assert {"join kv-3 1", "settled kv-3"} <= before(plan)["remove kv-2"]
+    plan = reconcile(new, without(standing(old, leader="kv-1"), "kv-3", volumes=True))
+    assert {"join kv-3 1", "converged kv-3"} <= before(plan)["remove kv-2"]
 
 
 def test_the_contact_rolls_in_its_turn() -> None:
     old = spec_of("swarm", master=3)
     new = replace(spec_of("swarm", previous=old, master=3), images={"node": ImageSpec("node", "other:2", "override")})
-    plan = create(new, standing(old, leader="master-1"))
+    plan = reconcile(new, standing(old, leader="master-1"))
     order = [node for node in removed(plan) if node.startswith("master")]
     assert order[-1] == "master-1"
     for former, following in pairwise(order):
-        assert f"settled {former}" in before(plan)[f"remove {following}"]
+        assert f"converged {former}" in before(plan)[f"remove {following}"]
 
 
 def test_a_first_up_that_had_formed_the_cluster_is_not_begun_afresh() -> None:
     three = etcd()
     found = replace(standing(three, leader="kv-1"), records=(NOTHING, record(three)))
-    with pytest.raises(MiniclusterError, match="did not come to its end"):
-        create(etcd(5, three), found)
-    assert create(replace(three, overrides=Overrides(restart="always")), found).steps
+    with pytest.raises(MiniclusterError, match="interrupted `up` with other initial members"):
+        reconcile(etcd(5, three), found)
+    assert reconcile(replace(three, overrides=Overrides(restart="always")), found).steps
 
 
 def test_of_a_cluster_that_never_was_complete_everybody_may_leave() -> None:
     old = etcd()
     cut_short = replace(standing(old, members=None), records=(NOTHING, record(old)))
-    assert set(removed(create(etcd(1, old), cut_short))) == {"kv-1", "kv-2", "kv-3"}
+    assert set(removed(reconcile(etcd(1, old), cut_short))) == {"kv-1", "kv-2", "kv-3"}
 
 
 @pytest.mark.parametrize(("dead", "refused"), [("master_1", True), ("master_2", False)])
@@ -363,15 +363,15 @@ def test_masters_of_a_swarm_keep_their_quorum_too(dead: str, refused: bool) -> N
     new, found = spec_of("swarm", previous=old, master=1), standing(old, **{dead: "exited"})
     if refused:
         with pytest.raises(MiniclusterError, match="removing master-3 would lose the quorum"):
-            create(new, found)
+            reconcile(new, found)
     else:
-        assert removed(create(new, found)) == ["master-2", "master-3"]
+        assert removed(reconcile(new, found)) == ["master-2", "master-3"]
 
 
 def test_workers_leave_whatever_the_masters_do() -> None:
     old = spec_of("swarm", master=3, agent=3)
     new = spec_of("swarm", previous=old, master=3, agent=1)
-    assert removed(create(new, standing(old, master_1="exited"))) == ["agent-3", "agent-2"]
+    assert removed(reconcile(new, standing(old, master_1="exited"))) == ["agent-3", "agent-2"]
 
 
 # Whose data are lost
@@ -379,7 +379,7 @@ def test_workers_leave_whatever_the_masters_do() -> None:
 
 def test_of_one_voters_data_lost_the_others_make_it_a_new_member() -> None:
     spec = etcd()
-    plan = create(spec, without(standing(spec), "kv-3", volumes=True))
+    plan = reconcile(spec, without(standing(spec), "kv-3", volumes=True))
     assert list(hooks(plan)) == ["join kv-3 1"]
 
 
@@ -387,18 +387,18 @@ def test_of_one_voters_data_lost_the_others_make_it_a_new_member() -> None:
 def test_of_too_many_voters_data_lost_it_is_said_that_nothing_can_be_done(lost: list[str]) -> None:
     spec = etcd()
     with pytest.raises(MiniclusterError) as caught:
-        create(spec, without(standing(spec, members=None), *lost, volumes=True))
+        reconcile(spec, without(standing(spec, members=None), *lost, volumes=True))
     assert caught.value.what == f"cluster c has lost the data of {', '.join(lost)}"
-    assert "Voters: 3; too few are left" in caught.value.why
+    assert f"{3 - len(lost)} of 3 initial members still have their data, and 2 are needed" in caught.value.why
     assert "minicluster down c" in caught.value.fix
 
 
 def test_who_is_only_stopped_has_lost_nothing() -> None:
     spec = etcd()
     found = without(standing(spec, members=None, kv_1="exited", kv_2="exited"), "kv-3", volumes=True)
-    plan = create(spec, found)
+    plan = reconcile(spec, found)
     assert {"start kv-1", "start kv-2", "create kv-3", "join kv-3 1"} <= {step.id for step in plan.steps}
-    assert removed(create(spec, without(standing(spec, members=None), "kv-1", "kv-2", "kv-3"))) == []
+    assert removed(reconcile(spec, without(standing(spec, members=None), "kv-1", "kv-2", "kv-3"))) == []
 
 
 # On an engine
@@ -554,15 +554,15 @@ def test_a_first_up_that_was_cut_short_twice_begins_afresh() -> None:
     three = etcd()
     one = etcd(1, three)
     found = replace(standing(three, members=None), records=(NOTHING, record(three), record(one, 2)))
-    plan = create(one, found)
+    plan = reconcile(one, found)
     assert bootstrap_nodes(plan) == ["kv-1"]
-    assert "volume c-kv-1-var-lib-etcd away" in {step.id for step in plan.steps}
+    assert "remove volume c-kv-1-var-lib-etcd" in {step.id for step in plan.steps}
 
 
 def test_a_voter_goes_only_when_one_that_is_missing_is_back() -> None:
     old = etcd()
     new = replace(etcd(previous=old), images={"node": ImageSpec("node", "other:2", "override")})
-    plan = create(new, without(standing(old, leader="kv-1"), "kv-2"))
+    plan = reconcile(new, without(standing(old, leader="kv-1"), "kv-2"))
     assert "ready kv-2" in before(plan)["remove kv-3"]
 
 

@@ -1,0 +1,112 @@
+"""Plans the removal of a whole cluster, and of single nodes that leave one that stays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from minicluster.model.naming import container_name
+from minicluster.model.spec import NodeSpec, Spec
+from minicluster.plan.builder import Steps, ready
+from minicluster.plan.observed import Observed
+from minicluster.plan.steps import DisconnectNetwork, Plan, RemoveContainer, RemoveNetwork, RemoveVolume, RunHook
+
+
+def remove(observed: Observed) -> Plan:
+    """The plan that leaves nothing of a cluster behind."""
+    steps = Steps()
+    cause = "remove the cluster"
+    running = [node for node, container in observed.containers.items() if container.alive]
+    for network in observed.networks:
+        # The engine keeps a network that a container is connected to. Nodes are disconnected before they are killed,
+        # which is the quicker half of their removal: then the network is removed while they are. One after the other,
+        # as the engine does it anyway: asked for several at once, it sometimes miscounts the connected containers, and
+        # keeps the network until it is restarted.
+        freed: list[str] = []
+        for node in running:
+            out = DisconnectNetwork(network, observed.containers[node].name)
+            why = "lets the network be removed while the node is"
+            freed.append(steps.add(f"disconnect {node} {network}", node, out, why, freed[-1:]))
+        # Stopped containers of others could not start without it.
+        others = [
+            steps.add(
+                f"disconnect {other} {network}",
+                "",
+                DisconnectNetwork(network, other),
+                "this container is not part of the cluster and stays",
+            )
+            for other in observed.attached.get(network, ())
+        ]
+        steps.add(f"remove network {network}", "", RemoveNetwork(network), cause, [*freed, *others])
+    removed = [
+        steps.add(
+            f"remove {node}",
+            node,
+            RemoveContainer(container.name),
+            cause,
+            if_planned=[f"disconnect {node} {network}" for network in observed.networks],
+        )
+        for node, container in observed.containers.items()
+    ]
+    for volume in observed.volumes:
+        owner = _owner(observed, volume)
+        needs = [f"remove {owner}"] if owner else removed
+        steps.add(f"remove volume {volume}", owner, RemoveVolume(volume), cause, needs)
+    everything = steps.ids
+    # Last, so that an interrupted `down` can still be found and finished, by any process.
+    for generation in observed.generations:
+        steps.add(
+            f"remove volume {generation}", "", RemoveVolume(generation), "nothing is left of the cluster", everything
+        )
+    for record in observed.records:
+        action = RemoveVolume(record.volume)
+        steps.add(f"remove record {record.revision}", "", action, "nothing is left of the cluster", everything)
+    return steps.plan(observed.cluster, f"remove cluster {observed.cluster}")
+
+
+def _owner(observed: Observed, volume: str) -> str:
+    return next((n for n in observed.containers if volume.startswith(f"{observed.cluster}-{n}-")), "")
+
+
+def take_out(steps: Steps, spec: Spec, observed: Observed, leaving: Sequence[str], force: bool) -> list[str]:
+    """Removes nodes one after the other: each change of a quorum must be complete before the next.
+
+    Returns:
+        ids of the steps after which all of them are gone.
+    """
+    if not leaving:
+        return []
+    cause = "the spec no longer has this node"
+    last = [id for node in spec.nodes for id in ready(node.name) if id in steps]
+    for name in leaving:
+        container = observed.containers.get(name)
+        node = observed.recorded(name)
+        member = (observed.members or {}).get(name)
+        # A node that is not a member yet may be about to become one, if the change that added it is undone.
+        for i, hook in enumerate(node.leave if node and observed.members is not None else (), 1):
+            if hook.on == "node":
+                on = container.name if container and container.state == "running" else ""
+            else:
+                on = _staying(hook.on, observed, spec)
+            if on:
+                # What other nodes do to remove a voter must succeed: its vote must not outlive it.
+                best_effort = force or hook.on == "node" or not (member and member.voter)
+                action = RunHook(on, tuple(hook.run), best_effort=best_effort, phase="leaving")
+                last = [steps.add(f"leave {name} {i}", name, action, cause, last)]
+        if container:
+            last = [steps.add(f"remove {name}", name, RemoveContainer(container.name), cause, last)]
+        for volume in observed.volumes:
+            if volume.startswith(f"{observed.cluster}-{name}-"):
+                steps.add(f"remove volume {volume}", name, RemoveVolume(volume), cause, last)
+    return last
+
+
+def _staying(role: str, observed: Observed, spec: Spec) -> str:
+    """A container of a role that stays: one that the cluster counts as ready, one that runs, or one that is started."""
+    members = observed.members or {}
+    nodes = [n for n in spec.of_role(role) if n.name in observed.containers]
+
+    def order(node: NodeSpec) -> tuple[bool, bool]:
+        healthy = node.name in members and members[node.name].ready
+        return (not healthy, node.name not in observed.running)
+
+    return container_name(spec.cluster, min(nodes, key=order).name) if nodes else ""
