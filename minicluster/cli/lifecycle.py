@@ -29,6 +29,7 @@ from minicluster.errors import UsageError
 if TYPE_CHECKING:
     from minicluster.model.lease import Lease
     from minicluster.model.results import Change, ClusterInfo
+    from minicluster.operations.up import UpKeywords
 
 
 def up(
@@ -94,32 +95,28 @@ def up(
     quiet: QuietOption = False,
 ) -> None:
     """Stand a cluster up, or apply the difference to one that runs."""
-    sizes = numbers("--size", "ROLE=N", size, 0, 1000)
-    settings = pairs("--set", "PATH=V", set_)
-    images = pairs("--image", "NAME=REF", image)
-    ports = numbers("--port", "ENDPOINT=P", port, 1, 65535)
     check_timeout(timeout)
-    networks = [] if network == ["none"] else network or None
-    lease = _lease(ttl)
+    options: UpKeywords = {
+        "name": name,
+        "size": numbers("--size", "ROLE=N", size, 0, 1000),
+        "set": pairs("--set", "PATH=V", set_),
+        "image": pairs("--image", "NAME=REF", image),
+        "port": numbers("--port", "ENDPOINT=P", port, 1, 65535),
+        "restart": restart,
+        "networks": [] if network == ["none"] else network or None,
+        "address_mode": address_mode,
+        "lease": _lease(ttl),
+        "force": force,
+        "keep": keep,
+        "timeout": timeout,
+    }
     if dry_run and timings:
         raise UsageError("--dry-run does nothing that would take its time.", fix="Leave --timings out.")
     if dry_run:
         from minicluster import cluster as facade
         from minicluster.cli.planned import plan_data, print_plan
 
-        plan = facade.dry_run(
-            profile,
-            name=name,
-            size=sizes,
-            set=settings,
-            image=images,
-            port=ports,
-            restart=restart,
-            networks=networks,
-            address_mode=address_mode,
-            lease=lease,
-            force=force,
-        )
+        plan = facade.dry_run(profile, **options)
         if output is Output.json:
             print_json(plan_data(plan))
         else:
@@ -132,23 +129,9 @@ def up(
 
     with listening(quiet) as shown:
         listener = Timings(shown)
-        cluster = Cluster.up(
-            profile,
-            name=name,
-            size=sizes,
-            set=settings,
-            image=images,
-            port=ports,
-            restart=restart,
-            networks=networks,
-            address_mode=address_mode,
-            lease=lease,
-            force=force,
-            keep=keep,
-            timeout=timeout,
-            listener=listener,
-        )
+        cluster = Cluster.up(profile, listener=listener, **options)
         signals.ignored()
+        cluster.connect()
         info = cluster.info()
     if output is Output.json:
         change = plain_data(cluster.change) if cluster.change else {"cluster": info.cluster, "changed": False}

@@ -150,7 +150,7 @@ def live(console: Console | None = None, clock: Callable[[], float] = time.monot
             console.print(Text("\n").join(lines))
 
     def listen(event: Event) -> None:
-        if event.kind in ("note", "room"):
+        if event.kind in ("note", "preflight"):
             console.print(Text(with_subject(event)))
             return
         if event.kind == "plan":  # another plan than the one before: of the next cluster, or a roll-back

@@ -42,7 +42,7 @@ def plain(stream: TextIO, clock: Callable[[], float] = time.monotonic) -> Listen
 
 def _plain(event: Event, line: Line | None) -> str:
     """An event as a line of a log; empty where it is worth none."""
-    if event.kind in ("plan", "note", "room", "rollback"):
+    if event.kind in ("plan", "note", "preflight", "rollback"):
         return with_subject(event)
     if event.kind == "failed":
         return f"{event.subject or 'cluster'}: failed" + (f": {event.text}" if event.text else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -101,7 +102,11 @@ def info(
     """Show how to reach a cluster."""
     from minicluster.cluster import Cluster
 
-    answer = Cluster.open(name, address_mode=address_mode).info()
+    cluster = Cluster.open(name, address_mode=address_mode)
+    cluster.connect()
+    notes = cluster.write_client_files()
+    answer = cluster.info()
+    answer = replace(answer, notes=(*answer.notes, *notes))
     if output is Output.json:
         print_json(answer)
     else:
@@ -145,8 +150,10 @@ def env(
         statements = exports.unsets(facade.env_names(name), shell)
     else:
         cluster = facade.Cluster.open(name, address_mode=address_mode)
+        cluster.connect()
+        notes = cluster.write_client_files()
         variables = cluster.env()
-        for note in cluster.notes:
+        for note in notes:
             print(f"Note: {note}", file=sys.stderr)
         if output is Output.json:
             print_json(variables)

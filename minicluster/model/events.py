@@ -11,8 +11,8 @@ class Event:
     """One thing that happened.
 
     Kinds: ``plan`` (a plan begins; ``text`` is its headline, ``nodes`` the nodes it is about), ``start`` and ``end`` of
-    a step, ``done`` (all that a node is in for, or what is the whole cluster's), ``progress`` within a step, ``note``
-    (worth a line of its own), ``room`` (what a plan is about to take of the machine), ``failed``, ``rollback``.
+    a step, ``done`` (the last step of a node, or a step of the whole cluster), ``progress`` within a step, ``note``
+    (worth a line of its own), ``preflight`` (what a plan will take of the machine), ``failed``, ``rollback``.
     """
 
     kind: str

@@ -14,7 +14,7 @@ from minicluster.leases import lock
 from minicluster.model.events import Event, Listener
 from minicluster.model.results import Change
 from minicluster.model.spec import HookSpec, Spec
-from minicluster.operations.status import members
+from minicluster.operations.observe import members
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Container, Engine
@@ -134,7 +134,7 @@ def _by_rank(run: _Reset, names: Sequence[str]) -> list[str]:
     if not names:
         return []
     patience = max(0.2, run.deadline - time.monotonic())
-    found, _why = members(run.engine, run.spec, run.containers, patience=min(10.0, patience))
+    found, _why = members(run.engine, run.spec, run.containers, timeout=min(10.0, patience))
     if found is None:
         return [*names]
     ready = [name for name in names if name in found and found[name].ready]

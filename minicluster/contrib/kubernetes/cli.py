@@ -55,8 +55,10 @@ def kubeconfig(
             print(f"{place}: cluster {name} is {'taken out' if found else 'not in it'}.")
         return
     opened = Cluster.open(cluster)
+    opened.connect()
+    notes = opened.write_client_files()
     text = user.text(opened)
-    for note in opened.notes:
+    for note in notes:
         print(f"Note: {note}", file=sys.stderr)
     if merge:
         path = path or user.target()

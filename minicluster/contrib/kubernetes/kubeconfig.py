@@ -37,7 +37,7 @@ Config = dict[str, Any]
 
 
 def text(cluster: Cluster) -> str:
-    """The kubeconfig of a cluster, made anew.
+    """The kubeconfig in a cluster's client folder, as ``write_client_files`` wrote it.
 
     Raises:
         UsageError: its profile has none.
@@ -48,7 +48,6 @@ def text(cluster: Cluster) -> str:
             f"It is of profile {cluster.spec.profile}.",
             "Name a cluster of the kubernetes profile with -c; `minicluster ls` lists them.",
         )
-    cluster.env()
     return _own(cluster.name).read_text(encoding="utf-8")
 
 

@@ -8,7 +8,6 @@ started it ends, and is found again through its pid file, which counts only if t
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -29,7 +28,7 @@ from minicluster import paths
 from minicluster.engine.ping import SOCKET_PATH_LIMIT, describe, get_json, ping, version
 from minicluster.engine.private import bridge
 from minicluster.errors import EngineError, NoEngine
-from minicluster.host import procfs
+from minicluster.host import flock, procfs
 from minicluster.model.events import Event, Listener, ignore
 
 #: Seconds for dockerd to answer after its start. It takes a fraction of one, but after a crash it first cleans up.
@@ -395,37 +394,15 @@ def tail(log: Path, lines: int = 15) -> str:
 @contextmanager
 def _locked(layout: Layout) -> Iterator[None]:
     """One start or stop at a time."""
-    deadline = time.monotonic() + LOCK_TIMEOUT
-    while True:
-        handle = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever had it before us may have removed the folder: then this is the lock of nothing.
-            if _same(handle, layout.lock):
-                break
-            os.close(handle)
-            layout.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            continue
-        except BlockingIOError:
-            os.close(handle)
-        if time.monotonic() > deadline:
-            raise NoEngine(
-                "the private engine is being started or stopped by another process",
-                f"{layout.lock} was locked for {LOCK_TIMEOUT:.0f} s.",
-                "Find the other minicluster and end it.",
-            )
-        time.sleep(_POLL)
-    try:
+    held = flock.wait(layout.lock, until=time.monotonic() + LOCK_TIMEOUT)
+    if held is None:
+        raise NoEngine(
+            "the private engine is being started or stopped by another process",
+            f"{layout.lock} was locked for {LOCK_TIMEOUT:.0f} s.",
+            "Find the other minicluster and end it.",
+        )
+    with held:
         yield
-    finally:
-        os.close(handle)
-
-
-def _same(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), os.stat(path))
-    except FileNotFoundError:
-        return False
 
 
 def _clear_stale(layout: Layout) -> None:
