@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from minicluster import discovery
+from minicluster.discovery import env_names
 from minicluster.engine.discover import connect
-from minicluster.errors import NoEngine, UsageError
+from minicluster.errors import NoEngine
 from minicluster.leases.renew import renew
 from minicluster.model.events import Listener, ignore
 from minicluster.model.lease import Lease
@@ -181,7 +182,7 @@ class Cluster:
         return monitor.usages(self.engine, self.spec, nodes)
 
     def events(self, *, since: float | None = None) -> Iterator[results.ClusterEvent]:
-        """What happens to the cluster until it is gone, with the engine's past events since a time (seconds since 1970)."""
+        """What happens to the cluster until it is gone, with past events since a time (seconds since 1970)."""
         return monitor.events(self.engine, self.spec, since)
 
     def plan(self) -> Plan:
@@ -322,14 +323,6 @@ def dry_run(profile: str | None = None, **options: Unpack[UpKeywords]) -> Plan:
     except NoEngine:
         engine = None
     return up.plan(engine, name, wanted).plan
-
-
-def env_names(name: str | None = None, *, engine: Engine | None = None) -> list[str]:
-    """Names of the variables that :meth:`Cluster.env` sets; those of all profiles, once the cluster is gone."""
-    try:
-        return list(Cluster.open(name, engine=engine).spec.env)
-    except (UsageError, NoEngine):
-        return discovery.env_names_of_profiles()
 
 
 def clusters(engine: Engine | None = None, *, listener: Listener = ignore) -> list[results.ClusterSummary]:

@@ -8,7 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from minicluster.errors import UsageError, nearest
+from minicluster.engine.discover import connect
+from minicluster.errors import NoEngine, UsageError, nearest
 from minicluster.model import labels
 from minicluster.model.events import Listener
 from minicluster.model.results import ClusterSummary
@@ -144,12 +145,18 @@ def to_remove(engine: Engine, words: Sequence[str], *, all: bool, listener: List
     return list(words) or [choose(engine, None)]
 
 
-def env_names_of_profiles() -> list[str]:
-    """Names of the variables for native clients, of any profile, that are set in this process's environment."""
-    from minicluster.profile import catalog
+def env_names(name: str | None = None, *, engine: Engine | None = None) -> list[str]:
+    """Names of the variables that :meth:`minicluster.Cluster.env` sets.
 
-    found: set[str] = set()
-    for profile in catalog.names():
-        with contextlib.suppress(UsageError):
-            found |= catalog.load(profile).profile.env.keys()
-    return sorted(found & os.environ.keys())
+    Once the cluster is gone: the names of any profile that are set in this process's environment.
+    """
+    try:
+        return list(find(engine or connect(), name).env)
+    except (UsageError, NoEngine):
+        from minicluster.profile import catalog
+
+        found: set[str] = set()
+        for profile in catalog.names():
+            with contextlib.suppress(UsageError):
+                found |= catalog.load(profile).profile.env.keys()
+        return sorted(found & os.environ.keys())

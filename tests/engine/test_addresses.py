@@ -155,7 +155,7 @@ def test_where_two_clusters_join_a_network_the_long_name_is_one_clusters_alone(
         guest(outer, image, FIRST) as there,
     ):
         notes = [event.text for event in told if event.kind == "note"]
-        assert notes == [f"kv-1 on network {FIRST} is also a node of cluster {NAME}: there, say {OTHER}-kv-1."]
+        assert notes == [f"kv-1 on network {FIRST} is also a node of cluster {NAME}: use {OTHER}-kv-1 there."]
         both = [address_in(outer, FIRST, f"{name}-kv-1") for name in (NAME, OTHER)]
         assert addresses_of(engine, there, f"{NAME}-kv-1", f"{OTHER}-kv-1") == [{both[0]}, {both[1]}]
         assert addresses_of(engine, there, "kv-1") == [{*both}]
@@ -164,7 +164,7 @@ def test_where_two_clusters_join_a_network_the_long_name_is_one_clusters_alone(
 def test_a_network_that_is_not_there_is_said_before_anything_is_made(outer: Shell) -> None:
     refused = outer.minicluster("up", "etcd", "--name", NAME, "--network", "t-addr-none", ok=False)
     assert refused.code == 2
-    assert "--network t-addr-none: the engine has no network of that name" in refused.err
+    assert "--network t-addr-none: no such network" in refused.err
     assert "docker network create t-addr-none" in refused.err
     assert not remains(outer, NAME)
 
@@ -485,7 +485,7 @@ def test_a_remote_engine_is_used_with_tls_and_its_cluster_is_reached(remote: Rem
         # Nodes' own addresses are out of reach from there: it is said what was tried, why not, and what to do.
         refused = far.minicluster("info", NAME, "--address-mode", "bridge", ok=False)
         assert refused.code == 1
-        assert f"cluster {NAME} runs, but its nodes cannot be reached from here" in refused.err
+        assert f"cluster {NAME} is running, but its nodes cannot be reached from here" in refused.err
         assert "Tried address mode bridge:" in refused.err
         assert "Network is unreachable" in refused.err
         assert f"minicluster up --name {NAME} --address-mode gateway" in refused.err

@@ -39,7 +39,7 @@ def _lines(view: View, width: int = 80, height: int = 24) -> list[str]:
 def test_a_log_has_a_line_for_what_matters() -> None:
     out, clock = io.StringIO(), Clock()
     listen = plain(out, clock)
-    listen(Event("room", text="memory: 4.0 GiB of 8.0 GiB free, 192 MiB needed"))
+    listen(Event("preflight", text="memory: 4.0 GiB of 8.0 GiB free, 192 MiB needed"))
     listen(Event("plan", text="create cluster swarm: 1 master", nodes=("master-1",)))
     listen(Event("start", "", "image", "image node"))
     listen(Event("progress", "", "image", "building minicluster/swarm-node:1"))
@@ -119,7 +119,7 @@ def test_the_screen_in_the_end() -> None:
     with live(console) as listen:
         listen(Event("plan", text="create cluster swarm", nodes=("master-1", "agent-1")))
         listen(Event("note", text="a note"))
-        listen(Event("room", text="memory: 192 MiB needed"))
+        listen(Event("preflight", text="memory: 192 MiB needed"))
         listen(Event("done", "master-1", "ready", seconds=1.94))
         listen(Event("start", "agent-1", "joining"))
         listen(Event("done", "agent-1", "ready", seconds=2.5))

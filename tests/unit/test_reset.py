@@ -293,7 +293,7 @@ def test_the_command_answers_in_json(here: FakeEngine, swarm: Cluster) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["reset", "other"], 2, "no cluster is called 'other'"),
+        (["reset", "other"], 2, "no cluster named 'other'"),
         (["reset", "--timeout", "0"], 2, "there must be some time"),
         (["reset", "--timeout", "0.3"], 4, "was not reset within 0.3 s"),
     ],

@@ -13,8 +13,7 @@ from minicluster import doctor
 from minicluster.doctor import Check
 from minicluster.errors import InsufficientMemory
 from minicluster.model.events import Event
-from minicluster.model.spec import Overrides
-from minicluster.operations import up
+from minicluster.operations import preflight, up
 from tests.fakes import FakeEngine
 from tests.unit.samples import TOY
 
@@ -42,25 +41,25 @@ def told(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Told:
             return fits(footprint, int(memory * GIB), None)
 
         engine.every_image = images
-        up_plan = up.plan_up(engine, profile, "c", Overrides())
+        up_plan = up.plan(engine, "c", up.UpOptions(profile=profile))
         events: list[Event] = []
         with monkeypatch.context() as patch:
             patch.setattr(os, "statvfs", {"/images": facts}.__getitem__)
             patch.setattr(doctor, "check_memory", check_memory)
-            up.check_capacity(engine, up_plan, force, events.append)
+            preflight.check_capacity(engine, up_plan.spec, up_plan.observed, up_plan.plan, force, events.append)
         return [(event.kind, event.text) for event in events]
 
     return told
 
 
 def test_what_the_nodes_will_take_of_memory_is_told(told: Told) -> None:
-    assert told() == [("room", "memory: 8.0 GiB in all, 96 MiB needed")]
+    assert told() == [("preflight", "memory: 8.0 GiB in all, 96 MiB needed")]
 
 
 def test_nodes_that_do_not_fit_into_memory_are_refused_unless_forced(told: Told) -> None:
     with pytest.raises(InsufficientMemory, match=r"cluster c does not fit into memory: 92 MiB in all, 96 MiB needed"):
         told(memory=0.09)
-    assert [kind for kind, _ in told(memory=0.09, force=True)] == ["room"]
+    assert [kind for kind, _ in told(memory=0.09, force=True)] == ["preflight"]
 
 
 @pytest.mark.parametrize(
@@ -75,13 +74,13 @@ def test_nodes_that_do_not_fit_into_memory_are_refused_unless_forced(told: Told)
 )
 def test_little_room_on_the_disk_is_told_where_it_may_not_do(told: Told, disk: float, images: bool, said: str) -> None:
     notes = [text for kind, text in told(disk=disk, images=images) if kind == "note"]
-    assert [note.partition(". ")[0] for note in notes] == ([f"Little room on the disk: {said}"] if said else [])
+    assert [note.partition(". ")[0] for note in notes] == ([f"Low disk space: {said}"] if said else [])
     assert all(note.endswith("`docker builder prune` removes caches of builds.") for note in notes)
 
 
 def test_nodes_of_which_nobody_knows_what_they_take_may_have_an_image_that_is_to_be_built(told: Told) -> None:
     ((kind, text),) = told(str(TOY), disk=3, images=False)
-    assert (kind, text.partition(":")[0]) == ("note", "Little room on the disk")
+    assert (kind, text.partition(":")[0]) == ("note", "Low disk space")
 
 
 def test_an_image_that_is_pulled_is_not_built(told: Told, write_profile: Callable[..., Path]) -> None:

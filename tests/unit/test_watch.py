@@ -48,7 +48,7 @@ def test_cpu_is_percent_of_one_processor(before: Sample, after: Sample, percent:
 
 
 def usages(cluster: Cluster) -> Iterator[monitor.ClusterUsage]:
-    return monitor.usages(cluster.engine, cluster.spec, lambda _: True, period=0.01)
+    return monitor.usages(cluster.engine, cluster.spec, period=0.01)
 
 
 def test_every_node_is_told_in_the_specs_order(engine: FakeEngine, cluster: Cluster) -> None:
@@ -169,7 +169,7 @@ def test_what_the_members_say_is_told(engine: FakeEngine, cluster: Cluster) -> N
     Cluster.up(str(TOY), name="toy", size={"agent": 3}, engine=engine)
     assert ears.hears("ready", "agent-3").role == "agent"
     engine.set_state("toy-master-1", "exited")
-    assert ears.hears("unknown", "").detail == {"why": "no node of role master runs"}
+    assert ears.hears("unknown", "").detail == {"why": "no node of role master is running"}
     assert ears.hears("quorum-lost", "").detail == {"healthy": 0, "needed": 1}
     engine.set_state("toy-master-1", "running")
     ears.hears("known", "")
