@@ -21,7 +21,7 @@ from minicluster.engine.private import daemon
 from tests.engine.conftest import PREFIX, remains, shell_on
 
 _MARK = "MINICLUSTER_TESTS"  # a variable that every process has which the tests start, and those that these start
-_PATIENCE = 15.0  # seconds: a watcher looks twice before it ends
+_PATIENCE = 15.0  # seconds: a reaper looks twice before it ends
 _LEFT_BEHIND = 10  # pytest's exit code where something is left; its own end at 5. What failed beside it matters less
 
 #: Files of tests that take minutes, the longest first: begun late, one would go on alone at the end.

@@ -354,7 +354,7 @@ def test_the_plugin_in_a_container(outer: Shell, engine: Engine, image: str, tes
         assert found_at(there.run(*pytest_words(tests)).out).startswith("172.")
         assert not remains(outer, KIND)
 
-        # A job that is lost while its test runs: container, tests and watcher end at once, and nobody is told.
+        # A job that is lost while its test runs: container, tests and reaper end at once, and nobody is told.
         argv = ["docker", "exec", *there.options({"LOST": "6"}), *pytest_words(tests)]
         job = subprocess.Popen(argv, env=os.environ | outer.env, stdout=subprocess.PIPE, text=True)
         assert job.stdout
@@ -499,7 +499,7 @@ def test_a_cluster_that_is_published_on_localhost_alone_is_not_handed_out_elsewh
     with cluster(engine):
         refused = remote.shell.minicluster("env", NAME, ok=False)
         assert refused.code == 1
-        assert "is published on 127.0.0.1 of its engine's machine alone" in refused.err
+        assert "is published only on 127.0.0.1 of the engine's machine" in refused.err
         assert not refused.out
         # Who asks for it gets it: what was asked for is what it needs.
         remote.shell.minicluster("up", "--name", NAME, "--address-mode", "gateway", "-q")
@@ -510,6 +510,6 @@ def test_the_plugin_with_a_remote_engine(outer: Shell, remote: Remote, tests: di
     far = FarShell(remote.shell.env | tests)
     assert found_at(far.run(*pytest_words(tests)).out) == remote.address
     assert not remains(outer, KIND)
-    # Its watcher looks twice whether anything came to be a moment later. Till then there has to be a way to the engine.
-    words = ("pgrep", "-f", f"watcher.py.*{Path(tests['TESTS']).parent}")
+    # Its reaper looks twice whether anything came to be a moment later. Till then there has to be a way to the engine.
+    words = ("pgrep", "-f", f"reaper.py.*{Path(tests['TESTS']).parent}")
     eventually(lambda: not outer.run(*words, ok=False).out, within=30)

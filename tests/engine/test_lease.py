@@ -45,15 +45,15 @@ def owner(shell: Shell, program: str = OWNER) -> subprocess.Popen[str]:
     return process
 
 
-def watchers(of: subprocess.Popen[str]) -> list[int]:
-    words = ["pgrep", "-P", str(of.pid), "-f", "minicluster/watcher.py"]
+def reapers(of: subprocess.Popen[str]) -> list[int]:
+    words = ["pgrep", "-P", str(of.pid), "-f", "operations/reaper.py"]
     return [int(pid) for pid in subprocess.run(words, capture_output=True, text=True, check=False).stdout.split()]
 
 
 @pytest.mark.parametrize("end", ["kill -9", "kill -9 of its group", "by itself"])
 def test_what_belongs_to_a_process_goes_with_it(outer: Shell, end: str) -> None:
     process = owner(outer)
-    (watcher,) = watchers(process)
+    (reaper,) = reapers(process)
     listed = outer.minicluster("ls", "-o", "json").json
     assert [c["lease"] for c in listed if c["cluster"] == NAME] == [f"process {process.pid}"]
     if end == "by itself":
@@ -66,7 +66,7 @@ def test_what_belongs_to_a_process_goes_with_it(outer: Shell, end: str) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=30)
     eventually(lambda: not remains(outer, NAME), within=30)
-    eventually(lambda: not Path(f"/proc/{watcher}").exists(), within=30)
+    eventually(lambda: not Path(f"/proc/{reaper}").exists(), within=30)
 
 
 def test_killed_in_the_middle_of_up(outer: Shell) -> None:
@@ -83,6 +83,6 @@ def test_a_cluster_that_is_to_stay_is_never_touched(outer: Shell) -> None:
     program = OWNER.replace('print(cluster.node("kv-1").exec("etcdctl put a b").stdout, flush=True)\n', "")
     refused = outer.run(sys.executable, "-c", program, ok=False)
     assert refused.code == 1
-    assert "It has no lease: somebody made it to stay." in refused.err
+    assert "It has no lease: it was created to stay." in refused.err
     assert outer.minicluster("gc", "-o", "json").json == []
     assert remains(outer, NAME)["containers"] == [f"{NAME}-kv-1"]

@@ -20,7 +20,7 @@ from tests.engine.checker import store_of, writing
 from tests.engine.conftest import Shell, eventually, remains, swarm_client
 from tests.engine.kubelife import Kube
 from tests.engine.test_lease import NAME as LEASED
-from tests.engine.test_lease import owner, watchers
+from tests.engine.test_lease import owner, reapers
 from tests.engine.test_swarm import ready
 
 STORES = ("etcd", "zookeeper", "consul", *(["kubernetes"] if shutil.which("kubectl") else []))
@@ -144,10 +144,10 @@ def test_a_run_of_pytest_goes_on(own: Shell, tmp_path: Path) -> None:
 # Nobody else is at work on this engine, who would remove what is over first
 
 
-def test_without_a_watcher_the_next_who_comes_removes_it(own: Shell) -> None:
+def test_without_a_reaper_the_next_who_comes_removes_it(own: Shell) -> None:
     process = owner(own)
-    (watcher,) = watchers(process)
-    os.kill(watcher, signal.SIGKILL)
+    (reaper,) = reapers(process)
+    os.kill(reaper, signal.SIGKILL)
     process.kill()
     process.communicate(timeout=30)
     dry = own.minicluster("gc", "--dry-run").out

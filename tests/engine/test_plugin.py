@@ -341,7 +341,7 @@ def test_a_worker_is_killed(runs: Runs) -> None:
     output = runs.run("-n", "2")
     assert outcomes(output) == {"passed": 11, "failed": 1}, output
     assert "crashed" in output
-    # What was shared went with the run; what the dead one had for itself goes by its watcher.
+    # What was shared went with the run; what the dead one had for itself goes by its reaper.
     eventually(lambda: not remains(runs.shell, KIND), within=30)
 
 
@@ -400,7 +400,7 @@ def test_keep(runs: Runs) -> None:
     (kept,) = clusters(runs.shell)
     assert f"minicluster: kept to look at: {kept}" in output
     assert runs.shell.minicluster("exec", "-c", kept, "kv-1", "--", "etcdctl", "get", "a").out == "a\nb\n"
-    time.sleep(2)  # a watcher that did not know would take it down now
+    time.sleep(2)  # a reaper that did not know would take it down now
     assert clusters(runs.shell) == [kept]
     runs.shell.minicluster("down", kept)
 

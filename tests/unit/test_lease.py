@@ -30,7 +30,7 @@ ELSEWHERE = Process("another-boot", "pid:[1]", 1, "1")
 
 @pytest.fixture(autouse=True)
 def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """What the watcher was told: none is started here."""
+    """What the reaper was told: none is started here."""
     heard: list[tuple[str, str]] = []
     monkeypatch.setattr(reaper, "hold", lambda _engine, cluster, _lease: heard.append(("hold", cluster)))
     monkeypatch.setattr(reaper, "drop", lambda _engine, cluster: heard.append(("drop", cluster)))
@@ -275,7 +275,7 @@ def test_an_unreadable_lease_protects(engine: FakeEngine) -> None:
     assert collecting.collect(engine) == []
 
 
-# What a watcher does about it
+# What a reaper does about it
 
 
 def test_a_beat_renews_and_never_against_anothers_wish(engine: FakeEngine) -> None:
@@ -350,7 +350,7 @@ def test_what_cannot_be_seen_is_not_gone(monkeypatch: pytest.MonkeyPatch) -> Non
         assert process.lives() is False
 
 
-def test_an_up_that_fails_leaves_the_watcher_nothing(engine: FakeEngine, told: list[tuple[str, str]]) -> None:
+def test_an_up_that_fails_leaves_the_reaper_nothing(engine: FakeEngine, told: list[tuple[str, str]]) -> None:
     engine.fail("start_container", EngineError("no"), match="toy-agent-1")
     with pytest.raises(EngineError):
         up(engine, lease=Lease.owned())
