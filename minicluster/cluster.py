@@ -1,66 +1,43 @@
-"""The façade: everything that minicluster does, for the command line, the tests and every later front end."""
+"""The public face: all that minicluster does. It only delegates, to :mod:`minicluster.operations` and discovery."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
-import shlex
-import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from minicluster import paths
-from minicluster.errors import (
-    Interrupted,
-    MiniclusterError,
-    NodeEnded,
-    NodeFailed,
-    NoEngine,
-    PortTaken,
-    SubnetTaken,
-    UsageError,
-    nearest,
-)
-from minicluster.leases import lock
-from minicluster.model import labels
-from minicluster.model.deferred import SECRET, fill
-from minicluster.model.events import Event, Listener, ignore
+from minicluster import discovery
+from minicluster.discovery import env_names
+from minicluster.engine.discover import connect
+from minicluster.errors import NoEngine
+from minicluster.leases.renew import renew
+from minicluster.model.events import Listener, ignore
 from minicluster.model.lease import Lease
-from minicluster.model.naming import container_name
-from minicluster.model.results import (
-    Change,
-    ClusterEvent,
-    ClusterInfo,
-    ClusterStatus,
-    ClusterSummary,
-    ClusterUsage,
-    Collected,
-    Copied,
-    EndpointInfo,
-)
-from minicluster.model.spec import RESTART_POLICIES, Overrides, Spec
-from minicluster.node import Node
-from minicluster.operations import client, reaper, status
+from minicluster.model.spec import NodeSpec, Spec
+from minicluster.operations import client, info, lifecycle, load_images, logs, monitor, reaper, reset, status, up
 from minicluster.operations import collect as collecting
 from minicluster.operations import connect as addresses
-from minicluster.operations import up as change
-from minicluster.operations.up import DEFAULT_PROFILE, DEFAULT_TIMEOUT
-from minicluster.plan.observed import lease_of, records
+from minicluster.operations import down as removal
+from minicluster.operations import nodes as selection
+from minicluster.operations.nodes import Nodes
+from minicluster.operations.preflight import examine
+from minicluster.operations.up import DEFAULT_TIMEOUT, UpOptions
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from minicluster import pki
-    from minicluster.doctor import Check
-    from minicluster.engine.protocol import Engine, ExecResult, Volume
+    from minicluster.engine.protocol import Engine, ExecResult
+    from minicluster.model import results
+    from minicluster.model.results import Change
+    from minicluster.operations.up import UpKeywords
     from minicluster.plan.steps import Plan
 
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
-_TRIES = 5  # at a subnet or port that another process took between our look and our call
+__all__ = ["Cluster", "Node", "clusters", "collect", "connect", "down", "dry_run", "env_names", "examine"]
 
 
 class Cluster:
-    """One running cluster. Get one by :meth:`up` or :meth:`open`; at the end of a ``with`` block it is taken down.
+    """One cluster, from :meth:`up` or :meth:`open`. At the end of a ``with`` block it is taken down.
 
     >>> with Cluster.up("etcd", size={"kv": 3}) as cluster:                    # doctest: +SKIP
     ...     print(cluster.endpoint("client").url, cluster.node("kv-1").address)
@@ -77,134 +54,46 @@ class Cluster:
         self.engine = engine
         self.spec = spec
         self.change = change  #: what the ``up`` that returned this did
-        self._authority = authority  # where it is known already
-        self._asked_mode = addresses.asked(address_mode)
-        self._mode = ""  # once the cluster has been reached
-        self.notes: tuple[str, ...] = ()  #: what the last :meth:`env` could not do for the client
+        self._authority = authority
+        self._address_mode = addresses.asked(address_mode)
 
     @property
     def name(self) -> str:
         """The cluster's name."""
         return self.spec.cluster
 
+    @property
+    def _mode(self) -> str:
+        return addresses.usable(self._address_mode, self.engine, self.spec)
+
     @classmethod
     def up(
         cls,
         profile: str | None = None,
         *,
-        name: str | None = None,
-        size: Mapping[str, int] | None = None,
-        set: Mapping[str, str | int | float | bool] | None = None,
-        image: Mapping[str, str] | None = None,
-        port: Mapping[str, int] | None = None,
-        restart: str = "",
-        networks: Sequence[str] | None = None,
-        address_mode: str | None = None,
-        lease: Lease | None = None,
-        force: bool = False,
-        keep: bool = False,
-        timeout: float = DEFAULT_TIMEOUT,
         listener: Listener = ignore,
         engine: Engine | None = None,
+        **options: Unpack[UpKeywords],
     ) -> Cluster:
-        """Stands a cluster up, or applies the difference to one that is there; ``.change`` tells what was done.
+        """Creates a cluster, or applies the difference to one that exists. What fails is rolled back, unless ``keep``.
 
         Args:
-            profile: name or folder; default: what the cluster was made from, else "swarm".
-            name: the cluster's; default: the profile's.
-            size, set, image, port: overrides. What an earlier ``up`` of the cluster was given stays in force.
-            restart: what the engine does when a node ends by itself, and when the engine starts: one of
-                ``RESTART_POLICIES``; "no" by default.
-            networks: networks of the engine that the nodes join beside their own, where they have the names NODE and
-                CLUSTER-NODE. None leaves it as it is.
-            address_mode: one of :data:`minicluster.operations.connect.MODES`: where nodes are published, and which
-                addresses are handed out. None: $MINICLUSTER_ADDRESS_MODE, else "auto", and nothing
-                that is published changes.
-            lease: how long it is wanted; by default until somebody takes it down. ``Lease.owned()`` ties it to this
-                process: it is removed when that ends, even by ``kill -9``.
-            force: go on where nodes that leave take the quorum with them, or memory is short.
-            keep: leave everything as it is when it fails, to look at.
-            timeout: seconds that the nodes have to get ready, from when their images are there.
-            listener: hears what happens, from several threads.
-            engine: default: the one that is found, or started.
-
-        Raises:
-            MiniclusterError: what was begun is undone, unless ``keep``.
+            profile: name or folder; by default what the cluster was created from, else "swarm".
+            listener: is called with events, from several threads.
+            engine: by default the one that is found, or started.
+            options: the fields of :class:`minicluster.operations.up.UpOptions`, such as ``name`` and ``size``.
         """
-        asked = _asked(size, set, image, port, restart, networks)
-        addresses.asked(address_mode)
-        _check_name(name)
-        if timeout <= 0:
-            raise UsageError(f"--timeout {timeout:g}: not a time", "", "Give seconds, more than 0.")
+        wanted = UpOptions(profile=profile, **options)
+        name = discovery.target(wanted.profile, wanted.name)
         engine = engine or connect(start_private=True, listener=listener)
-        begun = time.monotonic()
-        target = _target(profile, name)
-        collecting.sweep(engine, listener)
-        _ask_ahead(engine)
-        if lease and lease.owner:
-            reaper.hold(engine, target, lease)
-        with _dropped_if_it_fails(engine, target), lock.changing(target):
-            refused: list[int] = []  # ports that the engine could not have, though they may be free on this machine
-            for attempt in range(1, _TRIES + 1):
-                up_plan = change.plan_up(
-                    engine,
-                    profile,
-                    target,
-                    asked,
-                    refused,
-                    mode=address_mode,
-                    attempt=attempt,
-                    force=force,
-                    lease=lease,
-                )
-                if attempt == 1:
-                    change.check_capacity(engine, up_plan, force, listener)
-                try:
-                    change.apply(engine, up_plan, keep=keep, timeout=timeout, listener=listener)
-                    break
-                except NodeEnded as error:
-                    # Nothing was to change but that; where something was, it has been undone by now.
-                    if attempt == _TRIES or not (
-                        up_plan.observed.converged and up_plan.observed.last_applied == up_plan.spec
-                    ):
-                        raise
-                    listener(Event("note", text=f"{error.what}; looking again"))
-                except (SubnetTaken, PortTaken) as error:
-                    ours_to_choose = isinstance(error, SubnetTaken) or error.port not in change.ports_asked(
-                        up_plan.spec
-                    )
-                    if up_plan.observed or attempt == _TRIES or not ours_to_choose:
-                        raise
-                    if keep:
-                        change.remove_all(engine, target, ignore)  # nothing in it failed by itself
-                    if isinstance(error, PortTaken):
-                        refused.append(error.port)
-                    listener(Event("note", text=f"{error.what} (taken meanwhile); choosing another"))
-        plan = up_plan.plan
-        report = change.report(plan, time.monotonic() - begun)
-        return cls(engine, up_plan.spec, report, up_plan.authority, address_mode)
+        done, change = up.up(engine, name, wanted, listener)
+        return cls(engine, done.spec, change, done.authority, wanted.address_mode)
 
     @classmethod
     def open(cls, name: str | None = None, *, engine: Engine | None = None, address_mode: str | None = None) -> Cluster:
-        """The cluster of that name; without one that of $MINICLUSTER, then the only one there is.
-
-        ``address_mode`` is as for :meth:`up`, but changes nothing.
-
-        Raises:
-            UsageError: there is none, or there are several and none is named.
-        """
+        """The cluster of that name, else of $MINICLUSTER, else the only one. ``address_mode`` changes nothing in it."""
         engine = engine or connect()
-        volumes = engine.volumes(name or os.environ.get("MINICLUSTER") or None)
-        name = _choose(name, engine, volumes)
-        found = records([v for v in volumes if v.labels.get(labels.CLUSTER) == name])
-        spec = found[-1].spec if found else None
-        if spec is None:
-            raise UsageError(
-                f"cluster {name} is incomplete",
-                "Its record is gone; only remains are left.",
-                f"Remove them with `minicluster down {name}`.",
-            )
-        return cls(engine, spec, address_mode=address_mode)
+        return cls(engine, discovery.find(engine, name), address_mode=address_mode)
 
     def __enter__(self) -> Cluster:
         return self
@@ -213,206 +102,97 @@ class Cluster:
         self.down()
 
     def node(self, name: str) -> Node:
-        """A node by its name.
-
-        Raises:
-            UsageError: there is none of that name.
-        """
-        self._container(name)
+        """A node by its name."""
+        selection.container_of(self.spec, name)
         return Node(self, name)
 
     def nodes(self, role: str | None = None) -> list[Node]:
-        """The nodes, or those of a role, in order.
+        """The nodes, or those of a role, in order."""
+        return [Node(self, name) for name in self.node_names(role or ())]
 
-        Raises:
-            UsageError: there is no such role.
-        """
-        return [Node(self, name) for name in self.node_names([role] if role else [])]
-
-    def endpoint(self, name: str) -> EndpointInfo:
-        """A published port by its name; of several nodes that offer it the first that runs.
-
-        Raises:
-            UsageError: no node offers one of that name.
-        """
-        found = [e for e in self.endpoints() if e.name == name]
-        if not found:
-            known = {e.name for _node, e in self.spec.endpoints()}
-            raise UsageError(f"cluster {self.name} has no endpoint {name!r}", "", nearest(name, known))
-        return found[0]
-
-    def endpoints(self) -> tuple[EndpointInfo, ...]:
-        """Every published port, those of nodes that run first, with the address at which it is reached from here.
-
-        Raises:
-            Unreachable: the cluster runs, and none of its nodes is reached; see :mod:`minicluster.operations.connect`.
-        """
-        mode = self._reached()
-        found = []
-        for node, endpoint in self.spec.endpoints():
-            host, port = addresses.address(mode, self.spec, node, endpoint)
-            url = fill([endpoint.url], {"host": host, "port": str(port)})[0]
-            found.append(EndpointInfo(endpoint.name, node.name, url, endpoint.port))
-        running = {c.name for c in self.engine.containers(self.name) if c.state == "running"}
-        return tuple(sorted(found, key=lambda e: container_name(self.name, e.node) not in running))
-
-    def plan(self) -> Plan:
-        """The plan by which a cluster as this one is made from nothing."""
-        from minicluster.plan import reconcile
-        from minicluster.plan.observed import Observed
-
-        return reconcile.reconcile(self.spec, Observed(self.name))
-
-    def renew(self, lease: Lease) -> None:
-        """Gives it another lease; ``Lease()`` is for ever."""
-        change.renew(self.engine, self.name, lease)
-        if lease.owner:
-            reaper.hold(self.engine, self.name, lease)
-        else:
-            reaper.drop(self.engine, self.name)
-
-    def status(self, *, memory: bool = True) -> ClusterStatus:
-        """How it is doing: asks the engine, every node's probe, and the cluster's own software.
-
-        Args:
-            memory: tell what nodes use, for which the engine may take a second.
-        """
-        return status.examine(self.engine, self.spec, memory=memory)
-
-    def info(self) -> ClusterInfo:
-        """How to reach the cluster. Raises ``Unreachable`` as :meth:`endpoints` does."""
-        env = self.env()
-        return ClusterInfo(
-            cluster=self.name,
-            profile=self.spec.profile,
-            summary=self.spec.summary,
-            subnet=self.spec.subnet,
-            endpoints=self.endpoints(),
-            env=env,
-            demo_image=self.spec.demo_image or None,
-            address_mode=self._reached(),
-            example=self.spec.example,
-            notes=(*status.kernel_notes(self.engine, self.spec), *self.notes),
-        )
-
-    def _reached(self) -> str:
-        """The address mode by which the cluster is reached from here."""
-        self._mode = self._mode or addresses.reach(self.engine, self.spec, self._asked_mode)
-        return self._mode
-
-    def env(self) -> dict[str, str]:
-        """Variables for the stock client of the system; makes its certificate anew where that is missing.
-
-        Raises:
-            Unreachable: as :meth:`endpoints` does.
-        """
-        directory = paths.client_directory(self.name)
-        texts = [*self.spec.env.values(), *(file.content for file in self.spec.client_files)]
-        secrets = {match for text in texts for match in SECRET.finditer(text)}
-        if self.spec.client or secrets:
-            self._authority = self._authority or client.read_authority(self.engine, self.spec)
-            if self._authority:
-                client.keep(self.spec, self._authority, self.engine)
-            elif secrets or not directory.exists():
-                raise NodeFailed(
-                    f"no node of cluster {self.name} has its certificate authority any more",
-                    "The nodes that keep it are gone.",
-                    f"`minicluster up --name {self.name}` makes them anew.",
-                )
-        values = client.deferred_values(self.name)
-        for match in secrets:
-            assert self._authority
-            values[f"secret.{match[1]}.{match[2]}"] = self._authority.secret(match[1], match[2])
-        # Of several nodes that offer an endpoint the first that runs: a client is not sent to one that is dead.
-        addresses_of = {node.name: node.address for node in self.spec.nodes}
-        for endpoint in self.endpoints():
-            about = {"url": endpoint.url, "host": endpoint.host, "host_port": str(endpoint.port), "node": endpoint.node}
-            about["address"] = addresses_of[endpoint.node]
-            for part, value in about.items():
-                values.setdefault(f"endpoint.{endpoint.name}.{part}", value)
-                values[f"endpoint.{endpoint.name}.{endpoint.node}.{part}"] = value
-        self.notes = tuple(client.write(self.spec, values))
-        variables = {name: fill([value], values)[0] for name, value in self.spec.env.items()}
-        return {name: value for name, value in variables.items() if value}
-
-    def node_names(self, words: str | Sequence[str] = ()) -> list[str]:
-        """Nodes by name or role, in the spec's order; all of them for no words.
-
-        Raises:
-            UsageError: a word names nothing.
-        """
-        words = [words] if isinstance(words, str) else words
-        known = {node.name for node in self.spec.nodes} | set(self.spec.roles)
-        for word in words:
-            if word not in known:
-                raise UsageError(f"cluster {self.name} has no node or role {word!r}", "", nearest(word, known))
-        return [n.name for n in self.spec.nodes if not words or n.name in words or n.role in words]
+    def node_names(self, words: Nodes = ()) -> list[str]:
+        """Nodes by name or role, in order; all of them for no words."""
+        return selection.node_names(self.spec, words)
 
     def exec(self, node: str, argv: str | Sequence[str], *, timeout: float | None = None) -> ExecResult:
-        """Runs a command in a node and returns its answer. One string is taken apart as a shell does, and needs none.
+        """Runs a command in a node. A string is split with shlex; no shell runs. Raises ``TimeoutError``."""
+        return selection.execute(self.engine, self.spec, node, argv, timeout)
 
-        Raises:
-            TimeoutError: after ``timeout`` seconds.
-            NodeFailed: the node does not run.
-        """
-        words = shlex.split(argv) if isinstance(argv, str) else list(argv)
-        return self.engine.exec(self._container(node), words, timeout=timeout)
+    def exec_argv(self, node: str, argv: Sequence[str], *, tty: bool) -> tuple[list[str], dict[str, str]]:
+        """The native client's command and environment that run a command in a node interactively."""
+        return selection.interactive(self.engine, self.spec, node, argv, tty=tty)
 
-    def exec_argv(
-        self, node: str, argv: Sequence[str], *, tty: bool, stdin: bool = True
-    ) -> tuple[list[str], dict[str, str]]:
-        """The stock client's command and environment that run a command in a node interactively."""
-        name = self._container(node)
-        container = self.engine.container(name)
-        if container is None or container.state != "running":
-            raise NodeFailed(f"{node} does not run", f"Its container is {container.state if container else 'gone'}.")
-        return self.engine.exec_argv(name, argv, tty=tty, stdin=stdin)
-
-    def logs(
-        self, nodes: str | Sequence[str] = (), *, follow: bool = False, tail: int | None = None
-    ) -> Iterator[tuple[str, str]]:
+    def logs(self, nodes: Nodes = (), *, follow: bool = False, tail: int | None = None) -> Iterator[tuple[str, str]]:
         """Pairs of a node and a line of its log: node after node, or as they come with ``follow``."""
-        names = self.node_names(nodes)
-        if not follow:
-            for name in names:
-                for line in self.engine.logs(container_name(self.name, name), tail=tail):
-                    yield name, line.decode(errors="replace")
-            return
-        import queue
-        import threading
+        return logs.logs(self.engine, self.spec, nodes, follow=follow, tail=tail)
 
-        lines: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
+    def copy_to(self, source: str | os.PathLike[str], node: str, path: str) -> tuple[results.Copied, ...]:
+        """Copies a file or folder into a node, or all nodes of a role; paths mean what they mean to ``docker cp``."""
+        from minicluster.operations import copy_files
 
-        def read(name: str) -> None:
-            try:
-                for line in self.engine.logs(container_name(self.name, name), tail=tail, follow=True):
-                    lines.put((name, line.decode(errors="replace")))
-            except MiniclusterError as error:
-                lines.put((name, f"({error.what})"))
-            finally:
-                lines.put(None)
+        return copy_files.to_nodes(
+            self.engine, selection.existing(self.engine, self.spec, node), os.fspath(source), path
+        )
 
-        for name in names:
-            threading.Thread(target=read, args=(name,), daemon=True).start()
-        reading = len(names)
-        while reading:
-            item = lines.get()
-            if item is None:
-                reading -= 1
-            else:
-                yield item
+    def copy_from(self, node: str, path: str, destination: str | os.PathLike[str]) -> results.Copied:
+        """Copies a file or folder of a node to this machine. Nothing is written outside of ``destination``."""
+        from minicluster.operations import copy_files
 
-    def load(self, image: str, nodes: str | Sequence[str] = (), *, listener: Listener = ignore) -> None:
-        """Puts an image of the engine into nodes, all at once.
+        name, container = selection.one(self.engine, self.spec, node)
+        return copy_files.from_node(self.engine, name, container, path, os.fspath(destination))
 
-        Raises:
-            ImageError: the engine has no such image, or a node refused it.
-            UsageError: nodes of this profile hold no images.
-        """
-        from minicluster.operations import load_images
+    def load(self, image: str, nodes: Nodes = (), *, listener: Listener = ignore) -> None:
+        """Puts an image of the engine into nodes, by default into all that hold images."""
+        load_images.load(self.engine, self.spec, image, self.node_names(nodes) if nodes else [], listener=listener)
 
-        names = self.node_names(nodes) if nodes else []
-        load_images.load(self.engine, self.spec, image, names, listener=listener)
+    def endpoint(self, name: str) -> results.EndpointInfo:
+        """A published port by its name; of several nodes that offer it the first that is running."""
+        return addresses.endpoint(self.engine, self.spec, self._mode, name)
+
+    def endpoints(self) -> tuple[results.EndpointInfo, ...]:
+        """Every published port, those of running nodes first, with the address at which it is reached from here."""
+        return addresses.endpoints(self.engine, self.spec, self._mode)
+
+    def connect(self) -> None:
+        """Connects the container that this runs in, if any, as :meth:`up` does; checks that a node is reached."""
+        addresses.connect(self.engine, self.spec, self._address_mode)
+
+    def env(self) -> dict[str, str]:
+        """Variables for the native client; the files that they name are those of :meth:`write_client_files`."""
+        return client.variables(self.engine, self.spec, self._authority, self._mode)
+
+    def write_client_files(self) -> tuple[str, ...]:
+        """Updates the native client's certificate and files, as :meth:`up` does; returns notes of what it could not."""
+        return client.write_files(self.engine, self.spec, self._authority, self._mode)
+
+    def info(self) -> results.ClusterInfo:
+        """How to reach the cluster."""
+        return info.info(self.engine, self.spec, self._authority, self._mode)
+
+    def status(self, *, memory: bool = True) -> results.ClusterStatus:
+        """Asks the engine, the nodes' probes and the cluster's software; with ``memory`` it may take a second."""
+        return status.examine(self.engine, self.spec, memory=memory)
+
+    def usage(self, nodes: Nodes = ()) -> results.ClusterUsage:
+        """What nodes use now, by name or role; takes a second, since CPU usage is measured over time."""
+        return monitor.usage(self.engine, self.spec, nodes)
+
+    def usages(self, nodes: Nodes = ()) -> Iterator[results.ClusterUsage]:
+        """The same every second, until the cluster is gone; nodes that are added meanwhile are included."""
+        return monitor.usages(self.engine, self.spec, nodes)
+
+    def events(self, *, since: float | None = None) -> Iterator[results.ClusterEvent]:
+        """What happens to the cluster until it is gone, with past events since a time (seconds since 1970)."""
+        return monitor.events(self.engine, self.spec, since)
+
+    def plan(self) -> Plan:
+        """The plan that would create a cluster like this one from nothing."""
+        return up.from_nothing(self.spec)
+
+    def renew(self, lease: Lease) -> None:
+        """Gives it another lease; ``Lease()`` has no end."""
+        renew(self.engine, self.name, lease)
+        reaper.follow(self.engine, self.name, lease)
 
     def scale(
         self,
@@ -423,426 +203,145 @@ class Cluster:
         timeout: float = DEFAULT_TIMEOUT,
         listener: Listener = ignore,
     ) -> Change:
-        """Changes how many nodes roles have, members of the cluster's own software included, and waits for them.
-
-        Args:
-            size: role -> number of nodes. Those with the highest numbers go.
-            force: go on where nodes that leave take the quorum with them.
-            keep, timeout, listener: as for :meth:`up`.
-
-        Raises:
-            UsageError: a role cannot have so many nodes, or there is no such role.
-            MiniclusterError: it would lose the quorum; or what was begun failed and was undone.
-        """
-        grown = Cluster.up(
-            name=self.name, size=size, force=force, keep=keep, timeout=timeout, listener=listener, engine=self.engine
-        )
-        self.spec = grown.spec
-        assert grown.change
-        return grown.change
+        """Changes the number of nodes per role, as :meth:`up` does. Those with the highest numbers are removed."""
+        options = UpOptions(name=self.name, size=size, force=force, keep=keep, timeout=timeout)
+        done, change = up.up(self.engine, self.name, options, listener)
+        self.spec = done.spec
+        return change
 
     def reset(self, *, timeout: float = DEFAULT_TIMEOUT, listener: Listener = ignore) -> Change:
-        """Makes a running cluster as new: removes what users put into it, as its profile's reset hooks say.
-
-        Nodes, members, certificates and settings stay, and clients that are connected stay so. What clients write
-        meanwhile may stay as well. It may be run again at any time, also after it failed.
-
-        Args:
-            timeout: seconds that it may take.
-            listener: hears what happens.
-
-        Raises:
-            UsageError: the profile has no reset hook.
-            NodeFailed: a hook failed, or a node that it needs does not run.
-            NotReady: it took longer than ``timeout``.
-            MiniclusterError: another process is changing the cluster.
-        """
-        from minicluster.operations import reset
-
+        """Removes what users put into a running cluster, by its profile's reset hooks; nodes and members stay."""
         return reset.reset(self.engine, self.spec, timeout=timeout, listener=listener)
 
-    def stop(self, nodes: str | Sequence[str] = (), *, listener: Listener = ignore) -> Change:
-        """Stops nodes, by name or role; all for none. They keep their names, addresses, ports and data."""
-        return self._operate("stop", nodes, listener=listener)
+    def stop(self, nodes: Nodes = (), *, listener: Listener = ignore) -> Change:
+        """Stops nodes, by name or role, by default all. They keep their names, addresses, ports and data."""
+        return lifecycle.operate(self.engine, self.spec, "stop", nodes, listener=listener)
 
-    def start(
-        self, nodes: str | Sequence[str] = (), *, timeout: float = DEFAULT_TIMEOUT, listener: Listener = ignore
-    ) -> Change:
+    def start(self, nodes: Nodes = (), *, timeout: float = DEFAULT_TIMEOUT, listener: Listener = ignore) -> Change:
         """Starts nodes that are stopped or paused, and waits until they serve."""
-        return self._operate("start", nodes, timeout=timeout, listener=listener)
+        return lifecycle.operate(self.engine, self.spec, "start", nodes, timeout=timeout, listener=listener)
 
     def restart(
         self,
-        nodes: str | Sequence[str] = (),
+        nodes: Nodes = (),
         *,
         rolling: bool = False,
         force: bool = False,
         timeout: float = DEFAULT_TIMEOUT,
         listener: Listener = ignore,
     ) -> Change:
-        """Stops and starts nodes, all at once or, ``rolling``, each when the one before has caught up; the leader last.
+        """Restarts nodes at once, or one by one (``rolling``), which is refused where it would lose the quorum."""
+        more = {"rolling": rolling, "force": force}
+        return lifecycle.operate(self.engine, self.spec, "restart", nodes, timeout=timeout, listener=listener, **more)
 
-        Raises:
-            MiniclusterError: a rolling restart would lose the quorum, and there is no ``force``.
-        """
-        return self._operate("restart", nodes, rolling=rolling, force=force, timeout=timeout, listener=listener)
+    def pause(self, nodes: Nodes = (), *, listener: Listener = ignore) -> Change:
+        """Freezes every process of nodes, as on a machine that hangs."""
+        return lifecycle.operate(self.engine, self.spec, "pause", nodes, listener=listener)
 
-    def pause(self, nodes: str | Sequence[str] = (), *, listener: Listener = ignore) -> Change:
-        """Freezes every process of nodes, as a machine that hangs would be."""
-        return self._operate("pause", nodes, listener=listener)
+    def unpause(self, nodes: Nodes = (), *, listener: Listener = ignore) -> Change:
+        """Resumes paused nodes."""
+        return lifecycle.operate(self.engine, self.spec, "unpause", nodes, listener=listener)
 
-    def unpause(self, nodes: str | Sequence[str] = (), *, listener: Listener = ignore) -> Change:
-        """Lets paused nodes go on."""
-        return self._operate("unpause", nodes, listener=listener)
-
-    def kill(self, nodes: str | Sequence[str], *, listener: Listener = ignore) -> Change:
-        """Ends nodes at once, as a crash would; the engine does not start them again, whatever their restart policy.
-
-        There is no default: whom to kill has to be said.
-        """
-        if not nodes:
-            raise UsageError("kill needs a node", "", "Name one, or a role.")
-        return self._operate("kill", nodes, listener=listener)
-
-    def _operate(
-        self,
-        verb: str,
-        nodes: str | Sequence[str],
-        *,
-        rolling: bool = False,
-        force: bool = False,
-        timeout: float = DEFAULT_TIMEOUT,
-        listener: Listener,
-    ) -> Change:
-        names = self.node_names(nodes) if nodes else []
-        return change.operate(
-            self.engine,
-            self.spec,
-            verb,
-            names,
-            rolling=rolling,
-            force=force,
-            timeout=timeout,
-            listener=listener,
-        )
-
-    def copy_to(self, source: str | os.PathLike[str], node: str, path: str) -> tuple[Copied, ...]:
-        """Copies a file or folder of this machine into a node, or into all nodes of a role at once.
-
-        ``source`` and ``path`` mean what they mean to ``docker cp``, but for a source that is a link: it is followed.
-        Modes and times stay, the owner is root. Nodes need not run.
-
-        Raises:
-            UsageError: there is no such node or role.
-            MiniclusterError: there is no such file or folder, here or there, or it may not be read.
-        """
-        from minicluster.operations import copy_files
-
-        return copy_files.to_nodes(self.engine, self._containers([node]), os.fspath(source), path)
-
-    def copy_from(self, node: str, path: str, destination: str | os.PathLike[str]) -> Copied:
-        """Copies a file or folder of a node to this machine; errors and paths as with :meth:`copy_to`.
-
-        Nothing is written outside of ``destination``, whatever the node sends: links that lead out of the copy are left
-        out, as are devices and the like. All that can be known is checked before anything is replaced.
-        """
-        from minicluster.operations import copy_files
-
-        found = self._containers([node])
-        if len(found) != 1:
-            raise UsageError(
-                f"{node} is {len(found)} nodes", "", f"Name one of {', '.join(name for name, _ in found)}."
-            )
-        return copy_files.from_node(self.engine, *found[0], path, os.fspath(destination))
-
-    def usage(self, nodes: str | Sequence[str] = ()) -> ClusterUsage:
-        """What nodes use now, by name or role; takes a second, since CPU is what is used in a time."""
-        for usage in self.usages(nodes):
-            return usage
-        raise NodeFailed(f"cluster {self.name} is gone", "It was taken down meanwhile.")
-
-    def usages(self, nodes: str | Sequence[str] = ()) -> Iterator[ClusterUsage]:
-        """The same every second, until the cluster is gone; nodes that come to be meanwhile are in it."""
-        from minicluster.operations import monitor
-
-        words = [nodes] if isinstance(nodes, str) else [*nodes]
-        self.node_names(words)
-        return monitor.usages(self.engine, self.spec, lambda n: not words or n.name in words or n.role in words)
-
-    def events(self, *, since: float | None = None) -> Iterator[ClusterEvent]:
-        """What happens to the cluster, by the engine and by the cluster's own software, until it is gone.
-
-        Args:
-            since: seconds since 1970: begins with what the engine still knows of from then on.
-
-        Raises:
-            NoEngine: the engine stopped answering.
-        """
-        from minicluster.operations import monitor
-
-        return monitor.events(self.engine, self.spec, since)
-
-    def _containers(self, words: Sequence[str]) -> list[tuple[str, str]]:
-        """Nodes by name or role, each with its container's name; all of them must be there."""
-        found = {c.name for c in self.engine.containers(self.name)}
-        pairs = [(name, container_name(self.name, name)) for name in self.node_names(words)]
-        for name, container in pairs:
-            if container not in found:
-                raise NodeFailed(f"{name} is missing", "Its container is gone.", "`minicluster up` makes it anew.")
-        return pairs
+    def kill(self, nodes: Nodes, *, listener: Listener = ignore) -> Change:
+        """Kills nodes (SIGKILL), as a crash would; the engine does not restart them. There is no default."""
+        return lifecycle.operate(self.engine, self.spec, "kill", nodes, listener=listener)
 
     def down(self, *, listener: Listener = ignore) -> Change:
-        """Removes the cluster and everything that was made for it."""
-        done = change.take_down(self.engine, self.name, listener)
-        reaper.drop(self.engine, self.name)
-        return done
-
-    def _container(self, node: str) -> str:
-        """The name of a node's container."""
-        if self.spec.node(node) is None:
-            known = [n.name for n in self.spec.nodes]
-            raise UsageError(f"cluster {self.name} has no node {node!r}", "", nearest(node, known))
-        return container_name(self.name, node)
+        """Removes the cluster and everything that was created for it."""
+        return removal.take_down(self.engine, self.name, listener)
 
 
-def dry_run(
-    profile: str | None = None,
-    *,
-    name: str | None = None,
-    size: Mapping[str, int] | None = None,
-    set: Mapping[str, str | int | float | bool] | None = None,
-    image: Mapping[str, str] | None = None,
-    port: Mapping[str, int] | None = None,
-    restart: str = "",
-    networks: Sequence[str] | None = None,
-    address_mode: str | None = None,
-    lease: Lease | None = None,
-    force: bool = False,
-) -> Plan:
+class Node:
+    """A node of a cluster, by its name. Methods that a cluster has too do the same to this node."""
+
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        self.cluster = cluster
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<node {self.name} of {self.cluster.name}>"
+
+    @property
+    def spec(self) -> NodeSpec:
+        """Its part of the cluster's spec; ``UsageError`` once it is removed."""
+        return selection.node_of(self.cluster.spec, self.name)
+
+    @property
+    def role(self) -> str:
+        """Its role."""
+        return self.spec.role
+
+    @property
+    def address(self) -> str:
+        """Its address on the cluster's own network."""
+        return self.spec.address
+
+    @property
+    def container(self) -> str:
+        """The name of its container on the engine."""
+        return selection.container_of(self.cluster.spec, self.name)
+
+    def endpoint(self, name: str) -> results.EndpointInfo:
+        """A published port of this node by its name."""
+        return addresses.endpoint(self.cluster.engine, self.cluster.spec, self.cluster._mode, name, self.name)
+
+    def status(self) -> results.NodeStatus:
+        """How it is doing; the whole cluster is asked."""
+        return next(node for node in self.cluster.status().nodes if node.name == self.name)
+
+    def exec(self, argv: str | Sequence[str], *, timeout: float | None = None) -> ExecResult:
+        return self.cluster.exec(self.name, argv, timeout=timeout)
+
+    def logs(self, *, follow: bool = False, tail: int | None = None) -> Iterator[str]:
+        return (line for _name, line in self.cluster.logs(self.name, follow=follow, tail=tail))
+
+    def stop(self) -> Change:
+        return self.cluster.stop(self.name)
+
+    def start(self, *, timeout: float = DEFAULT_TIMEOUT) -> Change:
+        return self.cluster.start(self.name, timeout=timeout)
+
+    def restart(self) -> Change:
+        return self.cluster.restart(self.name)
+
+    def pause(self) -> Change:
+        return self.cluster.pause(self.name)
+
+    def unpause(self) -> Change:
+        return self.cluster.unpause(self.name)
+
+    def kill(self) -> Change:
+        return self.cluster.kill(self.name)
+
+
+def dry_run(profile: str | None = None, **options: Unpack[UpKeywords]) -> Plan:
     """The plan that :meth:`Cluster.up` would carry out; without an engine, the plan of a first ``up``."""
-    asked = _asked(size, set, image, port, restart, networks)
-    addresses.asked(address_mode)
-    _check_name(name)
+    wanted = UpOptions(profile=profile, **options)
+    name = discovery.target(wanted.profile, wanted.name)
     try:
         engine: Engine | None = connect()
     except NoEngine:
         engine = None
-    return change.plan_up(
-        engine, profile, _target(profile, name), asked, mode=address_mode, force=force, lease=lease
-    ).plan
+    return up.plan(engine, name, wanted).plan
 
 
-def env_names(name: str | None = None, *, engine: Engine | None = None) -> list[str]:
-    """Names of the variables that :meth:`Cluster.env` sets; of any profile, once the cluster is gone."""
-    try:
-        return list(Cluster.open(name, engine=engine).spec.env)
-    except (UsageError, NoEngine):
-        from minicluster.profile import catalog
-
-        names: set[str] = set()
-        for profile in catalog.names():
-            with contextlib.suppress(UsageError):
-                names |= catalog.load(profile).profile.env.keys()
-        return sorted(names & os.environ.keys())
-
-
-def clusters(engine: Engine | None = None, *, listener: Listener = ignore) -> list[ClusterSummary]:
-    """Every cluster on the engine, remains of broken ones included, by name; those whose lease is over are removed."""
+def clusters(engine: Engine | None = None, *, listener: Listener = ignore) -> list[results.ClusterSummary]:
+    """Every cluster by name, incomplete ones included; those whose lease has ended are removed."""
     engine = engine or connect()
     collecting.sweep(engine, listener)
-    containers, networks, volumes = engine.containers(), engine.networks(), engine.volumes()
-    found = []
-    things: list[Any] = [*containers, *networks, *volumes]
-    for name in sorted({thing.labels[labels.CLUSTER] for thing in things}):
-        mine = [c for c in containers if c.labels[labels.CLUSTER] == name]
-        running = sum(c.state == "running" for c in mine)
-        known = records([v for v in volumes if v.labels[labels.CLUSTER] == name])
-        spec = known[-1].spec if known else None
-        wanted = len(spec.nodes) if spec else len(mine)
-        if not mine or spec is None:
-            phase = "leftover"
-        elif running == wanted:
-            phase = "running"
-        else:
-            phase = "partial" if running else "stopped"
-        profile = next(t.labels.get(labels.PROFILE, "") for t in things if t.labels[labels.CLUSTER] == name)
-        lease = str(lease_of(t for t in things if t.labels[labels.CLUSTER] == name) or "")
-        found.append(ClusterSummary(name, profile, phase, wanted, running, spec.subnet if spec else "", lease))
-    return found
+    return discovery.clusters(engine)
 
 
 def down(
     names: Sequence[str] = (), *, all: bool = False, listener: Listener = ignore, engine: Engine | None = None
 ) -> list[Change]:
-    """Removes clusters by name, or all; without a name the one that :meth:`Cluster.open` would give, if any.
-
-    Raises:
-        UsageError: nothing of ours has that name.
-    """
+    """Removes clusters by name, or all; without a name the one that :meth:`Cluster.open` would give, if any."""
     engine = engine or connect(start_private=True, listener=listener)
-    known = _names(engine)
-    if all:
-        names = known
-    elif not names:
-        names = [_choose(None, engine, engine.volumes())] if known else []
-    for name in names:
-        if name not in known:
-            if _NAME.fullmatch(name):  # of a cluster that went away by other means; no path of anything else
-                client.forget(name, engine, listener)
-                lock.forget(name)
-            raise _no_such(name, known, engine)
-    done, failed = [], []
-    for name in dict.fromkeys(names):
-        try:
-            done.append(change.take_down(engine, name, listener))
-        except (NoEngine, Interrupted):
-            raise
-        except MiniclusterError as error:  # the others go all the same
-            failed.append(error)
-    if failed:
-        failed[0].leftovers = tuple(left for error in failed for left in error.leftovers)
-        raise failed[0]
-    return done
+    return removal.down(engine, discovery.to_remove(engine, names, all=all, listener=listener), listener)
 
 
-def collect(*, dry_run: bool = False, listener: Listener = ignore, engine: Engine | None = None) -> list[Collected]:
-    """Removes the clusters whose lease is over, and says of each why; with ``dry_run`` only says so."""
+def collect(
+    *, dry_run: bool = False, listener: Listener = ignore, engine: Engine | None = None
+) -> list[results.Collected]:
+    """Removes the clusters whose lease has ended, and reports why; with ``dry_run`` it only reports."""
     return collecting.collect(engine or connect(), dry_run=dry_run, listener=listener)
-
-
-def examine(profile: str | None = None) -> list[Check]:
-    """What ``doctor`` says of this machine, for a profile's default size."""
-    from minicluster import doctor
-    from minicluster.engine import base_image
-    from minicluster.profile import catalog
-    from minicluster.profile.resolve import node_counts
-
-    loaded = catalog.load(profile or DEFAULT_PROFILE)
-    counts = node_counts(loaded, Overrides())
-    footprint = sum(counts[name] * int(role.footprint) for name, role in loaded.profile.roles.items())
-    engine: Engine | None = None
-    error: NoEngine | None = None
-    try:
-        engine = connect()
-    except NoEngine as refused:
-        error = refused
-    reachable = engine
-    source = (lambda: base_image.source(reachable)) if reachable else None
-    return doctor.examine(engine, error, footprint, source)
-
-
-def connect(*, start_private: bool = False, listener: Listener = ignore) -> Engine:
-    """The engine to use.
-
-    Args:
-        start_private: start minicluster's own where there is none and this machine can run one.
-
-    Raises:
-        NoEngine: there is none.
-    """
-    from minicluster.engine import discover as engines
-
-    return engines.connect(start_private=start_private, listener=listener)
-
-
-def _asked(
-    size: Mapping[str, int] | None,
-    set: Mapping[str, str | int | float | bool] | None,
-    image: Mapping[str, str] | None,
-    port: Mapping[str, int] | None,
-    restart: str,
-    networks: Sequence[str] | None,
-) -> Overrides:
-    if restart and restart not in RESTART_POLICIES:
-        raise UsageError(f"--restart {restart}: no such policy", "", nearest(restart, RESTART_POLICIES))
-    settings = {path: word(value) for path, value in (set or {}).items()}
-    joined = None if networks is None else tuple(dict.fromkeys(networks))
-    return Overrides(dict(size or {}), settings, dict(image or {}), dict(port or {}), restart, joined)
-
-
-def word(value: object) -> str:
-    """A value of a setting as the command line would have it: true, 100, text."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _check_name(name: str | None) -> None:
-    if name is not None and not _NAME.fullmatch(name):
-        raise UsageError(
-            f"--name {name}: not a name for a cluster",
-            "It becomes part of host names: lower-case letters, digits and hyphens, a letter first, at most 30.",
-            "Choose another.",
-        )
-
-
-def _target(profile: str | None, name: str | None) -> str:
-    """The name of the cluster that an ``up`` is about."""
-    if name:
-        return name
-    from minicluster.profile import catalog
-
-    if profile in (None, DEFAULT_PROFILE):
-        return DEFAULT_PROFILE
-    loaded = catalog.load(profile or DEFAULT_PROFILE)
-    _check_name(loaded.profile.name)
-    return loaded.profile.name
-
-
-def _ask_ahead(engine: Engine) -> None:
-    """Has the engine tell of its machine while the plan is made, before which nobody has to know."""
-
-    def ask() -> None:
-        with contextlib.suppress(MiniclusterError):
-            _ = engine.info
-
-    threading.Thread(target=ask, daemon=True).start()
-
-
-@contextlib.contextmanager
-def _dropped_if_it_fails(engine: Engine, name: str) -> Iterator[None]:
-    """The watcher has nothing to look after where an ``up`` was undone."""
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(MiniclusterError):
-            if not engine.volumes(name):
-                reaper.drop(engine, name)
-        raise
-
-
-# Which cluster is meant
-
-
-def _names(engine: Engine) -> list[str]:
-    things: list[Any] = [*engine.containers(), *engine.networks(), *engine.volumes()]
-    return sorted({thing.labels[labels.CLUSTER] for thing in things})
-
-
-def _choose(name: str | None, engine: Engine, volumes: Sequence[Volume]) -> str:
-    wanted = name or os.environ.get("MINICLUSTER")
-    if wanted:
-        if any(v.labels.get(labels.CLUSTER) == wanted for v in volumes):
-            return wanted
-        known = _names(engine)
-        if wanted in known:
-            return wanted
-        raise _no_such(wanted, known, engine)
-    known = _names(engine)
-    if len(known) == 1:
-        return known[0]
-    if not known:
-        raise UsageError("no cluster is up", "", "Stand one up: `minicluster up`.")
-    raise UsageError(
-        "several clusters are up, and none is named",
-        f"They are {', '.join(known)}.",
-        "Name one, with -c NAME where the command takes it, or in $MINICLUSTER.",
-    )
-
-
-def _no_such(name: str, known: Sequence[str], engine: Engine) -> UsageError:
-    why = "Nothing on the engine carries minicluster's label with that name."
-    other = engine.container(name)
-    if other:
-        why = "A container of that name is there, but minicluster did not make it: it is left alone."
-    return UsageError(
-        f"no cluster is called {name!r}", why, nearest(name, known) or "`minicluster ls` shows what is up."
-    )

@@ -1,7 +1,7 @@
 """A cluster's own certificate authority: ECDSA on P-256 (FIPS 186-4), certificates as RFC 5280 says.
 
-The authority itself is kept in the nodes whose role says so, not on the host: who can reach the engine can reach
-the cluster, from any machine, and when the cluster is gone its authority is gone too.
+The authority is stored in the nodes whose role has ``authority: true``, not on the host: whoever can use the engine
+can use the cluster, from any machine, and the authority is removed with the cluster.
 """
 
 from __future__ import annotations
@@ -13,20 +13,43 @@ import ipaddress
 import secrets
 import threading
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from minicluster.model.spec import CertificateSpec
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
 
-#: Where a node keeps the authority.
+#: Where a node stores the authority.
 PATH = "/etc/minicluster/authority.pem"
 
-_LIFETIME = datetime.timedelta(days=3650)  # a cluster on a laptop must not die of age
+_LIFETIME = datetime.timedelta(days=3650)  # certificates are not renewed, so they outlive any cluster
 _SKEW = datetime.timedelta(hours=1)  # a virtual machine's clock may be behind
+
+
+class CertificateRequest(Protocol):
+    """What a certificate says; :class:`minicluster.model.spec.CertificateSpec` is one."""
+
+    @property
+    def common_name(self) -> str:
+        """The subject's common name."""
+
+    @property
+    def organization(self) -> str:
+        """The subject's organization; "" for none."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Subject alternative names of type DNS."""
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        """Subject alternative names of type IP."""
+
+    @property
+    def issuer(self) -> str:
+        """Name of the authority of the cluster that issues it; "" is the first one."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +62,9 @@ class Issued:
 
 
 class Authority:
-    """Issues a cluster's certificates. Its key is made when first needed, and never twice.
+    """Issues a cluster's certificates. Its key is generated once, when first needed.
 
-    ``identity`` is a random name that is known before there is a key: it tells one authority's nodes from another's.
+    ``identity`` is a random name that is known before there is a key: it distinguishes authorities of one cluster name.
     """
 
     def __init__(self, identity: str | None = None, pem: bytes = b"") -> None:
@@ -53,18 +76,22 @@ class Authority:
 
     @classmethod
     def load(cls, content: bytes) -> Authority:
-        """The opposite of :meth:`dump`. Raises ``ValueError`` for what is no authority."""
+        """Reads what :meth:`dump` wrote.
+
+        Raises:
+            ValueError: the content is not an authority.
+        """
         head, _, pem = content.partition(b"\n")
         if not head.startswith(b"# minicluster authority "):
             raise ValueError("not an authority")
         return cls(head.split()[-1].decode(), pem)
 
     def prepare(self) -> None:
-        """Begins to make the key, so that it is there by the time when it is needed. Returns at once."""
+        """Generates the key in the background, ahead of its first use. Returns at once."""
         threading.Thread(target=self._load, daemon=True).start()
 
     def dump(self) -> bytes:
-        """Identity, certificate and key, to be kept in nodes."""
+        """Identity, certificate and key, as nodes store them."""
         from cryptography.hazmat.primitives import serialization as s
 
         certificate, key = self._load()
@@ -73,8 +100,8 @@ class Authority:
         )
         return f"# minicluster authority {self.identity}\n".encode() + pem
 
-    def issue(self, wanted: CertificateSpec) -> Issued:
-        """A certificate for use as a server's and as a client's."""
+    def issue(self, wanted: CertificateRequest) -> Issued:
+        """Issues a certificate for servers and clients."""
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes
         from cryptography.hazmat.primitives import serialization as s
@@ -106,11 +133,11 @@ class Authority:
         )
 
     def secret(self, name: str, form: str = "hex") -> str:
-        """A secret of this cluster's own, always the same under the same name: 32 bytes, by HMAC-SHA256 (RFC 2104) of
-        the name under the authority's private key.
+        """A secret of this cluster, the same for a name: HMAC-SHA256 (RFC 2104) of the name with the private key.
 
         Args:
-            form: hex, base64, uuid (16 of them, as RFC 9562 version 8), or ec (a key on P-256, PEM as RFC 5915).
+            form: of its 32 bytes: hex, base64, uuid (of 16 of them, RFC 9562 version 8) or ec (a key on P-256, PEM as
+                in RFC 5915).
         """
         value = self._derive(f"secret {name}")
         match form:
@@ -126,14 +153,14 @@ class Authority:
 
                 pem = _key(value).private_bytes(s.Encoding.PEM, s.PrivateFormat.TraditionalOpenSSL, s.NoEncryption())
                 return pem.decode()
-        raise ValueError(f"no form of a secret: {form}")
+        raise ValueError(f"unknown form of a secret: {form}")
 
     def _derive(self, purpose: str) -> bytes:
         key = self._load()[1].private_numbers().private_value.to_bytes(32, "big")
         return hmac.digest(key, f"minicluster {purpose}".encode(), "sha256")
 
     def _another(self, name: str) -> Authority:
-        """The authority of that name beside this one: always the same key, so it need not be kept anywhere."""
+        """A further authority by its name. Its key is derived from this one's, so it is stored nowhere."""
         value = self._derive(f"authority {name}")
         with self._lock:
             if name not in self._further:
@@ -155,12 +182,12 @@ def _parse(pem: bytes) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
 
     key = load_pem_private_key(pem[pem.index(b"-----BEGIN PRIVATE") :], None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ValueError("the authority's key is not an elliptic curve's")
+        raise ValueError("the authority's key is not an elliptic curve key")
     return x509.load_pem_x509_certificate(pem), key
 
 
 def _key(value: bytes) -> ec.EllipticCurvePrivateKey:
-    """A private key from 32 random bytes, which are almost always one as they are (FIPS 186-4, B.4.1)."""
+    """A private key from 32 random bytes (FIPS 186-4, B.4.1)."""
     from cryptography.hazmat.primitives.asymmetric import ec
 
     order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256, SEC 2

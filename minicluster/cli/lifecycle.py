@@ -31,6 +31,7 @@ from minicluster.errors import UsageError
 if TYPE_CHECKING:
     from minicluster.model.lease import Lease
     from minicluster.model.results import Change, ClusterInfo
+    from minicluster.operations.up import UpKeywords
 
 
 def _lease(_ctx: click.Context, _param: click.Parameter, ttl: str | None) -> Lease | None:
@@ -128,26 +129,27 @@ def up(
     quiet: bool,
 ) -> None:
     """Start a cluster or apply changes to it."""
+    options: UpKeywords = {
+        "name": name,
+        "size": size,
+        "set": settings,
+        "image": image,
+        "port": port,
+        "restart": restart,
+        "networks": networks,
+        "address_mode": address_mode,
+        "lease": lease,
+        "force": force,
+        "keep": keep,
+        "timeout": timeout,
+    }
     if dry_run and timings:
         raise UsageError("--dry-run and --timings cannot be used together")
     if dry_run:
         from minicluster import cluster as facade
         from minicluster.cli.planned import show_plan
 
-        plan = facade.dry_run(
-            profile,
-            name=name,
-            size=size,
-            set=settings,
-            image=image,
-            port=port,
-            restart=restart,
-            networks=networks,
-            address_mode=address_mode,
-            lease=lease,
-            force=force,
-        )
-        show_plan(plan, output)
+        show_plan(facade.dry_run(profile, **options), output)
         return
 
     from minicluster.cli.timings import Timings, table
@@ -156,23 +158,9 @@ def up(
 
     with listening(quiet) as shown:
         listener = Timings(shown)
-        cluster = Cluster.up(
-            profile,
-            name=name,
-            size=size,
-            set=settings,
-            image=image,
-            port=port,
-            restart=restart,
-            networks=networks,
-            address_mode=address_mode,
-            lease=lease,
-            force=force,
-            keep=keep,
-            timeout=timeout,
-            listener=listener,
-        )
+        cluster = Cluster.up(profile, listener=listener, **options)
         signals.ignored()
+        cluster.connect()
         info = cluster.info()
     if output is Output.json:
         change = plain_data(cluster.change) if cluster.change else {"cluster": info.cluster, "changed": False}

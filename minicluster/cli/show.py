@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -109,7 +110,11 @@ def info(cluster: str | None, address_mode: str | None, output: Output) -> None:
     """Show how to connect to a cluster."""
     from minicluster.cluster import Cluster
 
-    answer = Cluster.open(cluster, address_mode=address_mode).info()
+    opened = Cluster.open(cluster, address_mode=address_mode)
+    opened.connect()
+    notes = opened.write_client_files()
+    answer = opened.info()
+    answer = replace(answer, notes=(*answer.notes, *notes))
     if output is Output.json:
         print_json(answer)
     else:
@@ -157,8 +162,10 @@ def env(cluster: str | None, shell: exports.Shell, unset: bool, address_mode: st
         statements = exports.unsets(facade.env_names(cluster), shell)
     else:
         opened = facade.Cluster.open(cluster, address_mode=address_mode)
+        opened.connect()
+        notes = opened.write_client_files()
         variables = opened.env()
-        for note in opened.notes:
+        for note in notes:
             print(f"Note: {note}", file=sys.stderr)
         if output is Output.json:
             print_json(variables)

@@ -1,4 +1,4 @@
-"""The folder on the host with the certificate of the user's own client, and what else that client needs."""
+"""The client's folder on the host: the certificate of the user's own client, and what else that client needs."""
 
 from __future__ import annotations
 
@@ -9,25 +9,110 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from minicluster import paths, pki
 from minicluster.engine.address import EngineAddress
 from minicluster.engine.protocol import Engine
-from minicluster.errors import MiniclusterError
-from minicluster.model.deferred import CLIENT_PARTS, fill
+from minicluster.errors import MiniclusterError, NodeFailed
+from minicluster.model.deferred import CLIENT_PARTS, SECRET, fill
 from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.naming import container_name
 from minicluster.model.spec import Spec
+from minicluster.operations import connect
 
-_IDENTITY = "authority"  # file with the identity of the authority that issued the others
-_ENGINE = "engine"  # file that leads back to the engine from within an environment set by `minicluster env`
-_CALLS = ".calls"  # file with what on_write and on_forget were given: a line of JSON each
+_IDENTITY = "authority"  # file with the identity of the authority that issued the certificate
+_ENGINE = "engine"  # file with the reference of the engine, for commands in an environment of `minicluster env`
+_CALLS = ".calls"  # file with the arguments of on_write and on_forget: a line of JSON each
+_PARTS = dict(zip(CLIENT_PARTS, ("ca.pem", "cert.pem", "key.pem"), strict=True))
 
 
-def keep(spec: Spec, authority: pki.Authority, engine: Engine) -> None:
-    """Makes the folder (0700) and its files (0600), unless they are there and of this very authority and engine."""
+def variables(engine: Engine, spec: Spec, authority: pki.Authority | None, mode: str) -> dict[str, str]:
+    """Variables for the native client. Changes nothing: the files that they name are those of :func:`write_files`.
+
+    Args:
+        authority: the cluster's; None: it is read from a node where it is needed.
+        mode: an address mode that :func:`minicluster.operations.connect.choose` returned.
+
+    Raises:
+        NodeFailed: a value is a secret, and no node has the authority any more.
+        MiniclusterError: a value is a part of the client's certificate, which has not been written.
+    """
+    values = _values(engine, spec, spec.env.values(), authority, mode)
+    missing = [f"@{{client.{part}}}" for part in _PARTS if f"client.{part}" not in values]
+    if any(part in text for part in missing for text in spec.env.values()):
+        raise MiniclusterError(
+            f"cluster {spec.cluster} has no client certificate on this machine",
+            "",
+            f"Write it: `minicluster env {spec.cluster}`, or Cluster.write_client_files().",
+        )
+    filled = {name: fill([value], values)[0] for name, value in spec.env.items()}
+    return {name: value for name, value in filled.items() if value}
+
+
+def write_files(engine: Engine, spec: Spec, authority: pki.Authority | None, mode: str) -> tuple[str, ...]:
+    """Writes the client's folder: its certificate, unless it is there, and the profile's files where they differ.
+
+    Args:
+        authority, mode: as for :func:`variables`.
+
+    Returns:
+        What the functions given to :func:`on_write` could not do.
+
+    Raises:
+        NodeFailed: no node has the authority any more.
+        MiniclusterError: the folder cannot be written.
+    """
+    if spec.client:
+        authority = authority or read_authority(engine, spec)
+        if authority:
+            write_certificate(spec, authority, engine)
+        elif not paths.client_directory(spec.cluster).exists():
+            raise _no_authority(spec)
+    if not spec.client_files:
+        return ()
+    texts = [file.content for file in spec.client_files]
+    return tuple(write_profile_files(spec, _values(engine, spec, texts, authority, mode)))
+
+
+def _values(
+    engine: Engine, spec: Spec, texts: Iterable[str], authority: pki.Authority | None, mode: str
+) -> dict[str, str]:
+    """The deferred values in texts: of the folder, the certificate, secrets and endpoints."""
+    folder = paths.client_directory(spec.cluster)
+    values = {"client.directory": str(folder)}
+    for part, name in _PARTS.items():
+        with contextlib.suppress(OSError):
+            values[f"client.{part}"] = base64.b64encode((folder / name).read_bytes()).decode()
+    secrets = {match for text in texts for match in SECRET.finditer(text)}
+    if secrets:
+        authority = authority or read_authority(engine, spec)
+        if not authority:
+            raise _no_authority(spec)
+        for match in secrets:
+            values[f"secret.{match[1]}.{match[2]}"] = authority.secret(match[1], match[2])
+    # Of several nodes that offer an endpoint the first that is running: clients are not sent to one that is down.
+    addresses = {node.name: node.address for node in spec.nodes}
+    for endpoint in connect.endpoints(engine, spec, mode):
+        about = {"url": endpoint.url, "host": endpoint.host, "host_port": str(endpoint.port), "node": endpoint.node}
+        about["address"] = addresses[endpoint.node]
+        for part, value in about.items():
+            values.setdefault(f"endpoint.{endpoint.name}.{part}", value)
+            values[f"endpoint.{endpoint.name}.{endpoint.node}.{part}"] = value
+    return values
+
+
+def _no_authority(spec: Spec) -> NodeFailed:
+    return NodeFailed(
+        f"no node of cluster {spec.cluster} has its certificate authority any more",
+        "The nodes that stored it were removed.",
+        f"`minicluster up --name {spec.cluster}` recreates them.",
+    )
+
+
+def write_certificate(spec: Spec, authority: pki.Authority, engine: Engine) -> None:
+    """Creates the folder and its files (0600), unless they exist and are of this authority and engine."""
     if not spec.client:
         return
     folder = paths.client_directory(spec.cluster)
@@ -40,7 +125,7 @@ def keep(spec: Spec, authority: pki.Authority, engine: Engine) -> None:
     issued = authority.issue(spec.client)
     files = {}
     with contextlib.suppress(OSError):
-        # Still the client of the cluster of that name: who has copies of the files gets the new ones from `write`.
+        # It is still the client of the cluster of that name: copies of its files are updated by write_files.
         files[_CALLS] = (folder / _CALLS).read_bytes()
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -55,21 +140,11 @@ def keep(spec: Spec, authority: pki.Authority, engine: Engine) -> None:
         raise MiniclusterError(f"cannot write the client's certificate to {folder}", str(error)) from None
 
 
-def deferred_values(cluster: str) -> dict[str, str]:
-    """Late values about the folder: where it is, and the certificate in it."""
-    folder = paths.client_directory(cluster)
-    values = {"client.directory": str(folder)}
-    for part, name in zip(CLIENT_PARTS, ("ca.pem", "cert.pem", "key.pem"), strict=True):
-        with contextlib.suppress(OSError):
-            values[f"client.{part}"] = base64.b64encode((folder / name).read_bytes()).decode()
-    return values
+def write_profile_files(spec: Spec, values: Mapping[str, str]) -> list[str]:
+    """Writes the files that the profile has for clients, with their deferred values filled in.
 
-
-def write(spec: Spec, values: Mapping[str, str]) -> list[str]:
-    """Writes the files that the profile has beside the certificate, with their late values put in.
-
-    Each is replaced at once: somebody's client may be reading it. Where one has changed, what was given to
-    :func:`on_write` is carried out; returns what of that failed.
+    Each is replaced atomically: a client may be reading it. Where one has changed, the functions given to
+    :func:`on_write` are called; returns what they could not do.
     """
     folder = paths.client_directory(spec.cluster)
     changed = False
@@ -78,40 +153,41 @@ def write(spec: Spec, values: Mapping[str, str]) -> list[str]:
         try:
             if path.exists() and path.read_text() == content:
                 continue
-            descriptor, part = tempfile.mkstemp(dir=folder)  # readable by its owner alone
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor, part = tempfile.mkstemp(dir=folder)  # mode 0600
             with os.fdopen(descriptor, "w") as new:
                 new.write(content)
             os.replace(part, path)
             changed = True
         except OSError as error:
             raise MiniclusterError(f"cannot write {path}", str(error)) from None
-    return _carry_out(spec.cluster, "write") if changed else []
+    return _call(spec.cluster, "write") if changed else []
 
 
 def on_write(cluster: str, call: str, data: Mapping[str, Any]) -> None:
-    """Has a function called whenever files of the folder have changed, as ``function(cluster, **data)``.
+    """Registers a function that is called whenever files of the folder have changed, as ``function(cluster, **data)``.
 
     Args:
-        call: MODULE:FUNCTION. It is in another process, of a later day, that it will be called.
-        data: what JSON can hold.
+        call: MODULE:FUNCTION, since another process will call it.
+        data: values that JSON can hold.
 
     Raises:
-        MiniclusterError: the folder is not there, or cannot be written.
+        MiniclusterError: the folder does not exist, or cannot be written.
     """
     _note(cluster, "write", call, data)
 
 
 def on_forget(cluster: str, call: str, data: Mapping[str, Any]) -> None:
-    """The same for when the folder is forgotten, before its files go: what was done with them elsewhere is undone."""
+    """The same for when the folder is removed: the function is called before that, to undo what was done with files."""
     _note(cluster, "forget", call, data)
 
 
 def noted(cluster: str, when: str) -> list[tuple[str, dict[str, Any]]]:
-    """What was given to ``on_write`` (``when`` is "write") or ``on_forget`` ("forget"), each once."""
+    """What was given to :func:`on_write` (``when`` is "write") or :func:`on_forget` ("forget"), without duplicates."""
     found = []
     with contextlib.suppress(OSError):
         for line in dict.fromkeys((paths.client_directory(cluster) / _CALLS).read_text().splitlines()):
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that was cut off by a full disk
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line cut off by a full disk
                 about = json.loads(line)
                 if about["when"] == when:
                     found.append((str(about["call"]), dict(about["with"])))
@@ -122,7 +198,7 @@ def _note(cluster: str, when: str, call: str, data: Mapping[str, Any]) -> None:
     path = paths.client_directory(cluster) / _CALLS
     line = json.dumps({"when": when, "call": call, "with": dict(data)}, sort_keys=True) + "\n"
     try:
-        # Appended in one go: several processes may be at it.
+        # One write that appends: several processes may do this at once.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(line)
@@ -130,8 +206,8 @@ def _note(cluster: str, when: str, call: str, data: Mapping[str, Any]) -> None:
         raise MiniclusterError(f"cannot write {path}", str(error)) from None
 
 
-def _carry_out(cluster: str, when: str) -> list[str]:
-    """Calls what was noted, and returns what failed: neither a cluster's end nor its use may depend on it."""
+def _call(cluster: str, when: str) -> list[str]:
+    """Calls the registered functions, and returns what failed: it stops neither a removal nor the use of a cluster."""
     failed = []
     for call, data in noted(cluster, when):
         module, _, function = call.partition(":")
@@ -139,26 +215,26 @@ def _carry_out(cluster: str, when: str) -> list[str]:
             getattr(importlib.import_module(module), function)(cluster, **data)
         except MiniclusterError as error:
             failed.append(" ".join(filter(None, (f"{error.what}:" if error.why else error.what, error.why, error.fix))))
-        except Exception as error:  # whatever a package of others may raise, or that it is no longer there
+        except Exception as error:  # anything: another package may be broken, or uninstalled
             failed.append(f"{call} failed: {type(error).__name__}: {error}")
     return failed
 
 
 def forget(cluster: str, engine: Engine, listener: Listener = ignore) -> None:
-    """Removes the folder, after what was given to :func:`on_forget` is carried out; what of that fails is told.
+    """Removes the folder, after the functions given to :func:`on_forget` were called; what they could not do is noted.
 
-    The folder of another engine's cluster stays: that one may be alive.
+    The folder of a cluster of another engine stays: that cluster may be running.
     """
     with contextlib.suppress(OSError):
         if _url((paths.client_directory(cluster) / _ENGINE).read_text()) != _url(engine.reference):
             return
-    for failure in _carry_out(cluster, "forget"):
+    for failure in _call(cluster, "forget"):
         listener(Event("note", text=failure))
     shutil.rmtree(paths.client_directory(cluster), ignore_errors=True)
 
 
 def _url(reference: str) -> str:
-    """Where an engine is, however it was found."""
+    """The URL in an engine's reference, which also says how the engine was found."""
     try:
         return EngineAddress.load(reference).url
     except (ValueError, KeyError, TypeError):
@@ -166,7 +242,7 @@ def _url(reference: str) -> str:
 
 
 def read_authority(engine: Engine, spec: Spec) -> pki.Authority | None:
-    """A cluster's authority, from the first of the nodes that keep it and still has it."""
+    """A cluster's authority, from the first node that stores it; None where none does any more."""
     for node in spec.nodes:
         if node.authority:
             with contextlib.suppress(MiniclusterError, ValueError):

@@ -1,29 +1,28 @@
-"""Garbage collection: clusters whose lease is over are removed by whoever comes next."""
+"""Garbage collection: every command that creates or lists clusters removes those whose lease has ended."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from minicluster.errors import Interrupted, MiniclusterError, NoEngine
+from minicluster.leases import lock
 from minicluster.model import labels
 from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.results import Collected
-from minicluster.operations import up
+from minicluster.operations.down import remove_all
+from minicluster.operations.observe import by_cluster, everything, look
 from minicluster.plan.observed import lease_of
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
+    from minicluster.operations.observe import Labelled
 
 
-def over(things: Iterable[Any]) -> dict[str, tuple[str, str]]:
-    """Of clusters, by what carries their names, those that nobody wants any more: profile, and why."""
-    grouped: dict[str, list[Any]] = defaultdict(list)
-    for thing in things:
-        grouped[thing.labels[labels.CLUSTER]].append(thing)
+def ended(things: Iterable[Labelled]) -> dict[str, tuple[str, str]]:
+    """The clusters whose lease has ended, by what carries their names: name -> profile, and why it ended."""
     found = {}
-    for name, its in sorted(grouped.items()):
+    for name, its in by_cluster(things).items():
         lease = lease_of(its)
         if lease and (why := lease.over()):
             found[name] = (its[0].labels.get(labels.PROFILE, ""), why)
@@ -31,37 +30,51 @@ def over(things: Iterable[Any]) -> dict[str, tuple[str, str]]:
 
 
 def collect(engine: Engine, *, dry_run: bool = False, listener: Listener = ignore) -> list[Collected]:
-    """Removes every cluster whose lease is over, remains of half-made ones included; tells of each what became of it.
+    """Removes every cluster whose lease has ended, incomplete ones included, and reports the outcome of each.
 
     Args:
         dry_run: remove nothing.
     """
-    things: list[Any] = [*engine.containers(), *engine.networks(), *engine.volumes()]
     done = []
-    for name, (profile, why) in over(things).items():
-        removed, error = (False, "") if dry_run else _collect(engine, name, listener)
+    for name, (profile, why) in ended(everything(engine)).items():
+        removed, error = (False, "") if dry_run else _try(engine, name, listener)
         done.append(Collected(name, profile, why, removed, error))
     return done
 
 
 def sweep(engine: Engine, listener: Listener) -> None:
-    """The same on the way of a command that has something else to do: cheap where there is nothing, and never an error.
+    """Collects on behalf of a command with another purpose: cheap where there is nothing to remove, never an error.
 
-    Every cluster has a record, the first of it to come and the last to go, so a look at volumes is enough.
+    Every cluster has a record, which is created first and removed last, so listing volumes is enough.
     """
-    for name, (_profile, why) in over(engine.volumes()).items():
-        removed, error = _collect(engine, name, ignore)
+    for name, (_profile, why) in ended(engine.volumes()).items():
+        removed, error = _try(engine, name, ignore)
         if removed:
             listener(Event("note", text=f"Removed cluster {name}: {why}."))
         elif error:
             listener(Event("note", text=f"Cluster {name} could not be removed ({why}): {error}"))
 
 
-def _collect(engine: Engine, name: str, listener: Listener) -> tuple[bool, str]:
+def _try(engine: Engine, name: str, listener: Listener) -> tuple[bool, str]:
     """Whether it was removed, and why not."""
     try:
-        return up.collect(engine, name, listener) is not None, ""
+        return remove_ended(engine, name, listener), ""
     except (NoEngine, Interrupted):
         raise
     except MiniclusterError as error:
         return False, error.what
+
+
+def remove_ended(engine: Engine, name: str, listener: Listener) -> bool:
+    """Removes a cluster whose lease has ended; False where the lease was renewed, or the cluster is gone already.
+
+    Raises:
+        MiniclusterError: a test is using it, or another process is changing it.
+    """
+    with lock.changing(name):
+        lease = look(engine, name).lease
+        if not lease or not lease.over():
+            return False
+        with lock.using(name, alone=True, timeout=0):
+            remove_all(engine, name, listener)
+    return True

@@ -1,11 +1,11 @@
-"""Addresses: where a cluster's endpoints are published, and which address is handed out to whoever asks.
+"""Addresses: where a cluster's endpoints are published, and which address is handed out to whom.
 
-Who asks may sit on the engine's machine, in a container of it, or far away. Four address modes:
+A client may run on the engine's machine, in a container of it, or on another machine. Four address modes:
 
 ``localhost``  the ports that are published on 127.0.0.1
 ``bridge``     the nodes' own addresses and ports; a container that minicluster runs in is connected to their network
-``gateway``    the ports, published on an address of the engine's machine that others reach as well
-``auto``       whichever of these fits the place that minicluster runs at
+``gateway``    the ports, published on an address of the engine's machine that other machines reach as well
+``auto``       whichever of these fits the place that minicluster runs in
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from minicluster.errors import Unreachable, UsageError, nearest
+from minicluster.model.deferred import fill
 from minicluster.model.naming import container_name, network_name
+from minicluster.model.results import EndpointInfo
 from minicluster.model.spec import LOCALHOST, EndpointSpec, NodeSpec, Spec
 
 if TYPE_CHECKING:
@@ -25,12 +27,12 @@ if TYPE_CHECKING:
 MODES = ("auto", "localhost", "bridge", "gateway")
 VARIABLE = "MINICLUSTER_ADDRESS_MODE"
 
-_PATIENCE = 2.0  # seconds for a TCP connection: nodes are on this machine or in its neighbourhood
-_TRIES = 3  # nodes that are tried until one is reached
+_TIMEOUT = 2.0  # seconds for a TCP connection: nodes are on this machine or near it
+_ATTEMPTS = 3  # nodes that are tried until one is reached
 
 
 def asked(mode: str | None) -> str:
-    """The mode that was asked for: the given one, else $MINICLUSTER_ADDRESS_MODE, else "auto".
+    """The requested mode: the given one, else $MINICLUSTER_ADDRESS_MODE, else "auto".
 
     Raises:
         UsageError: there is no such mode.
@@ -53,13 +55,13 @@ def choose(mode: str, engine: Engine) -> str:
 
 
 def bind_address(mode: str | None, engine: Engine | None, gateway: str, before: str = "") -> str:
-    """The address of the engine's machine that nodes are to be published on; 127.0.0.1 is one beside it in any case.
+    """The address of the engine's machine that nodes are published on, in addition to 127.0.0.1.
 
     Args:
-        mode: as the user gave it; None where nothing was given.
+        mode: as the user gave it; None where it was not given.
         engine: None where there is none yet.
         gateway: the address that the engine's machine has in the cluster's network.
-        before: what the nodes that are there are published on. Only a mode that is given changes it.
+        before: the address that existing nodes are published on. Only a mode that is given changes it.
     """
     if before and mode in (None, "auto", "bridge"):
         return before
@@ -68,7 +70,7 @@ def bind_address(mode: str | None, engine: Engine | None, gateway: str, before: 
 
 
 def machine_address(engine: Engine | None, gateway: str) -> str:
-    """An address of the engine's machine that others reach: the one in its URL; of a local engine ``gateway``.
+    """An address of the engine's machine that other machines reach: that in its URL, or ``gateway`` of a local engine.
 
     Raises:
         UsageError: the host in the engine's URL has no IPv4 address.
@@ -80,86 +82,118 @@ def machine_address(engine: Engine | None, gateway: str) -> str:
         return socket.gethostbyname(host)
     except OSError as error:
         raise UsageError(
-            f"the engine's machine {host} has no IPv4 address that is known here",
+            f"no IPv4 address found for the engine's machine {host}",
             str(error),
-            "Name it by an address in DOCKER_HOST, or take --address-mode bridge or localhost.",
+            "Use an address in DOCKER_HOST, or --address-mode bridge or localhost.",
         ) from None
 
 
 def own_container(mode: str | None, engine: Engine) -> Container | None:
-    """The container that this process runs in, where it is to be connected to the nodes' network; else None."""
-    return _guest(engine) if choose(asked(mode), engine) == "bridge" else None
+    """The container that this process runs in, where it has to join the nodes' network; else None."""
+    return _joining(engine) if choose(asked(mode), engine) == "bridge" else None
 
 
-def _guest(engine: Engine) -> Container | None:
+def _joining(engine: Engine) -> Container | None:
     own = engine.own_container()
-    return own if own and own.network_mode != "host" else None  # the machine's own network reaches nodes as it is
+    return own if own and own.network_mode != "host" else None  # the host's network reaches the nodes as it is
 
 
 def address(mode: str, spec: Spec, node: NodeSpec, endpoint: EndpointSpec) -> tuple[str, int]:
-    """Host and port at which an endpoint is reached, by a mode that :func:`reach` returned."""
+    """Host and port at which an endpoint is reached, by a mode that :func:`choose` returned."""
     if mode == "bridge":
         return node.address, endpoint.port
     return spec.bind_address if mode == "gateway" else LOCALHOST, endpoint.host_port
 
 
-def reach(engine: Engine, spec: Spec, mode: str) -> str:
-    """Sees to it that a cluster's endpoints are reached from here, and tells by which mode.
-
-    Connects the container that this process runs in to the cluster's network, where the mode is bridge. What is
-    published on 127.0.0.1 is not tried: all that ever helps there is to start the nodes.
+def usable(mode: str, engine: Engine, spec: Spec) -> str:
+    """The address mode that a requested one means for a cluster.
 
     Raises:
-        Unreachable: no node that runs can be reached; says what was tried and what can be done.
+        Unreachable: the cluster is not published at the addresses of that mode.
     """
     chosen = choose(mode, engine)
+    if chosen == "gateway" and spec.bind_address == LOCALHOST:
+        wanted = machine_address(engine, spec.gateway)
+        if wanted != LOCALHOST:
+            raise Unreachable(
+                f"cluster {spec.cluster} is published only on 127.0.0.1 of the engine's machine",
+                f"Address mode gateway needs it on {wanted} as well.",
+                f"`minicluster up --name {spec.cluster} --address-mode gateway` recreates its nodes that way; "
+                "--address-mode bridge or localhost work without a change.",
+            )
+    return chosen
+
+
+def endpoints(engine: Engine, spec: Spec, mode: str) -> tuple[EndpointInfo, ...]:
+    """Every published port with its URL by a mode that :func:`choose` returned; those of running nodes first."""
+    found = []
+    for node, endpoint in spec.endpoints():
+        host, port = address(mode, spec, node, endpoint)
+        url = fill([endpoint.url], {"host": host, "port": str(port)})[0]
+        found.append(EndpointInfo(endpoint.name, node.name, url, endpoint.port))
+    running = {c.name for c in engine.containers(spec.cluster) if c.state == "running"}
+    return tuple(sorted(found, key=lambda e: container_name(spec.cluster, e.node) not in running))
+
+
+def endpoint(engine: Engine, spec: Spec, mode: str, name: str, node: str = "") -> EndpointInfo:
+    """An endpoint by its name, of a node or of the first running one that offers it.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    found = [e for e in endpoints(engine, spec, mode) if node in ("", e.node)]
+    for one in found:
+        if one.name == name:
+            return one
+    whose = node or f"cluster {spec.cluster}"
+    raise UsageError(f"{whose} has no endpoint {name!r}", "", nearest(name, {e.name for e in found}))
+
+
+def connect(engine: Engine, spec: Spec, mode: str) -> None:
+    """Makes a cluster's endpoints reachable from this process, and checks that a running node is reached.
+
+    Where the mode is bridge, the container that this process runs in joins the cluster's network. Ports on 127.0.0.1
+    are not tried: where they fail, the node is down.
+
+    Raises:
+        Unreachable: no running node is reached; tells what was tried and what to do.
+    """
+    chosen = usable(mode, engine, spec)
     if chosen == "localhost":
-        return chosen
-    if chosen == "gateway":
-        _check_published(engine, spec)
-    else:
-        network, own = network_name(spec.cluster), _guest(engine)
+        return
+    if chosen == "bridge":
+        network, own = network_name(spec.cluster), _joining(engine)
         if own and network not in own.networks:
             engine.connect_network(network, own.name)
     running = {c.name for c in engine.containers(spec.cluster) if c.state == "running"}
     nodes = [n for n in spec.nodes if n.endpoints and container_name(spec.cluster, n.name) in running]
     tried: list[str] = []
-    for node in nodes[:_TRIES]:
+    for node in nodes[:_ATTEMPTS]:
         host, port = address(chosen, spec, node, node.endpoints[0])
         why = _try(host, port, refusal_is_fine=chosen == "bridge")
         if not why:
-            return chosen
+            return
         tried.append(f"{node.name} at {host}:{port}: {why}")
     if tried:
         raise Unreachable(
-            f"cluster {spec.cluster} runs, but its nodes cannot be reached from here",
+            f"cluster {spec.cluster} is running, but its nodes cannot be reached from here",
             "\n".join([f"Tried address mode {chosen}{' (chosen by auto)' if mode == 'auto' else ''}:", *tried]),
             _advice(chosen, spec, engine),
-        )
-    return chosen
-
-
-def _check_published(engine: Engine, spec: Spec) -> None:
-    if spec.bind_address == LOCALHOST and (wanted := machine_address(engine, spec.gateway)) != LOCALHOST:
-        raise Unreachable(
-            f"cluster {spec.cluster} is published on 127.0.0.1 of its engine's machine alone",
-            f"Address mode gateway needs it on {wanted} as well.",
-            f"`minicluster up --name {spec.cluster} --address-mode gateway` makes its nodes anew so; "
-            "--address-mode bridge or localhost take it as it is.",
         )
 
 
 def _try(host: str, port: int, *, refusal_is_fine: bool) -> str:
     """Why a TCP connection fails; "" where it does not.
 
-    A node that refuses has been reached: its service is down. Published ports are the engine's to answer, always.
+    A node that refuses a connection is reachable: only its service is down. A published port that refuses is not, since
+    the engine itself accepts connections there.
     """
     try:
-        socket.create_connection((host, port), _PATIENCE).close()
+        socket.create_connection((host, port), _TIMEOUT).close()
     except ConnectionRefusedError:
         return "" if refusal_is_fine else "connection refused"
     except TimeoutError:
-        return f"no answer within {_PATIENCE:g} s"
+        return f"no answer within {_TIMEOUT:g} s"
     except OSError as error:
         return error.strerror or str(error)
     return ""
@@ -169,15 +203,15 @@ def _advice(chosen: str, spec: Spec, engine: Engine) -> str:
     again = f"`minicluster up --name {spec.cluster} --address-mode gateway`"
     if chosen == "bridge":
         return (
-            "Nodes' own addresses are reached on the engine's own Linux machine and in containers on network "
-            f"{network_name(spec.cluster)}. Elsewhere use another mode: {again} publishes the nodes for others."
+            "The nodes' own addresses are reachable on the engine's Linux machine and from containers on network "
+            f"{network_name(spec.cluster)}. Elsewhere use another mode: {again} publishes the nodes for other machines."
         )
     wanted = machine_address(engine, spec.gateway)
     if wanted != spec.bind_address:
-        return f"The engine's machine has another address now: {again} publishes the nodes on {wanted}."
+        return f"The address of the engine's machine has changed: {again} publishes the nodes on {wanted}."
     return (
-        f"See whether a firewall keeps ports {_ports(spec)} of {spec.bind_address} from you; "
-        "or run this on the engine's machine, with --address-mode localhost."
+        f"Check whether a firewall blocks ports {_ports(spec)} of {spec.bind_address}; "
+        "or run this on the engine's machine with --address-mode localhost."
     )
 
 

@@ -1,7 +1,7 @@
-"""Copying between this machine and a node, with the meaning that ``docker cp`` gives to paths.
+"""``cp``: copies between this machine and nodes, with paths as ``docker cp`` interprets them.
 
-A folder is copied into a folder that is there, else it becomes the destination; ``SOURCE/.`` is what is in the folder.
-Unlike there, a link that is itself the source is followed, and what is copied into a node is root's.
+A folder is copied into an existing folder, else it becomes the destination; ``SOURCE/.`` is the folder's content. Other
+than with ``docker cp``, a source that is a link is followed, and what is copied into a node belongs to root.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
-class _Here:
-    """A file or folder of this machine that is to go into nodes."""
+class _Source:
+    """A file or folder of this machine."""
 
     word: str  #: as the user gave it
     path: str
     folder: bool
-    content: bool  #: what is in the folder, rather than the folder
+    content: bool  #: the content of the folder, not the folder itself
 
     @property
     def name(self) -> str:
-        """What it is called where it comes to lie in a folder; "" for a folder's content."""
+        """Its name within a destination folder; "" for a folder's content."""
         return "" if self.content else os.path.basename(os.path.abspath(self.word))
 
 
 def to_nodes(engine: Engine, nodes: Sequence[tuple[str, str]], source: str, path: str) -> tuple[Copied, ...]:
     """Copies a file or folder into nodes, given as pairs of a node's name and its container's, all at once.
 
-    Nothing is written before every node and every file of the source was looked at.
+    Every node and every file of the source is checked before anything is written.
     """
     from minicluster.executor.parallel import at_once
 
-    with _telling(source):
+    with _translated(source):
         here = _look(source)
         entries, left_out = _walk(here)
     targets = at_once([partial(_target, engine, node, container, here, path) for node, container in nodes])
@@ -64,22 +64,22 @@ def to_nodes(engine: Engine, nodes: Sequence[tuple[str, str]], source: str, path
     return tuple(at_once([partial(one, *node, *target) for node, target in zip(nodes, targets, strict=True)]))
 
 
-def _look(source: str) -> _Here:
+def _look(source: str) -> _Source:
     path = os.path.realpath(source)
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
-        raise MiniclusterError(f"there is no {source} here") from None
+        raise MiniclusterError(f"no such file: {source}") from None
     folder = stat.S_ISDIR(mode)
     if not folder and not stat.S_ISREG(mode):
         raise MiniclusterError(f"{source} is neither a file nor a folder")
     if not folder and source.endswith(("/", "/.")):
-        raise MiniclusterError(f"{source} is no folder")
-    return _Here(source, path, folder, folder and (source == "." or source.endswith("/.") or path == "/"))
+        raise MiniclusterError(f"{source} is not a folder")
+    return _Source(source, path, folder, folder and (source == "." or source.endswith("/.") or path == "/"))
 
 
-def _walk(here: _Here) -> tuple[list[tuple[str, str]], list[str]]:
-    """What is to be copied as pairs of a path and its name within the copy, and what is left out.
+def _walk(here: _Source) -> tuple[list[tuple[str, str]], list[str]]:
+    """What to copy, as pairs of a path and its name within the copy, and what is left out.
 
     Raises:
         OSError: something cannot be read.
@@ -103,22 +103,22 @@ def _walk(here: _Here) -> tuple[list[tuple[str, str]], list[str]]:
     return found, left_out
 
 
-def _target(engine: Engine, node: str, container: str, here: _Here, path: str) -> tuple[str, str]:
-    """The folder of a node to unpack in, and the name to get there ("" for into the folder itself)."""
+def _target(engine: Engine, node: str, container: str, here: _Source, path: str) -> tuple[str, str]:
+    """The folder of a node to unpack in, and the name to give there ("" for into the folder itself)."""
     found = engine.stat_path(container, path)
     if found and found.kind == "folder":
         return found.path, here.name
     if found and here.folder:
-        raise MiniclusterError(f"{path} of {node} is no folder", f"The folder {here.word} cannot replace it.")
+        raise MiniclusterError(f"{path} of {node} is not a folder", f"The folder {here.word} cannot replace it.")
     if not found and not here.folder and path.endswith(("/", "/.")):
-        raise MiniclusterError(f"{node} has no folder {path}")
+        raise MiniclusterError(f"no such folder in {node}: {path}")
     at = PurePosixPath("/", found.path if found else path)
     parent = engine.stat_path(container, str(at.parent))
     if parent is None or parent.kind != "folder":
         raise MiniclusterError(
-            f"{node} has no folder {at.parent}",
-            "cp makes no folders above the destination.",
-            f"`minicluster exec {node} -- mkdir -p {at.parent}` makes it.",
+            f"no such folder in {node}: {at.parent}",
+            "cp does not create the parent folders of the destination.",
+            f"`minicluster exec {node} -- mkdir -p {at.parent}` creates it.",
         )
     return parent.path, at.name
 
@@ -134,9 +134,9 @@ def _pack(entries: Sequence[tuple[str, str]], name: str, count: _Count) -> Itera
     with tarfile.TarFile(fileobj=io.BytesIO(), mode="w", format=tarfile.PAX_FORMAT) as shape:
         for path, below in entries:
             if not name and not below:
-                continue  # a folder's content alone: the folder there stays as it is
-            # Here rather than around the whole call: to the engine's client an OSError is a broken connection.
-            with _telling(path):
+                continue  # a folder's content: the destination folder itself stays as it is
+            # Not around the whole call: the engine's client takes an OSError for a broken connection.
+            with _translated(path):
                 entry = shape.gettarinfo(path, str(PurePosixPath(name, below)))
             entry.uid = entry.gid = 0
             entry.uname = entry.gname = "root"
@@ -150,30 +150,30 @@ def _pack(entries: Sequence[tuple[str, str]], name: str, count: _Count) -> Itera
 
 def _content(path: str, size: int) -> Iterator[bytes]:
     left = size
-    with _telling(path), open(path, "rb") as file:
+    with _translated(path), open(path, "rb") as file:
         while left:
             chunk = file.read(min(left, _CHUNK))
             if not chunk:
-                raise MiniclusterError(f"{path} got shorter while it was read")
+                raise MiniclusterError(f"{path} was truncated while it was read")
             left -= len(chunk)
             yield chunk
     yield bytes(-size % tarfile.BLOCKSIZE)
 
 
 def from_node(engine: Engine, node: str, container: str, path: str, destination: str) -> Copied:
-    """Copies a file or folder of a node to this machine: beside the destination first, then into its place.
+    """Copies a file or folder of a node to this machine: into a temporary folder first, which is then moved.
 
-    A copy that fails while it is read leaves the destination as it was.
+    A copy that fails while it is read leaves the destination unchanged.
     """
     found = engine.stat_path(container, path)
     if found is None:
-        raise MiniclusterError(f"{node} has no {path}")
+        raise MiniclusterError(f"no such file in {node}: {path}")
     folder = found.kind == "folder"
     if found.kind == "other":
         raise MiniclusterError(f"{path} of {node} is neither a file nor a folder")
     if not folder and path.endswith(("/", "/.")):
-        raise MiniclusterError(f"{path} of {node} is no folder")
-    with _telling(destination):
+        raise MiniclusterError(f"{path} of {node} is not a folder")
+    with _translated(destination):
         name = "" if folder and (path == "." or path.endswith("/.")) else PurePosixPath("/", path).name
         final = _destination(destination, name, folder)
         into = final if final.is_dir() else final.parent
@@ -197,20 +197,22 @@ def _destination(destination: str, name: str, folder: bool) -> Path:
     if final.is_dir():
         return Path(os.path.realpath(final)) / name
     if final.exists() and folder:
-        raise MiniclusterError(f"{destination} is no folder", "A folder cannot replace it.")
+        raise MiniclusterError(f"{destination} is not a folder", "A folder cannot replace it.")
     if destination.endswith("/") and not folder:
-        raise MiniclusterError(f"there is no folder {destination} here")
+        raise MiniclusterError(f"no such folder: {destination}")
     if not final.parent.is_dir():
-        raise MiniclusterError(f"there is no folder {final.parent} here", "cp makes no folders above the destination.")
+        raise MiniclusterError(
+            f"no such folder: {final.parent}", "cp does not create the parent folders of the destination."
+        )
     return final
 
 
 class _Staged:
-    """A copy beside its destination, until it is whole.
+    """A copy next to its destination, until it is complete.
 
-    What a node sends is not trusted: no name may lead out of the copy, nothing is written through a link (they are made
-    last), links that lead out are not kept, nor are devices. tarfile's own filters do about that, but Python 3.10 and
-    the 3.11 of Debian 12 may be without them.
+    What a node sends is not trusted: no name may lead out of the copy, nothing is written through a link (links are
+    created last), and neither links that lead out nor devices are kept. tarfile's filters do much of that, but Python
+    3.10 and Debian 12's 3.11 may lack them.
     """
 
     def __init__(self, root: Path) -> None:
@@ -220,7 +222,7 @@ class _Staged:
         self._folders: dict[str, tarfile.TarInfo] = {}
 
     def unpack(self, chunks: Iterator[bytes]) -> None:
-        """Takes in an archive whose names begin with the name of what is copied."""
+        """Unpacks an archive whose names begin with the name of what is copied."""
         links: dict[Path, str] = {}
         with tarfile.open(fileobj=_Stream(chunks), mode="r|") as tar:
             for entry in tar:
@@ -248,17 +250,17 @@ class _Staged:
     def _path(self, name: str) -> Path:
         parts = name.partition("/")[2].split("/")
         if ".." in parts:
-            raise tarfile.TarError(f"{name} leads out of it")
+            raise tarfile.TarError(f"{name} leads out of the copy")
         return self.root.joinpath(*(part for part in parts if part not in ("", ".")))
 
     def _link(self, links: dict[Path, str]) -> None:
         for path, target in links.items():
             if os.path.realpath(path.parent) != str(path.parent):
-                raise tarfile.TarError(f"{path.relative_to(self.root)} lies behind a link")
+                raise tarfile.TarError(f"{path.relative_to(self.root)} is below a link")
             os.symlink(target, path)
         root = str(self.root)
         kept = dict(links)
-        while True:  # what a link leads to may lie behind another that goes
+        while True:  # the target of a link may be below another link that is removed
             out = [p for p in kept if os.path.commonpath([root, os.path.realpath(p)]) != root]
             if not out:
                 break
@@ -268,13 +270,12 @@ class _Staged:
         self.files += len(kept)
 
     def settle(self, final: Path) -> None:
-        """Moves the copy to its place, or into the folder that is there."""
+        """Moves the copy to its place, or into the existing folder."""
         _check(self.root, final)
         made = [name for name in self._folders if not (final / name).exists()]
         _move(self.root, final)
-        for name in reversed(
-            made
-        ):  # last, and from within: a folder need not be writable, and has the time it is given
+        # Last, and innermost first: a folder may be read-only, and writing into it changes its time.
+        for name in reversed(made):
             _finish(final / name, self._folders[name])
 
 
@@ -288,7 +289,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _check(staged: Path, final: Path) -> None:
-    """Raises where the copy cannot get into its place: a file and a folder meet, or a folder is not writable."""
+    """Raises where the copy cannot be moved: a file and a folder collide, or a folder is not writable."""
     if not os.path.lexists(final):
         return
     if _is_folder(staged) and _is_folder(final):
@@ -297,7 +298,7 @@ def _check(staged: Path, final: Path) -> None:
         for child in staged.iterdir():
             _check(child, final / child.name)
     elif _is_folder(staged) or _is_folder(final):
-        raise MiniclusterError(f"{final} is in the way", "A folder and a file do not replace each other.")
+        raise MiniclusterError(f"{final} exists", "A folder and a file do not replace each other.")
 
 
 def _move(staged: Path, final: Path) -> None:
@@ -309,7 +310,7 @@ def _move(staged: Path, final: Path) -> None:
 
 
 class _Stream(io.RawIOBase):
-    """Chunks as a file to read from."""
+    """A file object that reads chunks."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
@@ -333,11 +334,11 @@ class _Stream(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def _telling(path: str) -> Iterator[None]:
-    """Turns this machine's errors into ours."""
+def _translated(path: str) -> Iterator[None]:
+    """Translates errors of this machine's file system."""
     try:
         yield
     except FileNotFoundError as error:
-        raise MiniclusterError(f"there is no {error.filename or path} here") from error
+        raise MiniclusterError(f"no such file: {error.filename or path}") from error
     except OSError as error:
         raise MiniclusterError(f"cannot copy {error.filename or path}", error.strerror or str(error)) from error

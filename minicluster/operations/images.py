@@ -1,4 +1,4 @@
-"""Node images: made from recipes once, found again by their hash, listed and removed."""
+"""Node images: built or pulled when needed, identified by the hash of their build, listed and removed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from minicluster.profile.build import build_ref
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _SAVED = (
-    "Bring a file that `docker save` wrote. What `docker export` wrote is no image: `docker import` makes one of it."
+    "Use a file that `docker save` wrote. `docker export` writes a filesystem: `docker import` makes an image of that."
 )
 
 
@@ -33,11 +33,11 @@ class ImageInfo:
     name: str
     size: int  #: bytes
     created: int  #: seconds since 1970
-    in_use: bool  #: a node runs it
+    in_use: bool  #: a node is created from it
 
 
 def provide(engine: Engine, profile: str, listener: Listener) -> Callable[[spec.ImageSpec, Cancel], None]:
-    """What the executor calls to have an image: builds or pulls it where the engine has none."""
+    """What the executor calls for an image: builds or pulls it where the engine does not have it."""
 
     def have(image: spec.ImageSpec, cancel: Cancel) -> None:
         ref = image.overlay_on or image.ref
@@ -55,9 +55,9 @@ def provide(engine: Engine, profile: str, listener: Listener) -> Callable[[spec.
             engine.pull_image(ref, progress, cancel=cancel)
         except ImageError as error:
             error.fix = (
-                f"Name another with --image {name}=REF; or load it from a file that `docker save` wrote elsewhere:\n"
-                "`minicluster image import FILE`; or give the engine a mirror that has it (registry-mirrors in its "
-                "daemon.json)."
+                f"Use another image: --image {name}=REF; or import one that `docker save` wrote on another machine:\n"
+                "`minicluster image import FILE`; or configure a mirror of the registry (registry-mirrors in the "
+                "engine's daemon.json)."
             )
             raise
 
@@ -65,36 +65,36 @@ def provide(engine: Engine, profile: str, listener: Listener) -> Callable[[spec.
 
 
 def _build(
-    engine: Engine, profile: str, image: spec.ImageSpec, cancel: Cancel, listener: Listener, *, anew: bool = False
+    engine: Engine, profile: str, image: spec.ImageSpec, cancel: Cancel, listener: Listener, *, force: bool = False
 ) -> None:
     def progress(line: str) -> None:
         listener(Event("progress", "", "image", line))
 
-    recipe = Path(image.build)
+    folder = Path(image.build)
     if gone := [path for path in image.additional_contexts.values() if not Path(path).is_file()]:
         raise ImageError(
-            f"image {image.ref} is gone, and so is what it was built with",
-            f"There is no file {', '.join(gone)}.",
-            "Put it back there, or name another with --set.",
+            f"image {image.ref} is missing and cannot be rebuilt",
+            f"No such file: {', '.join(gone)}.",
+            "Restore it, or name another file with --set.",
         )
     if image.ref != build_ref(
-        profile, image.name, recipe, image.overlay_on, args=image.args, contexts=image.additional_contexts
+        profile, image.name, folder, image.overlay_on, args=image.args, contexts=image.additional_contexts
     ):
         raise ImageError(
-            f"image {image.ref} is gone, and its recipe has changed since",
-            f"{image.build} makes another image now.",
-            "`minicluster up` goes on with the recipe as it is.",
+            f"image {image.ref} is missing, and its build has changed",
+            f"{image.build} now builds another image.",
+            "`minicluster up` uses the build as it is now.",
         )
-    with lock.building(image.ref, cancel, lambda: progress(f"{image.ref}: another minicluster is building it")):
-        if not anew and engine.has_image(image.ref):
+    with lock.building(image.ref, cancel, lambda: progress(f"{image.ref}: another minicluster process is building it")):
+        if not force and engine.has_image(image.ref):
             return
-        # Several images may be built at once, on a base that is not there yet.
-        with lock.building(base_image.LOCAL, cancel, lambda: progress("another image's base is being made")):
+        # Several images may be built at once, on a base image that does not exist yet.
+        with lock.building(base_image.LOCAL, cancel, lambda: progress("waiting for the base image")):
             base_ref = base_image.provide(engine, progress, lambda text: listener(Event("note", text=text)), cancel)
         progress(f"building {image.ref}")
         given = {"IMAGE": image.overlay_on} if image.overlay_on else {}
         engine.build_image(
-            recipe,
+            folder,
             image.ref,
             labels=base_image.build_labels(profile, image.name),
             args={"BASE": base_ref, **given, **image.args, **base_image.build_args()},
@@ -112,29 +112,29 @@ def build(
     engine: Engine | None = None,
     settings: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Builds a profile's images ahead of time and returns their references; ``force`` builds what is there anew.
+    """Builds a profile's images ahead of time and returns their references.
 
     Args:
-        settings: overrides of the profile's, as ``--set`` takes them.
+        names: in the profile; all images that it builds by default.
+        force: rebuild those that exist.
+        settings: overrides of the profile's settings, as ``--set`` takes them.
     """
     from minicluster.profile import catalog
     from minicluster.profile.resolve import built_images
 
     loaded = catalog.load(profile, settings)
-    recipes = built_images(loaded)
+    built = built_images(loaded)
     for name in names:
-        if name not in recipes:
-            raise UsageError(
-                f"no recipe is called {name!r} in profile {loaded.profile.name}", "", nearest(name, recipes)
-            )
+        if name not in built:
+            raise UsageError(f"profile {loaded.profile.name} builds no image {name!r}", "", nearest(name, built))
     engine = engine or _connect(listener)
     refs = []
     cancel = Cancel()
-    for name in names or recipes:
-        image = recipes[name]
+    for name in names or built:
+        image = built[name]
         if force or not engine.has_image(image.ref):
             try:
-                _build(engine, loaded.profile.name, image, cancel, listener, anew=force)
+                _build(engine, loaded.profile.name, image, cancel, listener, force=force)
             except KeyboardInterrupt:
                 with shielded():
                     cancel.set()
@@ -147,19 +147,19 @@ def load(path: str | os.PathLike[str], *, listener: Listener = ignore, engine: E
     """Loads the images of a file that ``docker save`` wrote, compressed or not; returns their references or IDs.
 
     Raises:
-        UsageError: there is no such file, or it is no tar.
-        ImageError: there is no image in it, or one that the engine refuses.
+        UsageError: there is no such file, or it is not a tar archive.
+        ImageError: it contains no image, or one that the engine refuses.
     """
     file = Path(path)
     try:
         size = file.stat().st_size
         with file.open("rb") as content:
-            if content.read(4) != _ZSTD:  # which the engine can read and Python cannot
+            if content.read(4) != _ZSTD:  # which the engine reads and Python cannot
                 tarfile.open(file, "r:*").close()
     except (OSError, EOFError, zlib.error) as error:
-        raise UsageError(f"{file} cannot be read", getattr(error, "strerror", None) or str(error)) from None
+        raise UsageError(f"cannot read {file}", getattr(error, "strerror", None) or str(error)) from None
     except tarfile.TarError as error:
-        raise UsageError(f"{file} is no image archive", f"It is no tar: {error}.", _SAVED) from None
+        raise UsageError(f"{file} is not an image archive", f"It is not a tar archive: {error}.", _SAVED) from None
     engine = engine or _connect(listener)
 
     def read() -> Iterator[bytes]:
@@ -173,7 +173,7 @@ def load(path: str | os.PathLike[str], *, listener: Listener = ignore, engine: E
     try:
         return engine.load_images(read())
     except ImageError as error:
-        raise ImageError(f"{file} holds no image that the engine can load", error.why, _SAVED) from error
+        raise ImageError(f"{file} contains no image that the engine can load", error.why, _SAVED) from error
 
 
 def _connect(listener: Listener = ignore) -> Engine:
@@ -183,16 +183,16 @@ def _connect(listener: Listener = ignore) -> Engine:
 
 
 def listing(engine: Engine | None = None) -> list[ImageInfo]:
-    """Every image that a recipe made, newest first, and the base that we bootstrapped."""
+    """Every image that minicluster built, newest first, and the base image that it bootstrapped."""
     engine = engine or _connect()
     used = {container.image for container in engine.containers()}
     found = []
     for image in engine.images():
-        recipe = image.labels.get(labels.BUILD, "")
+        built = image.labels.get(labels.BUILD, "")
         for ref in image.tags:
-            # Labels are inherited: an image that somebody built on top of ours carries them too, under another name.
-            profile, _, name = recipe.partition("/")
-            if ref == base_image.LOCAL or (recipe and ref.startswith(f"minicluster/{profile}-{name}:")):
+            # Labels are inherited: an image that a user built on top of ours carries them too, under another name.
+            profile, _, name = built.partition("/")
+            if ref == base_image.LOCAL or (built and ref.startswith(f"minicluster/{profile}-{name}:")):
                 found.append(ImageInfo(ref, profile, name or "base", image.size, image.created, ref in used))
     return sorted(found, key=lambda info: -info.created)
 
@@ -200,11 +200,11 @@ def listing(engine: Engine | None = None) -> list[ImageInfo]:
 def remove(
     wanted: Sequence[str] = (), *, all: bool = False, unused_only: bool = False, engine: Engine | None = None
 ) -> list[str]:
-    """Removes images by reference or by profile, or all of ours; returns what was removed.
+    """Removes images by reference or by profile, or all that minicluster built; returns the references removed.
 
     Raises:
-        UsageError: a name is none of ours.
-        EngineError: an image is in use by a node, where it was asked for by name.
+        UsageError: minicluster built no such image.
+        EngineError: an image that was named is in use.
     """
     engine = engine or _connect()
     ours = listing(engine)
@@ -213,7 +213,7 @@ def remove(
         match = [i for i in ours if word in (i.ref, i.profile)]
         if not match:
             known = {name for i in ours for name in (i.ref, i.profile) if name}
-            raise UsageError(f"{word!r} is no image that minicluster made", "", nearest(word, known))
+            raise UsageError(f"minicluster has built no image {word!r}", "", nearest(word, known))
         chosen += match
     removed = []
     for info in dict.fromkeys(chosen):
@@ -221,7 +221,9 @@ def remove(
             if unused_only:
                 continue
             raise EngineError(
-                f"image {info.ref} is in use", "A node runs it.", "Take the cluster down first (`minicluster ls`)."
+                f"image {info.ref} is in use",
+                "A node uses it.",
+                "Delete the cluster first: `minicluster ls`, `minicluster down`.",
             )
         try:
             engine.remove_image(info.ref)

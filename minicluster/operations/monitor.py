@@ -1,4 +1,4 @@
-"""What a running cluster uses, and what happens to it, for as long as somebody looks."""
+"""``top`` and ``events``: what a running cluster uses, and what happens to it."""
 
 from __future__ import annotations
 
@@ -10,29 +10,50 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from minicluster.errors import MiniclusterError, NoEngine
+from minicluster.errors import MiniclusterError, NodeFailed, NoEngine
 from minicluster.model import labels
 from minicluster.model.membership import Member, Quorum
 from minicluster.model.results import ClusterEvent, ClusterUsage, NodeUsage
 from minicluster.model.spec import NodeSpec, Spec
-from minicluster.operations import status
+from minicluster.operations import observe as observing
+from minicluster.operations.nodes import Nodes, node_names
 from minicluster.plan.observed import observe, records
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Cancel, Container, Engine, EngineEvent, Sample
 
-PERIOD = 1.0  #: seconds between two looks
-_PATIENCE = 3.0  # seconds that members have to answer: as long as they take to find out that others are dead
-_LAST_WORDS = 0.3  # seconds that the engine's last events have to come in once the cluster is gone
+PERIOD = 1.0  #: seconds between two samples
+_MEMBERS_TIMEOUT = 3.0  # seconds that members have to answer: as long as they take to notice that others are dead
+_LAST_WORDS = 0.3  # seconds to wait for the engine's last events once the cluster is gone
 
 
-def usages(
-    engine: Engine, spec: Spec, wanted: Callable[[NodeSpec], bool], period: float = PERIOD
-) -> Iterator[ClusterUsage]:
-    """What the nodes use, once a period, the first after one; ends once nothing is left of the cluster.
+def usage(engine: Engine, spec: Spec, words: Nodes) -> ClusterUsage:
+    """What nodes use now, by name or role.
 
-    Two samples are taken for it rather than the engine's stream: one costs milliseconds, and nothing hangs on a node
-    that goes away.
+    Raises:
+        NodeFailed: the cluster was taken down meanwhile.
+    """
+    for one in usages(engine, spec, words):
+        return one
+    raise NodeFailed(f"cluster {spec.cluster} is gone", "It was taken down meanwhile.")
+
+
+def usages(engine: Engine, spec: Spec, words: Nodes = (), period: float = PERIOD) -> Iterator[ClusterUsage]:
+    """What nodes use, by name or role, once a period, the first time after one period; ends with the cluster.
+
+    Nodes that are added meanwhile are included.
+
+    Raises:
+        UsageError: a word is no node or role.
+    """
+    wanted = [words] if isinstance(words, str) else [*words]
+    node_names(spec, wanted)
+    return _usages(engine, spec, lambda n: not wanted or n.name in wanted or n.role in wanted, period)
+
+
+def _usages(engine: Engine, spec: Spec, wanted: Callable[[NodeSpec], bool], period: float) -> Iterator[ClusterUsage]:
+    """It compares samples instead of reading the engine's stream: a sample costs milliseconds, and a node that is
+    removed blocks nothing.
     """
     before: Mapping[str, Sample] | None = None
     with ThreadPoolExecutor(32) as pool:
@@ -67,18 +88,18 @@ def _sample(engine: Engine, container: Container) -> Sample | None:
         return engine.sample(container.id)
     except NoEngine:
         raise
-    except MiniclusterError:  # it went away just now
+    except MiniclusterError:  # it has just been removed
         return None
 
 
 def cpu_percent(before: Sample, after: Sample) -> float | None:
-    """Percent of one processor that was used between two samples, as ``docker stats`` reckons it.
+    """Percent of one processor that was used between two samples, computed as ``docker stats`` does.
 
-    The share of all processors' time, times how many there are, times 100: ``calculateCPUPercentUnix`` in
-    cli/command/container/stats_helpers.go of docker/cli. None where the container was started anew in between.
+    The share of all processors' time, times their number, times 100: ``calculateCPUPercentUnix`` in
+    cli/command/container/stats_helpers.go of docker/cli. None where the container was restarted in between.
     """
-    used, there = after.cpu - before.cpu, after.system - before.system
-    return round(used / there * after.cpus * 100, 2) if used >= 0 and there > 0 else None
+    used, available = after.cpu - before.cpu, after.system - before.system
+    return round(used / available * after.cpus * 100, 2) if used >= 0 and available > 0 else None
 
 
 def _usage(
@@ -102,7 +123,7 @@ def _usage(
 
 
 def events(engine: Engine, spec: Spec, since: float | None = None, period: float = PERIOD) -> Iterator[ClusterEvent]:
-    """What happens to a cluster by its engine and by its own software; ends once nothing is left of it.
+    """What happens to a cluster, as its engine and its own software report it; ends once nothing is left of it.
 
     Raises:
         NoEngine: the engine stopped answering.
@@ -152,15 +173,15 @@ def _from_engine(cluster: str, event: EngineEvent) -> ClusterEvent:
 
 @dataclass(frozen=True)
 class Seen:
-    """What was known of the members at the last look."""
+    """What was known of the members at the last sample."""
 
-    members: Mapping[str, Member]  #: by the last answer that there was
-    known: bool = True  #: there was one at the last look
+    members: Mapping[str, Member]  #: by the last answer
+    known: bool = True  #: they answered at the last sample
     lost: bool = False  #: there was no quorum
 
 
 def _from_members(engine: Engine, spec: Spec, stop: Cancel, period: float) -> Iterator[ClusterEvent]:
-    """Asks the cluster's own software, and tells what changed; ends with the cluster, or when asked to."""
+    """Asks the cluster's own software once a period, and reports changes; ends with the cluster, or when stopped."""
     from minicluster.engine.protocol import Cancel
 
     seen: Seen | None = None
@@ -173,7 +194,7 @@ def _from_members(engine: Engine, spec: Spec, stop: Cancel, period: float) -> It
         if spec.members is not None:
             asking = Cancel()
             with stop.calls(asking.set):
-                found, why = status.members(engine, spec, containers, asking, _PATIENCE)
+                found, why = observing.members(engine, spec, containers, asking, _MEMBERS_TIMEOUT)
             if stop.is_set():
                 return
             running = {name for name, c in containers.items() if c.state == "running"}
@@ -187,13 +208,13 @@ def _from_members(engine: Engine, spec: Spec, stop: Cancel, period: float) -> It
 def compare(
     seen: Seen | None, found: Mapping[str, Member] | None, why: str, running: set[str]
 ) -> tuple[Seen, list[tuple[str, str, Mapping[str, str | int]]]]:
-    """What is seen now, and what that changes, as event, node and detail.
+    """The state now, and what has changed, as event, node and detail.
 
-    Of the first look that nobody answers, or that there is no quorum, and nothing else.
+    The first sample reports only that no member answers, or that there is no quorum.
 
     Args:
-        found: what the members say now; None (and ``why``) where none of them answers.
-        running: nodes whose containers run: voters that do not, cannot be part of a quorum.
+        found: the members' answer; None (and ``why``) where none of them answers.
+        running: nodes whose containers run: other voters cannot be part of a quorum.
     """
     told: list[tuple[str, str, Mapping[str, str | int]]] = []
     before = seen or Seen(found or {})
@@ -204,7 +225,7 @@ def compare(
             healthy = sum(m.voter and m.role == role and m.name in running for m in after.values())
             quorums[role] = replace(there, healthy=min(healthy, there.healthy))
     quorum = Quorum.weakest(quorums.values())
-    # Where enough of them run, and none answers, what was so before may be so still.
+    # Where enough of them run and none answers, the state before may still hold.
     lost = bool(quorum and (quorum.lost or (found is None and before.lost)))
     if found is None and before.known:
         told.append(("unknown", "", {"why": why}))

@@ -1,11 +1,11 @@
-"""A small process that outlives the one it watches, and removes the clusters that belonged to it.
+"""The reaper: a small process that outlives the process it watches, and removes the clusters that belonged to it.
 
-The process that makes a cluster of its own starts one watcher and tells it, a line each, which clusters it holds and
-which it holds no more. The watcher waits for the end of their owner, however that comes, and takes them down; till then
-it renews their leases now and then, for those who cannot see the owner. It needs no container, and no port.
+A process that creates clusters of its own starts one reaper and tells it, a line each, which clusters it holds and
+which it has dropped. The reaper waits for the end of their owner, however it ends, and removes the clusters; until then
+it renews their leases periodically, for those who cannot see the owner. It needs no container and no port.
 
-Run as a script without the ``site`` module it is there within 20 ms and takes 10 MB: what takes clusters down is
-imported once it is needed.
+It is run as a script without the ``site`` module, so that it starts within 20 ms and takes 10 MB: what removes clusters
+is imported when it is needed.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from minicluster.model.lease import RENEW_INTERVAL, Lease
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
 
-_LOOK = 0.5  # seconds between two looks at an owner, where the kernel cannot tell when a process ends
-_TRIES, _PAUSE = 20, 1.0  # at removing: a call that the owner made last may still be at work in the engine
+_POLL = 0.5  # seconds between two checks of an owner, where the kernel has no pidfd
+_ATTEMPTS, _PAUSE = 20, 1.0  # at removing: the engine may still carry out a call that the owner made last
 
 
-class _Watcher:
-    """This process's own watcher."""
+class _Reaper:
+    """This process's reaper."""
 
     def __init__(self) -> None:
         home = str(Path(__file__).parents[2])
@@ -47,7 +47,7 @@ class _Watcher:
         )
 
     def tell(self, **message: Any) -> bool:
-        """Whether it heard: it may have been ended."""
+        """Sends a message; False where the reaper no longer runs."""
         assert self.process.stdin
         try:
             self.process.stdin.write(json.dumps(message).encode() + b"\n")
@@ -57,32 +57,40 @@ class _Watcher:
         return True
 
 
-_watcher: _Watcher | None = None
-_held: dict[tuple[str, str], dict[str, Any]] = {}  # what it was told: another one in its place has to be told as well
+_reaper: _Reaper | None = None
+_held: dict[tuple[str, str], dict[str, Any]] = {}  # what it was told: a reaper in its place is told again
 _lock = threading.Lock()
 
 
 def hold(engine: Engine, cluster: str, lease: Lease) -> None:
-    """Has a cluster taken down when its owner ends."""
-    global _watcher
+    """Has a cluster removed when its owner ends."""
+    global _reaper
     assert lease.owner
     message = {"engine": engine.reference, "cluster": cluster, "owner": vars(lease.owner)}
     with _lock:
-        if _watcher and _watcher.pid != os.getpid():  # after a fork the parent's watcher is not the child's
-            _watcher = None
+        if _reaper and _reaper.pid != os.getpid():  # after a fork: the reaper is the parent's
+            _reaper = None
             _held.clear()
         _held[engine.reference, cluster] = message
-        if not (_watcher and _watcher.tell(**message)):
-            _watcher = _Watcher()
+        if not (_reaper and _reaper.tell(**message)):
+            _reaper = _Reaper()
             for each in _held.values():
-                _watcher.tell(**each)
+                _reaper.tell(**each)
+
+
+def follow(engine: Engine, cluster: str, lease: Lease) -> None:
+    """Holds a cluster, or drops it, as its new lease says."""
+    if lease.owner:
+        hold(engine, cluster, lease)
+    else:
+        drop(engine, cluster)
 
 
 def drop(engine: Engine, cluster: str) -> None:
-    """Leaves a cluster to itself again; nothing happens where it was not held."""
+    """Stops watching a cluster; nothing happens where it was not held."""
     with _lock:
-        if _watcher and _watcher.pid == os.getpid() and _held.pop((engine.reference, cluster), None):
-            _watcher.tell(engine=engine.reference, cluster=cluster)
+        if _reaper and _reaper.pid == os.getpid() and _held.pop((engine.reference, cluster), None):
+            _reaper.tell(engine=engine.reference, cluster=cluster)
 
 
 def _main() -> None:
@@ -90,13 +98,13 @@ def _main() -> None:
         signal.signal(number, signal.SIG_IGN)
     os.set_blocking(0, False)
     held: dict[tuple[str, str], Process] = {}
-    ends: dict[Process, int | None] = {}  # a descriptor that can be read once the process has ended
-    heard, open_, next_beat = b"", True, time.monotonic() + RENEW_INTERVAL
+    ends: dict[Process, int | None] = {}  # a descriptor that becomes readable when the process ends
+    heard, open_, next_renewal = b"", True, time.monotonic() + RENEW_INTERVAL
     while held or open_:
         sources = [0] if open_ else []
         sources += [fd for fd in ends.values() if fd is not None]
-        patience = next_beat - time.monotonic() if all(fd is not None for fd in ends.values()) else _LOOK
-        ready, _, _ = select.select(sources, [], [], max(0.0, patience))
+        timeout = next_renewal - time.monotonic() if all(fd is not None for fd in ends.values()) else _POLL
+        ready, _, _ = select.select(sources, [], [], max(0.0, timeout))
         if 0 in ready:
             chunk = os.read(0, 65536)
             open_ = bool(chunk)
@@ -117,36 +125,36 @@ def _main() -> None:
             for key in [key for key, its in held.items() if its == owner]:
                 _take_down(*key)
                 del held[key]
-        if time.monotonic() >= next_beat:
-            next_beat = time.monotonic() + RENEW_INTERVAL
+        if time.monotonic() >= next_renewal:
+            next_renewal = time.monotonic() + RENEW_INTERVAL
             for key, owner in list(held.items()):
-                if not _beat(*key, owner):
+                if not _renew(*key, owner):
                     del held[key]
 
 
 def _end_of(owner: Process) -> int | None:
-    """A descriptor that can be read once a process has ended; None where the kernel has none (man 2 pidfd_open)."""
+    """A descriptor that becomes readable when a process ends; None where the kernel has none (man 2 pidfd_open)."""
     if not owner.lives():
-        return None  # its number may be another's
+        return None  # its number may belong to another process
     try:
         return os.pidfd_open(owner.pid)
     except (AttributeError, OSError):
         return None
 
 
-# Whatever goes wrong below, there may be other clusters to look after, and somebody may come by and do it later.
+# Whatever fails below: other clusters still have to be watched, and the next command collects what is left.
 
 
 def _take_down(reference: str, cluster: str) -> None:
-    """Removes a cluster, and what came to be a moment later; gives up where that fails for long."""
-    quiet = 0  # looks in a row that found nothing
-    for _ in range(_TRIES):
+    """Removes a cluster, and what appears a moment later; gives up where that keeps failing."""
+    quiet = 0  # consecutive attempts that found nothing to remove
+    for _ in range(_ATTEMPTS):
         try:
             from minicluster.engine.discover import reach
             from minicluster.model.events import ignore
-            from minicluster.operations import up
+            from minicluster.operations.collect import remove_ended
 
-            quiet = quiet + 1 if up.collect(reach(reference), cluster, ignore) is None else 0
+            quiet = 0 if remove_ended(reach(reference), cluster, ignore) else quiet + 1
         except Exception:
             quiet = 0
         if quiet == 2:
@@ -154,15 +162,15 @@ def _take_down(reference: str, cluster: str) -> None:
         time.sleep(_PAUSE)
 
 
-def _beat(reference: str, cluster: str, owner: Process) -> bool:
-    """Renews a lease. Whether the cluster is still its owner's."""
+def _renew(reference: str, cluster: str, owner: Process) -> bool:
+    """Renews a lease; False where the cluster no longer belongs to that owner."""
     try:
         from minicluster.engine.discover import reach
-        from minicluster.operations import up
+        from minicluster.leases.renew import renew_owned
 
-        return up.renew_owned(reach(reference), cluster, owner)
+        return renew_owned(reach(reference), cluster, owner)
     except Exception:
-        return True  # the engine may be back by the next time
+        return True  # the engine may answer again next time
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from minicluster.errors import ProfileError, UsageError, nearest
+from minicluster.model.naming import value_text
 from minicluster.profile.schema import Hook, Profile
 from minicluster.profile.yamldoc import Document, parse
 
@@ -103,15 +104,10 @@ def _of_its_kind(value: Any, default: Any, name: str, text: str, option: str) ->
     if wanted and wanted != found:
         raise ProfileError(
             f"{option}: {name} cannot be {text!r}",
-            f"It is {wanted}; the profile has {_said(default)}.",
+            f"It is {wanted}; the profile has {value_text(default)}.",
             "Choose another.",
         )
     return value
-
-
-def _said(value: Any) -> str:
-    """A value as YAML says it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _index(items: Sequence[Any], part: str, option: str) -> int:

@@ -23,10 +23,12 @@ from minicluster import cluster as facade
 from minicluster.cluster import Cluster
 from minicluster.engine.protocol import Engine, Volume
 from minicluster.errors import Interrupted, MiniclusterError, NoEngine, UsageError
+from minicluster.host.flock import Held
 from minicluster.leases import lock
 from minicluster.model import labels
 from minicluster.model.events import Listener, ignore
 from minicluster.model.lease import Lease
+from minicluster.model.naming import value_text
 from minicluster.operations.up import DEFAULT_PROFILE
 from minicluster.plan.observed import lease_of
 from minicluster.profile import catalog
@@ -53,7 +55,7 @@ class PooledCluster:
         self.profile = profile
         self.asked = asked
         self._fresh = False  # just created, and not used yet
-        self._held: lock.Held | None = None
+        self._held: Held | None = None
         self._exclusive = False
         self._renewed = 0.0  # time.monotonic() of the last renewal
 
@@ -163,6 +165,9 @@ class PooledCluster:
                     renewed.result()
                 if not ready:
                     return False
+                if self.cluster is None:  # another process or an earlier run made it, for itself
+                    cluster.connect()
+                    cluster.write_client_files()
             except (UsageError, NoEngine):
                 return False
             self._adopt(cluster)
@@ -211,6 +216,7 @@ class PooledCluster:
                 engine=self.pool.engine,
                 **self.asked,
             )
+        cluster.connect()
         self._adopt(cluster)
         self._fresh = operation != "repaired"
         self.generation += self._fresh
@@ -375,7 +381,7 @@ def _plain(asked: Mapping[str, Any]) -> dict[str, Any]:
             )
     plain = {name: value for name, value in asked.items() if value is not None}
     if "set" in plain:
-        plain["set"] = {path: facade.word(value) for path, value in plain["set"].items()}
+        plain["set"] = {path: value_text(value) for path, value in plain["set"].items()}
     return plain
 
 

@@ -127,6 +127,7 @@ class ClusterContainer:
         options["networks"] = options["networks"] or None
         self._cluster = Cluster.up(self._profile, name=self.name, **options)
         try:
+            self._cluster.connect()
             self._nodes = {node.name: NodeContainer(self, node.name) for node in self._cluster.spec.nodes}
             for strategy, nodes in self._waits:
                 for name in self._cluster.node_names(nodes) if nodes else self._serving():

@@ -106,7 +106,7 @@ def test_two_clusters_on_a_network_have_distinct_long_names(outer: Shell, engine
         guest(outer, image, FIRST) as there,
     ):
         notes = [event.text for event in told if event.kind == "note"]
-        assert notes == [f"kv-1 on network {FIRST} is also a node of cluster {NAME}: there, say {OTHER}-kv-1."]
+        assert notes == [f"kv-1 on network {FIRST} is also a node of cluster {NAME}: use {OTHER}-kv-1 there."]
         both = [address_in(outer, FIRST, f"{name}-kv-1") for name in (NAME, OTHER)]
         assert addresses_of(engine, there, f"{NAME}-kv-1", f"{OTHER}-kv-1") == [{both[0]}, {both[1]}]
         assert addresses_of(engine, there, "kv-1") == [{*both}]
@@ -115,7 +115,7 @@ def test_two_clusters_on_a_network_have_distinct_long_names(outer: Shell, engine
 def test_an_unknown_network_is_refused_before_anything_is_created(outer: Shell) -> None:
     refused = outer.minicluster("up", "etcd", "--name", NAME, "--network", "t-addr-none", ok=False)
     assert refused.code == 2
-    assert "--network t-addr-none: the engine has no network of that name" in refused.err
+    assert "--network t-addr-none: no such network" in refused.err
     assert "docker network create t-addr-none" in refused.err
     assert not remains(outer, NAME)
 
@@ -253,7 +253,7 @@ def test_the_plugin_in_a_container(outer: Shell, engine: Engine, image: str, tes
         assert found_at(there.run(*pytest_words(tests)).out).startswith("172.")
         assert not remains(outer, KIND)
 
-        # A job that is lost while its test runs: container, tests and watcher end at once, and nobody is told.
+        # A job that is lost while its test runs: container, tests and reaper end at once, and nobody is told.
         argv = ["docker", "exec", *there.options({"LOST": "6"}), *pytest_words(tests)]
         job = subprocess.Popen(argv, env=os.environ | outer.env, stdout=subprocess.PIPE, text=True)
         assert job.stdout

@@ -107,7 +107,7 @@ def test_a_name_taken_by_a_container_of_another(outer: Shell, node_image: str) -
         assert_clear(up(outer), 1, f"{NAME}-agent-2", "--name")
         assert outer.docker("ps", "-aq", "--filter", f"name={NAME}-agent-2").out.strip()
         refused = outer.minicluster("down", f"{NAME}-agent-2", ok=False)
-        assert_clear(refused, 2, "minicluster did not make it")
+        assert_clear(refused, 2, "which minicluster did not create")
         assert outer.docker("ps", "-aq", "--filter", f"name={NAME}-agent-2").out.strip()
     finally:
         outer.docker("rm", "-f", f"{NAME}-agent-2")

@@ -178,7 +178,7 @@ def test_a_file_that_is_no_image_is_refused_with_the_engines_message(outer: Shel
         root.add(tmp_path / "what", "what")
     answer = outer.minicluster("image", "import", str(tmp_path / "root.tar"), ok=False)
     assert answer.code == 1
-    assert "root.tar holds no image that the engine can load" in answer.err
+    assert "root.tar contains no image that the engine can load" in answer.err
     assert "docker save" in answer.err
     cut = tmp_path / "cut.tar.gz"
     cut.write_bytes(gzip.compress((tmp_path / "root.tar").read_bytes())[:-30])

@@ -53,7 +53,7 @@ def reapers(of: subprocess.Popen[str]) -> list[int]:
 @pytest.mark.parametrize("end", ["kill -9", "kill -9 of its group", "by itself"])
 def test_a_cluster_ends_with_its_owner(outer: Shell, end: str) -> None:
     process = owner(outer)
-    (watcher,) = reapers(process)
+    (reaper,) = reapers(process)
     listed = outer.minicluster("ls", "-o", "json").json
     assert [c["lease"] for c in listed if c["cluster"] == NAME] == [f"process {process.pid}"]
     if end == "by itself":
@@ -66,7 +66,7 @@ def test_a_cluster_ends_with_its_owner(outer: Shell, end: str) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=30)
     eventually(lambda: not remains(outer, NAME), within=30)
-    eventually(lambda: not Path(f"/proc/{watcher}").exists(), within=30)
+    eventually(lambda: not Path(f"/proc/{reaper}").exists(), within=30)
 
 
 def test_killed_in_the_middle_of_up(outer: Shell) -> None:
@@ -83,6 +83,6 @@ def test_a_cluster_without_a_lease_is_never_removed(outer: Shell) -> None:
     program = OWNER.replace('print(cluster.node("kv-1").exec("etcdctl put a b").stdout, flush=True)\n', "")
     refused = outer.run(sys.executable, "-c", program, ok=False)
     assert refused.code == 1
-    assert "It has no lease: somebody made it to stay." in refused.err
+    assert "It has no lease: it was created to stay." in refused.err
     assert outer.minicluster("gc", "-o", "json").json == []
     assert remains(outer, NAME)["containers"] == [f"{NAME}-kv-1"]

@@ -51,7 +51,7 @@ def _same_engine(outer: Shell, engine: Engine) -> Iterator[None]:
         patch.setattr(testcontainers_config, "max_tries", 100)
         yield
     assert not remains(outer, NAME)
-    if watching := reaper._watcher:  # it waits for the end of this process, which still has other tests to run
+    if watching := reaper._reaper:  # it waits for the end of this process, which still has other tests to run
         assert watching.process.stdin
         watching.process.stdin.close()
         watching.process.wait(20)

@@ -101,10 +101,10 @@ def test_cp_of_a_whole_etc_leaves_out_links_that_lead_to_this_machine(
     [
         ("store-1:/none", "HERE", "store-1 has no /none"),
         ("HERE/none", "store-1:/srv", "there is no"),
-        ("HERE", "store-1:/none/x", "store-1 has no folder /none"),
-        ("HERE", "store-1:/etc/passwd", "/etc/passwd of store-1 is no folder"),
+        ("HERE", "store-1:/none/x", "no such folder in store-1: /none"),
+        ("HERE", "store-1:/etc/passwd", "/etc/passwd of store-1 is not a folder"),
         ("store-9:/etc", "HERE", "no node or role 'store-9'"),
-        ("store-1:/etc", "HERE/none/x", "there is no folder"),
+        ("store-1:/etc", "HERE/none/x", "no such folder"),
     ],
 )
 def test_errors_of_cp(cluster: str, outer: Shell, tmp_path: Path, source: str, destination: str, said: str) -> None:

@@ -92,7 +92,7 @@ def test_a_remote_engines_machine_is_where_its_url_says(engine: FakeEngine) -> N
         engine.endpoint = url
         assert connect.machine_address(engine, "172.28.0.1") == address
     engine.endpoint = "tcp://no-such-host.invalid:2376"
-    with pytest.raises(UsageError, match=r"no-such-host\.invalid has no IPv4 address"):
+    with pytest.raises(UsageError, match=r"no IPv4 address found for the engine's machine no-such-host\.invalid"):
         connect.machine_address(engine, "172.28.0.1")
 
 
@@ -176,7 +176,7 @@ def test_scale_changes_nothing_of_it(engine: FakeEngine, listening: set[str]) ->
 def test_bridge_hands_out_the_nodes_own_addresses(engine: FakeEngine, listening: set[str]) -> None:
     up(engine)
     cluster = Cluster.open("toy", engine=engine, address_mode="bridge")
-    # That nobody listens is the node's business: it has been reached.
+    cluster.connect()  # that nobody listens there is fine: the node itself is reached
     assert [(e.url, e.port) for e in cluster.endpoints()] == [("https://172.28.0.2:2376", 2376)]
     assert cluster.env()["TOY_URL"] == "https://172.28.0.2:2376"
     assert engine.did("connect_network") == []
@@ -197,11 +197,14 @@ def test_a_minicluster_in_a_container_is_connected_and_let_go(engine: FakeEngine
     assert engine.boxes["me"].container.networks == {"some-net"}
 
 
-def test_one_that_comes_later_is_connected_when_it_asks(engine: FakeEngine, listening: set[str]) -> None:
+def test_a_container_that_comes_later_is_connected_by_connect_alone(engine: FakeEngine, listening: set[str]) -> None:
     up(engine)
     engine.add_foreign("me")
     engine.here = "me"
-    assert Cluster.open("toy", engine=engine).endpoint("api").host == "172.28.0.2"
+    cluster = Cluster.open("toy", engine=engine)
+    assert cluster.endpoint("api").host == "172.28.0.2"
+    assert engine.did("connect_network") == []
+    cluster.connect()
     assert engine.did("connect_network") == ["me: toy-net"]
 
 
@@ -222,16 +225,16 @@ def test_what_was_tried_is_said(engine: FakeEngine, listening: set[str]) -> None
     engine.endpoint, engine.shares_localhost = REMOTE, False
     cluster = up(engine, size={"master": 3})
     with pytest.raises(Unreachable) as caught:
-        cluster.endpoints()
+        cluster.connect()
     error = caught.value
     assert error.exit_code == 1
-    assert error.what == "cluster toy runs, but its nodes cannot be reached from here"
+    assert error.what == "cluster toy is running, but its nodes cannot be reached from here"
     assert error.why.startswith("Tried address mode gateway (chosen by auto):\nmaster-1 at 127.9.9.9:")
     assert error.why.count(": connection refused") == 3
     assert "firewall" in error.fix
     engine.endpoint = "tcp://127.9.9.10:2376"
     with pytest.raises(Unreachable) as caught:
-        cluster.endpoints()
+        cluster.connect()
     assert "`minicluster up --name toy --address-mode gateway` publishes the nodes on 127.9.9.10" in caught.value.fix
 
 
@@ -248,6 +251,8 @@ def test_one_node_that_is_reached_is_enough(engine: FakeEngine, monkeypatch: pyt
     up(engine, size={"master": 3})
     cluster = Cluster.open("toy", engine=engine, address_mode="bridge")
     assert len(cluster.endpoints()) == 3
+    assert tried == []
+    cluster.connect()
     assert tried == ["172.28.0.2", "172.28.0.3"]
 
 
@@ -255,12 +260,13 @@ def test_nodes_that_do_not_run_are_not_tried(engine: FakeEngine, listening: set[
     engine.endpoint, engine.shares_localhost = REMOTE, False
     cluster = up(engine)
     cluster.stop()
+    cluster.connect()
     assert cluster.endpoint("api").host == "127.9.9.9"
 
 
 def test_a_cluster_on_localhost_alone_is_not_handed_out_as_a_gateways(engine: FakeEngine, listening: set[str]) -> None:
     up(engine)
-    with pytest.raises(Unreachable, match=r"on 127\.0\.0\.1 of its engine's machine alone") as caught:
+    with pytest.raises(Unreachable, match=r"only on 127\.0\.0\.1 of the engine's machine") as caught:
         Cluster.open("toy", engine=engine, address_mode="gateway").endpoints()
     assert "`minicluster up --name toy --address-mode gateway`" in caught.value.fix
     engine.endpoint = "tcp://127.0.0.1:2375"  # the engine's address is that very one
@@ -379,7 +385,7 @@ def test_a_failed_change_of_networks_is_undone(engine: FakeEngine) -> None:
 
 @pytest.mark.parametrize(
     ("network", "said"),
-    [("none-such", "the engine has no network of that name"), ("bridge", "nodes cannot join it"), ("toy-net", "own")],
+    [("none-such", "no such network"), ("bridge", "nodes cannot join it"), ("toy-net", "own")],
 )
 def test_a_network_that_cannot_be_joined_is_said_before_anything_is_made(
     engine: FakeEngine, network: str, said: str
@@ -397,7 +403,7 @@ def test_namesakes_on_a_network_are_told(engine: FakeEngine) -> None:
     told: list[Event] = []
     Cluster.up(str(TOY), name="toy2", networks=["n"], engine=engine, listener=told.append)
     (note,) = [event.text for event in told if event.kind == "note"]
-    assert note == "master-1 on network n is also a node of cluster toy: there, say toy2-master-1."
+    assert note == "master-1 on network n is also a node of cluster toy: use toy2-master-1 there."
 
 
 def test_the_plan_of_a_container_that_asks_is_visible(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:

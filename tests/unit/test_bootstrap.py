@@ -523,7 +523,7 @@ def test_a_fixed_setting_cannot_change_once_the_cluster_is_formed(engine: FakeEn
     with pytest.raises(UsageError) as caught:
         up(engine, set={"tls": "false"})
     assert "tls" in caught.value.what
-    assert "cannot change any more" in caught.value.what
+    assert "that cannot change" in caught.value.what
     assert "down" in caught.value.fix
     assert engine.calls == []
 

@@ -60,10 +60,15 @@ class FakeCluster:
 
     asked: dict[str, Any]
     change = Change("swarm", True, 7, 4.25, {"create-container": 2})
-    notes = ()
 
     def __init__(self) -> None:
         self.asked = {}
+
+    def connect(self) -> None:
+        self.asked["connected"] = True
+
+    def write_client_files(self) -> tuple[str, ...]:
+        return ("a copy is out of date",)
 
     def info(self) -> ClusterInfo:
         return INFO

@@ -65,8 +65,8 @@ def test_cp_goes_both_ways(engine: FakeEngine, tmp_path: Path) -> None:
         ("agent-1: b", 2, "agent-1: has no path"),
         ("agent-9:/a b", 2, "no node or role 'agent-9'"),
         ("agent:/a b", 2, "agent is 2 nodes"),
-        ("agent-1:/nothing b", 1, "agent-1 has no /nothing"),
-        ("/nothing agent-1:/root", 1, "there is no /nothing here"),
+        ("agent-1:/nothing b", 1, "no such file in agent-1: /nothing"),
+        ("/nothing agent-1:/root", 1, "no such file: /nothing"),
     ],
 )
 def test_cp_says_what_is_wrong(words: str, code: int, said: str) -> None:

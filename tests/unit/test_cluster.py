@@ -566,7 +566,7 @@ def test_down_of_several_takes_none_where_one_is_not_there(engine: FakeEngine) -
 
 def test_down_of_a_foreign_container_is_refused(engine: FakeEngine) -> None:
     engine.add_foreign("precious")
-    with pytest.raises(UsageError, match="did not make it"):
+    with pytest.raises(UsageError, match="did not create"):
         down(["precious"], engine=engine)
     assert "precious" in engine.boxes
 
@@ -581,7 +581,7 @@ def test_down_tries_again_what_something_else_held_on_to(engine: FakeEngine) -> 
 def test_a_cluster_is_opened_by_name_by_variable_or_as_the_only_one(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UsageError, match="no cluster is up"):
+    with pytest.raises(UsageError, match="there are no clusters"):
         Cluster.open(engine=engine)
     one = up(engine, name="one")
     assert Cluster.open(engine=engine).spec == one.spec
@@ -670,7 +670,9 @@ def test_a_client_certificate_that_was_lost_is_written_again(engine: FakeEngine)
 
     cluster = up(engine)
     client.forget("toy", FakeEngine())
-    cluster.env()
+    assert cluster.env()["TOY_CERTS"] == str(paths.client_directory("toy"))
+    assert not paths.client_directory("toy").exists()
+    assert cluster.write_client_files() == ()
     assert (paths.client_directory("toy") / "key.pem").exists()
 
 
@@ -702,7 +704,7 @@ def test_status_tells_what_is_wrong_with_a_node(engine: FakeEngine) -> None:
     engine.remove_container("toy-agent-2")
     nodes = {n.name: n for n in cluster.status().nodes}
     assert (nodes["agent-1"].phase, nodes["agent-1"].ready) == ("exited", False)
-    assert (nodes["agent-2"].phase, nodes["agent-2"].probe) == ("missing", "its container is gone")
+    assert (nodes["agent-2"].phase, nodes["agent-2"].probe) == ("missing", "its container is missing")
     assert (nodes["master-1"].ready, nodes["master-1"].leader) == (True, True)
 
 

@@ -107,11 +107,11 @@ def test_what_is_neither_file_nor_folder_is_left_out(cluster: Cluster, folder: P
 @pytest.mark.parametrize(
     ("source", "to", "said"),
     [
-        ("made/none", "agent-1:/root", "there is no .*made/none here"),
-        ("made/a/", "agent-1:/root", "is no folder"),
-        ("made/a", "agent-1:/none/", "agent-1 has no folder /none/"),
-        ("made/a", "agent-1:/none/x", "agent-1 has no folder /none"),
-        ("made", "agent-1:/etc/conf", "/etc/conf of agent-1 is no folder"),
+        ("made/none", "agent-1:/root", "no such file: .*made/none"),
+        ("made/a/", "agent-1:/root", "is not a folder"),
+        ("made/a", "agent-1:/none/", "no such folder in agent-1: /none/"),
+        ("made/a", "agent-1:/none/x", "no such folder in agent-1: /none"),
+        ("made", "agent-1:/etc/conf", "/etc/conf of agent-1 is not a folder"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_written(
@@ -127,7 +127,7 @@ def test_one_node_of_a_role_that_cannot_take_it_is_known_before_anything_is_writ
     engine: FakeEngine, cluster: Cluster, folder: Path
 ) -> None:
     engine.boxes["toy-agent-1"].folders.add("/data")
-    with pytest.raises(MiniclusterError, match="agent-2 has no folder /data/"):
+    with pytest.raises(MiniclusterError, match="no such folder in agent-2: /data/"):
         cluster.copy_to(folder / "a", "agent", "/data/")
     assert engine.did("write_archive") == []
 
@@ -196,12 +196,12 @@ def test_a_folder_is_merged_into_one_of_its_name(filled: Cluster, tmp_path: Path
 @pytest.mark.parametrize(
     ("source", "to", "said"),
     [
-        ("/root/none", "out", "agent-1 has no /root/none"),
-        ("/root/made/a/", "out", "/root/made/a/ of agent-1 is no folder"),
-        ("/root/made", "file", "is no folder"),
-        ("/root/made/a", "none/x", "there is no folder .*/none here"),
-        ("/root/made/a", "none/", "there is no folder .*/none/ here"),
-        ("/root/made", "clash", "clash/made/a is in the way"),
+        ("/root/none", "out", "no such file in agent-1: /root/none"),
+        ("/root/made/a/", "out", "/root/made/a/ of agent-1 is not a folder"),
+        ("/root/made", "file", "is not a folder"),
+        ("/root/made/a", "none/x", "no such folder: .*/none"),
+        ("/root/made/a", "none/", "no such folder: .*/none/"),
+        ("/root/made", "clash", "clash/made/a exists"),
     ],
 )
 def test_what_cannot_come_changes_nothing(filled: Cluster, tmp_path: Path, source: str, to: str, said: str) -> None:

@@ -133,7 +133,7 @@ def test_a_recipe_that_changed_meanwhile_is_not_built_under_the_old_name(
     empty.import_image([], "mine:1")
     image = image_of(folder, "mine:1")
     (folder / "outfit/Dockerfile").write_text("FROM scratch\n")
-    with pytest.raises(ImageError, match="its recipe has changed"):
+    with pytest.raises(ImageError, match="its build has changed"):
         provide(empty, image)
     assert empty.builds == []
 
@@ -214,10 +214,10 @@ def test_images_come_from_a_file(empty: FakeEngine, tmp_path: Path, name: str, m
 
 
 def test_a_file_that_is_not_there(empty: FakeEngine, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"none\.tar cannot be read") as caught:
+    with pytest.raises(UsageError, match=r"cannot read .*none\.tar") as caught:
         images.load(tmp_path / "none.tar", engine=empty)
     assert "No such file" in caught.value.why
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="cannot read"):
         images.load(tmp_path, engine=empty)
     assert empty.calls == []
 
@@ -237,6 +237,6 @@ def test_a_tar_without_an_image_says_what_was_meant(empty: FakeEngine, tmp_path:
         tar.add(tmp_path / "etc", "etc")
     with pytest.raises(ImageError) as caught:
         images.load(tmp_path / "rootfs.tar", engine=empty)
-    assert caught.value.what == f"{tmp_path}/rootfs.tar holds no image that the engine can load"
+    assert caught.value.what == f"{tmp_path}/rootfs.tar contains no image that the engine can load"
     assert caught.value.why == "no manifest"
     assert "docker save" in caught.value.fix

@@ -13,13 +13,13 @@ import pytest
 from minicluster.cluster import Cluster, clusters, collect, down
 from minicluster.errors import EngineError, UsageError
 from minicluster.host.processes import Process
+from minicluster.leases import renew as renewal
 from minicluster.model import labels
 from minicluster.model.durations import seconds, span
 from minicluster.model.events import Event
 from minicluster.model.lease import GRACE, Lease
 from minicluster.operations import collect as collecting
 from minicluster.operations import reaper
-from minicluster.operations import up as change
 from minicluster.plan.leases import generation
 from minicluster.plan.observed import lease_of
 from tests.fakes import FakeEngine
@@ -30,7 +30,7 @@ ELSEWHERE = Process("another-boot", "pid:[1]", 1, "1")
 
 @pytest.fixture(autouse=True)
 def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """What the watcher was told: none is started here."""
+    """What the reaper was told: none is started here."""
     heard: list[tuple[str, str]] = []
     monkeypatch.setattr(reaper, "hold", lambda _engine, cluster, _lease: heard.append(("hold", cluster)))
     monkeypatch.setattr(reaper, "drop", lambda _engine, cluster: heard.append(("drop", cluster)))
@@ -205,7 +205,7 @@ def test_what_was_to_stay_may_get_an_end(engine: FakeEngine) -> None:
 @pytest.mark.parametrize("before", [None, Lease(until=4e9), Lease(ELSEWHERE, 4e9)])
 def test_nobody_makes_anothers_cluster_his_own(engine: FakeEngine, before: Lease | None) -> None:
     up(engine, lease=before)
-    with pytest.raises(UsageError, match="is there already, and is not to end with"):
+    with pytest.raises(UsageError, match="exists already and cannot be tied to"):
         up(engine, lease=Lease.owned())
     assert lease_of(engine.volumes()) == (Lease.parse(before.encode()) if before else None)
 
@@ -224,7 +224,7 @@ def test_what_is_over_is_removed_and_nothing_else(engine: FakeEngine) -> None:
     up(engine, "c", Lease.owned())
     up(engine, "d", Lease.lasting(60))
     up(engine, "a", Lease.owned(gone))
-    change.renew(engine, "d", Lease(until=time.time() - 60))
+    renewal.renew(engine, "d", Lease(until=time.time() - 60))
     seen = collecting.collect(engine, dry_run=True)
     assert [(one.cluster, one.why, one.removed) for one in seen] == [
         ("a", f"its owner, process {gone.pid}, is gone", False),
@@ -275,40 +275,40 @@ def test_an_unreadable_lease_protects(engine: FakeEngine) -> None:
     assert collecting.collect(engine) == []
 
 
-# What a watcher does about it
+# What a reaper does about it
 
 
 def test_a_beat_renews_and_never_against_anothers_wish(engine: FakeEngine) -> None:
     me = Process.this()
-    assert change.renew_owned(engine, "toy", me)  # it is just being made, or about to go: its owner says so
+    assert renewal.renew_owned(engine, "toy", me)  # it is just being made, or about to go: its owner says so
     assert things(engine) == []
     up(engine, lease=Lease(me, time.time() + 5))
     for _ in range(3):
-        assert change.renew_owned(engine, "toy", me)
+        assert renewal.renew_owned(engine, "toy", me)
     lease = lease_of(engine.volumes())
     assert lease
     assert lease.owner == me
     assert lease.until
     assert lease.until > time.time() + GRACE - 60
     assert sum(labels.GENERATION in v.labels for v in engine.volumes()) == 1
-    change.renew(engine, "toy", Lease(until=4e9))
+    renewal.renew(engine, "toy", Lease(until=4e9))
     # A beat that had read the lease before.
     beaten = generation("toy", "toy", Lease.owned(), 4)
     engine.create_volume(beaten.name, beaten.labels)
     assert lease_of(engine.volumes()) == Lease(until=4e9)
-    assert not change.renew_owned(engine, "toy", me)
+    assert not renewal.renew_owned(engine, "toy", me)
 
 
 def test_a_beat_in_the_middle_of_a_down_leaves_nothing(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     me = Process.this()
     up(engine, lease=Lease.owned(me))
-    assert change.renew_owned(engine, "toy", me)
+    assert renewal.renew_owned(engine, "toy", me)
     removes, beaten = engine.remove_volume, []
 
     def beat_first(name: str) -> None:
         if not beaten:
             beaten.append(name)
-            assert change.renew_owned(engine, "toy", me)
+            assert renewal.renew_owned(engine, "toy", me)
         removes(name)
 
     monkeypatch.setattr(engine, "remove_volume", beat_first)
@@ -318,8 +318,8 @@ def test_a_beat_in_the_middle_of_a_down_leaves_nothing(engine: FakeEngine, monke
 
 
 def test_a_cluster_that_is_gone_gets_no_lease(engine: FakeEngine) -> None:
-    with pytest.raises(UsageError, match="no cluster is called"):
-        change.renew(engine, "toy", Lease())
+    with pytest.raises(UsageError, match="no cluster named"):
+        renewal.renew(engine, "toy", Lease())
     assert things(engine) == []
 
 
@@ -327,7 +327,7 @@ def test_nobody_removes_what_a_test_works_with(engine: FakeEngine) -> None:
     from minicluster.leases import lock
 
     up(engine)
-    change.renew(engine, "toy", Lease(until=1.0))
+    renewal.renew(engine, "toy", Lease(until=1.0))
     with lock.using("toy", alone=False, timeout=0):
         assert [one.error for one in collecting.collect(engine)] == ["cluster toy is in use"]
     assert [one.removed for one in collecting.collect(engine)] == [True]
@@ -350,7 +350,7 @@ def test_what_cannot_be_seen_is_not_gone(monkeypatch: pytest.MonkeyPatch) -> Non
         assert process.lives() is False
 
 
-def test_an_up_that_fails_leaves_the_watcher_nothing(engine: FakeEngine, told: list[tuple[str, str]]) -> None:
+def test_an_up_that_fails_leaves_the_reaper_nothing(engine: FakeEngine, told: list[tuple[str, str]]) -> None:
     engine.fail("start_container", EngineError("no"), match="toy-agent-1")
     with pytest.raises(EngineError):
         up(engine, lease=Lease.owned())

@@ -164,8 +164,13 @@ def test_the_clients_files_hold_where_to_go_and_who_one_is(engine: FakeEngine, f
     assert base64.b64decode(key) == (path.parent / "key.pem").read_bytes()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     before = path.stat().st_ino
-    cluster.env()
-    assert path.stat().st_ino == before  # what is as it was is not written again
+    assert cluster.write_client_files() == ()
+    assert path.stat().st_ino == before  # an unchanged file is not written again
+    path.unlink()
+    assert cluster.env()["CONFIG"] == str(path)
+    assert not path.exists()
+    cluster.write_client_files()
+    assert path.read_text().split() == [url, ca, key]
     cluster.down()
     assert not paths.client_directory("several").exists()
 
@@ -222,7 +227,7 @@ def test_what_somebody_is_building_is_not_built_twice(engine: FakeEngine, folder
         second = pool.submit(images.build, str(folder), engine=engine, listener=listener)
         assert first.result(10) == second.result(10)
     assert len(engine.builds) == 1
-    assert "another minicluster is building it" in heard[0]
+    assert "another minicluster process is building it" in heard[0]
     assert not list((paths.data_home() / "locks").iterdir())
 
 
@@ -277,7 +282,7 @@ def test_an_image_is_loaded_into_the_nodes_that_hold_images(engine: FakeEngine, 
         ["several-worker-1", "several-worker-2"],
         ["several-worker-2", "several-worker-1"],
     )
-    with pytest.raises(UsageError, match="main-1 cannot be loaded"):
+    with pytest.raises(UsageError, match="cannot load an image into main-1"):
         cluster.load("some/image", ["main-1", "worker-1"])
 
 

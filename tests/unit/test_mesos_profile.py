@@ -230,7 +230,7 @@ def test_the_number_of_masters_is_settled(mesos: FakeEngine) -> None:
     calls = len(mesos.calls)
     with pytest.raises(UsageError) as caught:
         Cluster.up(name="m", size={"master": 3}, engine=mesos)
-    assert caught.value.what == "--size master=3: cluster m has 1, and that cannot change any more"
+    assert caught.value.what == "--size master=3: role master has 1 in cluster m, and that cannot change"
     assert all(kind == "execute" for kind, _ in mesos.calls[calls:])
     Cluster.up(name="m", size={"master": 1, "agent": 1}, engine=mesos)
 
@@ -254,7 +254,7 @@ def test_another_architecture_is_refused_before_anything_is_done(
     with pytest.raises(ImageError) as caught:
         Cluster.up("mesos", name="m", engine=mesos)
     assert caught.value.what == "profile mesos cannot run on this engine, which is linux/arm64"
-    assert caught.value.why == "Of its images master, agent, scheduler are made for linux/amd64 alone."
+    assert caught.value.why == "Images for linux/amd64 only: master, agent, scheduler."
     assert "--image master=REF --image agent=REF --image scheduler=REF" in caught.value.fix
     assert mesos.empty()
     assert mesos.calls == []

@@ -143,7 +143,7 @@ def test_a_secret_may_be_a_valid_uuid(authority: pki.Authority) -> None:
 
 
 def test_a_secret_in_another_form_is_refused(authority: pki.Authority) -> None:
-    with pytest.raises(ValueError, match="no form of a secret: octal"):
+    with pytest.raises(ValueError, match="unknown form of a secret: octal"):
         authority.secret("root", "octal")
 
 
@@ -168,7 +168,7 @@ def contents() -> dict[str, bytes]:
 
 
 def test_the_clients_folder_is_for_the_user_alone(spec: Spec, authority: pki.Authority) -> None:
-    client.keep(spec, authority, FakeEngine())
+    client.write_certificate(spec, authority, FakeEngine())
     folder = paths.client_directory("c")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {p.name: stat.S_IMODE(p.stat().st_mode) for p in folder.iterdir()} == dict.fromkeys(
@@ -177,35 +177,35 @@ def test_the_clients_folder_is_for_the_user_alone(spec: Spec, authority: pki.Aut
 
 
 def test_the_clients_certificate_is_kept_while_the_authority_is_the_same(spec: Spec, authority: pki.Authority) -> None:
-    client.keep(spec, authority, FakeEngine())
+    client.write_certificate(spec, authority, FakeEngine())
     before = contents()
-    client.keep(spec, pki.Authority.load(authority.dump()), FakeEngine())
+    client.write_certificate(spec, pki.Authority.load(authority.dump()), FakeEngine())
     assert contents() == before
 
 
 def test_the_clients_certificate_is_replaced_when_the_authority_is_another(
     spec: Spec, authority: pki.Authority
 ) -> None:
-    client.keep(spec, authority, FakeEngine())
+    client.write_certificate(spec, authority, FakeEngine())
     before = contents()
     other = pki.Authority()
-    client.keep(spec, other, FakeEngine())
+    client.write_certificate(spec, other, FakeEngine())
     assert contents()["ca.pem"] == other.issue(WANTED).ca
     assert contents()["key.pem"] != before["key.pem"]
 
 
 def test_the_folder_follows_the_cluster_to_another_engine(spec: Spec, authority: pki.Authority) -> None:
-    client.keep(spec, authority, FakeEngine())
+    client.write_certificate(spec, authority, FakeEngine())
     other = FakeEngine()
     other.reference = "another"
-    client.keep(spec, authority, other)
+    client.write_certificate(spec, authority, other)
     assert contents()["engine"] == b"another"
 
 
 def test_a_folder_that_lacks_its_key_is_made_anew(spec: Spec, authority: pki.Authority) -> None:
-    client.keep(spec, authority, FakeEngine())
+    client.write_certificate(spec, authority, FakeEngine())
     (paths.client_directory("c") / "key.pem").unlink()
-    client.keep(spec, authority, FakeEngine())
+    client.write_certificate(spec, authority, FakeEngine())
     assert "key.pem" in contents()
 
 
@@ -213,11 +213,11 @@ def test_a_folder_that_cannot_be_written_is_told(spec: Spec, authority: pki.Auth
     paths.data_home().mkdir(parents=True)
     (paths.data_home() / "clusters").write_text("in the way")
     with pytest.raises(MiniclusterError, match="cannot write the client's certificate"):
-        client.keep(spec, authority, FakeEngine())
+        client.write_certificate(spec, authority, FakeEngine())
 
 
 def test_a_forgotten_client_leaves_nothing(spec: Spec, authority: pki.Authority) -> None:
-    client.keep(spec, authority, FakeEngine())
+    client.write_certificate(spec, authority, FakeEngine())
     client.forget("c", FakeEngine())
     assert not paths.client_directory("c").exists()
     client.forget("c", FakeEngine())  # as a second `down` does
@@ -228,7 +228,7 @@ def test_a_client_of_another_engines_cluster_is_not_forgotten(spec: Spec, author
     engine.reference = EngineAddress("unix:///run/a", "default socket").dump()
     again.reference = EngineAddress("unix:///run/a", "DOCKER_HOST").dump()  # the same one, found in another way
     other.reference = EngineAddress("unix:///run/b", "DOCKER_HOST").dump()
-    client.keep(spec, authority, engine)
+    client.write_certificate(spec, authority, engine)
     client.forget("c", other)
     assert paths.client_directory("c").exists()
     client.forget("c", again)
@@ -248,11 +248,11 @@ def refuse(cluster: str) -> None:
 
 def test_what_was_noted_is_carried_out_before_the_folder_is_forgotten(spec: Spec, authority: pki.Authority) -> None:
     CALLED.clear()
-    client.keep(spec, authority, FakeEngine())
+    client.write_certificate(spec, authority, FakeEngine())
     for data in ({"a": 1}, {"a": 1}, {"a": 2}):
         client.on_forget("c", f"{__name__}:remember", data)
     client.on_write("c", f"{__name__}:remember", {"w": 1})
-    client.keep(spec, pki.Authority(), FakeEngine())  # the same cluster's client, anew
+    client.write_certificate(spec, pki.Authority(), FakeEngine())  # the same cluster's client, anew
     assert CALLED == []
     client.forget("c", FakeEngine())
     assert CALLED == [("c", {"a": 1}, True), ("c", {"a": 2}, True)]
@@ -263,19 +263,19 @@ def test_what_was_noted_is_carried_out_before_the_folder_is_forgotten(spec: Spec
 def test_what_was_noted_for_its_files_is_carried_out_when_they_change(spec: Spec, authority: pki.Authority) -> None:
     CALLED.clear()
     spec = replace(spec, client_files=(FileSpec("where", "at @{endpoint.api.url}"),))
-    client.keep(spec, authority, FakeEngine())
+    client.write_certificate(spec, authority, FakeEngine())
     client.on_write("c", f"{__name__}:remember", {"w": 1})
     for url, times in (("one", 1), ("one", 1), ("two", 2)):
-        assert client.write(spec, {"endpoint.api.url": url}) == []
+        assert client.write_profile_files(spec, {"endpoint.api.url": url}) == []
         assert [("c", {"w": 1}, True)] * times == CALLED
     client.on_write("c", f"{__name__}:refuse", {})
-    assert client.write(spec, {"endpoint.api.url": "three"}) == ["it was not to be: Because. Do not."]
+    assert client.write_profile_files(spec, {"endpoint.api.url": "three"}) == ["it was not to be: Because. Do not."]
 
 
 def test_what_fails_is_told_and_the_rest_goes_on(spec: Spec, authority: pki.Authority) -> None:
     CALLED.clear()
     told: list[Event] = []
-    client.keep(spec, authority, FakeEngine())
+    client.write_certificate(spec, authority, FakeEngine())
     for call in ("no.such.module:x", f"{__name__}:refuse", f"{__name__}:nothing", f"{__name__}:remember"):
         client.on_forget("c", call, {})
     with (paths.client_directory("c") / ".calls").open("a") as calls:

@@ -177,6 +177,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         ]
 
     fake.endpoints = endpoints
+    fake.connect = lambda: None
     fake.bind_address = lambda **urls: fake.urls.update({name.replace("_", "-"): url for name, url in urls.items()})
     fake.env = lambda: fake.values
     fake.node_names = lambda words: Cluster.node_names(fake, words)

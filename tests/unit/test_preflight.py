@@ -13,8 +13,7 @@ from minicluster import doctor
 from minicluster.doctor import Check
 from minicluster.errors import InsufficientMemory
 from minicluster.model.events import Event
-from minicluster.model.spec import Overrides
-from minicluster.operations import up
+from minicluster.operations import preflight, up
 from tests.fakes import FakeEngine
 from tests.unit.samples import TOY
 
@@ -42,12 +41,12 @@ def told(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Told:
             return fits(footprint, int(memory * GIB), None)
 
         engine.every_image = images
-        up_plan = up.plan_up(engine, profile, "c", Overrides())
+        up_plan = up.plan(engine, "c", up.UpOptions(profile=profile))
         events: list[Event] = []
         with monkeypatch.context() as patch:
             patch.setattr(os, "statvfs", {"/images": facts}.__getitem__)
             patch.setattr(doctor, "check_memory", check_memory)
-            up.check_capacity(engine, up_plan, force, events.append)
+            preflight.check_capacity(engine, up_plan.spec, up_plan.observed, up_plan.plan, force, events.append)
         return [(event.kind, event.text) for event in events]
 
     return told
@@ -81,7 +80,7 @@ def test_little_room_on_the_disk_is_told_where_it_may_not_do(told: Told, disk: f
 
 def test_nodes_of_which_nobody_knows_what_they_take_may_have_an_image_that_is_to_be_built(told: Told) -> None:
     ((kind, text),) = told(str(TOY), disk=3, images=False)
-    assert (kind, text.partition(":")[0]) == ("note", "Little room on the disk")
+    assert (kind, text.partition(":")[0]) == ("note", "Low disk space")
 
 
 def test_an_image_that_is_pulled_is_not_built(told: Told, write_profile: Callable[..., Path]) -> None:

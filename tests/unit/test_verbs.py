@@ -16,6 +16,7 @@ from minicluster.cluster import Cluster, dry_run
 from minicluster.errors import EngineError, MiniclusterError, NodeFailed, NotReady, UsageError
 from minicluster.leases import lock
 from minicluster.model.events import Event
+from minicluster.model.results import Change
 from minicluster.plan.observed import records
 from tests.fakes import ExecResult, FakeEngine, FakeEtcd
 from tests.unit.samples import TOY
@@ -44,8 +45,8 @@ def changes(engine: FakeEngine) -> list[tuple[str, str]]:
     return [call for call in engine.calls if call[0] != "execute"]
 
 
-def do(cluster: Cluster, verb: str, nodes: Sequence[str] = (), **options: object) -> facade.Change:
-    method: Callable[..., facade.Change] = getattr(cluster, verb)
+def do(cluster: Cluster, verb: str, nodes: Sequence[str] = (), **options: object) -> Change:
+    method: Callable[..., Change] = getattr(cluster, verb)
     return method(nodes, **options)
 
 
@@ -443,7 +444,7 @@ def test_the_cluster_is_the_one_that_is_named(typed: FakeEngine) -> None:
         ("scale kv=9", "9 nodes of role 'kv' make no sense"),
         ("scale kv=3 --timeout 0", "--timeout must be greater than 0"),
         ("stop kv-9", "has no node or role 'kv-9'"),
-        ("stop -c nobody", "no cluster is called 'nobody'"),
+        ("stop -c nobody", "no cluster named 'nobody'"),
         ("stop --force", "No such option"),
         ("up etcd --name e --restart never", "--restart never: no such policy"),
     ],

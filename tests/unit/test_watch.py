@@ -48,7 +48,7 @@ def test_cpu_is_percent_of_one_processor(before: Sample, after: Sample, percent:
 
 
 def usages(cluster: Cluster) -> Iterator[monitor.ClusterUsage]:
-    return monitor.usages(cluster.engine, cluster.spec, lambda _: True, period=0.01)
+    return monitor.usages(cluster.engine, cluster.spec, period=0.01)
 
 
 def test_every_node_is_told_in_the_specs_order(engine: FakeEngine, cluster: Cluster) -> None:

@@ -46,8 +46,10 @@ def kubeconfig(cluster: str | None, merge: bool, unmerge: bool, file: str | None
                 print(f"Cluster {name} is not in {place}.")
         return
     opened = Cluster.open(cluster)
+    opened.connect()
+    notes = opened.write_client_files()
     text = user.text(opened)
-    for note in opened.notes:
+    for note in notes:
         print(f"Note: {note}", file=sys.stderr)
     if merge:
         path = path or user.target()

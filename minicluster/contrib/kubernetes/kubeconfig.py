@@ -36,7 +36,7 @@ Config = dict[str, Any]
 
 
 def text(cluster: Cluster) -> str:
-    """The kubeconfig of a cluster, brought up to date.
+    """The kubeconfig in a cluster's client folder, as ``write_client_files`` wrote it.
 
     Raises:
         UsageError: its profile has none.
@@ -47,7 +47,6 @@ def text(cluster: Cluster) -> str:
             f"It was made from profile {cluster.spec.profile}.",
             "Name a cluster of the kubernetes profile with -c; `minicluster ls` lists them.",
         )
-    cluster.env()
     return _own(cluster.name).read_text(encoding="utf-8")
 
 

@@ -16,6 +16,7 @@ def mesos(cluster: Cluster) -> Mesos:
     Raises:
         UsageError: it has none.
     """
+    cluster.connect()
     routes = _published(cluster, "master")
     if not routes:
         raise UsageError(
@@ -32,6 +33,7 @@ def marathon(cluster: Cluster) -> Marathon:
     Raises:
         UsageError: it has none.
     """
+    cluster.connect()
     routes = _published(cluster, "marathon")
     if not routes:
         fix = "Name a cluster of the mesos profile with -c; `minicluster ls` lists them."

@@ -8,7 +8,6 @@ running when the process that started it ends, and is found by its pid file, onc
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import resource
@@ -27,7 +26,7 @@ from minicluster.engine.http import SOCKET_PATH_LIMIT, describe, get_json, ping,
 from minicluster.engine.private import bridge, cleanup
 from minicluster.engine.private.layout import Layout, configuration, find_process, is_ours, tail
 from minicluster.errors import EngineError, NoEngine
-from minicluster.host import processes, procfs
+from minicluster.host import flock, processes, procfs
 from minicluster.model.events import Event, Listener, ignore
 from minicluster.profile.addressing import POOL
 
@@ -268,37 +267,15 @@ def _wait_until_it_answers(layout: Layout, alive: Callable[[], bool]) -> None:
 @contextmanager
 def _locked(layout: Layout) -> Iterator[None]:
     """One start or stop at a time."""
-    deadline = time.monotonic() + LOCK_TIMEOUT
-    while True:
-        handle = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Its previous holder may have removed the folder: then this lock protects nothing.
-            if _same(handle, layout.lock):
-                break
-            os.close(handle)
-            layout.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            continue
-        except BlockingIOError:
-            os.close(handle)
-        if time.monotonic() > deadline:
-            raise NoEngine(
-                "the private engine is being started or stopped by another process",
-                f"{layout.lock} was locked for {LOCK_TIMEOUT:.0f} s.",
-                "End the other minicluster process, then try again.",
-            )
-        time.sleep(_POLL)
-    try:
+    held = flock.wait(layout.lock, until=time.monotonic() + LOCK_TIMEOUT)
+    if held is None:
+        raise NoEngine(
+            "the private engine is being started or stopped by another process",
+            f"{layout.lock} was locked for {LOCK_TIMEOUT:.0f} s.",
+            "Find the other minicluster and end it.",
+        )
+    with held:
         yield
-    finally:
-        os.close(handle)
-
-
-def _same(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), os.stat(path))
-    except FileNotFoundError:
-        return False
 
 
 def _terminate(pid: int, layout: Layout) -> None:

@@ -1,0 +1,162 @@
+"""Which clusters there are, and which one is meant."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from minicluster.engine.discover import connect
+from minicluster.errors import NoEngine, UsageError, nearest
+from minicluster.model import labels
+from minicluster.model.events import Listener
+from minicluster.model.results import ClusterSummary
+from minicluster.model.spec import Spec
+from minicluster.operations import down
+from minicluster.operations.observe import by_cluster, everything
+from minicluster.operations.up import DEFAULT_PROFILE
+from minicluster.plan.observed import lease_of, observe, records
+
+if TYPE_CHECKING:
+    from minicluster.engine.protocol import Engine
+
+VARIABLE = "MINICLUSTER"  #: names the cluster that commands are about by default
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
+
+
+def check_name(name: str | None) -> None:
+    """Refuses what cannot be the name of a cluster."""
+    if name is not None and not _NAME.fullmatch(name):
+        raise UsageError(
+            f"--name {name}: invalid name",
+            "It is part of host names: lower-case letters, digits and hyphens, a letter first, at most 30 characters.",
+            "Choose another name.",
+        )
+
+
+def target(profile: str | None, name: str | None) -> str:
+    """The name of the cluster that an ``up`` is about: the given one, else the profile's."""
+    check_name(name)
+    if name:
+        return name
+    from minicluster.profile import catalog
+
+    if profile in (None, DEFAULT_PROFILE):
+        return DEFAULT_PROFILE
+    found = catalog.load(profile or DEFAULT_PROFILE).profile.name
+    check_name(found)
+    return found
+
+
+def names(engine: Engine) -> list[str]:
+    """The names of all clusters, incomplete ones included."""
+    return list(by_cluster(everything(engine)))
+
+
+def choose(engine: Engine, name: str | None) -> str:
+    """The cluster of that name, else that of $MINICLUSTER, else the only one.
+
+    Raises:
+        UsageError: there is none, or there are several and none is named.
+    """
+    wanted = name or os.environ.get(VARIABLE)
+    known = names(engine)
+    if wanted:
+        if wanted not in known:
+            raise unknown(engine, wanted, known)
+        return wanted
+    if not known:
+        raise UsageError("there are no clusters", "", "Create one: `minicluster up`.")
+    if len(known) > 1:
+        raise UsageError(
+            "there are several clusters, and none is named",
+            f"They are {', '.join(known)}.",
+            f"Name one: -c NAME where the command has it, or ${VARIABLE}.",
+        )
+    return known[0]
+
+
+def find(engine: Engine, name: str | None) -> Spec:
+    """The spec of the cluster that :func:`choose` gives.
+
+    Raises:
+        UsageError: there is no such cluster, or only remains of it.
+    """
+    wanted = name or os.environ.get(VARIABLE)
+    found = records(engine.volumes(wanted)) if wanted else ()  # one call, where the cluster is named and complete
+    if not found:
+        wanted = choose(engine, name)
+        found = records(engine.volumes(wanted))
+    spec = found[-1].spec if found else None
+    if spec is None:
+        raise UsageError(
+            f"cluster {wanted} is incomplete",
+            "Its record is missing or cannot be read.",
+            f"Remove what is left: `minicluster down {wanted}`.",
+        )
+    return spec
+
+
+def unknown(engine: Engine, name: str, known: Sequence[str]) -> UsageError:
+    """The error for a name that no cluster has."""
+    why = "Nothing on the engine has minicluster's label with that name."
+    if engine.container(name):
+        why = "There is a container of that name, which minicluster did not create and does not touch."
+    return UsageError(f"no cluster named {name!r}", why, nearest(name, known) or "`minicluster ls` lists the clusters.")
+
+
+def clusters(engine: Engine) -> list[ClusterSummary]:
+    """Every cluster on the engine by name, incomplete ones included."""
+    containers, networks, volumes = engine.containers(), engine.networks(), engine.volumes()
+    found = []
+    for name, things in by_cluster([*containers, *networks, *volumes]).items():
+        mine = [c for c in containers if c.labels[labels.CLUSTER] == name]
+        running = sum(c.state == "running" for c in mine)
+        its = observe(name, mine, [], [v for v in volumes if v.labels[labels.CLUSTER] == name])
+        wanted = len(its.spec.nodes) if its.spec else len(mine)
+        if not mine or its.spec is None:
+            phase = "leftover"
+        elif running == wanted:
+            phase = "running"
+        else:
+            phase = "partial" if running else "stopped"
+        profile = things[0].labels.get(labels.PROFILE, "")
+        subnet = its.spec.subnet if its.spec else ""
+        found.append(ClusterSummary(name, profile, phase, wanted, running, subnet, str(lease_of(things) or "")))
+    return found
+
+
+def to_remove(engine: Engine, words: Sequence[str], *, all: bool, listener: Listener) -> list[str]:
+    """The clusters that a ``down`` is about: all, those named, or what :func:`choose` gives, if there is any.
+
+    Raises:
+        UsageError: there is no cluster of that name; what this machine keeps of it is removed.
+    """
+    known = names(engine)
+    if all or (not known and not words):
+        return known
+    for word in words:
+        if word not in known:
+            if _NAME.fullmatch(word):  # of a cluster that was removed by other means
+                down.forget(engine, word, listener)
+            raise unknown(engine, word, known)
+    return list(words) or [choose(engine, None)]
+
+
+def env_names(name: str | None = None, *, engine: Engine | None = None) -> list[str]:
+    """Names of the variables that :meth:`minicluster.Cluster.env` sets.
+
+    Once the cluster is gone: the names of any profile that are set in this process's environment.
+    """
+    try:
+        return list(find(engine or connect(), name).env)
+    except (UsageError, NoEngine):
+        from minicluster.profile import catalog
+
+        found: set[str] = set()
+        for profile in catalog.names():
+            with contextlib.suppress(UsageError):
+                found |= catalog.load(profile).profile.env.keys()
+        return sorted(found & os.environ.keys())

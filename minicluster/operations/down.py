@@ -1,0 +1,109 @@
+"""Removes clusters and everything that was created for them."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from minicluster.errors import Interrupted, MiniclusterError, NoEngine
+from minicluster.leases import lock
+from minicluster.model import labels
+from minicluster.model.events import Listener
+from minicluster.model.results import Change
+from minicluster.operations import client, reaper
+from minicluster.operations.observe import look
+
+if TYPE_CHECKING:
+    from minicluster.engine.protocol import Engine
+    from minicluster.plan.steps import Plan
+
+_TIMEOUT = 120.0  # seconds; no step of a removal waits for a node to become ready
+_ATTEMPTS, _PAUSE = 3, 0.3  # seconds between attempts, for what another process held on to
+
+
+def down(engine: Engine, names: Sequence[str], listener: Listener) -> list[Change]:
+    """Removes clusters; where one fails the others are removed all the same, and then the first error is raised."""
+    done, failed = [], []
+    for name in dict.fromkeys(names):
+        try:
+            done.append(take_down(engine, name, listener))
+        except (NoEngine, Interrupted):
+            raise
+        except MiniclusterError as error:
+            failed.append(error)
+    if failed:
+        failed[0].leftovers = tuple(left for error in failed for left in error.leftovers)
+        raise failed[0]
+    return done
+
+
+def take_down(engine: Engine, name: str, listener: Listener) -> Change:
+    """Removes a cluster.
+
+    Raises:
+        MiniclusterError: another process is changing it, or something could not be removed (see ``leftovers``).
+    """
+    begun = time.monotonic()
+    with lock.changing(name):
+        plan = remove_all(engine, name, listener)
+    reaper.drop(engine, name)
+    return plan.change(time.monotonic() - begun)
+
+
+def forget(engine: Engine, name: str, listener: Listener) -> None:
+    """Removes what this machine keeps of a cluster: its client's files, and locks that killed processes left."""
+    client.forget(name, engine, listener)
+    lock.forget(name)
+
+
+def remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
+    """Removes everything that carries a cluster's name, in several attempts; returns the plan of the first one."""
+    from minicluster import pki
+    from minicluster.executor.executor import Run, execute
+    from minicluster.plan import removal
+
+    forget(engine, name, listener)
+    first: Plan | None = None
+    for attempt in range(1, _ATTEMPTS + 1):
+        observed = look(engine, name)
+        plan = removal.remove(replace(observed, attached={n: _foreign(engine, n, name) for n in observed.networks}))
+        first = first or plan
+        try:
+            execute(plan, Run(engine, pki.Authority(), _TIMEOUT, listener, lambda _image, _cancel: None))
+            # A process that renewed the lease after our look, and still saw a record, left a volume of its own.
+            # Without a record none is created any more.
+            if not engine.volumes(name):
+                return first
+        except NoEngine:
+            raise
+        except MiniclusterError as error:
+            if attempt == _ATTEMPTS or isinstance(error, Interrupted):
+                error.leftovers = leftovers(engine, name)
+                raise
+            time.sleep(_PAUSE)
+    remains = MiniclusterError(
+        f"cluster {name} could not be removed completely",
+        "Another process keeps creating volumes for it.",
+        "End that process, and run the command again.",
+    )
+    remains.leftovers = leftovers(engine, name)
+    raise remains
+
+
+def _foreign(engine: Engine, network: str, cluster: str) -> tuple[str, ...]:
+    """Containers that are connected to a network and are not the cluster's."""
+    return tuple(c.name for c in engine.attached(network) if c.labels.get(labels.CLUSTER) != cluster)
+
+
+def leftovers(engine: Engine, name: str) -> tuple[str, ...]:
+    """What still carries a cluster's name, a phrase each; empty where the engine cannot tell."""
+    with contextlib.suppress(MiniclusterError):
+        return (
+            *(f"container {c.name}" for c in engine.containers(name)),
+            *(f"network {n.name}" for n in engine.networks(name)),
+            *(f"volume {v.name}" for v in engine.volumes(name)),
+        )
+    return ()

@@ -1,0 +1,105 @@
+"""What there is of a cluster: on the engine, and by its own software's list of members."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from minicluster.model import labels
+from minicluster.model.membership import Member, Quorum
+from minicluster.model.naming import container_name
+from minicluster.model.spec import Spec
+from minicluster.plan.observed import Observed, observe
+
+if TYPE_CHECKING:
+    from minicluster import pki
+    from minicluster.engine.protocol import Cancel, Container, Engine, Network, Volume
+
+    Labelled: TypeAlias = Container | Network | Volume
+
+_ELECTION = 2.0  # seconds that voters have to elect a leader
+_MEMBERS_TIMEOUT = 10.0  # seconds that a node has to answer: a slow machine takes some for a command in it
+
+
+def look(engine: Engine, name: str) -> Observed:
+    """Everything on the engine that carries a cluster's name."""
+    return observe(name, engine.containers(name), engine.networks(name), engine.volumes(name))
+
+
+def look_within(
+    engine: Engine, observed: Observed, before: Spec | None, wanted: Spec, authority: pki.Authority
+) -> Observed:
+    """Adds what else a plan for ``wanted`` depends on: the members, the images that the engine has, the authority."""
+    leaving = before is not None and any(wanted.node(node.name) is None for node in before.nodes)
+    ask = members_after_election if leaving else members  # removing voters needs a settled list of them
+    counted = ask(engine, before, observed.containers)[0] if before else None
+    there = frozenset(image.ref for image in wanted.images.values() if engine.has_image(image.ref))
+    return replace(observed, authority=authority.identity, members=counted, images=there)
+
+
+def everything(engine: Engine, name: str | None = None) -> list[Labelled]:
+    """All containers, networks and volumes of a cluster, or of every cluster."""
+    return [*engine.containers(name), *engine.networks(name), *engine.volumes(name)]
+
+
+def by_cluster(things: Iterable[Labelled]) -> dict[str, list[Labelled]]:
+    """Groups what the engine lists by cluster, sorted by the clusters' names."""
+    grouped: dict[str, list[Labelled]] = {}
+    for thing in things:
+        grouped.setdefault(thing.labels[labels.CLUSTER], []).append(thing)
+    return dict(sorted(grouped.items()))
+
+
+def members(
+    engine: Engine,
+    spec: Spec,
+    containers: Mapping[str, Container],
+    cancel: Cancel | None = None,
+    timeout: float = _MEMBERS_TIMEOUT,
+) -> tuple[Mapping[str, Member] | None, str]:
+    """The cluster's own list of members from the first node that answers; or None and the reason.
+
+    One node is asked first, and all the others at once where it fails or is slow. ``cancel`` ends the commands, and is
+    set by the first answer.
+    """
+    if spec.members is None:
+        return None, ""
+    from minicluster.executor.waiting import ask_any
+
+    hook = spec.members
+    names = [container_name(spec.cluster, node.name) for node in spec.of_role(hook.on)]
+    running = {c.name for c in containers.values() if c.state == "running"}
+    able = [name for name in names if name in running]
+    if not able:
+        return None, f"no {hook.on} node is running"
+    return ask_any(engine, able, hook.run, timeout=timeout, cancel=cancel)
+
+
+def members_after_election(
+    engine: Engine, spec: Spec, containers: Mapping[str, Container]
+) -> tuple[Mapping[str, Member] | None, str]:
+    """As :func:`members`, but waits for an election that is under way.
+
+    Where a majority of the voters runs, a missing leader or quorum lasts a moment only, and is not worth reporting.
+    """
+    end = time.monotonic() + _ELECTION
+    while True:
+        found, why = members(engine, spec, containers)
+        if not _electing(spec, containers, found) or time.monotonic() > end:
+            return found, why
+        time.sleep(0.1)
+
+
+def _electing(spec: Spec, containers: Mapping[str, Container], found: Mapping[str, Member] | None) -> bool:
+    """No leader is known, or too few voters are healthy, although a majority of the voters runs."""
+    if spec.members is None:
+        return False
+    if found is None:
+        groups = [[node.name for node in spec.of_role(spec.members.on)]]
+    else:
+        undecided = {role for role, q in Quorum.by_role(found.values()).items() if q.lost or not q.leader}
+        groups = [[m.name for m in found.values() if m.voter and m.role == role] for role in undecided]
+    running = {node for node, container in containers.items() if container.state == "running"}
+    return any(voters and len(running.intersection(voters)) >= Quorum.needed_for(len(voters)) for voters in groups)
