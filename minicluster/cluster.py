@@ -10,11 +10,12 @@ from minicluster import discovery
 from minicluster.discovery import env_names
 from minicluster.engine.discover import connect
 from minicluster.errors import NoEngine
+from minicluster.leases import reaper
 from minicluster.leases.renew import renew
 from minicluster.model.events import Listener, ignore
 from minicluster.model.lease import Lease
 from minicluster.model.spec import NodeSpec, Spec
-from minicluster.operations import client, info, lifecycle, load_images, logs, monitor, reaper, reset, status, up
+from minicluster.operations import client, info, lifecycle, load_images, logs, monitor, reset, status, up
 from minicluster.operations import collect as collecting
 from minicluster.operations import connect as addresses
 from minicluster.operations import down as removal

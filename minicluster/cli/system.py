@@ -31,8 +31,9 @@ def doctor(profile: str | None, output: Output) -> None:
     The exit status is 1 if a check is an error.
     """
     from minicluster import cluster as facade
+    from minicluster.operations.up import DEFAULT_PROFILE
 
-    checks = facade.examine(profile)
+    checks = facade.examine(profile or DEFAULT_PROFILE)
     if output is Output.json:
         print_json(checks)
     else:

@@ -9,11 +9,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from minicluster.errors import Interrupted, MiniclusterError, NoEngine
-from minicluster.leases import lock
+from minicluster.leases import lock, reaper
 from minicluster.model import labels
 from minicluster.model.events import Listener
 from minicluster.model.results import Change
-from minicluster.operations import client, reaper
+from minicluster.operations import client
 from minicluster.operations.observe import look
 
 if TYPE_CHECKING:

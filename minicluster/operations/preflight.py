@@ -145,16 +145,15 @@ def port_is_free(port: int, bind_address: str) -> bool:
     return True
 
 
-def examine(profile: str | None = None) -> list[Check]:
+def examine(profile: str) -> list[Check]:
     """What ``doctor`` finds on this machine, for a profile's default size."""
     from minicluster import doctor
     from minicluster.engine import base_image
     from minicluster.engine.discover import connect
-    from minicluster.operations.up import DEFAULT_PROFILE
     from minicluster.profile import catalog
     from minicluster.profile.resolve import node_counts
 
-    loaded = catalog.load(profile or DEFAULT_PROFILE)
+    loaded = catalog.load(profile)
     counts = node_counts(loaded, Overrides())
     footprint = sum(counts[name] * int(role.footprint) for name, role in loaded.profile.roles.items())
     try:

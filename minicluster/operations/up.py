@@ -18,13 +18,13 @@ from minicluster.errors import (
     UsageError,
     nearest,
 )
-from minicluster.leases import lock
+from minicluster.leases import lock, reaper
 from minicluster.model import labels
 from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.naming import container_name, value_text
 from minicluster.model.results import Change
 from minicluster.model.spec import RESTART_POLICIES, Overrides, Spec
-from minicluster.operations import client, collect, preflight, reaper
+from minicluster.operations import client, collect, preflight
 from minicluster.operations import connect as addresses
 from minicluster.operations.down import remove_all
 from minicluster.operations.observe import look, look_within

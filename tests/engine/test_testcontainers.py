@@ -32,7 +32,7 @@ from testcontainers.core.waiting_utils import wait_for_logs
 from minicluster.cluster import Cluster, clusters
 from minicluster.engine.protocol import Engine
 from minicluster.errors import UsageError
-from minicluster.operations import reaper
+from minicluster.leases import reaper
 from minicluster.testing.testcontainers import ClusterContainer
 from tests.engine.conftest import Shell, eventually, remains
 

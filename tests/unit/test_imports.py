@@ -25,8 +25,8 @@ def unchanged() -> str:
         ("host/procfs.py", "from minicluster.model import labels", "host.procfs -> minicluster.model.labels"),
         ("pki.py", "from minicluster.host import procfs", "pki is not allowed to import minicluster.host"),
         ("cli/app.py", "from minicluster.contrib import mesos", "cli.app -> minicluster.contrib.mesos"),
-        ("engine/ping.py", "from minicluster.plan import steps", "engine.ping -> minicluster.plan.steps"),
-        ("plan/steps.py", "def late():\n    import minicluster.engine.ping", "plan.steps -> minicluster.engine.ping"),
+        ("engine/http.py", "from minicluster.plan import steps", "engine.http -> minicluster.plan.steps"),
+        ("plan/steps.py", "def late():\n    import minicluster.engine.http", "plan.steps -> minicluster.engine.http"),
         (
             "operations/up.py",
             "from minicluster.engine.docker import engine as docker_engine",

@@ -13,13 +13,13 @@ import pytest
 from minicluster.cluster import Cluster, clusters, collect, down
 from minicluster.errors import EngineError, UsageError
 from minicluster.host.processes import Process
+from minicluster.leases import reaper
 from minicluster.leases import renew as renewal
 from minicluster.model import labels
 from minicluster.model.durations import seconds, span
 from minicluster.model.events import Event
 from minicluster.model.lease import GRACE, Lease
 from minicluster.operations import collect as collecting
-from minicluster.operations import reaper
 from minicluster.plan.leases import generation
 from minicluster.plan.observed import lease_of
 from tests.fakes import FakeEngine
