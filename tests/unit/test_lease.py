@@ -101,7 +101,7 @@ def test_when_a_lease_is_over() -> None:
     now = time.time()
     assert Lease().over() == ""
     assert Lease.lasting(60).over() == ""
-    assert Lease(until=now - 5400).over(now) == "its time was over 1 h 30 min ago"
+    assert Lease(until=now - 5400).over(now) == "its lease expired 1 h 30 min ago"
     gone = ended()
     assert Lease.owned(gone).over() == f"its owner, process {gone.pid}, is gone"
     # Seen to live, an owner keeps what is its own, however long nothing was heard of it.
