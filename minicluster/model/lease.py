@@ -30,7 +30,7 @@ class Lease:
 
     owner: Process | None = None
     until: float | None = (
-        None  #: seconds since 1970. With an owner: when it counts as gone for those who cannot observe it
+        None  #: seconds since 1970. With an owner: when it counts as gone where it cannot be observed
     )
 
     @classmethod
