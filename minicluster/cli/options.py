@@ -10,6 +10,7 @@ import typer
 
 from minicluster.cli import complete
 from minicluster.errors import UsageError
+from minicluster.model.durations import DEFAULT_TIMEOUT as DEFAULT_TIMEOUT
 
 
 class Output(str, Enum):
@@ -50,7 +51,6 @@ ClusterArgument = Annotated[
     ),
 ]
 
-DEFAULT_TIMEOUT = 120.0  #: as minicluster.operations.up has it, whose import --help can do without
 TimeoutOption = Annotated[
     float, typer.Option("--timeout", metavar="S", help="Seconds until nodes must be ready; 120 by default.")
 ]

@@ -29,9 +29,7 @@ class Lease:
     """How long a cluster is kept: as long as a process runs, or until a time, or, with neither, without end."""
 
     owner: Process | None = None
-    until: float | None = (
-        None  #: seconds since 1970. With an owner: when it counts as gone where it cannot be observed
-    )
+    until: float | None = None  #: seconds since 1970. With an owner: when it counts as gone where it cannot be observed
 
     @classmethod
     def owned(cls, owner: Process | None = None) -> Lease:

@@ -107,7 +107,8 @@ def test_when_a_lease_is_over() -> None:
     # Seen to live, an owner keeps what is its own, however long nothing was heard of it.
     assert Lease(Process.this(), now - 10 * GRACE).over(now) == ""
     assert Lease(ELSEWHERE, now + 1).over(now) == ""
-    assert Lease(ELSEWHERE, now - 1).over(now) == "its owner, process 1 elsewhere, has not renewed its lease for 10 min 1 s"
+    late = Lease(ELSEWHERE, now - 1).over(now)
+    assert late == "its owner, process 1 elsewhere, has not renewed its lease for 10 min 1 s"
 
 
 def test_for_people() -> None:
