@@ -12,6 +12,7 @@ from minicluster.engine.discover import connect
 from minicluster.errors import NoEngine
 from minicluster.leases import reaper
 from minicluster.leases.renew import renew
+from minicluster.model.durations import DEFAULT_TIMEOUT
 from minicluster.model.events import Listener, ignore
 from minicluster.model.lease import Lease
 from minicluster.model.spec import NodeSpec, Spec
@@ -22,7 +23,7 @@ from minicluster.operations import down as removal
 from minicluster.operations import nodes as selection
 from minicluster.operations.nodes import Nodes
 from minicluster.operations.preflight import examine
-from minicluster.operations.up import DEFAULT_TIMEOUT, UpOptions
+from minicluster.operations.up import UpOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -10,6 +10,7 @@ import click
 
 from minicluster.cli import complete
 from minicluster.errors import UsageError
+from minicluster.model.durations import DEFAULT_TIMEOUT as DEFAULT_TIMEOUT
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -6,6 +6,9 @@ import re
 
 from minicluster.errors import UsageError
 
+#: Seconds that nodes have to get ready, by default.
+DEFAULT_TIMEOUT = 120.0
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 

@@ -1,9 +1,9 @@
-"""Whose a cluster is, and until when: what belongs to nobody any more may be removed by anybody.
+"""Who owns a cluster, and until when: a cluster whose lease has ended may be removed by any process.
 
-A cluster made at a terminal has no lease and stays until somebody takes it down. One made by a test belongs to a
-process; it is over when that process is. The lease stands in a label of everything that is made for the cluster, so
-that whoever meets its remains can tell. A label cannot change: a lease that is renewed is a *term*, the label of a
-small volume of its own, and the newest term counts.
+A cluster created at a terminal has no lease and stays until it is taken down. One created by a test belongs to a
+process, and its lease ends with that process. The lease is a label of everything that is created for the cluster, so
+that incomplete clusters have it too. Labels cannot change: a renewed lease is a new *generation*, the label of a small
+volume of its own, and the newest generation counts.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from minicluster.model.durations import span
 #: Seconds between two renewals of what belongs to a living process.
 RENEW_INTERVAL = 20.0
 
-#: Seconds without a renewal after which a process counts as gone for those who cannot look whether it lives: it is on
-#: another machine, or in a container. Long enough for a machine that is slow, or asleep for a moment.
+#: Seconds without a renewal after which a process on another machine or in a container, which cannot be observed,
+#: counts as gone. Long enough for a machine that is slow or suspended for a moment.
 GRACE = 600.0
 
 
 @dataclass(frozen=True)
 class Lease:
-    """How long a cluster is wanted: as long as a process lives, or until a time, or, with neither, for ever."""
+    """How long a cluster is kept: as long as a process runs, or until a time, or, with neither, without end."""
 
     owner: Process | None = None
-    until: float | None = None  #: seconds since 1970. With an owner: when it counts as gone for who cannot see it
+    until: float | None = None  #: seconds since 1970. With an owner: when it counts as gone where it cannot be observed
 
     @classmethod
     def owned(cls, owner: Process | None = None) -> Lease:
-        """Until a process ends, however it ends; the one that asks by default."""
+        """Until a process ends, however it ends; by default the current one."""
         return cls(owner or Process.this(), time.time() + GRACE)
 
     @classmethod
@@ -43,10 +43,10 @@ class Lease:
 
     @classmethod
     def parse(cls, text: str) -> Lease:
-        """What :meth:`encode` made of a lease.
+        """Reads what :meth:`encode` wrote.
 
         Raises:
-            ValueError: it is none; a newer minicluster may have made it.
+            ValueError: the text is not a lease; a newer minicluster may have written it.
         """
         try:
             data = json.loads(text)
@@ -54,7 +54,7 @@ class Lease:
             until = data.get("until")
             return cls(owner, None if until is None else float(until))
         except (TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"no lease: {text!r}") from error
+            raise ValueError(f"not a lease: {text!r}") from error
 
     def encode(self) -> str:
         """The lease as the text of a label."""
@@ -66,11 +66,11 @@ class Lease:
         return json.dumps(data)
 
     def renewed(self) -> Lease:
-        """The same for a while longer, its owner having been seen to live."""
+        """The same for a while longer, for an owner that is observed to be running."""
         return replace(self, until=time.time() + GRACE)
 
     def over(self, now: float | None = None) -> str:
-        """Why nobody wants the cluster any more; "" where it is wanted, or where that cannot be told.
+        """Why the lease has ended; "" where it has not, or where that is unknown.
 
         Args:
             now: seconds since 1970; the present by default.
@@ -82,8 +82,8 @@ class Lease:
         if late <= 0:
             return ""
         if self.owner:
-            return f"its owner, {self.owner} elsewhere, has not been heard of for {span(late + GRACE)}"
-        return f"its time was over {span(late)} ago"
+            return f"its owner, {self.owner} elsewhere, has not renewed its lease for {span(late + GRACE)}"
+        return f"its lease expired {span(late)} ago"
 
     def __str__(self) -> str:
         """For people: "process 4711", "1 h 50 min left"."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from minicluster.errors import Interrupted, MiniclusterError, NoEngine
 from minicluster.leases import lock, reaper
 from minicluster.model import labels
+from minicluster.model.durations import DEFAULT_TIMEOUT
 from minicluster.model.events import Listener
 from minicluster.model.results import Change
 from minicluster.operations import client
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
     from minicluster.plan.steps import Plan
 
-_TIMEOUT = 120.0  # seconds; no step of a removal waits for a node to become ready
 _ATTEMPTS, _PAUSE = 3, 0.3  # seconds between attempts, for what another process held on to
 
 
@@ -72,7 +72,7 @@ def remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
         plan = removal.remove(replace(observed, attached={n: _foreign(engine, n, name) for n in observed.networks}))
         first = first or plan
         try:
-            execute(plan, Run(engine, pki.Authority(), _TIMEOUT, listener, lambda _image, _cancel: None))
+            execute(plan, Run(engine, pki.Authority(), DEFAULT_TIMEOUT, listener, lambda _image, _cancel: None))
             # A process that renewed the lease after our look, and still saw a record, left a volume of its own.
             # Without a record none is created any more.
             if not engine.volumes(name):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from minicluster.errors import UsageError
 from minicluster.leases import lock
+from minicluster.model.durations import DEFAULT_TIMEOUT
 from minicluster.model.events import Event, Listener
 from minicluster.model.results import Change
 from minicluster.model.spec import Spec
@@ -16,8 +17,6 @@ from minicluster.operations.observe import look, members, members_after_election
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
-
-_TIMEOUT = 120.0  # seconds; for verbs that wait for nothing
 
 
 def operate(
@@ -28,7 +27,7 @@ def operate(
     *,
     rolling: bool = False,
     force: bool = False,
-    timeout: float = _TIMEOUT,
+    timeout: float = DEFAULT_TIMEOUT,
     listener: Listener,
 ) -> Change:
     """Carries out a verb of :mod:`minicluster.plan.lifecycle`. Nothing is rolled back where it fails.

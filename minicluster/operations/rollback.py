@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from minicluster.errors import Conflict, MiniclusterError, NoEngine
 from minicluster.model import labels
+from minicluster.model.durations import DEFAULT_TIMEOUT
 from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.naming import container_name, network_name
 from minicluster.model.spec import Spec
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from minicluster import pki
     from minicluster.engine.protocol import Engine
     from minicluster.plan.observed import Observed
-
-_TIMEOUT = 120.0  # seconds that nodes have to be ready again
 
 
 def roll_back(
@@ -137,5 +136,5 @@ def _restore(engine: Engine, name: str, before: Spec, authority: pki.Authority) 
     from minicluster.plan.leases import with_lease
 
     observed = look_within(engine, look(engine, name), before, before, authority)
-    run = Run(engine, authority, _TIMEOUT, ignore, images.provide(engine, before.profile, ignore))
+    run = Run(engine, authority, DEFAULT_TIMEOUT, ignore, images.provide(engine, before.profile, ignore))
     execute(with_lease(reconcile.reconcile(before, observed), observed, None, before.profile), run)

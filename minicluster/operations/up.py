@@ -20,6 +20,7 @@ from minicluster.errors import (
 )
 from minicluster.leases import lock, reaper
 from minicluster.model import labels
+from minicluster.model.durations import DEFAULT_TIMEOUT
 from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.naming import container_name, value_text
 from minicluster.model.results import Change
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from minicluster.plan.steps import Plan
 
 DEFAULT_PROFILE = "swarm"
-DEFAULT_TIMEOUT = 120.0  #: seconds that nodes have to get ready
 _ATTEMPTS = 5  # at a subnet or port that another process took between our look and our call
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from minicluster.errors import (
 from minicluster.leases import lock
 from minicluster.model import labels
 from minicluster.model.events import Event
+from minicluster.operations.up import UpKeywords, UpOptions
 from minicluster.plan.observed import records
 from minicluster.profile import addressing
 from tests.fakes import ExecResult, FakeEngine, FakeSwarm, Hang
@@ -257,6 +259,31 @@ def test_a_repair_that_fails_leaves_the_cluster_as_it_is(engine: FakeEngine) -> 
     error = failing(engine)
     assert "left as it is" in error.fix
     assert state(engine)[0]["toy-master-1"] == "running"
+
+
+@pytest.mark.parametrize("size", [{}, {"agent": 4}])
+def test_a_programming_error_is_rolled_back_and_raised_as_itself(engine: FakeEngine, size: dict[str, int]) -> None:
+    if size:
+        up(engine)
+    found = state(engine)
+    bug = ZeroDivisionError("a bug")
+    engine.fail("start_container", bug, match="agent")
+    with pytest.raises(ZeroDivisionError) as caught:
+        up(engine, size=size)
+    assert caught.value is bug
+    assert state(engine) == found
+
+
+def test_what_is_left_after_a_programming_error_is_noted(engine: FakeEngine) -> None:
+    engine.fail("start_container", ZeroDivisionError("a bug"), match="agent")
+    for nth in (1, 2, 3):
+        engine.fail("remove_network", EngineError("it is in use"), nth=nth)
+    told: list[Event] = []
+    with pytest.raises(ZeroDivisionError):
+        up(engine, listener=told.append)
+    notes = [event.text for event in told if event.kind == "note"]
+    assert "could not be removed: network toy-net" in notes
+    assert notes[-1] == "`minicluster down toy` removes what is left."
 
 
 def test_keep_leaves_everything_to_look_at(engine: FakeEngine) -> None:
@@ -616,6 +643,18 @@ def test_ls_tells_how_clusters_are(engine: FakeEngine) -> None:
         ("two", "partial", 2, 3),
         ("zoo", "stopped", 0, 3),
     ]
+
+
+# Options
+
+
+def test_the_keywords_of_up_are_its_options() -> None:
+    assert {"profile", *UpKeywords.__annotations__} == {field.name for field in fields(UpOptions)}
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+def test_a_timeout_that_is_not_positive_is_refused(engine: FakeEngine, timeout: float) -> None:
+    assert failing(engine, UsageError, timeout=timeout).what == "--timeout must be greater than 0"
 
 
 # Dry run

@@ -93,7 +93,7 @@ def test_a_lease_survives_its_label(lease: Lease) -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "3", '"x"', '{"owner": {"pid": 1}}', '{"until": "soon"}', "{"])
 def test_what_is_no_lease(text: str) -> None:
-    with pytest.raises(ValueError, match=r"no lease|Expecting|could not"):
+    with pytest.raises(ValueError, match=r"not a lease|Expecting|could not"):
         Lease.parse(text)
 
 
@@ -101,13 +101,14 @@ def test_when_a_lease_is_over() -> None:
     now = time.time()
     assert Lease().over() == ""
     assert Lease.lasting(60).over() == ""
-    assert Lease(until=now - 5400).over(now) == "its time was over 1 h 30 min ago"
+    assert Lease(until=now - 5400).over(now) == "its lease expired 1 h 30 min ago"
     gone = ended()
     assert Lease.owned(gone).over() == f"its owner, process {gone.pid}, is gone"
     # Seen to live, an owner keeps what is its own, however long nothing was heard of it.
     assert Lease(Process.this(), now - 10 * GRACE).over(now) == ""
     assert Lease(ELSEWHERE, now + 1).over(now) == ""
-    assert Lease(ELSEWHERE, now - 1).over(now) == "its owner, process 1 elsewhere, has not been heard of for 10 min 1 s"
+    late = Lease(ELSEWHERE, now - 1).over(now)
+    assert late == "its owner, process 1 elsewhere, has not renewed its lease for 10 min 1 s"
 
 
 def test_for_people() -> None:
@@ -228,7 +229,7 @@ def test_what_is_over_is_removed_and_nothing_else(engine: FakeEngine) -> None:
     seen = collecting.collect(engine, dry_run=True)
     assert [(one.cluster, one.why, one.removed) for one in seen] == [
         ("a", f"its owner, process {gone.pid}, is gone", False),
-        ("d", "its time was over 1 min ago", False),
+        ("d", "its lease expired 1 min ago", False),
     ]
     assert all(one.removed for one in collecting.collect(engine))
     assert [c.cluster for c in clusters(engine)] == ["b", "c"]
