@@ -248,7 +248,7 @@ def test_a_failure_is_reported_with_what_one_wants_to_know(runs: Runs) -> None:
     assert name
     assert f"{name[1]} ({KIND}): ready" in output
     assert f"minicluster {name[1]}: plan" in output
-    assert "start kv-1: it shall run" in output
+    assert "start kv-1: run the node" in output
     assert f"minicluster {name[1]}: log of kv-1" in output
     assert "elected leader" in output
     assert "--size kv=2" in output
