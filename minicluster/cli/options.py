@@ -10,7 +10,7 @@ import click
 
 from minicluster.cli import complete
 from minicluster.errors import UsageError
-from minicluster.model.durations import DEFAULT_TIMEOUT as DEFAULT_TIMEOUT
+from minicluster.model.durations import DEFAULT_TIMEOUT
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -61,7 +61,6 @@ def _positive(_ctx: click.Context, param: click.Parameter, value: float) -> floa
     return value
 
 
-DEFAULT_TIMEOUT = 120.0  #: the same as in minicluster.operations.up, whose import takes too long for --help
 
 output_option = click.option(
     "-o",

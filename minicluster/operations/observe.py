@@ -102,4 +102,4 @@ def _electing(spec: Spec, containers: Mapping[str, Container], found: Mapping[st
         undecided = {role for role, q in Quorum.by_role(found.values()).items() if q.lost or not q.leader}
         groups = [[m.name for m in found.values() if m.voter and m.role == role] for role in undecided]
     running = {node for node, container in containers.items() if container.state == "running"}
-    return any(voters and len(running.intersection(voters)) >= Quorum.needed_for(len(voters)) for voters in groups)
+    return any(len(running.intersection(voters)) >= Quorum.needed_for(len(voters)) for voters in groups)

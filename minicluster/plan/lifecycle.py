@@ -150,12 +150,13 @@ def _each(
 
 
 def depends_on_voters(verb: str, spec: Spec, observed: Observed, names: Sequence[str]) -> bool:
-    """Who votes matters to a verb: afterwards some nodes of the cluster run and some do not."""
-    if spec.members is None:
-        return False
+    """Who votes matters to a verb: afterwards some nodes run, and of some role fewer than a quorum of all its nodes."""
     touched = [node.name for node in spec.nodes if not names or node.name in names]
     running = _running_after(verb, observed, touched)
-    return bool(running) and any(node.name not in running for node in spec.nodes)
+    if spec.members is None or not running:
+        return False
+    as_if = Quorum.if_running([Member(node.name, False, voter=True) for node in spec.nodes], running)
+    return any(quorum.lost for quorum in as_if.values())
 
 
 def aftermath(verb: str, spec: Spec, observed: Observed, plan: Plan) -> str:

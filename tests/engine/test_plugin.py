@@ -248,7 +248,7 @@ def test_the_report_of_a_failure_has_the_clusters_state(runs: Runs) -> None:
     assert name
     assert f"{name[1]} ({KIND}): ready" in output
     assert f"minicluster {name[1]}: plan" in output
-    assert "start kv-1: " in output
+    assert "start kv-1: run the node" in output
     assert f"minicluster {name[1]}: log of kv-1" in output
     assert "elected leader" in output
     assert "--size kv=2" in output

@@ -1,4 +1,4 @@
-"""Nodes that found a cluster together, those that join it, and voters who must not go all at once."""
+"""Nodes that bootstrap a cluster together, nodes that join it, and voters that must not be away at the same time."""
 
 from __future__ import annotations
 

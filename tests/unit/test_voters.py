@@ -159,15 +159,18 @@ def test_a_master_of_mesos_is_not_waited_for_without_its_quorum_and_neither_are_
     ("verb", "names", "states", "asks"),
     [
         ("stop", [], {}, False),
-        ("stop", ["kv-1"], {}, True),
+        ("stop", ["kv-1"], {}, False),
+        ("stop", ["kv-1"], {"kv_2": "exited"}, True),
+        ("stop", ["kv-1", "kv-2"], {}, True),
         ("kill", ["kv-1", "kv-2", "kv-3"], {}, False),
         ("start", [], {"kv_1": "exited"}, False),
-        ("start", ["kv-1"], {"kv_1": "exited", "kv_2": "exited"}, True),
+        ("start", ["kv-1"], {"kv_1": "exited", "kv_2": "exited"}, False),
+        ("start", ["kv-1"], {"kv_1": "exited", "kv_2": "exited", "kv_3": "exited"}, True),
         ("start", [], {}, False),
         ("restart", [], {}, False),
     ],
 )
-def test_members_are_asked_only_if_some_nodes_run_afterwards_and_some_do_not(
+def test_members_are_asked_only_if_too_few_nodes_of_a_role_run_afterwards(
     verb: str, names: list[str], states: dict[str, str], asks: bool
 ) -> None:
     spec = spec_of("etcd")
