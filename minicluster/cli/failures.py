@@ -92,7 +92,8 @@ def repeated(seconds: float = 0.01) -> Iterator[Callable[[], bool]]:
     Python drops exceptions in finalizers, and in callbacks from compiled code such as pydantic's.
     """
     before = sys.unraisablehook
-    timers: list[threading.Timer] = []
+    threads: list[threading.Thread] = []
+    over = threading.Event()
 
     def hook(dropped: Any) -> None:
         if not issubclass(dropped.exc_type, KeyboardInterrupt):
@@ -101,19 +102,27 @@ def repeated(seconds: float = 0.01) -> Iterator[Callable[[], bool]]:
         # Processes that a shell starts in the background ignore SIGINT: then it was another signal.
         ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         number = signal.SIGTERM if ignored else signal.SIGINT
-        timer = threading.Timer(seconds, os.kill, (os.getpid(), number))
-        timer.daemon = True
-        timers.append(timer)
-        timer.start()
+        returning = threading.Event()  # inside this hook Python would drop the new interrupt too
+
+        def interrupt() -> None:
+            returning.wait()
+            if not over.wait(seconds):
+                os.kill(os.getpid(), number)
+
+        threads.append(threading.Thread(target=interrupt, daemon=True))
+        try:
+            threads[-1].start()
+        finally:
+            returning.set()
 
     sys.unraisablehook = hook
     try:
-        yield lambda: bool(timers)
+        yield lambda: bool(threads)
     finally:
         sys.unraisablehook = before
-        for timer in timers:
-            timer.cancel()
-            timer.join()  # too late to cancel: the interrupt is raised here
+        over.set()
+        for thread in threads:
+            thread.join()  # too late to cancel: the interrupt is raised here
 
 
 @contextmanager
