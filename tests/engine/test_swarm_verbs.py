@@ -74,6 +74,7 @@ def test_stopped_and_started(swarm: Shell) -> None:
     is_whole(swarm, NODES)
 
 
+@pytest.mark.long
 def test_all_restarted_at_once_by_the_engine(swarm: Shell) -> None:
     swarm.docker("restart", *(f"{NAME}-{node}" for node in sorted(NODES)))
     is_whole(swarm, NODES)

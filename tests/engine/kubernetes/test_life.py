@@ -160,7 +160,7 @@ def least_running(kube: Kube, name: str) -> Iterator[list[int]]:
         pytest.param("master-1", "kube-scheduler", marks=pytest.mark.long),
         ("agent-1", "kubelet"),
         pytest.param("agent-1", "kube-proxy", marks=pytest.mark.long),
-        ("agent-1", "containerd"),
+        pytest.param("agent-1", "containerd", marks=pytest.mark.long),
         pytest.param("agent-1", "dnsmasq", marks=pytest.mark.long),
         pytest.param("agent-1", "kube-names", marks=pytest.mark.long),
     ],
