@@ -9,7 +9,7 @@ import shlex
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,7 @@ from minicluster.operations import collect as collecting
 from minicluster.operations import connect as addresses
 from minicluster.operations import up as change
 from minicluster.operations.up import DEFAULT_PROFILE, DEFAULT_TIMEOUT
-from minicluster.plan.observed import lease_of, records
+from minicluster.plan.observed import lease_of, made_by_another, records
 
 if TYPE_CHECKING:
     from minicluster import pki
@@ -201,6 +201,8 @@ class Cluster:
         name = _choose(name, engine, volumes)
         found = records([v for v in volumes if v.labels.get(labels.CLUSTER) == name])
         spec = found[-1].spec if found else None
+        if foreign := made_by_another(name, found):
+            raise foreign
         if spec is None:
             raise UsageError(
                 f"cluster {name} is incomplete",
@@ -251,10 +253,11 @@ class Cluster:
             Unreachable: the cluster runs, and none of its nodes is reached; see :mod:`minicluster.operations.connect`.
         """
         mode = self._reached()
+        secrets = self._secrets([endpoint.url for _node, endpoint in self.spec.endpoints()])
         found = []
         for node, endpoint in self.spec.endpoints():
             host, port = addresses.address(mode, self.spec, node, endpoint)
-            url = fill([endpoint.url], {"host": host, "port": str(port)})[0]
+            url = fill([endpoint.url], {**secrets, "host": host, "port": str(port)})[0]
             found.append(EndpointInfo(endpoint.name, node.name, url, endpoint.port))
         running = {c.name for c in self.engine.containers(self.name) if c.state == "running"}
         return tuple(sorted(found, key=lambda e: container_name(self.name, e.node) not in running))
@@ -311,21 +314,14 @@ class Cluster:
         """
         directory = paths.client_directory(self.name)
         texts = [*self.spec.env.values(), *(file.content for file in self.spec.client_files)]
-        secrets = {match for text in texts for match in SECRET.finditer(text)}
-        if self.spec.client or secrets:
+        secrets = self._secrets(texts)
+        if self.spec.client:
             self._authority = self._authority or client.read_authority(self.engine, self.spec)
             if self._authority:
                 client.keep(self.spec, self._authority, self.engine)
-            elif secrets or not directory.exists():
-                raise NodeFailed(
-                    f"no node of cluster {self.name} has its certificate authority any more",
-                    "The nodes that keep it are gone.",
-                    f"`minicluster up --name {self.name}` makes them anew.",
-                )
-        values = client.deferred_values(self.name)
-        for match in secrets:
-            assert self._authority
-            values[f"secret.{match[1]}.{match[2]}"] = self._authority.secret(match[1], match[2])
+            elif not directory.exists():
+                raise self._no_authority()
+        values = {**client.deferred_values(self.name), **secrets}
         # Of several nodes that offer an endpoint the first that runs: a client is not sent to one that is dead.
         addresses_of = {node.name: node.address for node in self.spec.nodes}
         for endpoint in self.endpoints():
@@ -337,6 +333,23 @@ class Cluster:
         self.notes = tuple(client.write(self.spec, values))
         variables = {name: fill([value], values)[0] for name, value in self.spec.env.items()}
         return {name: value for name, value in variables.items() if value}
+
+    def _secrets(self, texts: Iterable[str]) -> dict[str, str]:
+        """The secrets that texts of the spec name, from the cluster's authority."""
+        found = {match.groups() for text in texts for match in SECRET.finditer(text)}
+        if found:
+            self._authority = self._authority or client.read_authority(self.engine, self.spec)
+            if not self._authority:
+                raise self._no_authority()
+            return {f"secret.{name}.{form}": self._authority.secret(name, form) for name, form in found}
+        return {}
+
+    def _no_authority(self) -> NodeFailed:
+        return NodeFailed(
+            f"no node of cluster {self.name} has its certificate authority any more",
+            "The nodes that keep it are gone.",
+            f"`minicluster up --name {self.name}` recreates them.",
+        )
 
     def node_names(self, words: str | Sequence[str] = ()) -> list[str]:
         """Nodes by name or role, in the spec's order; all of them for no words.
@@ -731,7 +744,8 @@ def clusters(engine: Engine | None = None, *, listener: Listener = ignore) -> li
         known = records([v for v in volumes if v.labels[labels.CLUSTER] == name])
         spec = known[-1].spec if known else None
         wanted = len(spec.nodes) if spec else len(mine)
-        if not mine or spec is None:
+        foreign = made_by_another(name, known)
+        if not mine or (spec is None and not foreign):
             phase = "leftover"
         elif running == wanted:
             phase = "running"
@@ -739,7 +753,8 @@ def clusters(engine: Engine | None = None, *, listener: Listener = ignore) -> li
             phase = "partial" if running else "stopped"
         profile = next(t.labels.get(labels.PROFILE, "") for t in things if t.labels[labels.CLUSTER] == name)
         lease = str(lease_of(t for t in things if t.labels[labels.CLUSTER] == name) or "")
-        found.append(ClusterSummary(name, profile, phase, wanted, running, spec.subnet if spec else "", lease))
+        subnet, note = spec.subnet if spec else "", f"{foreign.what}. {foreign.fix}" if foreign else ""
+        found.append(ClusterSummary(name, profile, phase, wanted, running, subnet, lease, note))
     return found
 
 

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from minicluster.cli.output import columns, on_terminal, plain_data
+from minicluster.model.deferred import readable
 from minicluster.plan import steps as m
 from minicluster.plan.steps import Action, Plan, Step
 
@@ -66,7 +67,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _shortened(command: tuple[str, ...], limit: int = 48) -> str:
-    line = " ".join(" ".join(command).split())
+    line = " ".join(readable(" ".join(command)).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
@@ -146,6 +147,8 @@ def _step_data(step: Step) -> dict[str, Any]:
 def _detail(action: Action) -> dict[str, Any]:
     """The action's own fields, without what is long: a record's spec, the contents of files."""
     data: dict[str, Any] = plain_data(action)
+    if isinstance(action, m.RunHook):
+        data["command"] = [readable(word) for word in action.command]
     if isinstance(action, m.Record):
         del data["spec"]
     if isinstance(action, m.PutFiles):

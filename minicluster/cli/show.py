@@ -47,6 +47,9 @@ def ls(output: OutputOption = Output.text) -> None:
             for c in found
         ]
         print(columns(rows, ("NAME", "PROFILE", "PHASE", "NODES", "SUBNET", *(["LEASE"] if with_lease else []))))
+        for c in found:
+            if c.note:
+                print(f"Note: {c.note}", file=sys.stderr)
     else:
         print("There is no cluster. 'minicluster up' makes one.", file=sys.stderr)
 

@@ -19,7 +19,7 @@ from minicluster.executor.signals import shielded
 from minicluster.executor.waiting import poll
 from minicluster.model import labels
 from minicluster.model.codec import encode
-from minicluster.model.deferred import SECRET, fill
+from minicluster.model.deferred import SECRET, fill, readable
 from minicluster.model.events import Event, Listener
 from minicluster.model.membership import Member, Quorum
 from minicluster.model.naming import container_name
@@ -225,7 +225,7 @@ def _files(action: m.PutFiles, authority: pki.Authority) -> list[File]:
     def secret(match: re.Match[str]) -> str:
         return authority.secret(match[1], match[2])
 
-    files = [File(f.path, SECRET.sub(secret, f.content).encode(), f.mode) for f in action.files]
+    files = [File(f.path, SECRET.sub(secret, f.content).encode(), f.mode, f.uid, f.gid) for f in action.files]
     for wanted in action.certificates:
         issued = authority.issue(wanted)
         files += [
@@ -302,7 +302,7 @@ def _masked(text: str, run: Run) -> str:
 
 def _run_hook(step: Step, action: RunHook, run: Run) -> None:
     argv = fill(action.command, run.captured)
-    shown = " ".join(action.command)
+    shown = readable(" ".join(action.command))
     try:
         patience = min(_LEAVE_PATIENCE, run.timeout) if action.best_effort else _remaining(run)
         result = run.engine.exec(action.container, argv, timeout=patience, cancel=run.cancel)

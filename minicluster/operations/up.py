@@ -25,7 +25,7 @@ from minicluster.model.naming import container_name, network_name
 from minicluster.model.results import Change
 from minicluster.model.spec import LOCALHOST, Overrides, Spec
 from minicluster.operations.status import members, members_after_election
-from minicluster.plan.observed import generation_of, lease_of
+from minicluster.plan.observed import generation_of, lease_of, made_by_another
 
 if TYPE_CHECKING:
     from minicluster import pki
@@ -93,6 +93,8 @@ def plan_up(
 
     observed = _look(engine, name) if engine else Observed(name)
     before = observed.spec
+    if foreign := made_by_another(name, observed.records):
+        raise foreign
     if before is None and (observed.containers or (observed.records and observed.records[-1].revision)):
         raise MiniclusterError(
             f"the record of cluster {name} is gone or cannot be read",

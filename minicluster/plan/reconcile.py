@@ -9,7 +9,7 @@ from minicluster.engine.protocol import ContainerConfig
 from minicluster.errors import MiniclusterError
 from minicluster.model import labels
 from minicluster.model.codec import node_hash
-from minicluster.model.deferred import DEFERRED, fill
+from minicluster.model.deferred import fill
 from minicluster.model.membership import Member, Quorum
 from minicluster.model.naming import container_name, network_name, volume_name
 from minicluster.model.spec import FileSpec, HookSpec, NodeSpec, Spec, volumes
@@ -454,7 +454,7 @@ def _join(steps: Steps, spec: Spec, observed: Observed, left: Sequence[str]) -> 
     }
     after = [f"ready {initial_member.name}", f"start {initial_member.name}"]
     for i, hook in enumerate(spec.init, 1):
-        action = RunHook(container_name(spec.cluster, initial_member.name), _deferred(hook, values), hook.capture)
+        action = RunHook(container_name(spec.cluster, initial_member.name), tuple(fill(hook.run, values)), hook.capture)
         after = [steps.add(f"form {i}", initial_member.name, action, "the nodes shall be one cluster", after)]
     waits += after
     for node in joining:
@@ -463,7 +463,7 @@ def _join(steps: Steps, spec: Spec, observed: Observed, left: Sequence[str]) -> 
         last = [f"ready {node.name}", f"start {node.name}", *after]
         for i, hook in enumerate(node.join, 1):
             on = _runs_on(hook, node, spec, initial_member)
-            joined = RunHook(container_name(spec.cluster, on.name), _deferred(hook, values), hook.capture)
+            joined = RunHook(container_name(spec.cluster, on.name), tuple(fill(hook.run, values)), hook.capture)
             last = [steps.add(f"join {node.name} {i}", node.name, joined, "it is no member yet", last)]
         waits += last
     return waits
@@ -515,21 +515,6 @@ def _runs_on(hook: HookSpec, node: NodeSpec, spec: Spec, initial_member: NodeSpe
     if hook.on == "node":
         return node
     return initial_member if initial_member.role == hook.on else spec.of_role(hook.on)[0]
-
-
-def _deferred(hook: HookSpec, values: dict[str, str | list[str]]) -> tuple[str, ...]:
-    """Fills in what the plan knows; what a hook captures is left to the run."""
-    captured = {f"captured.{n}": f"@{{captured.{n}}}" for n in _captured(hook)}
-    return tuple(fill(hook.run, {**values, **captured}))
-
-
-def _captured(hook: HookSpec) -> list[str]:
-    return [
-        m[1].removeprefix("captured.")
-        for word in hook.run
-        for m in DEFERRED.finditer(word)
-        if m[1].startswith("captured.")
-    ]
 
 
 def _remove_nodes(steps: Steps, spec: Spec, observed: Observed, leaving: list[str], force: bool) -> list[str]:

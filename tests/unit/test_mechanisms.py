@@ -31,10 +31,11 @@ from tests.unit.samples import LEAST
 Write = Callable[..., Path]
 
 SEVERAL = """\
+version: 2
 name: several
 summary: s
 settings: {version: v1.2.3, tarball: ""}
-patterns: {version: 'v1\\.\\d+\\.\\d+'}
+patterns: {version: {pattern: 'v1\\.\\d+\\.\\d+', message: must be a release such as v1.2.3}}
 images:
   node:
     build: image
@@ -52,7 +53,7 @@ roles:
     certificates:
       - {directory: /tls, addresses: [10.96.0.1]}
       - {directory: /store, issuer: store}
-    endpoints: {api: {port: 1, url: "https://{host}:{port}"}}
+    endpoints: {api: {port: 1, url: "https://{{ host }}:{{ port }}"}}
   worker: {count: 2, image: node, shared: [/common]}
 hooks:
   load:

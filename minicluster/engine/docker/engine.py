@@ -372,7 +372,7 @@ class DockerEngine:
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
             for file in files:
-                tar.addfile(_tar_entry(file.path, len(file.content), file.mode), io.BytesIO(file.content))
+                tar.addfile(_tar_entry(file.path, len(file.content), file.mode, file.uid, file.gid), io.BytesIO(file.content))
         with _errors(f"write files into {container}"):
             self._put(container, "/", buffer.getvalue())
 
@@ -850,9 +850,10 @@ def _heard_of_build(
             progress(text.strip())
 
 
-def _tar_entry(path: str, size: int, mode: int) -> tarfile.TarInfo:
+def _tar_entry(path: str, size: int, mode: int, uid: int = 0, gid: int = 0) -> tarfile.TarInfo:
     entry = tarfile.TarInfo(str(PurePosixPath(path)).lstrip("/"))
     entry.size, entry.mode, entry.mtime = size, mode, int(time.time())
+    entry.uid, entry.gid = uid, gid
     return entry
 
 
