@@ -20,14 +20,18 @@ def bundled_directory() -> Path:
     return installed if installed.is_dir() else package.parent / "profiles"
 
 
+def _roots(bundled_only: bool = False) -> list[tuple[Path, bool]]:
+    """The folders in which profiles lie, and whether they come with minicluster; a later one wins."""
+    own = [] if bundled_only else [(paths.config_home() / "profiles", False)]
+    return [(root, bundled) for root, bundled in [(bundled_directory(), True), *own] if root.is_dir()]
+
+
 def _directories(bundled_only: bool = False) -> dict[str, tuple[Path, bool]]:
     found: dict[str, tuple[Path, bool]] = {}
-    own = () if bundled_only else ((paths.config_home() / "profiles", False),)
-    for root, bundled in ((bundled_directory(), True), *own):
-        if root.is_dir():
-            for folder in sorted(root.iterdir()):
-                if (folder / "profile.yaml").is_file():
-                    found[folder.name] = (folder, bundled)  # the user's own comes last and wins
+    for root, bundled in _roots(bundled_only):
+        for folder in sorted(root.iterdir()):
+            if (folder / "profile.yaml").is_file() and not folder.name.startswith("_"):
+                found[folder.name] = (folder, bundled)
     return found
 
 
@@ -62,13 +66,19 @@ def locate(name_or_path: str) -> tuple[Path, bool]:
 
 
 def named(name: str, *, bundled: bool) -> Path:
-    """The folder of the profile that another one refers to by name.
+    """The folder that a profile refers to by name: another profile's, or ``_NAME``, whose files profiles share.
 
-    What comes with minicluster refers to what comes with it, whatever profiles the user has.
+    A profile that comes with minicluster refers only to such, whatever profiles the user has.
 
     Raises:
-        UsageError: there is no such profile.
+        UsageError: there is no such folder.
     """
+    if name.startswith("_"):
+        shared = [root / name for root, _bundled in _roots(bundled) if (root / name).is_dir()]
+        if not shared:
+            where = " or ".join(str(root) for root, _bundled in _roots(bundled))
+            raise UsageError(f"no folder is called {name!r}", f"It would be in {where}.")
+        return shared[-1]
     known = _directories(bundled_only=bundled)
     if name not in known:
         raise UsageError(f"no profile is called {name!r}", "", nearest(name, known))
@@ -92,13 +102,26 @@ def fingerprint(name_or_path: str) -> str:
 
 
 def validate(name_or_path: str) -> Loaded:
-    """Checks a profile to the last template, by resolving it as a first ``up`` would. Raises ``ProfileError``."""
+    """Checks a profile and every template in it, by resolving it as ``up`` does.
+
+    Once at its default size, and once with nodes of each role, so that no template is left out.
+
+    Raises:
+        ProfileError: something is wrong with it.
+    """
     from minicluster.model.spec import Overrides
     from minicluster.profile.addressing import first_subnet
-    from minicluster.profile.resolve import resolve
+    from minicluster.profile.resolve import node_counts, resolve
 
     loaded = load(name_or_path)
-    resolve(loaded, cluster=loaded.profile.name, overrides=Overrides(), subnet=first_subnet(), source=name_or_path)
+    size = {}
+    for name, count in node_counts(loaded, Overrides()).items():
+        role = loaded.profile.roles[name]
+        wanted = [n for n in role.allowed or [max(1, role.min)] if 0 < n <= role.max]
+        if not count and wanted:
+            size[name] = min(wanted)
+    for overrides in (Overrides(), Overrides(size=size)):
+        resolve(loaded, cluster=loaded.profile.name, overrides=overrides, subnet=first_subnet(), source=name_or_path)
     return loaded
 
 

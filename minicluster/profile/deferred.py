@@ -157,9 +157,11 @@ def environment() -> SandboxedEnvironment:
     Environment.concat = staticmethod(concat)  # type: ignore[assignment]
 
     @pass_environment
-    def join(env: SandboxedEnvironment, value: Iterable[Any], d: str = "", attribute: str | int | None = None) -> object:
+    def join(
+        env: SandboxedEnvironment, value: Iterable[Any], d: str = "", attribute: str | int | None = None
+    ) -> object:
         """Jinja's own ``join``, whose parts may be deferred."""
-        items = list(value if attribute is None else map(make_attrgetter(env, attribute), value))
+        items = value if attribute is None else map(make_attrgetter(env, attribute), value)
         return concat([part for item in items for part in (d, item)][1:])
 
     made = Environment(
@@ -167,5 +169,6 @@ def environment() -> SandboxedEnvironment:
     )
     filters: dict[str, Callable[..., Any]] = {**made.filters, "join": join}
     made.filters |= {name: _guarded(function) for name, function in filters.items()}
-    made.tests |= {name: _guarded(function) for name, function in made.tests.items()}
+    tests: dict[str, Any] = made.tests
+    made.tests |= {name: _guarded(function) for name, function in tests.items()}
     return made

@@ -111,7 +111,7 @@ def _profile_error(error: ValidationError, document: Document) -> ProfileError:
             lines.append(f"{document.where(at[:-1])}: {around} lacks the key {at[-1]!r}")
         else:
             place = document.where(at, key="[key]" in item["loc"])
-            given = f", is {item['input']!r:.80}" if isinstance(item["input"], (str, int, float, type(None))) else ""
+            given = f", not {item['input']!r:.80}" if isinstance(item["input"], (str, int, float, type(None))) else ""
             lines.append(f"{place}: {name} {_must(item)}{given}")
     what, *more = dict.fromkeys(lines)
     return ProfileError(what, "\n".join(more), fix)

@@ -49,9 +49,7 @@ def publish(
     return result
 
 
-def _asked(
-    top: Scope, roles: Mapping[str, Sequence[Node]], overrides: spec.Overrides
-) -> dict[tuple[str, str], int]:
+def _asked(top: Scope, roles: Mapping[str, Sequence[Node]], overrides: spec.Overrides) -> dict[tuple[str, str], int]:
     """The ports that ``--port`` asks for, by node and endpoint."""
     wanted: dict[tuple[str, str], int] = {}
     whose: dict[int, str] = {}

@@ -74,7 +74,7 @@ def resolve(
     )
     kept: dict[str, spec.ImageSpec] = {}
     if previous and (previous.overrides.set, previous.overrides.image) == (overrides.set, overrides.image):
-        # An image that was built with a file of the user's is kept until something else is asked for: the file may be gone.
+        # What was built with a file of the user's is kept until something else is asked for: the file may be gone.
         kept = {name: image for name, image in previous.images.items() if image.additional_contexts}
     images = {name: kept.get(name) or _image(top, name, overrides.image.get(name)) for name in profile.images}
     published = publish(top, cluster, roles, overrides, before, port_is_free)
@@ -103,7 +103,8 @@ def resolve(
         members=top.inner("members", place="members").hook(profile.members) if profile.members else None,
         env=env_scope.mapping(profile.env, "env"),
         client=_certificate(top.inner("client", place="client"), profile.client.certificate, "certificate")
-        if profile.client else None,
+        if profile.client
+        else None,
         client_files=_client_files(env_scope, profile),
         kernel=dict(profile.kernel),
         example=profile.example,

@@ -206,7 +206,7 @@ class Role(Part):
     stop_timeout: int = Field(default=10, ge=0, le=600)
     """Seconds between the stop signal and the kill."""
     bin: Folders = []
-    """A folder of executable scripts, or several, installed into /usr/local/bin; PROFILE:FOLDER for another profile's."""
+    """Folder of executable scripts, or several: installed into /usr/local/bin. PROFILE:FOLDER is another profile's."""
     files: dict[AbsolutePath, File] = {}
     """Path in the node -> file."""
     certificates: list[Certificate] = []

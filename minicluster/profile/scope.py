@@ -117,13 +117,16 @@ def hook_values(profile: schema.Profile, before: int | None = None) -> dict[str,
     }
 
 
-def secret_of(profile: schema.Profile, forms: Sequence[str] = ("hex", "base64", "uuid", "ec")) -> Callable[..., Deferred]:
+def secret_of(
+    profile: schema.Profile, forms: Sequence[str] = ("hex", "base64", "uuid", "ec")
+) -> Callable[..., Deferred]:
     """The function ``secret``, which gives texts in one of these forms."""
 
     def secret(name: str, form: str = "hex") -> Deferred:
         value = f"secret.{name}.{form}"
         if not SECRET.fullmatch(marker(value)) or form not in forms:
-            raise ValueError(f"secret({name!r}, {form!r}): a name is a-z, 0-9 and _, a form is {' or '.join(forms)}")
+            form_is = f"{', '.join(forms[:-1])} or {forms[-1]}"
+            raise ValueError(f"secret({name!r}, {form!r}): a name is a-z, 0-9 and _, a form is {form_is}")
         if not any(role.authority for role in profile.roles.values()):
             raise ValueError("a secret comes from the authority, which no role keeps: give one `authority: true`")
         return Deferred(value)

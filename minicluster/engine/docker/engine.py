@@ -372,7 +372,8 @@ class DockerEngine:
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
             for file in files:
-                tar.addfile(_tar_entry(file.path, len(file.content), file.mode, file.uid, file.gid), io.BytesIO(file.content))
+                entry = _tar_entry(file.path, len(file.content), file.mode, file.uid, file.gid)
+                tar.addfile(entry, io.BytesIO(file.content))
         with _errors(f"write files into {container}"):
             self._put(container, "/", buffer.getvalue())
 
