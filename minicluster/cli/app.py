@@ -89,8 +89,15 @@ _command(NODES, "events", watch.events)
 
 _group(
     "profile",
-    "Look at profiles: what kinds of cluster there are.",
-    {"list": profiles.list_, "show": profiles.show, "validate": profiles.validate, "schema": profiles.schema},
+    "List, check, create and test profiles: the kinds of cluster.",
+    {
+        "list": profiles.list_,
+        "show": profiles.show,
+        "validate": profiles.validate,
+        "new": profiles.new,
+        "test": profiles.test_,
+        "schema": profiles.schema,
+    },
 )
 _group(
     "image",

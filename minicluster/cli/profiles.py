@@ -1,13 +1,14 @@
-"""``profile list|show|validate|schema``."""
+"""``profile list|show|validate|new|test|schema``."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from minicluster.cli import complete
-from minicluster.cli.options import Output, OutputOption
+from minicluster.cli.options import DEFAULT_TIMEOUT, Output, OutputOption, TimeoutOption, check_timeout
 from minicluster.cli.output import columns, paint, print_json, size
 from minicluster.errors import MiniclusterError
 
@@ -17,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def list_(output: OutputOption = Output.text) -> None:
-    """List the profiles that there are."""
+    """List the available profiles."""
     from minicluster.profile import catalog
 
     rows = []
     for name in catalog.names():
         try:
             summary = catalog.load(name).profile.summary
-        except MiniclusterError as error:  # one that is broken must not hide the others
+        except MiniclusterError as error:  # an invalid one must not hide the others
             summary = f"not valid: {error.what}"
         rows.append((name, summary))
     if output is Output.json:
@@ -94,11 +95,11 @@ def _profile_text(loaded: Loaded) -> str:
         )
         for name, role in profile.roles.items()
     ]
-    lines += [columns(rows, ("ROLE", "COUNT", "MAY BE", "USES", "LIMIT", "ENDPOINTS", "SUMMARY"))]
+    lines += [columns(rows, ("ROLE", "COUNT", "ALLOWED", "USES", "LIMIT", "ENDPOINTS", "SUMMARY"))]
     if profile.settings:
         lines += ["", columns([(k, str(v)) for k, v in profile.settings.items()], ("SETTING", "DEFAULT"))]
     if profile.images:
-        images = [(k, f"recipe {i.build}" if i.build else f"pulled: {i.image}") for k, i in profile.images.items()]
+        images = [(k, f"built from {i.build}" if i.build else f"pulled: {i.image}") for k, i in profile.images.items()]
         lines += ["", columns(images, ("IMAGE", "FROM"))]
     return "\n".join(lines)
 
@@ -111,9 +112,9 @@ def validate(
     path: Annotated[str, typer.Argument(metavar="PATH", help="A profile's folder, its profile.yaml, or its name.")],
     output: OutputOption = Output.text,
 ) -> None:
-    """Check a profile to the last template.
+    """Check a profile: its keys, its references and every template.
 
-    The exit status is 2 where it is not valid.
+    The exit status is 2 if it is not valid.
     """
     from minicluster.profile import catalog
 
@@ -122,6 +123,56 @@ def validate(
         print_json({"valid": True, "name": loaded.profile.name, "directory": str(loaded.directory)})
     else:
         print(f"{loaded.profile.name}: valid")
+
+
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The profile's name.")],
+    directory: Annotated[
+        Path,
+        typer.Option("--dir", metavar="DIR", show_default=False, help="Where its folder is created; here by default."),
+    ] = Path(),
+) -> None:
+    """Create a profile to start from: a small cluster that works."""
+    from minicluster.profile import scaffold
+
+    folder = scaffold.create(name, directory)
+    shown = f"./{folder}" if folder.parent == Path() else str(folder)
+    print(f"Created {shown}: a cluster of Redis, to be changed into another one.")
+    print(f"Next: {paint(f'minicluster profile test {shown}', 'cyan')}")
+    print(f"      {paint(f'minicluster up {shown}', 'cyan')}")
+
+
+def test_(
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="A profile's folder, or its name.", autocompletion=complete.profiles)
+    ],
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
+    output: OutputOption = Output.text,
+) -> None:
+    """Test a profile with a cluster of its own, which is removed at the end.
+
+    The exit status is 1 if a check failed.
+    """
+    check_timeout(timeout)
+    from minicluster.cli.failures import terminable
+    from minicluster.testing.profile_test import CHECKS, Verdict, check_profile
+
+    width = max(map(len, CHECKS))
+
+    def ended(verdict: Verdict) -> None:
+        if output is Output.text:
+            color = {"ok": "green", "failed": "red"}.get(verdict.verdict, "yellow")
+            seconds = "" if verdict.verdict == "skipped" else f"{verdict.seconds:.1f} s"
+            head, *more = verdict.reason.splitlines() or [""]
+            line = f"{paint(f'{verdict.verdict:7}', color)}  {verdict.check:{width}}  {seconds:>7}  {head}"
+            print("\n".join([line.rstrip(), *(f"         {text}" for text in more)]), flush=True)
+
+    with terminable():
+        verdicts = check_profile(path, timeout=timeout, ended=ended)
+    if output is Output.json:
+        print_json(verdicts)
+    if any(verdict.verdict == "failed" for verdict in verdicts):
+        raise typer.Exit(1)
 
 
 def schema() -> None:
