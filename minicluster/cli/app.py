@@ -95,7 +95,7 @@ _group(
         "show": profiles.show,
         "validate": profiles.validate,
         "new": profiles.new,
-        "test": profiles.test_,
+        "test": profiles.check,
         "schema": profiles.schema,
     },
 )

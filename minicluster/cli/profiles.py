@@ -142,7 +142,7 @@ def new(
     print(f"      {paint(f'minicluster up {shown}', 'cyan')}")
 
 
-def test_(
+def check(
     path: Annotated[
         str, typer.Argument(metavar="PATH", help="A profile's folder, or its name.", autocompletion=complete.profiles)
     ],

@@ -164,8 +164,20 @@ def environment() -> SandboxedEnvironment:
         items = value if attribute is None else map(make_attrgetter(env, attribute), value)
         return concat([part for item in items for part in (d, item)][1:])
 
+    class Undefined(StrictUndefined):
+        """Names an object as a profile's author knows it."""
+
+        @property
+        def _undefined_message(self) -> str:
+            message: str = super()._undefined_message
+            if "has no attribute" not in message:
+                return message
+            of = self._undefined_obj
+            called = of._called() if isinstance(of, DeferredGroup) else f"the {type(of).__name__.lower()}"
+            return f"{called} has no attribute {self._undefined_name!r}"
+
     made = Environment(
-        undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True, finalize=shown
+        undefined=Undefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True, finalize=shown
     )
     filters: dict[str, Callable[..., Any]] = {**made.filters, "join": join}
     made.filters |= {name: _guarded(function) for name, function in filters.items()}

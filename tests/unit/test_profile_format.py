@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from minicluster.errors import ProfileError
+from minicluster.cluster import Cluster
+from minicluster.errors import ProfileError, UsageError
+from minicluster.model.codec import encode
 from minicluster.model.deferred import DEFERRED, fill
 from minicluster.model.spec import Overrides, Spec
 from minicluster.profile import catalog
 from minicluster.profile.load import load
 from minicluster.profile.resolve import resolve
+from minicluster.profile.variables import PLACES, VARIABLES, visible
+from tests.fakes import FakeEngine
 from tests.unit.samples import LEAST
 
 Write = Callable[..., Path]
@@ -230,3 +234,224 @@ def test_9_a_path_that_is_set_is_checked_like_one_of_the_file(path: str, value: 
     with pytest.raises(ProfileError, match=f"--set {path}=") as caught:
         dry_run("etcd", set={path: value})
     assert "absolute path" in caught.value.what
+
+
+# The version
+
+
+@pytest.mark.parametrize(
+    ("line", "place", "said"),
+    [
+        ("", "", "the key 'version' is missing"),
+        ("version: 1\n", ":1:10", "profile format 1 is no longer read"),
+        ("version: 0\n", ":1:10", "profile format 0 is no longer read"),
+        ("version: 3\n", ":1:10", "profile format 3 is newer than this minicluster"),
+        ("version: two\n", ":1:10", "version must be a number, not 'two'"),
+        ("version: true\n", ":1:10", "version must be a number, not True"),
+    ],
+)
+def test_a_profile_of_another_format_is_refused(write_profile: Write, line: str, place: str, said: str) -> None:
+    folder = write_profile(LEAST.replace("version: 2\n", line).replace("summary: s", "recipes: {}"))
+    with pytest.raises(ProfileError) as caught:
+        load(folder)
+    assert caught.value.what.startswith(f"{folder}/profile.yaml{place}")
+    assert caught.value.what.endswith(said)
+    assert "version: 2" in caught.value.fix or "newer" in caught.value.fix
+    assert "recipes" not in str(caught.value)
+
+
+def test_the_version_cannot_be_set(write_profile: Write) -> None:
+    with pytest.raises(UsageError, match="--set version=3: the profile's version cannot be set"):
+        load(write_profile(), {"version": "3"})
+
+
+def test_a_setting_may_be_called_version(write_profile: Write) -> None:
+    folder = write_profile(LEAST + "settings: {version: v1}\n")
+    assert load(folder, {"version": "v2"}).profile.settings == {"version": "v2"}
+
+
+# Further things that cannot work
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (LEAST + "members: {on: node, run: [a]}\n", "10:15: members runs on a role"),
+        (
+            LEAST
+            + "  b: {count: 1, image: node}\nhooks: {init: [{on: worker, run: [a]}]}\nmembers: {on: b, run: [a]}\n",
+            "12:15: members runs on the role of init hooks",
+        ),
+        (LEAST + "hooks: {reset: [{on: worker, run: [a], capture: [x]}]}\n", "10:49: only init hooks can capture"),
+        (LEAST.replace("worker:", "node:"), "7:3: a role cannot be called 'node'"),
+        (LEAST + "    min: 3\n    max: 2\n", "10:10: min is 3 and max is 2"),
+        (LEAST + "    endpoints: {a: {port: 1}, b: {port: 1}}\n", "10:41: port 1 is already endpoint a"),
+        (LEAST + "    volumes: [/]\n", "10:15: roles.worker.volumes.0 must be an absolute path"),
+        (LEAST + "env: {A: '{{ client.directory }}'}\n", "10:10: 'client' is undefined"),
+        (
+            LEAST + "hooks: {init: [{on: worker, run: ['{{ captured.x }}'], capture: [x]}]}\n",
+            "10:35: captured has no attribute 'x'",
+        ),
+        (
+            LEAST + "    authority: true\n    endpoints: {a: {port: 1, url: \"{{ secret('x', 'base64') }}\"}}\n",
+            "11:35: the template fails",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_where_it_stands(write_profile: Write, text: str, said: str) -> None:
+    assert f"profile.yaml:{said}" in refused(write_profile(text)).what
+
+
+def test_a_template_of_a_role_without_nodes_is_checked(write_profile: Write) -> None:
+    text = LEAST + "  none: {count: 0, image: node, command: ['{{ nothing }}']}\n"
+    assert "profile.yaml:10:43: 'nothing' is undefined" in refused(write_profile(text)).what
+
+
+def test_an_init_hook_sees_what_those_before_it_captured(write_profile: Write) -> None:
+    first, second = "{on: worker, run: [a], capture: [x]}", "{on: worker, run: ['{{ captured.x }}']}"
+    spec = resolved(write_profile(LEAST + f"hooks: {{init: [{first}, {second}]}}\n"))
+    assert fill(spec.init[1].run, {"captured.x": "X"}) == ["X"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_each_place_sees_the_names_that_the_table_says(write_profile: Write, place: str) -> None:
+    """The table in docs/profiles.md is made from this data; here it is compared with what templates can use."""
+    uses = {
+        "settings": "{{ settings.a }}",
+        "cluster": "{{ cluster.name }}",
+        "roles": "{{ roles.worker | length }}",
+        "nodes": "{{ nodes | length }}",
+        "node": "{{ node.name }}",
+        "peers": "{{ peers | length }}",
+        "host": "{{ host }}",
+        "port": "{{ port }}",
+        "initial_member": "{{ initial_member.name }}",
+        "joining": "{{ joining }}",
+        "captured": "{{ captured.x }}",
+        "archive": "{{ archive }}",
+        "endpoint": "{{ endpoint('web').node }}",
+        "endpoints": "{{ endpoints('web')[0].port }}",
+        "client": "{{ client.directory }}",
+        "secret": "{{ secret('s') }}",
+    }
+    assert set(uses) == set(VARIABLES)
+    for name, use in uses.items():
+        texts = dict.fromkeys(PLACES, "x") | {place: use}
+        folder = write_profile(EVERYWHERE.format(**texts), {"image/Dockerfile": "FROM x\n", "f.j2": texts["file"]})
+        if name in visible(place):
+            catalog.validate(str(folder))
+        else:
+            assert f"{name!r} is undefined" in refused(folder).what
+
+
+EVERYWHERE = """\
+version: 2
+name: everywhere
+summary: s
+settings: {{a: b}}
+images: {{node: {{build: image, args: {{A: "{image}"}}}}}}
+roles:
+  worker:
+    count: 2
+    image: node
+    authority: true
+    command: ["{role}"]
+    files: {{/f: {{source: f.j2}}}}
+    endpoints: {{web: {{port: 80, url: "{url}"}}}}
+    hooks: {{join: [{{on: node, run: ["{join}"]}}], leave: [{{on: node, run: ["{leave}"]}}]}}
+hooks:
+  init: [{{on: worker, run: [first], capture: [x]}}, {{on: worker, run: ["{init}"]}}]
+  load: [{{on: worker, run: ["{load}"]}}]
+  reset: [{{on: worker, run: ["{reset}"]}}]
+members: {{on: worker, run: ["{members}"]}}
+client: {{certificate: {{common_name: "{client}"}}}}
+env: {{A: "{env}"}}
+"""
+
+
+# Scripts and owners
+
+
+def test_bin_installs_a_folder_of_scripts(write_profile: Write) -> None:
+    files = {"files/bin/b": "#!/bin/sh\n{{ not a template }}\n", "files/bin/a": "#!/bin/sh\n"}
+    node = resolved(write_profile(LEAST + "    bin: files/bin\n", files)).nodes[0]
+    assert [(f.path, f.content, f.mode) for f in node.files] == [
+        ("/usr/local/bin/a", files["files/bin/a"], 0o755),
+        ("/usr/local/bin/b", files["files/bin/b"], 0o755),
+    ]
+
+
+def test_bin_may_be_several_folders_and_other_profiles(write_profile: Write) -> None:
+    text = LEAST + '    bin: [bin, "etcd:files/bin"]\n'
+    paths = {f.path for f in resolved(write_profile(text, {"bin/mine": ""})).nodes[0].files}
+    assert {"/usr/local/bin/mine", "/usr/local/bin/etcd-ready"} <= paths
+
+
+@pytest.mark.parametrize(
+    ("bin", "said"),
+    [
+        ("nothing", "10:10: no such folder: nothing"),
+        ("[one, nothing]", "10:16: no such folder: nothing"),
+        ("empty", "10:10: no scripts in empty"),
+        ("deep", "10:10: deep/folder is a folder"),
+        ("template", "10:10: template/x.j2 is a template"),
+        ("[one, two]", "10:16: /usr/local/bin/x is installed twice"),
+        ("..", "10:10: '..' is outside of the profile's folder"),
+    ],
+)
+def test_what_cannot_be_installed_is_refused(write_profile: Write, bin: str, said: str) -> None:
+    files = {"one/x": "", "two/x": "", "deep/folder/x": "", "template/x.j2": ""}
+    folder = write_profile(LEAST + f"    bin: {bin}\n", files)
+    (folder / "empty").mkdir()
+    assert f"profile.yaml:{said}" in refused(folder).what
+
+
+def test_a_script_may_not_be_one_of_the_files_as_well(write_profile: Write) -> None:
+    text = LEAST + "    bin: one\n    files: {/usr/local/bin/x: {source: one/x}}\n"
+    assert "profile.yaml:10:10: /usr/local/bin/x is installed twice" in refused(write_profile(text, {"one/x": ""})).what
+
+
+def test_a_folder_beside_the_profiles_may_hold_files_that_they_share(write_profile: Write) -> None:
+    from minicluster import paths
+
+    shared = paths.config_home() / "profiles" / "_common"
+    (shared / "bin").mkdir(parents=True)
+    (shared / "bin" / "tool").write_text("#!/bin/sh\n")
+    text = LEAST + '    bin: "_common:bin"\n    files: {/t: {source: "_common:bin/tool"}}\n'
+    assert [f.path for f in resolved(write_profile(text)).nodes[0].files] == ["/t", "/usr/local/bin/tool"]
+    assert "_common" not in catalog.names()
+    error = refused(write_profile(text.replace("_common:bin/tool", "_other:bin/tool")))
+    assert "profile.yaml:11:26: no folder is called '_other'" in error.what
+
+
+def test_a_file_has_the_owner_that_the_profile_says(write_profile: Write, engine: FakeEngine) -> None:
+    text = LEAST + '    files: {/a: {source: f, owner: "999:1000", mode: "0600"}, /b: {source: f}}\n'
+    Cluster.up(str(write_profile(text, {"f": "x"})), engine=engine)
+    files = engine.boxes["least-worker-1"].files
+    assert [(files[p].uid, files[p].gid, files[p].mode) for p in ("/a", "/b")] == [(999, 1000, 0o600), (0, 0, 0o644)]
+
+
+@pytest.mark.parametrize("owner", ["redis", "1000", "1:x", "1000:1000:1"])
+def test_an_owner_is_two_numbers(write_profile: Write, owner: str) -> None:
+    text = LEAST + f'    files: {{/a: {{source: f, owner: "{owner}"}}}}\n'
+    assert 'must be "UID:GID" as numbers' in refused(write_profile(text, {"f": "x"})).what
+
+
+# Secrets in URLs
+
+
+def test_a_secret_in_a_url_is_filled_in_for_users(write_profile: Write, engine: FakeEngine) -> None:
+    url = "redis://default:{{ secret('password') }}@{{ host }}:{{ port }}"
+    text = (
+        LEAST
+        + "    authority: true\n    files: {/f: {source: f.j2}}\n"
+        + f'    endpoints: {{web: {{port: 80, url: "{url}"}}}}\n'
+        + "env: {URL: \"{{ endpoint('web').url }}\"}\n"
+    )
+    cluster = Cluster.up(str(write_profile(text, {"f.j2": "{{ secret('password') }}"})), engine=engine)
+    password = engine.boxes["least-worker-1"].files["/f"].content.decode()
+    assert len(password) == 64
+    endpoint = Cluster.open("least", engine=engine).endpoint("web")
+    assert endpoint.url == f"redis://default:{password}@127.0.0.1:{endpoint.port}" == cluster.env()["URL"]
+    assert password not in encode(cluster.spec)
+    assert password not in str(engine.volumes())
