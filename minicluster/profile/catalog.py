@@ -1,4 +1,4 @@
-"""Which profiles there are: those that come with minicluster, the user's own, and any folder."""
+"""Which profiles exist: those that come with minicluster, the user's own, and any folder."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def load(name_or_path: str, settings: Mapping[str, str] | None = None) -> Loaded
 
 
 def fingerprint(name_or_path: str) -> str:
-    """Changes whenever a profile does, without reading it; one may use files of those that are known by name."""
+    """Changes whenever a profile does, or one whose files it may use; reads no profile."""
     from minicluster.profile.build import build_hash
 
     known = [folder for folder, _bundled in _directories().values()]
@@ -137,7 +137,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _describe(schema: dict[str, Any]) -> None:
-    """Puts the docstrings of fields into a schema. Pydantic would, but for every command that reads a profile."""
+    """Puts the docstrings of fields into a schema. Pydantic can, at the cost of every command's time."""
     import ast
     import inspect
     import itertools
