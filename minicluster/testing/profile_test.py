@@ -42,7 +42,7 @@ class _Trial:
 
     def __init__(self, source: str, timeout: float, listener: Listener) -> None:
         self.source = source
-        self.name = f"profile-test-{secrets.token_hex(3)}"
+        self.name = ""
         self.timeout = timeout
         self.listener = listener
         self.verdicts: dict[str, Verdict] = {}
@@ -68,6 +68,7 @@ class _Trial:
     def validate(self) -> None:
         """Every key, reference and template."""
         self._loaded = catalog.validate(self.source)
+        self.name = f"{self._loaded.profile.name[:18]}-test-{secrets.token_hex(3)}"
 
     def up(self) -> None:
         """The cluster stands, and is removed with this process however it ends."""

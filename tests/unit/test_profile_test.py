@@ -135,7 +135,7 @@ def test_a_cluster_that_is_not_ready_is_a_failure(
 def test_what_down_leaves_is_a_failure(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, toy_folder: str) -> None:
     monkeypatch.setattr(facade.Cluster, "down", lambda *_, **__: None)
     found = check_profile(toy_folder, timeout=10)
-    assert "left behind: profile-test-" in reason(found, "down")
+    assert "left behind: toy-test-" in reason(found, "down")
 
 
 @pytest.mark.parametrize("check", ["_Trial.members", "_Trial.stop", "_Trial.reset"])
