@@ -67,7 +67,7 @@ def test_a_version_that_cannot_be(outer: Shell, version: str) -> None:
 
 def test_a_tarball_that_is_missing(outer: Shell, tmp_path: Path) -> None:
     answer = refused(outer, 2, f"tarball={tmp_path}/none.tar.gz")
-    assert f"there is no file {tmp_path}/none.tar.gz" in answer.err
+    assert f"no such file: {tmp_path}/none.tar.gz" in answer.err
 
 
 def test_a_tarball_that_is_none(outer: Shell, tmp_path: Path) -> None:
