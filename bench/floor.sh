@@ -46,7 +46,7 @@ prepare() {  # certificates, and for each node a tar of all that goes into it
       -out "$root/etc/docker/tls/cert.pem" 2>/dev/null
     cp "$work/ca.pem" "$root/etc/docker/tls/"
     cp "$here"/profiles/swarm/files/daemon.json "$root/etc/docker/"
-    cp "$here"/profiles/swarm/files/{minicluster,swarm}-* "$root/usr/local/bin/"
+    cp "$here"/profiles/swarm/files/{bin,engine}/* "$root/usr/local/bin/"
     tar -C "$root" --owner=0 --group=0 -cf "$work/$node.tar" .
   done
 }

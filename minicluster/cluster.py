@@ -153,7 +153,7 @@ class Cluster:
 
     def endpoints(self) -> tuple[results.EndpointInfo, ...]:
         """Every published port, those of running nodes first, with the address at which it is reached from here."""
-        return addresses.endpoints(self.engine, self.spec, self._mode)
+        return addresses.endpoints(self.engine, self.spec, self._mode, self._authority)
 
     def connect(self) -> None:
         """Connects the container that this runs in, if any, as :meth:`up` does; checks that a node is reached."""

@@ -17,7 +17,7 @@ from minicluster.model.spec import Spec
 from minicluster.operations import down
 from minicluster.operations.observe import by_cluster, everything
 from minicluster.operations.up import DEFAULT_PROFILE
-from minicluster.plan.observed import lease_of, observe, records
+from minicluster.plan.observed import lease_of, made_by_another, observe, records
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
@@ -90,6 +90,8 @@ def find(engine: Engine, name: str | None) -> Spec:
         wanted = choose(engine, name)
         found = records(engine.volumes(wanted))
     spec = found[-1].spec if found else None
+    if foreign := made_by_another(wanted or "", found):
+        raise foreign
     if spec is None:
         raise UsageError(
             f"cluster {wanted} is incomplete",
@@ -116,7 +118,8 @@ def clusters(engine: Engine) -> list[ClusterSummary]:
         running = sum(c.state == "running" for c in mine)
         its = observe(name, mine, [], [v for v in volumes if v.labels[labels.CLUSTER] == name])
         wanted = len(its.spec.nodes) if its.spec else len(mine)
-        if not mine or its.spec is None:
+        foreign = made_by_another(name, its.records)
+        if not mine or (its.spec is None and not foreign):
             phase = "leftover"
         elif running == wanted:
             phase = "running"
@@ -124,7 +127,8 @@ def clusters(engine: Engine) -> list[ClusterSummary]:
             phase = "partial" if running else "stopped"
         profile = things[0].labels.get(labels.PROFILE, "")
         subnet = its.spec.subnet if its.spec else ""
-        found.append(ClusterSummary(name, profile, phase, wanted, running, subnet, str(lease_of(things) or "")))
+        lease, note = str(lease_of(things) or ""), f"{foreign.what}. {foreign.fix}" if foreign else ""
+        found.append(ClusterSummary(name, profile, phase, wanted, running, subnet, lease, note))
     return found
 
 
@@ -153,10 +157,10 @@ def env_names(name: str | None = None, *, engine: Engine | None = None) -> list[
     try:
         return list(find(engine or connect(), name).env)
     except (UsageError, NoEngine):
-        from minicluster.profile import catalog
+        from minicluster.profile import catalog, folders
 
         found: set[str] = set()
-        for profile in catalog.names():
+        for profile in folders.names():
             with contextlib.suppress(UsageError):
                 found |= catalog.load(profile).profile.env.keys()
         return sorted(found & os.environ.keys())

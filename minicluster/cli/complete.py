@@ -59,9 +59,9 @@ def profiles(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> l
     """Names of profiles."""
 
     def find() -> list[str]:
-        from minicluster.profile import catalog
+        from minicluster.profile import folders
 
-        return [name for name in catalog.names() if name.startswith(incomplete)]
+        return [name for name in folders.names() if name.startswith(incomplete)]
 
     return _or_nothing(find)
 

@@ -61,7 +61,6 @@ def _positive(_ctx: click.Context, param: click.Parameter, value: float) -> floa
     return value
 
 
-
 output_option = click.option(
     "-o",
     "--output",

@@ -8,6 +8,7 @@ from typing import Any
 
 from minicluster.cli.options import Output
 from minicluster.cli.output import columns, count, on_terminal, plain_data, print_json
+from minicluster.model.deferred import readable
 from minicluster.plan import steps as m
 from minicluster.plan.steps import Action, Plan, Step
 
@@ -70,7 +71,7 @@ def what(action: Action) -> str:
 
 
 def _shortened(command: tuple[str, ...], limit: int = 48) -> str:
-    line = " ".join(" ".join(command).split())
+    line = " ".join(readable(" ".join(command)).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
@@ -158,6 +159,8 @@ def _step_data(step: Step) -> dict[str, Any]:
 def _detail(action: Action) -> dict[str, Any]:
     """The fields of an action, without the long ones: a record's spec, the contents of files."""
     data: dict[str, Any] = plain_data(action)
+    if isinstance(action, m.RunHook):
+        data["command"] = [readable(word) for word in action.command]
     if isinstance(action, m.Record):
         del data["spec"]
     if isinstance(action, m.PutFiles):

@@ -1,32 +1,34 @@
-"""``profile list|show|validate|schema``."""
+"""``profile list|show|validate|new|test|schema``."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from minicluster.cli import complete
 from minicluster.cli.help import Group
-from minicluster.cli.options import Output, output_option, profile_argument
+from minicluster.cli.options import Output, output_option, profile_argument, timeout_option
 from minicluster.cli.output import columns, paint, print_json, size
 from minicluster.errors import MiniclusterError
 
 if TYPE_CHECKING:
-    from minicluster.profile.load import Loaded
+    from minicluster.profile.loaded import Loaded
     from minicluster.profile.schema import Role
 
 
-profile = Group("profile", help="List, show and validate profiles.")
+profile = Group("profile", help="List, show, check, create and test profiles.")
 
 
 @profile.command("list")
 @output_option
 def list_(output: Output) -> None:
     """List profiles."""
-    from minicluster.profile import catalog
+    from minicluster.profile import catalog, folders
 
     rows = []
-    for name in catalog.names():
+    for name in folders.names():
         try:
             summary = catalog.load(name).profile.summary
         except MiniclusterError as error:  # a broken profile must not hide the others
@@ -101,7 +103,7 @@ def _profile_text(loaded: Loaded) -> str:
     if profile.settings:
         lines += ["", columns([(k, str(v)) for k, v in profile.settings.items()], ("SETTING", "DEFAULT"))]
     if profile.images:
-        images = [(k, f"built from {i.build}/" if i.build else f"pulled: {i.image}") for k, i in profile.images.items()]
+        images = [(k, f"built from {i.build}" if i.build else f"pulled: {i.image}") for k, i in profile.images.items()]
         lines += ["", columns(images, ("IMAGE", "FROM"))]
     return "\n".join(lines)
 
@@ -125,6 +127,57 @@ def validate(path: str, output: Output) -> None:
         print_json({"valid": True, "name": loaded.profile.name, "directory": str(loaded.directory)})
     else:
         print(f"{loaded.profile.name}: valid")
+
+
+@profile.command()
+@click.argument("name", metavar="NAME", help="Profile name")
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    metavar="DIR",
+    help="Where to create the profile's folder (default: the current folder)",
+)
+def new(name: str, directory: Path) -> None:
+    """Create a profile to start from: a small cluster that works."""
+    from minicluster.profile import scaffold
+
+    folder = scaffold.create(name, directory)
+    shown = f"./{folder}" if folder.parent == Path() else str(folder)
+    print(f"Created {shown}: a cluster of Redis, to be changed into another one.")
+    print(f"Next: {paint(f'minicluster profile test {shown}', 'cyan')}")
+    print(f"      {paint(f'minicluster up {shown}', 'cyan')}")
+
+
+@profile.command("test")
+@click.argument("path", metavar="PATH", help="Profile folder or profile name", shell_complete=complete.profiles)
+@timeout_option()
+@output_option
+def check(path: str, timeout: float, output: Output) -> None:
+    """Test a profile with a cluster of its own, which is removed at the end.
+
+    The exit status is 1 if a check failed.
+    """
+    from minicluster.cli.failures import terminable
+    from minicluster.testing.profile_test import CHECKS, Verdict, check_profile
+
+    width = max(map(len, CHECKS))
+
+    def ended(verdict: Verdict) -> None:
+        if output is Output.text:
+            color = {"ok": "green", "failed": "red"}.get(verdict.verdict, "yellow")
+            seconds = "" if verdict.verdict == "skipped" else f"{verdict.seconds:.1f} s"
+            head, *more = verdict.reason.splitlines() or [""]
+            line = f"{paint(f'{verdict.verdict:7}', color)}  {verdict.check:{width}}  {seconds:>7}  {head}"
+            print("\n".join([line.rstrip(), *(f"         {text}" for text in more)]), flush=True)
+
+    with terminable():
+        verdicts = check_profile(path, timeout=timeout, ended=ended)
+    if output is Output.json:
+        print_json(verdicts)
+    if any(verdict.verdict == "failed" for verdict in verdicts):
+        raise click.exceptions.Exit(1)
 
 
 @profile.command()

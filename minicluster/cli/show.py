@@ -51,6 +51,9 @@ def ls(output: Output) -> None:
             for c in found
         ]
         print(columns(rows, ("NAME", "PROFILE", "PHASE", "NODES", "SUBNET", *(["LEASE"] if with_lease else []))))
+        for c in found:
+            if c.note:
+                print(f"Note: {c.note}", file=sys.stderr)
     else:
         print("No clusters found. Start one with 'minicluster up'.", file=sys.stderr)
 

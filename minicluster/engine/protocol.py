@@ -138,6 +138,8 @@ class File:
     path: str
     content: bytes
     mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from minicluster.executor.run import Run
 from minicluster.executor.waiting import ask_any, log_tail, wait_members, wait_ready
 from minicluster.model import labels
 from minicluster.model.codec import encode
-from minicluster.model.deferred import SECRET, fill
+from minicluster.model.deferred import SECRET, fill, readable
 from minicluster.model.events import Event
 from minicluster.model.naming import container_name
 from minicluster.plan import steps as m
@@ -117,7 +117,7 @@ def _files(action: PutFiles, run: Run) -> list[File]:
     def secret(match: re.Match[str]) -> str:
         return authority.secret(match[1], match[2])
 
-    files = [File(f.path, SECRET.sub(secret, f.content).encode(), f.mode) for f in action.files]
+    files = [File(f.path, SECRET.sub(secret, f.content).encode(), f.mode, f.uid, f.gid) for f in action.files]
     for wanted in action.certificates:
         issued = authority.issue(wanted)
         files += [
@@ -174,7 +174,7 @@ def _run_hook(step: Step, action: RunHook, run: Run) -> None:
         return
     if len(lines) < len(action.capture):
         raise NodeFailed(
-            f"`{' '.join(action.command)}` in {action.container} printed {len(lines)} lines",
+            f"`{readable(' '.join(action.command))}` in {action.container} printed {len(lines)} lines",
             f"The profile captures {len(action.capture)}: {', '.join(action.capture)}.",
         )
     for name, line in zip(action.capture, lines, strict=False):
@@ -183,7 +183,7 @@ def _run_hook(step: Step, action: RunHook, run: Run) -> None:
 
 def _run_in(container: str, action: RunHook, run: Run) -> list[str]:
     """Runs a hook's command in a node; the lines that it printed."""
-    argv, shown = fill(action.command, run.captured), " ".join(action.command)
+    argv, shown = fill(action.command, run.captured), readable(" ".join(action.command))
     patience = min(_LEAVE_PATIENCE, run.timeout) if action.best_effort else run.remaining()
     try:
         result = run.engine.exec(container, argv, timeout=patience, cancel=run.cancel)

@@ -6,8 +6,9 @@ import base64
 import dataclasses
 import hashlib
 import json
+import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from minicluster.model.deferred import SECRET
@@ -23,80 +24,143 @@ from minicluster.model.spec import (
     Spec,
 )
 
+#: The version of what :func:`encode` writes. Anything that an earlier version could not read makes it another.
+FORMAT = 2
+
+_LABEL = re.compile(r"(?P<format>[0-9]+):(?P<data>.*)", re.DOTALL)
+
+
+class AnotherFormat(ValueError):
+    """A spec that another version of minicluster stored: an older or a newer one."""
+
+    def __init__(self, age: str) -> None:
+        super().__init__(f"stored by {age} minicluster")
+        self.age = age  #: "an older" or "a newer"
+
 
 def node_hash(spec: Spec, node: NodeSpec, authority: str) -> str:
-    """Tells whether a container still is what its node says: everything that it was created with, hashed.
+    """A hash of what a node's container is created with: with another one, the container is recreated.
 
-    Hooks, probes and what else runs *in* the container are not part of it: changing them needs no new container.
-    Nor are the files that only a founding node has: they tell how it began, not what it is.
+    Hooks, probes and whatever else runs *in* the container are not part of it: a change of these needs no new
+    container. Nor are bootstrap files: they say how a node began, not what it is.
     """
-    data = dataclasses.asdict(node)
-    for later in ("join", "leave", "ready", "footprint", "depends_on"):
-        del data[later]
-    data["endpoints"] = [[e.port, e.host_port] for e in node.endpoints]
-    if node.endpoints and spec.bind_address != LOCALHOST:
-        data["bind_address"] = spec.bind_address
-    data["files"] = [{"path": f.path, "content": f.content, "mode": f.mode} for f in node.files if not f.bootstrap]
-    data |= {"image": spec.images[node.image].ref, "subnet": spec.subnet}
-    if node.certificates or node.authority or any(SECRET.search(f.content) for f in node.files):
-        data["issuer"] = authority
+    files = [file for file in node.files if not file.bootstrap]
+    data = {
+        "name": node.name,
+        "role": node.role,
+        "address": node.address,
+        "subnet": spec.subnet,
+        "image": spec.images[node.image].ref,
+        "entrypoint": node.entrypoint,
+        "command": node.command,
+        "env": dict(node.env),
+        "volumes": node.volumes,
+        "shared": node.shared,
+        "tmpfs": dict(node.tmpfs),
+        "memory": node.memory,
+        "nested": node.nested,
+        "capabilities": node.capabilities,
+        "authority": node.authority,
+        "stop_timeout": node.stop_timeout,
+        "files": [[file.path, file.content, file.mode, file.uid, file.gid] for file in files],
+        "certificates": [
+            [c.directory, c.common_name, c.organization, c.names, c.addresses, c.issuer] for c in node.certificates
+        ],
+        "endpoints": [[endpoint.port, endpoint.host_port] for endpoint in node.endpoints],
+        "bind_address": spec.bind_address if node.endpoints else LOCALHOST,
+        "issuer": authority if node.certificates or node.authority or any(map(_has_secret, files)) else "",
+    }
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _has_secret(file: FileSpec) -> bool:
+    return SECRET.search(file.content) is not None
+
+
 def encode(spec: Spec) -> str:
-    """A spec as the text of a label: JSON, compressed, since nodes of a role repeat each other."""
-    return base64.b64encode(zlib.compress(json.dumps(to_json(spec)).encode(), 9)).decode()
+    """A spec as the text of a label: the format's number, and compressed JSON."""
+    return f"{FORMAT}:{base64.b64encode(zlib.compress(json.dumps(to_json(spec)).encode(), 9)).decode()}"
 
 
 def decode(text: str) -> Spec:
-    """The opposite of :func:`encode`; unknown fields of a newer minicluster are passed over."""
-    return from_json(json.loads(zlib.decompress(base64.b64decode(text))))
+    """The opposite of :func:`encode`.
+
+    Raises:
+        AnotherFormat: another version of minicluster wrote it.
+        ValueError, KeyError, TypeError: it is damaged.
+    """
+    match = _LABEL.fullmatch(text)
+    number = int(match["format"]) if match else 0
+    if match is None or number != FORMAT:
+        if match is None and not _is_first_format(text):
+            raise ValueError("not a spec")
+        raise AnotherFormat("a newer" if number > FORMAT else "an older")
+    try:
+        return from_json(json.loads(zlib.decompress(base64.b64decode(match["data"]))))
+    except (AttributeError, zlib.error) as error:
+        raise ValueError(f"not a spec: {error}") from None
+
+
+def _is_first_format(text: str) -> bool:
+    """Whether it is what minicluster 0.1.0 wrote: without a number."""
+    try:
+        return isinstance(json.loads(zlib.decompress(base64.b64decode(text, validate=True))), dict)
+    except (ValueError, zlib.error):
+        return False
 
 
 def to_json(spec: Spec) -> dict[str, Any]:
-    """A spec as plain JSON data."""
-    return dataclasses.asdict(spec)
-
-
-def _make(kind: type[Any], data: Mapping[str, Any], **converted: Any) -> Any:
-    known = {f.name for f in dataclasses.fields(kind)}
-    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known}
-    return kind(**(plain | converted))
+    """A spec as plain JSON data. Texts of files, which most nodes have in common, are stored once."""
+    data = dataclasses.asdict(spec)
+    texts: dict[str, int] = {}
+    for node in data["nodes"]:
+        for file in node["files"]:
+            file["content"] = texts.setdefault(file["content"], len(texts))
+    return {**data, "texts": list(texts)}
 
 
 def from_json(data: Mapping[str, Any]) -> Spec:
     """The opposite of :func:`to_json`. By hand and short: pydantic would cost every command its import time."""
+    texts = data["texts"]
 
-    def hooks(items: Sequence[Mapping[str, Any]]) -> tuple[HookSpec, ...]:
-        return tuple(_make(HookSpec, item) for item in [_tuples(item) for item in items])
+    def file(item: Mapping[str, Any]) -> FileSpec:
+        made: FileSpec = _make(FileSpec, item, content=texts[item["content"]])
+        return made
 
     def node(item: Mapping[str, Any]) -> NodeSpec:
         made: NodeSpec = _make(
             NodeSpec,
             item,
-            files=tuple(_make(FileSpec, f) for f in item.get("files", ())),
-            certificates=tuple(_make(CertificateSpec, c) for c in item.get("certificates", ())),
-            endpoints=tuple(_make(EndpointSpec, e) for e in item.get("endpoints", ())),
-            join=hooks(item.get("join", ())),
-            leave=hooks(item.get("leave", ())),
+            files=tuple(map(file, item["files"])),
+            certificates=tuple(_make(CertificateSpec, c) for c in item["certificates"]),
+            endpoints=tuple(_make(EndpointSpec, e) for e in item["endpoints"]),
+            join=_hooks(item["join"]),
+            leave=_hooks(item["leave"]),
         )
         return made
 
+    rest = {name: value for name, value in data.items() if name != "texts"}
     made: Spec = _make(
         Spec,
-        data,
+        rest,
         images={name: _make(ImageSpec, image) for name, image in data["images"].items()},
-        nodes=tuple(node(item) for item in data["nodes"]),
-        init=hooks(data.get("init", ())),
-        load=hooks(data.get("load", ())),
-        reset=hooks(data.get("reset", ())),
-        members=_make(HookSpec, data["members"]) if data.get("members") else None,
-        client=_make(CertificateSpec, data["client"]) if data.get("client") else None,
-        client_files=tuple(_make(FileSpec, f) for f in data.get("client_files", ())),
-        overrides=_make(Overrides, data.get("overrides", {})),
+        nodes=tuple(map(node, data["nodes"])),
+        init=_hooks(data["init"]),
+        load=_hooks(data["load"]),
+        reset=_hooks(data["reset"]),
+        members=_make(HookSpec, data["members"]) if data["members"] else None,
+        client=_make(CertificateSpec, data["client"]) if data["client"] else None,
+        client_files=tuple(_make(FileSpec, f) for f in data["client_files"]),
+        overrides=_make(Overrides, data["overrides"]),
     )
     return made
 
 
-def _tuples(item: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in item.items()}
+def _hooks(items: list[Mapping[str, Any]]) -> tuple[HookSpec, ...]:
+    return tuple(_make(HookSpec, item) for item in items)
+
+
+def _make(kind: type[Any], data: Mapping[str, Any], **converted: Any) -> Any:
+    """One of the spec's types; a field that it does not have is an error, since the format has a number."""
+    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+    return kind(**(plain | converted))

@@ -15,12 +15,31 @@ def network_name(cluster: str) -> str:
 
 def volume_name(cluster: str, node: str, path: str) -> str:
     """The name of the volume that a node has mounted at a path."""
-    return f"{cluster}-{node}-{path.strip('/').replace('/', '-')}"
+    return f"{cluster}-{node}-{_in_a_name(path)}"
 
 
 def shared_volume_name(cluster: str, path: str) -> str:
-    """The name of the volume that nodes of a cluster have in common at a path."""
-    return f"{cluster}-shared-{path.strip('/').replace('/', '-')}"
+    """The name of the volume that nodes of a cluster share at a path."""
+    return f"{cluster}-shared-{_in_a_name(path)}"
+
+
+def _in_a_name(path: str) -> str:
+    """A path in the characters of a volume's name, ``[a-zA-Z0-9_.-]``; two paths never give the same.
+
+    >>> _in_a_name("/var/lib/etcd"), _in_a_name("/a-b"), _in_a_name("/a/b"), _in_a_name("/x_y+")
+    ('var-lib-etcd', 'a_-b', 'a-b', 'x__y_x2b')
+    """
+    return "".join(map(_character, path.strip("/")))
+
+
+def _character(one: str) -> str:
+    if one == "/":
+        return "-"
+    if one in "-_":
+        return f"_{one}"
+    if one == "." or (one.isascii() and one.isalnum()):
+        return one
+    return "".join(f"_x{byte:02x}" for byte in one.encode())
 
 
 def value_text(value: object) -> str:

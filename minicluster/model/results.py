@@ -85,6 +85,7 @@ class ClusterSummary:
     running: int
     subnet: str
     lease: str = ""  #: for people: how long it is wanted; "" where it stays until somebody takes it down
+    note: str = ""  #: what a user should know, such as that another version of minicluster made it
 
 
 @dataclass(frozen=True)

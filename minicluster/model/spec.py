@@ -1,8 +1,6 @@
-"""A spec: a profile with every default, override and template resolved. Pure data, no behaviour but (de)coding.
+"""A spec: a profile with every default, override and template resolved. Pure data.
 
-A few values exist only while a cluster is being formed, such as a join token, or only where its user is: the folder of
-the client's certificate, the address at which an endpoint is reached. A spec holds a *late value* ``@{NAME}`` in their
-place, which is filled in when it is there; see :func:`fill`.
+Where a value exists only later, a text has a marker in its place; see :mod:`minicluster.model.deferred`.
 """
 
 from __future__ import annotations
@@ -40,6 +38,8 @@ class FileSpec:
     content: str
     mode: int = 0o644
     bootstrap: bool = False  #: only for a node that the cluster is first formed of
+    uid: int = 0
+    gid: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class EndpointSpec:
     name: str
     port: int  #: in the node
     host_port: int  #: the published one
-    url: str  #: with the late values ``host`` and ``port``: where it is reached depends on who asks
+    url: str  #: with markers for ``host`` and ``port``: where it is reached depends on who asks
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Overrides:
 
 @dataclass(frozen=True)
 class Spec:
-    """Exactly what shall run."""
+    """Exactly what is to run."""
 
     cluster: str
     profile: str

@@ -15,12 +15,12 @@ from typing import Any
 from minicluster import paths, pki
 from minicluster.engine.address import EngineAddress
 from minicluster.engine.protocol import Engine
-from minicluster.errors import MiniclusterError, NodeFailed
-from minicluster.model.deferred import CLIENT_PARTS, SECRET, fill
+from minicluster.errors import MiniclusterError
+from minicluster.model.deferred import CLIENT_PARTS, fill, marker
 from minicluster.model.events import Event, Listener, ignore
-from minicluster.model.naming import container_name
 from minicluster.model.spec import Spec
 from minicluster.operations import connect
+from minicluster.operations.authority import no_authority, read_authority, secrets
 
 _IDENTITY = "authority"  # file with the identity of the authority that issued the certificate
 _ENGINE = "engine"  # file with the reference of the engine, for commands in an environment of `minicluster env`
@@ -40,7 +40,7 @@ def variables(engine: Engine, spec: Spec, authority: pki.Authority | None, mode:
         MiniclusterError: a value is a part of the client's certificate, which has not been written.
     """
     values = _values(engine, spec, spec.env.values(), authority, mode)
-    missing = [f"@{{client.{part}}}" for part in _PARTS if f"client.{part}" not in values]
+    missing = [marker(f"client.{part}") for part in _PARTS if f"client.{part}" not in values]
     if any(part in text for part in missing for text in spec.env.values()):
         raise MiniclusterError(
             f"cluster {spec.cluster} has no client certificate on this machine",
@@ -69,7 +69,7 @@ def write_files(engine: Engine, spec: Spec, authority: pki.Authority | None, mod
         if authority:
             write_certificate(spec, authority, engine)
         elif not paths.client_directory(spec.cluster).exists():
-            raise _no_authority(spec)
+            raise no_authority(spec)
     if not spec.client_files:
         return ()
     texts = [file.content for file in spec.client_files]
@@ -85,30 +85,16 @@ def _values(
     for part, name in _PARTS.items():
         with contextlib.suppress(OSError):
             values[f"client.{part}"] = base64.b64encode((folder / name).read_bytes()).decode()
-    secrets = {match for text in texts for match in SECRET.finditer(text)}
-    if secrets:
-        authority = authority or read_authority(engine, spec)
-        if not authority:
-            raise _no_authority(spec)
-        for match in secrets:
-            values[f"secret.{match[1]}.{match[2]}"] = authority.secret(match[1], match[2])
+    values |= secrets(engine, spec, texts, authority)
     # Of several nodes that offer an endpoint the first that is running: clients are not sent to one that is down.
     addresses = {node.name: node.address for node in spec.nodes}
-    for endpoint in connect.endpoints(engine, spec, mode):
+    for endpoint in connect.endpoints(engine, spec, mode, authority):
         about = {"url": endpoint.url, "host": endpoint.host, "host_port": str(endpoint.port), "node": endpoint.node}
         about["address"] = addresses[endpoint.node]
         for part, value in about.items():
             values.setdefault(f"endpoint.{endpoint.name}.{part}", value)
             values[f"endpoint.{endpoint.name}.{endpoint.node}.{part}"] = value
     return values
-
-
-def _no_authority(spec: Spec) -> NodeFailed:
-    return NodeFailed(
-        f"no node of cluster {spec.cluster} has its certificate authority any more",
-        "The nodes that stored it were removed.",
-        f"`minicluster up --name {spec.cluster}` recreates them.",
-    )
 
 
 def write_certificate(spec: Spec, authority: pki.Authority, engine: Engine) -> None:
@@ -239,12 +225,3 @@ def _url(reference: str) -> str:
         return EngineAddress.load(reference).url
     except (ValueError, KeyError, TypeError):
         return reference
-
-
-def read_authority(engine: Engine, spec: Spec) -> pki.Authority | None:
-    """A cluster's authority, from the first node that stores it; None where none does any more."""
-    for node in spec.nodes:
-        if node.authority:
-            with contextlib.suppress(MiniclusterError, ValueError):
-                return pki.Authority.load(engine.get_file(container_name(spec.cluster, node.name), pki.PATH))
-    return None

@@ -20,8 +20,10 @@ from minicluster.model.deferred import fill
 from minicluster.model.naming import container_name, network_name
 from minicluster.model.results import EndpointInfo
 from minicluster.model.spec import LOCALHOST, EndpointSpec, NodeSpec, Spec
+from minicluster.operations.authority import secrets
 
 if TYPE_CHECKING:
+    from minicluster import pki
     from minicluster.engine.protocol import Container, Engine
 
 MODES = ("auto", "localhost", "bridge", "gateway")
@@ -124,12 +126,18 @@ def usable(mode: str, engine: Engine, spec: Spec) -> str:
     return chosen
 
 
-def endpoints(engine: Engine, spec: Spec, mode: str) -> tuple[EndpointInfo, ...]:
-    """Every published port with its URL by a mode that :func:`choose` returned; those of running nodes first."""
-    found = []
+def endpoints(
+    engine: Engine, spec: Spec, mode: str, authority: pki.Authority | None = None
+) -> tuple[EndpointInfo, ...]:
+    """Every published port with its URL by a mode that :func:`choose` returned; those of running nodes first.
+
+    Args:
+        authority: the cluster's, for secrets in URLs; None: it is read from a node where it is needed.
+    """
+    found, secret = [], secrets(engine, spec, [endpoint.url for _node, endpoint in spec.endpoints()], authority)
     for node, endpoint in spec.endpoints():
         host, port = address(mode, spec, node, endpoint)
-        url = fill([endpoint.url], {"host": host, "port": str(port)})[0]
+        url = fill([endpoint.url], {**secret, "host": host, "port": str(port)})[0]
         found.append(EndpointInfo(endpoint.name, node.name, url, endpoint.port))
     running = {c.name for c in engine.containers(spec.cluster) if c.state == "running"}
     return tuple(sorted(found, key=lambda e: container_name(spec.cluster, e.node) not in running))

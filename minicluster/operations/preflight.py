@@ -10,6 +10,7 @@ from minicluster.errors import ImageError, InsufficientMemory, MiniclusterError,
 from minicluster.model.events import Event, Listener
 from minicluster.model.naming import network_name, value_text
 from minicluster.model.spec import LOCALHOST, Overrides, Spec
+from minicluster.plan.observed import made_by_another
 
 if TYPE_CHECKING:
     from minicluster.doctor import Check
@@ -17,16 +18,17 @@ if TYPE_CHECKING:
     from minicluster.model.lease import Lease
     from minicluster.plan.observed import Observed
     from minicluster.plan.steps import Plan
-    from minicluster.profile.load import Loaded
+    from minicluster.profile.loaded import Loaded
 
 
 def check_record(observed: Observed) -> None:
     """Refuses a cluster of which there are containers or records, but no spec that can be read."""
+    if foreign := made_by_another(observed.cluster, observed.records):
+        raise foreign
     if observed.spec is None and (observed.containers or (observed.records and observed.records[-1].revision)):
         raise MiniclusterError(
             f"the record of cluster {observed.cluster} is missing or cannot be read",
-            "Its spec is stored in the label of a volume. Older engines' `docker volume prune` removes that volume; "
-            "another version of minicluster may have written it.",
+            "Its spec is stored in the label of a volume. Older engines' `docker volume prune` removes that volume.",
             f"`minicluster down {observed.cluster}` removes what is left.",
         )
 

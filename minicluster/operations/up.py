@@ -27,6 +27,7 @@ from minicluster.model.results import Change
 from minicluster.model.spec import RESTART_POLICIES, Overrides, Spec
 from minicluster.operations import client, collect, preflight
 from minicluster.operations import connect as addresses
+from minicluster.operations.authority import read_authority
 from minicluster.operations.down import remove_all
 from minicluster.operations.observe import look, look_within
 from minicluster.operations.rollback import roll_back
@@ -208,7 +209,7 @@ def plan(
     spec = _spec(engine, observed, options, overrides, refused, attempt)
     if engine:
         preflight.check_platforms(engine, spec)
-    authority = (client.read_authority(engine, before) if engine and before else None) or pki.Authority()
+    authority = (read_authority(engine, before) if engine and before else None) or pki.Authority()
     if engine:
         observed = look_within(engine, observed, before, spec, authority)
         observed = replace(observed, own_container=addresses.own_container(options.address_mode, engine))

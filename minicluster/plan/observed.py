@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from minicluster.engine.protocol import Container, Network, Volume
+from minicluster.errors import MiniclusterError
 from minicluster.model import labels
-from minicluster.model.codec import decode
+from minicluster.model.codec import AnotherFormat, decode
 from minicluster.model.lease import Lease
 from minicluster.model.membership import Member
 from minicluster.model.naming import volume_name
@@ -22,6 +22,7 @@ class RecordVolume:
     volume: str
     revision: int
     spec: Spec | None
+    made_by: str = ""  #: "an older" or "a newer" minicluster, whose spec this one cannot read
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def observe(
 def records(volumes: list[Volume]) -> tuple[RecordVolume, ...]:
     """The specs among a cluster's volumes, oldest first."""
     found = [
-        RecordVolume(v.name, int(v.labels[labels.REVISION]), _spec(v.labels.get(labels.SPEC, "")))
+        RecordVolume(v.name, int(v.labels[labels.REVISION]), *_spec(v.labels.get(labels.SPEC, "")))
         for v in volumes
         if v.labels.get(labels.REVISION, "").isdecimal()
     ]
@@ -129,9 +130,23 @@ def generation_of(about: Mapping[str, str]) -> int:
     return int(about.get(labels.GENERATION, "0"))
 
 
-def _spec(text: str) -> Spec | None:
-    """A spec by its label; None if there is none, or another version of minicluster wrote what this one cannot read."""
+def made_by_another(cluster: str, records: Iterable[RecordVolume]) -> MiniclusterError | None:
+    """What is said of a cluster that an older or a newer minicluster made; None if this one can read its records."""
+    for record in records:
+        if record.made_by:
+            return MiniclusterError(
+                f"cluster {cluster} was made by {record.made_by} minicluster",
+                "This version cannot read its spec.",
+                f"Take it down: `minicluster down {cluster}`.",
+            )
+    return None
+
+
+def _spec(text: str) -> tuple[Spec | None, str]:
+    """A spec by its label, if there is one that can be read; and which minicluster stored it, if not this version."""
     try:
-        return decode(text) if text else None
-    except (ValueError, KeyError, TypeError, AttributeError, zlib.error):
-        return None
+        return (decode(text) if text else None), ""
+    except AnotherFormat as error:
+        return None, error.age
+    except (ValueError, KeyError, TypeError):
+        return None, ""

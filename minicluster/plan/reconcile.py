@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from minicluster.engine.protocol import ContainerConfig
 from minicluster.model import labels
 from minicluster.model.codec import node_hash
-from minicluster.model.deferred import DEFERRED, fill
+from minicluster.model.deferred import fill
 from minicluster.model.membership import Quorum
 from minicluster.model.naming import container_name, network_name
 from minicluster.model.spec import HookSpec, NodeSpec, Spec, volumes
@@ -315,7 +315,7 @@ def _join(steps: Steps, spec: Spec, observed: Observed, left: Sequence[str]) -> 
     initialized = _planned(steps, [initial_member])
     for i, hook in enumerate(spec.init, 1):
         on = container_name(spec.cluster, initial_member.name)
-        init = RunHook(on, _deferred(hook, values), hook.capture)
+        init = RunHook(on, tuple(fill(hook.run, values)), hook.capture)
         initialized = [steps.add(f"init {i}", initial_member.name, init, "initialize the cluster", initialized)]
     waits += initialized
     for node in joining:
@@ -324,7 +324,7 @@ def _join(steps: Steps, spec: Spec, observed: Observed, left: Sequence[str]) -> 
         last = [*_planned(steps, [node]), *initialized]
         for i, hook in enumerate(node.join, 1):
             on = container_name(spec.cluster, _runs_on(hook, node, spec, initial_member).name)
-            join = RunHook(on, _deferred(hook, values), hook.capture)
+            join = RunHook(on, tuple(fill(hook.run, values)), hook.capture)
             last = [steps.add(f"join {node.name} {i}", node.name, join, "the node is not a member yet", last)]
         waits += last
     return waits
@@ -369,21 +369,6 @@ def _runs_on(hook: HookSpec, node: NodeSpec, spec: Spec, initial_member: NodeSpe
     if hook.on == "node":
         return node
     return initial_member if initial_member.role == hook.on else spec.of_role(hook.on)[0]
-
-
-def _deferred(hook: HookSpec, values: dict[str, str | list[str]]) -> tuple[str, ...]:
-    """Fills in what the plan knows; what a hook captures is left to the run."""
-    captured = {f"captured.{n}": f"@{{captured.{n}}}" for n in _captured(hook)}
-    return tuple(fill(hook.run, {**values, **captured}))
-
-
-def _captured(hook: HookSpec) -> list[str]:
-    return [
-        m[1].removeprefix("captured.")
-        for word in hook.run
-        for m in DEFERRED.finditer(word)
-        if m[1].startswith("captured.")
-    ]
 
 
 def _recorded(steps: Steps, spec: Spec, observed: Observed) -> Plan:

@@ -1,4 +1,4 @@
-"""Addresses: which subnet a cluster gets, which address each node, which host port each endpoint. Pure."""
+"""Which subnet a cluster gets, which address each node, and which host port each endpoint. Pure."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ def first_subnet() -> str:
 def choose_subnet(taken: Iterable[str], key: str = "") -> str:
     """The first candidate that overlaps with none of these.
 
-    With a key the search begins at a place of the key's own, so that many who choose at once do not meet again.
+    With a key, the search starts at a place that depends on it, so that processes that choose at the same time do not
+    collide again.
 
     Raises:
-        SubnetTaken: there is none left.
+        SubnetTaken: none is left.
     """
     subnets = list(POOL.subnets(new_prefix=PREFIX))
     start = _place(key, len(subnets)) if key else 0
@@ -44,7 +45,7 @@ def choose_subnet(taken: Iterable[str], key: str = "") -> str:
     raise SubnetTaken(
         "no free subnet for the cluster",
         f"Every /{PREFIX} of {POOL} overlaps with a network of the engine or a route of this machine.",
-        "Remove networks that nobody uses (`docker network prune`), or clusters (`minicluster down`).",
+        "Remove unused networks (`docker network prune`) or clusters (`minicluster down`).",
     )
 
 
@@ -63,15 +64,15 @@ def gateway(subnet: str) -> str:
 
 
 def dynamic_range(subnet: str) -> str:
-    """The last eighth of a subnet, for the addresses of other containers that are connected to it.
+    """The last eighth of a subnet, for other containers that are connected to it.
 
-    The engine would give them any that is not in use, such as that of a node which is stopped and then cannot start.
+    Otherwise the engine would give them any address not in use, such as a stopped node's, which then cannot start.
     """
     return str(list(ipaddress.ip_network(subnet).subnets(3))[-1])
 
 
 def free_addresses(subnet: str, taken: Iterable[str]) -> Iterator[str]:
-    """Addresses for nodes: all but the gateway's, guests' and the taken ones."""
+    """Addresses for nodes: all but the gateway's, the dynamic range and those that are taken."""
     used = set(taken)
     kept = ipaddress.ip_network(dynamic_range(subnet))
     hosts = ipaddress.ip_network(subnet).hosts()
@@ -88,7 +89,7 @@ def _place(key: str, places: int) -> int:
 
 
 def choose_port(key: str, is_free: Callable[[int], bool]) -> int:
-    """A host port for an endpoint: always the same for the same key where it is free, the next free one otherwise."""
+    """A host port for an endpoint: the same for the same key if it is free, otherwise the next free one."""
     start = _place(key, len(PORTS))
     for offset in range(len(PORTS)):
         port = PORTS[(start + offset) % len(PORTS)]

@@ -1,4 +1,4 @@
-"""Recipes: a Dockerfile and its files. An image is tagged by what its recipe says, so nothing is built twice."""
+"""Tags of images that are built: by a hash of the Dockerfile's folder, so that nothing is built twice."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def build_ref(
     args: Mapping[str, str] | None = None,
     contexts: Mapping[str, str] | None = None,
 ) -> str:
-    """The reference that an image built from this recipe has.
+    """The reference of the image that is built from a folder.
 
     Args:
-        overlay_on: the image that an overlay's build starts from.
+        overlay_on: the image that an overlay is added to.
         args: build arguments.
         contexts: further files of the build, name -> path.
 

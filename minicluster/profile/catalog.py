@@ -1,4 +1,4 @@
-"""Which profiles there are: those that come with minicluster, the user's own, and any folder."""
+"""Profiles by name or folder: read, checked to the last template, and described as a JSON Schema."""
 
 from __future__ import annotations
 
@@ -6,99 +6,49 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minicluster import paths
-from minicluster.errors import UsageError, nearest
+from minicluster.profile import folders
 
 if TYPE_CHECKING:
-    from minicluster.profile.load import Loaded
-
-
-def bundled_directory() -> Path:
-    """Inside an installed package, or beside it in a checkout."""
-    package = Path(__file__).parent.parent
-    installed = package / "_profiles"
-    return installed if installed.is_dir() else package.parent / "profiles"
-
-
-def _directories(bundled_only: bool = False) -> dict[str, tuple[Path, bool]]:
-    found: dict[str, tuple[Path, bool]] = {}
-    own = () if bundled_only else ((paths.config_home() / "profiles", False),)
-    for root, bundled in ((bundled_directory(), True), *own):
-        if root.is_dir():
-            for folder in sorted(root.iterdir()):
-                if (folder / "profile.yaml").is_file():
-                    found[folder.name] = (folder, bundled)  # the user's own comes last and wins
-    return found
-
-
-def names() -> list[str]:
-    """Names of all profiles, sorted."""
-    return sorted(_directories())
-
-
-def locate(name_or_path: str) -> tuple[Path, bool]:
-    """The folder of a profile by its name, or by a path to the folder or its profile.yaml; and whether it is bundled.
-
-    Raises:
-        UsageError: there is no such profile.
-    """
-    found = _directories()
-    if name_or_path in found:
-        return found[name_or_path]
-    path = Path(name_or_path).expanduser()
-    if path.name == "profile.yaml" and path.is_file():
-        return path.parent.resolve(), False
-    if (path / "profile.yaml").is_file():
-        return path.resolve(), False
-    if path.is_dir():
-        raise UsageError(
-            f"no profile in {name_or_path!r}", "The folder has no profile.yaml.", "Name a profile's folder."
-        )
-    raise UsageError(
-        f"no profile is called {name_or_path!r}",
-        f"It is neither one of {', '.join(sorted(found)) or 'none'} nor a folder with a profile.yaml.",
-        nearest(name_or_path, found) if "/" not in name_or_path else "Check the path.",
-    )
-
-
-def named(name: str, *, bundled: bool) -> Path:
-    """The folder of the profile that another one refers to by name.
-
-    What comes with minicluster refers to what comes with it, whatever profiles the user has.
-
-    Raises:
-        UsageError: there is no such profile.
-    """
-    known = _directories(bundled_only=bundled)
-    if name not in known:
-        raise UsageError(f"no profile is called {name!r}", "", nearest(name, known))
-    return known[name][0]
+    from minicluster.profile.loaded import Loaded
 
 
 def load(name_or_path: str, settings: Mapping[str, str] | None = None) -> Loaded:
     """A profile, read and checked, with the values of ``--set`` put in."""
     from minicluster.profile.load import load as load_directory
 
-    directory, bundled = locate(name_or_path)
+    directory, bundled = folders.locate(name_or_path)
     return load_directory(directory, settings, bundled=bundled)
 
 
 def fingerprint(name_or_path: str) -> str:
-    """Changes whenever a profile does, without reading it; one may use files of those that are known by name."""
+    """Changes whenever a profile does, or one whose files it may use; reads no profile."""
     from minicluster.profile.build import build_hash
 
-    known = [folder for folder, _bundled in _directories().values()]
-    return " ".join(build_hash(folder) for folder in [*known, locate(name_or_path)[0]])
+    known = folders.known()
+    return " ".join(build_hash(folder) for folder in [*known, folders.locate(name_or_path)[0]])
 
 
 def validate(name_or_path: str) -> Loaded:
-    """Checks a profile to the last template, by resolving it as a first ``up`` would. Raises ``ProfileError``."""
+    """Checks a profile and every template in it, by resolving it as ``up`` does.
+
+    Once at its default size, and once with nodes of each role, so that no template is left out.
+
+    Raises:
+        ProfileError: something is wrong with it.
+    """
     from minicluster.model.spec import Overrides
     from minicluster.profile.addressing import first_subnet
-    from minicluster.profile.resolve import resolve
+    from minicluster.profile.resolve import node_counts, resolve
 
     loaded = load(name_or_path)
-    resolve(loaded, cluster=loaded.profile.name, overrides=Overrides(), subnet=first_subnet(), source=name_or_path)
+    size = {}
+    for name, count in node_counts(loaded, Overrides()).items():
+        role = loaded.profile.roles[name]
+        wanted = [n for n in role.allowed or [max(1, role.min)] if 0 < n <= role.max]
+        if not count and wanted:
+            size[name] = min(wanted)
+    for overrides in (Overrides(), Overrides(size=size)):
+        resolve(loaded, cluster=loaded.profile.name, overrides=overrides, subnet=first_subnet(), source=name_or_path)
     return loaded
 
 
@@ -114,7 +64,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _describe(schema: dict[str, Any]) -> None:
-    """Puts the docstrings of fields into a schema. Pydantic would, but for every command that reads a profile."""
+    """Puts the docstrings of fields into a schema. Pydantic can, at the cost of every command's time."""
     import ast
     import inspect
     import itertools

@@ -1,15 +1,41 @@
-"""What a profile may say. Published as JSON Schema, so every field's docstring is what an editor shows."""
+"""The keys of a profile. Published as JSON Schema, so every field's docstring is what an editor shows."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import posixpath
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, WithJsonSchema
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*$", max_length=20)]
-Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
-AbsolutePath = Annotated[str, Field(pattern=r"^/[^\s]*$")]
-Argv = Annotated[list[str], Field(min_length=1)]
+FORMAT = 2  #: the version of the profile format that this minicluster reads
+
+#: What is said of a text that does not match one of the patterns below.
+PATTERNS = {
+    r"^[a-z][a-z0-9]*$": "must be lower-case letters and digits, starting with a letter",
+    r"^[a-z][a-z0-9_]*$": "must be lower-case letters, digits and _, starting with a letter",
+    r"^([a-z][a-z0-9_]*)?$": "must be lower-case letters, digits and _, starting with a letter",
+    r"^[a-z][a-z0-9-]*$": "must be lower-case letters, digits and -, starting with a letter",
+    r"^[a-z][a-z0-9.-]*$": "must be a file name: lower-case letters, digits, . and -, starting with a letter",
+    r"^[A-Z][A-Z_]*$": "must be the name of a Linux capability without CAP_, such as NET_ADMIN",
+    r"^[A-Z][A-Z0-9_]*$": "must be upper-case letters, digits and _, starting with a letter",
+    r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "must be letters, digits, ., _ and -",
+    r"^[a-z0-9]+/[a-z0-9]+$": "must be OS/ARCHITECTURE, such as linux/amd64",
+    r"^/[^\s]*$": "must be an absolute path without blanks",
+    r"^0[0-7]{3}$": 'must be four octal digits in quotes, such as "0644"',
+    r"^[0-9]{1,5}:[0-9]{1,5}$": 'must be "UID:GID" as numbers, such as "999:999"',
+}
+
+
+def _path(value: str) -> str:
+    if posixpath.normpath(value) != value or value == "/":
+        raise ValueError("must be an absolute path without '.', '..', // and / at its end")
+    return value
+
+
+def _mount_path(value: str) -> str:
+    if ":" in value:  # an engine takes SOURCE:PATH:OPTIONS
+        raise ValueError("must be an absolute path without a colon")
+    return _path(value)
 
 
 def _shell_word(value: Any) -> Any:
@@ -19,7 +45,21 @@ def _shell_word(value: Any) -> Any:
     return str(value) if isinstance(value, (int, float)) else value
 
 
+def _words(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*$", max_length=20)]
+Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
+AbsolutePath = Annotated[str, Field(pattern=r"^/[^\s]*$"), AfterValidator(_path)]
+MountPath = Annotated[str, Field(pattern=r"^/[^\s]*$"), AfterValidator(_mount_path)]
+Argv = Annotated[list[str], Field(min_length=1)]
 Text = Annotated[str, BeforeValidator(_shell_word), WithJsonSchema({"type": ["string", "number", "boolean"]})]
+Folders = Annotated[
+    list[str],
+    BeforeValidator(_words),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
 
 
 class Part(BaseModel):
@@ -28,41 +68,52 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
+class Pattern(Part):
+    """What the values of a setting must match."""
+
+    pattern: str
+    """A regular expression for the whole value."""
+    message: str
+    """What is said of another value, after the setting's name: must be a positive integer."""
+
+
 class Image(Part):
     """Where an image comes from: built from a Dockerfile in the profile's folder, or pulled from a registry."""
 
     build: str | None = None
-    """Folder with a Dockerfile; PROFILE:FOLDER is another profile's. The build argument BASE names the base image."""
+    """Folder with a Dockerfile; PROFILE:FOLDER is one of another profile. The build argument BASE is the base image."""
     image: str | None = None
-    """Reference of a ready image."""
+    """Reference of a ready image, pulled when the engine does not have it."""
     overlay: str | None = None
-    """Folder with a Dockerfile that adds to the image pulled or named by --image; build arguments: IMAGE and BASE."""
+    """Folder with a Dockerfile that adds to the image that is pulled or given by --image; arguments: IMAGE, BASE."""
     platforms: list[Annotated[str, Field(pattern=r"^[a-z0-9]+/[a-z0-9]+$")]] = []
-    """What the image to pull was made for, such as linux/amd64; on another engine the cluster is refused at once."""
+    """Platforms of the image to pull, such as linux/amd64; an engine of another platform is refused at once."""
     args: dict[Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")], Text] = {}
-    """Build arguments, besides BASE; templates that see the settings."""
+    """Further build arguments; templates."""
     additional_contexts: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], str] = {}
-    """Files of this machine that the build sees as well: name -> path, a template; an empty path is no file."""
+    """Files of this machine that the build sees as well: name -> path, a template; an empty path is left out."""
 
 
 class Endpoint(Part):
-    """A port of every node of the role, published on 127.0.0.1 (and elsewhere where --address-mode asks for it)."""
+    """A port of every node of the role, published on 127.0.0.1 (and elsewhere with --address-mode)."""
 
     port: int = Field(ge=1, le=65535)
     """The port in the node."""
-    url: str = "tcp://{host}:{port}"
-    """The URL that users get: a template, in which {host} and {port} then are where the user reaches the port."""
+    url: str = "tcp://{{ host }}:{{ port }}"
+    """The URL for users; a template, in which host and port are where the user reaches the port."""
 
 
 class File(Part):
-    """A file written into the node before it starts."""
+    """A file that is written into the node before it starts."""
 
     source: str
-    """Path relative to the profile's folder, or PROFILE:PATH in another's. One that ends in .j2 is a template."""
+    """Path in the profile's folder, or PROFILE:PATH in another profile's. One that ends in .j2 is a template."""
     mode: Annotated[str, Field(pattern=r"^0[0-7]{3}$")] = "0644"
     """Permissions, octal."""
+    owner: Annotated[str, Field(pattern=r"^[0-9]{1,5}:[0-9]{1,5}$")] = "0:0"
+    """User and group, as numbers: UID:GID."""
     bootstrap: bool = False
-    """Only for nodes that the cluster is first formed of, such as a list of the first voters; never written again."""
+    """Only for the nodes of which the cluster is first formed, such as a list of the first voters."""
 
 
 class Certificate(Part):
@@ -71,42 +122,42 @@ class Certificate(Part):
     directory: AbsolutePath | None = None
     """Folder in the node (the client's folder on the host is chosen by minicluster)."""
     common_name: str = "{{ node.name }}"
-    """Subject's common name."""
+    """Common name of the subject."""
     organization: str = ""
-    """Subject's organization."""
+    """Organization of the subject."""
     names: list[str] = []
-    """Further DNS names that it is valid for; a node's own name, localhost and its addresses always are."""
+    """Further DNS names that it is valid for; a node's own name, localhost and its addresses are always included."""
     addresses: list[str] = []
     """Further IP addresses that it is valid for."""
     issuer: Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*)?$", max_length=32)] = ""
-    """Issued by another authority of the cluster, of that name; who trusts that one trusts nobody of the first."""
+    """Name of another authority of the cluster that issues it; the two do not trust each other's certificates."""
 
 
 class Probe(Part):
     """A check that a node is ready."""
 
     exec: Argv
-    """Command run in the node; it is ready when this ends with 0. It may wait for up to a second itself."""
+    """Command run in the node; the node is ready when it exits with 0. It may itself wait for up to a second."""
 
 
 class Hook(Part):
-    """A command run in a node at a point of the cluster's life."""
+    """A command that runs in a node at a point of the cluster's life."""
 
     on: Name
-    """A role (a node of it that is up) or "node": the very node that joins, leaves or is loaded; in reset every one."""
+    """A role (one of its nodes that runs), or "node": the node that the hook is about; in reset every node."""
     run: Argv
-    """The command and its arguments."""
+    """The command and its arguments; templates."""
     capture: list[Identifier] = []
-    """Names for the lines of its output; later hooks see them as captured.NAME."""
+    """Only for init: names for the lines of its output, which later hooks see as captured.NAME."""
 
 
 class RoleHooks(Part):
     """Hooks about one node of the role."""
 
     join: list[Hook] = []
-    """After the node got ready and is no member yet; not for a node that formed the cluster, alone or with others."""
+    """When the node is ready and not a member yet. Not for the initial member, nor for nodes with a bootstrap file."""
     leave: list[Hook] = []
-    """Before the node is removed from a cluster that lives on. What another node does about a voter must succeed."""
+    """Before the node is removed from a cluster that stays. On another node about a voter, it must succeed."""
 
 
 class Role(Part):
@@ -115,45 +166,47 @@ class Role(Part):
     summary: str = ""
     """One line for people."""
     count: int = Field(ge=0, strict=True)
-    """How many nodes by default."""
+    """Number of nodes by default."""
     min: int = Field(default=0, ge=0)
-    """The smallest count."""
+    """The smallest number of nodes."""
     max: int = Field(default=100, ge=1, le=200)
-    """The largest count."""
+    """The largest number of nodes."""
     allowed: list[int] = []
-    """The counts that make sense, where not every one between min and max does."""
+    """The numbers of nodes that are allowed, where not all between min and max are."""
     requires: dict[Name, Annotated[int, Field(ge=1)]] = {}
-    """Has nodes only where these roles have so many at least, unless --size asks for some."""
+    """The role has nodes only if these roles have at least so many, unless --size asks for some."""
     immutable: bool = False
-    """The count cannot change once the cluster is formed."""
+    """The number of nodes cannot change once the cluster is formed."""
     depends_on: list[Name] = []
-    """Roles above whose nodes have to be ready before one of this role is started."""
+    """Roles listed before this one whose nodes must be ready before a node of this role starts."""
     image: Name
     """Which of the profile's images its nodes run."""
     nested: bool = False
-    """The node runs a container engine of its own: it gets the named capabilities and options which that takes."""
+    """The node runs a container engine of its own: it gets the capabilities and options, by name, that this takes."""
     capabilities: list[Annotated[str, Field(pattern=r"^[A-Z][A-Z_]*$")]] = []
-    """Linux capabilities beside those that the engine grants by default, such as NET_ADMIN."""
+    """Linux capabilities in addition to the engine's defaults, such as NET_ADMIN."""
     authority: bool = False
     """Its nodes keep the cluster's certificate authority, so that later nodes get certificates of the same one."""
     entrypoint: list[str] = []
-    """Replaces the image's entry point."""
+    """Replaces the image's entry point; templates."""
     command: list[str] = []
-    """Replaces the image's command."""
+    """Replaces the image's command; templates."""
     env: dict[str, Text] = {}
-    """Environment variables."""
-    volumes: list[AbsolutePath] = []
-    """Paths kept on a volume of the node's own; they survive the container."""
-    shared: list[AbsolutePath] = []
-    """Paths kept on a volume that all nodes of the cluster have in common which name that path."""
-    tmpfs: dict[AbsolutePath, str] = {}
+    """Environment variables; templates."""
+    volumes: list[MountPath] = []
+    """Paths on a volume of the node's own, which survives the container."""
+    shared: list[MountPath] = []
+    """Paths on a volume that all nodes of the cluster share which name that path."""
+    tmpfs: dict[MountPath, str] = {}
     """Paths kept in memory, with mount options."""
     memory: ByteSize | None = None
-    """Limit, such as 512MiB; none by default."""
+    """Memory limit, such as 512MiB; none by default."""
     footprint: ByteSize = ByteSize(0)
-    """What an idle node uses, such as 120MiB: shown and checked before a start."""
+    """Memory that an idle node uses, such as 120MiB: shown, and checked before a start."""
     stop_timeout: int = Field(default=10, ge=0, le=600)
     """Seconds between the stop signal and the kill."""
+    bin: Folders = []
+    """Folder of executable scripts, or several: installed into /usr/local/bin. PROFILE:FOLDER is another profile's."""
     files: dict[AbsolutePath, File] = {}
     """Path in the node -> file."""
     certificates: list[Certificate] = []
@@ -163,56 +216,59 @@ class Role(Part):
     endpoints: dict[Name, Endpoint] = {}
     """Ports that are published for users."""
     hooks: RoleHooks = RoleHooks()
-    """Commands run when one of its nodes joins or leaves."""
+    """Commands that run when one of its nodes joins or leaves."""
 
 
 class Hooks(Part):
     """Hooks about the whole cluster."""
 
     init: list[Hook] = []
-    """Whenever nodes have to join, the first time included: must be safe to run again. Sees the names in "joining"."""
+    """Forms the cluster, on its initial member. Runs again whenever nodes join: must be safe to repeat."""
     load: list[Hook] = []
-    """For each node of the role (or "node": every one) that holds images; sees an image's tar there as "archive"."""
+    """By "minicluster load", in each node of the role ("node": every node): loads the image in the file archive."""
     reset: list[Hook] = []
-    """By "minicluster reset", in this order: remove what users put into the cluster. Must be safe to run again."""
+    """By "minicluster reset", in this order: removes what users put into the cluster. Must be safe to repeat."""
 
 
 class Client(Part):
     """The certificate for the user's own client, kept on the host in a folder that only the user can read."""
 
     certificate: Certificate
+    """Of this subject."""
     files: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9.-]*$")], str] = {}
-    """Files beside it: name -> a template of the profile's, which sees what "env" does, and the certificate itself."""
+    """Further files in that folder: name -> a file of the profile, a template that sees what "env" sees."""
 
 
 class Profile(Part):
     """The description of one kind of cluster."""
 
+    version: Literal[2]
+    """Version of the profile format: 2."""
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=30)]
-    """What it is called; the default name of its clusters."""
+    """The profile's name, and the default name of its clusters."""
     summary: str
     """One line for people."""
     settings: dict[Identifier, str | int | float | bool] = {}
     """Values for the templates, changed by --set NAME=VALUE."""
     immutable: list[Identifier] = []
     """Settings that cannot change once the cluster is formed."""
-    patterns: dict[Identifier, str] = {}
-    """What values of settings have to look like: regular expressions for the whole text."""
+    patterns: dict[Identifier, Pattern] = {}
+    """What the values of settings must match."""
     images: dict[Name, Image]
     """The images that roles name."""
     roles: dict[Name, Role] = Field(min_length=1)
     """The kinds of node, in the order in which they are listed and started."""
     hooks: Hooks = Hooks()
-    """Commands that form the cluster out of its nodes."""
+    """Commands about the whole cluster."""
     members: Hook | None = None
     """Prints the members by the cluster's own software, one JSON object a line: name, ready, voter, leader, detail."""
     client: Client | None = None
     """The user's own client certificate."""
     env: dict[str, Text] = {}
-    """Variables that make the system's own stock client work, printed by "minicluster env"."""
+    """Variables for the system's own client, printed by "minicluster env"; templates."""
     kernel: dict[Identifier, str] = {}
-    """Kernel features that the cluster can do without, and what "info" says does not work then."""
+    """Optional kernel features, and what "info" says does not work without them."""
     example: str = ""
-    """A first command for the stock client, shown once a cluster is up."""
+    """A first command for the system's own client, shown once a cluster is up."""
     demo_image: str | None = None
     """An image that every node has, to try the cluster with."""

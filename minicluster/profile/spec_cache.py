@@ -1,7 +1,7 @@
-"""The spec of a cluster that is not there yet; what was resolved once is read again instead.
+"""The spec of a cluster that does not exist yet, from a cache if it was resolved before.
 
-Resolving is pure: the same profile and the same wishes come to the same spec. The libraries that read, check and fill
-in a profile take longer to import than the smallest cluster's network takes to make, so a spec is worth keeping.
+Resolving is pure: the same profile and overrides give the same spec. The libraries that read, check and render a
+profile take longer to import than the network of a small cluster takes to create, so caching a spec pays off.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pathlib import Path
 from minicluster import __version__, paths
 from minicluster.model.codec import decode, encode
 from minicluster.model.spec import Overrides, Spec
-from minicluster.profile import catalog
+from minicluster.profile import catalog, folders
 from minicluster.profile.build import build_hash
 
-#: How many specs are kept; the one that was not asked for the longest goes first.
+#: How many specs are kept; the least recently used one is removed first.
 _MOST = 50
 
-#: The code that is at work here: what lies on the disk may be newer, where this process is old.
+#: The code of this process; the files on the disk may be newer.
 _CODE = hashlib.sha256(
     b"\0".join(
         p.read_bytes() for room in ("profile", "model") for p in sorted(Path(__file__).parents[1].glob(f"{room}/*.py"))
@@ -39,13 +39,13 @@ def resolve(
     bind_address: str,
     port_is_free: Callable[[int], bool],
 ) -> Spec:
-    """The spec of a first ``up``: as :func:`minicluster.profile.resolve.resolve` has it, of a profile by name or path.
+    """The spec of a first ``up`` of a profile by name or path, as :func:`minicluster.profile.resolve.resolve` gives it.
 
-    It is kept for profiles that come with minicluster: a folder of the user's may be of any size, and is worked on. And
-    where every port was free that was wanted, so that a name's ports stay those that its hash makes them.
-    Nothing is kept that has to do with a ``--set``, which may be a secret, or with files of the user's.
+    It is cached only for profiles that come with minicluster, since a user's folder may be large and changes often, and
+    only if every port was free, so that a cluster's ports stay those that its name's hash gives. Nothing is cached that
+    comes from ``--set``, which may be a secret, or from the user's files.
     """
-    directory, bundled = catalog.locate(source)
+    directory, bundled = folders.locate(source)
     path = _path(directory, cluster, overrides, subnet, bind_address) if bundled and not overrides.set else None
     kept = _read(path) if path else None
     if kept and all(e.name in overrides.port or port_is_free(e.host_port) for _node, e in kept.endpoints()):
@@ -71,14 +71,14 @@ def resolve(
         source=loaded.source,
     )
     again = not taken and not any(image.additional_contexts for image in spec.images.values())
-    # Where the path is another one by now, somebody has changed the profile meanwhile.
+    # If the path is another one now, the profile was changed meanwhile.
     if path and again and path == _path(directory, cluster, overrides, subnet, bind_address):
         _write(path, spec)
     return spec
 
 
 def _path(directory: Path, *wishes: object) -> Path:
-    """Another file for everything else that a spec may come of: the code that makes it included."""
+    """A file of its own for each input of a spec, the code included."""
     made_of = [__version__, _CODE, build_hash(directory.parent), str(directory.resolve())]
     told = [asdict(wish) if isinstance(wish, Overrides) else wish for wish in wishes]
     digest = hashlib.sha256(json.dumps([made_of, told], sort_keys=True).encode()).hexdigest()
@@ -90,12 +90,12 @@ def _read(path: Path) -> Spec | None:
         spec = decode(path.read_text(encoding="ascii"))
         path.touch()
         return spec
-    except Exception:  # none, or of no use whatever the reason: it can be made again
+    except Exception:  # missing or damaged: it is resolved again
         return None
 
 
 def _write(path: Path, spec: Spec) -> None:
-    with contextlib.suppress(OSError):  # a home that cannot be written to makes the next one slower, that is all
+    with contextlib.suppress(OSError):  # without a cache, the next one is only slower
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         new = path.with_name(f"{path.name}.{os.getpid()}")
         new.write_text(encode(spec), encoding="ascii")

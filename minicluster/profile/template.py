@@ -9,62 +9,66 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from minicluster.errors import ProfileError, nearest
+from minicluster.profile.deferred import HasNul, NotYet, environment, marked
+from minicluster.profile.variables import elsewhere
 
 if TYPE_CHECKING:
     from jinja2 import Template
-    from jinja2.sandbox import SandboxedEnvironment
-
-
-@cache
-def _environment() -> SandboxedEnvironment:
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    return ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True
-    )
 
 
 @cache
 def _template(text: str) -> Template:
     """Compiled once: every node of a role has the same."""
-    return _environment().from_string(text)
+    return environment().from_string(text)
 
 
-def render(text: str, context: Mapping[str, Any], where: str, *, file: str = "") -> str:
-    """Renders a template.
+def render(text: str, context: Mapping[str, Any], where: str, *, file: str = "", place: str = "") -> str:
+    """Renders a template; where a value is deferred, the result has its marker.
 
     Args:
         where: position for errors, of a string within a profile.
         file: name of a template file; errors then give a line in it.
+        place: one of :data:`minicluster.profile.variables.PLACES`.
 
     Raises:
-        ProfileError: for a syntax error, an undefined name (with the nearest known one), or any other failure.
+        ProfileError: for a syntax error, an undefined name (with the nearest known one), a deferred value that is
+            not just joined into text, or any other failure.
     """
+    if "\0" in text:
+        raise ProfileError(f"{file or where}: a NUL in the text", "", "Remove it.")
     if "{{" not in text and "{%" not in text and "{#" not in text:
         return text
     from jinja2 import TemplateSyntaxError, UndefinedError
 
+    line = 1
+
+    def at(number: int | None) -> str:
+        nonlocal line
+        line = number or 1
+        return f"{file}:{line}:1" if file else where
+
     try:
-        return _template(text).render(context)
+        return marked(_template(text).render(context))
     except TemplateSyntaxError as error:
-        raise ProfileError(f"{_at(file, where, error.lineno)}: not a valid template", error.message or "") from None
+        what, why, fix = f"{at(error.lineno)}: not a valid template: {error.message or ''}", "", ""
     except UndefinedError as error:
         message = error.message or "undefined name"
         found = re.search(r"'([^']+)' is undefined", message) or re.search(r"has no attribute '([^']+)'", message)
-        names = {name for value in [context, *context.values()] for name in _names(value)}
-        fix = nearest(found[1], names if "attribute" in message else context) if found else ""
-        raise ProfileError(
-            f"{_at(file, where, _line(error))}: {message}", f"In the template {_short(text)}.", fix
-        ) from None
+        what, why, fix = f"{at(_line(error))}: {message}", "", ""
+        if found and "attribute" in message:
+            fix = nearest(found[1], {name for value in [context, *context.values()] for name in _names(value)})
+        elif found:
+            why = elsewhere(found[1])
+            fix = f"In {place}, there are: {', '.join(sorted(context))}." if why else nearest(found[1], context)
+    except NotYet as error:
+        what = f"{at(_line(error))}: {error} has no value yet"
+        why = "It exists only when the cluster runs, after the template is rendered."
+        fix = "Join it into text, with {{ }}, ~ or +; conditions, loops and filters cannot use it."
+    except HasNul as error:
+        what, why, fix = f"{at(_line(error))}: a NUL in the text", "", "Remove it."
     except Exception as error:  # a template can fail in any way that Python can
-        raise ProfileError(
-            f"{_at(file, where, _line(error))}: the template fails", f"{type(error).__name__}: {error}"
-        ) from None
-
-
-def _at(file: str, where: str, line: int | None) -> str:
-    return f"{file}:{line or 1}:1" if file else where
+        what, why, fix = f"{at(_line(error))}: the template fails", f"{type(error).__name__}: {error}", ""
+    raise ProfileError(what, "\n".join(filter(None, [why, f"In the template: {_shown(text, line)}"])), fix)
 
 
 def _line(error: BaseException) -> int | None:
@@ -72,9 +76,11 @@ def _line(error: BaseException) -> int | None:
     return lines[-1] if lines else None
 
 
-def _short(text: str) -> str:
-    first = text.strip().splitlines()[0] if text.strip() else ""
-    return repr(first if len(first) <= 80 else first[:77] + "...")
+def _shown(text: str, line: int) -> str:
+    """A line of a template, shortened."""
+    lines = text.splitlines()
+    found = lines[line - 1].strip() if 0 < line <= len(lines) else ""
+    return found if len(found) <= 80 else found[:77] + "..."
 
 
 def _names(value: Any) -> list[str]:

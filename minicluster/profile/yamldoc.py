@@ -27,7 +27,7 @@ class Document:
     def where(self, at: Sequence[str | int], *, key: bool = False) -> str:
         """``FILE:LINE:COLUMN`` of a part, or of the nearest part around it; or the option that set it."""
         path = tuple(at)
-        for length in range(len(path), 0, -1):  # what an option set replaced everything below it
+        for length in range(len(path), 0, -1):  # an option replaces everything below its path
             if path[:length] in self.overridden:
                 return self.overridden[path[:length]]
         while True:
@@ -40,7 +40,7 @@ class Document:
 
 
 def parse(path: Path) -> Document:
-    """Reads a file. Raises :class:`ProfileError` with line and column for what is no YAML, or has a key twice."""
+    """Reads a file. Raises :class:`ProfileError` with line and column for invalid YAML and for keys given twice."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

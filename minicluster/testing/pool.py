@@ -31,7 +31,7 @@ from minicluster.model.lease import Lease
 from minicluster.model.naming import value_text
 from minicluster.operations.up import DEFAULT_PROFILE
 from minicluster.plan.observed import lease_of
-from minicluster.profile import catalog
+from minicluster.profile import catalog, folders
 from minicluster.testing.session import Run
 from minicluster.testing.stats import PoolStats
 
@@ -358,7 +358,7 @@ class Pool:
         """Derived from what the cluster is, so that other processes find it; random for a private one."""
         _profile, options, place, label = key
         profile = profile or DEFAULT_PROFILE
-        folder, _bundled = catalog.locate(profile)
+        folder, _bundled = folders.locate(profile)
         base = re.sub(r"[^a-z0-9]+", "-", folder.name.lower()).strip("-")[:20]
         if not base[:1].isalpha():
             base = f"c{base}"

@@ -134,9 +134,9 @@ def test_one_grows_to_three_and_to_five_and_back_without_its_leader(outer: Shell
 @pytest.mark.parametrize(
     ("sizes", "code", "said"),
     [
-        (["kv=0"], 2, "0 nodes of role 'kv'"),
-        (["kv=2"], 2, "odd number"),
-        (["kv=9"], 2, "9 nodes of role 'kv'"),
+        (["kv=0"], 2, "role kv takes 1, 3, 5 or 7 nodes"),
+        (["kv=2"], 2, "even number"),
+        (["kv=9"], 2, "role kv takes 1, 3, 5 or 7 nodes"),
         (["agent=1"], 2, "no role is called 'agent'"),
         (["kv"], 2, "this is not ROLE=N"),
     ],

@@ -39,10 +39,10 @@ def up(outer: Shell, *options: str, profile: str = "swarm") -> Result:
 @pytest.fixture
 def profile(tmp_path: Path) -> Path:
     """A copy of the Swarm profile, to be broken."""
-    from minicluster.profile import catalog
+    from minicluster.profile import folders
 
     folder = tmp_path / "spoilt"
-    shutil.copytree(catalog.bundled_directory() / "swarm", folder)
+    shutil.copytree(folders.bundled_directory() / "swarm", folder)
     return folder
 
 

@@ -93,7 +93,7 @@ def test_an_overlay_on_an_image_that_is_pulled(outer: Shell, published: str, tmp
     (folder / "fit" / "Dockerfile").write_text("ARG BASE\nARG IMAGE\nFROM ${IMAGE}\nRUN echo fitted >/what\n")
     platform = outer.docker("version", "--format", "{{.Server.Os}}/{{.Server.Arch}}").out.strip()
     text = (
-        "name: outfit\nsummary: one idle node\n"
+        "version: 2\nname: outfit\nsummary: one idle node\n"
         f"images: {{node: {{image: '{published}', overlay: fit, platforms: [{platform}]}}}}\n"
         "roles: {idle: {count: 1, image: node, entrypoint: [sleep], command: [infinity]}}\n"
     )
@@ -127,7 +127,7 @@ def test_an_image_is_built_once_and_again_when_its_files_change(outer: Shell, tm
     (folder / "image").mkdir(parents=True)
     (folder / "image" / "Dockerfile").write_text("ARG BASE\nFROM ${BASE}\nRUN echo one >/what\n")
     (folder / "profile.yaml").write_text(
-        "name: tiny\nsummary: one idle node\nimages: {node: {build: image}}\n"
+        "version: 2\nname: tiny\nsummary: one idle node\nimages: {node: {build: image}}\n"
         "roles: {node: {count: 1, image: node, command: [sleep, infinity]}}\n".replace("node: {count", "idle: {count")
     )
     assert catalog.validate(str(folder))

@@ -18,7 +18,7 @@ from kazoo.client import KazooClient
 
 from minicluster.engine import base_image
 from minicluster.engine.protocol import Cancel, Engine
-from minicluster.profile import catalog
+from minicluster.profile import folders
 from tests.engine.conftest import Shell, eventually, remains
 
 NAME = "t-mesos"
@@ -191,9 +191,9 @@ def test_an_agents_engine_needs_nothing_of_its_image(outer: Shell, stand_in: str
         ref for ref in (base_image.REGISTRY, base_image.LOCAL) if outer.docker("inspect", ref, ok=False).code == 0
     )
     (tmp_path / "Dockerfile").write_text(BARE.format(base=base_ref))
-    recipe = catalog.bundled_directory() / "mesos" / "image-agent"
+    recipe = folders.bundled_directory() / "mesos" / "image-agent"
     path = "PATH=/bin:/opt/minicluster/engine/bin"
-    files = catalog.bundled_directory() / "swarm" / "files"
+    files = folders.bundled_directory() / "swarm" / "files"
     bin = tmp_path / "files" / "usr" / "local" / "bin"
     bin.mkdir(parents=True)
     for name in ("minicluster-entrypoint", "minicluster-nested"):

@@ -177,6 +177,7 @@ def test_health_checks_count_where_an_image_has_one(outer: Shell, tmp_path: Path
     )
     (tmp_path / "profile.yaml").write_text(
         textwrap.dedent("""\
+            version: 2
             name: health
             summary: a node with a health check of its image's own
             images: {node: {build: image}}

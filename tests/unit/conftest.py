@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from minicluster.executor.signals import SIGNALS
-from minicluster.profile.load import Loaded, load
+from minicluster.profile.load import load
+from minicluster.profile.loaded import Loaded
 from tests.fakes import FakeEngine, FakeEtcd, FakeSwarm
 from tests.unit.samples import LEAST, TOY
 

@@ -8,6 +8,7 @@ TOY = Path(__file__).parent / "toy"
 
 #: The least that a profile must say; tests put their own YAML behind it, or another one of its keys in.
 LEAST = """\
+version: 2
 name: least
 summary: s
 images:

@@ -15,7 +15,7 @@ from minicluster.model.naming import container_name, network_name, volume_name
 from minicluster.model.spec import Overrides, Spec
 from minicluster.plan.observed import Observed, RecordVolume
 from minicluster.profile import catalog
-from minicluster.profile.load import Loaded
+from minicluster.profile.loaded import Loaded
 from minicluster.profile.resolve import resolve
 from tests.unit.samples import TOY
 

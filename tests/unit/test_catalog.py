@@ -12,7 +12,7 @@ import yaml
 
 from minicluster import paths
 from minicluster.errors import UsageError
-from minicluster.profile import catalog
+from minicluster.profile import catalog, folders
 from tests.unit.samples import LEAST, TOY
 
 Write = Callable[..., Path]
@@ -29,11 +29,11 @@ def own(name: str, text: str = LEAST) -> Path:
 
 
 def test_the_bundled_profiles_are_there() -> None:
-    assert "swarm" in catalog.names()
+    assert "swarm" in folders.names()
     assert catalog.load("swarm").bundled
 
 
-@pytest.mark.parametrize("name", catalog.names())
+@pytest.mark.parametrize("name", folders.names())
 def test_a_bundled_profile_is_valid_to_the_last_template(name: str) -> None:
     assert catalog.validate(name).profile.name == name
 
@@ -41,39 +41,39 @@ def test_a_bundled_profile_is_valid_to_the_last_template(name: str) -> None:
 def test_the_users_own_profiles_are_there_and_win_over_the_bundled() -> None:
     own("mine")
     folder = own("swarm", LEAST.replace("least", "swarm"))
-    assert catalog.names() == sorted(catalog.names())
-    assert "mine" in catalog.names()
-    assert catalog.locate("swarm") == (folder, False)
+    assert folders.names() == sorted(folders.names())
+    assert "mine" in folders.names()
+    assert folders.locate("swarm") == (folder, False)
 
 
 def test_a_folder_without_a_profile_is_none() -> None:
     (paths.config_home() / "profiles" / "empty").mkdir(parents=True)
-    assert "empty" not in catalog.names()
+    assert "empty" not in folders.names()
 
 
 def test_a_profile_is_found_by_its_folder_and_by_its_file() -> None:
-    assert catalog.locate(str(TOY)) == catalog.locate(str(TOY / "profile.yaml")) == (TOY, False)
+    assert folders.locate(str(TOY)) == folders.locate(str(TOY / "profile.yaml")) == (TOY, False)
 
 
 def test_a_profile_is_found_by_a_relative_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(TOY)
-    assert catalog.locate(".") == (TOY, False)
+    assert folders.locate(".") == (TOY, False)
 
 
 def test_an_unknown_profile_is_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError) as caught:
-        catalog.locate("swram")
+        folders.locate("swram")
     assert "'swarm'" in caught.value.fix
 
 
 def test_a_folder_that_holds_no_profile_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no profile\.yaml"):
-        catalog.locate(str(tmp_path))
+        folders.locate(str(tmp_path))
 
 
 def test_a_path_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Check the path"):
-        catalog.locate(str(tmp_path / "nothing"))
+        folders.locate(str(tmp_path / "nothing"))
 
 
 def test_an_installed_package_takes_the_profiles_that_travel_in_it(
@@ -84,8 +84,8 @@ def test_an_installed_package_takes_the_profiles_that_travel_in_it(
     inside.mkdir(parents=True)
     (inside / "profile.yaml").write_text(LEAST)
     monkeypatch.setattr(catalog, "__file__", str(package / "profile" / "catalog.py"))
-    assert catalog.bundled_directory() == package / "_profiles"
-    assert catalog.names() == ["inside"]
+    assert folders.bundled_directory() == package / "_profiles"
+    assert folders.names() == ["inside"]
 
 
 # The schema
@@ -104,7 +104,7 @@ def validator() -> Any:
     return jsonschema.Draft202012Validator(catalog.json_schema())
 
 
-@pytest.mark.parametrize("name", catalog.names())
+@pytest.mark.parametrize("name", folders.names())
 def test_a_bundled_profile_is_valid_by_the_schema(validator: Any, name: str) -> None:
     # Read by our own parser: to PyYAML, which is of YAML 1.1, the key "on" is a truth value. Editors are of 1.2.
     assert [error.message for error in validator.iter_errors(catalog.load(name).document.data)] == []

@@ -506,6 +506,7 @@ def test_ls(monkeypatch: pytest.MonkeyPatch) -> None:
             "running": 2,
             "subnet": "10.55.0.0/24",
             "lease": "",
+            "note": "",
         }
     ]
     monkeypatch.setattr(

@@ -454,7 +454,7 @@ def test_the_engine_is_not_asked_for_nodes_that_ended_at_each_try(
 def test_the_lines_of_a_hook_are_captured_for_later_ones(engine: FakeEngine) -> None:
     node(engine)
     engine.answers["form"] = ExecResult(0, "T1 \nT2\nmore\n", "")
-    steps = [hook("form", "form", capture=("one", "two")), hook("join", "join", "@{captured.two}", "@{captured.one}")]
+    steps = [hook("form", "form", capture=("one", "two")), hook("join", "join", "\0captured.two\0", "\0captured.one\0")]
     execute(plan(steps[0], step("join", steps[1].action, "form")), run_of(engine))
     assert engine.did("execute")[-1] == "c-a-1: join T2 T1"
 
@@ -520,7 +520,7 @@ def test_what_was_captured_never_stands_in_an_error(engine: FakeEngine, answer: 
     node(engine)
     engine.answers["form"] = ExecResult(0, "SECRET\n", "")
     engine.answers["join"] = answer
-    join = step("join", RunHook("c-a-1", ("join", "@{captured.token}")), "form")
+    join = step("join", RunHook("c-a-1", ("join", "\0captured.token\0")), "form")
     error = refused(engine, hook("form", "form", capture=("token",)), join, timeout=0)
     assert engine.did("execute")[-1].endswith("SECRET")
     assert "SECRET" not in str(error)

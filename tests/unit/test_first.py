@@ -12,7 +12,7 @@ import pytest
 
 from minicluster import paths
 from minicluster.model.spec import Overrides, Spec
-from minicluster.profile import catalog, spec_cache
+from minicluster.profile import catalog, folders, spec_cache
 
 SUBNET = "172.28.0.0/24"
 
@@ -46,7 +46,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-@pytest.mark.parametrize("profile", catalog.names())
+@pytest.mark.parametrize("profile", folders.names())
 def test_the_same_comes_out_without_the_profile_being_read(profile: str, loads: list[str]) -> None:
     asked = Overrides(image={}, port={}, restart="always", networks=("web",))
     was = settle(profile, overrides=asked)
@@ -96,8 +96,8 @@ def test_a_port_that_was_asked_for_stays_the_one() -> None:
 
 def test_a_changed_profile_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, loads: list[str]) -> None:
     copy = tmp_path / "profiles"
-    shutil.copytree(catalog.bundled_directory(), copy)
-    monkeypatch.setattr(catalog, "bundled_directory", lambda: copy)
+    shutil.copytree(folders.bundled_directory(), copy)
+    monkeypatch.setattr(folders, "bundled_directory", lambda: copy)
     was = settle()
     text = (copy / "etcd" / "profile.yaml").read_text()
     (copy / "etcd" / "profile.yaml").write_text(text.replace("summary: ", "summary: Another ", 1))

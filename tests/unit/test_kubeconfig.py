@@ -25,6 +25,7 @@ from minicluster.cli.app import app
 from minicluster.cluster import Cluster
 from minicluster.contrib.kubernetes import kubeconfig
 from minicluster.errors import MiniclusterError, UsageError
+from minicluster.model.deferred import readable
 from minicluster.model.events import Event
 from tests.fakes import FakeEngine
 from tests.unit.samples import TOY
@@ -889,7 +890,7 @@ def test_another_authority_comes_through(connected: FakeEngine, profile: str, fi
 
 def test_the_profile_of_kubernetes_has_what_is_merged() -> None:
     (written,) = [f for f in spec_of("kubernetes").client_files if f.path == "kubeconfig"]
-    config = yaml.safe_load(written.content.replace("@{", "{"))  # late values are not there yet
+    config = yaml.safe_load(readable(written.content))  # deferred values are not there yet
     names = {config[kind][0]["name"] for kind in ("clusters", "users", "contexts")}
     assert names == {config["current-context"]} == {"minicluster-c"}
 

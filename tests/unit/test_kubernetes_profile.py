@@ -17,6 +17,7 @@ from minicluster.cluster import Cluster
 from minicluster.engine.protocol import ExecResult
 from minicluster.errors import ImageError, ProfileError, UsageError
 from minicluster.model.codec import encode, node_hash
+from minicluster.model.deferred import readable
 from minicluster.model.spec import NodeSpec, Spec
 from tests.fakes import FakeEngine
 from tests.unit.standing import AUTHORITY, spec_of
@@ -44,7 +45,7 @@ def told(spec: Spec) -> str:
         first = spec.of_role(role)[0]
         for file in first.files:
             if not file.path.startswith("/usr/local/"):
-                lines += [f"### {first.name} {file.path}", file.content.rstrip(), ""]
+                lines += [f"### {first.name} {file.path}", readable(file.content).rstrip(), ""]
     return "\n".join(lines)
 
 
@@ -213,7 +214,7 @@ def test_a_tarball_need_not_stay_once_the_image_is_built(tmp_path: Path, monkeyp
     Path("k.tar.gz").unlink()
     after = spec_of("kubernetes", previous=before, set=set, agent=5)
     assert after.images == before.images
-    with pytest.raises(UsageError, match="there is no file"):
+    with pytest.raises(UsageError, match="no such file"):
         spec_of("kubernetes", previous=before, set={**set, "grace": "9s"})
 
 
@@ -241,5 +242,5 @@ def test_an_image_needs_somebody_to_hold_it(kubernetes: FakeEngine) -> None:
 
 
 def test_a_tarball_that_is_not_there() -> None:
-    with pytest.raises(UsageError, match="there is no file /nowhere"):
+    with pytest.raises(UsageError, match="no such file: /nowhere"):
         spec_of("kubernetes", set={"tarball": "/nowhere"})

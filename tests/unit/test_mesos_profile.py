@@ -18,6 +18,7 @@ from minicluster.engine import base_image
 from minicluster.engine.protocol import ExecResult
 from minicluster.errors import ImageError, MiniclusterError, NoEngine, UsageError
 from minicluster.model import labels
+from minicluster.model.deferred import readable
 from minicluster.model.spec import Spec
 from minicluster.plan.observed import Observed
 from minicluster.plan.reconcile import reconcile
@@ -51,7 +52,7 @@ def text(spec: Spec) -> str:
     assert spec.members
     lines += ["", f"members: {spec.members.on}: {' '.join(spec.members.run)}", ""]
     lines += [f"{name}={value}" for name, value in spec.env.items()]
-    return "\n".join(lines) + "\n"
+    return readable("\n".join(lines) + "\n")
 
 
 @pytest.mark.parametrize("name", SIZES)

@@ -21,7 +21,7 @@ import pytest
 
 from tests.replay import Answer, Reply, Request, Server, master, recorded, recorded_json, said, serving
 
-FILES = Path(__file__).parents[2] / "profiles" / "mesos" / "files"
+FILES = Path(__file__).parents[2] / "profiles" / "mesos" / "files" / "bin"
 KV = {"name": "kv-1", "ready": True, "voter": True, "leader": True}
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="all of 127.0.0.0/8 is this machine's on Linux alone")

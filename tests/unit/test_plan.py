@@ -8,7 +8,7 @@ Each scenario's plan is in golden/NAME.txt. After an intended change write them 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from minicluster.model.deferred import readable
 from minicluster.model.spec import ImageSpec, Overrides, Spec
 from minicluster.plan.builder import Steps
 from minicluster.plan.load import load
@@ -328,6 +329,10 @@ def text(plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
+def said(command: Sequence[str]) -> str:
+    return readable(" ".join(command))
+
+
 def _action(action: Action) -> Iterator[str]:
     """Main fields alone: golden plans are to be read, and not to change with what does not matter to a plan."""
     match action:
@@ -350,9 +355,9 @@ def _action(action: Action) -> Iterator[str]:
         case StartContainer(name):
             yield f"start {name}"
         case WaitReady(container, command):
-            yield f"wait for {container}: {' '.join(command)}"
+            yield f"wait for {container}: {said(command)}"
         case RunHook(container, command, capture, best_effort):
-            yield f"run in {container}: {' '.join(command)}" + (" (best effort)" if best_effort else "")
+            yield f"run in {container}: {said(command)}" + (" (best effort)" if best_effort else "")
             if capture:
                 yield f"capture {', '.join(capture)}"
             if action.fallback:
@@ -365,7 +370,7 @@ def _action(action: Action) -> Iterator[str]:
         case RemoveFile(container, path):
             yield f"remove from {container}: {path}"
         case WaitMembers(container, command, names):
-            yield f"ask {container} with {' '.join(command)} for {', '.join(names)}"
+            yield f"ask {container} with {said(command)} for {', '.join(names)}"
         case DisconnectNetwork(network, container):
             yield f"disconnect {container} from {network}"
         case UpdateContainer(name, restart):

@@ -56,21 +56,21 @@ def test_a_folder_without_a_profile_is_refused(tmp_path: Path) -> None:
 
 def test_a_key_given_twice_is_refused_at_the_second(write_profile: Write) -> None:
     error = refused(write_profile(LEAST + "    count: 2\n"))
-    assert "profile.yaml:9:5: key 'count' is given twice" in error.what
+    assert "profile.yaml:10:5: key 'count' is given twice" in error.what
 
 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("count: 1", "count: many", "profile.yaml:7:12: roles.worker.count: "),
-        ("count: 1", "count: -1", "profile.yaml:7:12: roles.worker.count: "),
-        ("count: 1", "count: 1\n    command: serve", "profile.yaml:8:14: roles.worker.command: "),
-        ("count: 1", "count: 1\n    volumes: [data]", "profile.yaml:8:15: roles.worker.volumes.0: "),
-        ("count: 1", "count: 1\n    ready: {exec: []}", "profile.yaml:8:19: roles.worker.ready.exec: "),
-        ("count: 1", "count: 1\n    env: {A: null}", "profile.yaml:8:14: roles.worker.env.A: "),
-        ("count: 1", "count: 1\n    memory: a lot", "profile.yaml:8:13: roles.worker.memory: "),
-        ("name: least", "name: Least", "profile.yaml:1:7: name: "),
-        ("  worker:", "  Worker:", "profile.yaml:6:3: roles.Worker: "),
+        ("count: 1", "count: many", "profile.yaml:8:12: roles.worker.count must be "),
+        ("count: 1", "count: -1", "profile.yaml:8:12: roles.worker.count must be "),
+        ("count: 1", "count: 1\n    command: serve", "profile.yaml:9:14: roles.worker.command must be "),
+        ("count: 1", "count: 1\n    volumes: [data]", "profile.yaml:9:15: roles.worker.volumes.0 must be "),
+        ("count: 1", "count: 1\n    ready: {exec: []}", "profile.yaml:9:19: roles.worker.ready.exec must not be empty"),
+        ("count: 1", "count: 1\n    env: {A: null}", "profile.yaml:9:14: roles.worker.env.A must be "),
+        ("count: 1", "count: 1\n    memory: a lot", "profile.yaml:9:13: roles.worker.memory must be "),
+        ("name: least", "name: Least", "profile.yaml:2:7: name must be "),
+        ("  worker:", "  Worker:", "profile.yaml:7:3: roles.Worker must be "),
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused_with_its_place_and_name(
@@ -83,12 +83,12 @@ def test_a_value_of_the_wrong_type_is_refused_with_its_place_and_name(
 @pytest.mark.parametrize(
     ("old", "new", "place", "hint"),
     [
-        ("summary: s", "summary: s\nrolls: {}", "3:1", "'roles'"),
-        ("count: 1", "count: 1\n    comand: [a]", "8:5", "'command'"),
-        ("count: 1", "count: 1\n    hooks: {joni: []}", "8:13", "'join'"),
-        ("count: 1", "count: 1\n    ready: {exce: [a]}", "8:13", "'exec'"),
-        ("count: 1", "count: 1\n    certificates: [{directry: /a}]", "8:21", "'directory'"),
-        ("{image: example/node}", "{imge: example/node}", "4:10", "'image'"),
+        ("summary: s", "summary: s\nrolls: {}", "4:1", "'roles'"),
+        ("count: 1", "count: 1\n    comand: [a]", "9:5", "'command'"),
+        ("count: 1", "count: 1\n    hooks: {joni: []}", "9:13", "'join'"),
+        ("count: 1", "count: 1\n    ready: {exce: [a]}", "9:13", "'exec'"),
+        ("count: 1", "count: 1\n    certificates: [{directry: /a}]", "9:21", "'directory'"),
+        ("{image: example/node}", "{imge: example/node}", "5:10", "'image'"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest(
@@ -100,7 +100,7 @@ def test_an_unknown_key_is_refused_with_the_nearest(
 
 
 @pytest.mark.parametrize(
-    ("line", "key", "place"), [("summary: s", "summary", ":1:1"), ("    image: node\n", "image", ":7:5")]
+    ("line", "key", "place"), [("summary: s", "summary", ":1:1"), ("    image: node\n", "image", ":8:5")]
 )
 def test_a_missing_key_is_named(write_profile: Write, line: str, key: str, place: str) -> None:
     error = refused(write_profile(LEAST.replace(line, "")))
@@ -148,12 +148,12 @@ def test_an_alias_that_names_its_own_parent_is_refused(write_profile: Write, tex
 @pytest.mark.parametrize("image", ["{build: image, image: example/node}", "{}"])
 def test_an_image_has_either_a_recipe_or_a_reference(write_profile: Write, image: str) -> None:
     folder = write_profile(LEAST.replace("{image: example/node}", image), {"image/Dockerfile": "FROM x"})
-    assert "profile.yaml:4:9: image 'node' needs either build or image" in refused(folder).what
+    assert "profile.yaml:5:9: image 'node' needs either build or image" in refused(folder).what
 
 
 def test_a_recipe_without_a_dockerfile_is_refused(write_profile: Write) -> None:
     folder = write_profile(LEAST.replace("{image: example/node}", "{build: image}"))
-    assert "profile.yaml:4:17: no Dockerfile in 'image'" in refused(folder).what
+    assert "profile.yaml:5:17: no Dockerfile in 'image'" in refused(folder).what
 
 
 @pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "files/../../secret"])
@@ -161,28 +161,28 @@ def test_a_file_outside_of_the_profile_is_refused(write_profile: Write, path: st
     folder = write_profile(LEAST + f"    files: {{/etc/x: {{source: {path}}}}}\n")
     (folder.parent / "secret").write_text("s")
     error = refused(folder)
-    assert "lies outside of the profile's folder" in error.what
-    assert "profile.yaml:9:30" in error.what
+    assert "is outside of the profile's folder" in error.what
+    assert "profile.yaml:10:30" in error.what
 
 
 def test_a_link_out_of_the_profile_is_refused(write_profile: Write) -> None:
     folder = write_profile(LEAST + "    files: {/etc/x: {source: link}}\n")
     (folder.parent / "secret").write_text("s")
     (folder / "link").symlink_to("../secret")
-    assert "lies outside" in refused(folder).what
+    assert "is outside" in refused(folder).what
 
 
 def test_a_recipe_outside_of_the_profile_is_refused(write_profile: Write) -> None:
-    assert "lies outside" in refused(write_profile(LEAST.replace("{image: example/node}", "{build: ..}"))).what
+    assert "is outside" in refused(write_profile(LEAST.replace("{image: example/node}", "{build: ..}"))).what
 
 
 def test_a_file_that_is_not_there_is_refused(write_profile: Write) -> None:
-    assert "no file 'x.j2'" in refused(write_profile(LEAST + "    files: {/etc/x: {source: x.j2}}\n")).what
+    assert "no such file: x.j2" in refused(write_profile(LEAST + "    files: {/etc/x: {source: x.j2}}\n")).what
 
 
 def test_a_node_certificate_needs_a_directory(write_profile: Write) -> None:
     error = refused(write_profile(LEAST + "    authority: true\n    certificates: [{organization: o}]\n"))
-    assert "profile.yaml:10:20: a node's certificate needs a directory" in error.what
+    assert "profile.yaml:11:20: a node's certificate needs a directory" in error.what
 
 
 def test_the_client_certificate_needs_no_directory(write_profile: Write) -> None:
@@ -198,11 +198,11 @@ def test_certificates_need_a_role_that_keeps_their_authority(write_profile: Writ
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("hooks: {init: [{on: woker, run: [a]}]}\n", "9:21"),
-        ("hooks: {load: [{on: woker, run: [a]}]}\n", "9:21"),
-        ("members: {on: woker, run: [a]}\n", "9:15"),
-        ("    hooks: {join: [{on: woker, run: [a]}]}\n", "9:25"),
-        ("    hooks: {leave: [{on: woker, run: [a]}]}\n", "9:26"),
+        ("hooks: {init: [{on: woker, run: [a]}]}\n", "10:21"),
+        ("hooks: {load: [{on: woker, run: [a]}]}\n", "10:21"),
+        ("members: {on: woker, run: [a]}\n", "10:15"),
+        ("    hooks: {join: [{on: woker, run: [a]}]}\n", "10:25"),
+        ("    hooks: {leave: [{on: woker, run: [a]}]}\n", "10:26"),
     ],
 )
 def test_a_hook_on_an_unknown_role_is_refused_with_the_nearest(write_profile: Write, text: str, place: str) -> None:
@@ -213,28 +213,27 @@ def test_a_hook_on_an_unknown_role_is_refused_with_the_nearest(write_profile: Wr
 
 def test_a_role_with_an_unknown_image_is_refused_with_the_nearest(write_profile: Write) -> None:
     error = refused(write_profile(LEAST.replace("image: node", "image: nod")))
-    assert "profile.yaml:8:12: no image is called 'nod'" in error.what
+    assert "profile.yaml:9:12: no image is called 'nod'" in error.what
     assert "'node'" in error.fix
 
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_an_even_number_of_voters_is_refused_with_the_reason(write_profile: Write, count: int) -> None:
     error = refused(write_profile(LEAST.replace("count: 1", f"count: {count}\n    allowed: [1, 3, 5]")))
-    assert "profile.yaml:7:12: " in error.what
-    assert "odd" in error.why
-    assert "1, 3 or 5" in error.fix
+    assert "profile.yaml:8:12: " in error.what
+    assert error.what.endswith("role worker takes 1, 3 or 5 nodes")
+    assert "even" in error.why
 
 
-@pytest.mark.parametrize(("count", "fix"), [(5, "fewer"), (1, "more")])
-def test_a_count_outside_of_what_the_role_allows_is_refused(write_profile: Write, count: int, fix: str) -> None:
+@pytest.mark.parametrize("count", [5, 1])
+def test_a_count_outside_of_what_the_role_allows_is_refused(write_profile: Write, count: int) -> None:
     error = refused(write_profile(LEAST.replace("count: 1", f"count: {count}\n    min: 2\n    max: 4")))
-    assert "2 to 4" in error.why
-    assert fix in error.fix
+    assert error.what.endswith("profile.yaml:8:12: role worker takes 2 to 4 nodes")
 
 
 def test_a_fixed_setting_that_there_is_not_is_refused_with_the_nearest(write_profile: Write) -> None:
     error = refused(write_profile(LEAST + "settings: {tls: true, quota: 1}\nimmutable: [quota, tsl]\n"))
-    assert "profile.yaml:10:20: no setting is called 'tsl'" in error.what
+    assert "profile.yaml:11:20: no setting is called 'tsl'" in error.what
     assert "'tls'" in error.fix
 
 
@@ -242,7 +241,8 @@ def test_a_fixed_setting_that_there_is_not_is_refused_with_the_nearest(write_pro
     ("default", "given", "value"),
     [
         ("50", "60", 60),
-        ("50", "0.5", 0.5),
+        ("1.5", "2.5", 2.5),
+        ("1.5", "2", 2),
         ("true", "no", False),
         ("dc1", "12", "12"),
         ("''", "on", "on"),
@@ -258,47 +258,50 @@ def test_a_setting_stays_what_the_profile_has_it_as(write_profile: Write, defaul
 
 
 @pytest.mark.parametrize(
-    ("default", "given", "why"),
+    ("default", "given", "said"),
     [
-        ("50", "abc", "It is a number; the profile has 50."),
-        ("50", "true", "It is a number; the profile has 50."),
-        ("50", "", "It is a number; the profile has 50."),
-        ("true", "maybe", "It is true or false; the profile has true."),
-        ("false", "1", "It is true or false; the profile has false."),
+        ("50", "abc", "must be an integer (default: 50)"),
+        ("50", "0.5", "must be an integer (default: 50)"),
+        ("50", "true", "must be an integer (default: 50)"),
+        ("50", "", "must be an integer (default: 50)"),
+        ("1.5", "abc", "must be a number (default: 1.5)"),
+        ("true", "maybe", "must be true or false (default: true)"),
+        ("false", "1", "must be true or false (default: false)"),
     ],
 )
-def test_a_setting_of_another_kind_is_refused(write_profile: Write, default: str, given: str, why: str) -> None:
-    with pytest.raises(UsageError, match=f"--set it={given}: it cannot be '{given}'") as caught:
+def test_a_setting_of_another_type_is_refused(write_profile: Write, default: str, given: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
         load(write_profile(LEAST + f"settings: {{it: {default}}}\n"), {"it": given})
-    assert caught.value.why == why
+    assert caught.value.what == f"--set it={given}: it {said}"
 
 
 @pytest.mark.parametrize(
-    ("profile", "setting"),
+    ("profile", "setting", "said"),
     [
-        ("etcd", "heartbeat=0"),
-        ("etcd", "quota=-1"),
-        ("etcd", "log_level=loud"),
-        ("zookeeper", "heap=99999x"),
-        ("zookeeper", "tick_time=-1"),
-        ("consul", "datacenter=a b"),
-        ("swarm", "heartbeat=banana"),
-        ("mesos", "ports=8000"),
-        ("kubernetes", "grace=5"),
-        ("kubernetes", "heartbeat=0"),
-        ("zookeeper", "init_limit=0"),
-        ("swarm", "heartbeat=0s"),
+        ("etcd", "heartbeat=0", "must be a positive integer"),
+        ("etcd", "quota=-1", "must be a number of bytes"),
+        ("etcd", "log_level=loud", "must be debug, info, warn, error, panic or fatal"),
+        ("zookeeper", "heap=99999x", "must be a size"),
+        ("zookeeper", "tick_time=-1", "must be a positive integer"),
+        ("consul", "datacenter=a b", "must be letters, digits, _ and -"),
+        ("swarm", "heartbeat=banana", "must be a duration"),
+        ("mesos", "ports=8000", "must be ranges of ports"),
+        ("kubernetes", "grace=5", "must be a duration"),
+        ("kubernetes", "heartbeat=0", "must be a positive integer"),
+        ("kubernetes", "version=v2.0.0", "must be a release"),
+        ("zookeeper", "init_limit=0", "must be a positive integer"),
+        ("swarm", "heartbeat=0s", "must be a duration greater than 0"),
     ],
 )
-def test_the_profiles_settings_have_to_look_like_what_they_are(profile: str, setting: str) -> None:
+def test_the_settings_of_profiles_have_patterns_with_words(profile: str, setting: str, said: str) -> None:
     name, _, value = setting.partition("=")
-    with pytest.raises(ProfileError, match=re.escape(f"--set {setting}: {name} cannot be")):
+    with pytest.raises(ProfileError, match=re.escape(f"--set {setting}: {name} {said}")):
         catalog.load(profile, {name: value})
 
 
 def test_a_recipe_for_given_images_needs_a_dockerfile(write_profile: Write) -> None:
     folder = write_profile(LEAST.replace("{image: example/node}", "{image: example/node, overlay: outfit}"))
-    assert "profile.yaml:4:40: no Dockerfile in 'outfit'" in refused(folder).what
+    assert "profile.yaml:5:40: no Dockerfile in 'outfit'" in refused(folder).what
     (folder / "outfit").mkdir()
     assert "no Dockerfile in 'outfit'" in refused(folder).what
     (folder / "outfit/Dockerfile").write_text("ARG IMAGE\nFROM ${IMAGE}\n")
@@ -307,4 +310,4 @@ def test_a_recipe_for_given_images_needs_a_dockerfile(write_profile: Write) -> N
 
 def test_a_recipe_for_given_images_outside_of_the_profile_is_refused(write_profile: Write) -> None:
     folder = write_profile(LEAST.replace("{image: example/node}", "{image: example/node, overlay: ../outfit}"))
-    assert "lies outside of the profile's folder" in refused(folder).what
+    assert "is outside of the profile's folder" in refused(folder).what

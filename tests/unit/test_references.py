@@ -13,7 +13,7 @@ import pytest
 from minicluster import paths
 from minicluster.errors import ProfileError
 from minicluster.model.spec import Overrides, Spec
-from minicluster.profile import catalog
+from minicluster.profile import catalog, folders
 from minicluster.profile.build import build_hash, build_ref
 from minicluster.profile.load import load
 from minicluster.profile.resolve import resolve
@@ -22,7 +22,7 @@ from tests.unit.samples import LEAST
 Write = Callable[..., Path]
 SHARING = (
     LEAST.replace("{image: example/node}", '{build: "zookeeper:image"}')
-    + '    files: {/etc/zk-ask: {source: "zookeeper:files/zk-ask"}}\n'
+    + '    files: {/etc/zk-ask: {source: "zookeeper:files/bin/zk-ask"}}\n'
 )
 ROOT = Path(__file__).parents[2]
 
@@ -43,11 +43,11 @@ def own(name: str, **files: str) -> Path:
 
 def test_a_file_of_another_profile_is_that_file(write_profile: Write) -> None:
     (file,) = spec_of(write_profile(SHARING)).nodes[0].files
-    assert file.content == (catalog.bundled_directory() / "zookeeper/files/zk-ask").read_text()
+    assert file.content == (folders.bundled_directory() / "zookeeper/files/bin/zk-ask").read_text()
 
 
 def test_a_recipe_of_another_profile_counts_whole(write_profile: Write) -> None:
-    folder = catalog.bundled_directory() / "zookeeper" / "image"
+    folder = folders.bundled_directory() / "zookeeper" / "image"
     image = spec_of(write_profile(SHARING)).images["node"]
     assert Path(image.build) == folder
     assert image.ref == build_ref("least", "node", folder)
@@ -69,30 +69,30 @@ def test_an_error_in_such_a_template_names_its_file(write_profile: Write) -> Non
     assert caught.value.what.startswith(f"{folder.resolve()}/conf.j2:2:1")
 
 
-@pytest.mark.parametrize("path", ["zookeeper:../etcd/files/etcd-node", "zookeeper:/etc/passwd", "zookeeper:.."])
+@pytest.mark.parametrize("path", ["zookeeper:../etcd/files/bin/etcd-node", "zookeeper:/etc/passwd", "zookeeper:.."])
 def test_nothing_outside_of_the_other_profile_is_reached(write_profile: Write, path: str) -> None:
     with pytest.raises(ProfileError) as caught:
         load(write_profile(LEAST + f'    files: {{/x: {{source: "{path}"}}}}\n'))
-    assert "lies outside of profile zookeeper's folder" in caught.value.what
-    assert "profile.yaml:9:26" in caught.value.what
+    assert "is outside of profile zookeeper's folder" in caught.value.what
+    assert "profile.yaml:10:26" in caught.value.what
 
 
 def test_a_profile_that_is_not_there_is_named_with_the_nearest(write_profile: Write) -> None:
     with pytest.raises(ProfileError) as caught:
         load(write_profile(SHARING.replace("zookeeper:image", "zookeepr:image")))
-    assert "profile.yaml:4:17: no profile is called 'zookeepr'" in caught.value.what
+    assert "profile.yaml:5:17: no profile is called 'zookeepr'" in caught.value.what
     assert caught.value.fix == "Did you mean 'zookeeper'?"
 
 
 def test_what_is_not_in_the_other_profile_is_named(write_profile: Write) -> None:
-    with pytest.raises(ProfileError, match="there is no file 'zookeeper:files/none'"):
-        load(write_profile(SHARING.replace("files/zk-ask", "files/none")))
+    with pytest.raises(ProfileError, match="no such file: zookeeper:files/none"):
+        load(write_profile(SHARING.replace("files/bin/zk-ask", "files/none")))
     with pytest.raises(ProfileError, match="no Dockerfile in 'zookeeper:none'"):
         load(write_profile(SHARING.replace("zookeeper:image", "zookeeper:none")))
 
 
 def test_a_users_own_profile_may_be_shared_and_goes_before_a_bundled_one(write_profile: Write) -> None:
-    folder = own("zookeeper", **{"image/Dockerfile": "FROM own\n", "files/zk-ask": "mine\n"})
+    folder = own("zookeeper", **{"image/Dockerfile": "FROM own\n", "files/bin/zk-ask": "mine\n"})
     spec = spec_of(write_profile(SHARING))
     assert spec.nodes[0].files[0].content == "mine\n"
     assert Path(spec.images["node"].build) == (folder / "image").resolve()
@@ -100,7 +100,7 @@ def test_a_users_own_profile_may_be_shared_and_goes_before_a_bundled_one(write_p
 
 def test_a_bundled_profile_shares_with_bundled_ones_alone(write_profile: Write) -> None:
     """Whatever the user calls zookeeper: what comes with minicluster stays what it is."""
-    own("zookeeper", **{"image/Dockerfile": "FROM own\n", "files/zk-ask": "mine\n"})
+    own("zookeeper", **{"image/Dockerfile": "FROM own\n", "files/bin/zk-ask": "mine\n"})
     assert spec_of(write_profile(SHARING), bundled=True).nodes[0].files[0].content != "mine\n"
     assert "mine" not in catalog.validate("mesos").profile.summary
 

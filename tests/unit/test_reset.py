@@ -58,14 +58,6 @@ def test_hooks_are_resolved_with_the_topology(write_profile: Callable[..., Path]
     assert codec.decode(codec.encode(made)) == made
 
 
-def test_a_spec_of_an_older_minicluster_has_none() -> None:
-    made = spec_of("etcd")
-    data = codec.to_json(made)
-    assert made.reset
-    del data["reset"]
-    assert codec.from_json(data).reset == ()
-
-
 @pytest.mark.parametrize(
     ("hook", "said"),
     [

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 
 import pytest
 
 from minicluster.errors import UsageError
-from minicluster.model.codec import decode, encode, node_hash
+from minicluster.model.codec import FORMAT, AnotherFormat, decode, encode, from_json, node_hash, to_json
 from minicluster.model.deferred import fill
 from minicluster.model.spec import (
     CertificateSpec,
@@ -22,9 +23,10 @@ from minicluster.model.spec import (
     Spec,
 )
 from minicluster.profile import catalog
-from minicluster.profile.load import Loaded
+from minicluster.profile.loaded import Loaded
 from minicluster.profile.resolve import resolve
 
+DATA = Path(__file__).parents[1] / "data"
 SUBNET = "172.28.0.0/24"
 
 
@@ -88,7 +90,7 @@ def test_a_port_that_is_taken_is_not_given_to_a_new_node(toy: Loaded) -> None:
 
 def test_a_port_that_is_asked_for_replaces_the_one_it_had(toy: Loaded) -> None:
     spec = resolve(toy, cluster="c", overrides=Overrides(port={"api": 5000}), subnet=SUBNET, previous=settle(toy))
-    assert spec.nodes[0].endpoints[0] == EndpointSpec("api", 2376, 5000, "https://@{host}:@{port}")
+    assert spec.nodes[0].endpoints[0] == EndpointSpec("api", 2376, 5000, "https://\0host\0:\0port\0")
 
 
 def test_more_nodes_than_a_subnet_has_addresses_are_refused(toy: Loaded) -> None:
@@ -130,21 +132,21 @@ HAND_MADE = {
             NodeSpec(
                 "a-1", "a", 1, "172.28.0.2", "node", ("e",), ("c", "d"), {"A": "ä\n\"'", "B": ""}, ("/v", "/w"),
                 {"/t": "size=1m"}, 1 << 30, 5, True, True, 3,
-                (FileSpec("/f", "text\n@{not.late} ✓", 0o755),),
+                (FileSpec("/f", "text\n@{not.deferred} ✓", 0o755),),
                 (CertificateSpec("/tls", "a-1", "o", ("a-1",), ("172.28.0.2",)),),
                 ("ready", ""),
                 (EndpointSpec("web", 80, 8080, "http://127.0.0.1:8080"),),
-                (HookSpec("node", ("join", "@{captured.t}"), ("x", "y")),),
+                (HookSpec("node", ("join", "\0captured.t\0"), ("x", "y")),),
                 (HookSpec("a", ("leave",)),), ("b",), ("/common",),
             ),
             NodeSpec("b-1", "b", 1, "172.28.0.3", "other"),
         ),
         init=(HookSpec("a", ("form",), ("t",)),),
-        load=(HookSpec("node", ("load", "@{archive}")),),
+        load=(HookSpec("node", ("load", "\0archive\0")),),
         members=HookSpec("a", ("members",)),
-        env={"X": "@{client.directory}"},
+        env={"X": "\0client.directory\0"},
         client=CertificateSpec("", "me", issuer="another"),
-        client_files=(FileSpec("config", "@{client.ca_base64}", 0o600),),
+        client_files=(FileSpec("config", "\0client.ca_base64\0", 0o600),),
         kernel={"ip_vs": "no"},
         demo_image="d",
         summary="s",
@@ -166,17 +168,42 @@ def test_a_spec_survives_its_label(spec: Spec) -> None:
     assert decode(encode(spec)) == spec
 
 
-def test_a_spec_of_a_newer_minicluster_can_still_be_read() -> None:
-    import base64
-    import json
-    import zlib
+@pytest.mark.parametrize(
+    ("text", "age"),
+    [
+        (f"{FORMAT + 1}:another encoding", "a newer"),
+        (f"{FORMAT + 1}:", "a newer"),
+        ("1:eJwDAAAAAAE=", "an older"),
+        ((DATA / "records" / "0.1.0.txt").read_text().strip(), "an older"),
+    ],
+)
+def test_a_spec_of_another_format_is_told_apart(text: str, age: str) -> None:
+    with pytest.raises(AnotherFormat) as caught:
+        decode(text)
+    assert caught.value.age == age
 
-    from minicluster.model.codec import to_json
 
-    spec = HAND_MADE["everything"]
-    data = to_json(spec) | {"later": 1}
-    data["nodes"][0]["later"] = data["images"]["node"]["later"] = data["overrides"]["later"] = 2
-    assert decode(base64.b64encode(zlib.compress(json.dumps(data).encode())).decode()) == spec
+@pytest.mark.parametrize("text", ["", "not base64!", f"{FORMAT}:not base64!", f"{FORMAT}:eJwDAAAAAAE=", "bm90IHpsaWI="])
+def test_a_damaged_spec_is_of_no_format(text: str) -> None:
+    with pytest.raises((ValueError, KeyError)) as caught:
+        decode(text)
+    assert not isinstance(caught.value, AnotherFormat)
+
+
+def test_a_field_that_the_format_does_not_have_is_an_error() -> None:
+    data = to_json(HAND_MADE["everything"])
+    data["nodes"][0]["later"] = 1
+    with pytest.raises(TypeError, match="later"):
+        from_json(data)
+
+
+def test_the_text_of_a_file_is_stored_once() -> None:
+    """However many nodes have it: with the scripts of a role in each node, a label would grow out of bounds."""
+    spec = settle(catalog.load("kubernetes"), agent=25)
+    data = to_json(spec)
+    assert len(data["texts"]) == len({file.content for node in spec.nodes for file in node.files})
+    assert from_json(data) == spec
+    assert len(encode(spec)) < 65536
 
 
 def test_the_spec_of_25_nodes_fits_into_a_label() -> None:
@@ -206,6 +233,8 @@ def change(node: NodeSpec, **fields: object) -> NodeSpec:
         {"nested": True},
         {"stop_timeout": 99},
         {"files": (FileSpec("/x", "y"),)},
+        {"files": (FileSpec("/x", "y", uid=1),)},
+        {"files": (FileSpec("/x", "y", gid=1),)},
         {"certificates": ()},
         {"endpoints": (EndpointSpec("api", 2376, 1, "x"),)},
         {"authority": False},
@@ -254,23 +283,24 @@ def test_nodes_stay_what_they_are_while_others_come_and_go(toy: Loaded, size: di
             assert node_hash(more, node, "a") == node_hash(spec, before, "a")
 
 
-# Late values
+# Deferred values
 
 
 @pytest.mark.parametrize(
     ("argv", "filled"),
     [
-        (["join", "@{token}", "@{names}"], ["join", "T", "a", "b"]),
-        (["@{none}", "x"], ["x"]),
-        (["--names=@{names}"], ["--names=a b"]),
-        (["@{token}@{token}"], ["TT"]),
-        (["@{", "{token}", "@token", "$@"], ["@{", "{token}", "@token", "$@"]),
+        (["join", "\0token\0", "\0names\0"], ["join", "T", "a", "b"]),
+        (["\0none\0", "x"], ["x"]),
+        (["--names=\0names\0"], ["--names=a b"]),
+        (["\0token\0\0token\0"], ["TT"]),
+        (["@{token}", "{token}", "@token", "$@"], ["@{token}", "{token}", "@token", "$@"]),
+        (["\0unknown\0", "x\0unknown\0"], ["\0unknown\0", "x\0unknown\0"]),
         ([], []),
     ],
 )
-def test_late_values_are_filled_in(argv: list[str], filled: list[str]) -> None:
+def test_markers_are_replaced_by_values_that_are_known(argv: list[str], filled: list[str]) -> None:
     assert fill(argv, {"token": "T", "names": ["a", "b"], "none": []}) == filled
 
 
 def test_what_is_filled_in_is_not_looked_at_again() -> None:
-    assert fill(["@{a}"], {"a": "@{b}", "b": "secret"}) == ["@{b}"]
+    assert fill(["\0a\0"], {"a": "\0b\0", "b": "secret"}) == ["\0b\0"]

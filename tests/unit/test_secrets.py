@@ -57,9 +57,9 @@ def refused(folder: Path) -> ProfileError:
 def test_a_spec_holds_no_secret_but_its_name(write_profile: Write) -> None:
     spec = converged(write_profile(WITH_SECRETS, FILES))
     contents = {f.path: f.content for f in spec.nodes[0].files}
-    assert contents["/etc/token"] == "token=@{secret.root.hex} id=@{secret.id.uuid}\n"
+    assert contents["/etc/token"] == "token=\0secret.root.hex\0 id=\0secret.id.uuid\0\n"
     assert contents["/etc/plain"] == FILES["plain"]  # no template
-    assert spec.env["LOGIN"] == "me:@{secret.root.base64}@@{secret.id.uuid}"
+    assert spec.env["LOGIN"] == "me:\0secret.root.base64\0@\0secret.id.uuid\0"
 
 
 @pytest.mark.parametrize(
@@ -68,11 +68,11 @@ def test_a_spec_holds_no_secret_but_its_name(write_profile: Write) -> None:
         ("count: 2", "count: 2\n    command: [\"{{ secret('root') }}\"]"),
         ("count: 2", "count: 2\n    env: {A: \"{{ secret('root') }}\"}"),
         ("count: 2", "count: 2\n    ready: {exec: [\"{{ secret('root') }}\"]}"),
-        ("count: 2", "count: 2\n    hooks: {join: [{on: node, run: [\"{{ secret('root') }}\"]}]}"),
+        ("count: 2", "count: 2\n    hooks: {leave: [{on: node, run: [\"{{ secret('root') }}\"]}]}"),
         ("env:\n", "hooks: {init: [{on: worker, run: [\"{{ secret('root') }}\"]}]}\nenv:\n"),
         ("env:\n", "members: {on: worker, run: [\"{{ secret('root') }}\"]}\nenv:\n"),
     ],
-    ids=["command", "env of a role", "ready", "joined", "formed", "members"],
+    ids=["command", "env of a role", "ready", "leave", "init", "members"],
 )
 def test_a_secret_is_for_files_and_the_clients_environment_alone(write_profile: Write, old: str, new: str) -> None:
     error = refused(write_profile(WITH_SECRETS.replace(old, new, 1), FILES))
@@ -86,7 +86,7 @@ def test_a_secret_with_a_name_or_form_that_cannot_be_is_refused_where_it_stands(
 ) -> None:
     said = "a name is a-z, 0-9 and _, a form is hex, base64, uuid or ec"
     in_env = refused(write_profile(WITH_SECRETS.replace("secret('root')", call), FILES))
-    assert "profile.yaml:14:10" in in_env.what
+    assert "profile.yaml:15:10" in in_env.what
     assert said in in_env.why
     in_file = refused(write_profile(WITH_SECRETS, FILES | {"token.j2": "\n{{ " + call + " }}\n"}))
     assert "token.j2:2:1" in in_file.what
@@ -116,7 +116,7 @@ def test_files_are_written_with_the_secrets_in_their_places(engine: FakeEngine) 
     engine.create_container(ContainerConfig("c-a-1", "i", "a-1", "n", "10.0.0.1", {}))
     authority = pki.Authority()
     content = (
-        "a=@{secret.root.hex}\nb=@{secret.root.hex} @{secret.x_1.base64} @{secret.x_1.uuid}\n@{joining} ${secret}\n"
+        "a=\0secret.root.hex\0\nb=\0secret.root.hex\0 \0secret.x_1.base64\0 \0secret.x_1.uuid\0\n@{joining} ${secret}\n"
     )
     put = PutFiles("c-a-1", (FileSpec("/etc/f", content, 0o600),), (), False)
     run = Run(engine, authority, 5.0, ignore, lambda _image, _cancel: None)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from minicluster.errors import ProfileError
+from minicluster.model.deferred import fill
 from minicluster.model.spec import NodeSpec, Overrides, Spec
 from minicluster.profile.load import load
 from minicluster.profile.resolve import resolve
@@ -43,7 +44,7 @@ def test_an_undefined_name_is_refused_where_it_stands_with_the_nearest(
     folder = write_profile(with_command(template) + "settings: {color: red}\n")
     with pytest.raises(ProfileError) as caught:
         settle(folder)
-    assert caught.value.what.startswith(f"{folder}/profile.yaml:9:15: ")
+    assert caught.value.what.startswith(f"{folder}/profile.yaml:10:15: ")
     assert said in caught.value.what
     assert hint in caught.value.fix
 
@@ -69,7 +70,7 @@ def test_a_late_name_that_no_hook_captures_is_refused_with_the_nearest(write_pro
     folder = write_profile(text + "hooks: {init: [{on: worker, run: [form], capture: [token]}]}\n")
     with pytest.raises(ProfileError) as caught:
         settle(folder)
-    assert "profile.yaml:9:37: " in caught.value.what
+    assert "profile.yaml:10:37: " in caught.value.what
     assert "tokn" in caught.value.what
     assert "'token'" in str(caught.value)
 
@@ -79,12 +80,37 @@ def test_an_endpoint_that_is_not_there_is_refused_with_the_nearest(write_profile
     with pytest.raises(ProfileError) as caught:
         settle(folder)
     assert "'api'" in str(caught.value)
-    assert "profile.yaml:10:10: " in caught.value.what
+    assert "profile.yaml:11:10: " in caught.value.what
 
 
-def test_the_url_of_an_endpoint_may_name_host_and_port_alone(write_profile: Write) -> None:
-    folder = write_profile(LEAST + "    endpoints: {api: {port: 1, url: 'x://{hots}'}}\n")
-    with pytest.raises(ProfileError, match=r"profile\.yaml:9:37: the URL names 'hots'"):
+def test_the_url_of_an_endpoint_is_a_template(write_profile: Write) -> None:
+    url = "x://{{ host }}:{{ port }}/{{ cluster.name }}?{{ node.name }}"
+    folder = write_profile(LEAST + f"    endpoints: {{api: {{port: 1, url: '{url}'}}}}\n")
+    (endpoint,) = settle(folder).nodes[0].endpoints
+    assert fill([endpoint.url], {"host": "h", "port": "7"}) == ["x://h:7/c?worker-1"]
+
+
+def test_a_name_that_a_url_has_not_is_refused_with_the_nearest(write_profile: Write) -> None:
+    folder = write_profile(LEAST + "    endpoints: {api: {port: 1, url: 'x://{{ hots }}'}}\n")
+    with pytest.raises(ProfileError, match=r"profile\.yaml:10:37: 'hots' is undefined") as caught:
+        settle(folder)
+    assert "'host'" in caught.value.fix
+
+
+@pytest.mark.parametrize(("url", "name"), [("x://{host}:{{ port }}", "host"), ("x://{{ host }}:{port}", "port")])
+def test_the_braces_of_the_former_format_are_refused_with_what_to_write(
+    write_profile: Write, url: str, name: str
+) -> None:
+    folder = write_profile(LEAST + f"    endpoints: {{api: {{port: 1, url: '{url}'}}}}\n")
+    with pytest.raises(ProfileError, match=r"profile\.yaml:10:37: ") as caught:
+        settle(folder)
+    assert caught.value.fix == f"Write {{{{ {name} }}}}."
+
+
+@pytest.mark.parametrize("url", ["x://{{ 'a' if host else 'b' }}", "x://{{ host | upper }}", "x://{{ port + 1 == 2 }}"])
+def test_conditions_on_where_an_endpoint_is_reached_are_refused(write_profile: Write, url: str) -> None:
+    folder = write_profile(LEAST + f'    endpoints: {{api: {{port: 1, url: "{url}"}}}}\n')
+    with pytest.raises(ProfileError, match=r"profile\.yaml:10:37: (host|port) has no value yet"):
         settle(folder)
 
 
@@ -147,9 +173,9 @@ def test_peers_are_the_others_of_the_role(write_profile: Write) -> None:
     ]
 
 
-def test_late_values_stay_in_the_spec_to_be_filled_in_when_they_are_known(write_profile: Write) -> None:
+def test_deferred_values_stay_in_the_spec_until_they_are_known(write_profile: Write) -> None:
     text = LEAST + "    hooks: {join: [{on: node, run: [j, '{{ captured.token }}', '{{ initial_member.address }}']}]}\n"
     text += "hooks: {init: [{on: worker, run: [f, '{{ joining }}'], capture: [token]}]}\n"
     spec = settle(write_profile(text))
-    assert spec.init[0].run == ("f", "@{joining}")
-    assert spec.nodes[0].join[0].run == ("j", "@{captured.token}", "@{initial_member.address}")
+    assert spec.init[0].run == ("f", "\0joining\0")
+    assert spec.nodes[0].join[0].run == ("j", "\0captured.token\0", "\0initial_member.address\0")

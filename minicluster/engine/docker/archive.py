@@ -25,7 +25,9 @@ def put_files(api: Api, container: str, files: Sequence[File]) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for file in files:
-            tar.addfile(_tar_entry(file.path, len(file.content), file.mode), io.BytesIO(file.content))
+            tar.addfile(
+                _tar_entry(file.path, len(file.content), file.mode, file.uid, file.gid), io.BytesIO(file.content)
+            )
     with translated(f"write files into {container}"):
         _put(api, container, "/", buffer.getvalue())
 
@@ -118,7 +120,8 @@ def _check_reach(container: str, path: str, in_memory: dict[str, str]) -> None:
             )
 
 
-def _tar_entry(path: str, size: int, mode: int) -> tarfile.TarInfo:
+def _tar_entry(path: str, size: int, mode: int, uid: int = 0, gid: int = 0) -> tarfile.TarInfo:
     entry = tarfile.TarInfo(str(PurePosixPath(path)).lstrip("/"))
     entry.size, entry.mode, entry.mtime = size, mode, int(time.time())
+    entry.uid, entry.gid = uid, gid
     return entry

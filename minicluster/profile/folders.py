@@ -1,0 +1,85 @@
+"""Where profiles are: the folders of those that come with minicluster, of the user's own, and any other folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from minicluster import paths
+from minicluster.errors import UsageError, nearest
+
+
+def bundled_directory() -> Path:
+    """Inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).parent.parent
+    installed = package / "_profiles"
+    return installed if installed.is_dir() else package.parent / "profiles"
+
+
+def _roots(bundled_only: bool = False) -> list[tuple[Path, bool]]:
+    """The folders in which profiles lie, and whether they come with minicluster; a later one wins."""
+    own = [] if bundled_only else [(paths.config_home() / "profiles", False)]
+    return [(root, bundled) for root, bundled in [(bundled_directory(), True), *own] if root.is_dir()]
+
+
+def _directories(bundled_only: bool = False) -> dict[str, tuple[Path, bool]]:
+    found: dict[str, tuple[Path, bool]] = {}
+    for root, bundled in _roots(bundled_only):
+        for folder in sorted(root.iterdir()):
+            if (folder / "profile.yaml").is_file() and not folder.name.startswith("_"):
+                found[folder.name] = (folder, bundled)
+    return found
+
+
+def known() -> list[Path]:
+    """The folders of all profiles that have a name."""
+    return [folder for folder, _bundled in _directories().values()]
+
+
+def names() -> list[str]:
+    """Names of all profiles, sorted."""
+    return sorted(_directories())
+
+
+def locate(name_or_path: str) -> tuple[Path, bool]:
+    """The folder of a profile by its name, or by a path to the folder or its profile.yaml; and whether it is bundled.
+
+    Raises:
+        UsageError: there is no such profile.
+    """
+    found = _directories()
+    if name_or_path in found:
+        return found[name_or_path]
+    path = Path(name_or_path).expanduser()
+    if path.name == "profile.yaml" and path.is_file():
+        return path.parent.resolve(), False
+    if (path / "profile.yaml").is_file():
+        return path.resolve(), False
+    if path.is_dir():
+        raise UsageError(
+            f"no profile in {name_or_path!r}", "The folder has no profile.yaml.", "Name a profile's folder."
+        )
+    raise UsageError(
+        f"no profile is called {name_or_path!r}",
+        f"It is neither one of {', '.join(sorted(found)) or 'none'} nor a folder with a profile.yaml.",
+        nearest(name_or_path, found) if "/" not in name_or_path else "Check the path.",
+    )
+
+
+def named(name: str, *, bundled: bool) -> Path:
+    """The folder that a profile refers to by name: another profile's, or ``_NAME``, whose files profiles share.
+
+    A profile that comes with minicluster refers only to such, whatever profiles the user has.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    if name.startswith("_"):
+        shared = [root / name for root, _bundled in _roots(bundled) if (root / name).is_dir()]
+        if not shared:
+            where = " or ".join(str(root) for root, _bundled in _roots(bundled))
+            raise UsageError(f"no folder is called {name!r}", f"It would be in {where}.")
+        return shared[-1]
+    known = _directories(bundled_only=bundled)
+    if name not in known:
+        raise UsageError(f"no profile is called {name!r}", "", nearest(name, known))
+    return known[name][0]

@@ -1,0 +1,88 @@
+"""``--set``: puts a value into a profile before it is validated, so that it is checked like one of the file."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from minicluster.errors import ProfileError, UsageError, nearest
+from minicluster.profile.schema import Profile
+from minicluster.profile.yamldoc import Document
+
+#: Keys that say what the profile is; another value would make it another profile.
+_IDENTITY = ("version", "name")
+
+
+def override(document: Document, path: str, text: str) -> None:
+    """Sets a part of a document to a value, which is read as YAML.
+
+    Args:
+        path: one of the profile's settings, or a path of keys and indexes with dots between.
+
+    Raises:
+        UsageError: the path names nothing.
+        ProfileError: the value of a setting is of another type than its default.
+    """
+    option = f"--set {path}={text}"
+    parts = _path_of(document, path, option)
+    try:
+        value = yaml.safe_load(text) if text else ""
+    except yaml.YAMLError:
+        value = text
+    if parts[0] == "settings" and len(parts) == 2:
+        default = document.data["settings"][parts[1]]
+        value = _of_its_type(value, default, parts[1], text, option)
+    data = document.data = copy.deepcopy(document.data)
+    for depth, part in enumerate(parts[:-1]):
+        if isinstance(data, list):
+            data = data[_index(data, part, option)]
+            continue
+        inner = data.get(part)
+        if inner is None:
+            inner = data[part] = {}
+        if not isinstance(inner, (dict, list)):
+            raise UsageError(f"{option}: {'.'.join(parts[: depth + 1])} has no parts", "It is a single value.")
+        data = inner
+    last: str | int = _index(data, parts[-1], option) if isinstance(data, list) else parts[-1]
+    data[last] = value
+    document.overridden[tuple(int(p) if p.isdecimal() else p for p in parts)] = option
+
+
+def _path_of(document: Document, path: str, option: str) -> list[str]:
+    parts = path.split(".")
+    settings = document.data.get("settings") or {}
+    if len(parts) == 1 and parts[0] in settings:  # a setting may have the name of a key, such as version
+        return ["settings", *parts]
+    if parts[0] not in Profile.model_fields:
+        raise UsageError(
+            f"{option}: nothing is called {parts[0]!r}",
+            "PATH is one of the profile's settings, or a path in profile.yaml such as roles.agent.env.NAME.",
+            nearest(parts[0], [*settings, *Profile.model_fields]),
+        )
+    if parts[0] in _IDENTITY:
+        raise UsageError(f"{option}: the profile's {parts[0]} cannot be set", "", nearest(parts[0], settings))
+    named = document.data.get(parts[0]) or {}
+    if parts[0] in ("settings", "roles", "images") and len(parts) > 1 and parts[1] not in named:
+        raise UsageError(f"{option}: nothing in {parts[0]} is called {parts[1]!r}", "", nearest(parts[1], named))
+    return parts
+
+
+def _of_its_type(value: Any, default: Any, name: str, text: str, option: str) -> Any:
+    """A setting's value, which must be of the same type as its default."""
+    if isinstance(default, str):  # what was read as a number is a text again; a list is refused by the schema
+        return value if isinstance(value, (str, list, dict)) else text
+    words = {bool: "true or false", int: "an integer", float: "a number"}
+    takes: dict[type, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (float, int)}
+    if type(default) in takes and type(value) not in takes[type(default)]:
+        shown = str(default).lower() if isinstance(default, bool) else default
+        raise ProfileError(f"{option}: {name} must be {words[type(default)]} (default: {shown})")
+    return value
+
+
+def _index(items: Sequence[Any], part: str, option: str) -> int:
+    if part.isdecimal() and int(part) < len(items):
+        return int(part)
+    raise UsageError(f"{option}: {part!r} is not a position", f"The list has {len(items)} items, counted from 0.")

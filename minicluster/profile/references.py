@@ -1,0 +1,247 @@
+"""What a profile's parts say of each other, and of its files: everything that a schema cannot check."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from minicluster.errors import ProfileError, UsageError, nearest
+from minicluster.profile.schema import Hook, Image, Role
+
+if TYPE_CHECKING:
+    from minicluster.profile.loaded import Loaded
+    from minicluster.profile.yamldoc import Where
+
+#: A path in the folder of another profile; one with _ in front is a folder of files that profiles share.
+_REFERENCE = re.compile(r"(?P<profile>_?[a-z][a-z0-9-]*):(?P<path>.+)")
+
+BIN = "/usr/local/bin"  #: where scripts of ``bin`` are installed
+
+
+def check_references(loaded: Loaded) -> None:
+    """Refuses a profile that cannot work. Raises ``ProfileError`` with the position of the first thing wrong."""
+    profile = loaded.profile
+    for name, image in profile.images.items():
+        _check_image(loaded, name, image)
+    _check_settings(loaded)
+    _check_authority(loaded)
+    for name, role in profile.roles.items():
+        _check_role(loaded, name, role)
+        _check_mounts(loaded, name, role)
+        _check_files(loaded, name, role)
+    for file_name, source in (profile.client.files if profile.client else {}).items():
+        if not inside(loaded, source, ("client", "files", file_name)).is_file():
+            raise _error(loaded, ("client", "files", file_name), f"no such file: {source}")
+    for at, hook in _hooks(loaded):
+        if hook.on != "node" and hook.on not in profile.roles:
+            raise _error(
+                loaded, (*at, "on"), f"no role is called {hook.on!r}", fix=nearest(hook.on, [*profile.roles, "node"])
+            )
+    _check_hooks(loaded)
+
+
+def _error(loaded: Loaded, at: Where, what: str, why: str = "", fix: str = "", *, key: bool = False) -> ProfileError:
+    return ProfileError(f"{loaded.document.where(at, key=key)}: {what}", why, fix)
+
+
+def _check_image(loaded: Loaded, name: str, image: Image) -> None:
+    at: Where = ("images", name)
+    if (image.build is None) == (image.image is None):
+        raise _error(loaded, at, f"image {name!r} needs either build or image")
+    if image.platforms and image.image is None:
+        why = "An image that is built is built for the engine's platform."
+        raise _error(loaded, (*at, "platforms"), "platforms are for an image that is pulled", why)
+    for more in ("args", "additional_contexts"):
+        if getattr(image, more) and image.build is None:
+            raise _error(loaded, (*at, more), f"{more} are for an image that is built")
+    for key in ("build", "overlay"):
+        folder = getattr(image, key)
+        if folder is not None and not (inside(loaded, folder, (*at, key)) / "Dockerfile").is_file():
+            raise _error(loaded, (*at, key), f"no Dockerfile in {folder!r}")
+
+
+def _check_settings(loaded: Loaded) -> None:
+    profile = loaded.profile
+    named: list[tuple[Where, str]] = [(("immutable", i), name) for i, name in enumerate(profile.immutable)]
+    named += [(("patterns", name), name) for name in profile.patterns]
+    for at, name in named:
+        if name not in profile.settings:
+            raise _error(loaded, at, f"no setting is called {name!r}", fix=nearest(name, profile.settings), key=True)
+    for name, wanted in profile.patterns.items():
+        try:
+            matches = re.fullmatch(wanted.pattern, str(profile.settings[name]))
+        except re.error as error:
+            raise _error(loaded, ("patterns", name, "pattern"), f"not a regular expression: {error}") from None
+        if not matches:
+            raise _error(loaded, ("settings", name), f"{name} {wanted.message}", f"The pattern is {wanted.pattern}")
+
+
+def _check_authority(loaded: Loaded) -> None:
+    profile = loaded.profile
+    if any(role.authority for role in profile.roles.values()):
+        return
+    # Certificates of an authority that no node keeps could not be renewed, nor issued to a node that comes later.
+    needy: list[Where] = [("roles", name, "certificates") for name, role in profile.roles.items() if role.certificates]
+    needy += [("client",)] if profile.client else []
+    if needy:
+        fix = "Give a role `authority: true`."
+        raise _error(loaded, needy[0], "certificates, and no role keeps the authority that issues them", fix=fix)
+
+
+def _check_role(loaded: Loaded, name: str, role: Role) -> None:
+    profile, at = loaded.profile, ("roles", name)
+    if name == "node":
+        raise _error(loaded, at, "a role cannot be called 'node'", "In hooks, that is the node itself.", key=True)
+    if role.image not in profile.images:
+        fix = nearest(role.image, profile.images)
+        raise _error(loaded, (*at, "image"), f"no image is called {role.image!r}", fix=fix)
+    if role.min > role.max:
+        raise _error(loaded, (*at, "min"), f"min is {role.min} and max is {role.max}")
+    check_count(loaded, name, role.count, loaded.document.where((*at, "count")))
+    above = list(profile.roles)[: list(profile.roles).index(name)]
+    for i, other in enumerate(role.depends_on):
+        if other not in above:
+            what = f"no role above {name!r} is called {other!r}"
+            raise _error(loaded, (*at, "depends_on", i), what, fix=nearest(other, above))
+    for other in role.requires:
+        if other not in profile.roles:
+            fix = nearest(other, profile.roles)
+            raise _error(loaded, (*at, "requires", other), f"no role is called {other!r}", fix=fix)
+    ports: dict[int, str] = {}
+    for endpoint, about in role.endpoints.items():
+        if about.port in ports:
+            what = f"port {about.port} is already endpoint {ports[about.port]}"
+            raise _error(loaded, (*at, "endpoints", endpoint, "port"), what)
+        ports[about.port] = endpoint
+    for i, certificate in enumerate(role.certificates):
+        if certificate.directory is None:
+            raise _error(loaded, (*at, "certificates", i), "a node's certificate needs a directory")
+
+
+def _check_mounts(loaded: Loaded, name: str, role: Role) -> None:
+    mounted: set[str] = set()
+    for key in ("volumes", "shared", "tmpfs"):
+        for i, path in enumerate(getattr(role, key)):
+            if path in mounted:
+                place = path if key == "tmpfs" else i
+                raise _error(loaded, ("roles", name, key, place), f"{path} is mounted twice", key=key == "tmpfs")
+            mounted.add(path)
+
+
+def _check_files(loaded: Loaded, name: str, role: Role) -> None:
+    at = ("roles", name)
+    for path, file in role.files.items():
+        if not inside(loaded, file.source, (*at, "files", path, "source")).is_file():
+            raise _error(loaded, (*at, "files", path, "source"), f"no such file: {file.source}")
+    installed: dict[str, Path] = {}
+    for i in range(len(role.bin)):
+        for path, source in scripts(loaded, name, i).items():
+            if path in role.files or path in installed:
+                what = f"{path} is installed twice"
+                raise _error(loaded, bin_place(loaded, name, i), what, "Both folders, or bin and files, have it.")
+            installed[path] = source
+
+
+def scripts(loaded: Loaded, role: str, i: int) -> dict[str, Path]:
+    """The scripts of one of a role's ``bin`` folders: path in the node -> file.
+
+    Raises:
+        ProfileError: there is no such folder, or it holds what is not a file.
+    """
+    reference, at = loaded.profile.roles[role].bin[i], bin_place(loaded, role, i)
+    folder = inside(loaded, reference, at)
+    if not folder.is_dir():
+        raise _error(loaded, at, f"no such folder: {reference}")
+    found = sorted(folder.iterdir())
+    for path in found:
+        if not path.is_file() or path.suffix == ".j2":
+            what = "a template" if path.is_file() else "a folder"
+            raise _error(loaded, at, f"{reference}/{path.name} is {what}", "Scripts are installed as they are.")
+    if not found:
+        raise _error(loaded, at, f"no scripts in {reference}")
+    return {f"{BIN}/{path.name}": path for path in found}
+
+
+def bin_place(loaded: Loaded, role: str, i: int) -> Where:
+    """The place of one of a role's ``bin`` folders, of which a single one need not be a list."""
+    at: Where = ("roles", role, "bin")
+    return (*at, i) if (*at, i) in loaded.document.values else at
+
+
+def _hooks(loaded: Loaded) -> Iterator[tuple[Where, Hook]]:
+    """Every hook and its place."""
+    profile = loaded.profile
+    for event in ("init", "load", "reset"):
+        for i, hook in enumerate(getattr(profile.hooks, event)):
+            yield ("hooks", event, i), hook
+    if profile.members:
+        yield ("members",), profile.members
+    for name, role in profile.roles.items():
+        for event in ("join", "leave"):
+            for i, hook in enumerate(getattr(role.hooks, event)):
+                yield ("roles", name, "hooks", event, i), hook
+
+
+def _check_hooks(loaded: Loaded) -> None:
+    """Refuses hooks that would never run, or run on another node than they say."""
+    profile = loaded.profile
+    roles = ", ".join(profile.roles)
+    for i, hook in enumerate(profile.hooks.init):
+        first = profile.hooks.init[0].on
+        if hook.on == "node":
+            why = "It forms the cluster on its initial member, which is a node of that role."
+            raise _error(loaded, ("hooks", "init", i, "on"), "an init hook runs on a role", why, f"Name one: {roles}.")
+        if hook.on != first:
+            what = "init hooks run on one node, the initial member"
+            raise _error(loaded, ("hooks", "init", i, "on"), what, f"The first one is on {first}.", f"Write {first}.")
+    if profile.members:
+        on, wanted = profile.members.on, profile.hooks.init[0].on if profile.hooks.init else ""
+        if on == "node":
+            raise _error(loaded, ("members", "on"), "members runs on a role", "", f"Name one: {roles}.")
+        if wanted and on != wanted:
+            why = f"It asks the initial member, on which the init hook runs: a node of role {wanted}."
+            raise _error(loaded, ("members", "on"), "members runs on the role of init hooks", why, f"Write {wanted}.")
+    for name, role in profile.roles.items():
+        if role.hooks.join and not profile.hooks.init and not profile.members:
+            why = "Without init hooks and members there is no member that nodes could join."
+            fix = "Add hooks.init or members."
+            raise _error(loaded, ("roles", name, "hooks", "join"), "join hooks never run", why, fix)
+    for at, hook in _hooks(loaded):
+        if hook.capture and at[:2] != ("hooks", "init"):
+            raise _error(loaded, (*at, "capture"), "only init hooks can capture", "Nothing would see these values.")
+
+
+def inside(loaded: Loaded, reference: str, at: Sequence[str | int]) -> Path:
+    """A path in the profile's folder, or PROFILE:PATH for one in another's. Raises if it leads out of that folder."""
+    folder, relative = loaded.directory, reference
+    shared = _REFERENCE.fullmatch(reference)
+    if shared:
+        from minicluster.profile import folders
+
+        try:
+            folder = folders.named(shared["profile"], bundled=loaded.bundled)
+        except UsageError as error:
+            raise ProfileError(f"{loaded.document.where(at)}: {error.what}", error.why, error.fix) from None
+        relative = shared["path"]
+    path = (folder / relative).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        whose = f"profile {shared['profile']}'s" if shared else "the profile's"
+        raise ProfileError(f"{loaded.document.where(at)}: {reference!r} is outside of {whose} folder")
+    return path
+
+
+def check_count(loaded: Loaded, name: str, count: int, where: str) -> None:
+    """Raises ``ProfileError`` if a role cannot have so many nodes."""
+    role = loaded.profile.roles[name]
+    if role.allowed and count not in role.allowed:
+        *others, last = map(str, role.allowed)
+        counts = f"{', '.join(others)} or {last}" if others else last
+        even = count > 0 and count % 2 == 0 and all(allowed % 2 for allowed in role.allowed)
+        why = "An even number of voters survives no more failures than one less." if even else ""
+    elif not role.min <= count <= role.max:
+        counts, why = (f"{role.min} to {role.max}" if role.min < role.max else str(role.max)), ""
+    else:
+        return
+    raise ProfileError(f"{where}: role {name} takes {counts} node{'' if counts == '1' else 's'}", why)

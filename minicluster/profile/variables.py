@@ -1,0 +1,97 @@
+"""Which names templates see in which place of a profile. docs/profiles.md has this table, made from here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: The places of a profile that have templates -> what is meant, for people.
+PLACES = {
+    "image": "`args` and `additional_contexts` of an image",
+    "role": "`entrypoint`, `command`, `env`, `ready` and `certificates` of a role",
+    "file": "`.j2` files of a role",
+    "url": "`url` of an endpoint",
+    "init": "`init` hooks",
+    "join": "`join` hooks",
+    "leave": "`leave` hooks",
+    "load": "`load` hooks",
+    "reset": "`reset` hooks",
+    "members": "`members`",
+    "client": "`client.certificate`",
+    "env": "`env` of the profile, and `client.files`",
+}
+
+_CLUSTER = frozenset(PLACES) - {"image"}  #: where the cluster is known; an image is the same for every cluster
+_NODE = frozenset({"role", "file", "url", "join", "leave"})
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A name that templates see."""
+
+    form: str  #: as it is written
+    about: str  #: what it is
+    places: frozenset[str]
+    deferred: bool = False  #: its value comes later, so it can only be joined into text
+
+
+VARIABLES = {
+    "settings": Variable("settings.NAME", "the profile's settings, after `--set`", frozenset(PLACES)),
+    "cluster": Variable("cluster", "`name`, `subnet`, `gateway`", _CLUSTER),
+    "roles": Variable(
+        "roles.ROLE",
+        "the nodes of each role, as a list; a node has `name`, `role`, `index` (from 1), `address`, `hostname`",
+        _CLUSTER,
+    ),
+    "nodes": Variable("nodes", "all nodes, as a list", _CLUSTER),
+    "node": Variable("node", "the node that the text is for, or that joins or leaves", _NODE),
+    "peers": Variable("peers", "the other nodes of its role, as a list", _NODE),
+    "host": Variable("host", "where the user reaches the port: a name or an address", frozenset({"url"}), True),
+    "port": Variable("port", "the port there", frozenset({"url"}), True),
+    "initial_member": Variable(
+        "initial_member", "`name` and `address` of the member that init hooks run on", frozenset({"init", "join"}), True
+    ),
+    "joining": Variable(
+        "joining",
+        "names of the nodes that join; an argument that is only `{{ joining }}` becomes as many arguments",
+        frozenset({"init", "join"}),
+        True,
+    ),
+    "captured": Variable(
+        "captured.NAME", "a line that an init hook before this one captured", frozenset({"init", "join"}), True
+    ),
+    "archive": Variable("archive", "path of the image's tar in the node", frozenset({"load"}), True),
+    "endpoint": Variable(
+        "endpoint(NAME)",
+        "the first published port of that name whose node runs: `url`, `host`, `host_port`, `node`, `address`",
+        frozenset({"env"}),
+        True,
+    ),
+    "endpoints": Variable(
+        "endpoints(NAME)",
+        "all of them, as a list: `name`, `node`, `port` (in the node), and later `url`, `host`, `host_port`",
+        frozenset({"env"}),
+    ),
+    "client": Variable(
+        "client",
+        "the client's certificate: `directory` on the host; `ca_base64`, `certificate_base64`, `key_base64`",
+        frozenset({"env"}),
+        True,
+    ),
+    "secret": Variable(
+        "secret(NAME, FORM)",
+        "a random text of this cluster's own; FORM is hex, base64, uuid or ec (a private key on P-256, PEM)",
+        frozenset({"file", "url", "env"}),
+        True,
+    ),
+}
+
+
+def visible(place: str) -> list[str]:
+    """The names that templates see in a place."""
+    return [name for name, variable in VARIABLES.items() if place in variable.places]
+
+
+def elsewhere(name: str) -> str:
+    """Says where a name can be used; "" if there is no such name."""
+    found = VARIABLES.get(name)
+    return f"{name} is for {', '.join(p for p in PLACES if p in found.places)}." if found else ""

@@ -1,0 +1,457 @@
+"""What cannot work is refused when a profile is read, not when its cluster runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from minicluster.cluster import Cluster
+from minicluster.errors import ProfileError, UsageError
+from minicluster.model.codec import encode
+from minicluster.model.deferred import DEFERRED, fill
+from minicluster.model.spec import Overrides, Spec
+from minicluster.profile import catalog, folders
+from minicluster.profile.load import load
+from minicluster.profile.resolve import resolve
+from minicluster.profile.variables import PLACES, VARIABLES, visible
+from tests.fakes import FakeEngine
+from tests.unit.samples import LEAST
+
+Write = Callable[..., Path]
+
+
+def refused(folder: Path) -> ProfileError:
+    with pytest.raises(ProfileError) as caught:
+        catalog.validate(str(folder))
+    assert "profile.yaml:" in caught.value.what or ".j2:" in caught.value.what
+    return caught.value
+
+
+def resolved(folder: Path) -> Spec:
+    return resolve(load(folder), cluster="c", overrides=Overrides(), subnet="172.28.0.0/24")
+
+
+# The ten cases that used to pass
+
+
+def test_1_an_init_hook_runs_on_a_role(write_profile: Write) -> None:
+    """On "node" no step would ever be planned: there is no single node that it is about."""
+    error = refused(write_profile(LEAST + "hooks: {init: [{on: node, run: [a]}]}\n"))
+    assert "profile.yaml:10:21: an init hook runs on a role" in error.what
+    assert "worker" in error.fix
+
+
+def test_1_all_init_hooks_run_on_the_same_role(write_profile: Write) -> None:
+    """They run on one node, the initial member, whichever role the second one names."""
+    text = LEAST + "  other: {count: 1, image: node}\nhooks: {init: [{on: worker, run: [a]}, {on: other, run: [b]}]}\n"
+    assert "profile.yaml:11:45: init hooks run on one node" in refused(write_profile(text)).what
+
+
+def test_2_a_join_hook_needs_an_init_hook_or_members(write_profile: Write) -> None:
+    """Without either there is no member to join, and the hook would never run."""
+    text = LEAST + "    hooks: {join: [{on: node, run: [a]}]}\n"
+    error = refused(write_profile(text))
+    assert "profile.yaml:10:19: join hooks never run" in error.what
+    assert "members" in error.fix
+    for more in ("hooks: {init: [{on: worker, run: [a]}]}\n", "members: {on: worker, run: [a]}\n"):
+        assert catalog.validate(str(write_profile(text + more)))
+
+
+@pytest.mark.parametrize("value", ["initial_member.address", "captured.token", "joining", "archive"])
+def test_3_a_leave_hook_sees_what_there_is_when_a_node_leaves(write_profile: Write, value: str) -> None:
+    text = (
+        LEAST
+        + f"    hooks: {{leave: [{{on: node, run: [a, '{{{{ {value} }}}}']}}]}}\n"
+        + "hooks: {init: [{on: worker, run: [f], capture: [token]}]}\n"
+    )
+    error = refused(write_profile(text))
+    name = value.partition(".")[0]
+    assert f"profile.yaml:10:41: {name!r} is undefined" in error.what
+    assert "leave" in error.fix
+
+
+def test_4_the_nodes_that_join_cannot_be_walked_over(write_profile: Write) -> None:
+    word = "{% for n in joining %}{{ n }},{% endfor %}"
+    error = refused(write_profile(LEAST + f"hooks: {{init: [{{on: worker, run: [a, '{word}']}}]}}\n"))
+    assert "profile.yaml:10:38: joining has no value yet" in error.what
+
+
+def test_4_they_become_as_many_arguments(write_profile: Write) -> None:
+    spec = resolved(write_profile(LEAST + "hooks: {init: [{on: worker, run: [a, '{{ joining }}']}]}\n"))
+    assert fill(spec.init[0].run, {"joining": ["x", "y"]}) == ["a", "x", "y"]
+
+
+URL = "endpoint('web').url"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        f"{{{{ 'a' if {URL} else 'b' }}}}",
+        f"{{% if {URL} == 'x' %}}a{{% endif %}}",
+        f"{{{{ {URL} | upper }}}}",
+        f"{{{{ {URL} | replace('http', 'https') }}}}",
+        f"{{{{ {URL} | length }}}}",
+        f"{{{{ {URL}[0] }}}}",
+        f"{{{{ {URL}[7:] }}}}",
+        f"{{{{ {URL}.split(':') }}}}",
+        f"{{{{ {URL} in ['x'] }}}}",
+        f"{{{{ 'x' in {URL} }}}}",
+        f"{{{{ {URL} is string }}}}",
+        f"{{{{ {URL} < 'x' }}}}",
+        f"{{{{ {URL} * 2 }}}}",
+        f"{{{{ '%s' % {URL} }}}}",
+        f"{{{{ '%s' | format({URL}) }}}}",
+        f"{{{{ [{URL}] }}}}",
+        f"{{{{ {{'a': {URL}}} }}}}",
+        f"{{{{ not {URL} }}}}",
+        f"{{{{ {URL} or 'x' }}}}",
+        f"{{{{ {{}}[{URL}] }}}}",
+        f"{{% set x %}}{{{{ {URL} }}}}{{% endset %}}{{{{ 'a' if x else 'b' }}}}",
+        f"{{% filter upper %}}{{{{ {URL} }}}}{{% endfilter %}}",
+        "{% for e in endpoints('web') if e.url %}x{% endfor %}",
+        "{{ endpoints('web') | map(attribute='url') | select | join }}",
+        "{{ endpoints('web') | sort(attribute='url') | length }}",
+    ],
+)
+def test_5_a_value_that_comes_later_can_only_be_joined_into_text(write_profile: Write, template: str) -> None:
+    text = LEAST.replace("count: 1", "count: 2") + f'    endpoints: {{web: {{port: 80}}}}\nenv:\n  URL: "{template}"\n'
+    error = refused(write_profile(text))
+    assert "profile.yaml:12:8: endpoint.web." in error.what
+    assert "has no value yet" in error.what
+
+
+@pytest.mark.parametrize(
+    ("template", "filled"),
+    [
+        (f"<{{{{ {URL} }}}}>", "<U>"),
+        (f"{{{{ {URL} ~ '/x' }}}}", "U/x"),
+        (f"{{{{ 'x/' + {URL} + '/' + {URL} }}}}", "x/U/U"),
+        (f"{{{{ 'a' ~ 1 ~ ({URL} if true else '') }}}}", "a1U"),
+        (f"{{% set x = {URL} ~ '!' %}}{{{{ x }}}}{{{{ x ~ x }}}}", "U!U!U!"),
+        (f"{{% set x %}}({{{{ {URL} }}}}){{% endset %}}{{{{ x }}}}", "(U)"),
+        (f"{{% macro m(v) %}}[{{{{ v }}}}]{{% endmacro %}}{{{{ m({URL}) }}}}", "[U]"),
+        ("{% for e in endpoints('web') %}{{ e.url }};{% endfor %}", "U1;U2;"),
+        ("{{ endpoints('web') | join(',', attribute='url') }}", "U1,U2"),
+        ("{{ endpoints('web') | map(attribute='url') | join(' ') }}", "U1 U2"),
+        ("{{ endpoints('web') | length }}", "2"),
+    ],
+)
+def test_5_it_can_be_joined_into_text(write_profile: Write, template: str, filled: str) -> None:
+    text = LEAST.replace("count: 1", "count: 2") + f'    endpoints: {{web: {{port: 80}}}}\nenv:\n  V: "{template}"\n'
+    values = {"endpoint.web.url": "U", "endpoint.web.worker-1.url": "U1", "endpoint.web.worker-2.url": "U2"}
+    assert fill([resolved(write_profile(text)).env["V"]], values) == [filled]
+
+
+@pytest.mark.parametrize(
+    "paths",
+    ["[/a/b, /a-b]", "[/a/b, /a_b]", "[/a-/b, /a/-b]", "[/a_-b, /a-_b]", "[/a+b, /a_x2bb]"],
+)
+def test_6_two_paths_are_two_volumes(write_profile: Write, paths: str) -> None:
+    from minicluster.model.spec import volumes
+
+    spec = resolved(write_profile(LEAST + f"    volumes: {paths}\n"))
+    assert len(set(volumes(spec, spec.nodes[0]).values())) == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "place"),
+    [
+        ("volumes: [/a, /a]", "10:19"),
+        ("volumes: [/a]\n    shared: [/a]", "11:14"),
+        ("volumes: [/a]\n    tmpfs: {/a: ''}", "11:13"),
+    ],
+)
+def test_6_one_path_cannot_be_two_volumes(write_profile: Write, more: str, place: str) -> None:
+    error = refused(write_profile(LEAST + f"    {more}\n"))
+    assert f"profile.yaml:{place}: /a is mounted twice" in error.what
+
+
+def test_7_text_that_looks_like_a_marker_is_text(write_profile: Write) -> None:
+    word = "@{x} @{joining} ${HOME} @{secret.a.hex}"
+    text = (
+        LEAST
+        + f"    hooks: {{join: [{{on: node, run: [a, '{word}']}}]}}\n"
+        + "hooks: {init: [{on: worker, run: [f]}]}\n"
+    )
+    run = resolved(write_profile(text)).nodes[0].join[0].run
+    assert fill(run, {"joining": ["n"]}) == ["a", word]
+
+
+def test_7_no_text_of_a_profile_can_be_a_marker(write_profile: Write) -> None:
+    """A marker has NULs around it, which no argument, variable or text file can hold."""
+    (marker,) = resolved(write_profile(LEAST + "hooks: {init: [{on: worker, run: ['{{ joining }}']}]}\n")).init[0].run
+    assert DEFERRED.fullmatch(marker)
+    assert marker.startswith("\0")
+    for text in (
+        LEAST + '    command: ["a\\0joining\\0"]\n',
+        LEAST + "    command: [\"{{ 'a\\\\0' }}\"]\n",
+        LEAST + "    command: [\"{{ '\\\\x00' ~ 'joining' }}\"]\n",
+    ):
+        assert "NUL" in str(refused(write_profile(text)))
+    folder = write_profile(LEAST + "    files: {/f: {source: f}}\n", {"f": "a\0b"})
+    assert "NUL" in refused(folder).why
+
+
+CONF = "one\n\n{# three #}\nfour {{ cluster.name }}\n{% if true %}\nsix\n"
+
+
+@pytest.mark.parametrize(
+    ("rest", "line", "shown"),
+    [
+        ("seven {{ settings.nothing }}\neight\n{% endif %}\n", 7, "seven {{ settings.nothing }}"),
+        ("seven\n{{ 1 / 0 }}\n{% endif %}\n", 8, "{{ 1 / 0 }}"),
+        ("seven\n{% endif %}\n{{ nine(( }}\n", 9, "{{ nine(( }}"),
+        ("seven {{ secret('a') ~ 'b' == 'c' }}\n{% endif %}\n", 7, "seven {{ secret('a') ~ 'b' == 'c' }}"),
+    ],
+)
+def test_8_an_error_in_a_template_shows_the_line_that_it_names(
+    write_profile: Write, rest: str, line: int, shown: str
+) -> None:
+    text = LEAST + "    authority: true\n    files: {/f: {source: redis.conf.j2}}\n"
+    error = refused(write_profile(text, {"redis.conf.j2": CONF + rest}))
+    assert f"redis.conf.j2:{line}:1: " in error.what
+    assert shown in error.why
+    assert "one" not in error.why
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("roles.kv.volumes", '["/tmp:/host"]'),
+        ("roles.kv.volumes", '["/var/../tmp"]'),
+        ("roles.kv.volumes", "[relative]"),
+        ("roles.kv.shared", '["/x:/y"]'),
+        ("roles.kv.tmpfs", '{"/x:/y": ""}'),
+        ("roles.kv.volumes.0", "/tmp:/host"),
+    ],
+)
+def test_9_a_path_that_is_set_is_checked_like_one_of_the_file(path: str, value: str) -> None:
+    from minicluster.cluster import dry_run
+
+    with pytest.raises(ProfileError, match=f"--set {path}=") as caught:
+        dry_run("etcd", set={path: value})
+    assert "absolute path" in caught.value.what
+
+
+# The version
+
+
+@pytest.mark.parametrize(
+    ("line", "place", "said"),
+    [
+        ("", "", "the key 'version' is missing"),
+        ("version: 1\n", ":1:10", "profile format 1 is no longer read"),
+        ("version: 0\n", ":1:10", "profile format 0 is no longer read"),
+        ("version: 3\n", ":1:10", "profile format 3 is newer than this minicluster"),
+        ("version: two\n", ":1:10", "version must be a number, not 'two'"),
+        ("version: true\n", ":1:10", "version must be a number, not True"),
+    ],
+)
+def test_a_profile_of_another_format_is_refused(write_profile: Write, line: str, place: str, said: str) -> None:
+    folder = write_profile(LEAST.replace("version: 2\n", line).replace("summary: s", "recipes: {}"))
+    with pytest.raises(ProfileError) as caught:
+        load(folder)
+    assert caught.value.what.startswith(f"{folder}/profile.yaml{place}")
+    assert caught.value.what.endswith(said)
+    assert "version: 2" in caught.value.fix or "newer" in caught.value.fix
+    assert "recipes" not in str(caught.value)
+
+
+def test_the_version_cannot_be_set(write_profile: Write) -> None:
+    with pytest.raises(UsageError, match="--set version=3: the profile's version cannot be set"):
+        load(write_profile(), {"version": "3"})
+
+
+def test_a_setting_may_be_called_version(write_profile: Write) -> None:
+    folder = write_profile(LEAST + "settings: {version: v1}\n")
+    assert load(folder, {"version": "v2"}).profile.settings == {"version": "v2"}
+
+
+# Further things that cannot work
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (LEAST + "members: {on: node, run: [a]}\n", "10:15: members runs on a role"),
+        (
+            LEAST
+            + "  b: {count: 1, image: node}\nhooks: {init: [{on: worker, run: [a]}]}\nmembers: {on: b, run: [a]}\n",
+            "12:15: members runs on the role of init hooks",
+        ),
+        (LEAST + "hooks: {reset: [{on: worker, run: [a], capture: [x]}]}\n", "10:49: only init hooks can capture"),
+        (LEAST.replace("worker:", "node:"), "7:3: a role cannot be called 'node'"),
+        (LEAST + "    min: 3\n    max: 2\n", "10:10: min is 3 and max is 2"),
+        (LEAST + "    endpoints: {a: {port: 1}, b: {port: 1}}\n", "10:41: port 1 is already endpoint a"),
+        (LEAST + "    volumes: [/]\n", "10:15: roles.worker.volumes.0 must be an absolute path"),
+        (LEAST + "env: {A: '{{ client.directory }}'}\n", "10:10: 'client' is undefined"),
+        (
+            LEAST + "hooks: {init: [{on: worker, run: ['{{ captured.x }}'], capture: [x]}]}\n",
+            "10:35: captured has no attribute 'x'",
+        ),
+        (
+            LEAST + "    authority: true\n    endpoints: {a: {port: 1, url: \"{{ secret('x', 'base64') }}\"}}\n",
+            "11:35: the template fails",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_where_it_stands(write_profile: Write, text: str, said: str) -> None:
+    assert f"profile.yaml:{said}" in refused(write_profile(text)).what
+
+
+def test_a_template_of_a_role_without_nodes_is_checked(write_profile: Write) -> None:
+    text = LEAST + "  none: {count: 0, image: node, command: ['{{ nothing }}']}\n"
+    assert "profile.yaml:10:43: 'nothing' is undefined" in refused(write_profile(text)).what
+
+
+def test_an_init_hook_sees_what_those_before_it_captured(write_profile: Write) -> None:
+    first, second = "{on: worker, run: [a], capture: [x]}", "{on: worker, run: ['{{ captured.x }}']}"
+    spec = resolved(write_profile(LEAST + f"hooks: {{init: [{first}, {second}]}}\n"))
+    assert fill(spec.init[1].run, {"captured.x": "X"}) == ["X"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_each_place_sees_the_names_that_the_table_says(write_profile: Write, place: str) -> None:
+    """The table in docs/profiles.md is made from this data; here it is compared with what templates can use."""
+    uses = {
+        "settings": "{{ settings.a }}",
+        "cluster": "{{ cluster.name }}",
+        "roles": "{{ roles.worker | length }}",
+        "nodes": "{{ nodes | length }}",
+        "node": "{{ node.name }}",
+        "peers": "{{ peers | length }}",
+        "host": "{{ host }}",
+        "port": "{{ port }}",
+        "initial_member": "{{ initial_member.name }}",
+        "joining": "{{ joining }}",
+        "captured": "{{ captured.x }}",
+        "archive": "{{ archive }}",
+        "endpoint": "{{ endpoint('web').node }}",
+        "endpoints": "{{ endpoints('web')[0].port }}",
+        "client": "{{ client.directory }}",
+        "secret": "{{ secret('s') }}",
+    }
+    assert set(uses) == set(VARIABLES)
+    for name, use in uses.items():
+        texts = dict.fromkeys(PLACES, "x") | {place: use}
+        folder = write_profile(EVERYWHERE.format(**texts), {"image/Dockerfile": "FROM x\n", "f.j2": texts["file"]})
+        if name in visible(place):
+            catalog.validate(str(folder))
+        else:
+            assert f"{name!r} is undefined" in refused(folder).what
+
+
+EVERYWHERE = """\
+version: 2
+name: everywhere
+summary: s
+settings: {{a: b}}
+images: {{node: {{build: image, args: {{A: "{image}"}}}}}}
+roles:
+  worker:
+    count: 2
+    image: node
+    authority: true
+    command: ["{role}"]
+    files: {{/f: {{source: f.j2}}}}
+    endpoints: {{web: {{port: 80, url: "{url}"}}}}
+    hooks: {{join: [{{on: node, run: ["{join}"]}}], leave: [{{on: node, run: ["{leave}"]}}]}}
+hooks:
+  init: [{{on: worker, run: [first], capture: [x]}}, {{on: worker, run: ["{init}"]}}]
+  load: [{{on: worker, run: ["{load}"]}}]
+  reset: [{{on: worker, run: ["{reset}"]}}]
+members: {{on: worker, run: ["{members}"]}}
+client: {{certificate: {{common_name: "{client}"}}}}
+env: {{A: "{env}"}}
+"""
+
+
+# Scripts and owners
+
+
+def test_bin_installs_a_folder_of_scripts(write_profile: Write) -> None:
+    files = {"files/bin/b": "#!/bin/sh\n{{ not a template }}\n", "files/bin/a": "#!/bin/sh\n"}
+    node = resolved(write_profile(LEAST + "    bin: files/bin\n", files)).nodes[0]
+    assert [(f.path, f.content, f.mode) for f in node.files] == [
+        ("/usr/local/bin/a", files["files/bin/a"], 0o755),
+        ("/usr/local/bin/b", files["files/bin/b"], 0o755),
+    ]
+
+
+def test_bin_may_be_several_folders_and_other_profiles(write_profile: Write) -> None:
+    text = LEAST + '    bin: [bin, "etcd:files/bin"]\n'
+    paths = {f.path for f in resolved(write_profile(text, {"bin/mine": ""})).nodes[0].files}
+    assert {"/usr/local/bin/mine", "/usr/local/bin/etcd-ready"} <= paths
+
+
+@pytest.mark.parametrize(
+    ("bin", "said"),
+    [
+        ("nothing", "10:10: no such folder: nothing"),
+        ("[one, nothing]", "10:16: no such folder: nothing"),
+        ("empty", "10:10: no scripts in empty"),
+        ("deep", "10:10: deep/folder is a folder"),
+        ("template", "10:10: template/x.j2 is a template"),
+        ("[one, two]", "10:16: /usr/local/bin/x is installed twice"),
+        ("..", "10:10: '..' is outside of the profile's folder"),
+    ],
+)
+def test_what_cannot_be_installed_is_refused(write_profile: Write, bin: str, said: str) -> None:
+    files = {"one/x": "", "two/x": "", "deep/folder/x": "", "template/x.j2": ""}
+    folder = write_profile(LEAST + f"    bin: {bin}\n", files)
+    (folder / "empty").mkdir()
+    assert f"profile.yaml:{said}" in refused(folder).what
+
+
+def test_a_script_may_not_be_one_of_the_files_as_well(write_profile: Write) -> None:
+    text = LEAST + "    bin: one\n    files: {/usr/local/bin/x: {source: one/x}}\n"
+    assert "profile.yaml:10:10: /usr/local/bin/x is installed twice" in refused(write_profile(text, {"one/x": ""})).what
+
+
+def test_a_folder_beside_the_profiles_may_hold_files_that_they_share(write_profile: Write) -> None:
+    from minicluster import paths
+
+    shared = paths.config_home() / "profiles" / "_common"
+    (shared / "bin").mkdir(parents=True)
+    (shared / "bin" / "tool").write_text("#!/bin/sh\n")
+    text = LEAST + '    bin: "_common:bin"\n    files: {/t: {source: "_common:bin/tool"}}\n'
+    assert [f.path for f in resolved(write_profile(text)).nodes[0].files] == ["/t", "/usr/local/bin/tool"]
+    assert "_common" not in folders.names()
+    error = refused(write_profile(text.replace("_common:bin/tool", "_other:bin/tool")))
+    assert "profile.yaml:11:26: no folder is called '_other'" in error.what
+
+
+def test_a_file_has_the_owner_that_the_profile_says(write_profile: Write, engine: FakeEngine) -> None:
+    text = LEAST + '    files: {/a: {source: f, owner: "999:1000", mode: "0600"}, /b: {source: f}}\n'
+    Cluster.up(str(write_profile(text, {"f": "x"})), engine=engine)
+    files = engine.boxes["least-worker-1"].files
+    assert [(files[p].uid, files[p].gid, files[p].mode) for p in ("/a", "/b")] == [(999, 1000, 0o600), (0, 0, 0o644)]
+
+
+@pytest.mark.parametrize("owner", ["redis", "1000", "1:x", "1000:1000:1"])
+def test_an_owner_is_two_numbers(write_profile: Write, owner: str) -> None:
+    text = LEAST + f'    files: {{/a: {{source: f, owner: "{owner}"}}}}\n'
+    assert 'must be "UID:GID" as numbers' in refused(write_profile(text, {"f": "x"})).what
+
+
+# Secrets in URLs
+
+
+def test_a_secret_in_a_url_is_filled_in_for_users(write_profile: Write, engine: FakeEngine) -> None:
+    url = "redis://default:{{ secret('password') }}@{{ host }}:{{ port }}"
+    text = (
+        LEAST
+        + "    authority: true\n    files: {/f: {source: f.j2}}\n"
+        + f'    endpoints: {{web: {{port: 80, url: "{url}"}}}}\n'
+        + "env: {URL: \"{{ endpoint('web').url }}\"}\n"
+    )
+    cluster = Cluster.up(str(write_profile(text, {"f.j2": "{{ secret('password') }}"})), engine=engine)
+    password = engine.boxes["least-worker-1"].files["/f"].content.decode()
+    assert len(password) == 64
+    endpoint = Cluster.open("least", engine=engine).endpoint("web")
+    assert endpoint.url == f"redis://default:{password}@127.0.0.1:{endpoint.port}" == cluster.env()["URL"]
+    assert password not in encode(cluster.spec)
+    assert password not in str(engine.volumes())
