@@ -86,7 +86,7 @@ mark "network"
 master() {
   launch master-1; : >"$work/started"; mark "master-1 started"
   ready master-1; mark "master-1 ready"
-  docker exec "$name-master-1" swarm-form "${address[master-1]}" "${nodes[@]:1}" >"$work/tokens.part"
+  docker exec "$name-master-1" swarm-init "${address[master-1]}" "${nodes[@]:1}" >"$work/tokens.part"
   mv "$work/tokens.part" "$work/tokens"; mark "swarm formed"
 }
 agent() {

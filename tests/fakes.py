@@ -559,10 +559,10 @@ class FakeSwarm:
         self.engine = engine
         self.joined: dict[str, set[str]] = defaultdict(set)  #: cluster -> names of its nodes
         for command, answer in {
-            "swarm-form": self._form,
+            "swarm-init": self._form,
             "swarm-join": self._join,
             "swarm-members": self._members,
-            "swarm-forget": self._forget,
+            "swarm-remove": self._forget,
             "docker swarm leave --force": self._leave,
         }.items():
             engine.answers[command] = answer
@@ -609,7 +609,7 @@ class FakeEtcd:
     a plan does not pass that forgets to join a node, leaves a dead member in the list, or founds a second cluster.
     """
 
-    FOUNDING = "/etc/etcd/founding.env"
+    FOUNDING = "/etc/etcd/bootstrap.env"
 
     def __init__(self, engine: FakeEngine) -> None:
         self.engine = engine
@@ -620,7 +620,7 @@ class FakeEtcd:
         for command, answer in {
             "etcd-ready": self._ready,
             "etcd-join": self._join,
-            "etcd-leave": self._leave,
+            "etcd-remove": self._leave,
             "etcd-members": self._members,
         }.items():
             engine.answers[command] = partial(self._alone, answer)
@@ -702,7 +702,7 @@ class FakeEtcd:
     def _leave(self, container: str, argv: Sequence[str]) -> ExecResult:
         cluster = self._who(container)[0]
         if not self._quorum(cluster):
-            return ExecResult(1, "", f"etcd-leave: cannot remove the member at {argv[1]}")
+            return ExecResult(1, "", f"etcd-remove: cannot remove the member at {argv[1]}")
         self.members[cluster] = {n: address for n, address in self.members[cluster].items() if address != argv[1]}
         return OK
 

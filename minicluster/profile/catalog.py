@@ -62,13 +62,19 @@ def locate(name_or_path: str) -> tuple[Path, bool]:
 
 
 def named(name: str, *, bundled: bool) -> Path:
-    """The folder of the profile that another one refers to by name.
+    """The folder of the profile that another one refers to by name, or of a common part such as ``_lib``.
 
     What comes with minicluster refers to what comes with it, whatever profiles the user has.
 
     Raises:
         UsageError: there is no such profile.
     """
+    if name.startswith("_"):
+        folder = bundled_directory() / name
+        if folder.is_dir():
+            return folder
+        parts = sorted(path.name for path in bundled_directory().glob("_*"))
+        raise UsageError(f"no common part is called {name!r}", "", nearest(name, parts))
     known = _directories(bundled_only=bundled)
     if name not in known:
         raise UsageError(f"no profile is called {name!r}", "", nearest(name, known))
@@ -88,6 +94,7 @@ def fingerprint(name_or_path: str) -> str:
     from minicluster.profile.recipe import recipe_hash
 
     known = [folder for folder, _bundled in _directories().values()]
+    known += sorted(bundled_directory().glob("_*"))
     return " ".join(recipe_hash(folder) for folder in [*known, locate(name_or_path)[0]])
 
 

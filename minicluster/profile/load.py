@@ -19,7 +19,7 @@ from minicluster.profile.model import Hook, Profile
 from minicluster.profile.yamldoc import Document, parse
 
 #: A path in the folder of another profile, as :func:`inside` takes it.
-_SHARED = re.compile(r"(?P<profile>[a-z][a-z0-9-]*):(?P<path>.+)")
+_SHARED = re.compile(r"(?P<profile>[a-z_][a-z0-9-]*):(?P<path>.+)")
 
 
 @dataclass(frozen=True)

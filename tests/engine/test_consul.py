@@ -193,7 +193,7 @@ def test_masters_that_have_their_data_keep_their_votes(cluster: Shell) -> None:
     address = {node["name"]: node["address"] for node in status(cluster)["nodes"]}
     for node in sorted(MASTERS):
         contact = address["master-2" if node == "master-1" else "master-1"]
-        cluster.docker("exec", f"{NAME}-{node}", "consul-let-in", address[node], contact)
+        cluster.docker("exec", f"{NAME}-{node}", "consul-join", address[node], contact)
     assert configured(cluster) == before
     # Nobody can be asked who is a member, so all but one are told to join.
     cluster.docker("rm", "-f", *(f"{NAME}-{node}" for node in NODES))
@@ -205,11 +205,11 @@ def test_a_new_attempt_to_let_a_master_in_ends_the_former(cluster: Shell) -> Non
     node = f"{NAME}-master-3"
     cluster.docker("exec", node, "touch", "/run/consul-waiting")
     try:
-        run = ["docker", "exec", node, "consul-let-in", "192.0.2.1", "192.0.2.2"]  # nobody has these addresses
+        run = ["docker", "exec", node, "consul-join", "192.0.2.1", "192.0.2.2"]  # nobody has these addresses
         former = subprocess.Popen(run, env=os.environ | cluster.env, stderr=subprocess.PIPE, text=True)
         time.sleep(1)
         assert former.poll() is None
-        cluster.docker("exec", node, "consul-let-in", "--cancel")
+        cluster.docker("exec", node, "consul-join", "--cancel")
         assert "cancelled by another attempt" in former.communicate(timeout=5)[1]
         assert former.returncode == 1
     finally:

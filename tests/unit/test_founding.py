@@ -42,7 +42,7 @@ def hooks(plan: Plan) -> dict[str, RunHook]:
 def farewells(plan: Plan) -> list[tuple[str, str, bool]]:
     """Who is taken off the members' list by whom, and whether that may fail."""
     told = [(s.node, s.action) for s in plan.steps if isinstance(s.action, RunHook)]
-    return [(node, hook.container, hook.best_effort) for node, hook in told if hook.command[0] == "etcd-leave"]
+    return [(node, hook.container, hook.best_effort) for node, hook in told if hook.command[0] == "etcd-remove"]
 
 
 def removed(plan: Plan) -> list[str]:

@@ -288,7 +288,7 @@ def test_forget_waits_until_the_agent_is_gone(scripts: Path) -> None:
     replies = [there, there, gone]
     answers = one_agent_each("agent-1") | {"/slaves": lambda request: replies.pop(0)}  # type: ignore[dict-item]
     with nodes(master_1=answers):
-        done = run(scripts, "mesos-forget", f"agent-1={ADDRESSES['agent-1']}", f"master-1={ADDRESSES['master-1']} ")
+        done = run(scripts, "mesos-wait-removed", f"agent-1={ADDRESSES['agent-1']}", f"master-1={ADDRESSES['master-1']} ")
     assert (done.returncode, replies) == (0, [])
 
 
