@@ -255,13 +255,25 @@ def fill(argv: Sequence[str], values: Mapping[str, str | Sequence[str]]) -> list
 
 
 def encode(spec: Spec) -> str:
-    """A spec as the text of a label: JSON, compressed, since nodes of a role repeat each other."""
-    return base64.b64encode(zlib.compress(json.dumps(to_json(spec)).encode(), 9)).decode()
+    """A spec as the text of a label: JSON, compressed, since nodes of a role repeat each other.
+
+    The files of a node have more text than zlib looks back, so each text is stored once.
+    """
+    data = to_json(spec)
+    texts: dict[str, int] = {}
+    for node in data["nodes"]:
+        for file in node["files"]:
+            file["content"] = texts.setdefault(file["content"], len(texts))
+    return base64.b64encode(zlib.compress(json.dumps({**data, "texts": list(texts)}).encode(), 9)).decode()
 
 
 def decode(text: str) -> Spec:
     """The opposite of :func:`encode`; unknown fields of a newer minicluster are passed over."""
-    return from_json(json.loads(zlib.decompress(base64.b64decode(text))))
+    data = json.loads(zlib.decompress(base64.b64decode(text)))
+    for node in data["nodes"]:
+        for file in node.get("files", ()):
+            file["content"] = data["texts"][file["content"]]
+    return from_json(data)
 
 
 def to_json(spec: Spec) -> dict[str, Any]:

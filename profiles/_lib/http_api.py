@@ -1,4 +1,4 @@
-"""Requests to JSON APIs over connections that are kept. Debian's python3-minimal has neither http.client nor urllib3."""
+"""Requests to JSON APIs over connections that are kept. Debian's python3-minimal has no http.client."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Server:
 
 
 def read_answer(file: BinaryIO) -> tuple[Answer, bool]:
-    """Reads an answer; and whether another one may follow on the connection. Raises ``OSError`` where it is cut short."""
+    """Reads an answer, and whether another one may follow on the connection. Raises ``OSError`` if it is cut short."""
     words = _line(file).split(None, 2)
     status = int(words[1])
     headers = {}

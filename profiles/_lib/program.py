@@ -1,6 +1,7 @@
 """What the Python programs in nodes share.
 
-They run under Debian's python3-minimal, which has only a part of the standard library, and start often: each import counts.
+They run under Debian's python3-minimal, which has only a part of the standard library. They start often, and each
+import takes time.
 """
 
 from __future__ import annotations

@@ -82,11 +82,11 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], ModuleType]
 
     def load(profile: str, name: str) -> ModuleType:
         monkeypatch.syspath_prepend(str(PROFILES / "_lib"))
-        monkeypatch.syspath_prepend(str(PROFILES / profile / "files"))
+        folder = PROFILES / profile if profile.startswith("_") else PROFILES / profile / "files"
+        monkeypatch.syspath_prepend(str(folder))
         monkeypatch.setattr(sys, "dont_write_bytecode", True)
         before = set(sys.modules)
-        path = PROFILES / profile / "files" / name
-        loader = importlib.machinery.SourceFileLoader(name.replace("-", "_"), str(path))
+        loader = importlib.machinery.SourceFileLoader(name.replace("-", "_"), str(folder / name))
         spec = importlib.util.spec_from_loader(loader.name, loader)
         assert spec
         module = importlib.util.module_from_spec(spec)

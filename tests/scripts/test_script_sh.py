@@ -78,11 +78,13 @@ echo done
 def test_a_newer_run_ends_an_earlier_one(node: Node, shell: list[str]) -> None:
     script(node, shell, WAITS % node.root)
     first = node.start("try")
-    assert first.stdout and first.stdout.readline() == "begun\n"
+    assert first.stdout
+    assert first.stdout.readline() == "begun\n"
     second = node.start("try")
     out, error = first.communicate(timeout=10)
     assert (first.returncode, out, error) == (1, "", "try: cancelled by a newer run\n")
-    assert second.stdout and second.stdout.readline() == "begun\n"
+    assert second.stdout
+    assert second.stdout.readline() == "begun\n"
     node.write("go", "")
     assert second.communicate(timeout=10)[0] == "done\n"
     assert second.returncode == 0
@@ -91,7 +93,8 @@ def test_a_newer_run_ends_an_earlier_one(node: Node, shell: list[str]) -> None:
 def test_cancel_returns_when_the_earlier_run_has_ended(node: Node, shell: list[str]) -> None:
     script(node, shell, WAITS % node.root)
     first = node.start("try")
-    assert first.stdout and first.stdout.readline() == "begun\n"
+    assert first.stdout
+    assert first.stdout.readline() == "begun\n"
     assert node.run("try", "--cancel").returncode == 0
     assert first.wait(timeout=1) == 1
     first.communicate()
@@ -99,11 +102,15 @@ def test_cancel_returns_when_the_earlier_run_has_ended(node: Node, shell: list[s
 
 def test_a_script_that_was_called_ends_with_its_caller(node: Node, shell: list[str]) -> None:
     node.program(
-        "called", f"#!/bin/sh\n. {node.lib}/script.sh\nover() {{ ! superseded || fail over; false; }}\nretry 20 0.02 over\n"
+        "called",
+        f"#!/bin/sh\n. {node.lib}/script.sh\nover() {{ ! superseded || fail over; false; }}\nretry 20 0.02 over\n",
     )
-    script(node, shell, '[ "${1-}" = --cancel ] || echo begun\nsingle_flight\n[ "${1-}" != --cancel ] || exit 0\ncalled\n')
+    script(
+        node, shell, '[ "${1-}" = --cancel ] || echo begun\nsingle_flight\n[ "${1-}" != --cancel ] || exit 0\ncalled\n'
+    )
     first = node.start("try")
-    assert first.stdout and first.stdout.readline() == "begun\n"
+    assert first.stdout
+    assert first.stdout.readline() == "begun\n"
     deadline = time.monotonic() + 5
     while not (node.root / "run/try.attempt").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
