@@ -337,6 +337,7 @@ def test_without_a_quorum_nobody_is_served_and_up_brings_it_back(cluster: Shell)
 #: Laid out as the project's own image is, out of Debian's classes: no registry is asked.
 UPSTREAM = r"""
 ARG RECIPE
+ARG BASE
 FROM ${RECIPE} AS debian
 RUN home=/up/apache-zookeeper-3.8.0-bin && mkdir -p $home/bin $home/lib /up/conf /up/opt/java/openjdk \
  && cd /usr/lib/jvm/java-17-openjdk-amd64 && cp -rL bin conf lib /up/opt/java/openjdk/ \
@@ -344,7 +345,7 @@ RUN home=/up/apache-zookeeper-3.8.0-bin && mkdir -p $home/bin $home/lib /up/conf
       metrics-core.jar commons-cli.jar commons-io.jar snappy-java.jar jackson-*.jar $home/lib/ \
  && cp -L /usr/share/zookeeper/bin/zkCli.sh $home/bin/ \
  && echo 'ZOO_LOG_DIR=/logs JAVA=java CLASSPATH="/conf:/apache-zookeeper-3.8.0-bin/lib/*"' >$home/bin/zkEnv.sh
-FROM debian:bookworm-slim
+FROM ${BASE}
 COPY --from=debian /up/ /
 ENV PATH=/opt/java/openjdk/bin:/apache-zookeeper-3.8.0-bin/bin:/usr/local/bin:/usr/bin:/bin ZOO_CONF_DIR=/conf
 VOLUME ["/data", "/datalog", "/logs"]
@@ -352,14 +353,30 @@ WORKDIR /apache-zookeeper-3.8.0-bin
 """
 
 
-def test_an_image_laid_out_like_upstreams_runs_as_it_is(cluster: Shell, tmp_path: Path) -> None:
+def test_an_image_laid_out_like_upstreams_gets_python_added(cluster: Shell, tmp_path: Path) -> None:
     name, image = f"{NAME}-up", "t-zk-upstream:3.8"
-    if cluster.docker("image", "inspect", "debian:bookworm-slim", ok=False).code:
-        pytest.skip("the engine has no debian:bookworm-slim to lay the image out on")
+
+    def images() -> set[str]:
+        return {image["ref"] for image in cluster.minicluster("image", "list", "-o", "json").json}
+
+    before = images()
+    bases = ("debian:bookworm-slim", "minicluster/base:bookworm")
+    base = next((ref for ref in bases if not cluster.docker("image", "inspect", ref, ok=False).code), "")
+    assert base, "the recipe was built on one of them"
     (tmp_path / "Dockerfile").write_text(UPSTREAM)
     recipe = cluster.docker("inspect", f"{NAME}-kv-1", "--format", "{{.Config.Image}}").out.strip()
     try:
-        build = ("build", "-q", "-t", image, "--build-arg", f"RECIPE={recipe}", str(tmp_path))
+        build = (
+            "build",
+            "-q",
+            "-t",
+            image,
+            "--build-arg",
+            f"RECIPE={recipe}",
+            "--build-arg",
+            f"BASE={base}",
+            str(tmp_path),
+        )
         cluster.docker(*build, timeout=300)
         cluster.minicluster("up", "zookeeper", "--name", name, "--image", f"node={image}")
         is_ready(cluster, 3, name)
@@ -370,7 +387,11 @@ def test_an_image_laid_out_like_upstreams_runs_as_it_is(cluster: Shell, tmp_path
         with client(hosts(cluster, name)["kv-5"]) as one:
             one.sync("/")
             assert one.exists("/there")
+            cluster.minicluster("reset", name)
+            assert not one.exists("/there")
     finally:
         cluster.minicluster("down", name, ok=False)
+        for ref in images() - before:
+            cluster.minicluster("image", "remove", ref, ok=False)
         cluster.docker("rmi", "-f", image, ok=False)
     assert remains(cluster, name) == {}
