@@ -6,7 +6,10 @@
 # Prints when each thing was done, and leaves nothing behind. KEEP=1 leaves the cluster, for a look.
 set -euo pipefail
 folder=${1:?usage: floor-nodes.sh FOLDER}
-fail() { echo "floor-nodes.sh: $*" >&2; exit 1; }
+fail() {
+  echo "floor-nodes.sh: $*" >&2
+  exit 1
+}
 [[ -e $folder/nodes ]] || fail "plain.py did not write $folder"
 name=$(<"$folder/name") subnet=$(<"$folder/subnet")
 mapfile -t nodes <"$folder/nodes"
@@ -23,12 +26,15 @@ work=$(mktemp -d)
 trap '(($? == 0)) || clean; rm -rf "$work"' EXIT
 
 begin() { start=$(date +%s%N); }
-mark() {  # EVENT: the seconds since the start
+mark() { # EVENT: the seconds since the start
   awk -v event="$1" -v ns="$(($(date +%s%N) - start))" 'BEGIN {printf "%-36s %6.2f\n", event, ns / 1e9}'
 }
-each() {  # COMMAND: for every node at once
+each() { # COMMAND: for every node at once
   local node pid pids=() failed=
-  for node in "${nodes[@]}"; do "$1" "$node" & pids+=($!); done
+  for node in "${nodes[@]}"; do
+    "$1" "$node" &
+    pids+=($!)
+  done
   for pid in "${pids[@]}"; do wait "$pid" || failed=yes; done
   [[ -z $failed ]] || fail "not every node came up"
 }
@@ -37,7 +43,7 @@ launch() {
   mapfile -t options <"$folder/$1.create"
   docker create --name "$name-$1" --network "$name" "${options[@]}" >/dev/null
   docker cp - "$name-$1:/" <"$folder/$1.tar"
-  until [[ -e $work/network ]]; do sleep 0.01; done   # the engine looks for it only now
+  until [[ -e $work/network ]]; do sleep 0.01; done # the engine looks for it only now
   docker start "$name-$1" >/dev/null
 }
 serves() {
@@ -45,27 +51,53 @@ serves() {
   mapfile -t ready <"$folder/$1.ready"
   until docker exec "$name-$1" "${ready[@]}" 2>/dev/null; do
     [[ $(docker inspect --format '{{.State.Running}}' "$name-$1") == true ]] ||
-      { docker logs --tail 3 "$name-$1" >&2; fail "$1 ended"; }
+      {
+        docker logs --tail 3 "$name-$1" >&2
+        fail "$1 ended"
+      }
   done
 }
-up() { launch "$1"; serves "$1"; }
+up() {
+  launch "$1"
+  serves "$1"
+}
 start() { docker start "$name-$1" >/dev/null; }
-again() { start "$1"; serves "$1"; }
-counted() {  # every node, by the cluster itself
+again() {
+  start "$1"
+  serves "$1"
+}
+counted() { # every node, by the cluster itself
   until (($(docker exec "$asked" "${members[@]}" 2>/dev/null | grep -c '"ready": *true') == ${#nodes[@]})); do :; done
 }
 
 clean
 begin
-{ docker network create --subnet "$subnet" "$name" >/dev/null || :; : >"$work/network"; } &
-each up; mark "up: nodes ready"
-counted; mark "up: all members ready"
-if [[ -e $folder/last ]]; then docker exec "$asked" bash -euc "$(<"$folder/last")"; mark "up: the cluster has worked once"; fi
+{
+  docker network create --subnet "$subnet" "$name" >/dev/null || :
+  : >"$work/network"
+} &
+each up
+mark "up: nodes ready"
+counted
+mark "up: all members ready"
+if [[ -e $folder/last ]]; then
+  docker exec "$asked" bash -euc "$(<"$folder/last")"
+  mark "up: the cluster has worked once"
+fi
 [[ -z ${KEEP:-} ]] || exit 0
 
-begin; docker stop "${containers[@]}" >/dev/null; mark "stop: containers stopped"
-begin; each again; counted; mark "start: all members ready"
+begin
 docker stop "${containers[@]}" >/dev/null
-begin; each start; mark "start: containers started"
-begin; docker rm -fv "${containers[@]}" >/dev/null; mark "down: containers removed"
+mark "stop: containers stopped"
+begin
+each again
+counted
+mark "start: all members ready"
+docker stop "${containers[@]}" >/dev/null
+begin
+each start
+mark "start: containers started"
+begin
+docker rm -fv "${containers[@]}" >/dev/null
+mark "down: containers removed"
 clean

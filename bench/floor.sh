@@ -26,19 +26,20 @@ dockerd=(
 )
 
 clean() {
-  for node in "${nodes[@]}"; do docker rm -fv "$name-$node" & done >/dev/null 2>&1; wait
+  for node in "${nodes[@]}"; do docker rm -fv "$name-$node" & done >/dev/null 2>&1
+  wait
   for node in "${nodes[@]}"; do docker volume rm -f "$name-$node"; done >/dev/null 2>&1 || :
   docker network rm "$name" >/dev/null 2>&1 || :
 }
 trap 'status=$?; ((status == 0)) || clean; rm -rf "$work"' EXIT
 
-prepare() {  # certificates, and for each node a tar of all that goes into it
+prepare() { # certificates, and for each node a tar of all that goes into it
   openssl ecparam -name prime256v1 -genkey -noout -out "$work/ca.key"
   openssl req -x509 -new -key "$work/ca.key" -subj "/CN=$name" -days 2 -out "$work/ca.pem"
   local node root
   for node in "${nodes[@]}"; do
     root=$work/$node
-    mkdir -p "$root/etc/docker/tls" "$root/usr/local/bin"
+    mkdir -p "$root/etc/docker/tls" "$root/usr/local/bin" "$root/usr/local/lib/minicluster"
     openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=$node" \
       -keyout "$root/etc/docker/tls/key.pem" -out "$work/csr" 2>/dev/null
     openssl x509 -req -in "$work/csr" -CA "$work/ca.pem" -CAkey "$work/ca.key" -CAcreateserial -days 2 \
@@ -46,12 +47,13 @@ prepare() {  # certificates, and for each node a tar of all that goes into it
       -out "$root/etc/docker/tls/cert.pem" 2>/dev/null
     cp "$work/ca.pem" "$root/etc/docker/tls/"
     cp "$here"/profiles/swarm/files/daemon.json "$root/etc/docker/"
+    cp "$here/profiles/_lib/script.sh" "$root/usr/local/lib/minicluster/"
     cp "$here"/profiles/swarm/files/{bin,engine}/* "$root/usr/local/bin/"
     tar -C "$root" --owner=0 --group=0 -cf "$work/$node.tar" .
   done
 }
 
-launch() {  # NODE
+launch() { # NODE
   docker create --name "$name-$1" --hostname "$1" --ip "${address[$1]}" -v "$name-$1:/var/lib/docker" \
     "${options[@]}" "$image" "${dockerd[@]}" >/dev/null
   docker cp - "$name-$1:/" <"$work/$1.tar"
@@ -61,21 +63,28 @@ launch() {  # NODE
 ready() {
   until docker exec "$name-$1" minicluster-ready 2>/dev/null; do
     [[ $(docker inspect --format '{{.State.Running}}' "$name-$1") == true ]] ||
-      { docker logs --tail 3 "$name-$1" >&2; return 1; }
+      {
+        docker logs --tail 3 "$name-$1" >&2
+        return 1
+      }
   done
 }
 
-join() {  # NODE TOKEN
-  docker exec "$name-$1" swarm-join "$2" "${address[master-1]}" "${address[$1]}"
+join() { # NODE TOKEN
+  docker exec "$name-$1" swarm-join "$2" "${address["master-1"]}" "${address[$1]}"
 }
 
-start=$(date +%s%N) last=$start
-mark() {  # EVENT: the seconds since the start
+start=$(date +%s%N)
+mark() { # EVENT: the seconds since the start
   awk -v event="$1" -v ns="$(($(date +%s%N) - start))" 'BEGIN {printf "%-36s %6.2f\n", event, ns / 1e9}'
 }
-all() { local pid; for pid in "$@"; do wait "$pid"; done; }
+all() {
+  local pid
+  for pid in "$@"; do wait "$pid"; done
+}
 
-clean; prepare
+clean
+prepare
 echo "up: seconds since the start"
 start=$(date +%s%N)
 docker network create --subnet "$net.0/24" "$name" >/dev/null
@@ -84,20 +93,31 @@ mark "network"
 # with one engine, so the master goes first and the agents' engines start while it sleeps; from there on each node goes
 # as far as it can on its own.
 master() {
-  launch master-1; : >"$work/started"; mark "master-1 started"
-  ready master-1; mark "master-1 ready"
-  docker exec "$name-master-1" swarm-form "${address[master-1]}" "${nodes[@]:1}" >"$work/tokens.part"
-  mv "$work/tokens.part" "$work/tokens"; mark "swarm formed"
+  launch master-1
+  : >"$work/started"
+  mark "master-1 started"
+  ready master-1
+  mark "master-1 ready"
+  docker exec "$name-master-1" swarm-init "${address["master-1"]}" "${nodes[@]:1}" >"$work/tokens.part"
+  mv "$work/tokens.part" "$work/tokens"
+  mark "swarm formed"
 }
 agent() {
   until [[ -e $work/started ]]; do sleep 0.02; done
-  launch "$1"; mark "$1 started"
-  ready "$1"; mark "$1 ready"
+  launch "$1"
+  mark "$1 started"
+  ready "$1"
+  mark "$1 ready"
   until [[ -e $work/tokens ]]; do sleep 0.02; done
-  docker exec "$name-$1" swarm-join "$(head -n 1 "$work/tokens")" "${address[master-1]}" "${address[$1]}"; mark "$1 joined"
+  docker exec "$name-$1" swarm-join "$(head -n 1 "$work/tokens")" "${address["master-1"]}" "${address[$1]}"
+  mark "$1 joined"
 }
-master & pids=($!)
-for node in "${nodes[@]:1}"; do agent "$node" & pids+=($!); done
+master &
+pids=($!)
+for node in "${nodes[@]:1}"; do
+  agent "$node" &
+  pids+=($!)
+done
 all "${pids[@]}"
 until (($(docker exec "$name-master-1" swarm-members | grep -c '"ready": true') == ${#nodes[@]})); do :; done
 mark "all members ready"
@@ -106,7 +126,10 @@ mark "all members ready"
 echo "down: seconds since the start"
 start=$(date +%s%N)
 pids=()
-for node in "${nodes[@]}"; do docker rm -fv "$name-$node" >/dev/null & pids+=($!); done
+for node in "${nodes[@]}"; do
+  docker rm -fv "$name-$node" >/dev/null &
+  pids+=($!)
+done
 all "${pids[@]}"
 mark "containers removed"
 docker volume rm "${nodes[@]/#/$name-}" >/dev/null

@@ -197,7 +197,7 @@ def test_masters_that_have_their_data_keep_their_votes(cluster: Shell) -> None:
     address = {node["name"]: node["address"] for node in status(cluster)["nodes"]}
     for node in sorted(MASTERS):
         initial_member = address["master-2" if node == "master-1" else "master-1"]
-        cluster.docker("exec", f"{NAME}-{node}", "consul-let-in", address[node], initial_member)
+        cluster.docker("exec", f"{NAME}-{node}", "consul-join", address[node], initial_member)
     assert configured(cluster) == before
     # Nobody can be asked who is a member, so all but one are told to join.
     cluster.docker("rm", "-f", *(f"{NAME}-{node}" for node in NODES))
@@ -210,12 +210,12 @@ def test_a_new_attempt_to_join_ends_the_former_one(cluster: Shell) -> None:
     node = f"{NAME}-master-3"
     cluster.docker("exec", node, "touch", "/run/consul-waiting")
     try:
-        run = ["docker", "exec", node, "consul-let-in", "192.0.2.1", "192.0.2.2"]  # nobody has these addresses
+        run = ["docker", "exec", node, "consul-join", "192.0.2.1", "192.0.2.2"]  # nobody has these addresses
         former = subprocess.Popen(run, env=os.environ | cluster.env, stderr=subprocess.PIPE, text=True)
         time.sleep(1)
         assert former.poll() is None
-        cluster.docker("exec", node, "consul-let-in", "--cancel")
-        assert "cancelled by another attempt" in former.communicate(timeout=5)[1]
+        cluster.docker("exec", node, "consul-join", "--cancel")
+        assert "cancelled by a newer run" in former.communicate(timeout=5)[1]
         assert former.returncode == 1
     finally:
         cluster.docker("exec", node, "rm", "/run/consul-waiting")

@@ -15,11 +15,11 @@ from tests.fakes.engine import OK, FakeEngine
 class FakeEtcd:
     """Makes the nodes of a fake engine answer as those of the bundled etcd profile do.
 
-    A node founds with whom its founding file says, is the member that its data say it is, or waits to be joined. So
+    A node bootstraps with the nodes in its bootstrap file, is the member that its data name, or waits to be joined. So
     a plan does not pass that forgets to join a node, leaves a dead member in the list, or founds a second cluster.
     """
 
-    FOUNDING = "/etc/etcd/founding.env"
+    BOOTSTRAP = "/etc/etcd/bootstrap.env"
 
     def __init__(self, engine: FakeEngine) -> None:
         self.engine = engine
@@ -30,7 +30,7 @@ class FakeEtcd:
         for command, answer in {
             "etcd-ready": self._ready,
             "etcd-join": self._join,
-            "etcd-leave": self._leave,
+            "etcd-remove": self._leave,
             "etcd-members": self._members,
         }.items():
             engine.answers[command] = partial(self._alone, answer)
@@ -60,8 +60,8 @@ class FakeEtcd:
         volume = self._volume(container)
         self._data[volume] = self.engine.vols[volume]
 
-    def _founders(self, container: str) -> dict[str, str]:
-        file = self.engine.boxes[container].files.get(self.FOUNDING)
+    def _bootstrap_nodes(self, container: str) -> dict[str, str]:
+        file = self.engine.boxes[container].files.get(self.BOOTSTRAP)
         line = file.content.decode().partition("ETCD_INITIAL_CLUSTER=")[2] if file else ""
         pairs = (entry.partition("=") for entry in line.strip().split(",") if entry)
         return {name: url.removeprefix("https://").removeprefix("http://").split(":")[0] for name, _, url in pairs}
@@ -69,7 +69,7 @@ class FakeEtcd:
     def _begin(self, container: str) -> str:
         """What a node does once it runs; why it cannot, where it cannot."""
         cluster = self._who(container)[0]
-        bootstrap_nodes = self._founders(container)
+        bootstrap_nodes = self._bootstrap_nodes(container)
         if self._has_data(container):
             return ""  # a member that the others removed waits until it joins again
         if bootstrap_nodes:
@@ -112,7 +112,7 @@ class FakeEtcd:
     def _leave(self, container: str, argv: Sequence[str]) -> ExecResult:
         cluster = self._who(container)[0]
         if not self._quorum(cluster):
-            return ExecResult(1, "", f"etcd-leave: cannot remove the member at {argv[1]}")
+            return ExecResult(1, "", f"etcd-remove: cannot remove the member at {argv[1]}")
         self.members[cluster] = {n: address for n, address in self.members[cluster].items() if address != argv[1]}
         return OK
 

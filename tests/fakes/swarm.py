@@ -23,10 +23,10 @@ class FakeSwarm:
         self.engine = engine
         self.join: dict[str, set[str]] = defaultdict(set)  #: cluster -> names of its nodes
         for command, answer in {
-            "swarm-form": self._form,
+            "swarm-init": self._form,
             "swarm-join": self._join,
             "swarm-members": self._members,
-            "swarm-forget": self._forget,
+            "swarm-remove": self._forget,
             "docker swarm leave --force": self._leave,
         }.items():
             engine.answers[command] = answer

@@ -24,7 +24,7 @@ from tests.unit.standing import AUTHORITY, record, spec_of, standing, without
 
 FRESH = Observed("c", authority=AUTHORITY)
 NOTHING = record(None, 0)
-FOUNDING = FakeEtcd.FOUNDING
+BOOTSTRAP = FakeEtcd.BOOTSTRAP
 
 
 @cache  # a spec is never changed
@@ -43,7 +43,7 @@ def hooks(plan: Plan) -> dict[str, RunHook]:
 def farewells(plan: Plan) -> list[tuple[str, str, bool]]:
     """Who is taken off the members' list by whom, and whether that may fail."""
     told = [(s.node, s.action) for s in plan.steps if isinstance(s.action, RunHook)]
-    return [(node, hook.container, hook.best_effort) for node, hook in told if hook.command[0] == "etcd-leave"]
+    return [(node, hook.container, hook.best_effort) for node, hook in told if hook.command[0] == "etcd-remove"]
 
 
 def removed(plan: Plan) -> list[str]:
@@ -52,9 +52,9 @@ def removed(plan: Plan) -> list[str]:
 
 
 def bootstrap_nodes(plan: Plan) -> list[str]:
-    """The nodes that get the founding file."""
+    """The nodes that get the bootstrap file."""
     put = {s.node: {f.path for f in s.action.files} for s in plan.steps if isinstance(s.action, PutFiles)}
-    return [node for node, paths in put.items() if FOUNDING in paths]
+    return [node for node, paths in put.items() if BOOTSTRAP in paths]
 
 
 def before(plan: Plan) -> dict[str, set[str]]:
@@ -112,7 +112,7 @@ def test_a_member_that_works_is_the_one_that_others_join() -> None:
     assert hooks(plan)["join kv-1 1"].command == ("etcd-join", "172.28.0.4")
 
 
-def test_the_founding_file_is_written_until_the_first_up_is_complete() -> None:
+def test_the_bootstrap_file_is_written_until_the_first_up_is_complete() -> None:
     spec = etcd()
     cut_short = replace(standing(spec, members=None, kv_3="created"), records=(NOTHING, record(spec)))
     assert bootstrap_nodes(reconcile(spec, cut_short)) == ["kv-3"]
@@ -144,7 +144,7 @@ def test_a_first_up_of_another_size_begins_afresh_data_included(size: int) -> No
     assert hooks(plan) == {}
 
 
-def test_the_founding_file_is_no_part_of_what_a_container_is() -> None:
+def test_the_bootstrap_file_is_no_part_of_what_a_container_is() -> None:
     three = etcd()
     five = etcd(5, three)
     node = three.nodes[0]
@@ -420,7 +420,7 @@ def test_etcd_is_founded(engine: FakeEngine, kv: int) -> None:
     assert status.phase == "ready"
     assert status.quorum
     assert status.quorum.voters == kv
-    assert all(FOUNDING in box.files for box in engine.boxes.values())
+    assert all(BOOTSTRAP in box.files for box in engine.boxes.values())
     assert [c for c in engine.did("execute") if "etcd-join" in c] == []
 
 
@@ -430,7 +430,7 @@ def test_etcd_is_scaled(engine: FakeEngine, start: int, end: int) -> None:
     cluster = up(engine, size={"kv": end})
     assert cluster.status().phase == "ready"
     assert names_of(cluster.exec("kv-1", ["etcd-members"])) == [f"kv-{i}" for i in range(1, end + 1)]
-    came = [name for name, box in engine.boxes.items() if FOUNDING not in box.files]
+    came = [name for name, box in engine.boxes.items() if BOOTSTRAP not in box.files]
     assert sorted(came) == [f"e-kv-{i}" for i in range(start + 1, end + 1)]
 
 
@@ -441,7 +441,7 @@ def test_members_whose_containers_are_gone_come_back_as_who_they_were(engine: Fa
         engine.remove_container(f"e-{node}")
     cluster = up(engine)
     assert cluster.status().phase == "ready"
-    assert not any(FOUNDING in engine.boxes[f"e-{node}"].files for node in nodes)
+    assert not any(BOOTSTRAP in engine.boxes[f"e-{node}"].files for node in nodes)
 
 
 def test_a_member_whose_data_are_gone_becomes_one_again(engine: FakeEngine) -> None:

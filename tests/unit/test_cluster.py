@@ -188,7 +188,7 @@ def test_up_is_refused_while_another_is_at_work_on_the_cluster(engine: FakeEngin
         ("create_container", "agent-2"),
         ("put_files", "master-1"),
         ("start_container", "agent-1"),
-        ("execute", "swarm-form"),
+        ("execute", "swarm-init"),
         ("execute", "swarm-join"),
         ("remove_volume", "spec-0"),
     ],
@@ -296,7 +296,7 @@ def test_keep_leaves_everything_to_look_at(engine: FakeEngine) -> None:
 
 
 def test_what_a_kept_wreck_lacks_is_made_by_the_next_up(engine: FakeEngine) -> None:
-    engine.fail("execute", EngineError("no"), match="swarm-form")
+    engine.fail("execute", EngineError("no"), match="swarm-init")
     failing(engine, keep=True)
     assert up(engine).status().phase == "ready"
 
@@ -308,7 +308,7 @@ def test_what_a_kept_wreck_lacks_is_made_by_the_next_up(engine: FakeEngine) -> N
         ("create_network", ""),
         ("create_container", "agent-2"),
         ("start_container", "agent-1"),
-        ("execute", "swarm-form"),
+        ("execute", "swarm-init"),
         ("execute", "swarm-join"),
         ("remove_volume", "spec-0"),
     ],

@@ -96,7 +96,7 @@ def test_a_profile_that_is_not_valid_gets_no_cluster(engine: FakeEngine, write_p
 def test_a_cluster_that_does_not_get_up_is_a_failure_and_the_rest_is_skipped(
     engine: FakeEngine, toy_folder: str
 ) -> None:
-    engine.answers["swarm-form"] = ExecResult(1, "", "no luck")
+    engine.answers["swarm-init"] = ExecResult(1, "", "no luck")
     found = check_profile(toy_folder, timeout=10)
     assert verdicts(found) == dict.fromkeys(CHECKS, "skipped") | {"validate": "ok", "up": "failed"}
     assert "no luck" in reason(found, "up")
@@ -177,7 +177,7 @@ def test_the_command_prints_a_line_for_each_verdict(engine: FakeEngine, toy_fold
 
 
 def test_the_command_fails_with_a_check_and_shows_why(engine: FakeEngine, toy_folder: str) -> None:
-    engine.answers["swarm-form"] = ExecResult(1, "", "no luck")
+    engine.answers["swarm-init"] = ExecResult(1, "", "no luck")
     done = CliRunner().invoke(app, ["profile", "test", toy_folder])
     assert done.exit_code == 1
     assert "failed   up" in done.stdout

@@ -46,8 +46,9 @@ def scripts(tmp_path: Path) -> Path:
     folder = tmp_path / "bin"
     folder.mkdir()
     for file in FILES.iterdir():
-        shutil.copy(file, folder)
-        (folder / file.name).chmod(0o755)
+        write(
+            folder / file.name, file.read_text().replace("/usr/local/lib/minicluster", str(FILES.parents[1] / "_lib"))
+        )
     write(folder / "zk-members", f"#!/bin/sh\necho '{json.dumps(KV)}'\n")
     return folder
 
@@ -283,12 +284,14 @@ def test_zookeeper_that_does_not_know_is_the_whole_answer(scripts: Path) -> None
     assert done.stderr == "zk-members: the ensemble has no leader\n"
 
 
-def test_forget_waits_until_the_agent_is_gone(scripts: Path) -> None:
+def test_removal_waits_until_the_agent_is_gone(scripts: Path) -> None:
     there, gone = one_agent_each("agent-1")["/slaves"], one_agent_each()["/slaves"]
     replies = [there, there, gone]
     answers = one_agent_each("agent-1") | {"/slaves": lambda request: replies.pop(0)}  # type: ignore[dict-item]
     with nodes(master_1=answers):
-        done = run(scripts, "mesos-forget", f"agent-1={ADDRESSES['agent-1']}", f"master-1={ADDRESSES['master-1']} ")
+        done = run(
+            scripts, "mesos-wait-removed", f"agent-1={ADDRESSES['agent-1']}", f"master-1={ADDRESSES['master-1']} "
+        )
     assert (done.returncode, replies) == (0, [])
 
 

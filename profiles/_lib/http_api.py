@@ -1,0 +1,131 @@
+"""Requests to JSON APIs over connections that are kept. Debian's python3-minimal has no http.client."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+TYPE_CHECKING = False  # typing takes longer to import than the rest
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, BinaryIO
+
+
+class Answer:
+    """An HTTP answer."""
+
+    def __init__(self, status: int, content: bytes) -> None:
+        self.status, self.content = status, content
+
+    @property
+    def text(self) -> str:
+        return self.content.decode(errors="replace").strip()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.content)
+
+
+class Server:
+    """An HTTP server at an address. The connection is kept between requests.
+
+    Args:
+        secure: wraps a new connection in TLS.
+        headers: what each request has.
+        timeout: seconds that the server may take for each step of an answer.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        secure: Callable[[socket.socket], socket.socket] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 5.0,
+    ) -> None:
+        self.host, self.port, self.secure, self.timeout = host, port, secure, timeout
+        self.headers = {"Host": f"{host}:{port}", **(headers or {})}
+        self._socket: socket.socket | None = None
+        self._file: BinaryIO | None = None
+
+    def request(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Answer:
+        """Raises ``OSError`` where there is no answer."""
+        content = b"" if body is None else json.dumps(body).encode()
+        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in self.headers.items())]
+        if method != "GET":
+            lines.append(f"Content-Length: {len(content)}")
+        if body is not None:
+            lines.append(f"Content-Type: {kind}")
+        request = "\r\n".join([*lines, "", ""]).encode() + content
+        kept = self._socket is not None
+        try:
+            return self._request(request)
+        except OSError as error:
+            self.close()
+            if not kept or isinstance(error, TimeoutError):
+                raise
+            return self._request(request)  # the server may close a connection that it has kept
+
+    def _request(self, request: bytes) -> Answer:
+        if self._socket is None or self._file is None:
+            self._socket = socket.create_connection((self.host, self.port), timeout=self.timeout)
+            if self.secure:
+                self._socket = self.secure(self._socket)
+            self._file = self._socket.makefile("rb")
+        self._socket.sendall(request)
+        answer, keeps = read_answer(self._file)
+        if not keeps:
+            self.close()
+        return answer
+
+    def close(self) -> None:
+        for opened in (self._file, self._socket):
+            if opened:
+                opened.close()
+        self._file = self._socket = None
+
+
+def read_answer(file: BinaryIO) -> tuple[Answer, bool]:
+    """Reads an answer, and whether another one may follow on the connection. Raises ``OSError`` if it is cut short."""
+    words = _line(file).split(None, 2)
+    status = int(words[1])
+    headers = {}
+    while line := _line(file):
+        name, _, value = line.partition(b":")
+        headers[name.lower()] = value.strip().lower()
+    keeps = words[0] == b"HTTP/1.1" and headers.get(b"connection") != b"close"
+    if status in (204, 304):
+        return Answer(status, b""), keeps
+    if headers.get(b"transfer-encoding") == b"chunked":
+        parts = []
+        while size := int(_line(file).partition(b";")[0], 16):
+            parts.append(_exactly(file, size))
+            _line(file)
+        while _line(file):
+            pass
+        return Answer(status, b"".join(parts)), keeps
+    if b"content-length" in headers:
+        return Answer(status, _exactly(file, int(headers[b"content-length"]))), keeps
+    return Answer(status, file.read()), False
+
+
+def _line(file: BinaryIO) -> bytes:
+    line = file.readline(65536)
+    if not line.endswith(b"\n"):
+        raise ConnectionError("the server closed the connection")
+    return line.strip()
+
+
+def _exactly(file: BinaryIO, size: int) -> bytes:
+    content = file.read(size)
+    if len(content) < size:
+        raise ConnectionError("the server closed the connection")
+    return content
+
+
+def quoted(part: str) -> str:
+    """A part of a path. urllib, which has this too, takes longer to import than a whole program runs."""
+    return "".join(chr(b) if chr(b) in _UNRESERVED else f"%{b:02X}" for b in part.encode())
+
+
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")

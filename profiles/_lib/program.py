@@ -1,0 +1,43 @@
+"""What the Python programs in nodes share.
+
+They run under Debian's python3-minimal, which has only a part of the standard library. They start often, and each
+import takes time.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+TYPE_CHECKING = False  # typing takes longer to import than the rest
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn, TypeVar
+
+    T = TypeVar("T")
+
+
+class NotYet(Exception):
+    """Something is not as it should be yet, or cannot be known yet; the message says what."""
+
+
+def fail(message: str) -> NoReturn:
+    """Ends the program with an error message."""
+    print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+def retry(seconds: float, interval: float, action: Callable[[], T]) -> T:
+    """Runs an action every ``interval`` seconds until it neither raises ``NotYet`` nor ``OSError``.
+
+    After ``seconds`` the program ends with that error.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return action()
+        except (NotYet, OSError) as error:
+            if time.monotonic() >= deadline:
+                fail(str(error))
+        time.sleep(interval)

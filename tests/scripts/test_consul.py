@@ -1,0 +1,185 @@
+"""The programs of the consul profile, on what a real server with ACLs answered."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.scripts.conftest import DATA
+
+Program = Callable[[str, str], ModuleType]
+RECORDED: dict[str, tuple[int, Any]] = json.loads((DATA / "consul" / "answers.json").read_text())
+
+
+def get(path: str) -> Any:
+    return copy.deepcopy(RECORDED[path][1])
+
+
+def text(path: str) -> str:
+    answer = RECORDED[path][1]
+    return answer if isinstance(answer, str) else json.dumps(answer)
+
+
+@pytest.fixture
+def reset(program: Program) -> ModuleType:
+    return program("consul", "consul-reset")
+
+
+@pytest.fixture
+def members(program: Program) -> ModuleType:
+    return program("consul", "consul-members")
+
+
+def test_the_catalog_is_removed_but_for_the_nodes_and_consul_itself(reset: ModuleType) -> None:
+    assert [request for request in reset.stored(get) if request[1] == "catalog/deregister"] == [
+        ("PUT", "catalog/deregister", {"Node": "outside"}),
+        ("PUT", "catalog/deregister", {"Node": "outside", "ServiceID": "old"}),
+        ("PUT", "catalog/deregister", {"Node": "master-1", "ServiceID": "we/b 1"}),
+        ("PUT", "catalog/deregister", {"Node": "master-1", "CheckID": "service:we/b 1"}),
+    ]
+
+
+def test_sessions_queries_and_intentions_are_removed(reset: ModuleType) -> None:
+    found = [(method, path.rpartition("/")[0]) for method, path, _ in reset.stored(get) if not path.startswith("cat")]
+    assert found == [("PUT", "session/destroy"), ("DELETE", "query"), ("DELETE", "connect/intentions")]
+
+
+def test_a_service_name_is_quoted_in_its_path(reset: ModuleType) -> None:
+    asked = []
+    list(reset.stored(lambda path: (asked.append(path), get(path))[1]))  # type: ignore[func-returns-value]
+    assert "catalog/service/we%2Fb%201" in asked
+
+
+def test_configuration_entries_of_the_kinds_that_it_knows_are_removed(reset: ModuleType) -> None:
+    """Consul 1.8 knows less than half of the kinds, and names those that it does not in an error."""
+    assert list(reset.entries(text)) == [
+        ("DELETE", "config/service-defaults/web", None),
+        ("DELETE", "config/proxy-defaults/global", None),
+    ]
+    assert any(not text(f"config/{kind}").startswith("[") for kind in reset.KINDS)
+
+
+def test_another_error_about_entries_is_not_taken_for_none(reset: ModuleType) -> None:
+    with pytest.raises(reset.NotYet, match="No cluster leader"):
+        list(reset.entries(lambda path: "No cluster leader"))
+
+
+def test_users_acls_are_removed_and_consuls_own_stay(reset: ModuleType) -> None:
+    found = list(reset.acls(get))
+    assert [(method, path.rpartition("/")[0]) for method, path, _ in found] == [
+        ("DELETE", "acl/token"),
+        ("PUT", "acl/token"),
+        ("DELETE", "acl/policy"),
+        ("DELETE", "acl/role"),
+    ]
+    assert found[1][2] == {"AccessorID": reset.ANONYMOUS, "Description": "Anonymous Token"}
+    own = get("acl/token/self")["AccessorID"]
+    assert not any(own in path for _, path, _ in found)
+
+
+def test_an_anonymous_token_without_rights_stays_as_it_is(reset: ModuleType) -> None:
+    def without(path: str) -> Any:
+        answer = get(path)
+        for token in answer if path == "acl/tokens" else ():
+            token.pop("Policies", None)
+        return answer
+
+    assert not any(method == "PUT" for method, _, _ in reset.acls(without))
+
+
+class Agent:
+    """Has one key, and one intention that another refers to: it refuses to remove it at first."""
+
+    token = ""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, str]] = []
+        self.left = ["one", "two"]
+
+    def get(self, path: str) -> Any:
+        if path == "connect/intentions":
+            return [{"ID": name} for name in self.left]
+        return {} if path == "catalog/services" else []
+
+    def text(self, path: str) -> str:
+        return "invalid config entry kind"
+
+    def send(self, method: str, path: str, body: Any = None) -> None:
+        self.sent.append((method, path))
+        name = path.rpartition("/")[2]
+        if name == "one" and "two" in self.left:
+            raise self.refusal("in use")
+        if name in self.left:
+            self.left.remove(name)
+
+    refusal: type[Exception]
+
+
+def test_rounds_go_on_until_nothing_is_left(reset: ModuleType) -> None:
+    agent = Agent()
+    agent.refusal = reset.NotYet
+    with pytest.raises(reset.NotYet, match="in use"):
+        reset.reset(agent)
+    assert agent.sent[0] == ("DELETE", "kv/?recurse")  # before sessions, whose locks would be kept
+    with pytest.raises(reset.NotYet, match="again and again: connect/intentions/one"):
+        reset.reset(agent)
+    reset.reset(agent)
+    assert agent.left == []
+
+
+def found(members: ModuleType, raft: Any, gossip: Any, behind: str = "") -> dict[str, tuple[bool, bool, bool]]:
+    return {m["name"]: (m["ready"], m["voter"], m["leader"]) for m in members.members(raft, gossip, behind)}
+
+
+def with_status(gossip: list[dict[str, Any]], **status: int) -> list[dict[str, Any]]:
+    changed = {name.replace("_", "-"): value for name, value in status.items()}
+    return [member | {"Status": changed.get(member["Name"], member["Status"])} for member in gossip]
+
+
+RAFT, GOSSIP = get("operator/raft/configuration"), get("agent/members")
+HEALTHY = {
+    "master-1": (True, True, True),
+    "master-2": (True, True, False),
+    "master-3": (True, True, False),
+    "agent-1": (True, False, False),
+    "agent-2": (True, False, False),
+}
+
+
+def test_the_cluster_that_was_recorded(members: ModuleType) -> None:
+    leader = get("status/leader").rpartition(":")[0]
+    assert [s["Address"].rpartition(":")[0] for s in RAFT["Servers"] if s["Leader"]] == [leader]
+    assert found(members, RAFT, GOSSIP) == HEALTHY
+
+
+def test_a_server_that_raft_does_not_know_by_name_is_known_by_its_id(members: ModuleType) -> None:
+    raft = {"Servers": [server | {"Node": "(unknown)"} for server in RAFT["Servers"]]}
+    assert found(members, raft, GOSSIP) == HEALTHY
+
+
+def test_servers_that_are_dead_or_behind_are_not_ready(members: ModuleType) -> None:
+    gossip = with_status(GOSSIP, master_2=4)
+    assert found(members, RAFT, gossip, "master-3") == HEALTHY | {
+        "master-2": (False, True, False),
+        "master-3": (False, True, False),
+    }
+    details = {m["name"]: m.get("detail") for m in members.members(RAFT, gossip, "master-3")}
+    assert (details["master-2"], details["master-3"]) == ("", "has not caught up yet")
+
+
+def test_agents_are_members_until_they_have_left(members: ModuleType) -> None:
+    gossip = with_status(GOSSIP, agent_1=3, agent_2=4)
+    expected = {name: state for name, state in HEALTHY.items() if name != "agent-1"}
+    assert found(members, RAFT, gossip) == expected | {"agent-2": (False, False, False)}
+
+
+def test_a_server_without_a_vote_is_not_ready(members: ModuleType) -> None:
+    raft = {"Servers": [server for server in RAFT["Servers"] if server["Node"] != "master-2"]}
+    assert found(members, raft, GOSSIP)["master-2"] == (False, False, False)
+    waiting = {"Servers": [server | {"Voter": server["Node"] != "master-2"} for server in RAFT["Servers"]]}
+    assert found(members, waiting, GOSSIP)["master-2"] == (False, False, False)

@@ -1,0 +1,145 @@
+"""The scripts of the etcd profile, with an etcdctl that replays what one of a real cluster of three printed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.scripts.conftest import DATA, Node
+
+RECORDED = DATA / "etcd"
+
+#: Answers by its first two words, from files of that name; "WORD-WORD.fails" makes it fail. What it was asked is kept.
+ETCDCTL = """#!/bin/bash
+cd {answers}
+echo "$*" >>asked
+at=$1-$2
+[ ! -e "$at.slow" ] || sleep "$(<"$at.slow")"
+if [ -e "$at.fails" ]; then cat "$at.fails" >&2; exit 1; fi
+[ ! -e "$at" ] || cat "$at"
+if [ -e "$at.next" ]; then mv "$at.next" "$at"; fi
+"""
+ENV = "ETCD_NAME=kv-4\nETCD_INITIAL_ADVERTISE_PEER_URLS=https://172.28.0.5:2380\nETCD_DATA_DIR={}/data\n"
+
+
+@pytest.fixture
+def etcd(node: Node) -> Node:
+    node.install("etcd", "etcd-members", "etcd-join", "etcd-remove", "etcd-ready")
+    (node.root / "answers").mkdir()
+    node.program("etcdctl", ETCDCTL.format(answers=node.root / "answers"))
+    node.write("/etc/etcd/etcd.env", ENV.format(node.root))
+    (node.root / "var/lib/etcd").mkdir(parents=True)
+    return node
+
+
+def answer(node: Node, name: str, text: str) -> None:
+    node.write(f"answers/{name}", text)
+
+
+def asked(node: Node) -> list[str]:
+    return (node.root / "answers/asked").read_text().splitlines()
+
+
+def members(node: Node) -> dict[str, tuple[bool, bool, bool]]:
+    done = node.run("etcd-members")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    return {m["name"]: (m["ready"], m["voter"], m["leader"]) for m in lines}
+
+
+MEMBERS = (RECORDED / "member-list").read_text()
+
+
+def test_members_of_a_healthy_cluster(etcd: Node) -> None:
+    answer(etcd, "member-list", MEMBERS)
+    answer(etcd, "endpoint-status", (RECORDED / "endpoint-status").read_text())
+    assert members(etcd) == {"kv-1": (True, True, True), "kv-2": (True, True, False), "kv-3": (True, True, False)}
+
+
+def test_a_member_that_hangs_is_not_ready(etcd: Node) -> None:
+    answer(etcd, "member-list", MEMBERS)
+    answer(etcd, "endpoint-status", (RECORDED / "endpoint-status-kv-3-hangs").read_text())
+    assert members(etcd) == {"kv-1": (True, True, True), "kv-2": (True, True, False), "kv-3": (False, True, False)}
+
+
+def test_a_learner_is_no_member_yet(etcd: Node) -> None:
+    learner = "5f3a0c5a0d6c7a11, started, kv-4, https://172.28.0.5:2380, https://172.28.0.5:2379, true\n"
+    answer(etcd, "member-list", MEMBERS + learner)
+    answer(etcd, "endpoint-status", (RECORDED / "endpoint-status").read_text())
+    assert sorted(members(etcd)) == ["kv-1", "kv-2", "kv-3"]
+
+
+def test_without_a_leader_there_is_no_list(etcd: Node) -> None:
+    answer(etcd, "member-list", MEMBERS)
+    status = (RECORDED / "endpoint-status").read_text()
+    leader = next(line for line in status.splitlines() if line.startswith('"Leader"'))
+    answer(etcd, "endpoint-status", status.replace(leader, '"Leader" : 0'))
+    done = etcd.run("etcd-members")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "etcd-members: the cluster has no leader\n")
+
+
+def test_without_an_answer_there_is_no_list(etcd: Node) -> None:
+    answer(etcd, "member-list.fails", "context deadline exceeded\n")
+    done = etcd.run("etcd-members")
+    assert (done.returncode, done.stderr) == (1, "etcd-members: etcd does not answer, or has no leader\n")
+
+
+def test_remove_tries_again_until_the_member_is_not_listed(etcd: Node) -> None:
+    answer(etcd, "member-list", MEMBERS)
+    answer(etcd, "member-list.next", "".join(MEMBERS.splitlines(keepends=True)[:1]))
+    done = etcd.run("etcd-remove", "172.28.0.4")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[:3] for line in asked(etcd)][1] == ["member", "remove", "6d00c3f5d2bdda82"]
+    assert asked(etcd)[-1].startswith("member list")
+
+
+def test_removal_of_what_is_no_member_does_nothing(etcd: Node) -> None:
+    answer(etcd, "member-list", MEMBERS)
+    assert etcd.run("etcd-remove", "172.28.0.9").returncode == 0
+    assert len(asked(etcd)) == 1
+
+
+ADDED = """Member 5f3a0c5a0d6c7a11 added to cluster b1606eb2fc88b106
+
+ETCD_NAME="kv-4"
+ETCD_INITIAL_CLUSTER="kv-1=https://172.28.0.2:2380,kv-4=https://172.28.0.5:2380"
+ETCD_INITIAL_ADVERTISE_PEER_URLS="https://172.28.0.5:2380"
+ETCD_INITIAL_CLUSTER_STATE="existing"
+"""
+
+
+def test_a_new_member_is_added_as_a_learner_and_promoted(etcd: Node) -> None:
+    # With --command-timeout first, the stand-in's words are that option and "member".
+    first = "--command-timeout=5s-member"
+    fake = ETCDCTL.replace("at=$1-$2", "at=$2-$3").format(answers=etcd.root / "answers")
+    assert first not in fake
+    etcd.program("etcdctl", fake)
+    own = "5f3a0c5a0d6c7a11, {}, kv-4, https://172.28.0.5:2380, https://172.28.0.5:2379, {}\n"
+    answer(etcd, "member-list", MEMBERS)
+    answer(etcd, "member-list.next", MEMBERS + own.format("unstarted", "true"))
+    answer(etcd, "member-add", ADDED)
+    etcd.program("etcd-ready", "#!/bin/sh\nexit 0\n")
+    run = etcd.start("etcd-join", "172.28.0.2")
+    joining = etcd.root / "var/lib/etcd/joining.env"
+    while "promote" not in (etcd.root / "answers/asked").read_text() if joining.exists() else run.poll() is None:
+        pass
+    assert "MEMBER=5f3a0c5a0d6c7a11" in joining.read_text().splitlines()
+    assert "ETCD_INITIAL_CLUSTER_STATE=existing" in joining.read_text().splitlines()
+    (etcd.root / "data/member/wal").mkdir(parents=True)
+    answer(etcd, "member-list", MEMBERS + own.format("started", "false"))
+    assert run.wait(timeout=20) == 0
+    run.communicate()
+
+
+def test_a_join_that_is_refused_can_be_cancelled(etcd: Node) -> None:
+    fake = ETCDCTL.replace("at=$1-$2", "at=$2-$3").format(answers=etcd.root / "answers")
+    etcd.program("etcdctl", fake)
+    answer(etcd, "member-list", MEMBERS)
+    answer(etcd, "member-add.fails", "etcdserver: unhealthy cluster\n")
+    run = etcd.start("etcd-join", "172.28.0.2")
+    while not (etcd.root / "answers/asked").exists():
+        pass
+    assert etcd.run("etcd-join", "--cancel").returncode == 0
+    assert run.communicate(timeout=10)[1] == "etcd-join: cancelled by a newer run\n"
+    assert run.returncode == 1

@@ -1,0 +1,187 @@
+"""The programs of the kubernetes profile, on what the API server of a real cluster in use answered."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.scripts.conftest import DATA
+
+Program = Callable[[str, str], ModuleType]
+
+
+def recorded(name: str) -> Any:
+    return json.loads((DATA / "kubernetes" / f"{name}.json").read_text())
+
+
+@pytest.fixture
+def reset(program: Program) -> ModuleType:
+    return program("kubernetes", "kube-reset")
+
+
+@pytest.fixture
+def members(program: Program) -> ModuleType:
+    return program("kubernetes", "kube-members")
+
+
+def kinds(reset: ModuleType) -> dict[str, Any]:
+    names = ("core", "apps", "rbac", "example")
+    return {kind.name: kind for name in names for kind in reset.kinds(recorded(f"resources-{name}"))}
+
+
+def users(reset: ModuleType, kind: str, name: str) -> list[str]:
+    """The paths of users' objects in a recorded list."""
+    found = kinds(reset).get(kind) or reset.Kind(f"/apis/x/v1/{kind}", kind, False)
+    return [found.path_of(i["metadata"]) for i in recorded(name)["items"] if reset.is_users(found, i)]
+
+
+def test_each_group_is_asked_in_its_preferred_version(reset: ModuleType) -> None:
+    groups = reset.groups(recorded("apis"))
+    assert {"/api/v1", "/apis/apps/v1", "/apis/example.org/v1"} <= set(groups)
+    assert len(groups) == len(set(groups)) == len(recorded("apis")["groups"]) + 1
+
+
+def test_kinds_that_users_create_objects_of(reset: ModuleType) -> None:
+    defined = {
+        f"{crd['spec']['group']}/{crd['spec']['names']['plural']}"
+        for crd in recorded("customresourcedefinitions")["items"]
+    }
+    assert defined == {"example.org/wishes"}
+    chosen = {name for name, kind in kinds(reset).items() if reset.can_be_users(kind, defined)}
+    assert {"pods", "configmaps", "deployments", "clusterroles", "wishes"} <= chosen
+    assert not {"nodes", "namespaces", "persistentvolumes", "componentstatuses", "bindings", "pods/log"} & chosen
+    assert not reset.can_be_users(kinds(reset)["wishes"], set())
+
+
+def test_objects_of_users(reset: ModuleType) -> None:
+    assert users(reset, "configmaps", "configmaps") == [
+        "/api/v1/namespaces/default/configmaps/own",
+        "/api/v1/namespaces/team/configmaps/cm",
+        "/api/v1/namespaces/team/configmaps/kube-root-ca.crt",
+    ]
+    assert users(reset, "deployments", "deployments") == ["/apis/apps/v1/namespaces/team/deployments/web"]
+    assert users(reset, "clusterroles", "clusterroles") == ["/apis/rbac.authorization.k8s.io/v1/clusterroles/reader"]
+    assert users(reset, "wishes", "wishes") == ["/apis/example.org/v1/wishes/one"]
+
+
+def test_what_kubernetes_made_in_default_stays(reset: ModuleType) -> None:
+    assert users(reset, "services", "services") == []
+    assert users(reset, "serviceaccounts", "serviceaccounts") == ["/api/v1/namespaces/team/serviceaccounts/default"]
+    (token,) = users(reset, "secrets", "secrets")
+    assert token.startswith("/api/v1/namespaces/team/secrets/default-token-")
+    assert any(item["metadata"]["namespace"] == "default" for item in recorded("secrets")["items"])
+    assert users(reset, "storageclasses", "storageclasses") == []
+    assert [path.rpartition("/")[2] for path in users(reset, "apiservices", "apiservices")] == []
+
+
+def test_finalizers_but_for_those_that_kubernetes_removes(reset: ModuleType) -> None:
+    held = [i["metadata"]["name"] for i in recorded("configmaps")["items"] if reset.has_finalizers(i)]
+    assert held == ["cm"]
+    assert not reset.has_finalizers({"metadata": {"finalizers": ["kubernetes.io/pvc-protection"]}})
+
+
+def test_namespaces_of_users(reset: ModuleType) -> None:
+    assert reset.user_spaces(recorded("namespaces")) == ["team"]
+
+
+def test_volumes_go_with_their_claims(reset: ModuleType) -> None:
+    (volume,) = reset.user_volumes(recorded("persistentvolumes"))
+    assert reset.goes_by_itself(volume)
+    kept = copy.deepcopy(volume)
+    kept["spec"]["persistentVolumeReclaimPolicy"] = "Retain"
+    assert not reset.goes_by_itself(kept)
+    of_system = copy.deepcopy(volume)
+    of_system["spec"]["claimRef"]["namespace"] = "kube-system"
+    assert reset.user_volumes({"items": [of_system, kept]}) == [kept]
+
+
+def test_agents_get_their_labels_and_taints_back(reset: ModuleType) -> None:
+    first, second = recorded("nodes")["items"]
+    assert reset.node_patch(first)["metadata"]["labels"] == {"mine": None}
+    assert [taint["key"] for taint in second["spec"]["taints"]] == ["node.kubernetes.io/unschedulable"]
+    assert reset.node_patch(second) == {"metadata": {"labels": {}}, "spec": {"unschedulable": None, "taints": []}}
+    assert reset.is_ready(first)
+
+
+class Api:
+    """Answers lists by their path; what is not there is 404, what is an error is raised."""
+
+    def __init__(self, reset: ModuleType, answers: dict[str, Any]) -> None:
+        self.answer, self.answers = reset.Answer, answers
+
+    def each(self, method: str, paths: list[str]) -> list[Any]:
+        found = [self.answers.get(path) for path in paths]
+        return [
+            f if isinstance(f, OSError) else self.answer(404 if f is None else 200, json.dumps(f).encode())
+            for f in found
+        ]
+
+    def get(self, path: str) -> Any:
+        return self.answers[path]
+
+
+def test_a_kind_that_is_gone_has_no_objects_and_one_without_an_answer_may_have(reset: ModuleType) -> None:
+    wanted = [kinds(reset)[name] for name in ("configmaps", "wishes")]
+    answers = {"/api/v1/configmaps": recorded("configmaps")}
+    assert [path.rpartition("/")[2] for path, _ in reset.found(Api(reset, answers), wanted)] == [
+        "own",
+        "cm",
+        "kube-root-ca.crt",
+    ]
+    answers["/apis/example.org/v1/wishes"] = OSError("timed out")
+    with pytest.raises(reset.NotYet, match="no answer about wishes: timed out"):
+        reset.found(Api(reset, answers), wanted)
+
+
+def test_pods_run_while_an_agent_says_so_or_does_not_answer(reset: ModuleType) -> None:
+    def running(name: str) -> str:
+        return f"/api/v1/nodes/{name}/proxy/runningpods/"
+
+    system = {"items": [{"metadata": {"namespace": "kube-system"}}]}
+    answers = {"/api/v1/nodes": recorded("nodes"), running("agent-1"): {"items": None}, running("agent-2"): system}
+    assert not reset.pods_run(Api(reset, answers))
+    assert reset.pods_run(Api(reset, answers | {running("agent-1"): OSError("refused")}))
+    own = {"items": [{"metadata": {"namespace": "team"}}]}
+    assert reset.pods_run(Api(reset, answers | {running("agent-2"): own}))
+    nodes = recorded("nodes")
+    for condition in nodes["items"][1]["status"]["conditions"]:
+        condition["status"] = "Unknown"  # it is gone, and what it runs never ends
+    assert not reset.pods_run(Api(reset, answers | {"/api/v1/nodes": nodes, running("agent-2"): own}))
+
+
+def test_an_etcd_member_by_its_status(members: ModuleType) -> None:
+    status = recorded("etcd-status")
+    assert members.etcd_member("kv-1", status) == {"name": "kv-1", "voter": True, "ready": True, "leader": True}
+    follower = status | {"leader": "1"}
+    assert members.etcd_member("kv-2", follower) == {"name": "kv-2", "voter": True, "ready": True, "leader": False}
+    assert not members.etcd_member("kv-2", {k: v for k, v in status.items() if k != "leader"})["ready"]
+    assert members.etcd_member("kv-3", {}) == {"name": "kv-3", "voter": True, "ready": False, "leader": False}
+
+
+def test_agents_by_the_api_server(members: ModuleType) -> None:
+    assert list(members.agents(recorded("nodes"), True)) == [
+        {"name": "agent-1", "ready": True, "detail": ""},
+        {"name": "agent-2", "ready": True, "detail": "cordoned"},
+    ]
+    assert not any(agent["ready"] for agent in members.agents(recorded("nodes"), False))
+
+
+def test_an_agent_that_leaves_or_cannot_be_used(members: ModuleType) -> None:
+    nodes = recorded("nodes")
+    nodes["items"][0]["metadata"].setdefault("annotations", {})["minicluster/leaving"] = "mark"
+    nodes["items"][1]["spec"]["taints"] = [{"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"}]
+    assert list(members.agents(nodes, True)) == [{"name": "agent-2", "ready": False, "detail": "cordoned"}]
+    nodes["items"][1]["spec"]["taints"] = [{"key": "own", "effect": "NoSchedule"}]
+    assert [agent["ready"] for agent in members.agents(nodes, True)] == [True]
+
+
+def test_node_env(members: ModuleType, program: Program) -> None:
+    api = program("kubernetes", "kube_api.py")
+    text = 'NODE=master-1\nADDRESS=172.28.0.3\nETCD="172.28.0.2 "\nMEMBERS="kv-1=172.28.0.2 master-1=172.28.0.3 "\n'
+    assert api.node_env(text)["MEMBERS"].split() == ["kv-1=172.28.0.2", "master-1=172.28.0.3"]
+    assert api.node_env(text)["NODE"] == "master-1"

@@ -1,0 +1,150 @@
+"""The scripts of the swarm profile, with a docker that plays a manager whose swarm changes while it is asked."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.scripts.conftest import Node
+
+#: Each call is written down. Answers are in the file of its first two words; those of the next call in ".next".
+DOCKER = """#!/bin/bash
+cd {answers}
+echo "$*" >>asked
+at=$1-$2
+if [ -e "$at.fails" ]; then cat "$at.fails" >&2; mv "$at.fails" "$at.failed"; exit 1; fi
+[ ! -e "$at" ] || cat "$at"
+if [ -e "$at.next" ]; then mv "$at.next" "$at"; fi
+"""
+
+
+@pytest.fixture
+def swarm(node: Node) -> Node:
+    node.install("swarm", "swarm-init", "swarm-join", "swarm-remove", "swarm-drain", "swarm-members", "swarm-reset")
+    (node.root / "answers").mkdir()
+    node.program("docker", DOCKER.format(answers=node.root / "answers"))
+    return node
+
+
+def answer(node: Node, name: str, text: str) -> None:
+    node.write(f"answers/{name}", text)
+
+
+def asked(node: Node, *words: str) -> list[str]:
+    lines = (node.root / "answers/asked").read_text().splitlines()
+    return [line for line in lines if line.startswith(" ".join(words))]
+
+
+def test_remove_removes_the_vote_first_and_looks_again(swarm: Node) -> None:
+    answer(swarm, "node-ls", "master-1 a1 Ready Leader\nmaster-2 b2 Down Reachable\nmaster-20 c3 Ready \n")
+    answer(swarm, "node-ls.next", "master-1 a1 Ready Leader\nmaster-20 c3 Ready \n")
+    assert swarm.run("swarm-remove", "master-2").returncode == 0
+    assert asked(swarm, "node", "demote") == ["node demote b2"]
+    assert asked(swarm, "node", "rm") == ["node rm --force b2"]
+    assert len(asked(swarm, "node", "ls")) == 2
+
+
+def test_remove_of_the_dead_touches_nobody_alive(swarm: Node) -> None:
+    answer(swarm, "node-ls", "agent-1 a1 Ready \nagent-1 b2 Down \n")
+    answer(swarm, "node-ls.next", "agent-1 a1 Ready \n")
+    assert swarm.run("swarm-remove", "agent-1", "down").returncode == 0
+    assert asked(swarm, "node", "rm") == ["node rm --force b2"]
+
+
+def test_an_election_is_waited_for(swarm: Node) -> None:
+    answer(swarm, "node-ls.fails", "The swarm does not have a leader.\n")
+    answer(swarm, "node-ls", "master-1 a1 Ready Leader\n")
+    assert swarm.run("swarm-remove", "agent-1").returncode == 0
+
+
+def test_drain_waits_until_tasks_have_moved(swarm: Node) -> None:
+    answer(swarm, "node-ls", "agent-1 a1 Ready\nagent-10 b2 Ready\n")
+    answer(swarm, "node-ps", "task Running 3 seconds ago web.1\n")
+    answer(swarm, "node-ps.next", "task Shutdown 1 second ago web.1\n")
+    answer(swarm, "service-ls", "service web 0/1\n")
+    answer(swarm, "service-ls.next", "service web 1/1\n")
+    done = swarm.run("swarm-drain", "agent-1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert asked(swarm, "node", "update") == ["node update --availability drain a1"]
+    assert len(asked(swarm, "node", "ps")) == 2
+
+
+def test_drain_of_a_dead_node_has_nothing_to_wait_for(swarm: Node) -> None:
+    answer(swarm, "node-ls", "agent-1 a1 Down\n")
+    assert swarm.run("swarm-drain", "agent-1").returncode == 0
+    assert not asked(swarm, "node", "update")
+
+
+def test_init_creates_a_swarm_where_there_is_none(swarm: Node) -> None:
+    # swarm-init asks "docker info --format ..." and "docker swarm join-token -q ROLE".
+    answer(swarm, "info---format", "pending false\n")
+    answer(swarm, "info---format.next", "inactive false\n")
+    answer(swarm, "swarm-join-token.fails", "Error response from daemon: rpc error: code = DeadlineExceeded\n")
+    answer(swarm, "swarm-join-token", "SWMTKN-1\n")
+    done = swarm.run("swarm-init", "172.28.0.2", "agent-1")
+    assert (done.returncode, done.stdout) == (0, "SWMTKN-1\nSWMTKN-1\n")
+    assert len(asked(swarm, "swarm", "init")) == 1
+    assert not asked(swarm, "node", "ls")  # nobody is in a new swarm
+    assert [line.split()[-1] for line in asked(swarm, "swarm", "join-token")] == ["worker", "worker", "manager"]
+
+
+def test_init_removes_the_dead_of_the_names_that_join(swarm: Node) -> None:
+    answer(swarm, "info---format", "active true\n")
+    answer(swarm, "node-ls", "a1 agent-1 Ready.\nb2 agent-2 Ready.\n")
+    answer(swarm, "node-ls.next", "a1 agent-1 Down.\nb2 agent-2 Ready.\n")
+    answer(swarm, "swarm-join-token", "SWMTKN-1\n")
+    swarm.program("swarm-remove", f'#!/bin/sh\necho "$*" >>{swarm.root}/removed\n')
+    assert swarm.run("swarm-init", "172.28.0.2", "agent-1").returncode == 0
+    assert (swarm.root / "removed").read_text() == "agent-1 down\n"
+
+
+def test_init_says_that_there_is_no_leader(swarm: Node) -> None:
+    answer(swarm, "info---format", "active true\n")
+    answer(swarm, "swarm-join-token.fails", "Error response from daemon: The swarm does not have a leader.\n")
+    done = swarm.run("swarm-init", "172.28.0.2")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1] == (
+        "swarm-init: the swarm has no leader: too few of its managers are running: there are no join tokens"
+    )
+
+
+def test_a_join_that_failed_leaves_nothing_behind_before_the_next(swarm: Node) -> None:
+    answer(swarm, "info---format", "inactive\n")
+    answer(swarm, "swarm-join.fails", "Error response from daemon: rpc error: raft: dropped\n")
+    assert swarm.run("swarm-join", "SWMTKN-1", "172.28.0.2", "172.28.0.3").returncode == 0
+    told = [line.split()[1] for line in asked(swarm, "swarm")]
+    assert told == ["join", "leave", "join"]
+
+
+def test_a_wrong_token_is_not_tried_again(swarm: Node) -> None:
+    answer(swarm, "info---format", "inactive\n")
+    answer(swarm, "swarm-join.fails", "Error response from daemon: invalid join token\n")
+    done = swarm.run("swarm-join", "SWMTKN-1", "172.28.0.2", "172.28.0.3")
+    assert done.returncode == 1
+    assert done.stderr.startswith("swarm-join: cannot join the swarm at 172.28.0.2: ")
+    assert len(asked(swarm, "swarm", "join")) == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        ("inactive false", "this node is in no swarm"),
+        ("active false", "this node is a worker: ask a manager"),
+        ("active true", "the swarm has no leader: too few of its managers are running"),
+        ("", "the engine does not answer"),
+    ],
+)
+def test_members_says_why_it_cannot_list_them(swarm: Node, state: str, why: str) -> None:
+    answer(swarm, "node-ls.fails", "Error\n")
+    answer(swarm, "info---format", f"{state}\n" if state else "")
+    done = swarm.run("swarm-members")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"swarm-members: {why}\n")
+
+
+def test_a_label_with_spaces_is_removed(swarm: Node) -> None:
+    answer(swarm, "node-ls", "a1\n")
+    answer(swarm, "node-inspect", "a1 --availability active\na1 --label-rm two words\n")
+    assert swarm.run("swarm-reset", "services").returncode == 0
+    assert asked(swarm, "node", "update") == [
+        "node update --availability active a1",
+        "node update --label-rm two words a1",
+    ]

@@ -1,0 +1,136 @@
+"""The scripts of the zookeeper profile, against what servers of a real ensemble of three answered."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.scripts.conftest import DATA, Node
+
+RECORDED = DATA / "zookeeper"
+Program = Callable[[str, str], ModuleType]
+
+
+@pytest.fixture
+def reset(program: Program) -> ModuleType:
+    return program("zookeeper", "zk-reset")
+
+
+class Replay:
+    """A server that expects recorded requests, byte by byte, and gives the recorded answers."""
+
+    def __init__(self, exchange: list[tuple[str, bytes]]) -> None:
+        self.exchange, self.wrong = exchange, ""
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self.listener.getsockname()[1]
+        self.thread = threading.Thread(target=self._serve)
+        self.thread.start()
+
+    def _serve(self) -> None:
+        with self.listener, self.listener.accept()[0] as client:
+            client.settimeout(10)
+            for kind, content in self.exchange:
+                if kind == "answer":
+                    client.sendall(content)
+                    continue
+                seen = b""
+                while len(seen) < len(content) and (part := client.recv(len(content) - len(seen))):
+                    seen += part
+                if seen != content:
+                    self.wrong = f"{seen!r} instead of {content!r}"
+                    return
+
+
+def record() -> tuple[str, int, list[tuple[str, bytes]]]:
+    data = json.loads((RECORDED / "reset.json").read_text())
+    return data["password"], data["zxid"], [(kind, bytes.fromhex(text)) for kind, text in data["exchange"]]
+
+
+def against(reset: ModuleType, replay: Replay, tmp_path: Path, password: str) -> None:
+    (tmp_path / "super").write_text(f"{password}\n")
+    reset.PORT, reset.PASSWORD_FILE = replay.port, str(tmp_path / "super")
+
+
+def test_reset_speaks_the_protocol_that_was_recorded(reset: ModuleType, tmp_path: Path) -> None:
+    password, zxid, exchange = record()
+    replay = Replay(exchange)
+    against(reset, replay, tmp_path, password)
+    assert reset.reset() == zxid
+    replay.thread.join()
+    assert replay.wrong == ""
+    requests = b"".join(content for kind, content in exchange if kind == "request")
+    # Children first; and what is ZooKeeper's own is not deleted.
+    order = [requests.rindex(reset.text(path)) for path in ("/a/b/c", "/a/b", "/a")]
+    assert order == sorted(order)
+    for kind in (reset.SET_DATA, reset.SET_ACL):  # the root's content and ACL had been changed
+        assert reset.number(1, kind) + reset.text("/") in requests
+    delete = reset.number(1, reset.DELETE)
+    for own in ("/zookeeper", "/zookeeper/config", "/zookeeper/quota"):
+        assert delete + reset.text(own) not in requests
+
+
+def test_a_server_that_closes_the_connection_is_tried_again(reset: ModuleType, tmp_path: Path) -> None:
+    password, _zxid, exchange = record()
+    replay = Replay([*exchange[:3], ("answer", exchange[3][1][:-1])])
+    against(reset, replay, tmp_path, password)
+    with pytest.raises(reset.NotYet, match="the server closed the connection"):
+        reset.reset()
+    replay.thread.join()
+
+
+def test_a_refusal_names_the_error(reset: ModuleType, tmp_path: Path) -> None:
+    password, _zxid, exchange = record()
+    assert [kind for kind, _ in exchange[:4]] == ["request", "answer", "request", "answer"]
+    refused = bytearray(exchange[3][1])
+    refused[16:20] = reset.number(-115)  # after length, xid and zxid: authentication failed
+    replay = Replay([*exchange[:3], ("answer", bytes(refused))])
+    against(reset, replay, tmp_path, password)
+    with pytest.raises(reset.NotYet, match="the server refuses request 100 with error -115"):
+        reset.reset()
+    replay.thread.join()
+
+
+def test_what_a_server_says_of_itself_and_the_others(reset: ModuleType) -> None:
+    assert reset.hosts((RECORDED / "conf").read_text()) == ["172.28.2.2", "172.28.2.3", "172.28.2.4"]
+    assert reset.reached((RECORDED / "srvr-kv-3").read_text()) == 0x100000000
+    assert reset.reached("This ZooKeeper instance is not currently serving requests\n") is None
+
+
+def test_servers_that_lag_are_waited_for(reset: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {"a": ["Zxid: 0x7\n", "Zxid: 0x8\n", "Zxid: 0x9\n"], "b": [""], "c": ["Zxid: 0x9\n"]}
+    monkeypatch.setattr(reset, "word", lambda host, command: answers[host].pop(0))
+    reset.wait_for(["a", "b", "c"], 9)
+    assert answers == {"a": [], "b": [], "c": []}
+
+
+ASK = """#!/bin/sh
+case $1,$2 in
+  127.0.0.1,conf) cat {recorded}/conf ;;
+  172.28.2.2,srvr) cat {recorded}/srvr-kv-1 ;;
+  172.28.2.4,srvr) cat {recorded}/srvr-kv-{leader} ;;
+  *) exit 1 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("leader", [3, 1])
+def test_members(node: Node, leader: int) -> None:
+    """One server does not answer. Where none says that it leads, nothing is said of any."""
+    node.install("zookeeper", "zk-members")
+    node.program("zk-ask", ASK.format(recorded=RECORDED, leader=leader))
+    done = node.run("zk-members")
+    if leader == 1:
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("zk-members: the ensemble has no leader")
+        return
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        {"name": "kv-1", "ready": True, "voter": True, "leader": False},
+        {"name": "kv-2", "ready": False, "voter": True, "leader": False},
+        {"name": "kv-3", "ready": True, "voter": True, "leader": True},
+    ]
