@@ -202,7 +202,9 @@ def test_the_events_of_a_cluster(world: World) -> None:
         engine.create_volume(world.name("v"), world.labels(x="1"))
         name = world.running(volumes={"/data": world.name("v")}, labels=world.labels(x="2"))
         engine.pause_container(name)
+        time.sleep(0.5)  # Docker tells a pause and its end twice where they are milliseconds apart
         engine.start_container(name)
+        time.sleep(0.5)
         engine.kill_container(name)
         engine.start_container(name)
         engine.stop_container(name)
