@@ -2,26 +2,35 @@
 # Afterwards .venv, with minicluster in it, is on PATH, and an engine can be started.
 # shellcheck shell=bash
 
-PATH=$PATH:/usr/sbin:/sbin  # where dockerd and apparmor_parser are; a Debian user's own PATH lacks them
+PATH=$PATH:/usr/sbin:/sbin # where dockerd and apparmor_parser are; a Debian user's own PATH lacks them
 
 script=$PWD/$(basename "$0") arguments=("$@")
 
 say() {
   if [[ -t 2 ]]; then printf '\033[1m==>\033[0m %s\n' "$*" >&2; else printf '==> %s\n' "$*" >&2; fi
 }
-die() { printf '%s\n' "$@" >&2; exit 1; }
+die() {
+  printf '%s\n' "$@" >&2
+  exit 1
+}
 
 as_root() {
-  if ((EUID == 0)); then "$@"
-  elif command -v sudo >/dev/null; then sudo "$@"
-  else die "This needs root: $*" "Run this script as root, or install sudo."
+  if ((EUID == 0)); then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    sudo "$@"
+  else
+    die "This needs root: $*" "Run this script as root, or install sudo."
   fi
 }
 
 apt_ready=
-apt_install() {  # PACKAGE...
+apt_install() { # PACKAGE...
   command -v apt-get >/dev/null || die "Not a Debian or Ubuntu machine: install what these packages provide: $*"
-  if [[ -z $apt_ready ]]; then as_root apt-get update -qq; apt_ready=yes; fi
+  if [[ -z $apt_ready ]]; then
+    as_root apt-get update -qq
+    apt_ready=yes
+  fi
   say "installing $*"
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
@@ -30,20 +39,22 @@ find_python() {
   local candidate
   for candidate in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
     if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
-      printf '%s' "$candidate"; return
+      printf '%s' "$candidate"
+      return
     fi
   done
   die "minicluster needs Python 3.10 or newer; python3 is $(python3 --version 2>&1 || echo missing)."
 }
 
-provide_venv() {  # EXTRA: "" or "[dev]"
+provide_venv() { # EXTRA: "" or "[dev]"
   local python stamp wanted
   python=$(find_python)
   # Debian's python3 lacks ensurepip; python3-venv has it.
   "$python" -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
   if ! .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
     say "creating the virtual environment .venv"
-    rm -rf .venv; "$python" -m venv .venv
+    rm -rf .venv
+    "$python" -m venv .venv
   fi
   # Reinstalled only when pyproject.toml has changed, or the checkout has moved.
   stamp=.venv/installed$1
@@ -56,7 +67,7 @@ provide_venv() {  # EXTRA: "" or "[dev]"
   export PATH="$PWD/.venv/bin:$PATH"
 }
 
-provide_engine() {  # an engine that runs or can be started, and the docker client
+provide_engine() { # an engine that runs or can be started, and the docker client
   # An engine that the user chose is started by the user.
   if [[ $(uname -s) == Linux && -z ${DOCKER_HOST:-}${DOCKER_CONTEXT:-} ]] &&
     ! docker version >/dev/null 2>&1 && ! command -v dockerd >/dev/null; then
@@ -78,7 +89,7 @@ provide_engine() {  # an engine that runs or can be started, and the docker clie
   fi
   if ! command -v docker >/dev/null; then
     [[ $(uname -s) == Linux ]] || die "No docker command: install Docker Desktop, or Colima and the docker client."
-    apt_install docker-cli  # a package of its own in newer Debian and Ubuntu releases
+    apt_install docker-cli # a package of its own in newer Debian and Ubuntu releases
   fi
   # Node images start from a base image; without a registry it is built from Debian packages.
   if command -v apt-get >/dev/null && ! command -v mmdebstrap >/dev/null; then
@@ -86,17 +97,18 @@ provide_engine() {  # an engine that runs or can be started, and the docker clie
   fi
 }
 
-provide_checkers() {  # what scripts/check-shell runs
-  if command -v apt-get >/dev/null && ! { command -v shellcheck && command -v shfmt; } >/dev/null; then
-    apt_install shellcheck shfmt
-  fi
-}
-
-provide_clients() {  # the stock clients that tests use, besides docker
+provide_clients() { # the stock clients that tests use, besides docker
   if command -v apt-get >/dev/null && ! command -v etcdctl >/dev/null; then
     apt_install etcd-client
   fi
   if command -v apt-get >/dev/null && ! command -v kubectl >/dev/null; then
     apt_install kubernetes-client
   fi
+}
+
+provide_linters() { # what checks the shell scripts
+  local program
+  for program in shellcheck shfmt; do
+    command -v "$program" >/dev/null || apt_install "$program"
+  done
 }
