@@ -111,3 +111,10 @@ provide_clients() { # the stock clients that tests use, besides docker
     apt_install kubernetes-client
   fi
 }
+
+provide_linters() { # what checks the shell scripts
+  local program
+  for program in shellcheck shfmt; do
+    command -v "$program" >/dev/null || apt_install "$program"
+  done
+}
