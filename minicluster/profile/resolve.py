@@ -84,6 +84,7 @@ def resolve(
         group = DeferredGroup("client", {part: f"client.{part}" for part in parts})
         env_scope = env_scope.inner(client=group)
     hooks = top.inner("hooks", **hook_values(profile))
+    installed = {role: _scripts(loaded, role) for role, group in roles.items() if group}
     used_images = {profile.roles[role].image for role, group in roles.items() if group}
     return spec.Spec(
         cluster=cluster,
@@ -93,7 +94,9 @@ def resolve(
         subnet=subnet,
         gateway=addressing.gateway(subnet),
         images={name: image for name, image in images.items() if name in used_images},
-        nodes=tuple(_node(top, node, roles, published[node.name], bind_address) for node in nodes),
+        nodes=tuple(
+            _node(top, node, roles, installed[node.role], published[node.name], bind_address) for node in nodes
+        ),
         init=tuple(
             top.inner("hooks", "init", i, place="init", **hook_values(profile, before=i)).hook(hook)
             for i, hook in enumerate(profile.hooks.init)
@@ -242,6 +245,7 @@ def _node(
     top: Scope,
     node: Node,
     roles: Mapping[str, Sequence[Node]],
+    installed: Sequence[spec.FileSpec],
     endpoints: tuple[spec.EndpointSpec, ...],
     bind_address: str,
 ) -> spec.NodeSpec:
@@ -268,7 +272,7 @@ def _node(
         nested=role.nested,
         authority=role.authority,
         stop_timeout=role.stop_timeout,
-        files=_files(scope, node.role, role),
+        files=(*_files(scope, role), *installed),
         certificates=tuple(
             _certificate(scope, c, "certificates", i, node=node, bind_address=reached)
             for i, c in enumerate(role.certificates)
@@ -281,16 +285,21 @@ def _node(
     )
 
 
-def _files(scope: Scope, name: str, role: schema.Role) -> tuple[spec.FileSpec, ...]:
-    loaded = scope.loaded
-    inner = scope.inner("files", place="file", secret=secret_of(loaded.profile))
+def _files(scope: Scope, role: schema.Role) -> tuple[spec.FileSpec, ...]:
+    inner = scope.inner("files", place="file", secret=secret_of(scope.loaded.profile))
     found = []
     for path, file in role.files.items():
         uid, gid = map(int, file.owner.split(":"))
         content = inner.content(file.source, path, "source")
         found.append(spec.FileSpec(path, content, int(file.mode, 8), file.bootstrap, uid, gid))
-    for i in range(len(role.bin)):
-        where = loaded.document.where(bin_place(loaded, name, i))
-        installed = scripts(loaded, name, i)
-        found += [spec.FileSpec(path, read(source, source.name, where), 0o755) for path, source in installed.items()]
+    return tuple(found)
+
+
+def _scripts(loaded: Loaded, role: str) -> tuple[spec.FileSpec, ...]:
+    """What ``bin`` installs: the same in every node of a role."""
+    found = []
+    for i in range(len(loaded.profile.roles[role].bin)):
+        where = loaded.document.where(bin_place(loaded, role, i))
+        for path, source in scripts(loaded, role, i).items():
+            found.append(spec.FileSpec(path, read(source, source.name, where), 0o755))
     return tuple(found)

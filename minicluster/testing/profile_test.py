@@ -108,7 +108,7 @@ class _Trial:
         """They go again."""
         verdict = self.verdicts.get("scale up")
         if verdict is None or verdict.verdict != "ok":
-            raise _Skipped(f"scale up was {verdict.verdict}" if verdict else "there was no scale up")
+            raise _Skipped(f"scale up {verdict.verdict}" if verdict else "there was no scale up")
         self._scale(self._sizes)
 
     def _scale(self, sizes: Mapping[str, int]) -> None:

@@ -112,7 +112,7 @@ def test_one_failure_does_not_stop_the_other_checks(
     monkeypatch.setattr(facade.Cluster, "scale", scale)
     found = check_profile(toy_folder, timeout=10)
     assert reason(found, "scale up") == "it cannot grow\nSince it is full."
-    assert reason(found, "scale down") == "scale up was failed"
+    assert reason(found, "scale down") == "scale up failed"
     assert verdicts(found)["stop"] == verdicts(found)["start"] == verdicts(found)["down"] == "ok"
     assert left(engine) == []
 
