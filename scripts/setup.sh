@@ -97,12 +97,6 @@ provide_engine() { # an engine that runs or can be started, and the docker clien
   fi
 }
 
-provide_checkers() { # what scripts/check-shell runs
-  if command -v apt-get >/dev/null && ! { command -v shellcheck && command -v shfmt; } >/dev/null; then
-    apt_install shellcheck shfmt
-  fi
-}
-
 provide_clients() { # the stock clients that tests use, besides docker
   if command -v apt-get >/dev/null && ! command -v etcdctl >/dev/null; then
     apt_install etcd-client

@@ -140,7 +140,7 @@ def validate(path: str, output: Output) -> None:
     help="Where to create the profile's folder (default: the current folder)",
 )
 def new(name: str, directory: Path) -> None:
-    """Create a profile to start from: a small cluster that works."""
+    """Create a small profile that works, to start from."""
     from minicluster.profile import scaffold
 
     folder = scaffold.create(name, directory)
@@ -155,7 +155,7 @@ def new(name: str, directory: Path) -> None:
 @timeout_option()
 @output_option
 def check(path: str, timeout: float, output: Output) -> None:
-    """Test a profile with a cluster of its own, which is removed at the end.
+    """Test a profile with a temporary cluster.
 
     The exit status is 1 if a check failed.
     """

@@ -36,7 +36,7 @@ def load(spec: Spec, observed: Observed, image: str, nodes: Sequence[str], path:
     idle = [name for name in names if name not in observed.running]
     if idle:
         raise NodeFailed(
-            f"{', '.join(idle)} cannot be loaded",
+            f"cannot load an image into {', '.join(idle)}",
             "Not running.",
             f"`minicluster up --name {spec.cluster}` starts stopped nodes; or name other nodes.",
         )
@@ -76,5 +76,7 @@ def _holders(spec: Spec, nodes: Sequence[str]) -> list[str]:
             f"`minicluster scale {role}=1 -c {spec.cluster}` adds one.",
         )
     if unable := [name for name in names if name not in able]:
-        raise UsageError(f"{', '.join(unable)} cannot be loaded", f"Nodes of {', '.join(sorted(roles))} hold images.")
+        raise UsageError(
+            f"cannot load an image into {', '.join(unable)}", f"Nodes of {', '.join(sorted(roles))} hold images."
+        )
     return names

@@ -31,8 +31,9 @@ def _directories(bundled_only: bool = False) -> dict[str, tuple[Path, bool]]:
 
 
 def known() -> list[Path]:
-    """The folders of all profiles that have a name."""
-    return [folder for folder, _bundled in _directories().values()]
+    """The folders of all profiles that have a name, and those whose files profiles share."""
+    shared = [folder for root, _bundled in _roots() for folder in sorted(root.glob("_*"))]
+    return [*(folder for folder, _bundled in _directories().values()), *shared]
 
 
 def names() -> list[str]:
@@ -77,9 +78,10 @@ def named(name: str, *, bundled: bool) -> Path:
         shared = [root / name for root, _bundled in _roots(bundled) if (root / name).is_dir()]
         if not shared:
             where = " or ".join(str(root) for root, _bundled in _roots(bundled))
-            raise UsageError(f"no folder is called {name!r}", f"It would be in {where}.")
+            known = [path.name for root, _bundled in _roots(bundled) for path in root.glob("_*")]
+            raise UsageError(f"no folder is called {name!r}", f"It would be in {where}.", nearest(name, known))
         return shared[-1]
-    known = _directories(bundled_only=bundled)
-    if name not in known:
-        raise UsageError(f"no profile is called {name!r}", "", nearest(name, known))
-    return known[name][0]
+    found = _directories(bundled_only=bundled)
+    if name not in found:
+        raise UsageError(f"no profile is called {name!r}", "", nearest(name, found))
+    return found[name][0]

@@ -358,7 +358,7 @@ class FakeEngine(Images):
         timeout: float | None = None,
         cancel: Cancel | None = None,
     ) -> ExecResult:
-        self._call("execute", f"{container}: {' '.join(argv)}")
+        self._call("exec", f"{container}: {' '.join(argv)}")
         if self._box(container).container.state != "running":
             raise NodeFailed(f"cannot run {argv[0]} in {container}", f"container {container} is not running")
         if cancel and cancel.is_set():

@@ -47,7 +47,7 @@ def scripts(tmp_path: Path) -> Path:
     folder.mkdir()
     for file in FILES.iterdir():
         write(
-            folder / file.name, file.read_text().replace("/usr/local/lib/minicluster", str(FILES.parents[1] / "_lib"))
+            folder / file.name, file.read_text().replace("/usr/local/lib/minicluster", str(FILES.parents[2] / "_lib"))
         )
     write(folder / "zk-members", f"#!/bin/sh\necho '{json.dumps(KV)}'\n")
     return folder

@@ -421,7 +421,7 @@ def test_etcd_is_founded(engine: FakeEngine, kv: int) -> None:
     assert status.quorum
     assert status.quorum.voters == kv
     assert all(BOOTSTRAP in box.files for box in engine.boxes.values())
-    assert [c for c in engine.did("execute") if "etcd-join" in c] == []
+    assert [c for c in engine.did("exec") if "etcd-join" in c] == []
 
 
 @pytest.mark.parametrize(("start", "end"), [(1, 3), (3, 5), (5, 3), (3, 1)])
@@ -450,7 +450,7 @@ def test_a_member_whose_data_are_gone_becomes_one_again(engine: FakeEngine) -> N
     engine.remove_volume("e-kv-1-var-lib-etcd")
     engine.calls.clear()
     assert up(engine).status().phase == "ready"
-    assert [c for c in engine.did("execute") if "etcd-join" in c] == ["e-kv-1: etcd-join 172.28.0.3"]
+    assert [c for c in engine.did("exec") if "etcd-join" in c] == ["e-kv-1: etcd-join 172.28.0.3"]
 
 
 def test_members_too_many_of_whom_lost_their_data_are_left_as_they_are(engine: FakeEngine) -> None:
@@ -461,7 +461,7 @@ def test_members_too_many_of_whom_lost_their_data_are_left_as_they_are(engine: F
     engine.calls.clear()
     with pytest.raises(MiniclusterError, match="has lost the data of kv-1, kv-2"):
         up(engine)
-    assert {kind for kind, _about in engine.calls} == {"execute"}
+    assert {kind for kind, _about in engine.calls} == {"exec"}
     assert cluster.down().changed
     assert engine.empty()
 

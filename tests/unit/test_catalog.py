@@ -83,7 +83,7 @@ def test_an_installed_package_takes_the_profiles_that_travel_in_it(
     inside = package / "_profiles" / "inside"
     inside.mkdir(parents=True)
     (inside / "profile.yaml").write_text(LEAST)
-    monkeypatch.setattr(catalog, "__file__", str(package / "profile" / "catalog.py"))
+    monkeypatch.setattr(folders, "__file__", str(package / "profile" / "folders.py"))
     assert folders.bundled_directory() == package / "_profiles"
     assert folders.names() == ["inside"]
 

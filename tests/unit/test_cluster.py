@@ -188,8 +188,8 @@ def test_up_is_refused_while_another_is_at_work_on_the_cluster(engine: FakeEngin
         ("create_container", "agent-2"),
         ("put_files", "master-1"),
         ("start_container", "agent-1"),
-        ("execute", "swarm-init"),
-        ("execute", "swarm-join"),
+        ("exec", "swarm-init"),
+        ("exec", "swarm-join"),
         ("remove_volume", "spec-0"),
     ],
 )
@@ -296,7 +296,7 @@ def test_keep_leaves_everything_to_look_at(engine: FakeEngine) -> None:
 
 
 def test_what_a_kept_wreck_lacks_is_made_by_the_next_up(engine: FakeEngine) -> None:
-    engine.fail("execute", EngineError("no"), match="swarm-init")
+    engine.fail("exec", EngineError("no"), match="swarm-init")
     failing(engine, keep=True)
     assert up(engine).status().phase == "ready"
 
@@ -308,8 +308,8 @@ def test_what_a_kept_wreck_lacks_is_made_by_the_next_up(engine: FakeEngine) -> N
         ("create_network", ""),
         ("create_container", "agent-2"),
         ("start_container", "agent-1"),
-        ("execute", "swarm-init"),
-        ("execute", "swarm-join"),
+        ("exec", "swarm-init"),
+        ("exec", "swarm-join"),
         ("remove_volume", "spec-0"),
     ],
 )
@@ -717,8 +717,8 @@ def test_a_client_certificate_that_was_lost_is_written_again(engine: FakeEngine)
 
 def test_an_image_is_loaded_into_every_node_and_nothing_is_left_of_it(engine: FakeEngine) -> None:
     up(engine).load("some/image")
-    assert len([c for c in engine.did("execute") if ": load /var/tmp/" in c]) == 3
-    assert len([c for c in engine.did("execute") if ": rm -f /var/tmp/" in c]) == 3
+    assert len([c for c in engine.did("exec") if ": load /var/tmp/" in c]) == 3
+    assert len([c for c in engine.did("exec") if ": rm -f /var/tmp/" in c]) == 3
 
 
 def test_an_image_that_the_engine_has_not_is_not_loaded(engine: FakeEngine) -> None:

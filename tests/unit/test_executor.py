@@ -206,8 +206,8 @@ def test_what_a_failed_plan_left_is_cleaned_up_on_nodes_that_it_had_begun(engine
         Step("clean a-2", "a-2", RemoveFile("c-a-2", "/x"), "a test", ("never",), cleanup=True),
     ]
     assert refused(engine, *steps).what == "no"
-    assert engine.did("execute")[-1] == "c-a-1: rm -f /x"
-    assert not any(did.startswith("c-a-2") for did in engine.did("execute"))
+    assert engine.did("exec")[-1] == "c-a-1: rm -f /x"
+    assert not any(did.startswith("c-a-2") for did in engine.did("exec"))
 
 
 def test_ctrl_c_ends_what_waits_and_is_raised(engine: FakeEngine) -> None:
@@ -263,7 +263,7 @@ def test_a_probe_is_asked_until_it_passes(engine: FakeEngine) -> None:
     node(engine)
     engine.answers["probe"] = answers(ExecResult(1, "", "not yet"), ExecResult(1, "", "soon"), OK)
     execute(plan(wait_ready()), run_of(engine))
-    assert len(engine.did("execute")) == 3
+    assert len(engine.did("exec")) == 3
 
 
 def test_a_node_that_is_not_ready_in_time_is_named_with_its_last_answer_and_its_log(engine: FakeEngine) -> None:
@@ -456,7 +456,7 @@ def test_the_lines_of_a_hook_are_captured_for_later_ones(engine: FakeEngine) -> 
     engine.answers["form"] = ExecResult(0, "T1 \nT2\nmore\n", "")
     steps = [hook("form", "form", capture=("one", "two")), hook("join", "join", "\0captured.two\0", "\0captured.one\0")]
     execute(plan(steps[0], step("join", steps[1].action, "form")), run_of(engine))
-    assert engine.did("execute")[-1] == "c-a-1: join T2 T1"
+    assert engine.did("exec")[-1] == "c-a-1: join T2 T1"
 
 
 def test_a_hook_that_prints_too_little_is_refused_without_what_it_printed(engine: FakeEngine) -> None:
@@ -522,7 +522,7 @@ def test_what_was_captured_never_stands_in_an_error(engine: FakeEngine, answer: 
     engine.answers["join"] = answer
     join = step("join", RunHook("c-a-1", ("join", "\0captured.token\0")), "form")
     error = refused(engine, hook("form", "form", capture=("token",)), join, timeout=0)
-    assert engine.did("execute")[-1].endswith("SECRET")
+    assert engine.did("exec")[-1].endswith("SECRET")
     assert "SECRET" not in str(error)
 
 
@@ -544,7 +544,7 @@ def test_members_are_waited_for_until_all_are_ready(engine: FakeEngine) -> None:
         ExecResult(0, member("a-1") + member("a-2") + member("other", "false"), ""),
     )
     execute(plan(step("m", WaitMembers("c-a-1", ("members",), ("a-1", "a-2")))), run_of(engine))
-    assert len(engine.did("execute")) == 4
+    assert len(engine.did("exec")) == 4
 
 
 @pytest.mark.parametrize(

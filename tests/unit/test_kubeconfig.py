@@ -860,8 +860,9 @@ def test_a_port_that_cannot_come_through_is_told(
     up(connected, profile=profile).env()
     kubeconfig.merge("toy", file)
     Path(f"{file}.lock").touch()
-    again = Cluster.up(profile, port={"api": 23456}, engine=connected)
-    (note,) = [note for note in again.info().notes if "old address" in note]
+    heard: list[Event] = []
+    Cluster.up(profile, port={"api": 23456}, engine=connected, listener=heard.append)
+    (note,) = [event.text for event in heard if event.kind == "note" and "old address" in event.text]
     assert f"Correct it: `minicluster kubeconfig --merge -c toy --file {file}`." in note
     Path(f"{file}.lock").unlink()
     assert run("--merge", "-c", "toy").exit_code == 0

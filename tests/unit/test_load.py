@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from typer.testing import CliRunner, Result
+from click.testing import CliRunner, Result
 
 from minicluster import cluster as facade
 from minicluster.cli.app import app
@@ -33,9 +33,7 @@ def run(*words: str) -> Result:
 
 def archives(engine: FakeEngine) -> list[str]:
     """Nodes that still hold an archive: it was copied there, and never removed."""
-    removed = {
-        name for name, _, argv in (d.partition(": ") for d in engine.did("execute")) if argv.startswith("rm -f ")
-    }
+    removed = {name for name, _, argv in (d.partition(": ") for d in engine.did("exec")) if argv.startswith("rm -f ")}
     return sorted({*engine.did("put_files")} - removed)
 
 
@@ -44,7 +42,7 @@ def test_each_node_gets_the_whole_archive(engine: FakeEngine, toy: Cluster) -> N
     held = [
         content.content for name in NODES for path, content in engine.boxes[name].files.items() if "/var/tmp" in path
     ]
-    assert held == [b"some/image"] * 3
+    assert held == [b"".join(engine.save_image("some/image"))] * 3
     assert sorted(engine.did("put_files")) == NODES
     assert archives(engine) == []
 
@@ -77,7 +75,7 @@ def test_only_the_named_nodes_are_loaded_and_told(engine: FakeEngine, toy: Clust
 
 def test_nodes_that_do_not_run_are_not_loaded(engine: FakeEngine, toy: Cluster) -> None:
     engine.set_state("toy-agent-1", "exited")
-    with pytest.raises(NodeFailed, match="agent-1 cannot be loaded"):
+    with pytest.raises(NodeFailed, match="cannot load an image into agent-1"):
         toy.load("some/image")
     assert engine.calls == []
 

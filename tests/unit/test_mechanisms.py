@@ -279,7 +279,7 @@ def test_it_is_said_where_it_stands(write_profile: Write, old: str, new: str, sa
 def test_an_image_is_loaded_into_the_nodes_that_hold_images(engine: FakeEngine, folder: Path) -> None:
     cluster = Cluster.up(str(folder), engine=engine)
     cluster.load("some/image")
-    assert [c.split(":")[0] for c in engine.did("execute") if ": take /var/tmp/" in c] in (
+    assert [c.split(":")[0] for c in engine.did("exec") if ": take /var/tmp/" in c] in (
         ["several-worker-1", "several-worker-2"],
         ["several-worker-2", "several-worker-1"],
     )

@@ -232,7 +232,7 @@ def test_the_number_of_masters_is_settled(mesos: FakeEngine) -> None:
     with pytest.raises(UsageError) as caught:
         Cluster.up(name="m", size={"master": 3}, engine=mesos)
     assert caught.value.what == "--size master=3: role master has 1 in cluster m, and that cannot change"
-    assert all(kind == "execute" for kind, _ in mesos.calls[calls:])
+    assert all(kind == "exec" for kind, _ in mesos.calls[calls:])
     Cluster.up(name="m", size={"master": 1, "agent": 1}, engine=mesos)
 
 

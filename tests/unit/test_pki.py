@@ -263,7 +263,7 @@ def test_what_was_noted_is_carried_out_before_the_folder_is_forgotten(spec: Spec
 def test_what_was_noted_for_its_files_is_carried_out_when_they_change(spec: Spec, authority: pki.Authority) -> None:
     CALLED.clear()
     spec = replace(spec, client_files=(FileSpec("where", "at \0endpoint.api.url\0"),))
-    client.keep(spec, authority, FakeEngine())
+    client.write_certificate(spec, authority, FakeEngine())
     client.on_write("c", f"{__name__}:remember", {"w": 1})
     for url, times in (("one", 1), ("one", 1), ("two", 2)):
         assert client.write_profile_files(spec, {"endpoint.api.url": url}) == []

@@ -213,7 +213,7 @@ def test_ps(cluster: Any, leader: Server) -> None:
 def test_no_master_answers(cluster: Any) -> None:
     result = run("mesos", "ps")
     assert result.exit_code == 1
-    assert "no Mesos master answers" in result.stderr
+    assert "no Mesos master responds" in result.stderr
 
 
 def test_logs(cluster: Any, leader: Server) -> None:
@@ -236,7 +236,7 @@ def test_another_kind_of_cluster(cluster: Any) -> None:
     for command in (["ps"], ["install", "-"]):
         result = run("mesos", *command, stdin='{"id": "a"}')
         assert result.exit_code == 2
-        assert "It is of profile etcd." in result.stderr
+        assert "It was made from profile etcd." in result.stderr
 
 
 def test_a_cluster_without_marathon(cluster: Any) -> None:

@@ -74,7 +74,7 @@ def test_nodes_that_do_not_fit_into_memory_are_refused_unless_forced(told: Told)
 )
 def test_little_room_on_the_disk_is_told_where_it_may_not_do(told: Told, disk: float, images: bool, said: str) -> None:
     notes = [text for kind, text in told(disk=disk, images=images) if kind == "note"]
-    assert [note.partition(". ")[0] for note in notes] == ([f"Little room on the disk: {said}"] if said else [])
+    assert [note.partition(". ")[0] for note in notes] == ([f"Low disk space: {said}"] if said else [])
     assert all(note.endswith("`docker builder prune` removes build caches.") for note in notes)
 
 

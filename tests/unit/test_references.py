@@ -138,19 +138,19 @@ def test_the_wheel_has_every_profile_and_what_it_shares(tmp_path: Path) -> None:
 def test_a_common_part_that_is_not_there_is_named_with_the_nearest(write_profile: Write) -> None:
     with pytest.raises(ProfileError) as caught:
         load(write_profile(LEAST + '    files: {/x: {source: "_lob:script.sh"}}\n'))
-    assert "profile.yaml:9:26: no common part is called '_lob'" in caught.value.what
+    assert "profile.yaml:10:26: no folder is called '_lob'" in caught.value.what
     assert caught.value.fix == "Did you mean '_lib'?"
 
 
 def test_common_parts_are_no_profiles_and_count_for_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not [name for name in catalog.names() if name.startswith("_")]
+    assert not [name for name in folders.names() if name.startswith("_")]
     before = catalog.fingerprint("etcd")
     hashed = []
-    monkeypatch.setattr("minicluster.profile.recipe.recipe_hash", lambda folder: (hashed.append(folder), "x")[1])
+    monkeypatch.setattr("minicluster.profile.build.build_hash", lambda folder: (hashed.append(folder), "x")[1])
     assert catalog.fingerprint("etcd") != before
-    assert catalog.bundled_directory() / "_lib" in hashed
+    assert folders.bundled_directory() / "_lib" in hashed
 
 
 def test_every_profile_may_use_common_parts(write_profile: Write) -> None:
     (file,) = spec_of(write_profile(LEAST + '    files: {/x: {source: "_lib:script.sh"}}\n')).nodes[0].files
-    assert file.content == (catalog.bundled_directory() / "_lib/script.sh").read_text()
+    assert file.content == (folders.bundled_directory() / "_lib/script.sh").read_text()

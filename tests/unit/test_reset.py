@@ -44,7 +44,7 @@ def swarm(engine: FakeEngine) -> Cluster:
 
 def ran(engine: FakeEngine, command: str) -> list[str]:
     """The containers that a command ran in, in their order."""
-    return [name for name, _, argv in (did.partition(": ") for did in engine.did("execute")) if argv == command]
+    return [name for name, _, argv in (did.partition(": ") for did in engine.did("exec")) if argv == command]
 
 
 # The profile
@@ -88,7 +88,7 @@ def test_every_bundled_profile_can_be_reset(profile: str) -> None:
 
 def test_a_role_s_hook_runs_on_one_node(engine: FakeEngine, etcd: Cluster) -> None:
     change = etcd.reset()
-    assert engine.calls == [("execute", "e-kv-1: etcd-reset")]
+    assert engine.calls == [("exec", "e-kv-1: etcd-reset")]
     assert (change.cluster, change.changed, change.steps, change.summary) == ("e", True, 1, {"run-hook": 1})
     assert change.seconds >= 0
 
@@ -96,7 +96,7 @@ def test_a_role_s_hook_runs_on_one_node(engine: FakeEngine, etcd: Cluster) -> No
 def test_hooks_run_in_their_order_and_those_on_nodes_on_all_of_them(engine: FakeEngine, swarm: Cluster) -> None:
     change = swarm.reset()
     nodes = ["s-agent-1", "s-agent-2", "s-master-1"]
-    did = engine.did("execute")
+    did = engine.did("exec")
     assert did[0] == "s-master-1: swarm-reset services"
     assert sorted(did[1:4]) == [f"{name}: swarm-clear containers" for name in nodes]
     assert did[4] == "s-master-1: swarm-reset networks"
@@ -295,7 +295,7 @@ def test_a_dry_run_shows_the_steps_and_does_nothing(here: FakeEngine, swarm: Clu
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["reset", "other"], 2, "no cluster is called 'other'"),
+        (["reset", "other"], 2, "no cluster named 'other'"),
         (["reset", "--timeout", "0"], 2, "--timeout must be greater than 0"),
         (["reset", "--timeout", "0.3"], 4, "was not reset within 0.3 s"),
     ],

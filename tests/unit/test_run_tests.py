@@ -44,6 +44,11 @@ def suite(tmp_path: Path) -> Path:
     )
     for program in ("ruff", "mypy", "lint-imports"):
         (tmp_path / "bin" / program).symlink_to("/bin/true")
+    (tmp_path / "scripts/check-shell").symlink_to("/bin/true")
+    for profile in ("consul", "kubernetes", "zookeeper"):
+        programs = tmp_path / "profiles" / profile / "files/bin"
+        programs.mkdir(parents=True)
+        (programs / "program").write_text("#!/usr/bin/python3\n")
     (tmp_path / "tests/test_some.py").write_text(TESTS)
     (tmp_path / "pytest.ini").write_text("[pytest]\ntestpaths = tests\naddopts = -rA\nmarkers =\n  long: long\n")
     return tmp_path

@@ -42,7 +42,7 @@ def states(engine: FakeEngine) -> list[str]:
 
 
 def changes(engine: FakeEngine) -> list[tuple[str, str]]:
-    return [call for call in engine.calls if call[0] != "execute"]
+    return [call for call in engine.calls if call[0] != "exec"]
 
 
 def do(cluster: Cluster, verb: str, nodes: Sequence[str] = (), **options: object) -> Change:
@@ -132,7 +132,7 @@ def test_a_start_waits_until_the_cluster_counts_the_node(engine: FakeEngine, clu
     cluster.start(["kv-3"])
     did = [f"{kind} {about}" for kind, about in engine.calls]
     assert did[0] == "start_container e-kv-3"
-    assert did[-1] == "execute e-kv-1: etcd-members"
+    assert did[-1] == "exec e-kv-1: etcd-members"
     assert "execute e-kv-3: etcd-ready" in did
 
 
@@ -441,7 +441,7 @@ def test_the_cluster_is_the_one_that_is_named(typed: FakeEngine) -> None:
         ("scale kv=2", "--size kv=2: role kv takes 1, 3, 5 or 7 nodes"),
         ("scale kv=0", "--size kv=0: role kv takes 1, 3, 5 or 7 nodes"),
         ("scale kv=9", "--size kv=9: role kv takes 1, 3, 5 or 7 nodes"),
-        ("scale kv=3 --timeout 0", "--timeout 0"),
+        ("scale kv=3 --timeout 0", "--timeout must be greater than 0"),
         ("stop kv-9", "has no node or role 'kv-9'"),
         ("stop -c nobody", "no cluster named 'nobody'"),
         ("stop --force", "No such option"),
