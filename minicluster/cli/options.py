@@ -15,6 +15,17 @@ from minicluster.model.durations import DEFAULT_TIMEOUT
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+def combined(*decorators: Callable[[Function], Function]) -> Callable[[Function], Function]:
+    """Several options and arguments as one decorator, in the order in which help lists them."""
+
+    def apply(function: Function) -> Function:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
 class Output(str, Enum):
     """The format of a command's answer."""
 

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 from minicluster.engine.address import EngineAddress, Tls
@@ -156,6 +156,13 @@ class Response:
             return self._response.readline()
 
 
+class _Request(NamedTuple):
+    method: str
+    url: str
+    headers: Mapping[str, str] = {}
+    body: bytes | Iterable[bytes] | None = None
+
+
 class Api:
     """An engine's API. Thread-safe: each call has a connection of its own, which is kept for a later call."""
 
@@ -168,7 +175,7 @@ class Api:
         # Discovery has learnt it, except of an engine that is reached by ssh.
         if self._address.api_version:
             return self._address.api_version
-        with self._send("GET", "/_ping", {}, None, _TIMEOUT) as response:
+        with self._send(_Request("GET", "/_ping"), _TIMEOUT) as response:
             return str(response.headers["api-version"])
 
     def request(self, method: str, path: str, **request: Any) -> Any:
@@ -216,7 +223,7 @@ class Api:
         sent = dict(headers or {})
         if data is not None:
             body, sent["Content-Type"] = json.dumps(data).encode(), "application/json"
-        response = self._send(method, url, sent, body, timeout)
+        response = self._send(_Request(method, url, sent, body), timeout)
         if response.status >= 400:
             with response:
                 raise APIError(response.status, _message(response.read()) or f"HTTP status {response.status}")
@@ -224,40 +231,27 @@ class Api:
 
     def get(self, path: str, timeout: float) -> Response:
         """GET of a path without the API version, for engines whose version is not known. Errors as of :meth:`open`."""
-        return self._send("GET", path, {}, None, timeout)
+        return self._send(_Request("GET", path), timeout)
 
     def close(self) -> None:
         """Closes the connections that are kept."""
         while self._idle:
             self._idle.pop().close()
 
-    def _send(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        body: bytes | Iterable[bytes] | None,
-        timeout: float | None,
-    ) -> Response:
+    def _send(self, request: _Request, timeout: float | None) -> Response:
         started, outcome = time.monotonic(), "failed"
         try:
-            response = self._exchange(method, url, headers, body, timeout)
+            response = self._exchange(request, timeout)
             outcome = str(response.status)
             return response
         except ConnectionLost as error:
             outcome = str(error)
             raise
         finally:
-            _log(method, url, outcome, time.monotonic() - started)
+            _log(request.method, request.url, outcome, time.monotonic() - started)
 
-    def _exchange(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        body: bytes | Iterable[bytes] | None,
-        timeout: float | None,
-    ) -> Response:
+    def _exchange(self, request: _Request, timeout: float | None) -> Response:
+        method, url, headers, body = request
         connection = self._connection(timeout)
         try:
             with _translated():

@@ -132,6 +132,17 @@ class Image:
 
 
 @dataclass(frozen=True)
+class ImageBuild:
+    """What an image is built from."""
+
+    directory: Path  #: with the Dockerfile
+    ref: str  #: the image's name and tag
+    labels: Mapping[str, str]
+    args: Mapping[str, str]  #: build arguments
+    context: Mapping[str, str]  #: further files of the build: name -> path on this machine
+
+
+@dataclass(frozen=True)
 class File:
     """A file to put into a container."""
 
@@ -392,18 +403,8 @@ class Engine(Protocol):
         Raises ``ImageError`` where no registry has it or answers, and ``Interrupted`` when ``cancel`` is set.
         """
 
-    def build_image(
-        self,
-        directory: Path,
-        ref: str,
-        *,
-        labels: Mapping[str, str],
-        args: Mapping[str, str],
-        context: Mapping[str, str],
-        progress: Progress,
-        cancel: Cancel | None = None,
-    ) -> None:
-        """Builds an image by the Dockerfile of a folder; ``context``: further files of the build, name -> path here.
+    def build_image(self, build: ImageBuild, progress: Progress, cancel: Cancel | None = None) -> None:
+        """Builds an image.
 
         Raises ``ImageError`` where the build fails, and ``Interrupted`` when ``cancel`` is set.
         """

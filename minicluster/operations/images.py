@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minicluster.engine import base_image
-from minicluster.engine.protocol import Cancel, Engine
+from minicluster.engine.protocol import Cancel, Engine, ImageBuild
 from minicluster.errors import Conflict, EngineError, ImageError, UsageError, nearest
 from minicluster.executor.signals import shielded
 from minicluster.leases import lock
@@ -93,15 +93,10 @@ def _build(
             base_ref = base_image.provide(engine, progress, lambda text: listener(Event("note", text=text)), cancel)
         progress(f"building {image.ref}")
         given = {"IMAGE": image.overlay_on} if image.overlay_on else {}
-        engine.build_image(
-            folder,
-            image.ref,
-            labels=base_image.build_labels(profile, image.name),
-            args={"BASE": base_ref, **given, **image.args, **base_image.build_args()},
-            context=image.additional_contexts,
-            progress=progress,
-            cancel=cancel,
-        )
+        labels = base_image.build_labels(profile, image.name)
+        args = {"BASE": base_ref, **given, **image.args, **base_image.build_args()}
+        build = ImageBuild(folder, image.ref, labels, args, image.additional_contexts)
+        engine.build_image(build, progress, cancel)
 
 
 def build(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from minicluster.engine.base_image import build_labels
-from minicluster.engine.protocol import Cancel
+from minicluster.engine.protocol import Cancel, ImageBuild
 from minicluster.errors import Conflict, ImageError, Interrupted, NotFound
 from minicluster.model.labels import BUILD
 from tests.contract.conftest import World
@@ -70,13 +70,9 @@ def test_building(world: World, tmp_path: Path) -> None:
     engine, ref = world.engine, f"{world.name('built')}:1"
     world.refs.append(ref)
     said: list[str] = []
+    context = {"extra": str(tmp_path / "more")}
     engine.build_image(
-        tmp_path / "folder",
-        ref,
-        labels=build_labels("p", "i"),
-        args={"WHAT": "x"},
-        context={"extra": str(tmp_path / "more")},
-        progress=said.append,
+        ImageBuild(tmp_path / "folder", ref, build_labels("p", "i"), {"WHAT": "x"}, context), said.append
     )
     assert said
     image = next(image for image in engine.images() if ref in image.tags)

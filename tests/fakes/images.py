@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from minicluster.engine.protocol import Cancel, Image, Progress
+from minicluster.engine.protocol import Cancel, Image, ImageBuild, Progress
 from minicluster.errors import Conflict, ImageError, Interrupted, NotFound
 from tests.fakes.box import Box
 from tests.fakes.scripted import Scripted
@@ -45,22 +45,12 @@ class Images(Scripted):
             return
         raise ImageError(f"cannot pull {ref}", "There is no registry here.")
 
-    def build_image(
-        self,
-        directory: Path,
-        ref: str,
-        *,
-        labels: Mapping[str, str],
-        args: Mapping[str, str],
-        context: Mapping[str, str],
-        progress: Progress,
-        cancel: Cancel | None = None,
-    ) -> None:
-        self._call("build_image", ref)
-        self.builds.append((directory, ref, dict(args)))
-        self.contexts.append(dict(context))
+    def build_image(self, build: ImageBuild, progress: Progress, cancel: Cancel | None = None) -> None:
+        self._call("build_image", build.ref)
+        self.builds.append((build.directory, build.ref, dict(build.args)))
+        self.contexts.append(dict(build.context))
         progress("built")
-        self.refs[ref] = Image(ref, (ref,), dict(labels), 1, 0)
+        self.refs[build.ref] = Image(build.ref, (build.ref,), dict(build.labels), 1, 0)
 
     def import_image(self, archive: Iterable[bytes], ref: str) -> None:
         self._call("import_image", ref)

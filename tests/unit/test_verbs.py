@@ -133,7 +133,7 @@ def test_a_start_waits_until_the_cluster_counts_the_node(engine: FakeEngine, clu
     did = [f"{kind} {about}" for kind, about in engine.calls]
     assert did[0] == "start_container e-kv-3"
     assert did[-1] == "exec e-kv-1: etcd-members"
-    assert "execute e-kv-3: etcd-ready" in did
+    assert "exec e-kv-3: etcd-ready" in did
 
 
 def test_a_node_that_does_not_get_ready_is_told_and_left_to_look_at(engine: FakeEngine, cluster: Cluster) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from minicluster.cli import complete
 from minicluster.cli.help import Group
-from minicluster.cli.options import Output, cluster_option, output_option, quiet_option, timeout_option
+from minicluster.cli.options import Output, cluster_option, combined, output_option, quiet_option, timeout_option
 from minicluster.cli.output import columns, paint, print_json
 from minicluster.errors import UsageError
 
@@ -27,6 +27,9 @@ file_argument = click.argument(
 )
 wait_option = click.option("--no-wait", is_flag=True, help="Do not wait for the deployment to finish")
 deployment_timeout_option = timeout_option(300.0, "Time limit for the deployment")
+deployment_options = combined(
+    file_argument, cluster_option, wait_option, deployment_timeout_option, output_option, quiet_option
+)
 cancel_option = click.option("--force", is_flag=True, help="Cancel a deployment that is in progress")
 
 
@@ -78,80 +81,42 @@ def logs(task: str, cluster: str | None, stderr: bool) -> None:
 
 
 @app.command()
-@file_argument
-@cluster_option
-@wait_option
-@deployment_timeout_option
-@output_option
-@quiet_option
-def install(
-    file: str,
-    cluster: str | None,
-    no_wait: bool,
-    timeout: float,
-    output: Output,
-    quiet: bool,
-) -> None:
+@deployment_options
+def install(**deployment: Any) -> None:
     """Run an application or group on Marathon.
 
     Waits until it is deployed. Variables of 'minicluster env', such as ${MINICLUSTER_MASTER_IP}, are expanded in FILE.
     """
-    _deploy("Installed", lambda m, it: m.install(it), file, cluster, no_wait, timeout, output, quiet)
+    _deploy("Installed", lambda m, it: m.install(it), **deployment)
 
 
 @app.command()
-@file_argument
-@cluster_option
+@deployment_options
 @cancel_option
-@wait_option
-@deployment_timeout_option
-@output_option
-@quiet_option
-def update(
-    file: str,
-    cluster: str | None,
-    force: bool,
-    no_wait: bool,
-    timeout: float,
-    output: Output,
-    quiet: bool,
-) -> None:
+def update(force: bool, **deployment: Any) -> None:
     """Update an application or group on Marathon.
 
     Creates it if it does not exist. Waits until the change is deployed.
     """
-    _deploy("Updated", lambda m, it: m.update(it, force=force), file, cluster, no_wait, timeout, output, quiet)
+    _deploy("Updated", lambda m, it: m.update(it, force=force), **deployment)
 
 
 @app.command()
-@file_argument
-@cluster_option
+@deployment_options
 @cancel_option
-@wait_option
-@deployment_timeout_option
-@output_option
-@quiet_option
-def uninstall(
-    file: str,
-    cluster: str | None,
-    force: bool,
-    no_wait: bool,
-    timeout: float,
-    output: Output,
-    quiet: bool,
-) -> None:
+def uninstall(force: bool, **deployment: Any) -> None:
     """Remove an application or group from Marathon.
 
     Waits until it is removed. Only the id in FILE is used.
     """
-    _deploy("Uninstalled", lambda m, it: m.uninstall(it, force=force), file, cluster, no_wait, timeout, output, quiet)
+    _deploy("Uninstalled", lambda m, it: m.uninstall(it, force=force), **deployment)
 
 
 def _deploy(
     done: str,
     act: Callable[[Marathon, Definition], Deployment],
     file: str,
-    name: str | None,
+    cluster: str | None,
     no_wait: bool,
     timeout: float,
     output: Output,
@@ -161,7 +126,7 @@ def _deploy(
     from minicluster.contrib.mesos import marathon, reach
 
     text = _text(file)
-    opened = Cluster.open(name)
+    opened = Cluster.open(cluster)
     reached = reach.marathon(opened)
     it = marathon.read(text, opened.env(), "standard input" if file == "-" else file)
     begun = time.monotonic()

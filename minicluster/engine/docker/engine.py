@@ -7,7 +7,6 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from minicluster.engine import privileges
@@ -27,6 +26,7 @@ from minicluster.engine.protocol import (
     ExecResult,
     File,
     Image,
+    ImageBuild,
     Network,
     PathStat,
     Progress,
@@ -359,18 +359,8 @@ class DockerEngine:
     ) -> None:
         images.pull(self._api, ref, progress, timeout, cancel or Cancel())
 
-    def build_image(
-        self,
-        directory: Path,
-        ref: str,
-        *,
-        labels: Mapping[str, str],
-        args: Mapping[str, str],
-        context: Mapping[str, str],
-        progress: Progress,
-        cancel: Cancel | None = None,
-    ) -> None:
-        images.build(self._api, directory, ref, labels, args, context, progress, cancel or Cancel())
+    def build_image(self, build: ImageBuild, progress: Progress, cancel: Cancel | None = None) -> None:
+        images.build(self._api, build, progress, cancel or Cancel())
 
     def import_image(self, archive: Iterable[bytes], ref: str) -> None:
         images.import_tar(self._api, archive, ref)

@@ -14,7 +14,7 @@ from minicluster.engine.docker import answers
 from minicluster.engine.docker.client_side import build_context, credentials
 from minicluster.engine.docker.errors import translated
 from minicluster.engine.http import Api, APIError, ConnectionLost
-from minicluster.engine.protocol import Cancel, Image, Progress
+from minicluster.engine.protocol import Cancel, Image, ImageBuild, Progress
 from minicluster.errors import ImageError, Interrupted
 from minicluster.model.labels import PROFILE
 
@@ -78,23 +78,14 @@ def pull(api: Api, ref: str, progress: Progress, timeout: float | None, cancel: 
         )
 
 
-def build(
-    api: Api,
-    directory: Path,
-    ref: str,
-    labels: Mapping[str, str],
-    args: Mapping[str, str],
-    context: Mapping[str, str],
-    progress: Progress,
-    cancel: Cancel,
-) -> None:
+def build(api: Api, build: ImageBuild, progress: Progress, cancel: Cancel) -> None:
     output: list[str] = []
-    with translated(f"build image {ref}"):
-        params = {"t": ref, "rm": 1, "forcerm": 1, "labels": dict(labels), "buildargs": dict(args)}
-        with build_context(directory) as archive:
-            if context:
+    with translated(f"build image {build.ref}"):
+        params = {"t": build.ref, "rm": 1, "forcerm": 1, "labels": dict(build.labels), "buildargs": dict(build.args)}
+        with build_context(build.directory) as archive:
+            if build.context:
                 with tarfile.open(archive.name, "a") as more:
-                    for name, path in context.items():
+                    for name, path in build.context.items():
                         more.add(path, name)
                 archive.seek(0)
             body = iter(lambda: archive.read(1 << 16), b"")
@@ -104,14 +95,14 @@ def build(
             # The engine ends a build whose client disconnects.
             with response, cancel.calls(response.abort):
                 for message in response.messages():
-                    _take_in(message, ref, directory, output, progress, labels.get(PROFILE, ""))
+                    _take_in(message, build.ref, build.directory, output, progress, build.labels.get(PROFILE, ""))
         except ConnectionLost:
             if not cancel.is_set():
                 raise
     if cancel.is_set():
-        raise Interrupted(f"stopped: building image {ref}")
-    if not has(api, ref):
-        raise ImageError(f"image {ref} was not built", "\n".join(output[-15:]))
+        raise Interrupted(f"stopped: building image {build.ref}")
+    if not has(api, build.ref):
+        raise ImageError(f"image {build.ref} was not built", "\n".join(output[-15:]))
 
 
 def _take_in(
