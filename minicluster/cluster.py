@@ -10,17 +10,17 @@ from minicluster import discovery
 from minicluster.discovery import env_names
 from minicluster.engine.discover import connect
 from minicluster.errors import NoEngine
-from minicluster.leases import reaper
+from minicluster.leases import reaper_client
 from minicluster.leases.renew import renew
 from minicluster.model.durations import DEFAULT_TIMEOUT
 from minicluster.model.events import Listener, ignore
 from minicluster.model.lease import Lease
 from minicluster.model.spec import NodeSpec, Spec
-from minicluster.operations import client, info, lifecycle, load_images, logs, monitor, reset, status, up
-from minicluster.operations import collect as collecting
+from minicluster.operations import client_folder, info, lifecycle, load_images, logs, monitor, reset, status, up
 from minicluster.operations import connect as addresses
 from minicluster.operations import down as removal
 from minicluster.operations import nodes as selection
+from minicluster.operations import remove_expired as collecting
 from minicluster.operations.nodes import Nodes
 from minicluster.operations.preflight import examine
 from minicluster.operations.up import UpOptions
@@ -161,11 +161,11 @@ class Cluster:
 
     def env(self) -> dict[str, str]:
         """Variables for the native client; the files that they name are those of :meth:`write_client_files`."""
-        return client.variables(self.engine, self.spec, self._authority, self._mode)
+        return client_folder.variables(self.engine, self.spec, self._authority, self._mode)
 
     def write_client_files(self) -> tuple[str, ...]:
         """Updates the native client's certificate and files, as :meth:`up` does; returns notes of what it could not."""
-        return client.write_files(self.engine, self.spec, self._authority, self._mode)
+        return client_folder.write_files(self.engine, self.spec, self._authority, self._mode)
 
     def info(self) -> results.ClusterInfo:
         """How to reach the cluster."""
@@ -194,7 +194,7 @@ class Cluster:
     def renew(self, lease: Lease) -> None:
         """Gives it another lease; ``Lease()`` has no end."""
         renew(self.engine, self.name, lease)
-        reaper.follow(self.engine, self.name, lease)
+        reaper_client.follow(self.engine, self.name, lease)
 
     def scale(
         self,

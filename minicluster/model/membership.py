@@ -102,3 +102,8 @@ class Quorum:
     def lost(self) -> bool:
         """Too few voters are healthy to decide anything."""
         return self.healthy < self.needed
+
+
+def leader_last(member: Member | None) -> tuple[bool, bool]:
+    """A key that sorts the nodes of a rolling change: those that are not ready come first, the leader comes last."""
+    return (bool(member and member.ready), bool(member and member.leader))

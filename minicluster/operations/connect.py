@@ -20,7 +20,7 @@ from minicluster.model.deferred import fill
 from minicluster.model.naming import container_name, network_name
 from minicluster.model.results import EndpointInfo
 from minicluster.model.spec import LOCALHOST, EndpointSpec, NodeSpec, Spec
-from minicluster.operations.authority import secrets
+from minicluster.operations.stored_authority import secrets
 
 if TYPE_CHECKING:
     from minicluster import pki

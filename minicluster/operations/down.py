@@ -9,12 +9,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from minicluster.errors import Interrupted, MiniclusterError, NoEngine
-from minicluster.leases import lock, reaper
+from minicluster.leases import lock, reaper_client
 from minicluster.model import labels
 from minicluster.model.durations import DEFAULT_TIMEOUT
 from minicluster.model.events import Listener
 from minicluster.model.results import Change
-from minicluster.operations import client
+from minicluster.operations import client_folder
 from minicluster.operations.observe import look
 
 if TYPE_CHECKING:
@@ -49,13 +49,13 @@ def take_down(engine: Engine, name: str, listener: Listener) -> Change:
     begun = time.monotonic()
     with lock.changing(name):
         plan = remove_all(engine, name, listener)
-    reaper.drop(engine, name)
+    reaper_client.drop(engine, name)
     return plan.change(time.monotonic() - begun)
 
 
 def forget(engine: Engine, name: str, listener: Listener) -> None:
     """Removes what this machine keeps of a cluster: its client's files, and locks that killed processes left."""
-    client.forget(name, engine, listener)
+    client_folder.remove(name, engine, listener)
     lock.forget(name)
 
 

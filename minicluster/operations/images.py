@@ -16,7 +16,7 @@ from minicluster.executor.signals import shielded
 from minicluster.leases import lock
 from minicluster.model import labels, spec
 from minicluster.model.events import Event, Listener, ignore
-from minicluster.profile.build import build_ref
+from minicluster.profile.image_tag import build_ref
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _SAVED = (

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from minicluster.model.results import ClusterInfo
 from minicluster.model.spec import Spec
-from minicluster.operations import client, connect, status
+from minicluster.operations import client_folder, connect, status
 
 if TYPE_CHECKING:
     from minicluster import pki
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def info(engine: Engine, spec: Spec, authority: pki.Authority | None, mode: str) -> ClusterInfo:
-    """Addresses and variables of a cluster; arguments and errors are those of :func:`client.variables`."""
+    """Addresses and variables of a cluster; arguments and errors are those of :func:`client_folder.variables`."""
     return ClusterInfo(
         cluster=spec.cluster,
         profile=spec.profile,
         summary=spec.summary,
         subnet=spec.subnet,
         endpoints=connect.endpoints(engine, spec, mode),
-        env=client.variables(engine, spec, authority, mode),
+        env=client_folder.variables(engine, spec, authority, mode),
         demo_image=spec.demo_image or None,
         address_mode=mode,
         example=spec.example,

@@ -18,19 +18,19 @@ from minicluster.errors import (
     UsageError,
     nearest,
 )
-from minicluster.leases import lock, reaper
+from minicluster.leases import lock, reaper_client
 from minicluster.model import labels
 from minicluster.model.durations import DEFAULT_TIMEOUT
 from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.naming import container_name, value_text
 from minicluster.model.results import Change
 from minicluster.model.spec import RESTART_POLICIES, Overrides, Spec
-from minicluster.operations import client, collect, preflight
+from minicluster.operations import client_folder, preflight, remove_expired
 from minicluster.operations import connect as addresses
-from minicluster.operations.authority import read_authority
 from minicluster.operations.down import remove_all
 from minicluster.operations.observe import look, look_within
 from minicluster.operations.rollback import roll_back
+from minicluster.operations.stored_authority import read_authority
 from minicluster.plan.observed import Observed
 
 if TYPE_CHECKING:
@@ -121,10 +121,10 @@ def up(engine: Engine, name: str, options: UpOptions, listener: Listener) -> tup
         MiniclusterError: it failed, and has been rolled back unless ``options.keep``.
     """
     begun = time.monotonic()
-    collect.sweep(engine, listener)
+    remove_expired.sweep(engine, listener)
     _prefetch_info(engine)
     if options.lease and options.lease.owner:
-        reaper.hold(engine, name, options.lease)
+        reaper_client.hold(engine, name, options.lease)
     with _dropped_on_failure(engine, name), lock.changing(name):
         up_plan = _up(engine, name, options, listener)
     return up_plan, up_plan.plan.change(time.monotonic() - begun)
@@ -181,7 +181,7 @@ def _dropped_on_failure(engine: Engine, name: str) -> Iterator[None]:
     except BaseException:
         with contextlib.suppress(MiniclusterError):
             if not engine.volumes(name):
-                reaper.drop(engine, name)
+                reaper_client.drop(engine, name)
         raise
 
 
@@ -314,7 +314,7 @@ def apply(engine: Engine, up_plan: UpPlan, options: UpOptions, listener: Listene
         if up_plan.plan:
             execute(up_plan.plan, run)
         mode = addresses.choose(addresses.asked(options.address_mode), engine)
-        notes = client.write_files(engine, spec, authority, mode)
+        notes = client_folder.write_files(engine, spec, authority, mode)
         for note in (*notes, *filter(None, [_namesakes(engine, spec)])):
             listener(Event("note", text=note))
     except BaseException as problem:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from minicluster.errors import MiniclusterError, NodeFailed
-from minicluster.model.membership import Member, Quorum
+from minicluster.model.membership import Member, Quorum, leader_last
 from minicluster.model.naming import container_name
 from minicluster.model.spec import NodeSpec, Spec
 from minicluster.plan.builder import Steps, dependencies_ready, ready, wait_members
@@ -73,14 +73,10 @@ def roll(spec: Spec, observed: Observed, names: Sequence[str], *, force: bool = 
     if spec.members and not force:
         _check_spare(spec, observed, nodes)
 
-    def order(node: NodeSpec) -> tuple[bool, bool]:
-        member = members.get(node.name)
-        return (bool(member and member.ready), bool(member and member.leader))
-
     cause = "rolling restart, one node at a time"
     last: list[str] = []
     done: set[str] = set()
-    for node in sorted(nodes, key=order):
+    for node in sorted(nodes, key=lambda node: leader_last(members.get(node.name))):
         stopped = _stop(steps, spec, observed, node, cause, last)
         _start(steps, spec, node, cause, stopped or last)
         done.add(node.name)

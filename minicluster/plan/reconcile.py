@@ -9,7 +9,7 @@ from minicluster.engine.protocol import ContainerConfig
 from minicluster.model import labels
 from minicluster.model.codec import node_hash
 from minicluster.model.deferred import fill
-from minicluster.model.membership import Quorum
+from minicluster.model.membership import Quorum, leader_last
 from minicluster.model.naming import container_name, network_name
 from minicluster.model.spec import HookSpec, NodeSpec, Spec, volumes
 from minicluster.plan.builder import Steps, dependencies_ready, ready, wait_members
@@ -104,7 +104,7 @@ def _one_at_a_time(spec: Spec, observed: Observed, actions: Mapping[str, NodeAct
         return []
     too_few = {role for role, quorum in quorums.items() if quorum.voters < 3}
     replaced = [n for n in spec.nodes if actions[n.name].replaces and n.name in members and n.role not in too_few]
-    return sorted(replaced, key=lambda n: (members[n.name].ready, members[n.name].leader))
+    return sorted(replaced, key=lambda n: leader_last(members[n.name]))
 
 
 def _wait_until_back(

@@ -22,7 +22,7 @@ def load(name_or_path: str, settings: Mapping[str, str] | None = None) -> Loaded
 
 def fingerprint(name_or_path: str) -> str:
     """Changes whenever a profile does, or one whose files it may use; reads no profile."""
-    from minicluster.profile.build import build_hash
+    from minicluster.profile.image_tag import build_hash
 
     known = folders.known()
     return " ".join(build_hash(folder) for folder in [*known, folders.locate(name_or_path)[0]])

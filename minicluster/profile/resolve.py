@@ -14,10 +14,10 @@ from minicluster.model import spec
 from minicluster.model.deferred import CLIENT_PARTS
 from minicluster.model.spec import LOCALHOST
 from minicluster.profile import addressing, schema
-from minicluster.profile.build import build_ref
 from minicluster.profile.deferred import Deferred, DeferredGroup
+from minicluster.profile.host_ports import choose_host_ports
+from minicluster.profile.image_tag import build_ref
 from minicluster.profile.loaded import Loaded
-from minicluster.profile.ports import publish
 from minicluster.profile.references import bin_place, check_count, inside, scripts
 from minicluster.profile.scope import Endpoint, Node, Scope, hook_values, read, secret_of
 
@@ -77,7 +77,7 @@ def resolve(
         # What was built with a file of the user's is kept until something else is asked for: the file may be gone.
         kept = {name: image for name, image in previous.images.items() if image.additional_contexts}
     images = {name: kept.get(name) or _image(top, name, overrides.image.get(name)) for name in profile.images}
-    published = publish(top, cluster, roles, overrides, before, port_is_free)
+    published = choose_host_ports(top, cluster, roles, overrides, before, port_is_free)
     env_scope = top.inner(place="env", secret=secret_of(profile), **_endpoint_functions(published))
     if profile.client:
         parts = ("directory", *CLIENT_PARTS)

@@ -18,7 +18,7 @@ from minicluster import __version__, paths
 from minicluster.model.codec import decode, encode
 from minicluster.model.spec import Overrides, Spec
 from minicluster.profile import catalog, folders
-from minicluster.profile.build import build_hash
+from minicluster.profile.image_tag import build_hash
 
 #: How many specs are kept; the least recently used one is removed first.
 _MOST = 50

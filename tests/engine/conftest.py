@@ -22,7 +22,7 @@ import pytest
 from minicluster.engine import discover
 from minicluster.engine.protocol import Engine
 from minicluster.profile import catalog
-from minicluster.profile.build import build_ref
+from minicluster.profile.image_tag import build_ref
 from tests.engine.warm import Warm
 
 #: The prefix of the names of tests' clusters: others are never touched.

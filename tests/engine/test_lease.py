@@ -46,7 +46,7 @@ def owner(shell: Shell, program: str = OWNER) -> subprocess.Popen[str]:
 
 
 def reapers(of: subprocess.Popen[str]) -> list[int]:
-    words = ["pgrep", "-P", str(of.pid), "-f", "minicluster/operations/reap.py"]
+    words = ["pgrep", "-P", str(of.pid), "-f", "minicluster/operations/reaper_process.py"]
     return [int(pid) for pid in subprocess.run(words, capture_output=True, text=True, check=False).stdout.split()]
 
 

@@ -32,7 +32,7 @@ from testcontainers.core.waiting_utils import wait_for_logs
 from minicluster.cluster import Cluster, clusters
 from minicluster.engine.protocol import Engine
 from minicluster.errors import UsageError
-from minicluster.leases import reaper
+from minicluster.leases import reaper_client
 from minicluster.testing.testcontainers import ClusterContainer
 from tests.engine.conftest import Shell, eventually, remains
 
@@ -51,7 +51,7 @@ def _same_engine(outer: Shell, engine: Engine) -> Iterator[None]:
         patch.setattr(testcontainers_config, "max_tries", 100)
         yield
     assert not remains(outer, NAME)
-    if watching := reaper._reaper:  # it waits for the end of this process, which still has other tests to run
+    if watching := reaper_client._reaper:  # it waits for the end of this process, which still has other tests to run
         assert watching.process.stdin
         watching.process.stdin.close()
         watching.process.wait(20)

@@ -24,7 +24,7 @@ from minicluster import cluster as facade
 from minicluster import errors
 from minicluster.cli.app import COMMANDS, app
 from minicluster.cli.exports import Shell, exports, unsets
-from minicluster.cli.failures import repeated, terminable
+from minicluster.cli.interrupts import repeated, terminable
 from minicluster.cli.output import columns
 from minicluster.engine.protocol import ContainerConfig, ExecResult
 from minicluster.model import spec

@@ -705,10 +705,10 @@ def test_the_environment_makes_the_stock_client_work(engine: FakeEngine) -> None
 
 
 def test_a_client_certificate_that_was_lost_is_written_again(engine: FakeEngine) -> None:
-    from minicluster.operations import client
+    from minicluster.operations import client_folder
 
     cluster = up(engine)
-    client.forget("toy", FakeEngine())
+    client_folder.remove("toy", FakeEngine())
     assert cluster.env()["TOY_CERTS"] == str(paths.client_directory("toy"))
     assert not paths.client_directory("toy").exists()
     assert cluster.write_client_files() == ()

@@ -13,13 +13,13 @@ import pytest
 from minicluster.cluster import Cluster, clusters, collect, down
 from minicluster.errors import EngineError, UsageError
 from minicluster.host.processes import Process
-from minicluster.leases import reaper
+from minicluster.leases import reaper_client
 from minicluster.leases import renew as renewal
 from minicluster.model import labels
 from minicluster.model.durations import seconds, span
 from minicluster.model.events import Event
 from minicluster.model.lease import GRACE, Lease
-from minicluster.operations import collect as collecting
+from minicluster.operations import remove_expired as collecting
 from minicluster.plan.leases import generation
 from minicluster.plan.observed import lease_of
 from tests.fakes import FakeEngine
@@ -32,8 +32,8 @@ ELSEWHERE = Process("another-boot", "pid:[1]", 1, "1")
 def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """What the reaper was told: none is started here."""
     heard: list[tuple[str, str]] = []
-    monkeypatch.setattr(reaper, "hold", lambda _engine, cluster, _lease: heard.append(("hold", cluster)))
-    monkeypatch.setattr(reaper, "drop", lambda _engine, cluster: heard.append(("drop", cluster)))
+    monkeypatch.setattr(reaper_client, "hold", lambda _engine, cluster, _lease: heard.append(("hold", cluster)))
+    monkeypatch.setattr(reaper_client, "drop", lambda _engine, cluster: heard.append(("drop", cluster)))
     return heard
 
 

@@ -22,7 +22,7 @@ from minicluster.engine.address import EngineAddress
 from minicluster.errors import MiniclusterError
 from minicluster.model.events import Event
 from minicluster.model.spec import CertificateSpec, FileSpec, Spec
-from minicluster.operations import client
+from minicluster.operations import client_folder
 from tests.fakes import FakeEngine
 from tests.unit.standing import spec_of
 
@@ -168,7 +168,7 @@ def contents() -> dict[str, bytes]:
 
 
 def test_the_clients_folder_is_for_the_user_alone(spec: Spec, authority: pki.Authority) -> None:
-    client.write_certificate(spec, authority, FakeEngine())
+    client_folder.write_certificate(spec, authority, FakeEngine())
     folder = paths.client_directory("c")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {p.name: stat.S_IMODE(p.stat().st_mode) for p in folder.iterdir()} == dict.fromkeys(
@@ -177,35 +177,35 @@ def test_the_clients_folder_is_for_the_user_alone(spec: Spec, authority: pki.Aut
 
 
 def test_the_clients_certificate_is_kept_while_the_authority_is_the_same(spec: Spec, authority: pki.Authority) -> None:
-    client.write_certificate(spec, authority, FakeEngine())
+    client_folder.write_certificate(spec, authority, FakeEngine())
     before = contents()
-    client.write_certificate(spec, pki.Authority.load(authority.dump()), FakeEngine())
+    client_folder.write_certificate(spec, pki.Authority.load(authority.dump()), FakeEngine())
     assert contents() == before
 
 
 def test_the_clients_certificate_is_replaced_when_the_authority_is_another(
     spec: Spec, authority: pki.Authority
 ) -> None:
-    client.write_certificate(spec, authority, FakeEngine())
+    client_folder.write_certificate(spec, authority, FakeEngine())
     before = contents()
     other = pki.Authority()
-    client.write_certificate(spec, other, FakeEngine())
+    client_folder.write_certificate(spec, other, FakeEngine())
     assert contents()["ca.pem"] == other.issue(WANTED).ca
     assert contents()["key.pem"] != before["key.pem"]
 
 
 def test_the_folder_follows_the_cluster_to_another_engine(spec: Spec, authority: pki.Authority) -> None:
-    client.write_certificate(spec, authority, FakeEngine())
+    client_folder.write_certificate(spec, authority, FakeEngine())
     other = FakeEngine()
     other.reference = "another"
-    client.write_certificate(spec, authority, other)
+    client_folder.write_certificate(spec, authority, other)
     assert contents()["engine"] == b"another"
 
 
 def test_a_folder_that_lacks_its_key_is_made_anew(spec: Spec, authority: pki.Authority) -> None:
-    client.write_certificate(spec, authority, FakeEngine())
+    client_folder.write_certificate(spec, authority, FakeEngine())
     (paths.client_directory("c") / "key.pem").unlink()
-    client.write_certificate(spec, authority, FakeEngine())
+    client_folder.write_certificate(spec, authority, FakeEngine())
     assert "key.pem" in contents()
 
 
@@ -213,14 +213,14 @@ def test_a_folder_that_cannot_be_written_is_told(spec: Spec, authority: pki.Auth
     paths.data_home().mkdir(parents=True)
     (paths.data_home() / "clusters").write_text("in the way")
     with pytest.raises(MiniclusterError, match="cannot write the client's certificate"):
-        client.write_certificate(spec, authority, FakeEngine())
+        client_folder.write_certificate(spec, authority, FakeEngine())
 
 
 def test_a_forgotten_client_leaves_nothing(spec: Spec, authority: pki.Authority) -> None:
-    client.write_certificate(spec, authority, FakeEngine())
-    client.forget("c", FakeEngine())
+    client_folder.write_certificate(spec, authority, FakeEngine())
+    client_folder.remove("c", FakeEngine())
     assert not paths.client_directory("c").exists()
-    client.forget("c", FakeEngine())  # as a second `down` does
+    client_folder.remove("c", FakeEngine())  # as a second `down` does
 
 
 def test_a_client_of_another_engines_cluster_is_not_forgotten(spec: Spec, authority: pki.Authority) -> None:
@@ -228,10 +228,10 @@ def test_a_client_of_another_engines_cluster_is_not_forgotten(spec: Spec, author
     engine.reference = EngineAddress("unix:///run/a", "default socket").dump()
     again.reference = EngineAddress("unix:///run/a", "DOCKER_HOST").dump()  # the same one, found in another way
     other.reference = EngineAddress("unix:///run/b", "DOCKER_HOST").dump()
-    client.write_certificate(spec, authority, engine)
-    client.forget("c", other)
+    client_folder.write_certificate(spec, authority, engine)
+    client_folder.remove("c", other)
     assert paths.client_directory("c").exists()
-    client.forget("c", again)
+    client_folder.remove("c", again)
     assert not paths.client_directory("c").exists()
 
 
@@ -248,39 +248,41 @@ def refuse(cluster: str) -> None:
 
 def test_what_was_noted_is_carried_out_before_the_folder_is_forgotten(spec: Spec, authority: pki.Authority) -> None:
     CALLED.clear()
-    client.write_certificate(spec, authority, FakeEngine())
+    client_folder.write_certificate(spec, authority, FakeEngine())
     for data in ({"a": 1}, {"a": 1}, {"a": 2}):
-        client.on_forget("c", f"{__name__}:remember", data)
-    client.on_write("c", f"{__name__}:remember", {"w": 1})
-    client.write_certificate(spec, pki.Authority(), FakeEngine())  # the same cluster's client, anew
+        client_folder.before_removal("c", f"{__name__}:remember", data)
+    client_folder.on_write("c", f"{__name__}:remember", {"w": 1})
+    client_folder.write_certificate(spec, pki.Authority(), FakeEngine())  # the same cluster's client, anew
     assert CALLED == []
-    client.forget("c", FakeEngine())
+    client_folder.remove("c", FakeEngine())
     assert CALLED == [("c", {"a": 1}, True), ("c", {"a": 2}, True)]
-    client.forget("c", FakeEngine())
+    client_folder.remove("c", FakeEngine())
     assert len(CALLED) == 2
 
 
 def test_what_was_noted_for_its_files_is_carried_out_when_they_change(spec: Spec, authority: pki.Authority) -> None:
     CALLED.clear()
     spec = replace(spec, client_files=(FileSpec("where", "at \0endpoint.api.url\0"),))
-    client.write_certificate(spec, authority, FakeEngine())
-    client.on_write("c", f"{__name__}:remember", {"w": 1})
+    client_folder.write_certificate(spec, authority, FakeEngine())
+    client_folder.on_write("c", f"{__name__}:remember", {"w": 1})
     for url, times in (("one", 1), ("one", 1), ("two", 2)):
-        assert client.write_profile_files(spec, {"endpoint.api.url": url}) == []
+        assert client_folder.write_profile_files(spec, {"endpoint.api.url": url}) == []
         assert [("c", {"w": 1}, True)] * times == CALLED
-    client.on_write("c", f"{__name__}:refuse", {})
-    assert client.write_profile_files(spec, {"endpoint.api.url": "three"}) == ["it was not to be: Because. Do not."]
+    client_folder.on_write("c", f"{__name__}:refuse", {})
+    assert client_folder.write_profile_files(spec, {"endpoint.api.url": "three"}) == [
+        "it was not to be: Because. Do not."
+    ]
 
 
 def test_what_fails_is_told_and_the_rest_goes_on(spec: Spec, authority: pki.Authority) -> None:
     CALLED.clear()
     told: list[Event] = []
-    client.write_certificate(spec, authority, FakeEngine())
+    client_folder.write_certificate(spec, authority, FakeEngine())
     for call in ("no.such.module:x", f"{__name__}:refuse", f"{__name__}:nothing", f"{__name__}:remember"):
-        client.on_forget("c", call, {})
+        client_folder.before_removal("c", call, {})
     with (paths.client_directory("c") / ".calls").open("a") as calls:
         calls.write('{"when": "forget", "ca\n7\n')
-    client.forget("c", FakeEngine(), told.append)
+    client_folder.remove("c", FakeEngine(), told.append)
     assert CALLED == [("c", {}, True)]
     assert [event.text.partition(":")[0] for event in told] == ["no.such.module", "it was not to be", __name__]
     assert not paths.client_directory("c").exists()
@@ -288,7 +290,7 @@ def test_what_fails_is_told_and_the_rest_goes_on(spec: Spec, authority: pki.Auth
 
 def test_nothing_is_noted_for_a_cluster_that_is_gone() -> None:
     with pytest.raises(MiniclusterError, match="cannot write"):
-        client.on_forget("none", "a:b", {})
+        client_folder.before_removal("none", "a:b", {})
 
 
 def test_the_authority_is_read_from_the_first_node_that_still_has_it(authority: pki.Authority) -> None:
@@ -299,8 +301,8 @@ def test_the_authority_is_read_from_the_first_node_that_still_has_it(authority: 
     for name in ("c-master-2", "c-master-3"):
         engine.create_container(ContainerConfig(name, "i", name, "n", "10.0.0.1", {}))
     engine.put_files("c-master-2", [EngineFile(pki.PATH, b"damaged")])
-    assert client.read_authority(engine, spec) is None
+    assert client_folder.read_authority(engine, spec) is None
     engine.put_files("c-master-3", [EngineFile(pki.PATH, authority.dump())])
-    found = client.read_authority(engine, spec)
+    found = client_folder.read_authority(engine, spec)
     assert found
     assert found.identity == authority.identity

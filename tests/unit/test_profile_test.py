@@ -39,7 +39,7 @@ def toy_folder(tmp_path: Path) -> str:
 def _on_the_fake(monkeypatch: pytest.MonkeyPatch, engine: FakeEngine) -> None:
     monkeypatch.setattr(facade, "connect", lambda **_: engine)
     monkeypatch.setattr(profile_test, "_PATIENCE", 0.3)
-    monkeypatch.setattr(facade.reaper, "hold", lambda *_: None)
+    monkeypatch.setattr(facade.reaper_client, "hold", lambda *_: None)
 
 
 def verdicts(found: tuple[Verdict, ...]) -> dict[str, str]:

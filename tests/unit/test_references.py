@@ -14,7 +14,7 @@ from minicluster import paths
 from minicluster.errors import ProfileError
 from minicluster.model.spec import Overrides, Spec
 from minicluster.profile import catalog, folders
-from minicluster.profile.build import build_hash, build_ref
+from minicluster.profile.image_tag import build_hash, build_ref
 from minicluster.profile.load import load
 from minicluster.profile.resolve import resolve
 from tests.unit.samples import LEAST
@@ -146,7 +146,7 @@ def test_common_parts_are_no_profiles_and_count_for_the_fingerprint(monkeypatch:
     assert not [name for name in folders.names() if name.startswith("_")]
     before = catalog.fingerprint("etcd")
     hashed = []
-    monkeypatch.setattr("minicluster.profile.build.build_hash", lambda folder: (hashed.append(folder), "x")[1])
+    monkeypatch.setattr("minicluster.profile.image_tag.build_hash", lambda folder: (hashed.append(folder), "x")[1])
     assert catalog.fingerprint("etcd") != before
     assert folders.bundled_directory() / "_lib" in hashed
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from minicluster import paths
 from minicluster.errors import MiniclusterError, UsageError
-from minicluster.operations import client
+from minicluster.operations import client_folder
 
 if TYPE_CHECKING:
     from minicluster.cluster import Cluster
@@ -89,8 +89,8 @@ def merge(cluster: str, file: Path) -> None:
             document = _put(document, kind, new, cluster, mark if kind == "contexts" else {})
         document = document.put((), "current-context", new["current-context"])
         # Recorded before it is written: if this process is killed in between, nothing stays for good.
-        client.on_write(cluster, f"{_HERE}:renew", {"file": str(file)})
-        client.on_forget(cluster, f"{_HERE}:forget", {"file": str(file)})
+        client_folder.on_write(cluster, f"{_HERE}:renew", {"file": str(file)})
+        client_folder.before_removal(cluster, f"{_HERE}:forget", {"file": str(file)})
         _write(file, document.text)
 
 
@@ -174,7 +174,7 @@ def forget(cluster: str, file: str) -> None:
 
 def merged(cluster: str) -> list[Path]:
     """The files that a cluster was merged into."""
-    return [Path(data["file"]) for call, data in client.noted(cluster, "forget") if call == f"{_HERE}:forget"]
+    return [Path(data["file"]) for call, data in client_folder.noted(cluster, "forget") if call == f"{_HERE}:forget"]
 
 
 def _sentence(error: MiniclusterError) -> str:

@@ -4,7 +4,7 @@ A process that creates clusters of its own starts one reaper and tells it, a lin
 which it has dropped. The reaper waits for the end of their owner, however it ends, and removes the clusters; until then
 it renews their leases periodically, for those who cannot see the owner. It needs no container and no port.
 
-The process runs :mod:`minicluster.operations.reap`: removing a cluster is an operation.
+The process runs :mod:`minicluster.operations.reaper_process`: removing a cluster is an operation.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
 
 _PACKAGE = Path(__file__).parents[1]
-_PROGRAM = str(_PACKAGE / "operations" / "reap.py")
+_PROGRAM = str(_PACKAGE / "operations" / "reaper_process.py")
 
 
 class _Reaper:

@@ -20,11 +20,11 @@ from minicluster.model.deferred import CLIENT_PARTS, fill, marker
 from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.spec import Spec
 from minicluster.operations import connect
-from minicluster.operations.authority import no_authority, read_authority, secrets
+from minicluster.operations.stored_authority import no_authority, read_authority, secrets
 
 _IDENTITY = "authority"  # file with the identity of the authority that issued the certificate
 _ENGINE = "engine"  # file with the reference of the engine, for commands in an environment of `minicluster env`
-_CALLS = ".calls"  # file with the arguments of on_write and on_forget: a line of JSON each
+_CALLS = ".calls"  # file with the arguments of on_write and before_removal: a line of JSON each
 _PARTS = dict(zip(CLIENT_PARTS, ("ca.pem", "cert.pem", "key.pem"), strict=True))
 
 
@@ -163,13 +163,13 @@ def on_write(cluster: str, call: str, data: Mapping[str, Any]) -> None:
     _note(cluster, "write", call, data)
 
 
-def on_forget(cluster: str, call: str, data: Mapping[str, Any]) -> None:
+def before_removal(cluster: str, call: str, data: Mapping[str, Any]) -> None:
     """The same for when the folder is removed: the function is called before that, to undo what was done with files."""
     _note(cluster, "forget", call, data)
 
 
 def noted(cluster: str, when: str) -> list[tuple[str, dict[str, Any]]]:
-    """What was given to :func:`on_write` (``when`` is "write") or :func:`on_forget` ("forget"), without duplicates."""
+    """What was given to :func:`on_write` ("write") or :func:`before_removal` ("forget"), without duplicates."""
     found = []
     with contextlib.suppress(OSError):
         for line in dict.fromkeys((paths.client_directory(cluster) / _CALLS).read_text().splitlines()):
@@ -206,8 +206,8 @@ def _call(cluster: str, when: str) -> list[str]:
     return failed
 
 
-def forget(cluster: str, engine: Engine, listener: Listener = ignore) -> None:
-    """Removes the folder, after the functions given to :func:`on_forget` were called; what they could not do is noted.
+def remove(cluster: str, engine: Engine, listener: Listener = ignore) -> None:
+    """Removes the folder, after calling the functions given to :func:`before_removal`; their failures become notes.
 
     The folder of a cluster of another engine stays: that cluster may be running.
     """

@@ -1,7 +1,7 @@
 """The reaper's process: waits for the end of processes that own clusters, and removes these clusters.
 
-:mod:`minicluster.leases.reaper` starts it as a script without the ``site`` module, so that it starts within 20 ms and
-takes 10 MB: what removes clusters is imported when it is needed.
+:mod:`minicluster.leases.reaper_client` starts it as a script without the ``site`` module, so that it starts within
+20 ms and takes 10 MB: what removes clusters is imported when it is needed.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _take_down(reference: str, cluster: str) -> None:
         try:
             from minicluster.engine.discover import reach
             from minicluster.model.events import ignore
-            from minicluster.operations.collect import remove_ended
+            from minicluster.operations.remove_expired import remove_ended
 
             quiet = 0 if remove_ended(reach(reference), cluster, ignore) else quiet + 1
         except Exception:

@@ -15,7 +15,7 @@ from minicluster.profile.scope import Node, Scope, secret_of
 _BRACES = re.compile(r"(?<!\{)\{\s*(host|port)\s*\}(?!\})")
 
 
-def publish(
+def choose_host_ports(
     top: Scope,
     cluster: str,
     roles: Mapping[str, Sequence[Node]],

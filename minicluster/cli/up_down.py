@@ -1,0 +1,241 @@
+"""``up``, ``down`` and ``gc``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from minicluster.cli import complete
+from minicluster.cli.exports import Shell, usage
+from minicluster.cli.help import Command
+from minicluster.cli.options import (
+    Output,
+    address_mode_option,
+    dry_run_option,
+    force_option,
+    keep_option,
+    numbers,
+    output_option,
+    pairs,
+    quiet_option,
+    set_option,
+    timeout_option,
+)
+from minicluster.cli.output import columns, paint, plain_data, print_json
+from minicluster.cli.progress import listening
+from minicluster.errors import UsageError
+
+if TYPE_CHECKING:
+    from minicluster.model.lease import Lease
+    from minicluster.model.results import Change, ClusterInfo
+    from minicluster.operations.up import UpKeywords
+
+
+def _lease(_ctx: click.Context, _param: click.Parameter, ttl: str | None) -> Lease | None:
+    if not ttl:
+        return None
+    from minicluster.model.durations import seconds
+    from minicluster.model.lease import Lease
+
+    return Lease() if ttl == "none" else Lease.lasting(seconds(ttl))
+
+
+def _networks(_ctx: click.Context, _param: click.Parameter, names: Sequence[str]) -> list[str] | None:
+    """None: as they are."""
+    return [] if list(names) == ["none"] else list(names) or None
+
+
+@click.command(cls=Command)
+@click.argument(
+    "profile",
+    required=False,
+    metavar="[PROFILE]",
+    help="Profile name or folder (default: swarm)",
+    shell_complete=complete.profiles,
+)
+@click.option("--name", metavar="NAME", help="Cluster name (default: the profile's name)")
+@click.option(
+    "--size",
+    multiple=True,
+    metavar="ROLE=N",
+    callback=numbers(0, 1000),
+    help="Number of nodes of a role; repeatable",
+    shell_complete=complete.roles,
+)
+@set_option
+@click.option(
+    "--image",
+    multiple=True,
+    metavar="NAME=REF",
+    callback=pairs,
+    help="Replace one of the profile's images; repeatable",
+)
+@click.option(
+    "--port",
+    multiple=True,
+    metavar="ENDPOINT=PORT",
+    callback=numbers(1, 65535),
+    help="Publish an endpoint on this port; repeatable",
+)
+@click.option(
+    "--restart",
+    default="",
+    metavar="POLICY",
+    help="Restart policy of the nodes: no, on-failure, unless-stopped or always",
+)
+@click.option(
+    "--network",
+    "networks",
+    multiple=True,
+    metavar="NAME",
+    callback=_networks,
+    help="Connect the nodes to this network too; repeatable; 'none' disconnects them from all such networks",
+)
+@address_mode_option
+@click.option(
+    "--ttl",
+    "lease",
+    metavar="TIME",
+    callback=_lease,
+    help="Lifetime (30m, 2h); removed by the next command after it expires; 'none': unlimited",
+)
+@force_option
+@dry_run_option
+@keep_option
+@timeout_option()
+@click.option("--timings", is_flag=True, help="Print how long each phase took")
+@output_option
+@quiet_option
+def up(
+    profile: str | None,
+    name: str | None,
+    size: dict[str, int],
+    settings: dict[str, str],
+    image: dict[str, str],
+    port: dict[str, int],
+    restart: str,
+    networks: list[str] | None,
+    address_mode: str | None,
+    lease: Lease | None,
+    force: bool,
+    dry_run: bool,
+    keep: bool,
+    timeout: float,
+    timings: bool,
+    output: Output,
+    quiet: bool,
+) -> None:
+    """Start a cluster or apply changes to it."""
+    options: UpKeywords = {
+        "name": name,
+        "size": size,
+        "set": settings,
+        "image": image,
+        "port": port,
+        "restart": restart,
+        "networks": networks,
+        "address_mode": address_mode,
+        "lease": lease,
+        "force": force,
+        "keep": keep,
+        "timeout": timeout,
+    }
+    if dry_run and timings:
+        raise UsageError("--dry-run and --timings cannot be used together")
+    if dry_run:
+        from minicluster import cluster as facade
+        from minicluster.cli.planned import show_plan
+
+        show_plan(facade.dry_run(profile, **options), output)
+        return
+
+    from minicluster.cli.timings import Timings, table
+    from minicluster.cluster import Cluster
+    from minicluster.executor import signals
+
+    with listening(quiet) as shown:
+        listener = Timings(shown)
+        cluster = Cluster.up(profile, listener=listener, **options)
+        signals.ignored()
+        cluster.connect()
+        info = cluster.info()
+    if output is Output.json:
+        change = plain_data(cluster.change) if cluster.change else {"cluster": info.cluster, "changed": False}
+        print_json({**change, "info": info, **({"timings": listener.phases()} if timings else {})})
+    elif not quiet:
+        print(_summary(info, cluster.change))
+        if timings:
+            print(f"\n{table(listener.phases())}")
+
+
+def _summary(info: ClusterInfo, change: Change | None) -> str:
+    """The outcome, the endpoints and the next command."""
+    if change is None or not change.changed:
+        lines = [paint(f"Cluster {info.cluster} is up to date.", "bold")]
+    else:
+        lines = [paint(f"Cluster {info.cluster} is up ({change.seconds:.1f} s).", "bold")]
+    lines += [columns([(e.name, e.node, e.url) for e in info.endpoints], indent="  ")] if info.endpoints else []
+    lines += [f"Note: {note}" for note in info.notes]
+    if info.env:
+        lines += [f"Next: {paint(usage(info.cluster, Shell.sh), 'cyan')}"]
+        lines += [f"      {paint(info.example, 'cyan')}"] if info.example else []
+    else:
+        lines += [f"Next: {paint(f'minicluster status {info.cluster}', 'cyan')}"]
+    return "\n".join(lines)
+
+
+@click.command(cls=Command)
+@click.argument(
+    "names",
+    nargs=-1,
+    metavar="[NAME...]",
+    help="Clusters (default: $MINICLUSTER, else the only one)",
+    shell_complete=complete.clusters,
+)
+@click.option("--all", "all_", is_flag=True, help="Remove all clusters")
+@output_option
+@quiet_option
+def down(names: tuple[str, ...], all_: bool, output: Output, quiet: bool) -> None:
+    """Remove clusters and everything created for them."""
+    if names and all_:
+        raise UsageError("cluster names and --all cannot be used together")
+    from minicluster import cluster as facade
+
+    with listening(quiet) as listener:
+        changes = facade.down(names, all=all_, listener=listener)
+    if output is Output.json:
+        print_json(changes)
+    elif not quiet:
+        for change in changes:
+            if change.changed:
+                print(paint(f"Removed cluster {change.cluster} ({change.seconds:.1f} s).", "bold"))
+            else:
+                print(f"Cluster {change.cluster}: nothing to remove.")
+        if not changes:
+            print("No clusters found.", file=sys.stderr)
+
+
+@click.command(cls=Command)
+@click.option("--dry-run", is_flag=True, help="Print which clusters would be removed, and why; change nothing")
+@output_option
+@quiet_option
+def gc(dry_run: bool, output: Output, quiet: bool) -> None:
+    """Remove expired and orphaned clusters."""
+    from minicluster import cluster as facade
+
+    with listening(quiet) as listener:
+        found = facade.collect(dry_run=dry_run, listener=listener)
+    if output is Output.json:
+        print_json(found)
+    elif not quiet:
+        for one in found:
+            done = "Removed" if one.removed else "Could not remove" if one.error else "Would remove"
+            name = paint(one.cluster, "bold")
+            print(f"{done} cluster {name} ({one.profile}): {one.why}{f' ({one.error})' if one.error else ''}")
+        if not found:
+            print("No expired or orphaned clusters.", file=sys.stderr)
+    if any(one.error for one in found):
+        raise click.exceptions.Exit(1)

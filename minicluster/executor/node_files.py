@@ -1,0 +1,33 @@
+"""The files of a node: those of its profile with secrets put in, freshly issued certificates, the authority itself."""
+
+from __future__ import annotations
+
+import re
+
+from minicluster.engine.protocol import File
+from minicluster.executor.run import Run
+from minicluster.model.deferred import SECRET
+from minicluster.plan.steps import PutFiles
+
+
+def node_files(action: PutFiles, run: Run) -> list[File]:
+    """What a step writes into a container."""
+    from minicluster import pki
+
+    authority = run.authority
+    assert authority, "the plan needs a certificate authority"
+
+    def secret(match: re.Match[str]) -> str:
+        return authority.secret(match[1], match[2])
+
+    files = [File(f.path, SECRET.sub(secret, f.content).encode(), f.mode, f.uid, f.gid) for f in action.files]
+    for wanted in action.certificates:
+        issued = authority.issue(wanted)
+        files += [
+            File(f"{wanted.directory}/ca.pem", issued.ca),
+            File(f"{wanted.directory}/cert.pem", issued.certificate),
+            File(f"{wanted.directory}/key.pem", issued.key, 0o600),
+        ]
+    if action.authority:
+        files.append(File(pki.PATH, authority.dump(), 0o600))
+    return files
