@@ -166,7 +166,7 @@ def aftermath(verb: str, spec: Spec, observed: Observed, plan: Plan) -> str:
         if quorum.lost and observed.members is not None:
             return f"Warning: quorum lost: {count}, {quorum.needed} needed"
         if quorum.lost and verb in ("start", "restart"):
-            return f"Not waited for: {count}, and {quorum.needed} are needed if all of them vote"
+            return f"Not waiting for the cluster: {count}, a quorum needs {quorum.needed}"
     return ""
 
 

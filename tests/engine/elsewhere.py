@@ -64,7 +64,10 @@ def facts(outer: Shell, container: str, template: str) -> str:
 
 def healthy(engine: Engine, name: str = NAME, mode: str = "auto") -> list[str]:
     """The endpoints as returned on this machine; etcd's client has reached each, with certificates verified."""
-    return served(Shell(), Cluster.open(name, engine=engine, address_mode=mode).env())
+    opened = Cluster.open(name, engine=engine, address_mode=mode)
+    opened.connect()
+    opened.write_client_files()
+    return served(Shell(), opened.env())
 
 
 def far_healthy(shell: Shell, name: str = NAME) -> list[str]:

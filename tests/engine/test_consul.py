@@ -344,7 +344,7 @@ def test_encryption_and_access_control(outer: Shell, tmp_path: Path) -> None:
         def leave() -> None:
             outer.docker("exec", f"{name}-agent-2", "consul-leave")
 
-        shown = arguments(outer, f"{name}-master-1", "operator/raft", lambda: status(outer, name), tmp_path)
+        shown = arguments(outer, f"{name}-master-1", "consul-members", lambda: status(outer, name), tmp_path)
         shown += arguments(outer, f"{name}-agent-2", "agent/leave", leave, tmp_path)
         assert exports["CONSUL_HTTP_TOKEN"].encode() not in shown
         refused = outer.minicluster("up", "--name", name, "--set", "acl=false", ok=False)

@@ -164,7 +164,7 @@ def test_an_image_that_fails_to_build(outer: Shell, profile: Path) -> None:
     with (profile / "image" / "Dockerfile").open("a") as file:
         file.write("RUN echo the-reason-is-here && false\n")
     answer = up(outer, profile=str(profile))
-    assert_clear(answer, 1, "fails to build", "the-reason-is-here", str(profile))
+    assert_clear(answer, 1, "the build of image", "the-reason-is-here", str(profile))
 
 
 def test_a_build_ends_when_it_is_interrupted(outer: Shell, profile: Path) -> None:

@@ -109,7 +109,7 @@ def test_a_start_that_may_lack_a_quorum_is_not_waited_for_and_says_so() -> None:
     spec = spec_of("etcd")
     found = silent(spec, kv_1="exited", kv_2="exited", kv_3="exited")
     assert ids(lifecycle.start(spec, found, ["kv-1"])) == ["start kv-1"]
-    said = "Not waited for: 1 of 3 kv nodes running, and 2 are needed if all of them vote"
+    said = "Not waiting for the cluster: 1 of 3 kv nodes running, a quorum needs 2"
     assert note("start", spec, found, "kv-1") == said
     assert note("start", spec, found) == ""
 
