@@ -132,9 +132,7 @@ def test_a_download_that_differs_from_its_checksum(outer: Shell, architecture: s
     wrong = hashlib.sha512(b"something else").hexdigest()
     tarball.with_name(f"{tarball.name}.sha512").write_text(wrong)
     answer = refused(outer, 1, "version=v1.31.98", f"download={url}")
-    assert (
-        f"another checksum than its .sha512 says: {hashlib.sha512(tarball.read_bytes()).hexdigest()[:16]}" in answer.err
-    )
+    assert f"does not match its .sha512: {hashlib.sha512(tarball.read_bytes()).hexdigest()[:16]}" in answer.err
     assert wrong[:16] in answer.err
 
 
