@@ -225,13 +225,20 @@ def test_a_new_attempt_to_join_ends_the_former_one(cluster: Shell) -> None:
 @pytest.mark.long
 def test_a_master_that_lags_behind_is_not_ready(cluster: Shell) -> None:
     """Its own answer is changed on the way to the probe: a real master catches up sooner than one can look."""
-    lagging = r"""
-        mkdir -p /tmp/lag && trap 'rm -r /tmp/lag' EXIT
-        echo '/usr/local/bin/consul-ask "$@" | sed "s/applied_index[^,]*/applied_index\":\"1\"/"' > /tmp/lag/consul-ask
-        chmod +x /tmp/lag/consul-ask
-        PATH=/tmp/lag:$PATH consul-members
-    """
-    said = cluster.docker("exec", f"{NAME}-master-2", "sh", "-c", lagging).out
+    lagging = """
+import sys
+sys.path.insert(0, "/usr/local/lib/minicluster")
+from consul_api import Agent
+ask = Agent.get
+def get(self, path):
+    answer = ask(self, path)
+    if path == "agent/self" and answer["Config"]["NodeName"] == "master-2":
+        answer["Stats"]["raft"]["applied_index"] = "1"
+    return answer
+Agent.get = get
+exec(open("/usr/local/bin/consul-members").read())
+"""
+    said = cluster.docker("exec", f"{NAME}-master-2", "python3", "-IS", "-c", lagging).out
     found = {member["name"]: member for member in map(json.loads, said.splitlines())}
     assert (found["master-2"]["ready"], found["master-2"]["detail"]) == (False, "has not caught up yet")
     assert found.keys() == NODES
