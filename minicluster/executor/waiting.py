@@ -18,6 +18,7 @@ INTERVAL = 0.05  #: seconds between two tries; short, since a probe may itself w
 _LOG_LINES = 10  # of a failed node's log, in the error
 _LOOK = 0.5  # seconds between two looks at whether nodes still run, by all waits of a plan together
 _HEAD_START = 0.3  # seconds: a command in a node costs the machine more than the wait for another's answer
+_AGAIN = "Run the command again."
 _FIX = "Give it longer with --timeout, or inspect it with --keep and `minicluster logs`."
 
 
@@ -52,7 +53,7 @@ def poll(
         except TimeoutError as error:
             late = str(error)  # the answer before it says more
         if clock() >= deadline:
-            raise NotReady(f"{what} is not ready in time", f"Its last answer: {answer or late}")
+            raise NotReady(f"{what} timed out: not ready", f"Last answer: {answer or late}")
         if cancel.wait(interval):
             raise Interrupted(f"stopped waiting for {what}")
 
@@ -92,7 +93,7 @@ def _exited(container: str, run: Run) -> NodeFailed:
     try:
         code = run.engine.exit_code(container)
     except NotFound:
-        return NodeFailed(f"{container} is gone", "Its container was removed while it was starting.")
+        return NodeFailed(f"{container} no longer exists", "Another process removed it while it was starting.", _AGAIN)
     return NodeFailed(
         f"{container} exited with status {code} while it was starting",
         f"The end of its log:\n{log_tail(run.engine, container)}",
@@ -147,7 +148,7 @@ def _check_running(names: Collection[str], run: Run) -> None:
         name = container.labels.get(labels.NODE)
         if name in names and container.state in ("exited", "dead"):
             raise NodeEnded(
-                f"{name} has ended meanwhile",
+                f"{name} stopped while minicluster was waiting",
                 f"{container.status}. The end of its log:\n{log_tail(run.engine, container.name)}",
                 f"`minicluster up --name {run.cluster}` starts it.",
             )

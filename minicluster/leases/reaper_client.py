@@ -1,6 +1,6 @@
 """The reaper: a small process that outlives the process it watches, and removes the clusters that belonged to it.
 
-A process that creates clusters of its own starts one reaper and tells it, a line each, which clusters it holds and
+A process that creates clusters of its own starts one reaper and sends it, a line each, which clusters it holds and
 which it has dropped. The reaper waits for the end of their owner, however it ends, and removes the clusters; until then
 it renews their leases periodically, for those who cannot see the owner. It needs no container and no port.
 
@@ -50,7 +50,7 @@ class _Reaper:
 
 
 _reaper: _Reaper | None = None
-_held: dict[tuple[str, str], dict[str, Any]] = {}  # what it was told: a reaper in its place is told again
+_held: dict[tuple[str, str], dict[str, Any]] = {}  # what was sent to it: a reaper that replaces it gets it again
 _lock = threading.Lock()
 
 

@@ -186,7 +186,7 @@ def from_node(engine: Engine, node: str, container: str, path: str, destination:
                 raise EngineError(
                     f"cannot read {path} of {node}", f"The engine sent a broken archive: {error}"
                 ) from error
-            staged.settle(final)
+            staged.move_into_place(final)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return Copied(node, f"{node}:{path}", str(final), staged.files, staged.bytes, tuple(staged.left_out))
@@ -269,7 +269,7 @@ class _Staged:
                 self.left_out.append(f"{path.relative_to(self.root)} -> {kept.pop(path)} (leads out of the copy)")
         self.files += len(kept)
 
-    def settle(self, final: Path) -> None:
+    def move_into_place(self, final: Path) -> None:
         """Moves the copy to its place, or into the existing folder."""
         _check(self.root, final)
         made = [name for name in self._folders if not (final / name).exists()]

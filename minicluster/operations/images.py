@@ -162,7 +162,7 @@ def load(path: str | os.PathLike[str], *, listener: Listener = ignore, engine: E
         with file.open("rb") as content:
             while chunk := content.read(1 << 20):
                 done += len(chunk)
-                listener(Event("progress", "", "image", f"loading {file}: {done >> 20} of {size >> 20} MB"))
+                listener(Event("progress", "", "image", f"loading {file}: {done >> 20} of {size >> 20} MiB"))
                 yield chunk
 
     try:

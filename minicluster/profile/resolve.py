@@ -20,6 +20,7 @@ from minicluster.profile.image_tag import build_ref
 from minicluster.profile.loaded import Loaded
 from minicluster.profile.references import bin_place, check_count, inside, scripts
 from minicluster.profile.scope import Endpoint, Node, Scope, hook_values, read, secret_of
+from minicluster.profile.template import FunctionFailed
 
 
 def resolve(
@@ -42,7 +43,7 @@ def resolve(
         subnet: the cluster's own.
         previous: what runs now under that name: its nodes keep their addresses and ports.
         port_is_free: tells whether a host port can be had.
-        bind_address: the address of the engine's machine that endpoints are published on, beside 127.0.0.1.
+        bind_address: the address of the engine's machine that endpoints are published on, in addition to 127.0.0.1.
         source: what the user called the profile.
 
     Raises:
@@ -120,7 +121,7 @@ def resolve(
 def _check_names(given: Mapping[str, Any], option: str, known: Iterable[str], kind: str) -> None:
     for name, value in given.items():
         if name not in known:
-            raise UsageError(f"{option} {name}={value}: no {kind} is called {name!r}", "", nearest(name, known))
+            raise UsageError(f"{option} {name}={value}: no {kind} named {name!r}", "", nearest(name, known))
 
 
 def node_counts(loaded: Loaded, overrides: spec.Overrides) -> dict[str, int]:
@@ -210,7 +211,7 @@ def _endpoint_functions(published: Mapping[str, Sequence[spec.EndpointSpec]]) ->
                     found.append(Endpoint(name, node, e.port, *later))
         if not found:
             known = {e.name for its in published.values() for e in its}
-            raise ValueError(f"no node has an endpoint {name!r}. {nearest(name, known)}")
+            raise FunctionFailed(f"No node has an endpoint {name!r}.", nearest(name, known))
         return found
 
     def endpoint(name: str) -> DeferredGroup:

@@ -14,7 +14,7 @@ from minicluster.profile import schema
 from minicluster.profile.deferred import Deferred, DeferredGroup
 from minicluster.profile.loaded import Loaded
 from minicluster.profile.references import inside
-from minicluster.profile.template import render
+from minicluster.profile.template import FunctionFailed, render
 from minicluster.profile.variables import VARIABLES
 
 
@@ -126,9 +126,11 @@ def secret_of(
         value = f"secret.{name}.{form}"
         if not SECRET.fullmatch(marker(value)) or form not in forms:
             form_is = f"{', '.join(forms[:-1])} or {forms[-1]}"
-            raise ValueError(f"secret({name!r}, {form!r}): a name is a-z, 0-9 and _, a form is {form_is}")
+            raise FunctionFailed(
+                f"secret({name!r}, {form!r}) is not valid.", f"A name is a-z, 0-9 and _; a form is {form_is}."
+            )
         if not any(role.authority for role in profile.roles.values()):
-            raise ValueError("a secret comes from the authority, which no role keeps: give one `authority: true`")
+            raise FunctionFailed("secret() needs a role with `authority: true`.", "Give a role `authority: true`.")
         return Deferred(value)
 
     return secret
