@@ -253,7 +253,7 @@ class Cluster:
 
     def down(self, *, listener: Listener = ignore) -> Change:
         """Removes the cluster and everything that was created for it."""
-        return removal.take_down(self.engine, self.name, listener)
+        return removal.remove_cluster(self.engine, self.name, listener)
 
 
 class Node:

@@ -30,7 +30,7 @@ def check_name(name: str | None) -> None:
     if name is not None and not is_name(name):
         raise UsageError(
             f"--name {name}: invalid name",
-            NAME_RULE,
+            f"It is part of host names: {NAME_RULE}.",
             "Choose another name.",
         )
 

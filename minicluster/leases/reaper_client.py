@@ -38,7 +38,7 @@ class _Reaper:
             stdin=subprocess.PIPE,
         )
 
-    def tell(self, **message: Any) -> bool:
+    def send(self, **message: Any) -> bool:
         """Sends a message; False where the reaper no longer runs."""
         assert self.process.stdin
         try:
@@ -64,10 +64,10 @@ def hold(engine: Engine, cluster: str, lease: Lease) -> None:
             _reaper = None
             _held.clear()
         _held[engine.reference, cluster] = message
-        if not (_reaper and _reaper.tell(**message)):
+        if not (_reaper and _reaper.send(**message)):
             _reaper = _Reaper()
             for each in _held.values():
-                _reaper.tell(**each)
+                _reaper.send(**each)
 
 
 def follow(engine: Engine, cluster: str, lease: Lease) -> None:
@@ -82,4 +82,4 @@ def drop(engine: Engine, cluster: str) -> None:
     """Stops watching a cluster; nothing happens where it was not held."""
     with _lock:
         if _reaper and _reaper.pid == os.getpid() and _held.pop((engine.reference, cluster), None):
-            _reaper.tell(engine=engine.reference, cluster=cluster)
+            _reaper.send(engine=engine.reference, cluster=cluster)

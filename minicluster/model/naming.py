@@ -6,7 +6,7 @@ import re
 
 #: What names of clusters and of profiles look like.
 NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
-NAME_RULE = "It is part of host names: lower-case letters, digits and hyphens, a letter first, at most 30 characters."
+NAME_RULE = "at most 30 lower-case letters, digits and -, starting with a letter"
 
 
 def is_name(text: str) -> bool:

@@ -29,7 +29,7 @@ def down(engine: Engine, names: Sequence[str], listener: Listener) -> list[Chang
     done, failed = [], []
     for name in dict.fromkeys(names):
         try:
-            done.append(take_down(engine, name, listener))
+            done.append(remove_cluster(engine, name, listener))
         except (NoEngine, Interrupted):
             raise
         except MiniclusterError as error:
@@ -40,7 +40,7 @@ def down(engine: Engine, names: Sequence[str], listener: Listener) -> list[Chang
     return done
 
 
-def take_down(engine: Engine, name: str, listener: Listener) -> Change:
+def remove_cluster(engine: Engine, name: str, listener: Listener) -> Change:
     """Removes a cluster.
 
     Raises:

@@ -152,7 +152,9 @@ def load(path: str | os.PathLike[str], *, listener: Listener = ignore, engine: E
             if content.read(4) != _ZSTD:  # which the engine reads and Python cannot
                 tarfile.open(file, "r:*").close()
     except (OSError, EOFError, zlib.error) as error:
-        raise UsageError(f"cannot read {file}", getattr(error, "strerror", None) or str(error)) from None
+        raise UsageError(
+            f"cannot read {file}", getattr(error, "strerror", None) or str(error), "Check the path."
+        ) from None
     except tarfile.TarError as error:
         raise UsageError(f"{file} is not an image archive", f"It is not a tar archive: {error}.", _SAVED) from None
     engine = engine or _connect(listener)

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
 
 
-_REMOVED = "Another process removed it."
-
-
 def operate(
     engine: Engine,
     spec: Spec,
@@ -52,7 +49,9 @@ def operate(
         spec = observed.spec or spec  # another process may have changed the cluster since it was opened
         for name in names:
             if spec.node(name) is None:
-                raise UsageError(f"cluster {spec.cluster} no longer has a node {name!r}", _REMOVED)
+                what = f"cluster {spec.cluster} no longer has a node {name!r}"
+                fix = f"`minicluster status {spec.cluster}` lists its nodes."
+                raise UsageError(what, "Another process removed it.", fix)
         if rolling or lifecycle.depends_on_voters(verb, spec, observed, names):
             ask = members_after_election if rolling else members
             observed = replace(observed, members=ask(engine, spec, observed.containers)[0])

@@ -229,7 +229,8 @@ def _nodes(verb: str, spec: Spec, observed: Observed, names: Sequence[str]) -> l
                 f"`minicluster up --name {spec.cluster}` recreates it.",
             )
         elif names and verb in ("pause", "unpause", "kill") and state != after:
-            raise NodeFailed(f"cannot {verb} {node.name}", f"It is {'stopped' if state == 'exited' else state}.")
+            fix = f"{verb} applies to nodes that are {' or '.join(states)}: see `minicluster status {spec.cluster}`."
+            raise NodeFailed(f"cannot {verb} {node.name}", f"It is {'stopped' if state == 'exited' else state}.", fix)
     return nodes
 
 

@@ -45,7 +45,9 @@ def override(document: Document, path: str, text: str) -> None:
         if inner is None:
             inner = data[part] = {}
         if not isinstance(inner, (dict, list)):
-            raise UsageError(f"{option}: {'.'.join(parts[: depth + 1])} has no parts", "It is a single value.")
+            raise UsageError(
+                f"{option}: {'.'.join(parts[: depth + 1])} has no parts", "It is a single value.", "End the path there."
+            )
         data = inner
     last: str | int = _index(data, parts[-1], option) if isinstance(data, list) else parts[-1]
     data[last] = value
@@ -86,4 +88,6 @@ def _of_its_type(value: Any, default: Any, name: str, text: str, option: str) ->
 def _index(items: Sequence[Any], part: str, option: str) -> int:
     if part.isdecimal() and int(part) < len(items):
         return int(part)
-    raise UsageError(f"{option}: {part!r} is not a position", f"The list has {len(items)} items, counted from 0.")
+    raise UsageError(
+        f"{option}: {part!r} is not a position", f"The list has {len(items)} items.", "Positions count from 0."
+    )

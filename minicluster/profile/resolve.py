@@ -42,7 +42,7 @@ def resolve(
         overrides: counts, images and ports that the user asked for.
         subnet: the cluster's own.
         previous: what runs now under that name: its nodes keep their addresses and ports.
-        port_is_free: tells whether a host port can be had.
+        port_is_free: reports whether a host port can be used.
         bind_address: the address of the engine's machine that endpoints are published on, in addition to 127.0.0.1.
         source: what the user called the profile.
 
@@ -225,7 +225,7 @@ def _endpoint_functions(published: Mapping[str, Sequence[spec.EndpointSpec]]) ->
 def _certificate(
     scope: Scope, certificate: schema.Certificate, *at: str | int, node: Node | None = None, bind_address: str = ""
 ) -> spec.CertificateSpec:
-    """One for a node is valid for every address at which the node is handed out."""
+    """One for a node is valid for every address under which the node is reached."""
     inner = scope.inner(*at)
     names = inner.words(certificate.names, "names")
     addresses = (

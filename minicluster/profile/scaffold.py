@@ -21,7 +21,7 @@ def create(name: str, directory: Path) -> Path:
     if not is_name(name):
         raise UsageError(
             f"{name!r} cannot be the name of a profile",
-            f"It is the default name of its clusters. {NAME_RULE}",
+            f"It is the default name of its clusters: {NAME_RULE}.",
             "Choose another name.",
         )
     folder = directory / name
@@ -36,5 +36,5 @@ def create(name: str, directory: Path) -> Path:
         (folder / "profile.schema.json").write_text(f"{schema}\n", encoding="utf-8")
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise MiniclusterError(f"cannot write {folder}", str(error)) from None
+        raise MiniclusterError(f"cannot write {folder}", str(error), "Choose another folder with --dir.") from None
     return folder

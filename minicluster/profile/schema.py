@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, WithJsonSchema
 
-from minicluster.model.naming import value_text
+from minicluster.model.naming import NAME, NAME_RULE, value_text
 
 FORMAT = 2  #: the version of the profile format that this minicluster reads
 
@@ -16,7 +16,7 @@ PATTERNS = {
     r"^[a-z][a-z0-9]*$": "must be lower-case letters and digits, starting with a letter",
     r"^[a-z][a-z0-9_]*$": "must be lower-case letters, digits and _, starting with a letter",
     r"^([a-z][a-z0-9_]*)?$": "must be lower-case letters, digits and _, starting with a letter",
-    r"^[a-z][a-z0-9-]*$": "must be lower-case letters, digits and -, starting with a letter",
+    f"^{NAME.pattern}$": f"must be {NAME_RULE}",
     r"^[a-z][a-z0-9.-]*$": "must be a file name: lower-case letters, digits, . and -, starting with a letter",
     r"^[A-Z][A-Z_]*$": "must be the name of a Linux capability without CAP_, such as NET_ADMIN",
     r"^[A-Z][A-Z0-9_]*$": "must be upper-case letters, digits and _, starting with a letter",
@@ -244,7 +244,7 @@ class Profile(Part):
 
     version: Literal[2]
     """Version of the profile format: 2."""
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=30)]
+    name: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
     """The profile's name, and the default name of its clusters."""
     summary: str
     """One line for people."""

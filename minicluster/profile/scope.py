@@ -89,14 +89,17 @@ class Scope:
         return content
 
 
+_TEXT = "Files of a profile are UTF-8 text; put others into an image."
+
+
 def read(source: Path, name: str, where: str) -> str:
     """The text of a file. Raises ``ProfileError`` if it is not text."""
     try:
         content = source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ProfileError(f"{where}: {name!r} cannot be read as text", str(error)) from None
+        raise ProfileError(f"{where}: {name!r} cannot be read as text", str(error), _TEXT) from None
     if "\0" in content:
-        raise ProfileError(f"{where}: {name!r} cannot be read as text", "It has a NUL in it.")
+        raise ProfileError(f"{where}: {name!r} cannot be read as text", "It has a NUL in it.", _TEXT)
     return content
 
 

@@ -108,7 +108,7 @@ def test_when_a_lease_is_over() -> None:
     assert Lease(Process.this(), now - 10 * GRACE).over(now) == ""
     assert Lease(ELSEWHERE, now + 1).over(now) == ""
     late = Lease(ELSEWHERE, now - 1).over(now)
-    assert late == "its owner, process 1 elsewhere, has not renewed its lease for 10 min 1 s"
+    assert late == "its owner, process 1 on another machine, has not renewed its lease for 10 min 1 s"
 
 
 def test_for_people() -> None:

@@ -210,7 +210,7 @@ def test_after_names_a_role_above(write_profile: Write) -> None:
         with pytest.raises(ProfileError) as caught:
             load(write_profile(TWO.replace("[worker]", f"[{wrong}]")))
         assert f"profile.yaml:13:18: no role named '{wrong}' above 'later'" in caught.value.what
-    with pytest.raises(ProfileError, match="no role above 'worker'"):
+    with pytest.raises(ProfileError, match="no role named 'later' above 'worker'"):
         load(write_profile(LEAST + "    depends_on: [later]\n  later: {count: 1, image: node}\n"))
 
 
