@@ -11,7 +11,7 @@ from minicluster.model.naming import container_name, count
 from minicluster.plan.steps import Fallback, RunHook, Step
 
 _LEAVE_PATIENCE = 60.0  # seconds that a best-effort hook has when nodes leave: moving work away takes its time
-_MEMBERS_PATIENCE = 10.0  # seconds that members have to answer who is ready
+_MEMBERS_PATIENCE = 10.0  # seconds that members have to report which of them are ready
 
 
 def run_hook(step: Step, action: RunHook, run: Run) -> None:

@@ -2,7 +2,7 @@
 
 A process that creates clusters of its own starts one reaper and sends it, a line each, which clusters it holds and
 which it has dropped. The reaper waits for the end of their owner, however it ends, and removes the clusters; until then
-it renews their leases periodically, for those who cannot see the owner. It needs no container and no port.
+it renews their leases periodically, for processes that cannot observe the owner. It needs no container and no port.
 
 The process runs :mod:`minicluster.operations.reaper_process`: removing a cluster is an operation.
 """

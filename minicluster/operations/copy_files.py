@@ -111,7 +111,8 @@ def _target(engine: Engine, node: str, container: str, here: _Source, path: str)
     if found and found.kind == "folder":
         return found.path, here.name
     if found and here.folder:
-        raise MiniclusterError(f"{path} of {node} is not a folder", f"The folder {here.word} cannot replace it.")
+        why = f"The folder {here.word} cannot replace it."
+        raise MiniclusterError(f"{path} of {node} is not a folder", why, _ANOTHER)
     if not found and not here.folder and path.endswith(("/", "/.")):
         raise MiniclusterError(
             f"no such folder in {node}: {path}", "", f"Create it: `minicluster exec {node} -- mkdir -p {path}`."
@@ -122,7 +123,6 @@ def _target(engine: Engine, node: str, container: str, here: _Source, path: str)
         raise MiniclusterError(
             f"no such folder in {node}: {at.parent}",
             "cp does not create the parent folders of the destination.",
-            "Create it first.",
             f"`minicluster exec {node} -- mkdir -p {at.parent}` creates it.",
         )
     return parent.path, at.name

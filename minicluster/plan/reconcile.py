@@ -134,7 +134,7 @@ class NodeAction:
 def _node_action(spec: Spec, node: NodeSpec, observed: Observed) -> NodeAction:
     container = observed.containers.get(node.name)
     if node.bootstraps and observed.last_applied is None and observed.bootstrap_differs(spec):
-        # An initial member keeps in its data from its first moment who the other voters are.
+        # An initial member stores the other voters in its data from its first start.
         cause = "an interrupted bootstrap gave it other initial members"
         return NodeAction(cause, creates=True, replaces=container is not None, empties=True)
     if container is None:

@@ -31,7 +31,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """What templates see of a published port. Where it is reached depends on who asks."""
+    """What templates see of a published port. Where it is reached depends on the client."""
 
     name: str
     node: str
