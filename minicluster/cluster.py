@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from minicluster import discovery
 from minicluster.discovery import env_names
 from minicluster.engine.discover import connect
-from minicluster.errors import NoEngine
 from minicluster.leases import reaper_client
 from minicluster.leases.renew import renew
 from minicluster.model.durations import DEFAULT_TIMEOUT
@@ -39,7 +38,7 @@ __all__ = ["Cluster", "Node", "clusters", "collect", "connect", "down", "dry_run
 
 
 class Cluster:
-    """One cluster, from :meth:`up` or :meth:`open`. At the end of a ``with`` block it is taken down.
+    """One cluster, from :meth:`up` or :meth:`open`. At the end of a ``with`` block it is removed.
 
     >>> with Cluster.up("etcd", size={"kv": 3}) as cluster:                    # doctest: +SKIP
     ...     print(cluster.endpoint("client").url, cluster.node("kv-1").address)
@@ -55,17 +54,14 @@ class Cluster:
     ) -> None:
         self.engine = engine
         self.spec = spec
+        self.name = spec.cluster  #: the cluster's name
         self.change = change  #: what the ``up`` that returned this did
         self._authority = authority
         self._address_mode = addresses.asked(address_mode)
 
     @property
-    def name(self) -> str:
-        """The cluster's name."""
-        return self.spec.cluster
-
-    @property
-    def _mode(self) -> str:
+    def address_mode(self) -> str:
+        """How its endpoints are reached from here: localhost, bridge or gateway."""
         return addresses.usable(self._address_mode, self.engine, self.spec)
 
     @classmethod
@@ -121,7 +117,7 @@ class Cluster:
         return selection.execute(self.engine, self.spec, node, argv, timeout)
 
     def exec_argv(self, node: str, argv: Sequence[str], *, tty: bool) -> tuple[list[str], dict[str, str]]:
-        """The native client's command and environment that run a command in a node interactively."""
+        """The native client's command and environment that run a command interactively in a node, or a role's only."""
         return selection.interactive(self.engine, self.spec, node, argv, tty=tty)
 
     def logs(self, nodes: Nodes = (), *, follow: bool = False, tail: int | None = None) -> Iterator[tuple[str, str]]:
@@ -132,9 +128,8 @@ class Cluster:
         """Copies a file or folder into a node, or all nodes of a role; paths mean what they mean to ``docker cp``."""
         from minicluster.operations import copy_files
 
-        return copy_files.to_nodes(
-            self.engine, selection.existing(self.engine, self.spec, node), os.fspath(source), path
-        )
+        targets = selection.existing(self.engine, self.spec, node)
+        return copy_files.to_nodes(self.engine, targets, os.fspath(source), path)
 
     def copy_from(self, node: str, path: str, destination: str | os.PathLike[str]) -> results.Copied:
         """Copies a file or folder of a node to this machine. Nothing is written outside of ``destination``."""
@@ -144,16 +139,20 @@ class Cluster:
         return copy_files.from_node(self.engine, name, container, path, os.fspath(destination))
 
     def load(self, image: str, nodes: Nodes = (), *, listener: Listener = ignore) -> None:
-        """Puts an image of the engine into nodes, by default into all that hold images."""
+        """Puts an image of the engine into nodes, by default into all that accept images."""
         load_images.load(self.engine, self.spec, image, self.node_names(nodes) if nodes else [], listener=listener)
+
+    def plan_load(self, image: str, nodes: Nodes = ()) -> Plan:
+        """The plan that :meth:`load` would carry out."""
+        return load_images.plan_load(self.engine, self.spec, image, self.node_names(nodes) if nodes else [])
 
     def endpoint(self, name: str) -> results.EndpointInfo:
         """A published port by its name; of several nodes that offer it the first that is running."""
-        return addresses.endpoint(self.engine, self.spec, self._mode, name)
+        return addresses.endpoint(self.engine, self.spec, self.address_mode, name)
 
     def endpoints(self) -> tuple[results.EndpointInfo, ...]:
         """Every published port, those of running nodes first, with the address at which it is reached from here."""
-        return addresses.endpoints(self.engine, self.spec, self._mode, self._authority)
+        return addresses.endpoints(self.engine, self.spec, self.address_mode, self._authority)
 
     def connect(self) -> None:
         """Connects the container that this runs in, if any, as :meth:`up` does; checks that a node is reached."""
@@ -161,15 +160,15 @@ class Cluster:
 
     def env(self) -> dict[str, str]:
         """Variables for the native client; the files that they name are those of :meth:`write_client_files`."""
-        return client_folder.variables(self.engine, self.spec, self._authority, self._mode)
+        return client_folder.variables(self.engine, self.spec, self._authority, self.address_mode)
 
     def write_client_files(self) -> tuple[str, ...]:
         """Updates the native client's certificate and files, as :meth:`up` does; returns notes of what it could not."""
-        return client_folder.write_files(self.engine, self.spec, self._authority, self._mode)
+        return client_folder.write_files(self.engine, self.spec, self._authority, self.address_mode)
 
     def info(self) -> results.ClusterInfo:
         """How to reach the cluster."""
-        return info.info(self.engine, self.spec, self._authority, self._mode)
+        return info.info(self.engine, self.spec, self._authority, self.address_mode)
 
     def status(self, *, memory: bool = True) -> results.ClusterStatus:
         """Asks the engine, the nodes' probes and the cluster's software; with ``memory`` it may take a second."""
@@ -180,11 +179,11 @@ class Cluster:
         return monitor.usage(self.engine, self.spec, nodes)
 
     def usages(self, nodes: Nodes = ()) -> Iterator[results.ClusterUsage]:
-        """The same every second, until the cluster is gone; nodes that are added meanwhile are included."""
+        """The same every second, until the cluster is removed; nodes that are added later are included."""
         return monitor.usages(self.engine, self.spec, nodes)
 
     def events(self, *, since: float | None = None) -> Iterator[results.ClusterEvent]:
-        """What happens to the cluster until it is gone, with past events since a time (seconds since 1970)."""
+        """What happens to the cluster until it is removed, with past events since a time (seconds since 1970)."""
         return monitor.events(self.engine, self.spec, since)
 
     def plan(self) -> Plan:
@@ -214,6 +213,10 @@ class Cluster:
     def reset(self, *, timeout: float = DEFAULT_TIMEOUT, listener: Listener = ignore) -> Change:
         """Removes what users put into a running cluster, by its profile's reset hooks; nodes and members stay."""
         return reset.reset(self.engine, self.spec, timeout=timeout, listener=listener)
+
+    def plan_reset(self) -> Plan:
+        """The plan that :meth:`reset` would carry out."""
+        return reset.plan_reset(self.engine, self.spec)
 
     def stop(self, nodes: Nodes = (), *, listener: Listener = ignore) -> Change:
         """Stops nodes, by name or role, by default all. They keep their names, addresses, ports and data."""
@@ -250,7 +253,7 @@ class Cluster:
 
     def down(self, *, listener: Listener = ignore) -> Change:
         """Removes the cluster and everything that was created for it."""
-        return removal.take_down(self.engine, self.name, listener)
+        return removal.remove_cluster(self.engine, self.name, listener)
 
 
 class Node:
@@ -285,7 +288,7 @@ class Node:
 
     def endpoint(self, name: str) -> results.EndpointInfo:
         """A published port of this node by its name."""
-        return addresses.endpoint(self.cluster.engine, self.cluster.spec, self.cluster._mode, name, self.name)
+        return addresses.endpoint(self.cluster.engine, self.cluster.spec, self.cluster.address_mode, name, self.name)
 
     def status(self) -> results.NodeStatus:
         """How it is doing; the whole cluster is asked."""
@@ -320,11 +323,7 @@ def dry_run(profile: str | None = None, **options: Unpack[UpKeywords]) -> Plan:
     """The plan that :meth:`Cluster.up` would carry out; without an engine, the plan of a first ``up``."""
     wanted = UpOptions(profile=profile, **options)
     name = discovery.target(wanted.profile, wanted.name)
-    try:
-        engine: Engine | None = connect()
-    except NoEngine:
-        engine = None
-    return up.plan(engine, name, wanted).plan
+    return up.plan(discovery.engine_if_any(), name, wanted).plan
 
 
 def clusters(engine: Engine | None = None, *, listener: Listener = ignore) -> list[results.ClusterSummary]:

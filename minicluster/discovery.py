@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from minicluster.engine.discover import connect
 from minicluster.errors import NoEngine, UsageError, nearest
 from minicluster.model import labels
 from minicluster.model.events import Listener
+from minicluster.model.naming import NAME_RULE, is_name
 from minicluster.model.results import ClusterSummary
 from minicluster.model.spec import Spec
 from minicluster.operations import down
@@ -23,15 +23,14 @@ if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
 
 VARIABLE = "MINICLUSTER"  #: names the cluster that commands are about by default
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
 
 
 def check_name(name: str | None) -> None:
     """Refuses what cannot be the name of a cluster."""
-    if name is not None and not _NAME.fullmatch(name):
+    if name is not None and not is_name(name):
         raise UsageError(
             f"--name {name}: invalid name",
-            "It is part of host names: lower-case letters, digits and hyphens, a letter first, at most 30 characters.",
+            f"It is part of host names: {NAME_RULE}.",
             "Choose another name.",
         )
 
@@ -71,9 +70,9 @@ def choose(engine: Engine, name: str | None) -> str:
         raise UsageError("there are no clusters", "", "Create one: `minicluster up`.")
     if len(known) > 1:
         raise UsageError(
-            "there are several clusters, and none is named",
-            f"They are {', '.join(known)}.",
-            f"Name one: -c NAME where the command has it, or ${VARIABLE}.",
+            "several clusters exist",
+            f"Clusters: {', '.join(known)}.",
+            f"Use -c NAME or set ${VARIABLE}.",
         )
     return known[0]
 
@@ -103,7 +102,7 @@ def find(engine: Engine, name: str | None) -> Spec:
 
 def unknown(engine: Engine, name: str, known: Sequence[str]) -> UsageError:
     """The error for a name that no cluster has."""
-    why = "Nothing on the engine has minicluster's label with that name."
+    why = "No object on the engine has that cluster's label."
     if engine.container(name):
         why = "There is a container of that name, which minicluster did not create and does not touch."
     return UsageError(f"no cluster named {name!r}", why, nearest(name, known) or "`minicluster ls` lists the clusters.")
@@ -143,16 +142,24 @@ def to_remove(engine: Engine, words: Sequence[str], *, all: bool, listener: List
         return known
     for word in words:
         if word not in known:
-            if _NAME.fullmatch(word):  # of a cluster that was removed by other means
+            if is_name(word):  # of a cluster that was removed by other means
                 down.forget(engine, word, listener)
             raise unknown(engine, word, known)
     return list(words) or [choose(engine, None)]
 
 
+def engine_if_any() -> Engine | None:
+    """The engine that :func:`connect` finds; None if there is none."""
+    try:
+        return connect()
+    except NoEngine:
+        return None
+
+
 def env_names(name: str | None = None, *, engine: Engine | None = None) -> list[str]:
     """Names of the variables that :meth:`minicluster.Cluster.env` sets.
 
-    Once the cluster is gone: the names of any profile that are set in this process's environment.
+    Once the cluster is removed: the names of any profile that are set in this process's environment.
     """
     try:
         return list(find(engine or connect(), name).env)

@@ -12,7 +12,7 @@ import click
 from minicluster.cli import complete
 from minicluster.cli.help import Command
 from minicluster.cli.options import Output, cluster_option, dry_run_option, nodes_argument, output_option, quiet_option
-from minicluster.cli.output import count, paint
+from minicluster.cli.output import paint
 from minicluster.cli.progress import listening
 from minicluster.errors import MiniclusterError, UsageError
 
@@ -72,7 +72,7 @@ def exec_(node: str, command: tuple[str, ...], cluster: str | None) -> None:
     if not argv:
         raise UsageError("exec needs a command", fix="minicluster exec NODE -- COMMAND")
     opened = Cluster.open(cluster)
-    _become(opened, _one(opened, node), argv)
+    _become(opened, node, argv)
 
 
 @click.command(cls=Command)
@@ -85,15 +85,7 @@ def shell(node: str | None, cluster: str | None) -> None:
     from minicluster.cluster import Cluster
 
     opened = Cluster.open(cluster)
-    _become(opened, _one(opened, node) if node else opened.node_names([])[0], _SHELL)
-
-
-def _one(cluster: Cluster, word: str) -> str:
-    """The node of that name, or the only node of that role."""
-    names = cluster.node_names([word])
-    if len(names) != 1:
-        raise UsageError(f"role {word} has {count(len(names), 'node')}", fix=f"Name one of {', '.join(names)}.")
-    return names[0]
+    _become(opened, node or opened.node_names([])[0], _SHELL)
 
 
 def _become(cluster: Cluster, node: str, argv: Sequence[str]) -> None:

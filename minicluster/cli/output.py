@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
 
+from minicluster.model.naming import count as count
+
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
 
@@ -68,15 +70,6 @@ def _width(cell: str) -> int:
     import re
 
     return len(re.sub(r"\x1b\[[0-9;]*m", "", cell))
-
-
-def count(number: int, noun: str) -> str:
-    """A number and its noun.
-
-    >>> count(1, "node"), count(2, "node")
-    ('1 node', '2 nodes')
-    """
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def size(number: int | None) -> str:

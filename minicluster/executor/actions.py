@@ -19,7 +19,7 @@ from minicluster.plan.steps import Action, PutFiles, RunHook, Step
 
 _CHUNK = 1 << 20
 
-#: What a step's node is doing meanwhile, for people; a hook says so itself.
+#: What a step's node is doing, for people; a hook has a phase of its own.
 _PHASES: dict[type, str] = {
     m.ProvideImage: "image",
     m.Record: "recording",
@@ -46,7 +46,7 @@ _PHASES: dict[type, str] = {
 
 
 def phase(action: Action) -> str:
-    """What a step's node is doing meanwhile, for people."""
+    """What a step's node is doing, for people."""
     return action.phase if isinstance(action, RunHook) else _PHASES[type(action)]
 
 
@@ -83,7 +83,7 @@ def perform(step: Step, run: Run) -> None:
         case m.CopyImage(image, container, path):
             _copy_image(image, container, path, run)
         case m.RemoveFile(container, path):
-            with contextlib.suppress(MiniclusterError):  # the node may be gone
+            with contextlib.suppress(MiniclusterError):  # the node may no longer exist
                 engine.exec(container, ["rm", "-f", path])
         case m.WaitMembers(container, command, names):
             wait_members(container, command, names, run)

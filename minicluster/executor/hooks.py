@@ -7,11 +7,11 @@ from minicluster.executor.run import Run
 from minicluster.executor.waiting import ask_any, log_tail
 from minicluster.model.deferred import fill, readable
 from minicluster.model.events import Event
-from minicluster.model.naming import container_name
+from minicluster.model.naming import container_name, count
 from minicluster.plan.steps import Fallback, RunHook, Step
 
 _LEAVE_PATIENCE = 60.0  # seconds that a best-effort hook has when nodes leave: moving work away takes its time
-_MEMBERS_PATIENCE = 10.0  # seconds that members have to answer who is ready
+_MEMBERS_PATIENCE = 10.0  # seconds that members have to report which of them are ready
 
 
 def run_hook(step: Step, action: RunHook, run: Run) -> None:
@@ -21,7 +21,7 @@ def run_hook(step: Step, action: RunHook, run: Run) -> None:
     except (NodeFailed, NotFound) as error:
         if action.fallback:
             lines = _fall_back(step, action, action.fallback, run, error)
-        elif action.best_effort:  # the node may be gone already, if an interrupted change goes on
+        elif action.best_effort:  # the node may no longer exist, if an interrupted change is resumed
             run.listener(Event("note", step.node, text=f"{step.node}: {error.what}; continuing"))
             return
         else:
@@ -33,8 +33,10 @@ def run_hook(step: Step, action: RunHook, run: Run) -> None:
         return
     if len(lines) < len(action.capture):
         raise NodeFailed(
-            f"`{readable(' '.join(action.command))}` in {action.container} printed {len(lines)} lines",
-            f"The profile captures {len(action.capture)}: {', '.join(action.capture)}.",
+            f"`{readable(' '.join(action.command))}` in {action.container} printed {count(len(lines), 'line')}, "
+            f"expected {len(action.capture)} ({', '.join(action.capture)})",
+            "The profile captures each of them for later hooks.",
+            "Run the command in the node, or correct `capture` in the profile.",
         )
     for name, line in zip(action.capture, lines, strict=False):
         run.captured[f"captured.{name}"] = line.strip()
@@ -48,7 +50,7 @@ def _run_in(container: str, action: RunHook, run: Run) -> list[str]:
         result = run.engine.exec(container, argv, timeout=patience, cancel=run.cancel)
     except TimeoutError:
         raise NotReady(
-            f"`{shown}` in {container} did not end in time",
+            f"`{shown}` in {container} timed out",
             f"The end of its log:\n{log_tail(run.engine, container)}",
             "Give it longer with --timeout, or inspect it with --keep.",
         ) from None

@@ -18,6 +18,8 @@ INTERVAL = 0.05  #: seconds between two tries; short, since a probe may itself w
 _LOG_LINES = 10  # of a failed node's log, in the error
 _LOOK = 0.5  # seconds between two looks at whether nodes still run, by all waits of a plan together
 _HEAD_START = 0.3  # seconds: a command in a node costs the machine more than the wait for another's answer
+_LOGS = "See `minicluster logs`, and `minicluster status` for the state of the nodes."
+_AGAIN = "Run the command again."
 _FIX = "Give it longer with --timeout, or inspect it with --keep and `minicluster logs`."
 
 
@@ -52,7 +54,7 @@ def poll(
         except TimeoutError as error:
             late = str(error)  # the answer before it says more
         if clock() >= deadline:
-            raise NotReady(f"{what} is not ready in time", f"Its last answer: {answer or late}")
+            raise NotReady(f"{what} timed out: not ready", f"Last answer: {answer or late}", _FIX)
         if cancel.wait(interval):
             raise Interrupted(f"stopped waiting for {what}")
 
@@ -84,7 +86,6 @@ def wait_ready(container: str, command: Sequence[str], run: Run) -> None:
         raise _exited(container, run) from error
     except NotReady as error:
         error.why += f"\nThe end of its log:\n{log_tail(run.engine, container)}"
-        error.fix = _FIX
         raise
 
 
@@ -92,7 +93,7 @@ def _exited(container: str, run: Run) -> NodeFailed:
     try:
         code = run.engine.exit_code(container)
     except NotFound:
-        return NodeFailed(f"{container} is gone", "Its container was removed while it was starting.")
+        return NodeFailed(f"{container} no longer exists", "Another process removed it while it was starting.", _AGAIN)
     return NodeFailed(
         f"{container} exited with status {code} while it was starting",
         f"The end of its log:\n{log_tail(run.engine, container)}",
@@ -133,7 +134,6 @@ def wait_members(container: str, command: Sequence[str], names: Sequence[str], r
         if late:
             log = log_tail(run.engine, container_name(run.cluster, late[0]))
             error.why += f"\nThe end of {late[0]}'s log:\n{log}"
-        error.fix = _FIX
         raise
 
 
@@ -147,7 +147,7 @@ def _check_running(names: Collection[str], run: Run) -> None:
         name = container.labels.get(labels.NODE)
         if name in names and container.state in ("exited", "dead"):
             raise NodeEnded(
-                f"{name} has ended meanwhile",
+                f"{name} stopped while minicluster was waiting",
                 f"{container.status}. The end of its log:\n{log_tail(run.engine, container.name)}",
                 f"`minicluster up --name {run.cluster}` starts it.",
             )
@@ -164,11 +164,11 @@ def ask_members(
     """
     result = engine.exec(container, command, timeout=timeout, cancel=cancel)
     if result.exit_code != 0:
-        raise NodeFailed(f"`{command[0]}` failed in {container}", last_line(result.stderr or result.stdout))
+        raise NodeFailed(f"`{command[0]}` failed in {container}", last_line(result.stderr or result.stdout), _LOGS)
     try:
         return membership.parse(result.stdout)
     except ValueError as error:
-        raise NodeFailed(f"`{command[0]}` in {container} printed no list of members", str(error)) from None
+        raise NodeFailed(f"`{command[0]}` in {container} printed no list of members", str(error), _LOGS) from None
 
 
 def ask_any(

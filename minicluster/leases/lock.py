@@ -54,13 +54,13 @@ def building(image: str, cancel: Cancel, waiting: Callable[[], None]) -> Iterato
         Interrupted: cancelled.
         MiniclusterError: the folder for locks cannot be written.
     """
-    path, told = _path(re.sub(r"[^a-z0-9.-]", "_", image), "build"), False
+    path, reported = _path(re.sub(r"[^a-z0-9.-]", "_", image), "build"), False
 
     def pause(seconds: float) -> None:
-        nonlocal told
-        if not told:
+        nonlocal reported
+        if not reported:
             waiting()
-            told = True
+            reported = True
         if cancel.wait(seconds):
             raise Interrupted(f"stopped: waiting for image {image}")
 
@@ -74,7 +74,7 @@ def using(cluster: str, *, alone: bool, timeout: float) -> Held:
     """Takes a cluster to work with, shared with other processes or alone, and waits for those that use it.
 
     Args:
-        alone: no other process works with it meanwhile.
+        alone: no other process works with it at the same time.
         timeout: seconds.
 
     Raises:
@@ -98,7 +98,7 @@ def _wait(cluster: str, kind: str, shared: bool, end: float, timeout: float) -> 
 
 
 def forget(cluster: str) -> None:
-    """Removes lock files that killed processes left of a cluster that is gone; locks that are held stay."""
+    """Removes lock files that killed processes left of a cluster that no longer exists; locks that are held stay."""
     for kind in ("lock", "use", "gate"):
         path = _path(cluster, kind)
         if path.exists() and isinstance(held := flock.take(path), Held):

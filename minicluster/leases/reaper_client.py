@@ -1,8 +1,8 @@
 """The reaper: a small process that outlives the process it watches, and removes the clusters that belonged to it.
 
-A process that creates clusters of its own starts one reaper and tells it, a line each, which clusters it holds and
+A process that creates clusters of its own starts one reaper and sends it, a line each, which clusters it holds and
 which it has dropped. The reaper waits for the end of their owner, however it ends, and removes the clusters; until then
-it renews their leases periodically, for those who cannot see the owner. It needs no container and no port.
+it renews their leases periodically, for processes that cannot observe the owner. It needs no container and no port.
 
 The process runs :mod:`minicluster.operations.reaper_process`: removing a cluster is an operation.
 """
@@ -38,7 +38,7 @@ class _Reaper:
             stdin=subprocess.PIPE,
         )
 
-    def tell(self, **message: Any) -> bool:
+    def send(self, **message: Any) -> bool:
         """Sends a message; False where the reaper no longer runs."""
         assert self.process.stdin
         try:
@@ -50,7 +50,7 @@ class _Reaper:
 
 
 _reaper: _Reaper | None = None
-_held: dict[tuple[str, str], dict[str, Any]] = {}  # what it was told: a reaper in its place is told again
+_held: dict[tuple[str, str], dict[str, Any]] = {}  # what was sent to it: a reaper that replaces it gets it again
 _lock = threading.Lock()
 
 
@@ -64,10 +64,10 @@ def hold(engine: Engine, cluster: str, lease: Lease) -> None:
             _reaper = None
             _held.clear()
         _held[engine.reference, cluster] = message
-        if not (_reaper and _reaper.tell(**message)):
+        if not (_reaper and _reaper.send(**message)):
             _reaper = _Reaper()
             for each in _held.values():
-                _reaper.tell(**each)
+                _reaper.send(**each)
 
 
 def follow(engine: Engine, cluster: str, lease: Lease) -> None:
@@ -82,4 +82,4 @@ def drop(engine: Engine, cluster: str) -> None:
     """Stops watching a cluster; nothing happens where it was not held."""
     with _lock:
         if _reaper and _reaper.pid == os.getpid() and _held.pop((engine.reference, cluster), None):
-            _reaper.tell(engine=engine.reference, cluster=cluster)
+            _reaper.send(engine=engine.reference, cluster=cluster)

@@ -34,7 +34,7 @@ def renew_owned(engine: Engine, name: str, owner: Process) -> bool:
     volumes = engine.volumes(name)
     lease = lease_of(volumes)
     if lease is None:
-        return True  # the cluster is being created, or is gone; its owner reports that
+        return True  # the cluster is being created, or no longer exists; its owner reports that
     if lease.owner != owner:
         return False
     number = max(generation_of(volume.labels) for volume in volumes) + 1
@@ -48,7 +48,7 @@ def _replace(engine: Engine, name: str, lease: Lease, number: int | None, volume
     made = generation(name, profile, lease, number)
     engine.create_volume(made.name, made.labels)
     if not any(labels.REVISION in volume.labels for volume in engine.volumes(name)):
-        engine.remove_volume(made.name)  # the cluster was taken down meanwhile
+        engine.remove_volume(made.name)  # another process removed the cluster
         raise UsageError(f"no cluster named {name!r}", "It has no record.", "`minicluster ls` lists the clusters.")
     for volume in volumes:
         if labels.GENERATION in volume.labels:

@@ -1,8 +1,9 @@
 """Deferred values: places in a spec's texts that are filled in when their value exists.
 
-Some values exist only while a cluster is formed, such as a join token, or only where its user is, such as the address
-at which an endpoint is reached. A text of the spec holds a *marker* in their place: the value's name between two NULs.
-Arguments, environment variables and text files cannot hold a NUL, so no text of a profile or a user looks like one.
+Some values exist only while a cluster is bootstrapped, such as a join token, or only where its user is, such as the
+address at which an endpoint is reached. A text of the spec holds a *marker* in their place: the value's name between
+two NULs. Arguments, environment variables and text files cannot hold a NUL, so no text of a profile or a user looks
+like one.
 """
 
 from __future__ import annotations

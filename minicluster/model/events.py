@@ -1,4 +1,4 @@
-"""What happens while a plan runs, told to whoever shows it. A listener is called from several threads."""
+"""What happens while a plan runs, reported to a listener. A listener is called from several threads."""
 
 from __future__ import annotations
 

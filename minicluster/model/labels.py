@@ -1,14 +1,14 @@
-"""The labels that minicluster puts on everything it makes: they are its only database."""
+"""The labels that minicluster puts on everything that it creates: they are its only database."""
 
 from __future__ import annotations
 
 PREFIX = "io.minicluster."
 CLUSTER = PREFIX + "cluster"  #: name of the cluster; on every container, network and volume
-PROFILE = PREFIX + "profile"  #: name of the profile it was made from
+PROFILE = PREFIX + "profile"  #: name of the profile that it was created from
 ROLE = PREFIX + "role"  #: a node's role
 NODE = PREFIX + "node"  #: a node's name
 SPEC = PREFIX + "spec"  #: on a container: hash of its node's spec; on a record volume: the whole spec, compressed
 REVISION = PREFIX + "revision"  #: on a record volume: counts the changes of a cluster's spec
 BUILD = PREFIX + "build"  #: on an image: PROFILE/NAME of the build that it comes from
-LEASE = PREFIX + "lease"  #: whose the cluster is and until when; on everything of a cluster that is not to stay
+LEASE = PREFIX + "lease"  #: owner and expiry; on every object of a temporary cluster
 GENERATION = PREFIX + "lease-generation"  #: on a volume with a later lease: its number; the greatest counts

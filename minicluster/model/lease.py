@@ -1,6 +1,6 @@
-"""Who owns a cluster, and until when: a cluster whose lease has ended may be removed by any process.
+"""The owner of a cluster, and its end: a cluster whose lease has ended may be removed by any process.
 
-A cluster created at a terminal has no lease and stays until it is taken down. One created by a test belongs to a
+A cluster created at a terminal has no lease and stays until it is removed. One created by a test belongs to a
 process, and its lease ends with that process. The lease is a label of everything that is created for the cluster, so
 that incomplete clusters have it too. Labels cannot change: a renewed lease is a new *generation*, the label of a small
 volume of its own, and the newest generation counts.
@@ -20,7 +20,7 @@ from minicluster.model.durations import span
 RENEW_INTERVAL = 20.0
 
 #: Seconds without a renewal after which a process on another machine or in a container, which cannot be observed,
-#: counts as gone. Long enough for a machine that is slow or suspended for a moment.
+#: counts as ended. Long enough for a machine that is slow or suspended for a moment.
 GRACE = 600.0
 
 
@@ -29,7 +29,7 @@ class Lease:
     """How long a cluster is kept: as long as a process runs, or until a time, or, with neither, without end."""
 
     owner: Process | None = None
-    until: float | None = None  #: seconds since 1970. With an owner: when it counts as gone where it cannot be observed
+    until: float | None = None  #: seconds since 1970. Of an owner that cannot be observed: when it counts as ended
 
     @classmethod
     def owned(cls, owner: Process | None = None) -> Lease:
@@ -77,12 +77,12 @@ class Lease:
         """
         lives = self.owner.lives() if self.owner else None
         if lives is not None:
-            return "" if lives else f"its owner, {self.owner}, is gone"
+            return "" if lives else f"its owner, {self.owner}, has exited"
         late = (time.time() if now is None else now) - self.until if self.until is not None else 0
         if late <= 0:
             return ""
         if self.owner:
-            return f"its owner, {self.owner} elsewhere, has not renewed its lease for {span(late + GRACE)}"
+            return f"its owner, {self.owner} on another machine, has not renewed its lease for {span(late + GRACE)}"
         return f"its lease expired {span(late)} ago"
 
     def __str__(self) -> str:

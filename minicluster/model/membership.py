@@ -70,7 +70,7 @@ class Quorum:
 
     @classmethod
     def of(cls, members: Iterable[Member]) -> Quorum | None:
-        """The weakest quorum among members; None if nobody votes."""
+        """The weakest quorum among members; None if no member votes."""
         return cls.weakest(cls.by_role(members).values())
 
     @staticmethod

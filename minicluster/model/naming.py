@@ -2,6 +2,27 @@
 
 from __future__ import annotations
 
+import re
+
+#: What names of clusters and of profiles look like.
+NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
+NAME_RULE = "at most 30 lower-case letters, digits and -, starting with a letter"
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be the name of a cluster or a profile."""
+    return NAME.fullmatch(text) is not None
+
+
+def derived_name(text: str, limit: int) -> str:
+    """The name of a cluster, or its beginning, from any text such as the name of a folder.
+
+    >>> derived_name("My Profile", 20), derived_name("3x", 20)
+    ('my-profile', 'c3x')
+    """
+    name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:limit].rstrip("-")
+    return name if name[:1].isalpha() else f"c{name}"
+
 
 def container_name(cluster: str, node: str) -> str:
     """The name of a node's container on the engine."""
@@ -40,6 +61,15 @@ def _character(one: str) -> str:
     if one == "." or (one.isascii() and one.isalnum()):
         return one
     return "".join(f"_x{byte:02x}" for byte in one.encode())
+
+
+def count(number: int | str, noun: str) -> str:
+    """A number, or a phrase such as "1 to 3", and its noun.
+
+    >>> count(1, "node"), count(2, "node")
+    ('1 node', '2 nodes')
+    """
+    return f"{number} {noun}{'' if str(number) == '1' else 's'}"
 
 
 def value_text(value: object) -> str:

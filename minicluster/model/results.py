@@ -1,4 +1,4 @@
-"""What minicluster answers: the shapes behind ``-o json``. Their field names are stable."""
+"""What minicluster returns: the shapes behind ``-o json``. Their field names are stable."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class NodeStatus:
     address: str
     phase: str  #: missing, created, running, paused, restarting, exited or dead
     ready: bool  #: its own probe passes, and where the cluster has members it is a ready one
-    leader: bool | None  #: None where the profile cannot tell
+    leader: bool | None  #: None where the profile does not define it
     probe: str  #: the probe's answer: "ok", or why it is not ready
     memory: int | None  #: bytes in use; None where it does not run
     container: str  #: name of its container
@@ -31,7 +31,7 @@ class ClusterStatus:
 
     cluster: str
     profile: str
-    phase: str  #: ready, degraded, stopped, forming (a change was interrupted) or broken (nothing works)
+    phase: str  #: ready, degraded, stopped, bootstrapping (a change was interrupted) or broken (nothing works)
     quorum: Quorum | None  #: of several the one that is the nearest to being lost
     nodes: tuple[NodeStatus, ...]
     notes: tuple[str, ...] = ()  #: what a user should know, such as a missing kernel feature
@@ -45,7 +45,7 @@ class EndpointInfo:
     name: str
     node: str
     url: str
-    node_port: int = 0  #: in the node, whatever is handed out
+    node_port: int = 0  #: in the node, whichever port the URL has
 
     @property
     def host(self) -> str:
@@ -84,8 +84,8 @@ class ClusterSummary:
     nodes: int  #: that should be
     running: int
     subnet: str
-    lease: str = ""  #: for people: how long it is wanted; "" where it stays until somebody takes it down
-    note: str = ""  #: what a user should know, such as that another version of minicluster made it
+    lease: str = ""  #: for people: how long it is wanted; "" where it stays until it is removed
+    note: str = ""  #: what a user should know, such as that another version of minicluster created it
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Collected:
-    """A cluster whose lease is over, as ``gc`` tells of it."""
+    """A cluster whose lease is over, as ``gc`` reports it."""
 
     cluster: str
     profile: str
@@ -150,9 +150,9 @@ class ClusterUsage:
 
 @dataclass(frozen=True)
 class ClusterEvent:
-    """Something that happened to a cluster, as ``events`` tells it."""
+    """Something that happened to a cluster, as ``events`` reports it."""
 
-    time: float  #: seconds since 1970; by the engine's clock where the engine tells it
+    time: float  #: seconds since 1970; by the engine's clock where the engine reports it
     cluster: str
     node: str  #: "" for what is the whole cluster's
     role: str  #: the node's

@@ -37,7 +37,7 @@ class FileSpec:
     path: str
     content: str
     mode: int = 0o644
-    bootstrap: bool = False  #: only for a node that the cluster is first formed of
+    bootstrap: bool = False  #: only for a node that the cluster is bootstrapped from
     uid: int = 0
     gid: int = 0
 
@@ -61,7 +61,7 @@ class EndpointSpec:
     name: str
     port: int  #: in the node
     host_port: int  #: the published one
-    url: str  #: with markers for ``host`` and ``port``: where it is reached depends on who asks
+    url: str  #: with markers for ``host`` and ``port``: where it is reached depends on the client
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,11 @@ class NodeSpec:
     leave: tuple[HookSpec, ...] = ()
     depends_on: tuple[str, ...] = ()  #: roles whose nodes have to be ready before it is started
     shared: tuple[str, ...] = ()  #: paths on volumes that it has in common with others
-    capabilities: tuple[str, ...] = ()  #: beside those that the engine grants
+    capabilities: tuple[str, ...] = ()  #: in addition to those that the engine grants
 
     @property
     def bootstraps(self) -> bool:
-        """It forms the cluster together with others from a list that it starts with, rather than being joined."""
+        """The cluster is bootstrapped from it and others, by a list that it starts with; it does not join."""
         return any(file.bootstrap for file in self.files)
 
 
@@ -136,18 +136,18 @@ class Spec:
     members: HookSpec | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     client: CertificateSpec | None = None
-    client_files: tuple[FileSpec, ...] = ()  #: beside the client's certificate; ``path`` is a name in its folder
+    client_files: tuple[FileSpec, ...] = ()  #: next to the client's certificate; ``path`` is a name in its folder
     kernel: Mapping[str, str] = field(default_factory=dict)  #: kernel feature -> what to say where it is missing
     demo_image: str = ""
     example: str = ""
     summary: str = ""
     source: str = ""  #: the profile's folder, or its name where it is one of those that come with minicluster
     overrides: Overrides = field(default_factory=Overrides)
-    bind_address: str = LOCALHOST  #: an address of the engine's machine: where endpoints are published beside 127.0.0.1
+    bind_address: str = LOCALHOST  #: of the engine's machine: endpoints are published there and on 127.0.0.1
 
     @property
     def networks(self) -> tuple[str, ...]:
-        """Networks of the engine that the nodes join beside the cluster's own."""
+        """Networks of the engine that the nodes join in addition to the cluster's own."""
         return self.overrides.networks or ()
 
     @property

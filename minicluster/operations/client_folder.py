@@ -22,6 +22,7 @@ from minicluster.model.spec import Spec
 from minicluster.operations import connect
 from minicluster.operations.stored_authority import no_authority, read_authority, secrets
 
+_WRITABLE = "Free disk space, or make the folder writable for this user."
 _IDENTITY = "authority"  # file with the identity of the authority that issued the certificate
 _ENGINE = "engine"  # file with the reference of the engine, for commands in an environment of `minicluster env`
 _CALLS = ".calls"  # file with the arguments of on_write and before_removal: a line of JSON each
@@ -123,7 +124,7 @@ def write_certificate(spec: Spec, authority: pki.Authority, engine: Engine) -> N
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
     except OSError as error:
-        raise MiniclusterError(f"cannot write the client's certificate to {folder}", str(error)) from None
+        raise MiniclusterError(f"cannot write the client's certificate to {folder}", str(error), _WRITABLE) from None
 
 
 def write_profile_files(spec: Spec, values: Mapping[str, str]) -> list[str]:
@@ -146,7 +147,7 @@ def write_profile_files(spec: Spec, values: Mapping[str, str]) -> list[str]:
             os.replace(part, path)
             changed = True
         except OSError as error:
-            raise MiniclusterError(f"cannot write {path}", str(error)) from None
+            raise MiniclusterError(f"cannot write {path}", str(error), _WRITABLE) from None
     return _call(spec.cluster, "write") if changed else []
 
 
@@ -189,7 +190,7 @@ def _note(cluster: str, when: str, call: str, data: Mapping[str, Any]) -> None:
         with os.fdopen(descriptor, "w") as file:
             file.write(line)
     except OSError as error:
-        raise MiniclusterError(f"cannot write {path}", str(error)) from None
+        raise MiniclusterError(f"cannot write {path}", str(error), _WRITABLE) from None
 
 
 def _call(cluster: str, when: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Addresses: where a cluster's endpoints are published, and which address is handed out to whom.
+"""Addresses: where a cluster's endpoints are published, and which address is returned to which client.
 
 A client may run on the engine's machine, in a container of it, or on another machine. Four address modes:
 
@@ -153,8 +153,8 @@ def endpoint(engine: Engine, spec: Spec, mode: str, name: str, node: str = "") -
     for one in found:
         if one.name == name:
             return one
-    whose = node or f"cluster {spec.cluster}"
-    raise UsageError(f"{whose} has no endpoint {name!r}", "", nearest(name, {e.name for e in found}))
+    owner = node or f"cluster {spec.cluster}"
+    raise UsageError(f"{owner} has no endpoint {name!r}", "", nearest(name, {e.name for e in found}))
 
 
 def connect(engine: Engine, spec: Spec, mode: str) -> None:
@@ -164,7 +164,7 @@ def connect(engine: Engine, spec: Spec, mode: str) -> None:
     are not tried: where they fail, the node is down.
 
     Raises:
-        Unreachable: no running node is reached; tells what was tried and what to do.
+        Unreachable: no running node is reached; the error lists what was tried and what to do.
     """
     chosen = usable(mode, engine, spec)
     if chosen == "localhost":

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
 
 _CHUNK = 1 << 20
+_PATH = "Check the path."
+_ANOTHER = "Choose another destination."
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,12 @@ def _look(source: str) -> _Source:
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
-        raise MiniclusterError(f"no such file: {source}") from None
+        raise MiniclusterError(f"no such file: {source}", "", _PATH) from None
     folder = stat.S_ISDIR(mode)
     if not folder and not stat.S_ISREG(mode):
-        raise MiniclusterError(f"{source} is neither a file nor a folder")
+        raise MiniclusterError(f"{source} is neither a file nor a folder", "", "Only files and folders can be copied.")
     if not folder and source.endswith(("/", "/.")):
-        raise MiniclusterError(f"{source} is not a folder")
+        raise MiniclusterError(f"{source} is not a folder", "", "Remove the / at its end.")
     return _Source(source, path, folder, folder and (source == "." or source.endswith("/.") or path == "/"))
 
 
@@ -109,9 +111,12 @@ def _target(engine: Engine, node: str, container: str, here: _Source, path: str)
     if found and found.kind == "folder":
         return found.path, here.name
     if found and here.folder:
-        raise MiniclusterError(f"{path} of {node} is not a folder", f"The folder {here.word} cannot replace it.")
+        why = f"The folder {here.word} cannot replace it."
+        raise MiniclusterError(f"{path} of {node} is not a folder", why, _ANOTHER)
     if not found and not here.folder and path.endswith(("/", "/.")):
-        raise MiniclusterError(f"no such folder in {node}: {path}")
+        raise MiniclusterError(
+            f"no such folder in {node}: {path}", "", f"Create it: `minicluster exec {node} -- mkdir -p {path}`."
+        )
     at = PurePosixPath("/", found.path if found else path)
     parent = engine.stat_path(container, str(at.parent))
     if parent is None or parent.kind != "folder":
@@ -154,7 +159,7 @@ def _content(path: str, size: int) -> Iterator[bytes]:
         while left:
             chunk = file.read(min(left, _CHUNK))
             if not chunk:
-                raise MiniclusterError(f"{path} was truncated while it was read")
+                raise MiniclusterError(f"{path} was truncated while it was read", "", "Copy it again.")
             left -= len(chunk)
             yield chunk
     yield bytes(-size % tarfile.BLOCKSIZE)
@@ -167,12 +172,14 @@ def from_node(engine: Engine, node: str, container: str, path: str, destination:
     """
     found = engine.stat_path(container, path)
     if found is None:
-        raise MiniclusterError(f"no such file in {node}: {path}")
+        raise MiniclusterError(f"no such file in {node}: {path}", "", _PATH)
     folder = found.kind == "folder"
     if found.kind == "other":
-        raise MiniclusterError(f"{path} of {node} is neither a file nor a folder")
+        raise MiniclusterError(
+            f"{path} of {node} is neither a file nor a folder", "", "Only files and folders can be copied."
+        )
     if not folder and path.endswith(("/", "/.")):
-        raise MiniclusterError(f"{path} of {node} is not a folder")
+        raise MiniclusterError(f"{path} of {node} is not a folder", "", "Remove the / at its end.")
     with _translated(destination):
         name = "" if folder and (path == "." or path.endswith("/.")) else PurePosixPath("/", path).name
         final = _destination(destination, name, folder)
@@ -186,7 +193,7 @@ def from_node(engine: Engine, node: str, container: str, path: str, destination:
                 raise EngineError(
                     f"cannot read {path} of {node}", f"The engine sent a broken archive: {error}"
                 ) from error
-            staged.settle(final)
+            staged.move_into_place(final)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return Copied(node, f"{node}:{path}", str(final), staged.files, staged.bytes, tuple(staged.left_out))
@@ -197,12 +204,14 @@ def _destination(destination: str, name: str, folder: bool) -> Path:
     if final.is_dir():
         return Path(os.path.realpath(final)) / name
     if final.exists() and folder:
-        raise MiniclusterError(f"{destination} is not a folder", "A folder cannot replace it.")
+        raise MiniclusterError(f"{destination} is not a folder", "A folder cannot replace it.", _ANOTHER)
     if destination.endswith("/") and not folder:
-        raise MiniclusterError(f"no such folder: {destination}")
+        raise MiniclusterError(f"no such folder: {destination}", "", "Create it first.")
     if not final.parent.is_dir():
         raise MiniclusterError(
-            f"no such folder: {final.parent}", "cp does not create the parent folders of the destination."
+            f"no such folder: {final.parent}",
+            "cp does not create the parent folders of the destination.",
+            "Create it first.",
         )
     return final
 
@@ -269,7 +278,7 @@ class _Staged:
                 self.left_out.append(f"{path.relative_to(self.root)} -> {kept.pop(path)} (leads out of the copy)")
         self.files += len(kept)
 
-    def settle(self, final: Path) -> None:
+    def move_into_place(self, final: Path) -> None:
         """Moves the copy to its place, or into the existing folder."""
         _check(self.root, final)
         made = [name for name in self._folders if not (final / name).exists()]
@@ -294,11 +303,11 @@ def _check(staged: Path, final: Path) -> None:
         return
     if _is_folder(staged) and _is_folder(final):
         if not os.access(final, os.W_OK | os.X_OK):
-            raise MiniclusterError(f"cannot write into {final}", "It is not writable for this user.")
+            raise MiniclusterError(f"cannot write into {final}", "It is not writable for this user.", _ANOTHER)
         for child in staged.iterdir():
             _check(child, final / child.name)
     elif _is_folder(staged) or _is_folder(final):
-        raise MiniclusterError(f"{final} exists", "A folder and a file do not replace each other.")
+        raise MiniclusterError(f"{final} exists", "A folder and a file do not replace each other.", _ANOTHER)
 
 
 def _move(staged: Path, final: Path) -> None:
@@ -339,6 +348,6 @@ def _translated(path: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise MiniclusterError(f"no such file: {error.filename or path}") from error
+        raise MiniclusterError(f"no such file: {error.filename or path}", "", _PATH) from error
     except OSError as error:
-        raise MiniclusterError(f"cannot copy {error.filename or path}", error.strerror or str(error)) from error
+        raise MiniclusterError(f"cannot copy {error.filename or path}", error.strerror or str(error), _PATH) from error

@@ -29,7 +29,7 @@ def down(engine: Engine, names: Sequence[str], listener: Listener) -> list[Chang
     done, failed = [], []
     for name in dict.fromkeys(names):
         try:
-            done.append(take_down(engine, name, listener))
+            done.append(remove_cluster(engine, name, listener))
         except (NoEngine, Interrupted):
             raise
         except MiniclusterError as error:
@@ -40,7 +40,7 @@ def down(engine: Engine, names: Sequence[str], listener: Listener) -> list[Chang
     return done
 
 
-def take_down(engine: Engine, name: str, listener: Listener) -> Change:
+def remove_cluster(engine: Engine, name: str, listener: Listener) -> Change:
     """Removes a cluster.
 
     Raises:
@@ -61,7 +61,6 @@ def forget(engine: Engine, name: str, listener: Listener) -> None:
 
 def remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
     """Removes everything that carries a cluster's name, in several attempts; returns the plan of the first one."""
-    from minicluster import pki
     from minicluster.executor.executor import Run, execute
     from minicluster.plan import removal
 
@@ -72,7 +71,7 @@ def remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
         plan = removal.remove(replace(observed, attached={n: _foreign(engine, n, name) for n in observed.networks}))
         first = first or plan
         try:
-            execute(plan, Run(engine, pki.Authority(), DEFAULT_TIMEOUT, listener, lambda _image, _cancel: None))
+            execute(plan, Run(engine, None, DEFAULT_TIMEOUT, listener))
             # A process that renewed the lease after our look, and still saw a record, left a volume of its own.
             # Without a record none is created any more.
             if not engine.volumes(name):
@@ -87,7 +86,7 @@ def remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
     remains = MiniclusterError(
         f"cluster {name} could not be removed completely",
         "Another process keeps creating volumes for it.",
-        "End that process, and run the command again.",
+        "Stop that process, and run the command again.",
     )
     remains.leftovers = leftovers(engine, name)
     raise remains

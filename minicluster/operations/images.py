@@ -152,7 +152,9 @@ def load(path: str | os.PathLike[str], *, listener: Listener = ignore, engine: E
             if content.read(4) != _ZSTD:  # which the engine reads and Python cannot
                 tarfile.open(file, "r:*").close()
     except (OSError, EOFError, zlib.error) as error:
-        raise UsageError(f"cannot read {file}", getattr(error, "strerror", None) or str(error)) from None
+        raise UsageError(
+            f"cannot read {file}", getattr(error, "strerror", None) or str(error), "Check the path."
+        ) from None
     except tarfile.TarError as error:
         raise UsageError(f"{file} is not an image archive", f"It is not a tar archive: {error}.", _SAVED) from None
     engine = engine or _connect(listener)
@@ -162,7 +164,7 @@ def load(path: str | os.PathLike[str], *, listener: Listener = ignore, engine: E
         with file.open("rb") as content:
             while chunk := content.read(1 << 20):
                 done += len(chunk)
-                listener(Event("progress", "", "image", f"loading {file}: {done >> 20} of {size >> 20} MB"))
+                listener(Event("progress", "", "image", f"loading {file}: {done >> 20} of {size >> 20} MiB"))
                 yield chunk
 
     try:

@@ -37,7 +37,6 @@ def operate(
         rolling, force: of restart: one node at a time; also where that loses the quorum.
         timeout: seconds that nodes have to get ready.
     """
-    from minicluster import pki
     from minicluster.executor.executor import Run, execute
     from minicluster.plan import lifecycle
 
@@ -50,7 +49,9 @@ def operate(
         spec = observed.spec or spec  # another process may have changed the cluster since it was opened
         for name in names:
             if spec.node(name) is None:
-                raise UsageError(f"cluster {spec.cluster} no longer has a node {name!r}", "It was removed meanwhile.")
+                what = f"cluster {spec.cluster} no longer has a node {name!r}"
+                fix = f"`minicluster status {spec.cluster}` lists its nodes."
+                raise UsageError(what, "Another process removed it.", fix)
         if rolling or lifecycle.depends_on_voters(verb, spec, observed, names):
             ask = members_after_election if rolling else members
             observed = replace(observed, members=ask(engine, spec, observed.containers)[0])
@@ -59,7 +60,7 @@ def operate(
         else:
             plan = getattr(lifecycle, verb)(spec, observed, names)
         if plan:
-            execute(plan, Run(engine, pki.Authority(), timeout, listener, lambda _image, _cancel: None))
+            execute(plan, Run(engine, None, timeout, listener))
         note = lifecycle.aftermath(verb, spec, observed, plan)
         if note:
             listener(Event("note", text=note))

@@ -50,4 +50,5 @@ def load(engine: Engine, spec: Spec, image: str, nodes: Sequence[str] = (), *, l
     try:
         execute(plan, Run(engine, None, math.inf, listener))
     except NodeFailed as error:
-        raise ImageError(f"{image} could not be loaded", f"{error.what}: {error.why}".removesuffix(": ")) from error
+        why = f"{error.what}: {error.why}".removesuffix(": ")
+        raise ImageError(f"{image} could not be loaded", why, error.fix or "See `minicluster logs`.") from error

@@ -24,24 +24,25 @@ if TYPE_CHECKING:
 
 PERIOD = 1.0  #: seconds between two samples
 _MEMBERS_TIMEOUT = 3.0  # seconds that members have to answer: as long as they take to notice that others are dead
-_LAST_WORDS = 0.3  # seconds to wait for the engine's last events once the cluster is gone
+_LIST = "`minicluster ls` lists the clusters."
+_FINAL_WAIT = 0.3  # seconds to wait for the engine's last events once the cluster is removed
 
 
 def usage(engine: Engine, spec: Spec, words: Nodes) -> ClusterUsage:
     """What nodes use now, by name or role.
 
     Raises:
-        NodeFailed: the cluster was taken down meanwhile.
+        NodeFailed: another process removed the cluster.
     """
     for one in usages(engine, spec, words):
         return one
-    raise NodeFailed(f"cluster {spec.cluster} is gone", "It was taken down meanwhile.")
+    raise NodeFailed(f"cluster {spec.cluster} no longer exists", "Another process removed it.", _LIST)
 
 
 def usages(engine: Engine, spec: Spec, words: Nodes = (), period: float = PERIOD) -> Iterator[ClusterUsage]:
     """What nodes use, by name or role, once a period, the first time after one period; ends with the cluster.
 
-    Nodes that are added meanwhile are included.
+    Nodes that are added later are included.
 
     Raises:
         UsageError: a word is no node or role.
@@ -130,32 +131,32 @@ def events(engine: Engine, spec: Spec, since: float | None = None, period: float
     """
     from minicluster.engine.protocol import Cancel
 
-    told: queue.SimpleQueue[ClusterEvent | BaseException | None] = queue.SimpleQueue()
+    received: queue.SimpleQueue[ClusterEvent | BaseException | None] = queue.SimpleQueue()
     stop = Cancel()
 
-    def carefully(work: Callable[[], None]) -> Callable[[], None]:
+    def safely(work: Callable[[], None]) -> Callable[[], None]:
         def run() -> None:
             try:
                 work()
             except BaseException as error:
-                told.put(error)
+                received.put(error)
 
         return run
 
-    def hear() -> None:
+    def receive() -> None:
         for event in engine.events(spec.cluster, since=since, cancel=stop):
-            told.put(_from_engine(spec.cluster, event))
+            received.put(_from_engine(spec.cluster, event))
 
     def ask() -> None:
         for event in _from_members(engine, spec, stop, period):
-            told.put(event)
-        stop.wait(_LAST_WORDS)
-        told.put(None)
+            received.put(event)
+        stop.wait(_FINAL_WAIT)
+        received.put(None)
 
-    for work in (hear, ask):
-        threading.Thread(target=carefully(work), daemon=True).start()
+    for work in (receive, ask):
+        threading.Thread(target=safely(work), daemon=True).start()
     try:
-        while (item := told.get()) is not None:
+        while (item := received.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
             yield item
@@ -216,7 +217,7 @@ def compare(
         found: the members' answer; None (and ``why``) where none of them answers.
         running: nodes whose containers run: other voters cannot be part of a quorum.
     """
-    told: list[tuple[str, str, Mapping[str, str | int]]] = []
+    changes: list[tuple[str, str, Mapping[str, str | int]]] = []
     before = seen or Seen(found or {})
     after = found if found is not None else before.members
     quorums = Quorum.by_role(after.values())
@@ -228,20 +229,20 @@ def compare(
     # Where enough of them run and none answers, the state before may still hold.
     lost = bool(quorum and (quorum.lost or (found is None and before.lost)))
     if found is None and before.known:
-        told.append(("unknown", "", {"why": why}))
+        changes.append(("unknown", "", {"why": why}))
     if found is not None and not before.known:
-        told.append(("known", "", {}))
+        changes.append(("known", "", {}))
     for name in dict.fromkeys([*before.members, *after]):
         was, is_ = (name in m and m[name].ready for m in (before.members, after))
         if was != is_:
-            told.append(("ready" if is_ else "unready", name, {}))
+            changes.append(("ready" if is_ else "unready", name, {}))
     if lost != before.lost and quorum:
-        told.append(("quorum-lost" if lost else "quorum", "", {"healthy": quorum.healthy, "needed": quorum.needed}))
+        changes.append(("quorum-lost" if lost else "quorum", "", {"healthy": quorum.healthy, "needed": quorum.needed}))
     for role in dict.fromkeys(m.role for m in (*before.members.values(), *after.values())):
         old, new = (
             next((m.name for m in members.values() if m.leader and m.role == role), "")
             for members in (before.members, after)
         )
         if old != new:
-            told.append(("leader", new, {"from": old, "to": new}))
-    return Seen(after, found is not None, lost), told
+            changes.append(("leader", new, {"from": old, "to": new}))
+    return Seen(after, found is not None, lost), changes

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from minicluster.errors import NodeFailed, UsageError, nearest
-from minicluster.model.naming import container_name
+from minicluster.model.naming import container_name, count
 from minicluster.model.spec import NodeSpec, Spec
 
 if TYPE_CHECKING:
@@ -41,6 +41,18 @@ def node_of(spec: Spec, name: str) -> NodeSpec:
         known = [n.name for n in spec.nodes]
         raise UsageError(f"cluster {spec.cluster} has no node {name!r}", "", nearest(name, known))
     return found
+
+
+def one_name(spec: Spec, word: str) -> str:
+    """The node of that name, or the only node of that role.
+
+    Raises:
+        UsageError: there is no such node or role, or the role has several nodes.
+    """
+    names = node_names(spec, word)
+    if len(names) != 1:
+        raise UsageError(f"role {word} has {count(len(names), 'node')}", "", f"Name one of {', '.join(names)}.")
+    return names[0]
 
 
 def container_of(spec: Spec, node: str) -> str:
@@ -77,15 +89,20 @@ def execute(engine: Engine, spec: Spec, node: str, argv: str | Sequence[str], ti
 def interactive(
     engine: Engine, spec: Spec, node: str, argv: Sequence[str], *, tty: bool
 ) -> tuple[list[str], dict[str, str]]:
-    """The native client's command and environment that run a command in a node interactively.
+    """The native client's command and environment that run a command interactively.
+
+    Args:
+        node: a node, or a role that has only one.
 
     Raises:
+        UsageError: as :func:`one_name` does.
         NodeFailed: the node is not running.
     """
-    name = container_of(spec, node)
+    name = container_of(spec, one_name(spec, node))
     container = engine.container(name)
     if container is None or container.state != "running":
-        raise NodeFailed(f"{node} is not running", f"Its container is {container.state if container else 'gone'}.")
+        why = f"Its container is {container.state}." if container else "Its container no longer exists."
+        raise NodeFailed(f"{node} is not running", why, f"`minicluster up --name {spec.cluster}` starts it.")
     return engine.exec_argv(name, argv, tty=tty, stdin=True)
 
 
@@ -95,7 +112,4 @@ def one(engine: Engine, spec: Spec, word: str) -> tuple[str, str]:
     Raises:
         UsageError: the role has several nodes.
     """
-    found = existing(engine, spec, word)
-    if len(found) != 1:
-        raise UsageError(f"{word} is {len(found)} nodes", "", f"Name one of {', '.join(name for name, _ in found)}.")
-    return found[0]
+    return existing(engine, spec, one_name(spec, word))[0]

@@ -33,7 +33,7 @@ def look_within(
 ) -> Observed:
     """Adds what else a plan for ``wanted`` depends on: the members, the images that the engine has, the authority."""
     leaving = before is not None and any(wanted.node(node.name) is None for node in before.nodes)
-    ask = members_after_election if leaving else members  # removing voters needs a settled list of them
+    ask = members_after_election if leaving else members  # removing voters needs a stable list of them
     counted = ask(engine, before, observed.containers)[0] if before else None
     there = frozenset(image.ref for image in wanted.images.values() if engine.has_image(image.ref))
     return replace(observed, authority=authority.identity, members=counted, images=there)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from minicluster.errors import ImageError, InsufficientMemory, MiniclusterError, NoEngine, UsageError
 from minicluster.model.events import Event, Listener
-from minicluster.model.naming import network_name, value_text
+from minicluster.model.naming import count, network_name, value_text
 from minicluster.model.spec import LOCALHOST, Overrides, Spec
 from minicluster.plan.observed import made_by_another
 
@@ -49,7 +49,7 @@ def check_networks(engine: Engine, names: Sequence[str], cluster: str) -> None:
     for name in names:
         if name in ("bridge", "host", "none", network_name(cluster)):
             own = name == network_name(cluster)
-            why = "It is the cluster's own network." if own else "Containers are not reached by name there."
+            why = "It is the cluster's own network." if own else "It has no name resolution."
             fix = "Create a network: `docker network create NAME`."
             raise UsageError(f"--network {name}: nodes cannot join it", why, fix)
         if engine.network(name) is None:
@@ -125,7 +125,7 @@ def check_capacity(engine: Engine, spec: Spec, observed: Observed, plan: Plan, f
         if memory.level != "ok" and not force:
             raise InsufficientMemory(
                 f"cluster {spec.cluster} does not fit into memory: {memory.text}",
-                f"That is what {len(coming)} idle nodes use.",
+                f"Estimated for {count(len(coming), 'idle node')}.",
                 f"{memory.fix} `--force` starts them anyway.",
             )
         listener(Event("preflight", text=f"memory: {memory.text}"))

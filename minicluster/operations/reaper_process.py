@@ -1,7 +1,7 @@
 """The reaper's process: waits for the end of processes that own clusters, and removes these clusters.
 
 :mod:`minicluster.leases.reaper_client` starts it as a script without the ``site`` module, so that it starts within
-20 ms and takes 10 MB: what removes clusters is imported when it is needed.
+20 ms and takes 10 MiB: what removes clusters is imported when it is needed.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _main() -> None:
             if fd is not None:
                 os.close(fd)
             for key in [key for key, its in held.items() if its == owner]:
-                _take_down(*key)
+                _remove(*key)
                 del held[key]
         if time.monotonic() >= next_renewal:
             next_renewal = time.monotonic() + RENEW_INTERVAL
@@ -76,7 +76,7 @@ def _end_of(owner: Process) -> int | None:
 # Whatever fails below: other clusters still have to be watched, and the next command collects what is left.
 
 
-def _take_down(reference: str, cluster: str) -> None:
+def _remove(reference: str, cluster: str) -> None:
     """Removes a cluster, and what appears a moment later; gives up where that keeps failing."""
     quiet = 0  # consecutive attempts that found nothing to remove
     for _ in range(_ATTEMPTS):

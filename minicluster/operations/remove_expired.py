@@ -66,7 +66,7 @@ def _try(engine: Engine, name: str, listener: Listener) -> tuple[bool, str]:
 
 
 def remove_ended(engine: Engine, name: str, listener: Listener) -> bool:
-    """Removes a cluster whose lease has ended; False where the lease was renewed, or the cluster is gone already.
+    """Removes a cluster whose lease has ended; False where the lease was renewed, or the cluster no longer exists.
 
     Raises:
         MiniclusterError: a test is using it, or another process is changing it.

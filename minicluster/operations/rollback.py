@@ -1,4 +1,4 @@
-"""What becomes of an ``up`` that failed: undone, or left as it is; and what the user is told about it."""
+"""What becomes of an ``up`` that failed: undone, or left as it is; and the report to the user."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def roll_back(
 ) -> None:
     """Undoes a failed ``up``, unless ``keep``: back to the spec that was last applied, or to nothing.
 
-    How things stand afterwards is added to the error; what cannot be undone is no error of its own.
+    The state afterwards is added to the error; what cannot be undone is no error of its own.
 
     Args:
         spec: what was to be.
@@ -56,7 +56,7 @@ def roll_back(
 def _add(
     error: BaseException, listener: Listener, *, why: str = "", fix: str = "", leftovers: Sequence[str] = ()
 ) -> None:
-    """Adds to what the user is told: to an error of ours itself, beside any other as notes."""
+    """Adds to the report to the user: to an error of ours itself, next to any other as notes."""
     if isinstance(error, MiniclusterError):
         error.why = f"{error.why}\n{why}".strip()
         error.fix = f"{error.fix}\n{fix}".strip()
@@ -110,7 +110,7 @@ def _undo(
                 _add(error, listener, fix=fix, leftovers=left or unknown)
             else:
                 why = f"The rollback failed as well: {second.what}\n{second.why}"
-                fix = f"The change is half done: `minicluster up --name {name}` completes it."
+                fix = f"The change is incomplete: `minicluster up --name {name}` completes it."
                 _add(error, listener, why=why, fix=fix)
 
 

@@ -40,9 +40,9 @@ def examine(engine: Engine, spec: Spec, *, memory: bool = True) -> ClusterStatus
         )
     quorum = Quorum.of((found or {}).values())
     notes = [why] if why and any(n.phase == "running" for n in nodes) else []
-    notes += [f"{name} exists and is not in the spec" for name in containers if spec.node(name) is None]
-    strangers = [m.name for m in (found or {}).values() if m.voter and m.name not in containers]
-    notes += [f"{name} has a vote and is not in the spec" for name in strangers if spec.node(name) is None]
+    notes += [f"{name} exists but is not in the spec" for name in containers if spec.node(name) is None]
+    unknown_members = [m.name for m in (found or {}).values() if m.voter and m.name not in containers]
+    notes += [f"{name} is a voter but is not in the spec" for name in unknown_members if spec.node(name) is None]
     phase = _phase(nodes, quorum, observed.converged)
     quorums = Quorum.by_role((found or {}).values())
     return ClusterStatus(spec.cluster, spec.profile, phase, quorum, nodes, tuple(notes), quorums)
@@ -115,7 +115,7 @@ def _node_status(
 
 def _phase(nodes: Sequence[NodeStatus], quorum: Quorum | None, converged: bool) -> str:
     if not converged:
-        return "forming"
+        return "bootstrapping"
     if quorum and quorum.lost:
         return "broken"
     if all(node.ready for node in nodes):

@@ -79,7 +79,7 @@ class UpOptions:
     address_mode: str | None = (
         None  #: one of connect.MODES; None: $MINICLUSTER_ADDRESS_MODE, and what is published stays
     )
-    lease: Lease | None = None  #: how long the cluster is wanted; None: unchanged, at first until it is taken down
+    lease: Lease | None = None  #: how long the cluster is wanted; None: unchanged, at first until it is removed
     force: bool = False  #: continue where nodes that leave take the quorum with them, or memory is short
     keep: bool = False  #: do not roll back after a failure
     timeout: float = DEFAULT_TIMEOUT  #: seconds that the nodes have to get ready, counted from when their images exist
@@ -131,7 +131,7 @@ def up(engine: Engine, name: str, options: UpOptions, listener: Listener) -> tup
 
 
 def _up(engine: Engine, name: str, options: UpOptions, listener: Listener) -> UpPlan:
-    """Plans and applies; again with another subnet or port where another process took the chosen one meanwhile."""
+    """Plans and applies; again with another subnet or port where another process took the chosen one."""
     refused: list[int] = []  # ports that the engine could not publish, though they may be free on this machine
     for attempt in range(1, _ATTEMPTS + 1):
         last = attempt == _ATTEMPTS
@@ -146,7 +146,7 @@ def _up(engine: Engine, name: str, options: UpOptions, listener: Listener) -> Up
             # Only where the spec did not change; any other change has been rolled back by now.
             if last or not (observed.converged and observed.last_applied == spec):
                 raise
-            listener(Event("note", text=f"{error.what}; looking again"))
+            listener(Event("note", text=f"{error.what}; retrying"))
         except (SubnetTaken, PortTaken) as error:
             chosen_by_us = isinstance(error, SubnetTaken) or error.port not in _requested_ports(spec)
             if observed or last or not chosen_by_us:
@@ -155,7 +155,7 @@ def _up(engine: Engine, name: str, options: UpOptions, listener: Listener) -> Up
                 remove_all(engine, name, ignore)  # nothing in it failed by itself
             if isinstance(error, PortTaken):
                 refused.append(error.port)
-            listener(Event("note", text=f"{error.what} (taken meanwhile); choosing another"))
+            listener(Event("note", text=f"{error.what}; retrying with another one"))
     return up_plan
 
 
@@ -193,7 +193,7 @@ def plan(
     Args:
         engine: None: plan as for an empty engine.
         refused: ports that the engine could not publish.
-        attempt: counts the attempts at a subnet that another process took meanwhile.
+        attempt: counts the attempts at a subnet that another process took.
     """
     from minicluster import pki
     from minicluster.plan import reconcile

@@ -34,7 +34,7 @@ def with_lease(plan: Plan, observed: Observed, asked: Lease | None, profile: str
     text = lease.encode()
     steps = tuple(replace(step, action=_labelled(step.action, text)) for step in plan.steps)
     if asked and observed and asked != observed.lease:
-        # First, so that nobody removes the cluster meanwhile because its old lease is over.
+        # First, so that no process removes the cluster in between because its old lease has ended.
         made = Step(
             "lease", "", generation(plan.cluster, profile, asked), "store the new lease: labels cannot be changed"
         )

@@ -13,6 +13,7 @@ from minicluster.model.naming import container_name
 from minicluster.model.spec import NodeSpec, Spec
 from minicluster.plan.builder import Steps, dependencies_ready, ready, wait_members
 from minicluster.plan.observed import Observed
+from minicluster.plan.safety import NO_MEMBERS
 from minicluster.plan.steps import KillContainer, PauseContainer, Plan, StartContainer, StopContainer, WaitReady
 
 #: Verb -> the states that a node may be in for it, and the word for its state afterwards.
@@ -37,25 +38,24 @@ def stop(spec: Spec, observed: Observed, names: Sequence[str]) -> Plan:
 
 def start(spec: Spec, observed: Observed, names: Sequence[str]) -> Plan:
     """Starts nodes that do not run, all at once, and waits for them if enough voters run then."""
-    steps = Steps()
-    nodes = _nodes("start", spec, observed, names)
-    unready = _unready_roles(spec, observed, nodes)
-    for node in nodes:
-        _start(steps, spec, node, _CAUSE, [], waits=node.role not in unready)
-    _wait(steps, spec, observed, nodes, unready)
-    return _plan("start", spec, steps)
+    return _started("start", spec, observed, names)
 
 
 def restart(spec: Spec, observed: Observed, names: Sequence[str]) -> Plan:
     """Stops and starts nodes, all at once."""
+    return _started("restart", spec, observed, names)
+
+
+def _started(verb: str, spec: Spec, observed: Observed, names: Sequence[str]) -> Plan:
+    """Starts nodes; of a restart, each after its stop."""
     steps = Steps()
-    nodes = _nodes("restart", spec, observed, names)
+    nodes = _nodes(verb, spec, observed, names)
     unready = _unready_roles(spec, observed, nodes)
     for node in nodes:
-        stopped = _stop(steps, spec, observed, node, _CAUSE)
+        stopped = _stop(steps, spec, observed, node, _CAUSE) if verb == "restart" else []
         _start(steps, spec, node, _CAUSE, stopped, waits=node.role not in unready)
     _wait(steps, spec, observed, nodes, unready)
-    return _plan("restart", spec, steps)
+    return _plan(verb, spec, steps)
 
 
 def roll(spec: Spec, observed: Observed, names: Sequence[str], *, force: bool = False) -> Plan:
@@ -69,7 +69,7 @@ def roll(spec: Spec, observed: Observed, names: Sequence[str], *, force: bool = 
     members = observed.members or {}
     quorums = Quorum.by_role(members.values())
     if spec.members and force and (observed.members is None or any(quorum.lost for quorum in quorums.values())):
-        return restart(spec, observed, names)  # no quorum to keep, and nobody could say that a node is back
+        return restart(spec, observed, names)  # no quorum to keep, and no node could report that another is back
     if spec.members and not force:
         _check_spare(spec, observed, nodes)
 
@@ -83,7 +83,7 @@ def roll(spec: Spec, observed: Observed, names: Sequence[str], *, force: bool = 
         last = [id for id in ready(node.name) if id in steps]
         if spec.members:
             expected = {name for name, member in members.items() if member.ready} | done
-            asked = node if node.role == spec.members.on else _someone(spec, expected)
+            asked = node if node.role == spec.members.on else _any_node(spec, expected)
             if asked:
                 why = "the next node restarts only when this one is a ready member"
                 wait = wait_members(spec, asked, expected)
@@ -97,7 +97,7 @@ def _check_spare(spec: Spec, observed: Observed, nodes: Sequence[NodeSpec]) -> N
     if observed.members is None:
         raise MiniclusterError(
             f"a rolling restart of cluster {spec.cluster} cannot begin",
-            "No node answers who the members are: too few nodes run, or they are electing a leader.",
+            NO_MEMBERS,
             fix,
         )
     quorums = Quorum.by_role(observed.members.values())
@@ -146,7 +146,7 @@ def _each(
 
 
 def depends_on_voters(verb: str, spec: Spec, observed: Observed, names: Sequence[str]) -> bool:
-    """Who votes matters to a verb: afterwards some nodes run, and of some role fewer than a quorum of all its nodes."""
+    """Whether a verb needs the voters: afterwards some nodes run, and of some role fewer than a quorum of its nodes."""
     touched = [node.name for node in spec.nodes if not names or node.name in names]
     running = _running_after(verb, observed, touched)
     if spec.members is None or not running:
@@ -178,7 +178,7 @@ def _running_after(verb: str, observed: Observed, touched: Collection[str]) -> f
 def _quorums(spec: Spec, observed: Observed, running: Collection[str]) -> dict[str, Quorum]:
     """The quorums if only these nodes run.
 
-    If nobody answers who votes, the nodes that could tell are counted as if all of them did. That is good enough to
+    If no node reports the voters, those that could are counted as if all of them did. That is good enough to
     decide what not to wait for, and no ground for a warning or a refusal.
     """
     if observed.members is not None:
@@ -229,7 +229,8 @@ def _nodes(verb: str, spec: Spec, observed: Observed, names: Sequence[str]) -> l
                 f"`minicluster up --name {spec.cluster}` recreates it.",
             )
         elif names and verb in ("pause", "unpause", "kill") and state != after:
-            raise NodeFailed(f"cannot {verb} {node.name}", f"It is {'stopped' if state == 'exited' else state}.")
+            fix = f"{verb} applies to nodes that are {' or '.join(states)}: see `minicluster status {spec.cluster}`."
+            raise NodeFailed(f"cannot {verb} {node.name}", f"It is {'stopped' if state == 'exited' else state}.", fix)
     return nodes
 
 
@@ -259,12 +260,12 @@ def _wait(steps: Steps, spec: Spec, observed: Observed, nodes: Sequence[NodeSpec
     """Waits until the cluster counts all running nodes as ready members, except those of roles that cannot be."""
     running = observed.running | {node.name for node in nodes}
     names = [node.name for node in spec.nodes if node.name in running and node.role not in unready]
-    if nodes and spec.members and (asked := _someone(spec, names)):
+    if nodes and spec.members and (asked := _any_node(spec, names)):
         wait = wait_members(spec, asked, names)
         steps.add("members", "", wait, "wait until every running node is a ready member", steps.ids)
 
 
-def _someone(spec: Spec, running: Collection[str]) -> NodeSpec | None:
+def _any_node(spec: Spec, running: Collection[str]) -> NodeSpec | None:
     """A node that can be asked for the members."""
     assert spec.members
     return next((n for n in spec.of_role(spec.members.on) if n.name in running), None)

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from minicluster.errors import ImageError, NodeFailed, UsageError
 from minicluster.model.deferred import fill
-from minicluster.model.naming import container_name
+from minicluster.model.naming import container_name, count
 from minicluster.model.spec import Spec
 from minicluster.plan.builder import Steps
 from minicluster.plan.observed import Observed
 from minicluster.plan.steps import CopyImage, Plan, RemoveFile, RunHook, SaveImage
+
+_FIX = "Add a load hook to the profile, or push the image to a registry that the nodes can reach."
 
 
 def load(spec: Spec, observed: Observed, image: str, nodes: Sequence[str], path: str) -> Plan:
@@ -18,11 +20,11 @@ def load(spec: Spec, observed: Observed, image: str, nodes: Sequence[str], path:
 
     Args:
         observed: its ``images`` are those of the engine.
-        nodes: names; none: every node that can hold images.
-        path: the file in the nodes that holds the image meanwhile.
+        nodes: names; none: every node that accepts images.
+        path: the file in the nodes that holds the image during the load.
 
     Raises:
-        UsageError: such nodes hold no images.
+        UsageError: such nodes do not accept images.
         ImageError: the engine has no such image.
         NodeFailed: a node does not run.
     """
@@ -57,26 +59,27 @@ def load(spec: Spec, observed: Observed, image: str, nodes: Sequence[str], path:
             [last],
             cleanup=True,
         )
-    count = f"{len(names)} node{'' if len(names) == 1 else 's'}"
-    return steps.plan(spec.cluster, f"load {image} into {count} of cluster {spec.cluster}")
+    return steps.plan(spec.cluster, f"load {image} into {count(len(names), 'node')} of cluster {spec.cluster}")
 
 
 def _holders(spec: Spec, nodes: Sequence[str]) -> list[str]:
-    """The nodes to load: those named, or all that can hold images."""
+    """The nodes to load: those named, or all that accept images."""
     if not spec.load:
-        raise UsageError(f"nodes of profile {spec.profile} hold no images", "The profile has no load hook.")
+        raise UsageError(f"nodes of profile {spec.profile} do not accept images", "Its profile has no load hook.", _FIX)
     roles = {hook.on for hook in spec.load}
     able = [node.name for node in spec.nodes if "node" in roles or node.role in roles]
     names = [*nodes] or able
     if not names:
         role = min(roles)
         raise UsageError(
-            f"cluster {spec.cluster} has no node that holds images",
-            f"Nodes of role {', '.join(sorted(roles))} do.",
+            f"cluster {spec.cluster} has no node that accepts images",
+            f"Nodes of role {', '.join(sorted(roles))} accept images.",
             f"`minicluster scale {role}=1 -c {spec.cluster}` adds one.",
         )
     if unable := [name for name in names if name not in able]:
         raise UsageError(
-            f"cannot load an image into {', '.join(unable)}", f"Nodes of {', '.join(sorted(roles))} hold images."
+            f"cannot load an image into {', '.join(unable)}",
+            f"Only nodes of role {', '.join(sorted(roles))} accept images.",
+            "Name one of them, or none for all of them.",
         )
     return names

@@ -41,8 +41,8 @@ class Observed:
     own_container: Container | None = None
     volumes: tuple[str, ...] = ()  #: names, without records and lease generations
     records: tuple[RecordVolume, ...] = ()
-    members: Mapping[str, Member] | None = None  #: by the node's name; None if nobody answered
-    lease: Lease | None = None  #: the one in force; None: the cluster stays until it is taken down
+    members: Mapping[str, Member] | None = None  #: by the node's name; None if no node answered
+    lease: Lease | None = None  #: the one in force; None: the cluster stays until it is removed
     generations: tuple[str, ...] = ()  #: volumes that hold a later lease
     images: frozenset[str] = frozenset()  #: of the images that a plan is about, those that the engine has
     authority: str = ""  #: identity of the certificate authority that issues new certificates

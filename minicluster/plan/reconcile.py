@@ -10,11 +10,11 @@ from minicluster.model import labels
 from minicluster.model.codec import node_hash
 from minicluster.model.deferred import fill
 from minicluster.model.membership import Quorum, leader_last
-from minicluster.model.naming import container_name, network_name
+from minicluster.model.naming import container_name, count, network_name
 from minicluster.model.spec import HookSpec, NodeSpec, Spec, volumes
 from minicluster.plan.builder import Steps, dependencies_ready, ready, wait_members
 from minicluster.plan.observed import Observed
-from minicluster.plan.removal import take_out
+from minicluster.plan.removal import remove_members
 from minicluster.plan.safety import check_data, leaving_order
 from minicluster.plan.steps import (
     ConnectNetwork,
@@ -54,7 +54,7 @@ def reconcile(spec: Spec, observed: Observed, *, force: bool = False) -> Plan:
         for node in spec.nodes:
             if actions[node.name].starts:
                 _provide_node(steps, spec, node, observed, actions[node.name], [])
-    left = take_out(steps, spec, observed, leaving, force)
+    left = remove_members(steps, spec, observed, leaving, force)
     _provide_images(steps, spec, observed, actions)
     rolling = _one_at_a_time(spec, observed, actions)
     first = _initial_member(spec, observed) if spec.init else None
@@ -134,16 +134,17 @@ class NodeAction:
 def _node_action(spec: Spec, node: NodeSpec, observed: Observed) -> NodeAction:
     container = observed.containers.get(node.name)
     if node.bootstraps and observed.last_applied is None and observed.bootstrap_differs(spec):
-        # An initial member keeps in its data from its first moment who the other voters are.
+        # An initial member stores the other voters in its data from its first start.
         cause = "an interrupted bootstrap gave it other initial members"
         return NodeAction(cause, creates=True, replaces=container is not None, empties=True)
     if container is None:
         before = observed.spec is not None and observed.spec.node(node.name) is not None
         return NodeAction(
-            "its container is gone" if before and observed.converged else "the node does not exist yet", creates=True
+            "its container no longer exists" if before and observed.converged else "the node does not exist yet",
+            creates=True,
         )
     if network_name(spec.cluster) not in observed.networks:
-        return NodeAction("the cluster's network is gone", creates=True, replaces=True)
+        return NodeAction("the cluster's network no longer exists", creates=True, replaces=True)
     if container.state == "created":
         return NodeAction("its creation was interrupted", creates=True, replaces=True)
     if network_name(spec.cluster) not in container.networks:  # an interrupted `down` leaves that
@@ -315,7 +316,7 @@ def _join(steps: Steps, spec: Spec, observed: Observed, left: Sequence[str]) -> 
     initialized = _planned(steps, [initial_member])
     for i, hook in enumerate(spec.init, 1):
         on = container_name(spec.cluster, initial_member.name)
-        init = RunHook(on, tuple(fill(hook.run, values)), hook.capture)
+        init = RunHook(on, tuple(fill(hook.run, values)), hook.capture, phase="initializing")
         initialized = [steps.add(f"init {i}", initial_member.name, init, "initialize the cluster", initialized)]
     waits += initialized
     for node in joining:
@@ -404,6 +405,6 @@ def _recorded(steps: Steps, spec: Spec, observed: Observed) -> Plan:
     return Plan(spec.cluster, f"{verb} cluster {spec.cluster} ({spec.profile}): {counts}", everything + removed)
 
 
-def _counted(count: int, role: str) -> str:
+def _counted(number: int, role: str) -> str:
     """A number of nodes of a role; the name of a role may be an abbreviation, such as kv, which has no plural."""
-    return f"{count} {role}{'s' if count > 1 and len(role) > 3 else ''}"
+    return count(number, role) if len(role) > 3 else f"{number} {role}"

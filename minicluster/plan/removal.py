@@ -67,11 +67,11 @@ def _owner(observed: Observed, volume: str) -> str:
     return next((n for n in observed.containers if volume.startswith(f"{observed.cluster}-{n}-")), "")
 
 
-def take_out(steps: Steps, spec: Spec, observed: Observed, leaving: Sequence[str], force: bool) -> list[str]:
+def remove_members(steps: Steps, spec: Spec, observed: Observed, leaving: Sequence[str], force: bool) -> list[str]:
     """Removes nodes one after the other: each change of a quorum must be complete before the next.
 
     Returns:
-        ids of the steps after which all of them are gone.
+        ids of the steps after which all of them are removed.
     """
     if not leaving:
         return []
@@ -86,7 +86,7 @@ def take_out(steps: Steps, spec: Spec, observed: Observed, leaving: Sequence[str
             if hook.on == "node":
                 on = container.name if container and container.state == "running" else ""
             else:
-                on = _staying(hook.on, observed, spec)
+                on = _remaining(hook.on, observed, spec)
             if on:
                 # What other nodes do to remove a voter must succeed: its vote must not outlive it.
                 best_effort = force or hook.on == "node" or not (member and member.voter)
@@ -100,7 +100,7 @@ def take_out(steps: Steps, spec: Spec, observed: Observed, leaving: Sequence[str
     return last
 
 
-def _staying(role: str, observed: Observed, spec: Spec) -> str:
+def _remaining(role: str, observed: Observed, spec: Spec) -> str:
     """A container of a role that stays: one that the cluster counts as ready, one that runs, or one that is started."""
     members = observed.members or {}
     nodes = [n for n in spec.of_role(role) if n.name in observed.containers]

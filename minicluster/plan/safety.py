@@ -9,20 +9,22 @@ from minicluster.model.membership import Quorum
 from minicluster.model.spec import Spec
 from minicluster.plan.observed import Observed
 
+NO_MEMBERS = "No node reports the cluster's members: too few nodes run, or they are electing a leader."
+
 
 def check_data(spec: Spec, observed: Observed) -> None:
-    """Refuses to continue if so many voters lost their data that the rest can never agree again.
+    """Refuses to continue if so many voters lost their data that the rest can never have a quorum again.
 
     A voter without its data must not vote in its old place: acknowledged writes could be lost.
 
     Raises:
-        MiniclusterError: the data are lost; or an interrupted bootstrap agreed on other members than these.
+        MiniclusterError: the data are lost; or an interrupted bootstrap used other members than these.
     """
     before = observed.last_applied
     if before is None and observed.members is not None and observed.bootstrap_differs(spec):
         raise MiniclusterError(
             f"cluster {spec.cluster} was bootstrapped by an interrupted `up` with other initial members",
-            "Its voters have already agreed on each other.",
+            "Its voters have already formed a quorum.",
             f"Finish that `up` first (`minicluster up --name {spec.cluster}` with its options), "
             f"or delete the cluster: `minicluster down {spec.cluster}`.",
         )
@@ -36,7 +38,7 @@ def check_data(spec: Spec, observed: Observed) -> None:
         raise MiniclusterError(
             f"cluster {spec.cluster} has lost the data of {', '.join(lost)}",
             f"{len(bootstrapped) - len(lost)} of {len(bootstrapped)} initial members still have their data, and "
-            f"{needed} are needed to agree on anything.",
+            f"{needed} are needed for a quorum.",
             f"`minicluster down {spec.cluster}`, then `up`, creates an empty cluster.",
         )
 
@@ -47,19 +49,19 @@ def leaving_order(spec: Spec, observed: Observed, force: bool) -> list[str]:
     A node that is not ready is no loss; removed first, it no longer counts when the next one leaves.
 
     Raises:
-        MiniclusterError: nobody knows who the members are; or the quorum would be lost, and there is no ``force``.
+        MiniclusterError: no node reports the members; or the quorum would be lost, and there is no ``force``.
     """
     members = observed.members or {}
     # A member may have lost its container and still have its vote.
     names = [name for name in dict.fromkeys([*observed.containers, *members]) if spec.node(name) is None]
     names = [name for name in names if name in observed.containers or observed.recorded(name)]
     known = [name for name in names if (node := observed.recorded(name)) and node.leave]
-    # Removed without leaving, a voter would count for the quorum for ever, so `force` does not help here. Before a
-    # first `up` was complete, nobody is a member.
+    # Removed without leaving, a voter would count for the quorum forever, so `force` does not help here. Before a
+    # first `up` was complete, no node is a member.
     if known and spec.members and observed.members is None and observed.last_applied is not None:
         raise MiniclusterError(
             f"{', '.join(sorted(known))} cannot leave cluster {spec.cluster} now",
-            "No node answers who the members are: too few nodes run, or they are electing a leader.",
+            NO_MEMBERS,
             f"Start its stopped nodes first (`minicluster start -c {spec.cluster}`), "
             f"or delete it: `minicluster down {spec.cluster}`.",
         )
@@ -76,7 +78,7 @@ def leaving_order(spec: Spec, observed: Observed, force: bool) -> list[str]:
 
 
 def _check_quorum(spec: Spec, observed: Observed, leaving: Sequence[str]) -> None:
-    """Refuses if the voters that stay could not agree after one of these has left."""
+    """Refuses if the voters that stay had no quorum after one of these has left."""
     left = dict(observed.members or {})
     for name in leaving:
         member = left.pop(name, None)

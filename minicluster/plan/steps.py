@@ -96,7 +96,7 @@ class Fallback:
     """Where a hook runs next if it fails on its own node.
 
     The members are asked for only then, by any of ``asked``: of the nodes, those that the cluster counts as ready
-    follow, the leader first. If nobody answers, all follow in this order.
+    follow, the leader first. If no node answers, all follow in this order.
     """
 
     nodes: tuple[str, ...]
@@ -112,7 +112,7 @@ class RunHook:
     command: tuple[str, ...]
     capture: tuple[str, ...] = ()
     best_effort: bool = False  #: a failure is reported and does not end the plan
-    phase: str = "joining"  #: what the node is doing meanwhile, for people
+    phase: str = "joining"  #: what the node is doing during the hook, for people
     fallback: Fallback | None = None
 
 

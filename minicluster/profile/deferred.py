@@ -1,8 +1,8 @@
 """What templates see of values that do not exist yet: objects that can only be joined into text.
 
 A template is rendered when a cluster's spec is made; a join token, or the address at which a user reaches an endpoint,
-exists only later. A condition on such a value, a filter or a loop would work on something else than the value, and
-nobody would notice. So every operation but joining raises :class:`NotYet`, which names the value.
+exists only later. A condition on such a value, a filter or a loop would work on something else than the value,
+without an error. So every operation but joining raises :class:`NotYet`, which names the value.
 """
 
 from __future__ import annotations

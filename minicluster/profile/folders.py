@@ -9,7 +9,7 @@ from minicluster.errors import UsageError, nearest
 
 
 def bundled_directory() -> Path:
-    """Inside an installed package, or beside it in a checkout."""
+    """Inside an installed package, or next to it in a checkout."""
     package = Path(__file__).parent.parent
     installed = package / "_profiles"
     return installed if installed.is_dir() else package.parent / "profiles"
@@ -60,7 +60,7 @@ def locate(name_or_path: str) -> tuple[Path, bool]:
             f"no profile in {name_or_path!r}", "The folder has no profile.yaml.", "Name a profile's folder."
         )
     raise UsageError(
-        f"no profile is called {name_or_path!r}",
+        f"no profile named {name_or_path!r}",
         f"It is neither one of {', '.join(sorted(found)) or 'none'} nor a folder with a profile.yaml.",
         nearest(name_or_path, found) if "/" not in name_or_path else "Check the path.",
     )
@@ -79,9 +79,9 @@ def named(name: str, *, bundled: bool) -> Path:
         if not shared:
             where = " or ".join(str(root) for root, _bundled in _roots(bundled))
             known = [path.name for root, _bundled in _roots(bundled) for path in root.glob("_*")]
-            raise UsageError(f"no folder is called {name!r}", f"It would be in {where}.", nearest(name, known))
+            raise UsageError(f"no folder named {name!r}", f"It would be in {where}.", nearest(name, known))
         return shared[-1]
     found = _directories(bundled_only=bundled)
     if name not in found:
-        raise UsageError(f"no profile is called {name!r}", "", nearest(name, found))
+        raise UsageError(f"no profile named {name!r}", "", nearest(name, found))
     return found[name][0]

@@ -52,7 +52,7 @@ def choose_host_ports(
 def _asked(top: Scope, roles: Mapping[str, Sequence[Node]], overrides: spec.Overrides) -> dict[tuple[str, str], int]:
     """The ports that ``--port`` asks for, by node and endpoint."""
     wanted: dict[tuple[str, str], int] = {}
-    whose: dict[int, str] = {}
+    owner: dict[int, str] = {}
     for role, nodes in roles.items():
         for node in nodes:
             for name in top.loaded.profile.roles[role].endpoints:
@@ -64,13 +64,13 @@ def _asked(top: Scope, roles: Mapping[str, Sequence[Node]], overrides: spec.Over
                 if not 1 <= port <= 65535:
                     what = f"{option}: {node.name} would have port {port}"
                     raise UsageError(what, "Ports are 1 to 65535.", "Ask for another.")
-                if port in whose:
+                if port in owner:
                     raise UsageError(
-                        f"{option}: {node.name} and {whose[port]} cannot both have {port}",
+                        f"{option}: {node.name} and {owner[port]} cannot both have {port}",
                         "An endpoint's port counts up from the first node of each role that has it.",
                         "Leave the choice to minicluster.",
                     )
-                whose[port] = node.name
+                owner[port] = node.name
                 wanted[node.name, name] = port
     return wanted
 
@@ -80,8 +80,8 @@ def _url(top: Scope, role: str, name: str, template: str, node: Node, group: Seq
     braces = _BRACES.search(template)
     if braces:
         where = top.loaded.document.where(at)
-        what = f"{where}: {braces[0]} is not filled in"
-        raise ProfileError(what, "A url is a template.", f"Write {{{{ {braces[1]} }}}}.")
+        what = f"{where}: {braces[0]} is not template syntax"
+        raise ProfileError(what, "", f"Use {{{{ {braces[1]} }}}}.")
     scope = top.inner(
         place="url",
         node=node,

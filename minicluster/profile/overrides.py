@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from minicluster.errors import ProfileError, UsageError, nearest
+from minicluster.model.naming import value_text
 from minicluster.profile.schema import Profile
 from minicluster.profile.yamldoc import Document
 
@@ -44,7 +45,9 @@ def override(document: Document, path: str, text: str) -> None:
         if inner is None:
             inner = data[part] = {}
         if not isinstance(inner, (dict, list)):
-            raise UsageError(f"{option}: {'.'.join(parts[: depth + 1])} has no parts", "It is a single value.")
+            raise UsageError(
+                f"{option}: {'.'.join(parts[: depth + 1])} has no parts", "It is a single value.", "End the path there."
+            )
         data = inner
     last: str | int = _index(data, parts[-1], option) if isinstance(data, list) else parts[-1]
     data[last] = value
@@ -58,15 +61,15 @@ def _path_of(document: Document, path: str, option: str) -> list[str]:
         return ["settings", *parts]
     if parts[0] not in Profile.model_fields:
         raise UsageError(
-            f"{option}: nothing is called {parts[0]!r}",
+            f"{option}: unknown key {parts[0]!r}",
             "PATH is one of the profile's settings, or a path in profile.yaml such as roles.agent.env.NAME.",
-            nearest(parts[0], [*settings, *Profile.model_fields]),
+            nearest(parts[0], {*settings, *Profile.model_fields} - {*_IDENTITY}),
         )
     if parts[0] in _IDENTITY:
         raise UsageError(f"{option}: the profile's {parts[0]} cannot be set", "", nearest(parts[0], settings))
     named = document.data.get(parts[0]) or {}
     if parts[0] in ("settings", "roles", "images") and len(parts) > 1 and parts[1] not in named:
-        raise UsageError(f"{option}: nothing in {parts[0]} is called {parts[1]!r}", "", nearest(parts[1], named))
+        raise UsageError(f"{option}: unknown key {parts[1]!r} in {parts[0]}", "", nearest(parts[1], named))
     return parts
 
 
@@ -77,12 +80,14 @@ def _of_its_type(value: Any, default: Any, name: str, text: str, option: str) ->
     words = {bool: "true or false", int: "an integer", float: "a number"}
     takes: dict[type, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (float, int)}
     if type(default) in takes and type(value) not in takes[type(default)]:
-        shown = str(default).lower() if isinstance(default, bool) else default
-        raise ProfileError(f"{option}: {name} must be {words[type(default)]} (default: {shown})")
+        what = f"{option}: {name} must be {words[type(default)]}"
+        raise ProfileError(what, "", f"The default is {value_text(default)}.")
     return value
 
 
 def _index(items: Sequence[Any], part: str, option: str) -> int:
     if part.isdecimal() and int(part) < len(items):
         return int(part)
-    raise UsageError(f"{option}: {part!r} is not a position", f"The list has {len(items)} items, counted from 0.")
+    raise UsageError(
+        f"{option}: {part!r} is not a position", f"The list has {len(items)} items.", "Positions count from 0."
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minicluster.errors import ProfileError, UsageError, nearest
+from minicluster.model import naming
 from minicluster.profile.schema import Hook, Image, Role
 
 if TYPE_CHECKING:
@@ -16,6 +17,17 @@ if TYPE_CHECKING:
 
 #: A path in the folder of another profile; one with _ in front is a folder of files that profiles share.
 _REFERENCE = re.compile(r"(?P<profile>_?[a-z][a-z0-9-]*):(?P<path>.+)")
+
+#: Names that no role can have, and why: a node's volumes are CLUSTER-ROLE-N-PATH.
+_RESERVED = {
+    "node": "In hooks, that is the node itself.",
+    "shared": "Names of volumes that nodes share begin with it.",
+    "spec": "Names of the volumes with a cluster's spec begin with it.",
+    "lease": "Names of the volumes with a cluster's lease begin with it.",
+}
+
+_TWICE = "Both folders, or bin and files, have it."
+_PATH = "Check the path: it is relative to the profile's folder."
 
 BIN = "/usr/local/bin"  #: where scripts of ``bin`` are installed
 
@@ -33,11 +45,11 @@ def check_references(loaded: Loaded) -> None:
         _check_files(loaded, name, role)
     for file_name, source in (profile.client.files if profile.client else {}).items():
         if not inside(loaded, source, ("client", "files", file_name)).is_file():
-            raise _error(loaded, ("client", "files", file_name), f"no such file: {source}")
+            raise _error(loaded, ("client", "files", file_name), f"no such file: {source}", fix=_PATH)
     for at, hook in _hooks(loaded):
         if hook.on != "node" and hook.on not in profile.roles:
             raise _error(
-                loaded, (*at, "on"), f"no role is called {hook.on!r}", fix=nearest(hook.on, [*profile.roles, "node"])
+                loaded, (*at, "on"), f"no role named {hook.on!r}", fix=nearest(hook.on, [*profile.roles, "node"])
             )
     _check_hooks(loaded)
 
@@ -49,17 +61,18 @@ def _error(loaded: Loaded, at: Where, what: str, why: str = "", fix: str = "", *
 def _check_image(loaded: Loaded, name: str, image: Image) -> None:
     at: Where = ("images", name)
     if (image.build is None) == (image.image is None):
-        raise _error(loaded, at, f"image {name!r} needs either build or image")
+        fix = "Give it `build`, a folder with a Dockerfile, or `image`, a reference."
+        raise _error(loaded, at, f"image {name!r} needs either build or image", fix=fix)
     if image.platforms and image.image is None:
         why = "An image that is built is built for the engine's platform."
-        raise _error(loaded, (*at, "platforms"), "platforms are for an image that is pulled", why)
+        raise _error(loaded, (*at, "platforms"), "platforms are for an image that is pulled", why, "Remove platforms.")
     for more in ("args", "additional_contexts"):
         if getattr(image, more) and image.build is None:
-            raise _error(loaded, (*at, more), f"{more} are for an image that is built")
+            raise _error(loaded, (*at, more), f"{more} are for an image that is built", fix=f"Remove {more}.")
     for key in ("build", "overlay"):
         folder = getattr(image, key)
         if folder is not None and not (inside(loaded, folder, (*at, key)) / "Dockerfile").is_file():
-            raise _error(loaded, (*at, key), f"no Dockerfile in {folder!r}")
+            raise _error(loaded, (*at, key), f"no Dockerfile in {folder!r}", fix=_PATH)
 
 
 def _check_settings(loaded: Loaded) -> None:
@@ -68,14 +81,18 @@ def _check_settings(loaded: Loaded) -> None:
     named += [(("patterns", name), name) for name in profile.patterns]
     for at, name in named:
         if name not in profile.settings:
-            raise _error(loaded, at, f"no setting is called {name!r}", fix=nearest(name, profile.settings), key=True)
+            raise _error(loaded, at, f"no setting named {name!r}", fix=nearest(name, profile.settings), key=True)
     for name, wanted in profile.patterns.items():
         try:
             matches = re.fullmatch(wanted.pattern, str(profile.settings[name]))
         except re.error as error:
-            raise _error(loaded, ("patterns", name, "pattern"), f"not a regular expression: {error}") from None
+            raise _error(
+                loaded, ("patterns", name, "pattern"), f"not a regular expression: {error}", fix="Correct it."
+            ) from None
         if not matches:
-            raise _error(loaded, ("settings", name), f"{name} {wanted.message}", f"The pattern is {wanted.pattern}")
+            raise _error(
+                loaded, ("settings", name), f"{name} {wanted.message}", "", f"Required pattern: {wanted.pattern}"
+            )
 
 
 def _check_authority(loaded: Loaded) -> None:
@@ -87,37 +104,40 @@ def _check_authority(loaded: Loaded) -> None:
     needy += [("client",)] if profile.client else []
     if needy:
         fix = "Give a role `authority: true`."
-        raise _error(loaded, needy[0], "certificates, and no role keeps the authority that issues them", fix=fix)
+        raise _error(loaded, needy[0], "certificates need a role with `authority: true`", fix=fix)
 
 
 def _check_role(loaded: Loaded, name: str, role: Role) -> None:
     profile, at = loaded.profile, ("roles", name)
-    if name == "node":
-        raise _error(loaded, at, "a role cannot be called 'node'", "In hooks, that is the node itself.", key=True)
+    if name in _RESERVED:
+        raise _error(
+            loaded, at, f"a role cannot be named {name!r}", _RESERVED[name], "Choose another name for it.", key=True
+        )
     if role.image not in profile.images:
         fix = nearest(role.image, profile.images)
-        raise _error(loaded, (*at, "image"), f"no image is called {role.image!r}", fix=fix)
+        raise _error(loaded, (*at, "image"), f"no image named {role.image!r}", fix=fix)
     if role.min > role.max:
-        raise _error(loaded, (*at, "min"), f"min is {role.min} and max is {role.max}")
+        raise _error(loaded, (*at, "min"), f"min is {role.min} and max is {role.max}", fix="Make min the smaller one.")
     check_count(loaded, name, role.count, loaded.document.where((*at, "count")))
     above = list(profile.roles)[: list(profile.roles).index(name)]
     for i, other in enumerate(role.depends_on):
         if other not in above:
-            what = f"no role above {name!r} is called {other!r}"
+            what = f"no role named {other!r} above {name!r}"
             raise _error(loaded, (*at, "depends_on", i), what, fix=nearest(other, above))
     for other in role.requires:
         if other not in profile.roles:
             fix = nearest(other, profile.roles)
-            raise _error(loaded, (*at, "requires", other), f"no role is called {other!r}", fix=fix)
+            raise _error(loaded, (*at, "requires", other), f"no role named {other!r}", fix=fix)
     ports: dict[int, str] = {}
     for endpoint, about in role.endpoints.items():
         if about.port in ports:
             what = f"port {about.port} is already endpoint {ports[about.port]}"
-            raise _error(loaded, (*at, "endpoints", endpoint, "port"), what)
+            raise _error(loaded, (*at, "endpoints", endpoint, "port"), what, fix="Give it another port.")
         ports[about.port] = endpoint
     for i, certificate in enumerate(role.certificates):
         if certificate.directory is None:
-            raise _error(loaded, (*at, "certificates", i), "a node's certificate needs a directory")
+            what, fix = "a node's certificate needs a directory", "Add `directory`, a folder in the node."
+            raise _error(loaded, (*at, "certificates", i), what, fix=fix)
 
 
 def _check_mounts(loaded: Loaded, name: str, role: Role) -> None:
@@ -126,7 +146,8 @@ def _check_mounts(loaded: Loaded, name: str, role: Role) -> None:
         for i, path in enumerate(getattr(role, key)):
             if path in mounted:
                 place = path if key == "tmpfs" else i
-                raise _error(loaded, ("roles", name, key, place), f"{path} is mounted twice", key=key == "tmpfs")
+                at, what = ("roles", name, key, place), f"{path} is mounted twice"
+                raise _error(loaded, at, what, fix="Remove one of the two.", key=key == "tmpfs")
             mounted.add(path)
 
 
@@ -134,13 +155,13 @@ def _check_files(loaded: Loaded, name: str, role: Role) -> None:
     at = ("roles", name)
     for path, file in role.files.items():
         if not inside(loaded, file.source, (*at, "files", path, "source")).is_file():
-            raise _error(loaded, (*at, "files", path, "source"), f"no such file: {file.source}")
+            raise _error(loaded, (*at, "files", path, "source"), f"no such file: {file.source}", fix=_PATH)
     installed: dict[str, Path] = {}
     for i in range(len(role.bin)):
         for path, source in scripts(loaded, name, i).items():
             if path in role.files or path in installed:
                 what = f"{path} is installed twice"
-                raise _error(loaded, bin_place(loaded, name, i), what, "Both folders, or bin and files, have it.")
+                raise _error(loaded, bin_place(loaded, name, i), what, _TWICE, "Remove one of the two.")
             installed[path] = source
 
 
@@ -153,14 +174,16 @@ def scripts(loaded: Loaded, role: str, i: int) -> dict[str, Path]:
     reference, at = loaded.profile.roles[role].bin[i], bin_place(loaded, role, i)
     folder = inside(loaded, reference, at)
     if not folder.is_dir():
-        raise _error(loaded, at, f"no such folder: {reference}")
+        raise _error(loaded, at, f"no such folder: {reference}", fix=_PATH)
     found = sorted(folder.iterdir())
     for path in found:
         if not path.is_file() or path.suffix == ".j2":
             what = "a template" if path.is_file() else "a folder"
-            raise _error(loaded, at, f"{reference}/{path.name} is {what}", "Scripts are installed as they are.")
+            raise _error(
+                loaded, at, f"{reference}/{path.name} is {what}", "Scripts are installed as they are.", "Move it."
+            )
     if not found:
-        raise _error(loaded, at, f"no scripts in {reference}")
+        raise _error(loaded, at, f"no scripts in {reference}", fix=_PATH)
     return {f"{BIN}/{path.name}": path for path in found}
 
 
@@ -191,15 +214,17 @@ def _check_hooks(loaded: Loaded) -> None:
     for i, hook in enumerate(profile.hooks.init):
         first = profile.hooks.init[0].on
         if hook.on == "node":
-            why = "It forms the cluster on its initial member, which is a node of that role."
-            raise _error(loaded, ("hooks", "init", i, "on"), "an init hook runs on a role", why, f"Name one: {roles}.")
+            why = "It bootstraps the cluster on its initial member, which is a node of that role."
+            raise _error(
+                loaded, ("hooks", "init", i, "on"), "an init hook runs on a role", why, f"Name a role: {roles}."
+            )
         if hook.on != first:
             what = "init hooks run on one node, the initial member"
             raise _error(loaded, ("hooks", "init", i, "on"), what, f"The first one is on {first}.", f"Write {first}.")
     if profile.members:
         on, wanted = profile.members.on, profile.hooks.init[0].on if profile.hooks.init else ""
         if on == "node":
-            raise _error(loaded, ("members", "on"), "members runs on a role", "", f"Name one: {roles}.")
+            raise _error(loaded, ("members", "on"), "members runs on a role", "", f"Name a role: {roles}.")
         if wanted and on != wanted:
             why = f"It asks the initial member, on which the init hook runs: a node of role {wanted}."
             raise _error(loaded, ("members", "on"), "members runs on the role of init hooks", why, f"Write {wanted}.")
@@ -210,7 +235,8 @@ def _check_hooks(loaded: Loaded) -> None:
             raise _error(loaded, ("roles", name, "hooks", "join"), "join hooks never run", why, fix)
     for at, hook in _hooks(loaded):
         if hook.capture and at[:2] != ("hooks", "init"):
-            raise _error(loaded, (*at, "capture"), "only init hooks can capture", "Nothing would see these values.")
+            why = "Nothing would see these values."
+            raise _error(loaded, (*at, "capture"), "only init hooks can capture", why, "Remove capture.")
 
 
 def inside(loaded: Loaded, reference: str, at: Sequence[str | int]) -> Path:
@@ -227,8 +253,9 @@ def inside(loaded: Loaded, reference: str, at: Sequence[str | int]) -> Path:
         relative = shared["path"]
     path = (folder / relative).resolve()
     if not path.is_relative_to(folder.resolve()):
-        whose = f"profile {shared['profile']}'s" if shared else "the profile's"
-        raise ProfileError(f"{loaded.document.where(at)}: {reference!r} is outside of {whose} folder")
+        owner = f"profile {shared['profile']}'s" if shared else "the profile's"
+        what = f"{loaded.document.where(at)}: {reference!r} is outside of {owner} folder"
+        raise ProfileError(what, "", "Use a path in that folder, or PROFILE:PATH for one in another profile's.")
     return path
 
 
@@ -244,4 +271,5 @@ def check_count(loaded: Loaded, name: str, count: int, where: str) -> None:
         counts, why = (f"{role.min} to {role.max}" if role.min < role.max else str(role.max)), ""
     else:
         return
-    raise ProfileError(f"{where}: role {name} takes {counts} node{'' if counts == '1' else 's'}", why)
+    what = f"{where}: role {name} takes {naming.count(counts, 'node')}"
+    raise ProfileError(what, why, "Choose one of these numbers.")

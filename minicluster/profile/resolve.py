@@ -20,6 +20,7 @@ from minicluster.profile.image_tag import build_ref
 from minicluster.profile.loaded import Loaded
 from minicluster.profile.references import bin_place, check_count, inside, scripts
 from minicluster.profile.scope import Endpoint, Node, Scope, hook_values, read, secret_of
+from minicluster.profile.template import FunctionFailed
 
 
 def resolve(
@@ -41,8 +42,8 @@ def resolve(
         overrides: counts, images and ports that the user asked for.
         subnet: the cluster's own.
         previous: what runs now under that name: its nodes keep their addresses and ports.
-        port_is_free: tells whether a host port can be had.
-        bind_address: the address of the engine's machine that endpoints are published on, beside 127.0.0.1.
+        port_is_free: reports whether a host port can be used.
+        bind_address: the address of the engine's machine that endpoints are published on, in addition to 127.0.0.1.
         source: what the user called the profile.
 
     Raises:
@@ -120,7 +121,7 @@ def resolve(
 def _check_names(given: Mapping[str, Any], option: str, known: Iterable[str], kind: str) -> None:
     for name, value in given.items():
         if name not in known:
-            raise UsageError(f"{option} {name}={value}: no {kind} is called {name!r}", "", nearest(name, known))
+            raise UsageError(f"{option} {name}={value}: no {kind} named {name!r}", "", nearest(name, known))
 
 
 def node_counts(loaded: Loaded, overrides: spec.Overrides) -> dict[str, int]:
@@ -210,7 +211,7 @@ def _endpoint_functions(published: Mapping[str, Sequence[spec.EndpointSpec]]) ->
                     found.append(Endpoint(name, node, e.port, *later))
         if not found:
             known = {e.name for its in published.values() for e in its}
-            raise ValueError(f"no node has an endpoint {name!r}. {nearest(name, known)}")
+            raise FunctionFailed(f"No node has an endpoint {name!r}.", nearest(name, known))
         return found
 
     def endpoint(name: str) -> DeferredGroup:
@@ -224,7 +225,7 @@ def _endpoint_functions(published: Mapping[str, Sequence[spec.EndpointSpec]]) ->
 def _certificate(
     scope: Scope, certificate: schema.Certificate, *at: str | int, node: Node | None = None, bind_address: str = ""
 ) -> spec.CertificateSpec:
-    """One for a node is valid for every address at which the node is handed out."""
+    """One for a node is valid for every address under which the node is reached."""
     inner = scope.inner(*at)
     names = inner.words(certificate.names, "names")
     addresses = (

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 
 from minicluster.errors import MiniclusterError, UsageError
+from minicluster.model.naming import NAME_RULE, is_name
 from minicluster.profile import catalog, folders
-
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
 
 
 def create(name: str, directory: Path) -> Path:
@@ -20,11 +18,11 @@ def create(name: str, directory: Path) -> Path:
         UsageError: it cannot be a profile's name, or the folder exists.
         MiniclusterError: the folder cannot be written.
     """
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise UsageError(
             f"{name!r} cannot be the name of a profile",
-            "It is the default name of its clusters: at most 30 lower-case letters, digits and -, a letter first.",
-            "Choose another.",
+            f"It is the default name of its clusters: {NAME_RULE}.",
+            "Choose another name.",
         )
     folder = directory / name
     if folder.exists():
@@ -38,5 +36,5 @@ def create(name: str, directory: Path) -> Path:
         (folder / "profile.schema.json").write_text(f"{schema}\n", encoding="utf-8")
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise MiniclusterError(f"cannot write {folder}", str(error)) from None
+        raise MiniclusterError(f"cannot write {folder}", str(error), "Choose another folder with --dir.") from None
     return folder

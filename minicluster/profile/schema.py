@@ -7,14 +7,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, WithJsonSchema
 
+from minicluster.model.naming import NAME, NAME_RULE, value_text
+
 FORMAT = 2  #: the version of the profile format that this minicluster reads
 
-#: What is said of a text that does not match one of the patterns below.
+#: The error for a text that does not match one of these patterns.
 PATTERNS = {
     r"^[a-z][a-z0-9]*$": "must be lower-case letters and digits, starting with a letter",
     r"^[a-z][a-z0-9_]*$": "must be lower-case letters, digits and _, starting with a letter",
     r"^([a-z][a-z0-9_]*)?$": "must be lower-case letters, digits and _, starting with a letter",
-    r"^[a-z][a-z0-9-]*$": "must be lower-case letters, digits and -, starting with a letter",
+    f"^{NAME.pattern}$": f"must be {NAME_RULE}",
     r"^[a-z][a-z0-9.-]*$": "must be a file name: lower-case letters, digits, . and -, starting with a letter",
     r"^[A-Z][A-Z_]*$": "must be the name of a Linux capability without CAP_, such as NET_ADMIN",
     r"^[A-Z][A-Z0-9_]*$": "must be upper-case letters, digits and _, starting with a letter",
@@ -40,9 +42,7 @@ def _mount_path(value: str) -> str:
 
 def _shell_word(value: Any) -> Any:
     # YAML reads true and 3 as no strings; in an environment variable the author means the words.
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value) if isinstance(value, (int, float)) else value
+    return value_text(value) if isinstance(value, (bool, int, float)) else value
 
 
 def _words(value: Any) -> Any:
@@ -74,7 +74,7 @@ class Pattern(Part):
     pattern: str
     """A regular expression for the whole value."""
     message: str
-    """What is said of another value, after the setting's name: must be a positive integer."""
+    """The error for any other value, without the setting's name: must be a positive integer."""
 
 
 class Image(Part):
@@ -91,7 +91,7 @@ class Image(Part):
     args: dict[Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")], Text] = {}
     """Further build arguments; templates."""
     additional_contexts: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], str] = {}
-    """Files of this machine that the build sees as well: name -> path, a template; an empty path is left out."""
+    """Further files of this machine for the build: name -> path, a template; an empty path is left out."""
 
 
 class Endpoint(Part):
@@ -113,7 +113,7 @@ class File(Part):
     owner: Annotated[str, Field(pattern=r"^[0-9]{1,5}:[0-9]{1,5}$")] = "0:0"
     """User and group, as numbers: UID:GID."""
     bootstrap: bool = False
-    """Only for the nodes of which the cluster is first formed, such as a list of the first voters."""
+    """Only for the nodes from which the cluster is bootstrapped, such as a list of the first voters."""
 
 
 class Certificate(Part):
@@ -176,7 +176,7 @@ class Role(Part):
     requires: dict[Name, Annotated[int, Field(ge=1)]] = {}
     """The role has nodes only if these roles have at least so many, unless --size asks for some."""
     immutable: bool = False
-    """The number of nodes cannot change once the cluster is formed."""
+    """The number of nodes cannot change once the cluster is bootstrapped."""
     depends_on: list[Name] = []
     """Roles listed before this one whose nodes must be ready before a node of this role starts."""
     image: Name
@@ -196,7 +196,7 @@ class Role(Part):
     volumes: list[MountPath] = []
     """Paths on a volume of the node's own, which survives the container."""
     shared: list[MountPath] = []
-    """Paths on a volume that all nodes of the cluster share which name that path."""
+    """Paths on one volume, shared by all nodes that list the path."""
     tmpfs: dict[MountPath, str] = {}
     """Paths kept in memory, with mount options."""
     memory: ByteSize | None = None
@@ -223,7 +223,7 @@ class Hooks(Part):
     """Hooks about the whole cluster."""
 
     init: list[Hook] = []
-    """Forms the cluster, on its initial member. Runs again whenever nodes join: must be safe to repeat."""
+    """Bootstraps the cluster, on its initial member. Runs again whenever nodes join: must be safe to repeat."""
     load: list[Hook] = []
     """By "minicluster load", in each node of the role ("node": every node): loads the image in the file archive."""
     reset: list[Hook] = []
@@ -234,7 +234,7 @@ class Client(Part):
     """The certificate for the user's own client, kept on the host in a folder that only the user can read."""
 
     certificate: Certificate
-    """Of this subject."""
+    """Its subject and names."""
     files: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9.-]*$")], str] = {}
     """Further files in that folder: name -> a file of the profile, a template that sees what "env" sees."""
 
@@ -244,14 +244,14 @@ class Profile(Part):
 
     version: Literal[2]
     """Version of the profile format: 2."""
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=30)]
+    name: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
     """The profile's name, and the default name of its clusters."""
     summary: str
     """One line for people."""
     settings: dict[Identifier, str | int | float | bool] = {}
     """Values for the templates, changed by --set NAME=VALUE."""
     immutable: list[Identifier] = []
-    """Settings that cannot change once the cluster is formed."""
+    """Settings that cannot change once the cluster is bootstrapped."""
     patterns: dict[Identifier, Pattern] = {}
     """What the values of settings must match."""
     images: dict[Name, Image]

@@ -14,7 +14,7 @@ from minicluster.profile import schema
 from minicluster.profile.deferred import Deferred, DeferredGroup
 from minicluster.profile.loaded import Loaded
 from minicluster.profile.references import inside
-from minicluster.profile.template import render
+from minicluster.profile.template import FunctionFailed, render
 from minicluster.profile.variables import VARIABLES
 
 
@@ -31,7 +31,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """What templates see of a published port. Where it is reached depends on who asks."""
+    """What templates see of a published port. Where it is reached depends on the client."""
 
     name: str
     node: str
@@ -89,14 +89,17 @@ class Scope:
         return content
 
 
+_TEXT = "Files of a profile are UTF-8 text; put others into an image."
+
+
 def read(source: Path, name: str, where: str) -> str:
     """The text of a file. Raises ``ProfileError`` if it is not text."""
     try:
         content = source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ProfileError(f"{where}: {name!r} cannot be read as text", str(error)) from None
+        raise ProfileError(f"{where}: {name!r} cannot be read as text", str(error), _TEXT) from None
     if "\0" in content:
-        raise ProfileError(f"{where}: {name!r} cannot be read as text", "It has a NUL in it.")
+        raise ProfileError(f"{where}: {name!r} cannot be read as text", "It has a NUL in it.", _TEXT)
     return content
 
 
@@ -126,9 +129,11 @@ def secret_of(
         value = f"secret.{name}.{form}"
         if not SECRET.fullmatch(marker(value)) or form not in forms:
             form_is = f"{', '.join(forms[:-1])} or {forms[-1]}"
-            raise ValueError(f"secret({name!r}, {form!r}): a name is a-z, 0-9 and _, a form is {form_is}")
+            raise FunctionFailed(
+                f"secret({name!r}, {form!r}) is not valid.", f"A name is a-z, 0-9 and _; a form is {form_is}."
+            )
         if not any(role.authority for role in profile.roles.values()):
-            raise ValueError("a secret comes from the authority, which no role keeps: give one `authority: true`")
+            raise FunctionFailed("secret() needs a role with `authority: true`.", "Give a role `authority: true`.")
         return Deferred(value)
 
     return secret

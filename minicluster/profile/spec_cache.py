@@ -21,12 +21,14 @@ from minicluster.profile import catalog, folders
 from minicluster.profile.image_tag import build_hash
 
 #: How many specs are kept; the least recently used one is removed first.
-_MOST = 50
+_LIMIT = 50
 
 #: The code of this process; the files on the disk may be newer.
 _CODE = hashlib.sha256(
     b"\0".join(
-        p.read_bytes() for room in ("profile", "model") for p in sorted(Path(__file__).parents[1].glob(f"{room}/*.py"))
+        p.read_bytes()
+        for package in ("profile", "model")
+        for p in sorted(Path(__file__).parents[1].glob(f"{package}/*.py"))
     )
 ).hexdigest()
 
@@ -71,17 +73,17 @@ def resolve(
         source=loaded.source,
     )
     again = not taken and not any(image.additional_contexts for image in spec.images.values())
-    # If the path is another one now, the profile was changed meanwhile.
+    # If the path is another one now, the profile was changed in between.
     if path and again and path == _path(directory, cluster, overrides, subnet, bind_address):
         _write(path, spec)
     return spec
 
 
-def _path(directory: Path, *wishes: object) -> Path:
+def _path(directory: Path, *arguments: object) -> Path:
     """A file of its own for each input of a spec, the code included."""
     made_of = [__version__, _CODE, build_hash(directory.parent), str(directory.resolve())]
-    told = [asdict(wish) if isinstance(wish, Overrides) else wish for wish in wishes]
-    digest = hashlib.sha256(json.dumps([made_of, told], sort_keys=True).encode()).hexdigest()
+    plain = [asdict(one) if isinstance(one, Overrides) else one for one in arguments]
+    digest = hashlib.sha256(json.dumps([made_of, plain], sort_keys=True).encode()).hexdigest()
     return paths.cache_home() / "specs" / digest[:32]
 
 
@@ -100,5 +102,5 @@ def _write(path: Path, spec: Spec) -> None:
         new = path.with_name(f"{path.name}.{os.getpid()}")
         new.write_text(encode(spec), encoding="ascii")
         new.replace(path)
-        for old in sorted(path.parent.iterdir(), key=lambda p: p.stat().st_mtime)[:-_MOST]:
+        for old in sorted(path.parent.iterdir(), key=lambda p: p.stat().st_mtime)[:-_LIMIT]:
             old.unlink(missing_ok=True)

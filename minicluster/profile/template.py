@@ -6,6 +6,7 @@ import re
 import traceback
 from collections.abc import Mapping
 from functools import cache
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from minicluster.errors import ProfileError, nearest
@@ -14,6 +15,14 @@ from minicluster.profile.variables import elsewhere
 
 if TYPE_CHECKING:
     from jinja2 import Template
+
+
+class FunctionFailed(Exception):
+    """A function that templates call, such as ``endpoint`` or ``secret``, refuses its arguments; the text says why."""
+
+    def __init__(self, why: str, fix: str) -> None:
+        super().__init__(why)
+        self.fix = fix
 
 
 @cache
@@ -59,16 +68,26 @@ def render(text: str, context: Mapping[str, Any], where: str, *, file: str = "",
             fix = nearest(found[1], {name for value in [context, *context.values()] for name in _names(value)})
         elif found:
             why = elsewhere(found[1])
-            fix = f"In {place}, there are: {', '.join(sorted(context))}." if why else nearest(found[1], context)
+            fix = f"Available in {place}: {', '.join(sorted(context))}." if why else nearest(found[1], context)
     except NotYet as error:
-        what = f"{at(_line(error))}: {error} has no value yet"
+        what = f"{at(_line(error))}: {error} is a deferred value"
         why = "It exists only when the cluster runs, after the template is rendered."
-        fix = "Join it into text, with {{ }}, ~ or +; conditions, loops and filters cannot use it."
+        fix = "Use it only inside a text (`{{ }}`, `~`, `+`); conditions, loops and filters cannot use it."
     except HasNul as error:
         what, why, fix = f"{at(_line(error))}: a NUL in the text", "", "Remove it."
-    except Exception as error:  # a template can fail in any way that Python can
+    except FunctionFailed as error:
+        what, why, fix = f"{at(_line(error))}: the template fails", str(error), error.fix
+    except Exception as error:  # an expression can fail in any way that Python can
+        if _raised_by_function(error, context):
+            raise
         what, why, fix = f"{at(_line(error))}: the template fails", f"{type(error).__name__}: {error}", ""
     raise ProfileError(what, "\n".join(filter(None, [why, f"In the template: {_shown(text, line)}"])), fix)
+
+
+def _raised_by_function(error: BaseException, context: Mapping[str, Any]) -> bool:
+    """Whether an error was raised within one of our functions that templates call: then it is a bug of ours."""
+    files = {value.__code__.co_filename for value in context.values() if isinstance(value, FunctionType)}
+    return any(frame.filename in files for frame in traceback.extract_tb(error.__traceback__))
 
 
 def _line(error: BaseException) -> int | None:

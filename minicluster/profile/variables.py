@@ -94,4 +94,4 @@ def visible(place: str) -> list[str]:
 def elsewhere(name: str) -> str:
     """Says where a name can be used; "" if there is no such name."""
     found = VARIABLES.get(name)
-    return f"{name} is for {', '.join(p for p in PLACES if p in found.places)}." if found else ""
+    return f"{name} is available only in: {', '.join(p for p in PLACES if p in found.places)}." if found else ""

@@ -57,7 +57,11 @@ def parse(path: Path) -> Document:
     except yaml.YAMLError as error:
         raise ProfileError(f"{path}: not valid YAML", str(error), "Correct the file.") from None
     if not isinstance(document.data, dict):
-        raise ProfileError(f"{path}:1:1: a profile is a mapping", "The file holds something else, or nothing.")
+        raise ProfileError(
+            f"{path}:1:1: a profile is a mapping",
+            "The file holds something else, or nothing.",
+            "`minicluster profile new NAME` writes an example.",
+        )
     return document
 
 
@@ -68,7 +72,9 @@ def _place(node: yaml.Node) -> str:
 def _build(node: yaml.Node, at: Where, document: Document, depth: int) -> Any:
     document.values[at] = _place(node)
     if depth > 50:  # an alias may name its own parent
-        raise ProfileError(f"{document.path}:{_place(node)}: nested too deeply")
+        raise ProfileError(
+            f"{document.path}:{_place(node)}: nested too deeply", "", "Remove the anchor or the lists within lists."
+        )
     if isinstance(node, yaml.MappingNode):
         result: dict[str, Any] = {}
         for key, value in _pairs(node, document):
@@ -88,7 +94,11 @@ def _build(node: yaml.Node, at: Where, document: Document, depth: int) -> Any:
 def _pairs(node: yaml.MappingNode, document: Document) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:
     for key, value in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise ProfileError(f"{document.path}:{_place(key)}: a key is a word", "This one is a list or a mapping.")
+            raise ProfileError(
+                f"{document.path}:{_place(key)}: a key is a word",
+                "This one is a list or a mapping.",
+                "Write it as KEY: VALUE.",
+            )
         yield key, value
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import re
 import secrets
 import time
 from collections import Counter, defaultdict
@@ -28,7 +27,7 @@ from minicluster.leases import lock
 from minicluster.model import labels
 from minicluster.model.events import Listener, ignore
 from minicluster.model.lease import Lease
-from minicluster.model.naming import value_text
+from minicluster.model.naming import derived_name, value_text
 from minicluster.operations.up import DEFAULT_PROFILE
 from minicluster.plan.observed import lease_of
 from minicluster.profile import catalog, folders
@@ -359,9 +358,7 @@ class Pool:
         _profile, options, place, label = key
         profile = profile or DEFAULT_PROFILE
         folder, _bundled = folders.locate(profile)
-        base = re.sub(r"[^a-z0-9]+", "-", folder.name.lower()).strip("-")[:20]
-        if not base[:1].isalpha():
-            base = f"c{base}"
+        base = derived_name(folder.name, 20)
         if place:
             return f"{base}-{secrets.token_hex(4)}"
         run = "" if self.run.reuse else self.run.id

@@ -15,6 +15,7 @@ from minicluster.executor.signals import shielded
 from minicluster.model.durations import DEFAULT_TIMEOUT
 from minicluster.model.events import Listener, ignore
 from minicluster.model.lease import Lease
+from minicluster.model.naming import derived_name
 from minicluster.model.results import ClusterStatus
 from minicluster.profile import catalog, folders
 from minicluster.profile.loaded import Loaded
@@ -68,7 +69,7 @@ class _Trial:
     def validate(self) -> None:
         """Every key, reference and template."""
         self._loaded = catalog.validate(self.source)
-        self.name = f"{self._loaded.profile.name[:18]}-test-{secrets.token_hex(3)}"
+        self.name = f"{derived_name(self._loaded.profile.name, 18)}-test-{secrets.token_hex(3)}"
 
     def up(self) -> None:
         """The cluster stands, and is removed with this process however it ends."""

@@ -11,7 +11,6 @@ reaper.
 
 from __future__ import annotations
 
-import re
 import secrets
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from minicluster.cluster import Cluster, clusters
 from minicluster.errors import MiniclusterError, UsageError
 from minicluster.model.lease import Lease
-from minicluster.model.naming import container_name, network_name
+from minicluster.model.naming import container_name, derived_name, network_name
 
 try:
     from testcontainers.core.container import DockerContainer
@@ -317,5 +316,4 @@ def exposed(whose: str, endpoints: tuple[EndpointInfo, ...] | list[EndpointInfo]
 
 def _own_name(profile: str) -> str:
     """A unique name."""
-    word = re.sub(r"[^a-z0-9]+", "-", PurePath(profile).name.lower()).strip("-")[:16]
-    return f"tc-{word}-{secrets.token_hex(4)}" if word else f"tc-{secrets.token_hex(4)}"
+    return f"tc-{derived_name(PurePath(profile).name, 16)}-{secrets.token_hex(4)}"

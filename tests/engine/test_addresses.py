@@ -269,6 +269,6 @@ def test_the_plugin_in_a_container(outer: Shell, engine: Engine, image: str, tes
         time.sleep(max(0.0, until + 1 - time.time()))
         due = [c["why"] for c in outer.minicluster("gc", "--dry-run", "-o", "json").json if c["cluster"] == name]
         # None where a test beside this one came first.
-        assert all("elsewhere, has not renewed its lease for 10 min" in why for why in due)
+        assert all("on another machine, has not renewed its lease for 10 min" in why for why in due)
         outer.minicluster("ls")
         assert not remains(outer, KIND)

@@ -137,7 +137,7 @@ def test_one_grows_to_three_and_to_five_and_back_without_its_leader(outer: Shell
         (["kv=0"], 2, "role kv takes 1, 3, 5 or 7 nodes"),
         (["kv=2"], 2, "even number"),
         (["kv=9"], 2, "role kv takes 1, 3, 5 or 7 nodes"),
-        (["agent=1"], 2, "no role is called 'agent'"),
+        (["agent=1"], 2, "no role named 'agent'"),
         (["kv"], 2, "must have the form ROLE=N"),
     ],
 )
@@ -375,7 +375,7 @@ def test_nodes_that_end_during_start_are_started_too(whole: Shell) -> None:
     whole.docker("kill", f"{NAME}-kv-2", f"{NAME}-kv-3")
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 0, said
-    assert "has ended meanwhile; looking again" in said
+    assert "stopped while minicluster was waiting; retrying" in said
     is_ready(whole, 3)
 
 

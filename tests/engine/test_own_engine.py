@@ -153,10 +153,10 @@ def test_without_a_reaper_the_next_command_removes_the_cluster(own: Shell) -> No
     process.kill()
     process.communicate(timeout=30)
     dry = own.minicluster("gc", "--dry-run").out
-    assert f"Would remove cluster {LEASED} (etcd): its owner, process {process.pid}, is gone" in dry
+    assert f"Would remove cluster {LEASED} (etcd): its owner, process {process.pid}, has exited" in dry
     assert remains(own, LEASED)
     answer = own.minicluster("ls")
-    assert f"Removed cluster {LEASED}: its owner, process {process.pid}, is gone." in answer.err
+    assert f"Removed cluster {LEASED}: its owner, process {process.pid}, has exited." in answer.err
     assert remains(own, LEASED) == {}
 
 

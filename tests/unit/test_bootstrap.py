@@ -308,7 +308,7 @@ def test_nobody_leaves_unasked() -> None:
     with pytest.raises(MiniclusterError) as caught:
         leave(3, 1, members=False)
     assert caught.value.what == "kv-2, kv-3 cannot leave cluster c now"
-    assert "No node answers who the members are" in caught.value.why
+    assert "No node reports the cluster's members" in caught.value.why
     with pytest.raises(MiniclusterError, match="cannot leave cluster c now"):  # the one that stays could do nothing
         leave(3, 1, members=False, force=True)
 

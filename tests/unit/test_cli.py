@@ -610,12 +610,6 @@ def test_exec_passes_on_the_exit_status_without_a_client_too(cluster: FakeCluste
     assert cluster.asked["open"] == "x"
 
 
-def test_exec_wants_one_node(cluster: FakeCluster) -> None:
-    result = run("exec", "agent", "--", "true")
-    assert result.exit_code == 2
-    assert "Name one of agent-1, agent-2." in result.stderr
-
-
 def test_shell_takes_the_first_node(cluster: FakeCluster) -> None:
     run("shell")
     assert cluster.asked["exec_argv"][0] == "master-1"

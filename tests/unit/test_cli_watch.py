@@ -64,7 +64,7 @@ def test_cp_goes_both_ways(engine: FakeEngine, tmp_path: Path) -> None:
         ("agent-1:/a agent-2:/b", 2, "cannot copy from node to node"),
         ("agent-1: b", 2, "agent-1: has no path"),
         ("agent-9:/a b", 2, "no node or role 'agent-9'"),
-        ("agent:/a b", 2, "agent is 2 nodes"),
+        ("agent:/a b", 2, "role agent has 2 nodes"),
         ("agent-1:/nothing b", 1, "no such file in agent-1: /nothing"),
         ("/nothing agent-1:/root", 1, "no such file: /nothing"),
     ],

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from minicluster import cluster as facade
-from minicluster import paths
+from minicluster import discovery, paths
 from minicluster.cluster import Cluster, clusters, down, dry_run
 from minicluster.errors import (
     Conflict,
@@ -657,12 +657,31 @@ def test_a_timeout_that_is_not_positive_is_refused(engine: FakeEngine, timeout: 
     assert failing(engine, UsageError, timeout=timeout).what == "--timeout must be greater than 0"
 
 
+def test_an_interactive_command_runs_in_one_node(engine: FakeEngine) -> None:
+    cluster = up(engine)
+    assert cluster.exec_argv("master", ["true"], tty=False)[0] == ["fake", "exec", "toy-master-1", "true"]
+    with pytest.raises(UsageError, match="role agent has 2 nodes") as caught:
+        cluster.exec_argv("agent", ["true"], tty=False)
+    assert caught.value.fix == "Name one of agent-1, agent-2."
+
+
+def test_the_plans_of_load_and_reset_change_nothing(engine: FakeEngine) -> None:
+    cluster = up(engine)
+    engine.calls.clear()
+    loading = cluster.plan_load(cluster.spec.images["node"].ref, "agent")
+    assert {step.node for step in loading.steps if step.node} == {"agent-1", "agent-2"}
+    with pytest.raises(UsageError, match="cluster toy cannot be reset"):
+        cluster.plan_reset()
+    assert changes(engine) == []
+
+
 # Dry run
 
 
 @pytest.fixture
 def connected(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
-    monkeypatch.setattr(facade, "connect", lambda **_options: engine)
+    for module in (facade, discovery):
+        monkeypatch.setattr(module, "connect", lambda **_options: engine)
     return engine
 
 
@@ -682,7 +701,7 @@ def test_a_dry_run_without_an_engine_is_the_plan_of_a_first_up(monkeypatch: pyte
     def none(**_options: object) -> FakeEngine:
         raise NoEngine("none")
 
-    monkeypatch.setattr(facade, "connect", none)
+    monkeypatch.setattr(discovery, "connect", none)
     assert dry_run(str(TOY)).headline.startswith("create cluster toy")
 
 

@@ -215,7 +215,7 @@ def test_what_cannot_come_changes_nothing(filled: Cluster, tmp_path: Path, sourc
 
 
 def test_only_one_node_can_be_copied_from(cluster: Cluster, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="agent is 2 nodes"):
+    with pytest.raises(UsageError, match="role agent has 2 nodes"):
         cluster.copy_from("agent", "/etc", tmp_path)
 
 

@@ -236,7 +236,7 @@ def test_an_image_needs_somebody_to_hold_it(kubernetes: FakeEngine) -> None:
         0, '{"name": "kv-1", "ready": true}\n{"name": "master-1", "ready": true}\n', ""
     )
     cluster = Cluster.up("kubernetes", size={"agent": 0}, engine=kubernetes)
-    with pytest.raises(UsageError, match="no node that holds images") as caught:
+    with pytest.raises(UsageError, match="no node that accepts images") as caught:
         cluster.load("x")
     assert "minicluster scale agent=1" in caught.value.fix
 

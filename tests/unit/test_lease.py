@@ -103,12 +103,12 @@ def test_when_a_lease_is_over() -> None:
     assert Lease.lasting(60).over() == ""
     assert Lease(until=now - 5400).over(now) == "its lease expired 1 h 30 min ago"
     gone = ended()
-    assert Lease.owned(gone).over() == f"its owner, process {gone.pid}, is gone"
+    assert Lease.owned(gone).over() == f"its owner, process {gone.pid}, has exited"
     # Seen to live, an owner keeps what is its own, however long nothing was heard of it.
     assert Lease(Process.this(), now - 10 * GRACE).over(now) == ""
     assert Lease(ELSEWHERE, now + 1).over(now) == ""
     late = Lease(ELSEWHERE, now - 1).over(now)
-    assert late == "its owner, process 1 elsewhere, has not renewed its lease for 10 min 1 s"
+    assert late == "its owner, process 1 on another machine, has not renewed its lease for 10 min 1 s"
 
 
 def test_for_people() -> None:
@@ -228,7 +228,7 @@ def test_what_is_over_is_removed_and_nothing_else(engine: FakeEngine) -> None:
     renewal.renew(engine, "d", Lease(until=time.time() - 60))
     seen = collecting.collect(engine, dry_run=True)
     assert [(one.cluster, one.why, one.removed) for one in seen] == [
-        ("a", f"its owner, process {gone.pid}, is gone", False),
+        ("a", f"its owner, process {gone.pid}, has exited", False),
         ("d", "its lease expired 1 min ago", False),
     ]
     assert all(one.removed for one in collecting.collect(engine))

@@ -331,7 +331,7 @@ def test_without_a_quorum_nobody_takes_turns() -> None:
     with pytest.raises(MiniclusterError) as caught:
         lifecycle.roll(spec, standing(spec, members=None), [])
     assert caught.value.what == "a rolling restart of cluster c cannot begin"
-    assert "No node answers who the members are" in caught.value.why
+    assert "No node reports the cluster's members" in caught.value.why
     assert "--force" in caught.value.fix
 
 

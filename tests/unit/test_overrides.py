@@ -24,10 +24,10 @@ def converged(loaded: Loaded, **options: Mapping[str, int] | Mapping[str, str]) 
 @pytest.mark.parametrize(
     ("option", "given", "said", "hint"),
     [
-        ("size", {"agnet": 3}, "--size agnet=3: no role is called 'agnet'", "'agent'"),
-        ("port", {"ap": 80}, "--port ap=80: no endpoint is called 'ap'", "'api'"),
+        ("size", {"agnet": 3}, "--size agnet=3: no role named 'agnet'", "'agent'"),
+        ("port", {"ap": 80}, "--port ap=80: no endpoint named 'ap'", "'api'"),
         ("image", {"node": ""}, "--image node=: '' is no image", "docker pull"),
-        ("image", {"nod": "x"}, "--image nod=x: no image is called 'nod'", "'node'"),
+        ("image", {"nod": "x"}, "--image nod=x: no image named 'nod'", "'node'"),
     ],
 )
 def test_a_name_that_the_profile_has_not_is_refused_with_the_nearest(

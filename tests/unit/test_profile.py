@@ -207,13 +207,13 @@ def test_certificates_need_a_role_that_keeps_their_authority(write_profile: Writ
 )
 def test_a_hook_on_an_unknown_role_is_refused_with_the_nearest(write_profile: Write, text: str, place: str) -> None:
     error = refused(write_profile(LEAST + text))
-    assert f"profile.yaml:{place}: no role is called 'woker'" in error.what
+    assert f"profile.yaml:{place}: no role named 'woker'" in error.what
     assert "'worker'" in error.fix
 
 
 def test_a_role_with_an_unknown_image_is_refused_with_the_nearest(write_profile: Write) -> None:
     error = refused(write_profile(LEAST.replace("image: node", "image: nod")))
-    assert "profile.yaml:9:12: no image is called 'nod'" in error.what
+    assert "profile.yaml:9:12: no image named 'nod'" in error.what
     assert "'node'" in error.fix
 
 
@@ -233,7 +233,7 @@ def test_a_count_outside_of_what_the_role_allows_is_refused(write_profile: Write
 
 def test_a_fixed_setting_that_there_is_not_is_refused_with_the_nearest(write_profile: Write) -> None:
     error = refused(write_profile(LEAST + "settings: {tls: true, quota: 1}\nimmutable: [quota, tsl]\n"))
-    assert "profile.yaml:11:20: no setting is called 'tsl'" in error.what
+    assert "profile.yaml:11:20: no setting named 'tsl'" in error.what
     assert "'tls'" in error.fix
 
 
@@ -260,19 +260,20 @@ def test_a_setting_stays_what_the_profile_has_it_as(write_profile: Write, defaul
 @pytest.mark.parametrize(
     ("default", "given", "said"),
     [
-        ("50", "abc", "must be an integer (default: 50)"),
-        ("50", "0.5", "must be an integer (default: 50)"),
-        ("50", "true", "must be an integer (default: 50)"),
-        ("50", "", "must be an integer (default: 50)"),
-        ("1.5", "abc", "must be a number (default: 1.5)"),
-        ("true", "maybe", "must be true or false (default: true)"),
-        ("false", "1", "must be true or false (default: false)"),
+        ("50", "abc", "must be an integer"),
+        ("50", "0.5", "must be an integer"),
+        ("50", "true", "must be an integer"),
+        ("50", "", "must be an integer"),
+        ("1.5", "abc", "must be a number"),
+        ("true", "maybe", "must be true or false"),
+        ("false", "1", "must be true or false"),
     ],
 )
 def test_a_setting_of_another_type_is_refused(write_profile: Write, default: str, given: str, said: str) -> None:
     with pytest.raises(UsageError) as caught:
         load(write_profile(LEAST + f"settings: {{it: {default}}}\n"), {"it": given})
     assert caught.value.what == f"--set it={given}: it {said}"
+    assert caught.value.fix == f"The default is {default}."
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,20 @@ def test_3_a_leave_hook_sees_what_there_is_when_a_node_leaves(write_profile: Wri
 def test_4_the_nodes_that_join_cannot_be_walked_over(write_profile: Write) -> None:
     word = "{% for n in joining %}{{ n }},{% endfor %}"
     error = refused(write_profile(LEAST + f"hooks: {{init: [{{on: worker, run: [a, '{word}']}}]}}\n"))
-    assert "profile.yaml:10:38: joining has no value yet" in error.what
+    assert "profile.yaml:10:38: joining is a deferred value" in error.what
+
+
+def test_a_bug_in_a_function_of_templates_is_no_error_of_the_template(
+    write_profile: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bug(*_: object) -> str:
+        raise RuntimeError("a bug")
+
+    profile = write_profile(LEAST + "env: {URL: \"{{ endpoint('nope').url }}\"}\n")
+    assert "No node has an endpoint 'nope'." in refused(profile).why
+    monkeypatch.setattr("minicluster.profile.resolve.nearest", bug)
+    with pytest.raises(RuntimeError, match="a bug"):
+        resolved(profile)
 
 
 def test_4_they_become_as_many_arguments(write_profile: Write) -> None:
@@ -120,7 +133,7 @@ def test_5_a_value_that_comes_later_can_only_be_joined_into_text(write_profile: 
     text = LEAST.replace("count: 1", "count: 2") + f'    endpoints: {{web: {{port: 80}}}}\nenv:\n  URL: "{template}"\n'
     error = refused(write_profile(text))
     assert "profile.yaml:12:8: endpoint.web." in error.what
-    assert "has no value yet" in error.what
+    assert "is a deferred value" in error.what
 
 
 @pytest.mark.parametrize(
@@ -283,7 +296,10 @@ def test_a_setting_may_be_called_version(write_profile: Write) -> None:
             "12:15: members runs on the role of init hooks",
         ),
         (LEAST + "hooks: {reset: [{on: worker, run: [a], capture: [x]}]}\n", "10:49: only init hooks can capture"),
-        (LEAST.replace("worker:", "node:"), "7:3: a role cannot be called 'node'"),
+        (LEAST.replace("worker:", "node:"), "7:3: a role cannot be named 'node'"),
+        (LEAST.replace("worker:", "shared:"), "7:3: a role cannot be named 'shared'"),
+        (LEAST.replace("worker:", "spec:"), "7:3: a role cannot be named 'spec'"),
+        (LEAST.replace("worker:", "lease:"), "7:3: a role cannot be named 'lease'"),
         (LEAST + "    min: 3\n    max: 2\n", "10:10: min is 3 and max is 2"),
         (LEAST + "    endpoints: {a: {port: 1}, b: {port: 1}}\n", "10:41: port 1 is already endpoint a"),
         (LEAST + "    volumes: [/]\n", "10:15: roles.worker.volumes.0 must be an absolute path"),
@@ -421,7 +437,7 @@ def test_a_folder_beside_the_profiles_may_hold_files_that_they_share(write_profi
     assert [f.path for f in resolved(write_profile(text)).nodes[0].files] == ["/t", "/usr/local/bin/tool"]
     assert "_common" not in folders.names()
     error = refused(write_profile(text.replace("_common:bin/tool", "_other:bin/tool")))
-    assert "profile.yaml:11:26: no folder is called '_other'" in error.what
+    assert "profile.yaml:11:26: no folder named '_other'" in error.what
 
 
 def test_a_file_has_the_owner_that_the_profile_says(write_profile: Write, engine: FakeEngine) -> None:

@@ -209,8 +209,8 @@ def test_after_names_a_role_above(write_profile: Write) -> None:
     for wrong in ("later", "wroker"):
         with pytest.raises(ProfileError) as caught:
             load(write_profile(TWO.replace("[worker]", f"[{wrong}]")))
-        assert f"profile.yaml:13:18: no role above 'later' is called '{wrong}'" in caught.value.what
-    with pytest.raises(ProfileError, match="no role above 'worker'"):
+        assert f"profile.yaml:13:18: no role named '{wrong}' above 'later'" in caught.value.what
+    with pytest.raises(ProfileError, match="no role named 'later' above 'worker'"):
         load(write_profile(LEAST + "    depends_on: [later]\n  later: {count: 1, image: node}\n"))
 
 

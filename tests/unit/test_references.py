@@ -80,7 +80,7 @@ def test_nothing_outside_of_the_other_profile_is_reached(write_profile: Write, p
 def test_a_profile_that_is_not_there_is_named_with_the_nearest(write_profile: Write) -> None:
     with pytest.raises(ProfileError) as caught:
         load(write_profile(SHARING.replace("zookeeper:image", "zookeepr:image")))
-    assert "profile.yaml:5:17: no profile is called 'zookeepr'" in caught.value.what
+    assert "profile.yaml:5:17: no profile named 'zookeepr'" in caught.value.what
     assert caught.value.fix == "Did you mean 'zookeeper'?"
 
 
@@ -138,7 +138,7 @@ def test_the_wheel_has_every_profile_and_what_it_shares(tmp_path: Path) -> None:
 def test_a_common_part_that_is_not_there_is_named_with_the_nearest(write_profile: Write) -> None:
     with pytest.raises(ProfileError) as caught:
         load(write_profile(LEAST + '    files: {/x: {source: "_lob:script.sh"}}\n'))
-    assert "profile.yaml:10:26: no folder is called '_lob'" in caught.value.what
+    assert "profile.yaml:10:26: no folder named '_lob'" in caught.value.what
     assert caught.value.fix == "Did you mean '_lib'?"
 
 

@@ -61,7 +61,7 @@ def test_hooks_are_resolved_with_the_topology(write_profile: Callable[..., Path]
 @pytest.mark.parametrize(
     ("hook", "said"),
     [
-        ("{on: workers, run: [x]}", "no role is called 'workers'"),
+        ("{on: workers, run: [x]}", "no role named 'workers'"),
         ("{on: worker}", "lacks the key 'run'"),
         ('{on: worker, run: ["{{ initial_member.address }}"]}', "initial_member"),
     ],

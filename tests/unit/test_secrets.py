@@ -84,18 +84,18 @@ def test_a_secret_is_for_files_and_the_clients_environment_alone(write_profile: 
 def test_a_secret_with_a_name_or_form_that_cannot_be_is_refused_where_it_stands(
     write_profile: Write, call: str
 ) -> None:
-    said = "a name is a-z, 0-9 and _, a form is hex, base64, uuid or ec"
+    said = "A name is a-z, 0-9 and _; a form is hex, base64, uuid or ec."
     in_env = refused(write_profile(WITH_SECRETS.replace("secret('root')", call), FILES))
     assert "profile.yaml:15:10" in in_env.what
-    assert said in in_env.why
+    assert in_env.fix == said
     in_file = refused(write_profile(WITH_SECRETS, FILES | {"token.j2": "\n{{ " + call + " }}\n"}))
     assert "token.j2:2:1" in in_file.what
-    assert said in in_file.why
+    assert in_file.fix == said
 
 
 def test_a_secret_needs_a_role_that_keeps_the_authority(write_profile: Write) -> None:
     error = refused(write_profile(WITH_SECRETS.replace("authority: true", "authority: false"), FILES))
-    assert "give one `authority: true`" in error.why
+    assert "secret() needs a role with `authority: true`." in error.why
 
 
 def test_a_node_with_a_secret_is_another_one_under_another_authority(write_profile: Write) -> None:

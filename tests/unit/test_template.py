@@ -104,13 +104,13 @@ def test_the_braces_of_the_former_format_are_refused_with_what_to_write(
     folder = write_profile(LEAST + f"    endpoints: {{api: {{port: 1, url: '{url}'}}}}\n")
     with pytest.raises(ProfileError, match=r"profile\.yaml:10:37: ") as caught:
         settle(folder)
-    assert caught.value.fix == f"Write {{{{ {name} }}}}."
+    assert caught.value.fix == f"Use {{{{ {name} }}}}."
 
 
 @pytest.mark.parametrize("url", ["x://{{ 'a' if host else 'b' }}", "x://{{ host | upper }}", "x://{{ port + 1 == 2 }}"])
 def test_conditions_on_where_an_endpoint_is_reached_are_refused(write_profile: Write, url: str) -> None:
     folder = write_profile(LEAST + f'    endpoints: {{api: {{port: 1, url: "{url}"}}}}\n')
-    with pytest.raises(ProfileError, match=r"profile\.yaml:10:37: (host|port) has no value yet"):
+    with pytest.raises(ProfileError, match=r"profile\.yaml:10:37: (host|port) is a deferred value"):
         settle(folder)
 
 

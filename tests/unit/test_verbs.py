@@ -237,7 +237,7 @@ def test_scale_keeps_the_profile_and_what_was_asked_for(engine: FakeEngine) -> N
         ({"kv": 2}, "--size kv=2: role kv takes 1, 3, 5 or 7 nodes"),
         ({"kv": 0}, "--size kv=0: role kv takes 1, 3, 5 or 7 nodes"),
         ({"kv": 9}, "--size kv=9: role kv takes 1, 3, 5 or 7 nodes"),
-        ({"vk": 3}, "--size vk=3: no role is called 'vk'"),
+        ({"vk": 3}, "--size vk=3: no role named 'vk'"),
     ],
 )
 def test_scale_to_what_cannot_be_is_refused(
@@ -437,7 +437,7 @@ def test_the_cluster_is_the_one_that_is_named(typed: FakeEngine) -> None:
         ("scale kv=many", "kv=many: must be an integer from 0 to 1000"),
         ("scale kv=-1", "kv=-1: must be an integer from 0 to 1000"),
         ("scale kv=3 kv=5", "kv is given twice"),
-        ("scale vk=3", "no role is called 'vk'"),
+        ("scale vk=3", "no role named 'vk'"),
         ("scale kv=2", "--size kv=2: role kv takes 1, 3, 5 or 7 nodes"),
         ("scale kv=0", "--size kv=0: role kv takes 1, 3, 5 or 7 nodes"),
         ("scale kv=9", "--size kv=9: role kv takes 1, 3, 5 or 7 nodes"),
@@ -537,7 +537,7 @@ def test_up_starts_a_node_that_ended_after_it_was_looked_at(engine: FakeEngine, 
     heard: list[Event] = []
     up(engine, listener=heard.append)
     assert states(engine) == ["running"] * 3
-    assert "kv-1 has ended meanwhile; looking again" in [e.text for e in heard if e.kind == "note"]
+    assert "kv-1 stopped while minicluster was waiting; retrying" in [e.text for e in heard if e.kind == "note"]
 
 
 def test_up_starts_nodes_that_ended_while_it_waits_for_one_that_cannot_get_ready_without_them(
@@ -557,7 +557,7 @@ def test_up_starts_nodes_that_ended_while_it_waits_for_one_that_cannot_get_ready
     engine.answers["etcd-ready"] = ready
     up(engine, timeout=20.0, listener=lambda e: heard.append(e.text))
     assert states(engine) == ["running"] * 3
-    assert "kv-2 has ended meanwhile; looking again" in heard
+    assert "kv-2 stopped while minicluster was waiting; retrying" in heard
 
 
 def test_a_node_that_is_stopped_on_purpose_is_not_missed_while_others_get_ready(

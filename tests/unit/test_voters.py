@@ -118,7 +118,7 @@ def test_a_rolling_restart_needs_an_answer() -> None:
     spec = spec_of("etcd")
     with pytest.raises(MiniclusterError) as caught:
         lifecycle.roll(spec, silent(spec), [])
-    assert caught.value.why.startswith("No node answers who the members are")
+    assert caught.value.why.startswith("No node reports the cluster's members")
 
 
 # The real profiles: who votes

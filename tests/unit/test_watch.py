@@ -22,7 +22,7 @@ from tests.unit.samples import TOY
 @pytest.fixture
 def cluster(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     made = Cluster.up(str(TOY), name="toy", engine=engine)
-    monkeypatch.setattr(monitor, "_LAST_WORDS", 0.05)
+    monkeypatch.setattr(monitor, "_FINAL_WAIT", 0.05)
     return made
 
 
@@ -80,7 +80,7 @@ def test_nodes_that_come_and_go_are_followed_to_the_clusters_end(engine: FakeEng
     assert [n.phase for n in next(seen).nodes][-1] == "missing"
     down(["toy"], engine=engine)
     assert list(seen) == []
-    with pytest.raises(NodeFailed, match="toy is gone"):
+    with pytest.raises(NodeFailed, match="toy no longer exists"):
         cluster.usage()
 
 

@@ -139,7 +139,7 @@ def test_where_nothing_can_be_written_nothing_is_kept(monkeypatch: pytest.Monkey
 
 
 def test_those_go_that_nobody_has_asked_for(monkeypatch: pytest.MonkeyPatch, loads: list[str]) -> None:
-    monkeypatch.setattr(spec_cache, "_MOST", 2)
+    monkeypatch.setattr(spec_cache, "_LIMIT", 2)
     settle(cluster="a")
     settle(cluster="b")
     for path in kept():
