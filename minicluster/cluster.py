@@ -147,6 +147,10 @@ class Cluster:
         """Puts an image of the engine into nodes, by default into all that hold images."""
         load_images.load(self.engine, self.spec, image, self.node_names(nodes) if nodes else [], listener=listener)
 
+    def plan_load(self, image: str, nodes: Nodes = ()) -> Plan:
+        """The plan that :meth:`load` would carry out."""
+        return load_images.plan_load(self.engine, self.spec, image, self.node_names(nodes) if nodes else [])
+
     def endpoint(self, name: str) -> results.EndpointInfo:
         """A published port by its name; of several nodes that offer it the first that is running."""
         return addresses.endpoint(self.engine, self.spec, self._mode, name)
@@ -214,6 +218,10 @@ class Cluster:
     def reset(self, *, timeout: float = DEFAULT_TIMEOUT, listener: Listener = ignore) -> Change:
         """Removes what users put into a running cluster, by its profile's reset hooks; nodes and members stay."""
         return reset.reset(self.engine, self.spec, timeout=timeout, listener=listener)
+
+    def plan_reset(self) -> Plan:
+        """The plan that :meth:`reset` would carry out."""
+        return reset.plan_reset(self.engine, self.spec)
 
     def stop(self, nodes: Nodes = (), *, listener: Listener = ignore) -> Change:
         """Stops nodes, by name or role, by default all. They keep their names, addresses, ports and data."""

@@ -76,11 +76,6 @@ def reach(reference: str) -> Engine:
     return DockerEngine(EngineAddress.load(reference))
 
 
-def find() -> EngineAddress:
-    """The address of the engine to use; starts none. Raises ``NoEngine`` as :func:`connect` does."""
-    return locate()
-
-
 def locate(*, start_private: bool = False, listener: Listener = ignore) -> EngineAddress:
     """As :func:`connect`, but returns the engine's address and creates no client for it."""
     named = _behind_env() if _set_by_env() else client_config.from_environment() or client_config.from_context()

@@ -24,7 +24,7 @@ _TTL = "24h"
 _HELP = {
     "reuse": "keep shared clusters for the next run",
     "keep": "keep the clusters of failed tests, for debugging",
-    "ttl": "how long these two keep clusters: 30m, 2h (default: 24h)",
+    "ttl": "how long --minicluster-reuse and --minicluster-keep keep clusters: 30m, 2h (default: 24h)",
 }
 
 
@@ -82,7 +82,7 @@ class ClusterFactory:
         Raises:
             MiniclusterError: it could be neither created nor repaired.
         """
-        return self._state.lend(profile, asked, scope=scope, isolated=isolated, label=label, wait=wait)
+        return self._state.acquire(profile, asked, scope=scope, isolated=isolated, label=label, wait=wait)
 
 
 @pytest.fixture(scope="session")
@@ -160,7 +160,7 @@ class _State:
     def pool_if_any(self) -> Pool | None:
         return self._pool
 
-    def lend(
+    def acquire(
         self, profile: str | None, asked: Mapping[str, Any], *, scope: Scope, isolated: bool, label: str, wait: float
     ) -> Cluster:
         item = self.item

@@ -1,4 +1,4 @@
-"""``profile test``: stands a cluster of a profile up, does with it what users do, and gives a verdict on each."""
+"""``profile test``: creates a cluster of a profile, does with it what users do, and gives a verdict on each."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class _Trial:
         self.name = f"{self._loaded.profile.name[:18]}-test-{secrets.token_hex(3)}"
 
     def up(self) -> None:
-        """The cluster stands, and is removed with this process however it ends."""
+        """The cluster is up, and is removed with this process however it ends."""
         folder = str(self.loaded.directory)
         self.begun = True
         self._cluster = Cluster.up(
@@ -105,10 +105,10 @@ class _Trial:
         self._scale(more)
 
     def scale_down(self) -> None:
-        """They go again."""
+        """The added nodes are removed."""
         verdict = self.verdicts.get("scale up")
         if verdict is None or verdict.verdict != "ok":
-            raise _Skipped(f"scale up {verdict.verdict}" if verdict else "there was no scale up")
+            raise _Skipped(f"scale up {verdict.verdict}" if verdict else "scale up did not run")
         self._scale(self._sizes)
 
     def _scale(self, sizes: Mapping[str, int]) -> None:
@@ -123,7 +123,7 @@ class _Trial:
         """One node after the other restarts, and no quorum is lost."""
         for role, quorum in self.cluster.status(memory=False).quorums.items():
             if quorum.voters > 1 and not quorum.survives:
-                raise _Skipped(f"{quorum.voters} voters of role {role}: none can be spared")
+                raise _Skipped(f"{quorum.voters} voters of role {role}: the quorum tolerates no failure")
         self.cluster.restart(rolling=True, timeout=self.timeout, listener=self.listener)
         self.ready()
 
@@ -208,7 +208,6 @@ def check_profile(
     *,
     timeout: float = DEFAULT_TIMEOUT,
     listener: Listener = ignore,
-    begun: Callable[[str], None] = lambda _check: None,
     ended: Callable[[Verdict], None] = lambda _verdict: None,
 ) -> tuple[Verdict, ...]:
     """Checks a profile with a cluster of its own. Nothing of the cluster stays, also when it is interrupted.
@@ -216,8 +215,8 @@ def check_profile(
     Args:
         source: the profile's name or folder.
         timeout: seconds that nodes have to get ready in each check.
-        listener: hears what happens in the cluster.
-        begun, ended: hear of each check.
+        listener: receives the cluster's events.
+        ended: receives the verdict of each check.
 
     Raises:
         UsageError: there is no such profile.
@@ -228,7 +227,6 @@ def check_profile(
     trial = _Trial(source, timeout, listener)
     try:
         for name, check in CHECKS.items():
-            begun(name)
             verdict = _verdict(name, check, trial)
             trial.verdicts[name] = verdict
             ended(verdict)

@@ -67,9 +67,9 @@ class Status:
 def obstacle() -> str:
     """Why a private engine cannot be started here, as a phrase; "" where it can."""
     if not sys.platform.startswith("linux"):
-        return "it needs Linux"
+        return "it must run on Linux"
     if os.geteuid() != 0:
-        return "it needs root"
+        return "it must run as root"
     if not _program("dockerd"):
         return "dockerd is not installed"
     return ""
@@ -89,7 +89,7 @@ def start(listener: Listener = ignore) -> Status:
     if reason:
         raise NoEngine(
             "the private engine cannot be started",
-            f"On this machine, {reason}.",
+            f"{reason[0].upper()}{reason[1:]}.",
             "Install Docker's engine (Debian, Ubuntu: `sudo apt-get install docker.io`) and run this as root, "
             "or set DOCKER_HOST to an engine.",
         )
@@ -272,7 +272,7 @@ def _locked(layout: Layout) -> Iterator[None]:
         raise NoEngine(
             "the private engine is being started or stopped by another process",
             f"{layout.lock} was locked for {LOCK_TIMEOUT:.0f} s.",
-            "Find the other minicluster and end it.",
+            "Wait for the other minicluster process, or stop it.",
         )
     with held:
         yield
