@@ -194,7 +194,8 @@ class _State:
         """Acquires the clusters of fixtures that were set up for earlier tests and that this test uses."""
         self.item = item
         self.used.clear()
-        info = getattr(item, "_fixtureinfo", None)  # items of other plugins may have none
+        # pytest has no public name for the definitions of a test's fixtures. Items of other plugins may have none.
+        info = getattr(item, "_fixtureinfo", None)
         definitions = [d for of_name in info.name2fixturedefs.values() for d in of_name] if info else []
         parameters = getattr(getattr(item, "callspec", None), "params", {})
         again = {
@@ -216,6 +217,7 @@ class _State:
         """Finishes the fixtures that have a cluster which is another one now: they and their users are set up again."""
         for definition, uses in list(self._uses.items()):
             if any(use.pooled is pooled for use in uses):
+                # As pytest finishes a fixture whose parameter has changed; it has no public name for a test's request.
                 definition.finish(item._request)  # type: ignore[attr-defined]
 
     def _acquire(self, pooled: PooledCluster, isolated: bool, wait: float) -> Cluster:
