@@ -165,7 +165,7 @@ class PooledCluster:
                     renewed.result()
                 if not ready:
                     return False
-                if self.cluster is None:  # another process or an earlier run made it, for itself
+                if self.cluster is None:  # another process or an earlier run created it, for itself
                     cluster.connect()
                     cluster.write_client_files()
             except (UsageError, NoEngine):
@@ -301,8 +301,8 @@ class Pool:
 
     def end(self, over: Callable[[str], bool]) -> None:
         """Removes the private clusters of scopes that are over, concurrently."""
-        gone = [key for key, one in self._clusters.items() if not one.shared and over(key[2])]
-        ending = [self._clusters.pop(key) for key in gone]
+        ended = [key for key, one in self._clusters.items() if not one.shared and over(key[2])]
+        ending = [self._clusters.pop(key) for key in ended]
         if ending:
             with ThreadPoolExecutor(len(ending)) as pool:
                 for done in [pool.submit(one.down) for one in ending]:

@@ -25,7 +25,7 @@ _PATIENCE = 10.0  # seconds that members have to agree on a leader after a chang
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of one check."""
+    """The result of one check."""
 
     check: str
     verdict: str  #: "ok", "failed" or "skipped"
@@ -38,7 +38,7 @@ class _Skipped(Exception):
 
 
 class _Trial:
-    """The cluster that is tested, and what became of the checks before."""
+    """The cluster that is tested, and the results of the previous checks."""
 
     def __init__(self, source: str, timeout: float, listener: Listener) -> None:
         self.source = source
@@ -48,7 +48,7 @@ class _Trial:
         self.verdicts: dict[str, Verdict] = {}
         self._loaded: Loaded | None = None
         self._cluster: Cluster | None = None
-        self.begun = False  #: something of the cluster may be there
+        self.begun = False  #: something of the cluster may exist
         self._sizes: dict[str, int] = {}  # of the roles that grow, before they do
 
     @property
@@ -187,7 +187,7 @@ def larger(role: Role, count: int) -> int:
     return min((n for n in role.allowed or range(role.min, role.max + 1) if n > count), default=0)
 
 
-#: In the order in which they are made.
+#: In the order in which they are carried out.
 CHECKS: dict[str, Callable[[_Trial], None]] = {
     "validate": _Trial.validate,
     "up": _Trial.up,

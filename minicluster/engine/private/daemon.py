@@ -28,13 +28,14 @@ from minicluster.engine.private.layout import Layout, configuration, find_proces
 from minicluster.errors import EngineError, NoEngine
 from minicluster.host import flock, processes, procfs
 from minicluster.model.events import Event, Listener, ignore
+from minicluster.model.naming import count
 from minicluster.profile.addressing import POOL
 
 #: Seconds for dockerd to answer after its start: a fraction of one is usual, but after a crash it first cleans up.
 START_TIMEOUT = 60.0
 #: Seconds for dockerd to end; it grants each container its own stop timeout first.
 STOP_TIMEOUT = 90.0
-#: Seconds to wait for another minicluster that is starting or stopping the private engine right now.
+#: Seconds to wait for another minicluster process that is starting or stopping the private engine right now.
 LOCK_TIMEOUT = START_TIMEOUT + STOP_TIMEOUT
 
 _POLL = 0.01  # seconds
@@ -71,7 +72,7 @@ def obstacle() -> str:
     if os.geteuid() != 0:
         return "it must run as root"
     if not _program("dockerd"):
-        return "dockerd is not installed"
+        return "the program dockerd is not installed"
     return ""
 
 
@@ -136,8 +137,8 @@ def stop(listener: Listener = ignore, *, remove_data: bool = False) -> Status:
         if pid:
             running = _running_containers(layout)
             if running:
-                which = "container" if running == 1 else "containers"
-                listener(Event("note", text=f"Stopping the private engine and its {running} running {which}."))
+                containers = count(running, "running container")
+                listener(Event("note", text=f"Stopping the private engine and its {containers}."))
             _terminate(pid, layout)
         troubles = [*cleanup.clean(layout), *cleanup.each(bridge.remove, devices)]
         if remove_data:
