@@ -6,6 +6,6 @@ if __name__ == "__main__":
     try:
         main()
     finally:
-        # CPython holds an interrupt that comes while a string is run as code, as dataclasses do it, for one that nobody
-        # caught, and ends by the signal and not with our status; unless another string is run later.
+        # CPython treats an interrupt during the execution of code in a string, which dataclasses use, as uncaught: the
+        # process then ends by the signal and not with our status, unless code in a string is executed later.
         exec("")

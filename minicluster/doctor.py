@@ -22,6 +22,7 @@ from minicluster.engine import privileges
 from minicluster.engine.protocol import Engine, EngineInfo
 from minicluster.errors import MiniclusterError, NoEngine
 from minicluster.host import procfs
+from minicluster.model.naming import count, size
 from minicluster.profile.addressing import POOL, PREFIX, without_overlap
 
 Level = Literal["ok", "warning", "error"]
@@ -114,7 +115,7 @@ def _checks(
             yield "base image", lambda: check_base_image(base_source)
 
 
-def room(info: EngineInfo, footprint: int, *, root: Path = Path("/")) -> tuple[Check, Check]:
+def capacity(info: EngineInfo, footprint: int, *, root: Path = Path("/")) -> tuple[Check, Check]:
     """The checks of the engine's machine's memory, for so many bytes, and of its disk."""
     here = platform.system() == "Linux" and info.local
     disk = check_disk(info.data_root) if here else Check("disk", "ok", "not checked: it is another machine's")
@@ -214,11 +215,10 @@ def check_ip_vs(root: Path = Path("/")) -> Check:
         return Check("ip_vs", "ok", "loaded")
     if procfs.has_module("ip_vs", root):
         return Check("ip_vs", "ok", "a module that the kernel loads when needed")
-    return Check(
-        "ip_vs", "warning",
+    return _not_in_kernel(
+        "ip_vs", "CONFIG_IP_VS",
         "the kernel has no ip_vs: Docker Swarm's virtual IPs and its routing mesh do not work",
-        "Load it (`sudo modprobe ip_vs`) or boot a kernel with it (CONFIG_IP_VS). Otherwise create services with "
-        "`--endpoint-mode dnsrr` and publish ports with `mode=host`.",
+        " Otherwise create services with `--endpoint-mode dnsrr` and publish ports with `mode=host`.",
     )  # fmt: skip
 
 
@@ -226,11 +226,11 @@ def check_overlay(root: Path = Path("/")) -> Check:
     """Whether nested engines can use the overlay file system."""
     if "overlay" in procfs.read(root / "proc/filesystems").split() or procfs.has_module("overlay", root):
         return Check("overlay", "ok", "the kernel has it")
-    return Check(
-        "overlay", "warning",
+    return _not_in_kernel(
+        "overlay",
+        "CONFIG_OVERLAY_FS",
         "the kernel has no overlay file system: engines in nodes copy every layer of every image",
-        "Load it (`sudo modprobe overlay`) or boot a kernel with it (CONFIG_OVERLAY_FS).",
-    )  # fmt: skip
+    )
 
 
 def check_vxlan(root: Path = Path("/")) -> Check:
@@ -242,11 +242,13 @@ def check_vxlan(root: Path = Path("/")) -> Check:
         return Check("vxlan", "ok", "the kernel has it (a link could be created)")
     if created is None:
         return Check("vxlan", "warning", "not known: only root can test it", "Run `sudo minicluster doctor`.")
-    return Check(
-        "vxlan", "warning",
-        "the kernel has no VXLAN: overlay networks across nodes do not work",
-        "Load it (`sudo modprobe vxlan`) or boot a kernel with it (CONFIG_VXLAN).",
-    )  # fmt: skip
+    return _not_in_kernel("vxlan", "CONFIG_VXLAN", "the kernel has no VXLAN: overlay networks across nodes do not work")
+
+
+def _not_in_kernel(module: str, option: str, text: str, otherwise: str = "") -> Check:
+    """The warning about a module that the kernel lacks. ``option``: the one of the kernel's build."""
+    fix = f"Load it (`sudo modprobe {module}`) or boot a kernel with it ({option}).{otherwise}"
+    return Check(module, "warning", text, fix)
 
 
 def check_inotify(root: Path = Path("/")) -> Check:
@@ -268,7 +270,7 @@ def check_inotify(root: Path = Path("/")) -> Check:
     settings = " ".join(f"{key}={value}" for key, value in wanted.items())
     return Check(
         "inotify", "warning",
-        f"{text}: enough for about {nodes} nested {'node' if nodes == 1 else 'nodes'} that watch files; "
+        f"{text}: enough for about {count(nodes, 'nested node')} that watch files; "
         "with more of them, some may fail with \"too many open files\"",
         f"`sudo sysctl {settings}`, and the same in a file in /etc/sysctl.d to keep it across reboots.",
     )  # fmt: skip
@@ -289,7 +291,7 @@ def check_disk(data_root: str) -> Check:
     except OSError as error:
         return Check("disk", "ok", f"not known: {data_root} cannot be read ({error.strerror})")
     free = facts.f_bavail * facts.f_frsize
-    text = f"{_size(free)} free in {data_root}"
+    text = f"{size(free)} free in {data_root}"
     fix = "Free some: `docker system df` shows what uses it, `docker builder prune` removes build caches."
     if facts.f_files and not facts.f_favail:
         return Check("disk", "error", f"no inode free in {data_root}", fix)
@@ -313,9 +315,9 @@ def check_memory(footprint: int, total: int, root: Path | None) -> Check:
     free = facts.get("MemAvailable")
     if free is None and not total:
         return Check("memory", "ok", "not known")
-    text = f"{_size(free)} of {_size(total)} free" if free is not None else f"{_size(total)} in all"
+    text = f"{size(free)} of {size(total)} free" if free is not None else f"{size(total)} in all"
     if footprint:
-        text += f", {_size(footprint)} needed"
+        text += f", {size(footprint)} needed"
     fix = (
         "Choose fewer nodes (`--size ROLE=N`), stop other clusters (`minicluster ls`), or give the engine more memory."
     )
@@ -344,15 +346,15 @@ def check_subnets(taken: Iterable[str]) -> Check:
 def check_base_image(source: str | Callable[[], str]) -> Check:
     """Whether builds have a base image."""
     fix = (
-        "Install mmdebstrap (`sudo apt-get install mmdebstrap`), with which minicluster makes the base image from "
-        "Debian's packages, or load the image debian:bookworm-slim into the engine (`docker load`)."
+        "Install mmdebstrap (`sudo apt-get install mmdebstrap`), with which minicluster builds the base image from "
+        "Debian packages, or load the image debian:bookworm-slim into the engine (`docker load`)."
     )
     try:
         where = source if isinstance(source, str) else source()
     except MiniclusterError as error:
         return Check("base image", "error", f"{error.what}. {error.why}".strip(), error.fix or fix)
     if not where:
-        return Check("base image", "error", "there is none, and no way to make one", fix)
+        return Check("base image", "error", "none is available, and none can be built", fix)
     if where == "registry":
         return Check("base image", "warning", "must be pulled from a registry, if one answers", fix)
     return Check("base image", "ok", where)
@@ -393,7 +395,3 @@ def _creates_vxlan() -> bool | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.returncode == 0
-
-
-def _size(count: int) -> str:
-    return f"{count / (1 << 30):.1f} GiB" if count >= 1 << 30 else f"{count / (1 << 20):.0f} MiB"

@@ -9,8 +9,9 @@ import click
 from minicluster.cli import complete
 from minicluster.cli.help import Command
 from minicluster.cli.options import Output, cluster_option, output_option, quiet_option
-from minicluster.cli.output import count, print_json, size
+from minicluster.cli.output import print_json
 from minicluster.errors import UsageError
+from minicluster.model.naming import count, size
 
 _NOTES = 5  # skipped files that get a line each
 

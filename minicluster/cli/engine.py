@@ -8,9 +8,10 @@ import click
 
 from minicluster.cli.help import Group
 from minicluster.cli.options import Output, output_option, quiet_option
-from minicluster.cli.output import columns, plain_data, print_json, size
+from minicluster.cli.output import answer, columns, plain_data, print_json
 from minicluster.cli.progress import listening
 from minicluster.errors import NoEngine
+from minicluster.model.naming import size
 
 if TYPE_CHECKING:
     from minicluster.engine.private.daemon import Status
@@ -28,16 +29,14 @@ def start(output: Output, quiet: bool) -> None:
     from minicluster.engine.private import daemon
 
     with listening(quiet) as listener:
-        answer = daemon.start(listener)
-    if output is Output.json:
-        print_json(_private_data(answer))
-    elif not quiet:
-        print(f"Started the private engine: {answer.url}")
-        from minicluster.engine.discover import find
+        own = daemon.start(listener)
+    answer(_private_data(own), f"Started the private engine: {own.url}", output, quiet=quiet)
+    if output is Output.text and not quiet:
+        from minicluster.engine.discover import locate
 
-        used = find().url
-        if used != answer.url:
-            print(f"Note: {used} is running and takes precedence. To use this one, set DOCKER_HOST={answer.url}")
+        used = locate().url
+        if used != own.url:
+            print(f"Note: {used} is running and takes precedence. To use this one, set DOCKER_HOST={own.url}")
 
 
 @engine.command()
@@ -49,11 +48,9 @@ def stop(remove_data: bool, output: Output, quiet: bool) -> None:
     from minicluster.engine.private import daemon
 
     with listening(quiet) as listener:
-        answer = daemon.stop(listener, remove_data=remove_data)
-    if output is Output.json:
-        print_json(_private_data(answer))
-    elif not quiet:
-        print(f"Stopped the private engine{' and removed its data' if remove_data else ''}.")
+        own = daemon.stop(listener, remove_data=remove_data)
+    done = f"Stopped the private engine{' and removed its data' if remove_data else ''}."
+    answer(_private_data(own), done, output, quiet=quiet)
 
 
 @engine.command()

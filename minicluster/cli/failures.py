@@ -75,9 +75,9 @@ def _interrupt(error: BaseException) -> BaseException:
     """Reports an error after a dropped interrupt as an interrupt, its likely cause; keeps the leftovers."""
     if exit_code(error) == 130:
         return error
-    told: BaseException = KeyboardInterrupt()
+    interrupt: BaseException = KeyboardInterrupt()
     if isinstance(error, MiniclusterError) and error.leftovers:
-        told = Interrupted("interrupted", fix=error.fix)
-        told.leftovers = error.leftovers
-    told.__cause__ = error
-    return told
+        interrupt = Interrupted("interrupted", fix=error.fix)
+        interrupt.leftovers = error.leftovers
+    interrupt.__cause__ = error
+    return interrupt

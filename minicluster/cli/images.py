@@ -8,9 +8,10 @@ import click
 
 from minicluster.cli.help import Group
 from minicluster.cli.options import Output, output_option, profile_argument, quiet_option, set_option
-from minicluster.cli.output import columns, print_json, size
+from minicluster.cli.output import answer, columns, print_json
 from minicluster.cli.progress import listening
 from minicluster.errors import UsageError
+from minicluster.model.naming import size
 
 image = Group("image", help="Build, import, list and remove node images.")
 
@@ -30,10 +31,7 @@ def build(
 
     with listening(quiet) as listener:
         refs = images.build(profile, names, force=force, listener=listener, settings=settings)
-    if output is Output.json:
-        print_json(refs)
-    elif not quiet:
-        print("\n".join(refs))
+    answer(refs, "\n".join(refs), output, quiet=quiet)
 
 
 @image.command("import")
@@ -46,10 +44,7 @@ def import_(file: str, output: Output, quiet: bool) -> None:
 
     with listening(quiet) as listener:
         refs = images.load(file, listener=listener)
-    if output is Output.json:
-        print_json(refs)
-    elif not quiet:
-        print("\n".join(f"Loaded {ref}" for ref in refs))
+    answer(refs, "\n".join(f"Loaded {ref}" for ref in refs), output, quiet=quiet)
 
 
 @image.command("list")
@@ -80,7 +75,5 @@ def remove(words: tuple[str, ...], all_: bool, output: Output, quiet: bool) -> N
     from minicluster.operations import images
 
     removed = images.remove(words, unused_only=all_)
-    if output is Output.json:
-        print_json(removed)
-    elif not quiet:
-        print("\n".join(f"Removed {ref}" for ref in removed) or "No images to remove.")
+    text = "\n".join(f"Removed {ref}" for ref in removed) or "No images to remove."
+    answer(removed, text, output, quiet=quiet)

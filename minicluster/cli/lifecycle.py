@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,7 @@ from minicluster.cli.options import (
     Output,
     cluster_argument,
     cluster_option,
+    combined,
     dry_run_option,
     force_option,
     keep_option,
@@ -22,9 +23,10 @@ from minicluster.cli.options import (
     quiet_option,
     timeout_option,
 )
-from minicluster.cli.output import count, paint, print_json
+from minicluster.cli.output import paint, print_json
 from minicluster.cli.progress import listening
 from minicluster.errors import UsageError
+from minicluster.model.naming import count
 
 if TYPE_CHECKING:
     from minicluster.cluster import Cluster
@@ -32,29 +34,47 @@ if TYPE_CHECKING:
     from minicluster.model.results import Change
 
 
-@click.command(cls=Command)
-@nodes_argument
-@cluster_option
-@output_option
-@quiet_option
-def stop(nodes: tuple[str, ...], cluster: str | None, output: Output, quiet: bool) -> None:
-    """Stop nodes; keep their addresses, ports and data."""
-    _on_nodes(cluster, lambda c, listener: c.stop(nodes, listener=listener), "Stopped", "stop", output, quiet)
+def _node_command(
+    verb: str,
+    help: str,
+    done: str,
+    counted: str,
+    *,
+    nodes: Callable[[Any], Any] = nodes_argument,
+    waits: bool = False,
+) -> click.Command:
+    """The command for a method of :class:`~minicluster.cluster.Cluster` that takes nodes.
+
+    Args:
+        verb: the names of the command and of the method.
+        done: how its answer begins.
+        counted: the action of the plan (``X-container``) whose steps are the nodes in its answer.
+        nodes: its argument.
+        waits: it takes ``--timeout``.
+    """
+
+    @combined(nodes, cluster_option, *([timeout_option()] if waits else []), output_option, quiet_option)
+    def command(nodes: tuple[str, ...], cluster: str | None, output: Output, quiet: bool, **options: float) -> None:
+        def act(c: Cluster, listener: Listener) -> Change:
+            change: Change = getattr(c, verb)(nodes, listener=listener, **options)
+            return change
+
+        _on_nodes(cluster, act, done, counted, output, quiet)
+
+    return click.command(verb, cls=Command, help=help)(command)
 
 
-@click.command(cls=Command)
-@nodes_argument
-@cluster_option
-@timeout_option()
-@output_option
-@quiet_option
-def start(nodes: tuple[str, ...], cluster: str | None, timeout: float, output: Output, quiet: bool) -> None:
-    """Start stopped or paused nodes and wait until they are ready."""
+_named_nodes = click.argument(
+    "nodes", nargs=-1, required=True, metavar="NODE...", help="Nodes or roles", shell_complete=complete.nodes
+)
 
-    def act(c: Cluster, listener: Listener) -> Change:
-        return c.start(nodes, timeout=timeout, listener=listener)
-
-    _on_nodes(cluster, act, "Started", "start", output, quiet)
+stop = _node_command("stop", "Stop nodes; keep their addresses, ports and data.", "Stopped", "stop")
+start = _node_command(
+    "start", "Start stopped or paused nodes and wait until they are ready.", "Started", "start", waits=True
+)
+pause = _node_command("pause", "Pause all processes of nodes.", "Paused", "pause")
+unpause = _node_command("unpause", "Resume paused nodes.", "Resumed", "start")
+kill = _node_command("kill", "Kill nodes at once, like a crash.", "Killed", "kill", nodes=_named_nodes)
 
 
 @click.command(cls=Command)
@@ -82,38 +102,6 @@ def restart(
         return c.restart(nodes, rolling=rolling, force=force, timeout=timeout, listener=listener)
 
     _on_nodes(cluster, act, "Restarted", "start", output, quiet)
-
-
-@click.command(cls=Command)
-@nodes_argument
-@cluster_option
-@output_option
-@quiet_option
-def pause(nodes: tuple[str, ...], cluster: str | None, output: Output, quiet: bool) -> None:
-    """Pause all processes of nodes."""
-    _on_nodes(cluster, lambda c, listener: c.pause(nodes, listener=listener), "Paused", "pause", output, quiet)
-
-
-@click.command(cls=Command)
-@nodes_argument
-@cluster_option
-@output_option
-@quiet_option
-def unpause(nodes: tuple[str, ...], cluster: str | None, output: Output, quiet: bool) -> None:
-    """Resume paused nodes."""
-    _on_nodes(cluster, lambda c, listener: c.unpause(nodes, listener=listener), "Resumed", "start", output, quiet)
-
-
-@click.command(cls=Command)
-@click.argument(
-    "nodes", nargs=-1, required=True, metavar="NODE...", help="Nodes or roles", shell_complete=complete.nodes
-)
-@cluster_option
-@output_option
-@quiet_option
-def kill(nodes: tuple[str, ...], cluster: str | None, output: Output, quiet: bool) -> None:
-    """Kill nodes at once, like a crash."""
-    _on_nodes(cluster, lambda c, listener: c.kill(nodes, listener=listener), "Killed", "kill", output, quiet)
 
 
 @click.command(cls=Command)
@@ -157,10 +145,8 @@ def reset(cluster: str | None, timeout: float, dry_run: bool, output: Output, qu
     if dry_run:
         from minicluster.cli.planned import show_plan
         from minicluster.cluster import Cluster
-        from minicluster.operations.reset import plan_reset
 
-        opened = Cluster.open(cluster)
-        show_plan(plan_reset(opened.engine, opened.spec), output)
+        show_plan(Cluster.open(cluster).plan_reset(), output)
         return
     _on_cluster(cluster, lambda c, listener: c.reset(timeout=timeout, listener=listener), "Reset", output, quiet)
 

@@ -37,19 +37,19 @@ class View:
         """The view as fewer than ``height`` lines of at most ``width`` columns."""
         state = self.state
         now = state.clock()
-        if not state.headline and not state.nodes and not state.whole:
+        if not state.headline and not state.nodes and not state.phases:
             return []
         mark = " " if self._over() else self._spinner(now)
         shown = [
             _cut(Text.assemble((f"{mark} ", "cyan"), (state.headline, "bold"), f"  {now - state.began:.1f} s"), width)
         ]
         # The latest phase only, so that the nodes below stay where they are.
-        shown += [self._line(line, now, width, 0) for line in list(state.whole.values())[-1:]]
+        shown += [self._line(line, now, width, 0) for line in list(state.phases.values())[-1:]]
         return shown + self._nodes(list(state.nodes.values()), now, width, max(height - len(shown) - 2, 3))
 
     def _over(self) -> bool:
         nodes = self.state.nodes.values()
-        return bool(nodes) and not self.state.whole and all(line.state == "done" for line in nodes)
+        return bool(nodes) and not self.state.phases and all(line.state == "done" for line in nodes)
 
     def _nodes(self, lines: list[Line], now: float, width: int, height: int) -> list[Text]:
         most = max(width // CELL, 1)

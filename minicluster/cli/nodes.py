@@ -12,7 +12,7 @@ import click
 from minicluster.cli import complete
 from minicluster.cli.help import Command
 from minicluster.cli.options import Output, cluster_option, dry_run_option, nodes_argument, output_option, quiet_option
-from minicluster.cli.output import paint
+from minicluster.cli.output import paint, print_json
 from minicluster.cli.progress import listening
 from minicluster.errors import MiniclusterError, UsageError
 
@@ -121,20 +121,22 @@ def _become(cluster: Cluster, node: str, argv: Sequence[str]) -> None:
     shell_complete=complete.nodes,
 )
 @dry_run_option
+@output_option
 @quiet_option
-def load(images: tuple[str, ...], cluster: str | None, nodes: tuple[str, ...], dry_run: bool, quiet: bool) -> None:
+def load(
+    images: tuple[str, ...], cluster: str | None, nodes: tuple[str, ...], dry_run: bool, output: Output, quiet: bool
+) -> None:
     """Copy images from the engine into nodes."""
     from minicluster.cluster import Cluster
 
     opened = Cluster.open(cluster)
-    names = opened.node_names(nodes) if nodes else []  # none: all nodes that can hold images
     if dry_run:
-        from minicluster.cli.planned import show_plan
-        from minicluster.operations.load_images import plan_load
+        from minicluster.cli.planned import show_plans
 
-        for image in images:
-            show_plan(plan_load(opened.engine, opened.spec, image, names), Output.text)
+        show_plans([opened.plan_load(image, nodes) for image in images], output)
         return
     with listening(quiet) as listener:
         for image in images:
-            opened.load(image, names, listener=listener)
+            opened.load(image, nodes, listener=listener)
+    if output is Output.json:
+        print_json(images)

@@ -72,6 +72,20 @@ def _positive(_ctx: click.Context, param: click.Parameter, value: float) -> floa
     return value
 
 
+def pairs_option(
+    *names: str, metavar: str, help: str, callback: Callable[..., Any] = pairs, **settings: Any
+) -> Callable[[Function], Function]:
+    """An option that may be repeated, each time with ``KEY=VALUE``."""
+    return click.option(
+        *names, multiple=True, metavar=metavar, callback=callback, help=f"{help}; repeatable", **settings
+    )
+
+
+def optional_profile_argument(help: str) -> Callable[[Function], Function]:
+    """A profile's name or folder, which may be missing."""
+    return click.argument("profile", required=False, metavar="[PROFILE]", help=help, shell_complete=complete.profiles)
+
+
 output_option = click.option(
     "-o",
     "--output",
@@ -104,13 +118,11 @@ nodes_argument = click.argument(
 profile_argument = click.argument(
     "profile", metavar="PROFILE", help="Profile name or folder", shell_complete=complete.profiles
 )
-set_option = click.option(
+set_option = pairs_option(
     "--set",
     "settings",
-    multiple=True,
     metavar="PATH=VALUE",
-    callback=pairs,
-    help="Override a setting or profile value, such as roles.agent.memory=1GiB; repeatable",
+    help="Override a setting or profile value, such as roles.agent.memory=1GiB",
 )
 address_mode_option = click.option(
     "--address-mode",

@@ -1,4 +1,4 @@
-"""Writing to stdout: JSON, aligned columns, plurals, and colour where the stream can show it."""
+"""Writing to stdout: JSON, aligned columns, and colour where the stream can show it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import dataclasses
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from minicluster.model.naming import count as count
+if TYPE_CHECKING:
+    from minicluster.cli.options import Output
+
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
@@ -43,6 +45,14 @@ def print_json(value: Any) -> None:
     print(json.dumps(plain_data(value), indent=2, ensure_ascii=False))
 
 
+def answer(value: Any, text: str, output: Output, *, quiet: bool = False) -> None:
+    """Prints a command's answer: a value as JSON, or a text unless ``quiet``."""
+    if output.value == "json":
+        print_json(value)
+    elif not quiet:
+        print(text)
+
+
 def columns(rows: Sequence[Sequence[str]], head: Sequence[str] = (), *, indent: str = "") -> str:
     """Rows as aligned columns with two spaces between and no trailing blanks; colour codes have no width.
 
@@ -70,19 +80,3 @@ def _width(cell: str) -> int:
     import re
 
     return len(re.sub(r"\x1b\[[0-9;]*m", "", cell))
-
-
-def size(number: int | None) -> str:
-    """Bytes in a readable unit: ``52 MiB``; ``-`` for none.
-
-    >>> size(54525952), size(0), size(None)
-    ('52 MiB', '0 B', '-')
-    """
-    if number is None:
-        return "-"
-    value = float(number)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024 or unit == "GiB":
-            break
-        value /= 1024
-    return f"{value:.1f} {unit}" if unit == "GiB" else f"{value:.0f} {unit}"

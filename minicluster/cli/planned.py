@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from minicluster.cli.options import Output
-from minicluster.cli.output import columns, count, on_terminal, plain_data, print_json
+from minicluster.cli.output import columns, on_terminal, plain_data, print_json
 from minicluster.model.deferred import readable
+from minicluster.model.naming import count
 from minicluster.plan import steps as m
 from minicluster.plan.steps import Action, Plan, Step
+
+#: The actions whose phrase is a verb and the name of their object.
+_VERBS: dict[type[Action], str] = {
+    m.CreateVolume: "create volume",
+    m.StartContainer: "start",
+    m.StopContainer: "stop",
+    m.KillContainer: "kill",
+    m.PauseContainer: "pause",
+    m.RemoveContainer: "remove container",
+    m.RemoveVolume: "remove volume",
+    m.RemoveNetwork: "remove network",
+}
 
 HEAD = ("#", "WHAT", "WHY", "AFTER")
 
@@ -31,8 +45,6 @@ def what(action: Action) -> str:
             )
         case m.DisconnectNetwork(network, container):
             return f"disconnect {container} from network {network}"
-        case m.CreateVolume(name):
-            return f"create volume {name}"
         case m.CreateContainer(config):
             return f"create container {config.name} ({config.address})"
         case m.PutFiles(container, files, certificates, authority):
@@ -40,8 +52,6 @@ def what(action: Action) -> str:
             parts += [count(len(certificates), "certificate")] if certificates else []
             parts += ["the authority"] if authority else []
             return f"write {', '.join(parts)} into {container}"
-        case m.StartContainer(name):
-            return f"start {name}"
         case m.WaitReady(container, command):
             return f"wait for {container}: {_shortened(command)}"
         case m.RunHook(container, command):
@@ -54,20 +64,19 @@ def what(action: Action) -> str:
             return f"remove {container}:{path}"
         case m.WaitMembers(container, _command, names):
             return f"wait for {count(len(names), 'member')}, as seen by {container}"
-        case m.StopContainer(name):
-            return f"stop {name}"
-        case m.KillContainer(name):
-            return f"kill {name}"
-        case m.PauseContainer(name):
-            return f"pause {name}"
         case m.UpdateContainer(name, restart):
             return f"set restart policy of {name} to {restart}"
-        case m.RemoveContainer(name):
-            return f"remove container {name}"
-        case m.RemoveVolume(name):
-            return f"remove volume {name}"
-        case m.RemoveNetwork(name):
-            return f"remove network {name}"
+        case (
+            m.CreateVolume(name)
+            | m.StartContainer(name)
+            | m.StopContainer(name)
+            | m.KillContainer(name)
+            | m.PauseContainer(name)
+            | m.RemoveContainer(name)
+            | m.RemoveVolume(name)
+            | m.RemoveNetwork(name)
+        ):
+            return f"{_VERBS[type(action)]} {name}"
 
 
 def _shortened(command: tuple[str, ...], limit: int = 48) -> str:
@@ -106,6 +115,15 @@ def show_plan(plan: Plan, output: Output) -> None:
         print_json(plan_data(plan))
     else:
         print_plan(plan)
+
+
+def show_plans(plans: Sequence[Plan], output: Output) -> None:
+    """Answers ``--dry-run`` of a command that carries out several plans; as JSON, an array."""
+    if output is Output.json:
+        print_json([plan_data(plan) for plan in plans])
+    else:
+        for plan in plans:
+            print_plan(plan)
 
 
 def print_plan(plan: Plan) -> None:

@@ -10,8 +10,9 @@ import click
 from minicluster.cli import complete
 from minicluster.cli.help import Group
 from minicluster.cli.options import Output, output_option, profile_argument, timeout_option
-from minicluster.cli.output import columns, paint, print_json, size
+from minicluster.cli.output import columns, paint, print_json
 from minicluster.errors import MiniclusterError
+from minicluster.model.naming import size
 
 if TYPE_CHECKING:
     from minicluster.profile.loaded import Loaded
@@ -140,12 +141,12 @@ def validate(path: str, output: Output) -> None:
     help="Where to create the profile's folder (default: the current folder)",
 )
 def new(name: str, directory: Path) -> None:
-    """Create a small profile that works, to start from."""
+    """Create a new profile from a working example."""
     from minicluster.profile import scaffold
 
     folder = scaffold.create(name, directory)
     shown = f"./{folder}" if folder.parent == Path() else str(folder)
-    print(f"Created {shown}: a cluster of Redis, to be changed into another one.")
+    print(f"Created {shown}: a working Redis profile to adapt.")
     print(f"Next: {paint(f'minicluster profile test {shown}', 'cyan')}")
     print(f"      {paint(f'minicluster up {shown}', 'cyan')}")
 

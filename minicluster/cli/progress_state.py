@@ -32,25 +32,23 @@ class ProgressState:
     headline: str = ""
     began: float = 0.0
     nodes: dict[str, Line] = field(default_factory=dict)
-    whole: dict[str, Line] = field(
-        default_factory=dict
-    )  #: running phases of the whole cluster: images, network, record
+    phases: dict[str, Line] = field(default_factory=dict)  #: running ones of the whole cluster: images, network, record
 
     def apply(self, event: Event) -> Line | None:
         """Applies an event and returns the line that it changed."""
         now = self.clock()
         if event.kind == "plan":
-            self.headline, self.began, self.whole = event.text, now, {}
+            self.headline, self.began, self.phases = event.text, now, {}
             self.nodes = {name: Line(name) for name in event.nodes}
             return None
         if event.kind == "rollback" and not event.subject:
             # Nodes that were ready are being removed: only failed ones keep their lines.
-            self.headline, self.began, self.whole = event.text or "rolling back", now, {}
+            self.headline, self.began, self.phases = event.text or "rolling back", now, {}
             self.nodes = {name: line for name, line in self.nodes.items() if line.state == "failed"}
             return None
         if event.kind not in ("start", "progress", "done", "failed", "rollback"):
             return None
-        lines, key = (self.nodes, event.subject) if event.subject else (self.whole, event.phase)
+        lines, key = (self.nodes, event.subject) if event.subject else (self.phases, event.phase)
         line = lines.setdefault(key, Line(event.subject))
         if line.state == "pending":
             line.began = now
@@ -62,13 +60,13 @@ class ProgressState:
             line.seconds = event.seconds or now - line.began
         if event.kind == "done":
             if not event.subject:
-                del self.whole[key]
+                del self.phases[key]
             line.state = "done" if not event.subject or line.phase in FINAL else "busy"
         return line
 
     def finish(self) -> None:
         """Marks busy nodes as done: the plan has ended without an error."""
-        self.whole.clear()
+        self.phases.clear()
         for line in self.nodes.values():
             if line.state == "busy":
                 line.state, line.seconds = "done", line.seconds or self.clock() - line.began

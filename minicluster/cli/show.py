@@ -12,8 +12,9 @@ import click
 from minicluster.cli import exports
 from minicluster.cli.help import Command
 from minicluster.cli.options import Output, address_mode_option, cluster_argument, output_option
-from minicluster.cli.output import columns, paint, print_json, size
+from minicluster.cli.output import columns, paint, print_json
 from minicluster.errors import UsageError
+from minicluster.model.naming import size
 
 if TYPE_CHECKING:
     from minicluster.model.membership import Quorum

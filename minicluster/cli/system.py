@@ -8,22 +8,15 @@ import sys
 import click
 
 from minicluster import __version__
-from minicluster.cli import complete
 from minicluster.cli.help import Command
-from minicluster.cli.options import Output, output_option
+from minicluster.cli.options import Output, optional_profile_argument, output_option
 from minicluster.cli.output import paint, print_json
 
 _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red")}
 
 
 @click.command(cls=Command)
-@click.argument(
-    "profile",
-    required=False,
-    metavar="[PROFILE]",
-    help="Also check the requirements of this profile",
-    shell_complete=complete.profiles,
-)
+@optional_profile_argument("Also check the requirements of this profile")
 @output_option
 def doctor(profile: str | None, output: Output) -> None:
     """Check this machine and its container engine.

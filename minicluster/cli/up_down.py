@@ -18,8 +18,9 @@ from minicluster.cli.options import (
     force_option,
     keep_option,
     numbers,
+    optional_profile_argument,
     output_option,
-    pairs,
+    pairs_option,
     quiet_option,
     set_option,
     timeout_option,
@@ -49,37 +50,18 @@ def _networks(_ctx: click.Context, _param: click.Parameter, names: Sequence[str]
 
 
 @click.command(cls=Command)
-@click.argument(
-    "profile",
-    required=False,
-    metavar="[PROFILE]",
-    help="Profile name or folder (default: swarm)",
-    shell_complete=complete.profiles,
-)
+@optional_profile_argument("Profile name or folder (default: swarm)")
 @click.option("--name", metavar="NAME", help="Cluster name (default: the profile's name)")
-@click.option(
+@pairs_option(
     "--size",
-    multiple=True,
     metavar="ROLE=N",
     callback=numbers(0, 1000),
-    help="Number of nodes of a role; repeatable",
+    help="Number of nodes of a role",
     shell_complete=complete.roles,
 )
 @set_option
-@click.option(
-    "--image",
-    multiple=True,
-    metavar="NAME=REF",
-    callback=pairs,
-    help="Replace one of the profile's images; repeatable",
-)
-@click.option(
-    "--port",
-    multiple=True,
-    metavar="ENDPOINT=PORT",
-    callback=numbers(1, 65535),
-    help="Publish an endpoint on this port; repeatable",
-)
+@pairs_option("--image", metavar="NAME=REF", help="Replace one of the profile's images")
+@pairs_option("--port", metavar="ENDPOINT=PORT", callback=numbers(1, 65535), help="Publish an endpoint on this port")
 @click.option(
     "--restart",
     default="",

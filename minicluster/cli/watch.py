@@ -10,7 +10,8 @@ import click
 
 from minicluster.cli.help import Command
 from minicluster.cli.options import Output, cluster_option, nodes_argument, output_option
-from minicluster.cli.output import columns, on_terminal, paint, plain_data, print_json, size
+from minicluster.cli.output import columns, on_terminal, paint, plain_data, print_json
+from minicluster.model.naming import size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

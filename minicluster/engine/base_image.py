@@ -1,4 +1,4 @@
-"""The base image of builds: Debian bookworm, pulled where a registry answers, else made from Debian's packages."""
+"""The base image of builds: Debian bookworm, pulled where a registry answers, else built from Debian packages."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def provide(engine: Engine, progress: Progress, note: Progress, cancel: Cancel) 
         raise Interrupted("stopped: providing the base image")
     if not shutil.which("mmdebstrap"):
         raise ImageError(
-            f"no base image: {REGISTRY} cannot be pulled, and mmdebstrap, which makes one, is not installed",
+            f"no base image: {REGISTRY} cannot be pulled, and mmdebstrap, which builds it, is not installed",
             refused.why,
             "Install mmdebstrap (`apt-get install mmdebstrap`), or load an image of that name into the engine.",
         )
-    note(f"{REGISTRY} cannot be pulled: making {LOCAL} from Debian's packages, which takes a minute.")
+    note(f"{REGISTRY} cannot be pulled: building {LOCAL} from Debian packages (about a minute).")
     engine.import_image(_bootstrap(progress, cancel), LOCAL)
     return LOCAL
 
@@ -82,7 +82,7 @@ def _bootstrap(progress: Progress, cancel: Cancel) -> Iterator[bytes]:
             log.seek(0)
             lines = log.read().decode(errors="replace").strip().splitlines()
             raise ImageError(
-                f"mmdebstrap could not make the base image (status {code})",
+                f"mmdebstrap could not build the base image (status {code})",
                 "\n".join(lines[-10:]),
                 "Check that Debian's package mirrors can be reached from here.",
             )

@@ -1,4 +1,4 @@
-"""Finds the engine to use: where to look, in which order, and what to tell a user who has none.
+"""Finds the engine to use: where to look, in which order, and what to advise a user who has none.
 
 An engine that the user named (``DOCKER_HOST``, a docker context) is used or is an error; only where none is named are
 the usual places searched. Nothing else imports :mod:`minicluster.engine.docker`.
@@ -74,11 +74,6 @@ def reach(reference: str) -> Engine:
     from minicluster.engine.docker.engine import DockerEngine
 
     return DockerEngine(EngineAddress.load(reference))
-
-
-def find() -> EngineAddress:
-    """The address of the engine to use; starts none. Raises ``NoEngine`` as :func:`connect` does."""
-    return locate()
 
 
 def locate(*, start_private: bool = False, listener: Listener = ignore) -> EngineAddress:

@@ -1,6 +1,6 @@
 """HTTP with an engine, on the standard library alone.
 
-Every command waits for the import of its engine client, and short commands do little else. docker-py's client stands on
+Every command waits for the import of its engine client, and short commands do little else. docker-py's client uses
 requests and urllib3, whose import takes as long as the rest of a command's start. What docker-py knows beyond HTTP
 (where credentials for registries are, which files belong to a build) is still asked of it when that is needed.
 

@@ -165,7 +165,7 @@ def own_container_ids(root: Path = ROOT) -> list[str]:
 def listener_pid(path: str, timeout: float | None = None) -> int | None:
     """The process that listens on a Unix socket: 0 where it is in another process namespace; None where not known.
 
-    Raises ``OSError`` where nothing listens. Only Linux tells (man 7 unix).
+    Raises ``OSError`` where nothing listens. Only Linux reports it (man 7 unix).
     """
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:

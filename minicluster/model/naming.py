@@ -1,4 +1,4 @@
-"""Names of what minicluster makes on an engine, and values as users write them: strings in, strings out."""
+"""Names of what minicluster makes on an engine, and values as users write and read them: strings out."""
 
 from __future__ import annotations
 
@@ -79,3 +79,19 @@ def value_text(value: object) -> str:
     ('true', '100')
     """
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def size(number: int | None) -> str:
+    """Bytes in a readable unit: ``52 MiB``; ``-`` for none.
+
+    >>> size(54525952), size(0), size(None)
+    ('52 MiB', '0 B', '-')
+    """
+    if number is None:
+        return "-"
+    value = float(number)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            break
+        value /= 1024
+    return f"{value:.1f} {unit}" if unit == "GiB" else f"{value:.0f} {unit}"

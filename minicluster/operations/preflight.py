@@ -120,7 +120,7 @@ def check_capacity(engine: Engine, spec: Spec, observed: Observed, plan: Plan, f
     builds = any(isinstance(step.action, ProvideImage) and step.action.image.build for step in plan.steps)
     if not (footprint or builds):
         return
-    memory, disk = doctor.room(engine.info, footprint)
+    memory, disk = doctor.capacity(engine.info, footprint)
     if footprint:
         if memory.level != "ok" and not force:
             raise InsufficientMemory(

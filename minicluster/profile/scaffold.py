@@ -1,4 +1,4 @@
-"""``profile new``: a small profile that works, to be changed into another one."""
+"""``profile new``: creates a profile from a working example."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _TTL = "24h"
 _HELP = {
     "reuse": "keep shared clusters for the next run",
     "keep": "keep the clusters of failed tests, for debugging",
-    "ttl": "how long these two keep clusters: 30m, 2h (default: 24h)",
+    "ttl": "how long --minicluster-reuse and --minicluster-keep keep clusters: 30m, 2h (default: 24h)",
 }
 
 
@@ -82,7 +82,7 @@ class ClusterFactory:
         Raises:
             MiniclusterError: it could be neither created nor repaired.
         """
-        return self._state.lend(profile, asked, scope=scope, isolated=isolated, label=label, wait=wait)
+        return self._state.acquire(profile, asked, scope=scope, isolated=isolated, label=label, wait=wait)
 
 
 @pytest.fixture(scope="session")
@@ -160,7 +160,7 @@ class _State:
     def pool_if_any(self) -> Pool | None:
         return self._pool
 
-    def lend(
+    def acquire(
         self, profile: str | None, asked: Mapping[str, Any], *, scope: Scope, isolated: bool, label: str, wait: float
     ) -> Cluster:
         item = self.item
@@ -194,7 +194,8 @@ class _State:
         """Acquires the clusters of fixtures that were set up for earlier tests and that this test uses."""
         self.item = item
         self.used.clear()
-        info = getattr(item, "_fixtureinfo", None)  # items of other plugins may have none
+        # pytest has no public name for the definitions of a test's fixtures. Items of other plugins may have none.
+        info = getattr(item, "_fixtureinfo", None)
         definitions = [d for of_name in info.name2fixturedefs.values() for d in of_name] if info else []
         parameters = getattr(getattr(item, "callspec", None), "params", {})
         again = {
@@ -216,6 +217,7 @@ class _State:
         """Finishes the fixtures that have a cluster which is another one now: they and their users are set up again."""
         for definition, uses in list(self._uses.items()):
             if any(use.pooled is pooled for use in uses):
+                # As pytest finishes a fixture whose parameter has changed; it has no public name for a test's request.
                 definition.finish(item._request)  # type: ignore[attr-defined]
 
     def _acquire(self, pooled: PooledCluster, isolated: bool, wait: float) -> Cluster:

@@ -1,4 +1,4 @@
-"""The clusters of a test run: created on first use, pooled healthy, repaired or recreated, and removed at the end.
+"""The clusters of a test run: created on first use, lent healthy, repaired or recreated, and removed at the end.
 
 :mod:`minicluster.testing.plugin` without pytest. A cluster is either private to one process (and to a scope of its
 tests) or shared by all processes of a run: then its name is derived from what it is, so that each of them finds it.
@@ -164,7 +164,7 @@ class PooledCluster:
                     renewed.result()
                 if not ready:
                     return False
-                if self.cluster is None:  # another process or an earlier run made it, for itself
+                if self.cluster is None:  # another process or an earlier run created it, for itself
                     cluster.connect()
                     cluster.write_client_files()
             except (UsageError, NoEngine):
@@ -300,8 +300,8 @@ class Pool:
 
     def end(self, over: Callable[[str], bool]) -> None:
         """Removes the private clusters of scopes that are over, concurrently."""
-        gone = [key for key, one in self._clusters.items() if not one.shared and over(key[2])]
-        ending = [self._clusters.pop(key) for key in gone]
+        ended = [key for key, one in self._clusters.items() if not one.shared and over(key[2])]
+        ending = [self._clusters.pop(key) for key in ended]
         if ending:
             with ThreadPoolExecutor(len(ending)) as pool:
                 for done in [pool.submit(one.down) for one in ending]:
@@ -362,8 +362,8 @@ class Pool:
         if place:
             return f"{base}-{secrets.token_hex(4)}"
         run = "" if self.run.reuse else self.run.id
-        whose = [lock.place(), str(folder), run]  # processes that share a cluster must share its locks
-        about = [__version__, catalog.fingerprint(profile), options, label, self._kept[key], *whose]
+        owner = [lock.place(), str(folder), run]  # processes that share a cluster must share its locks
+        about = [__version__, catalog.fingerprint(profile), options, label, self._kept[key], *owner]
         return f"{base}-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]}"
 
 

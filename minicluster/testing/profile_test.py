@@ -1,4 +1,4 @@
-"""``profile test``: stands a cluster of a profile up, does with it what users do, and gives a verdict on each."""
+"""``profile test``: creates a cluster of a profile, does with it what users do, and gives a verdict on each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PATIENCE = 10.0  # seconds that members have to agree on a leader after a chang
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of one check."""
+    """The result of one check."""
 
     check: str
     verdict: str  #: "ok", "failed" or "skipped"
@@ -39,7 +39,7 @@ class _Skipped(Exception):
 
 
 class _Trial:
-    """The cluster that is tested, and what became of the checks before."""
+    """The cluster that is tested, and the results of the previous checks."""
 
     def __init__(self, source: str, timeout: float, listener: Listener) -> None:
         self.source = source
@@ -49,7 +49,7 @@ class _Trial:
         self.verdicts: dict[str, Verdict] = {}
         self._loaded: Loaded | None = None
         self._cluster: Cluster | None = None
-        self.begun = False  #: something of the cluster may be there
+        self.begun = False  #: something of the cluster may exist
         self._sizes: dict[str, int] = {}  # of the roles that grow, before they do
 
     @property
@@ -72,7 +72,7 @@ class _Trial:
         self.name = f"{derived_name(self._loaded.profile.name, 18)}-test-{secrets.token_hex(3)}"
 
     def up(self) -> None:
-        """The cluster stands, and is removed with this process however it ends."""
+        """The cluster is up, and is removed with this process however it ends."""
         folder = str(self.loaded.directory)
         self.begun = True
         self._cluster = Cluster.up(
@@ -106,10 +106,10 @@ class _Trial:
         self._scale(more)
 
     def scale_down(self) -> None:
-        """They go again."""
+        """The added nodes are removed."""
         verdict = self.verdicts.get("scale up")
         if verdict is None or verdict.verdict != "ok":
-            raise _Skipped(f"scale up {verdict.verdict}" if verdict else "there was no scale up")
+            raise _Skipped(f"scale up {verdict.verdict}" if verdict else "scale up did not run")
         self._scale(self._sizes)
 
     def _scale(self, sizes: Mapping[str, int]) -> None:
@@ -124,7 +124,7 @@ class _Trial:
         """One node after the other restarts, and no quorum is lost."""
         for role, quorum in self.cluster.status(memory=False).quorums.items():
             if quorum.voters > 1 and not quorum.survives:
-                raise _Skipped(f"{quorum.voters} voters of role {role}: none can be spared")
+                raise _Skipped(f"{quorum.voters} voters of role {role}: the quorum tolerates no failure")
         self.cluster.restart(rolling=True, timeout=self.timeout, listener=self.listener)
         self.ready()
 
@@ -188,7 +188,7 @@ def larger(role: Role, count: int) -> int:
     return min((n for n in role.allowed or range(role.min, role.max + 1) if n > count), default=0)
 
 
-#: In the order in which they are made.
+#: In the order in which they are carried out.
 CHECKS: dict[str, Callable[[_Trial], None]] = {
     "validate": _Trial.validate,
     "up": _Trial.up,
@@ -209,7 +209,6 @@ def check_profile(
     *,
     timeout: float = DEFAULT_TIMEOUT,
     listener: Listener = ignore,
-    begun: Callable[[str], None] = lambda _check: None,
     ended: Callable[[Verdict], None] = lambda _verdict: None,
 ) -> tuple[Verdict, ...]:
     """Checks a profile with a cluster of its own. Nothing of the cluster stays, also when it is interrupted.
@@ -217,8 +216,8 @@ def check_profile(
     Args:
         source: the profile's name or folder.
         timeout: seconds that nodes have to get ready in each check.
-        listener: hears what happens in the cluster.
-        begun, ended: hear of each check.
+        listener: receives the cluster's events.
+        ended: receives the verdict of each check.
 
     Raises:
         UsageError: there is no such profile.
@@ -229,7 +228,6 @@ def check_profile(
     trial = _Trial(source, timeout, listener)
     try:
         for name, check in CHECKS.items():
-            begun(name)
             verdict = _verdict(name, check, trial)
             trial.verdicts[name] = verdict
             ended(verdict)

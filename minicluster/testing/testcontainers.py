@@ -301,7 +301,7 @@ class ClusterNetwork(Network):
         self._docker.client.networks.get(self.name).connect(container_id, aliases=network_aliases)
 
 
-def exposed(whose: str, endpoints: tuple[EndpointInfo, ...] | list[EndpointInfo], port: int) -> EndpointInfo:
+def exposed(owner: str, endpoints: tuple[EndpointInfo, ...] | list[EndpointInfo], port: int) -> EndpointInfo:
     """The endpoint for a port of a node.
 
     Raises:
@@ -311,7 +311,7 @@ def exposed(whose: str, endpoints: tuple[EndpointInfo, ...] | list[EndpointInfo]
         if endpoint.node_port == int(port):
             return endpoint
     there = ", ".join(str(p) for p in sorted({e.node_port for e in endpoints})) or "none"
-    raise UsageError(f"port {port} of {whose} is not published", f"Published ports: {there}.")
+    raise UsageError(f"port {port} of {owner} is not published", f"Published ports: {there}.")
 
 
 def _own_name(profile: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from minicluster.engine import base_image, discover
+from minicluster.engine.docker.engine import DockerEngine
 from minicluster.engine.protocol import Cancel, ContainerConfig, Engine, EngineEvent, ExecResult
 from minicluster.errors import MiniclusterError, NoEngine
 from minicluster.model import labels
@@ -91,6 +92,16 @@ class World:
         found = self.engine.container(name)
         assert found
         return found.state
+
+    def restart_policy(self, name: str) -> str:
+        """The protocol has no call for it."""
+        if self.fake:
+            config = self.fake._box(name).config
+            assert config
+            return config.restart
+        assert isinstance(self.engine, DockerEngine)
+        found = self.engine._api.request("GET", f"/containers/{name}/json")
+        return str(found["HostConfig"]["RestartPolicy"]["Name"])
 
     def events(self, since: float | None = None) -> Listener:
         return Listener(self.engine, self.key, since)

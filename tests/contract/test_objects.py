@@ -243,9 +243,10 @@ def test_removing_a_container(world: World) -> None:
 
 
 def test_the_restart_policy_of_a_container_can_be_changed(world: World) -> None:
-    for name in (world.container("a"), world.running("b", host=3)):
-        world.engine.update_container(name, "unless-stopped")
-        world.engine.update_container(name, "no")
+    for name, state in ((world.container("a"), "created"), (world.running("b", host=3), "running")):
+        for policy in ("unless-stopped", "no"):
+            world.engine.update_container(name, policy)
+            assert (world.restart_policy(name), world.state(name)) == (policy, state)
 
 
 def test_what_does_not_exist(world: World) -> None:

@@ -619,7 +619,7 @@ def test_shell_takes_the_first_node(cluster: FakeCluster) -> None:
 
 def test_load(cluster: FakeCluster) -> None:
     assert run("load", "a:1", "b:2", "--node", "agent").exit_code == 0
-    assert cluster.asked["load"] == [("a:1", ["agent-1", "agent-2"]), ("b:2", ["agent-1", "agent-2"])]
+    assert cluster.asked["load"] == [("a:1", ["agent"]), ("b:2", ["agent"])]
 
 
 # --- env -------------------------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setenv("HOME", str(path))
         monkeypatch.setenv("XDG_DATA_HOME", str(path / "data"))
         monkeypatch.setattr(discover, "default_sockets", lambda: [path / "one.sock", path / "two.sock"])
-        monkeypatch.setattr(daemon, "obstacle", lambda: "it needs root")
+        monkeypatch.setattr(daemon, "obstacle", lambda: "it must run as root")
         yield path
 
 
@@ -80,7 +80,7 @@ def write_context(config: Path, name: str, endpoint: dict[str, object]) -> Path:
 
 def test_the_first_default_socket_that_answers_is_used(home: Path, serve: Serve) -> None:
     url = serve(home / "two.sock", PONG)
-    assert discover.find() == EngineAddress(url, "default socket", None, "1.43")
+    assert discover.locate() == EngineAddress(url, "default socket", None, "1.43")
 
 
 def test_a_stale_socket_is_passed_over(home: Path, serve: Serve) -> None:
@@ -88,14 +88,14 @@ def test_a_stale_socket_is_passed_over(home: Path, serve: Serve) -> None:
     stale.bind(str(home / "one.sock"))
     stale.close()
     serve(home / "two.sock", PONG)
-    assert discover.find().url.endswith("two.sock")
+    assert discover.locate().url.endswith("two.sock")
 
 
 def test_the_private_engine_comes_last(home: Path, serve: Serve) -> None:
     url = serve(home / "data/minicluster/engine/docker.sock", PONG)
-    assert discover.find() == EngineAddress(url, "private engine", None, "1.43")
+    assert discover.locate() == EngineAddress(url, "private engine", None, "1.43")
     serve(home / "one.sock", PONG)
-    assert discover.find().source == "default socket"
+    assert discover.locate().source == "default socket"
 
 
 def test_docker_host_is_used_or_is_an_error_that_names_it(
@@ -103,10 +103,10 @@ def test_docker_host_is_used_or_is_an_error_that_names_it(
 ) -> None:
     serve(home / "one.sock", PONG)
     monkeypatch.setenv("DOCKER_HOST", serve(home / "mine.sock", PONG))
-    assert discover.find().source == "DOCKER_HOST"
+    assert discover.locate().source == "DOCKER_HOST"
     monkeypatch.setenv("DOCKER_HOST", f"unix://{home}/gone.sock")
     with pytest.raises(NoEngine) as caught:
-        discover.find()
+        discover.locate()
     assert "DOCKER_HOST" in caught.value.what
     assert "gone.sock: no such socket" in caught.value.why
     assert "unset DOCKER_HOST" in caught.value.fix
@@ -140,7 +140,7 @@ def test_the_variables_mean_what_they_mean_to_the_docker_client(
         monkeypatch.setenv(name, value.format(home=home))
     seen: list[EngineAddress] = []
     monkeypatch.setattr(discover, "_try", lambda candidate, _timeout: seen.append(candidate) or candidate)
-    discover.find()
+    discover.locate()
     if expected.tls and expected.tls.ca:
         assert seen[0].tls == Tls(home / "ca.pem", home / "cert.pem", None, verify=True)
     else:
@@ -149,7 +149,7 @@ def test_the_variables_mean_what_they_mean_to_the_docker_client(
 
 def test_ssh_is_left_to_docker(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "ssh://somebody@somewhere.invalid")
-    assert discover.find().url == "ssh://somebody@somewhere.invalid"
+    assert discover.locate().url == "ssh://somebody@somewhere.invalid"
 
 
 @pytest.mark.parametrize("by", ["config", "variable"])
@@ -163,10 +163,10 @@ def test_the_docker_context_in_use(home: Path, serve: Serve, monkeypatch: pytest
     else:
         (config / "config.json").write_text(json.dumps({"currentContext": "default"}))
         monkeypatch.setenv("DOCKER_CONTEXT", "colima")
-    found = discover.find()
+    found = discover.locate()
     assert (found.source, found.url) == ("docker context colima", f"unix://{home}/colima.sock")
     monkeypatch.setenv("DOCKER_HOST", f"unix://{home}/one.sock")
-    assert discover.find().source == "DOCKER_HOST"
+    assert discover.locate().source == "DOCKER_HOST"
 
 
 def test_a_context_that_does_not_answer_is_an_error(home: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,14 +174,14 @@ def test_a_context_that_does_not_answer_is_an_error(home: Path, serve: Serve, mo
     write_context(home / ".docker", "desktop-linux", {"Host": f"unix://{home}/desktop.sock"})
     monkeypatch.setenv("DOCKER_CONTEXT", "desktop-linux")
     with pytest.raises(NoEngine, match="docker context desktop-linux") as caught:
-        discover.find()
+        discover.locate()
     assert "docker context use" in caught.value.fix
 
 
 def test_a_context_that_is_not_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_CONTEXT", "typo")
     with pytest.raises(NoEngine, match="docker context typo names no engine"):
-        discover.find()
+        discover.locate()
 
 
 def test_a_contexts_certificates(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,38 +191,38 @@ def test_a_contexts_certificates(home: Path, monkeypatch: pytest.MonkeyPatch) ->
         (tls / name).touch()
     monkeypatch.setenv("DOCKER_CONTEXT", "far")
     monkeypatch.setattr(discover, "_try", lambda candidate, _timeout: candidate)
-    assert discover.find().tls == Tls(tls / "ca.pem", tls / "cert.pem", tls / "key.pem", verify=True)
+    assert discover.locate().tls == Tls(tls / "ca.pem", tls / "cert.pem", tls / "key.pem", verify=True)
 
 
 def test_a_broken_client_configuration_is_as_good_as_none(home: Path, serve: Serve) -> None:
     serve(home / "one.sock", PONG)
     (home / ".docker").mkdir()
     (home / ".docker/config.json").write_text("{ not json")
-    assert discover.find().source == "default socket"
+    assert discover.locate().source == "default socket"
 
 
 def test_no_engine_tells_every_place_and_its_answer(home: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     serve(home / "two.sock", b"HTTP/1.0 503 Service Unavailable\r\n\r\n")
     with pytest.raises(NoEngine) as caught:
-        discover.find()
+        discover.locate()
     lines = caught.value.why.splitlines()
     assert lines[0] == f"Tried default socket unix://{home}/one.sock: no such socket."
     assert "two.sock: answers /_ping with HTTP status 503 Service Unavailable." in lines[1]
     assert lines[2].startswith("Tried private engine")
     assert "its service does not answer" in caught.value.fix
-    assert "it needs root" in caught.value.fix
+    assert "it must run as root" in caught.value.fix
 
 
 @pytest.mark.parametrize(
     ("platform", "error", "obstacle", "expected"),
     [
-        ("linux", PermissionError(13, "Permission denied"), "it needs root", "usermod -aG docker"),
-        ("darwin", PermissionError(13, "Permission denied"), "it needs Linux", "usermod -aG docker"),
-        ("darwin", FileNotFoundError(), "it needs Linux", "Docker Desktop"),
-        ("darwin", FileNotFoundError(), "it needs Linux", "colima start"),
-        ("linux", ConnectionRefusedError(), "it needs root", "systemctl start docker"),
-        ("linux", FileNotFoundError(), "it needs root", "Install an engine"),
+        ("linux", PermissionError(13, "Permission denied"), "it must run as root", "usermod -aG docker"),
+        ("darwin", PermissionError(13, "Permission denied"), "it must run on Linux", "usermod -aG docker"),
+        ("darwin", FileNotFoundError(), "it must run on Linux", "Docker Desktop"),
+        ("darwin", FileNotFoundError(), "it must run on Linux", "colima start"),
+        ("linux", ConnectionRefusedError(), "it must run as root", "systemctl start docker"),
+        ("linux", FileNotFoundError(), "it must run as root", "Install an engine"),
         ("linux", FileNotFoundError(), "", "minicluster engine start"),
     ],
 )
@@ -306,5 +306,5 @@ def test_urls_that_cannot_be_asked(url: str) -> None:
 def test_finding_costs_milliseconds(home: Path, serve: Serve) -> None:
     serve(home / "two.sock", PONG)
     start = time.monotonic()
-    discover.find()
+    discover.locate()
     assert time.monotonic() - start < 0.2  # some 2 ms; the bound is for a busy machine

@@ -20,10 +20,12 @@ import pytest
 
 from minicluster.engine import client_config
 from minicluster.engine.address import EngineAddress
+from minicluster.engine.docker import images
 from minicluster.engine.docker.client_side import proxies
 from minicluster.engine.docker.engine import DockerEngine
 from minicluster.engine.http import LOGGER, Api, APIError, ConnectionLost
-from minicluster.errors import EngineError, NoEngine
+from minicluster.engine.protocol import Cancel
+from minicluster.errors import EngineError, ImageError, NoEngine
 
 Response = Callable[["Handler"], None]
 
@@ -250,3 +252,21 @@ def test_over_ssh_its_namesake_there_passes_on_what_is_said(serve, tmp_path, mon
         "docker system dial-stdio",
     ]
     api.close()
+
+
+def test_an_error_in_the_listener_of_a_pull_is_no_failed_pull(serve):
+    api, _server = serve({"/v1.41/images/create": lambda h: h.say(200, b'{"status": "Pulling"}')})
+
+    def broken(_text: str) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        images.pull(api, "some/image:1", broken, None, Cancel())
+
+
+def test_a_pull_that_the_engine_refuses_says_why(serve):
+    refusal = b'{"message": "manifest unknown"}'
+    api, _server = serve({"/v1.41/images/create": lambda h: h.say(404, refusal)})
+    with pytest.raises(ImageError, match="cannot pull image some/image:1") as caught:
+        images.pull(api, "some/image:1", lambda _: None, None, Cancel())
+    assert caught.value.why == "manifest unknown"

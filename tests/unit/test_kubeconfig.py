@@ -862,7 +862,7 @@ def test_a_port_that_cannot_come_through_is_told(
     Path(f"{file}.lock").touch()
     heard: list[Event] = []
     Cluster.up(profile, port={"api": 23456}, engine=connected, listener=heard.append)
-    (note,) = [event.text for event in heard if event.kind == "note" and "old address" in event.text]
+    (note,) = [event.text for event in heard if event.kind == "note" and "outdated address" in event.text]
     assert f"Correct it: `minicluster kubeconfig --merge -c toy --file {file}`." in note
     Path(f"{file}.lock").unlink()
     assert run("--merge", "-c", "toy").exit_code == 0

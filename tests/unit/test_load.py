@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import pytest
@@ -78,6 +79,20 @@ def test_nodes_that_do_not_run_are_not_loaded(engine: FakeEngine, toy: Cluster) 
     with pytest.raises(NodeFailed, match="cannot load an image into agent-1"):
         toy.load("some/image")
     assert engine.calls == []
+
+
+def test_a_dry_run_as_json_has_a_plan_for_each_image(engine: FakeEngine, toy: Cluster) -> None:
+    result = run("load", "some/image", "--node", "agent-1", "--dry-run", "-o", "json")
+    assert result.exit_code == 0, result.stderr
+    (plan,) = json.loads(result.stdout)
+    assert plan["headline"] == "load some/image into 1 node of cluster toy"
+    assert [step["action"] for step in plan["steps"]] == ["save-image", "copy-image", "run-hook", "remove-file"]
+    assert engine.calls == []
+
+
+def test_as_json_the_answer_is_the_images(engine: FakeEngine, toy: Cluster) -> None:
+    result = run("load", "some/image", "-o", "json")
+    assert (result.exit_code, json.loads(result.stdout)) == (0, ["some/image"])
 
 
 def test_a_dry_run_shows_the_steps_and_does_nothing(engine: FakeEngine, toy: Cluster) -> None:

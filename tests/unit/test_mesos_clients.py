@@ -236,7 +236,10 @@ def test_an_agent_that_forgot_the_task() -> None:
 
 def test_an_agent_that_is_gone() -> None:
     data = recorded_json("state") | {"slaves": []}
-    with cluster_of_one(data) as (mesos, _agent), pytest.raises(MiniclusterError, match="the agent of task t1 is gone"):
+    with (
+        cluster_of_one(data) as (mesos, _agent),
+        pytest.raises(MiniclusterError, match="the agent of task t1 no longer"),
+    ):
         mesos.log("t1")
 
 

@@ -236,7 +236,7 @@ def test_another_kind_of_cluster(cluster: Any) -> None:
     for command in (["ps"], ["install", "-"]):
         result = run("mesos", *command, stdin='{"id": "a"}')
         assert result.exit_code == 2
-        assert "It was made from profile etcd." in result.stderr
+        assert "It was created from profile etcd." in result.stderr
 
 
 def test_a_cluster_without_marathon(cluster: Any) -> None:

@@ -96,8 +96,8 @@ def test_too_long_a_path_is_told_before_anything_is_made(tmp_path: Path, monkeyp
 
 def test_an_obstacle_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    monkeypatch.setattr(daemon, "obstacle", lambda: "it needs root")
-    with pytest.raises(NoEngine, match="it needs root") as caught:
+    monkeypatch.setattr(daemon, "obstacle", lambda: "it must run as root")
+    with pytest.raises(NoEngine, match="It must run as root") as caught:
         daemon.start()
     assert caught.value.exit_code == 3
 
@@ -180,11 +180,11 @@ def test_bridges_are_read_from_dockerds_record(layout: Layout, monkeypatch: pyte
 
 
 def test_the_bridge_keeps_clear_of_routes() -> None:
-    assert bridge.choose_subnet([]) == IPv4Network("172.31.255.0/24")  # clusters begin at the other end
-    assert bridge.choose_subnet([IPv4Network("172.31.255.128/25")]) == IPv4Network("172.31.254.0/24")
-    assert not bridge.choose_subnet([IPv4Network("172.16.0.0/12")]).overlaps(addressing.POOL)
+    assert bridge.bridge_subnet([]) == IPv4Network("172.31.255.0/24")  # clusters begin at the other end
+    assert bridge.bridge_subnet([IPv4Network("172.31.255.128/25")]) == IPv4Network("172.31.254.0/24")
+    assert not bridge.bridge_subnet([IPv4Network("172.16.0.0/12")]).overlaps(addressing.POOL)
     with pytest.raises(SubnetTaken):
-        bridge.choose_subnet([IPv4Network("0.0.0.0/1"), IPv4Network("128.0.0.0/1")])
+        bridge.bridge_subnet([IPv4Network("0.0.0.0/1"), IPv4Network("128.0.0.0/1")])
 
 
 def test_routes_are_read(tmp_path: Path) -> None:

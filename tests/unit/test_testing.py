@@ -35,3 +35,14 @@ def test_the_summary_adds_up_the_processes_of_a_run() -> None:
     assert own.counts == {"created": 3, "reset": 1}
     assert str(own) == "3.1 s on clusters: 3 created in 3.1 s, 1 reset in 0.0 s"
     assert set(own.counts) <= set(OPERATIONS)
+
+
+def test_pytest_still_has_the_private_names_that_the_plugin_uses(
+    request: pytest.FixtureRequest, pytestconfig: pytest.Config
+) -> None:
+    item = request.node
+    (definition,) = item._fixtureinfo.name2fixturedefs["pytestconfig"]
+    assert (definition.argname, definition.scope) == ("pytestconfig", "session")
+    assert definition.cached_result[0] is pytestconfig
+    assert callable(definition.finish)
+    assert item._request.node is item

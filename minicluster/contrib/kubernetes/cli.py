@@ -15,7 +15,7 @@ from minicluster.errors import UsageError
 
 @click.command(cls=Command)
 @cluster_option
-@click.option("--merge", is_flag=True, help="Merge it into your kubeconfig, until the cluster is taken down")
+@click.option("--merge", is_flag=True, help="Merge it into your kubeconfig; 'down' removes it")
 @click.option("--unmerge", is_flag=True, help="Remove it from your kubeconfig")
 @click.option(
     "--file", metavar="PATH", help="Your kubeconfig (default: where kubectl writes, $KUBECONFIG or ~/.kube/config)"

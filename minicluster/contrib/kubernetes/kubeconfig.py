@@ -44,7 +44,7 @@ def text(cluster: Cluster) -> str:
     if not any(file.path == _FILE for file in cluster.spec.client_files):
         raise UsageError(
             f"cluster {cluster.name} has no kubeconfig",
-            f"It was made from profile {cluster.spec.profile}.",
+            f"It was created from profile {cluster.spec.profile}.",
             "Name a cluster of the kubernetes profile with -c; `minicluster ls` lists them.",
         )
     return _own(cluster.name).read_text(encoding="utf-8")
@@ -154,7 +154,7 @@ def renew(cluster: str, file: str) -> None:
                 _write(path, document.text)
     except MiniclusterError as error:
         raise MiniclusterError(
-            f"{file} has an old address of cluster {cluster}",
+            f"{file} has an outdated address of cluster {cluster}",
             _sentence(error),
             f"Correct it: `minicluster kubeconfig --merge -c {cluster} --file {file}`.",
         ) from error

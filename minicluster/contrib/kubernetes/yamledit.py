@@ -1,7 +1,7 @@
 """Edits of a YAML (or JSON) document that keep every other byte: comments, order, quotes, anchors, line ends.
 
 Loading and dumping does not: even ruamel.yaml's round trip rewrites ``null``, indentation, the layout of JSON, unused
-anchors and line ends. So ruamel.yaml is only the parser here: it tells where each node stands in the text, and an edit
+anchors and line ends. So ruamel.yaml is only the parser here: it reports where each node is in the text, and an edit
 replaces that part. Each edit is verified: the new text must parse to exactly the data that is wanted.
 """
 
@@ -49,7 +49,7 @@ def load(text: str) -> Any:
 
 @dataclass(frozen=True)
 class _Node:
-    """A node, and where it stands in the text.
+    """A node, and where it is in the text.
 
     Attributes:
         begin: where the node begins, or its key if it has one.
@@ -158,7 +158,7 @@ class Document:
             _walk(data, above[:-1])[above[-1]] = None
         begin = self._line_start(node.begin)
         if not re.fullmatch(r"[ \t]*(-[ \t]+)?", self.text[begin : node.begin]):
-            raise InvalidDocument(f"{key} does not stand on a line of its own.")
+            raise InvalidDocument(f"{key} is not on a line of its own.")
         end = self._line_end(node.end)
         if begin:  # with the end of the line before, so that what follows keeps its place
             begin = self._line_end(begin)
@@ -252,11 +252,11 @@ def _compose(event: NodeEvent, events: Iterator[Any], text: str, begin: int | No
         key: Key = len(children)
         if mapping:
             if child.kind != "scalar" or child.value in children:
-                raise ValueError(f"A key is {'there twice' if child.kind == 'scalar' else 'not text'}: {child.data}")
+                raise ValueError(f"A key {'occurs twice' if child.kind == 'scalar' else 'is not text'}: {child.data}")
             key, colon, item = child.value, _COLON.match(text, child.end), next(events)
             child = _compose(item, events, text, child.begin)
             if colon and item.start_mark.index == item.end_mark.index and isinstance(item, ScalarEvent):
-                # Nothing stands there. The parser says that it stands at what comes next.
+                # Nothing is there: the parser reports the position of what comes next.
                 child = replace(child, start=colon.end(), end=colon.end())
         children[key] = child
         end = child.end

@@ -57,7 +57,7 @@ class Mesos:
 
         Raises:
             UsageError: no task matches, or several do.
-            MiniclusterError: its agent is gone or has no sandbox of it.
+            MiniclusterError: its agent no longer exists or has no sandbox of it.
         """
         state = self.state()
         task = _matching(word, tasks_of(state))
@@ -65,7 +65,8 @@ class Mesos:
         address = pid.partition("@")[2]
         if address not in self.agents:
             raise MiniclusterError(
-                f"the agent of task {task.id} is gone", f"The task's output was on agent {task.agent or '(unknown)'}."
+                f"the agent of task {task.id} no longer exists",
+                f"The task's output was on agent {task.agent or '(unknown)'}.",
             )
         directory = _sandbox(task, self.agent_state(address))
         return task, self._read(address, f"{directory}/{file}", task)
@@ -145,5 +146,5 @@ def _sandbox(task: Task, state: Mapping[str, Any]) -> str:
                     # The default executor runs several tasks, each in a directory of its own.
                     return f"{directory}/tasks/{task.id}" if executor.get("type") == "DEFAULT" else directory
     raise MiniclusterError(
-        f"the agent of task {task.id} does not know it", "Agents forget tasks that ended some time ago."
+        f"the agent of task {task.id} does not know it", "Agents discard finished tasks after a while."
     )

@@ -16,15 +16,7 @@ def mesos(cluster: Cluster) -> Mesos:
     Raises:
         UsageError: it has none.
     """
-    cluster.connect()
-    routes = _published(cluster, "master")
-    if not routes:
-        raise UsageError(
-            f"cluster {cluster.name} has no Mesos master",
-            f"It was made from profile {cluster.spec.profile}.",
-            "Name a cluster of the mesos profile with -c; `minicluster ls` lists them.",
-        )
-    return Mesos(Client("Mesos master", [*routes.values()], routes), _published(cluster, "agent"))
+    return Mesos(_client(cluster, "Mesos master", "master"), _published(cluster, "agent"))
 
 
 def marathon(cluster: Cluster) -> Marathon:
@@ -33,16 +25,21 @@ def marathon(cluster: Cluster) -> Marathon:
     Raises:
         UsageError: it has none.
     """
+    return Marathon(_client(cluster, "Marathon", "marathon"))
+
+
+def _client(cluster: Cluster, server: str, endpoint: str) -> Client:
+    """A client of a cluster's servers of one kind, by the name of their endpoint."""
     cluster.connect()
-    routes = _published(cluster, "marathon")
+    routes = _published(cluster, endpoint)
     if not routes:
         fix = "Name a cluster of the mesos profile with -c; `minicluster ls` lists them."
         if _published(cluster, "master"):
             fix = f"Add one: `minicluster scale scheduler=1 -c {cluster.name}`."
         raise UsageError(
-            f"cluster {cluster.name} has no Marathon", f"It was made from profile {cluster.spec.profile}.", fix
+            f"cluster {cluster.name} has no {server}", f"It was created from profile {cluster.spec.profile}.", fix
         )
-    return Marathon(Client("Marathon", [*routes.values()], routes))
+    return Client(server, [*routes.values()], routes)
 
 
 def agent(cluster: Cluster, node: str) -> str:

@@ -69,7 +69,7 @@ def stat_path(api: Api, container: str, path: str) -> PathStat | None:
         in_memory = api.request("GET", f"/containers/{container}/json")["HostConfig"].get("Tmpfs") or {}
     if found is None:
         return None
-    _check_reach(container, path, in_memory)
+    _check_access(container, path, in_memory)
     mode = int(found["mode"])
     other = mode & (_GO_LINK | _GO_OTHER)
     return PathStat(path, "folder" if mode & _GO_FOLDER else "other" if other else "file")
@@ -108,14 +108,14 @@ def _stat_of(response: Response) -> dict[str, Any]:
     return dict(json.loads(base64.b64decode(response.headers["X-Docker-Container-Path-Stat"])))
 
 
-def _check_reach(container: str, path: str, in_memory: dict[str, str]) -> None:
+def _check_access(container: str, path: str, in_memory: dict[str, str]) -> None:
     """The engine copies to and from a container's disk and volumes only, not what is mounted over them in memory."""
     at = PurePosixPath("/", path)
     for folder in map(PurePosixPath, in_memory):
         if folder == at or folder in at.parents:
             raise EngineError(
-                f"{at} of {container} is out of the engine's reach",
-                f"{folder} is in memory there (a tmpfs); the engine copies to and from disks only.",
+                f"{at} of {container} cannot be accessed by the engine: {folder} is a tmpfs",
+                "The engine copies to and from disks only.",
                 "Choose another folder, such as /var/tmp or /root.",
             )
 

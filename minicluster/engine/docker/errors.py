@@ -24,12 +24,12 @@ def translated(what: str) -> Iterator[None]:
         raise NoEngine(
             f"the engine stopped answering: {what}",
             str(error),
-            "Look at its log. Once it runs again, `minicluster down` removes what is left.",
+            "Check the engine's log. After the engine is running again, `minicluster down` removes what is left.",
         ) from error
 
 
 def refusal(what: str, error: APIError) -> EngineError:
-    """The error for a request that the engine refused; mostly told by its message, since a status has many causes."""
+    """The error for a request that the engine refused; mostly recognized by its message: a status has many causes."""
     said = error.message
     if "port is already allocated" in said or "address already in use" in said:
         ports = re.findall(r":(\d+)", said)

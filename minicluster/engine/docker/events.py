@@ -50,7 +50,7 @@ class _Known:
         self.networks = {n.id for n in engine.networks(cluster)}
         self.volumes = {v.name: v.labels for v in engine.volumes(cluster)}
         self.connections: dict[tuple[str, str], str] = {}  # network and container -> the last action
-        self.created: set[str] = set()  # volumes whose creation was told: the engine repeats it for each container
+        self.created: set[str] = set()  # volumes whose creation was reported: the engine repeats it for each container
 
     def event(self, message: Mapping[str, Any]) -> EngineEvent | None:
         """The event of a message; None where it is not the cluster's."""
@@ -81,7 +81,7 @@ class _Known:
             if key not in self.networks:
                 return None
             container = about.get("container", "")
-            if action in ("connect", "disconnect"):  # the engine tells a disconnection twice
+            if action in ("connect", "disconnect"):  # the engine reports a disconnection twice
                 if self.connections.get((key, container)) == action:
                     return None
                 self.connections[key, container] = action

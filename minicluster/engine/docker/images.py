@@ -15,7 +15,7 @@ from minicluster.engine.docker.client_side import build_context, credentials
 from minicluster.engine.docker.errors import translated
 from minicluster.engine.http import Api, APIError, ConnectionLost
 from minicluster.engine.protocol import Cancel, Image, ImageBuild, Progress
-from minicluster.errors import ImageError, Interrupted
+from minicluster.errors import ImageError, Interrupted, MiniclusterError
 from minicluster.model.labels import PROFILE
 
 
@@ -41,7 +41,8 @@ def pull(api: Api, ref: str, progress: Progress, timeout: float | None, cancel: 
         repository, tag = ref, "latest"
     if "@" in ref:
         repository, tag = ref, ""
-    failure: list[str] = []
+    reasons: list[str] = []
+    unexpected: list[Exception] = []
     answered = threading.Event()
 
     def run() -> None:
@@ -55,11 +56,13 @@ def pull(api: Api, ref: str, progress: Progress, timeout: float | None, cancel: 
                 for message in response.messages():
                     answered.set()
                     if "error" in message:
-                        failure.append(str(message["error"]))
+                        reasons.append(str(message["error"]))
                     else:
                         progress(" ".join(str(message[k]) for k in ("id", "status", "progress") if message.get(k)))
-        except Exception as error:
-            failure.append(str(getattr(error, "why", "") or error))
+        except (MiniclusterError, OSError) as error:
+            reasons.append(str(getattr(error, "why", "") or error))
+        except Exception as error:  # not a failed pull but an error of this program, also in ``progress``
+            unexpected.append(error)
         answered.set()
 
     # In a thread, since an engine that cannot reach its registry is silent for up to a minute.
@@ -72,9 +75,11 @@ def pull(api: Api, ref: str, progress: Progress, timeout: float | None, cancel: 
             raise Interrupted(f"stopped: pulling image {ref}")
         if deadline is not None and not answered.is_set() and time.monotonic() >= deadline:
             raise ImageError(f"cannot pull image {ref}", f"No registry answered within {timeout:g} s.")
-    if failure or not has(api, ref):
+    if unexpected:
+        raise unexpected[0]
+    if reasons or not has(api, ref):
         raise ImageError(
-            f"cannot pull image {ref}", "\n".join(failure) or "The registry has no image for this platform."
+            f"cannot pull image {ref}", "\n".join(reasons) or "The registry has no image for this platform."
         )
 
 
@@ -95,7 +100,7 @@ def build(api: Api, build: ImageBuild, progress: Progress, cancel: Cancel) -> No
             # The engine ends a build whose client disconnects.
             with response, cancel.calls(response.abort):
                 for message in response.messages():
-                    _take_in(message, build.ref, build.directory, output, progress, build.labels.get(PROFILE, ""))
+                    _read_message(message, build.ref, build.directory, output, progress, build.labels.get(PROFILE, ""))
         except ConnectionLost:
             if not cancel.is_set():
                 raise
@@ -105,7 +110,7 @@ def build(api: Api, build: ImageBuild, progress: Progress, cancel: Cancel) -> No
         raise ImageError(f"image {build.ref} was not built", "\n".join(output[-15:]))
 
 
-def _take_in(
+def _read_message(
     message: Mapping[str, Any], ref: str, directory: Path, output: list[str], progress: Progress, profile: str
 ) -> None:
     """Adds one message of a build to its output. Raises where it says that the build failed."""
@@ -117,7 +122,7 @@ def _take_in(
             raise ImageError(
                 f"image {ref} cannot be built",
                 "\n".join(said),
-                "Give it other files (`--set`), or use a ready image with --image NAME=REF.",
+                "Pass other files with --set, or use a ready image with --image NAME=REF.",
             )
         raise ImageError(
             f"the build of image {ref} failed",

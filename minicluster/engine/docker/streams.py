@@ -41,7 +41,7 @@ def run(api: Api, container: str, argv: Sequence[str], timeout: float | None, ca
             raise TimeoutError(f"{what}: no answer within {timeout:g} s")
         code = api.request("GET", f"/exec/{exec_id}/json")["ExitCode"]
     if code is None:  # the stream ended and the command did not: the container is stopping
-        raise NodeFailed(f"cannot {what}", "The container stopped meanwhile.")
+        raise NodeFailed(f"cannot {what}", "The container has stopped.")
     stdout, stderr = (b"".join(output[stream]).decode(errors="replace") for stream in (1, 2))
     return ExecResult(int(code), stdout, stderr)
 

@@ -57,7 +57,7 @@ def ensure(device: str, root: Path = Path("/")) -> IPv4Network:
             fcntl.ioctl(control, _SIOCBRADDBR, device.encode() + b"\0")
         subnet = _subnet_of(control, device)
         if subnet is None:
-            subnet = choose_subnet(routes(root))
+            subnet = bridge_subnet(routes(root))
             _set_address(control, _SIOCSIFADDR, device, str(subnet[1]))
             _set_address(control, _SIOCSIFNETMASK, device, str(subnet.netmask))
         _set_flag(control, device, up=True)
@@ -81,7 +81,7 @@ def exists(device: str) -> bool:
         return False
 
 
-def choose_subnet(taken: Iterable[IPv4Network]) -> IPv4Network:
+def bridge_subnet(taken: Iterable[IPv4Network]) -> IPv4Network:
     """A subnet for the bridge that overlaps with none of these. Raises ``SubnetTaken`` where there is none."""
     free = next(without_overlap(_subnets(), taken), None)
     if free:

@@ -28,13 +28,14 @@ from minicluster.engine.private.layout import Layout, configuration, find_proces
 from minicluster.errors import EngineError, NoEngine
 from minicluster.host import flock, processes, procfs
 from minicluster.model.events import Event, Listener, ignore
+from minicluster.model.naming import count
 from minicluster.profile.addressing import POOL
 
 #: Seconds for dockerd to answer after its start: a fraction of one is usual, but after a crash it first cleans up.
 START_TIMEOUT = 60.0
 #: Seconds for dockerd to end; it grants each container its own stop timeout first.
 STOP_TIMEOUT = 90.0
-#: Seconds to wait for another minicluster that is starting or stopping the private engine right now.
+#: Seconds to wait for another minicluster process that is starting or stopping the private engine right now.
 LOCK_TIMEOUT = START_TIMEOUT + STOP_TIMEOUT
 
 _POLL = 0.01  # seconds
@@ -67,11 +68,11 @@ class Status:
 def obstacle() -> str:
     """Why a private engine cannot be started here, as a phrase; "" where it can."""
     if not sys.platform.startswith("linux"):
-        return "it needs Linux"
+        return "it must run on Linux"
     if os.geteuid() != 0:
-        return "it needs root"
+        return "it must run as root"
     if not _program("dockerd"):
-        return "dockerd is not installed"
+        return "the program dockerd is not installed"
     return ""
 
 
@@ -89,7 +90,7 @@ def start(listener: Listener = ignore) -> Status:
     if reason:
         raise NoEngine(
             "the private engine cannot be started",
-            f"On this machine, {reason}.",
+            f"{reason[0].upper()}{reason[1:]}.",
             "Install Docker's engine (Debian, Ubuntu: `sudo apt-get install docker.io`) and run this as root, "
             "or set DOCKER_HOST to an engine.",
         )
@@ -136,8 +137,8 @@ def stop(listener: Listener = ignore, *, remove_data: bool = False) -> Status:
         if pid:
             running = _running_containers(layout)
             if running:
-                which = "container" if running == 1 else "containers"
-                listener(Event("note", text=f"Stopping the private engine and its {running} running {which}."))
+                containers = count(running, "running container")
+                listener(Event("note", text=f"Stopping the private engine and its {containers}."))
             _terminate(pid, layout)
         troubles = [*cleanup.clean(layout), *cleanup.each(bridge.remove, devices)]
         if remove_data:
@@ -272,7 +273,7 @@ def _locked(layout: Layout) -> Iterator[None]:
         raise NoEngine(
             "the private engine is being started or stopped by another process",
             f"{layout.lock} was locked for {LOCK_TIMEOUT:.0f} s.",
-            "Find the other minicluster and end it.",
+            "Wait for the other minicluster process, or stop it.",
         )
     with held:
         yield
