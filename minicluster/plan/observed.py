@@ -137,7 +137,7 @@ def made_by_another(cluster: str, records: Iterable[RecordVolume]) -> Minicluste
             return MiniclusterError(
                 f"cluster {cluster} was made by {record.made_by} minicluster",
                 "This version cannot read its spec.",
-                f"Take it down: `minicluster down {cluster}`.",
+                f"Remove it: `minicluster down {cluster}`.",
             )
     return None
 

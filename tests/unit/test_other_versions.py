@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from minicluster import cluster as facade
 from minicluster.cli.app import app
 from minicluster.cluster import Cluster, clusters, down, dry_run
 from minicluster.errors import MiniclusterError
@@ -62,8 +63,8 @@ def test_it_is_listed_with_what_to_do(
     store(engine, label)
     (found,) = clusters(engine)
     assert (found.cluster, found.phase, found.nodes, found.running) == ("toy", "running", 3, 3)
-    assert found.note == f"cluster toy was made by {age} minicluster. Take it down: `minicluster down toy`."
-    monkeypatch.setattr("minicluster.discovery.connect", lambda **_: engine)
+    assert found.note == f"cluster toy was made by {age} minicluster. Remove it: `minicluster down toy`."
+    monkeypatch.setattr(facade, "connect", lambda **_: engine)
     assert f"Note: {found.note}" in CliRunner().invoke(app, ["ls"]).stderr
 
 
