@@ -36,7 +36,7 @@ def spec_of(
     image: str = "",
     **size: int,
 ) -> Spec:
-    """A spec of cluster "c"; recipes' hashes are left out of its images, lest golden plans change with a recipe."""
+    """A spec of cluster "c"; hashes of builds are left out of its images, so that golden plans do not change with a Dockerfile."""
     spec = resolve(
         _loaded(str(profile), tuple((set or {}).items())),
         cluster="c",
@@ -44,7 +44,7 @@ def spec_of(
         subnet="172.28.0.0/24",
         previous=previous,
     )
-    plain = {name: replace(i, ref=f"recipe/{name}", build="") if i.build else i for name, i in spec.images.items()}
+    plain = {name: replace(i, ref=f"build/{name}", build="") if i.build else i for name, i in spec.images.items()}
     return replace(spec, images=plain)
 
 
@@ -53,7 +53,7 @@ def record(spec: Spec | None, revision: int = 1) -> RecordVolume:
 
 
 def standing(spec: Spec, *, members: Collection[str] | None = (), leader: str = "", **states: str) -> Observed:
-    """A cluster that is all as it shall be.
+    """A cluster that is as desired.
 
     Args:
         members: names of the members; by default every node that is to join. None: nobody could be asked.

@@ -203,14 +203,14 @@ def test_where_one_at_a_time_helps_nobody_all_are_replaced_at_once(members: Sequ
     old = etcd(1 if members else 3)
     new = replace(old, images={"node": ImageSpec("node", "other:2", "override")})
     plan = reconcile(new, standing(old, members=members))
-    assert [s.id for s in plan.steps if s.id.startswith("settled")] == []
+    assert [s.id for s in plan.steps if s.id.startswith("converged")] == []
     done_before = before(plan)
     assert not any(other.startswith("remove ") for node in removed(plan) for other in done_before[f"remove {node}"])
 
 
 def test_where_the_quorum_is_lost_already_all_are_replaced_at_once() -> None:
     plan = rolled("", kv_2="exited", kv_3="exited")
-    assert [s.id for s in plan.steps if s.id.startswith("settled")] == []
+    assert [s.id for s in plan.steps if s.id.startswith("converged")] == []
 
 
 def test_another_restart_policy_is_told_to_containers_that_stay() -> None:
@@ -514,7 +514,7 @@ def test_the_leader_is_asked_to_leave_by_another(engine: FakeEngine) -> None:
     assert sorted(etcd_nodes.members["e"]) == ["kv-1", "kv-2", "kv-3"]
 
 
-# Settings that are settled
+# Immutable settings
 
 
 def test_a_fixed_setting_cannot_change_once_the_cluster_is_formed(engine: FakeEngine) -> None:

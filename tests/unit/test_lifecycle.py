@@ -236,7 +236,7 @@ def of(spec: Spec, unready: Collection[str] = (), leader: str = "kv-1", **states
 
 
 def turns(plan: Plan) -> list[str]:
-    """The nodes in the order in which they start, each after the one before has settled."""
+    """The nodes in the order in which they start, each after the one before has converged."""
     done_before = before(plan)
     started = [s.node for s in plan.steps if s.id.startswith("start ")]
     for i, node in enumerate(started[1:], 1):

@@ -1,5 +1,5 @@
 """What a profile of several parts needs: roles beside others, common volumes, further authorities, files for the
-client, recipes with arguments, settings of a certain form, and images for the nodes that hold some."""
+client, builds with arguments, settings of a certain form, and images for the nodes that hold some."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_the_clients_files_hold_where_to_go_and_who_one_is(engine: FakeEngine, f
     assert not paths.client_directory("several").exists()
 
 
-# Recipes
+# Builds
 
 
 def test_an_image_is_another_with_another_argument_or_file(folder: Path, tmp_path: Path) -> None:

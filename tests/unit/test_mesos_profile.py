@@ -100,7 +100,7 @@ def test_resources_are_settings() -> None:
 
 
 def test_zookeeper_is_the_other_profiles_own() -> None:
-    """Recipe, files and hooks: what the two say of a node differs in what Mesos adds alone."""
+    """Build, files and hooks: a node of the two differs only in what Mesos adds."""
     ours, theirs = spec_of("mesos", kv=3).nodes[1], spec_of("zookeeper").nodes[1]
     # To empty it, as a reset does, would take Mesos its leader.
     shared = {f.path: f for f in theirs.files if not f.path.endswith(("/zk-reset", "/program.py"))}
@@ -226,7 +226,7 @@ def test_a_scheduler_may_be_added_later(mesos: FakeEngine) -> None:
     assert [n.name for n in cluster.spec.of_role("scheduler")] == ["scheduler-1"]
 
 
-def test_the_number_of_masters_is_settled(mesos: FakeEngine) -> None:
+def test_the_number_of_masters_is_immutable(mesos: FakeEngine) -> None:
     Cluster.up("mesos", name="m", engine=mesos)
     calls = len(mesos.calls)
     with pytest.raises(UsageError) as caught:

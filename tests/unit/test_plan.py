@@ -97,7 +97,7 @@ def stopped(profile: str | Path = TOY) -> Plan:
     return reconcile(spec, standing(spec, members=None, master_1="exited", agent_1="exited", agent_2="exited"))
 
 
-def half_made(profile: str | Path = TOY) -> Plan:
+def partly_created(profile: str | Path = TOY) -> Plan:
     spec = spec_of(profile)
     return reconcile(spec, standing(spec, members=["master-1", "agent-1"], agent_2="created"))
 
@@ -132,7 +132,7 @@ def interrupted_after_the_network(profile: str | Path = TOY) -> Plan:
     return reconcile(spec, replace(FRESH, records=(NOTHING, record(spec)), networks=("c-net",)))
 
 
-def interrupted_before_forming(profile: str | Path = TOY) -> Plan:
+def interrupted_before_bootstrap(profile: str | Path = TOY) -> Plan:
     spec = spec_of(profile, master=3)
     return reconcile(spec, replace(standing(spec, members=None), records=(NOTHING, record(spec))))
 
@@ -262,7 +262,7 @@ SCENARIOS: list[Callable[..., Plan]] = [
     fewer_masters,
     nothing_to_do,
     stopped,
-    half_made,
+    partly_created,
     node_removed,
     node_removed_with_its_data,
     changed_image,
@@ -270,7 +270,7 @@ SCENARIOS: list[Callable[..., Plan]] = [
     interrupted_before_the_record,
     interrupted_after_the_record,
     interrupted_after_the_network,
-    interrupted_before_forming,
+    interrupted_before_bootstrap,
     interrupted_at_the_end,
     interrupted_change,
     interrupted_change_back,
@@ -564,7 +564,7 @@ def test_a_node_whose_data_are_gone_joins_again() -> None:
 
 
 def test_an_interrupted_first_up_is_formed_by_the_next() -> None:
-    hooks = kinds(interrupted_before_forming(), RunHook)
+    hooks = kinds(interrupted_before_bootstrap(), RunHook)
     assert hooks == ["init 1", *(f"join {node} 1" for node in ("master-2", "master-3", "agent-1", "agent-2"))]
 
 

@@ -1,4 +1,4 @@
-"""Several roles that vote, each for itself; roles that start after others; counts that are settled."""
+"""Several roles that vote, each for itself; roles that start after others; counts that are immutable."""
 
 from __future__ import annotations
 
