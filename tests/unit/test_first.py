@@ -91,7 +91,9 @@ def test_a_port_that_was_taken_once_is_the_nodes_again_when_it_is_free() -> None
 
 def test_a_port_that_was_asked_for_stays_the_one() -> None:
     asked = Overrides(port={"client": 2379})
-    assert resolve_spec(overrides=asked) == resolve_spec(overrides=asked, port_is_free=lambda p: p not in (2379, 2380, 2381))
+    assert resolve_spec(overrides=asked) == resolve_spec(
+        overrides=asked, port_is_free=lambda p: p not in (2379, 2380, 2381)
+    )
 
 
 def test_a_changed_profile_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, loads: list[str]) -> None:
