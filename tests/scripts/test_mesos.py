@@ -134,7 +134,7 @@ def test_get_of_a_refusal_says_what_the_answer_was(scripts: Path, reply: Reply) 
     assert done.stderr.startswith(f"{server.place} answers to /x: {reply.status} ")
 
 
-def test_get_where_nobody_listens(scripts: Path) -> None:
+def test_get_where_nothing_listens(scripts: Path) -> None:
     with serving({}) as server:
         place = server.place
     done = run(scripts, "mesos-get", place, "/health")
@@ -222,8 +222,8 @@ def test_what_does_not_answer_is_not_ready(scripts: Path) -> None:
 
 def test_without_a_leader_nothing_is_ready(scripts: Path) -> None:
     behind = recorded_json("metrics_snapshot") | {"master/elected": 0.0, "registrar/log/recovered": 0.0}
-    nobody = {"/v2/info": said(MARATHON | {"leader": None})}
-    with nodes(master_1=standby(), master_2={"/metrics/snapshot": said(behind)}, scheduler_1=nobody):
+    no_leader = {"/v2/info": said(MARATHON | {"leader": None})}
+    with nodes(master_1=standby(), master_2={"/metrics/snapshot": said(behind)}, scheduler_1=no_leader):
         found = members(scripts, "master-1", "master-2", "agent-1", "scheduler-1")
     assert found == {
         "master-1": (False, True, False, "there is no leading master"),

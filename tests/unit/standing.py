@@ -1,4 +1,4 @@
-"""States that a cluster may be found in, made up without an engine."""
+"""States that a cluster may be found in, built without an engine."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def spec_of(
     image: str = "",
     **size: int,
 ) -> Spec:
-    """A spec of cluster "c"; hashes of builds are left out of its images, so that golden plans do not change with a Dockerfile."""
+    """A spec of cluster "c". Its images have no hash of their build: golden plans do not change with a Dockerfile."""
     spec = resolve(
         _loaded(str(profile), tuple((set or {}).items())),
         cluster="c",
@@ -56,7 +56,7 @@ def standing(spec: Spec, *, members: Collection[str] | None = (), leader: str = 
     """A cluster that is as desired.
 
     Args:
-        members: names of the members; by default every node that is to join. None: nobody could be asked.
+        members: names of the members; by default every node that is to join. None: no member could be asked.
         leader: the one that leads.
         states: node (with _ for -) -> its container's state, where that is not "running".
     """
@@ -87,7 +87,7 @@ def _member(spec: Spec, name: str, leader: str, state: str) -> Member:
 
 
 def without(observed: Observed, *nodes: str, volumes: bool = False) -> Observed:
-    """The same after somebody removed these nodes' containers, and with ``volumes`` their data too."""
+    """The same after these nodes' containers were removed, and with ``volumes`` their data too."""
     keep = {name: c for name, c in observed.containers.items() if name not in nodes}
     rest = observed.volumes
     if volumes:

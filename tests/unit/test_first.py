@@ -107,7 +107,7 @@ def test_a_changed_profile_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert len(loads) == 2
 
 
-def test_changed_code_resolves_anew(monkeypatch: pytest.MonkeyPatch, loads: list[str]) -> None:
+def test_changed_code_resolves_again(monkeypatch: pytest.MonkeyPatch, loads: list[str]) -> None:
     resolve_spec()
     monkeypatch.setattr(spec_cache, "_CODE", "another")
     resolve_spec()
@@ -140,7 +140,7 @@ def test_where_nothing_can_be_written_nothing_is_kept(monkeypatch: pytest.Monkey
     assert resolve_spec() == resolve_spec()
 
 
-def test_those_go_that_nobody_has_asked_for(monkeypatch: pytest.MonkeyPatch, loads: list[str]) -> None:
+def test_entries_that_were_not_used_are_removed(monkeypatch: pytest.MonkeyPatch, loads: list[str]) -> None:
     monkeypatch.setattr(spec_cache, "_MOST", 2)
     resolve_spec(cluster="a")
     resolve_spec(cluster="b")

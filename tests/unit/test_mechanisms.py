@@ -205,7 +205,7 @@ def test_arguments_and_files_go_into_the_build(engine: FakeEngine, folder: Path,
     assert engine.contexts == [{"more.tar": str(tmp_path / "some.tar")}]
 
 
-def test_what_somebody_is_building_is_not_built_twice(engine: FakeEngine, folder: Path) -> None:
+def test_an_image_that_is_being_built_is_not_built_twice(engine: FakeEngine, folder: Path) -> None:
     engine.every_image = False
     engine.import_image([], base_image.REGISTRY)
     begun, let = threading.Event(), threading.Event()
