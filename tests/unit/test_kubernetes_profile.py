@@ -1,4 +1,4 @@
-"""The kubernetes profile: the configuration of its nodes, by golden files for each generation of flags, and what it refuses.
+"""The kubernetes profile: the configuration of its nodes, by golden files for each generation of flags; refusals.
 
 Golden files are rewritten as plans are: see test_plan.py.
 """
