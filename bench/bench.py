@@ -7,7 +7,7 @@ The floor of `up` and `down` is bench/floor.sh, for other profiles bench/floor-n
 containers, files and commands, started by a plain parallel shell script. All are run in turn, round by round, so that a
 machine whose speed drifts does so for all; the ratio is that of the medians. Needs an engine without a cluster of the
 same profile or of the name "bench"; leaves nothing behind but images, and Compose where there was none (get-compose).
-A section that fails is told as one, and the others are measured.
+A section that fails is reported as failed, and the others are measured.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
             SECTIONS[section](report, options.rounds)
         except Exception as error:
             report.fail(section, str(error))
-            with contextlib.suppress(Failed):  # what it left would be in the next one's way
+            with contextlib.suppress(Failed):  # what is left of it would disturb the next one
                 minicluster("down", NAME, "-q")
     if options.output == "json":
         print(json.dumps(report.rows, indent=1))

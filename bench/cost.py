@@ -27,7 +27,7 @@ def cli(report: Report, rounds: int) -> None:
 
 
 def size(report: Report) -> None:
-    """What minicluster itself takes: memory while it stands a cluster up, and disk with all that it depends on."""
+    """What minicluster itself takes: memory while it creates a cluster, and disk with all that it depends on."""
     code = (
         "import resource, sys\nfrom minicluster.cluster import Cluster\n"
         f"Cluster.up('swarm', name={NAME!r}).down()\n"

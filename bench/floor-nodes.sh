@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# floor-nodes.sh FOLDER: the yardstick for `minicluster up`, `stop` and `start` of a profile whose nodes form the cluster by
+# floor-nodes.sh FOLDER: the baseline for `minicluster up`, `stop` and `start` of a profile whose nodes form the cluster by
 # themselves. The same containers, files and commands, from a FOLDER that plain.py wrote before, by the fastest plain
-# script that is honest: done when every node's own probe passes and the cluster itself counts every node as ready; and, where
-# the FOLDER has a script `last`, when the node that counts them has run that too.
-# Prints when each thing was done, and leaves nothing behind. KEEP=1 leaves the cluster, for a look.
+# script: done when every node's own probe passes and the cluster itself counts every node as ready; and, where the FOLDER
+# has a script `last`, when the node that counts them has run that too.
+# Prints when each thing was done, and leaves nothing behind. KEEP=1 leaves the cluster for inspection.
 set -euo pipefail
 folder=${1:?usage: floor-nodes.sh FOLDER}
 fail() {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# floor.sh IMAGE [AGENTS]: the yardstick for `minicluster up swarm`. The same Swarm (one master, AGENTS agents) from
-# the same files, made by the fastest plain script that is honest: every node ready when the swarm itself says so.
-# Prints when each thing was done, up and down, and leaves nothing behind. KEEP=1 leaves the cluster, for a look.
+# floor.sh IMAGE [AGENTS]: the baseline for `minicluster up swarm`. The same Swarm (one master, AGENTS agents) from
+# the same files, started by the fastest plain script that also waits until the swarm itself reports every node as ready.
+# Prints when each thing was done, up and down, and leaves nothing behind. KEEP=1 leaves the cluster for inspection.
 # What is prepared before the clock starts: the image, the certificates and each node's files as one tar.
 set -euo pipefail
 image=${1:?usage: floor.sh IMAGE [AGENTS]} agents=${2:-2}
@@ -15,7 +15,7 @@ work=$(mktemp -d)
 
 options=(
   --network "$name" --init --cgroupns private
-  --cap-add SYS_ADMIN --cap-add NET_ADMIN
+  --cap-add SYS_ADMIN --cap-add NET_ADMIN --cap-add SYS_PTRACE
   --security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined
   --tmpfs /run --tmpfs /tmp:exec
   --entrypoint minicluster-entrypoint

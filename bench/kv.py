@@ -166,7 +166,7 @@ class _ZooKeeper:
             return b"Mode: leader" in answer.read()
 
     def write(self, host: str, port: int) -> bool:
-        """A new session, and in it a node that vanishes with it."""
+        """A new session, and in it a node that is removed with it."""
         connect = struct.pack(">iqiq", 0, 0, 4000, 0) + _text(bytes(16))
         anyone = struct.pack(">ii", 1, 31) + _text(b"world") + _text(b"anyone")
         ephemeral_sequential = struct.pack(">i", 3)
@@ -186,5 +186,5 @@ def _text(value: bytes) -> bytes:
 def _frame(stream: BinaryIO) -> bytes:
     head = stream.read(4)
     if len(head) < 4:
-        raise ConnectionError("the server hung up")
+        raise ConnectionError("the server closed the connection")
     return stream.read(struct.unpack(">i", head)[0])

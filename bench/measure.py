@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MINICLUSTER = [str(Path(sys.executable).with_name("minicluster"))]
-# An installed minicluster has its bytecode beside it; one that runs from a checkout is to have it as well.
+# An installed minicluster has compiled bytecode; one that runs from a checkout must have it as well.
 BYTECODE = {
     "PYTHONDONTWRITEBYTECODE": "",
     "PYTHONPYCACHEPREFIX": str(Path.home() / ".cache" / "minicluster-bench" / "bytecode"),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
 
 from minicluster import pki
 from minicluster.engine.privileges import NESTED_CAPABILITIES, NESTED_CGROUPNS, NESTED_SECURITY_OPT, NESTED_TMPFS
+from minicluster.engine.protocol import File
 from minicluster.model.deferred import SECRET
+from minicluster.model.naming import shared_volume_name, volume_name
 from minicluster.model.spec import NodeSpec, Overrides, Spec
 from minicluster.profile import catalog
 from minicluster.profile.resolve import resolve
@@ -33,17 +36,19 @@ def prepare(profile: str, name: str, folder: Path) -> Spec:
     for node in spec.nodes:
         files = _files(node, authority)
         with tarfile.open(folder / f"{node.name}.tar", "w") as tar:
-            for path, (content, mode) in files.items():
-                entry = tarfile.TarInfo(path.lstrip("/"))
-                entry.size, entry.mode = len(content), mode
-                tar.addfile(entry, io.BytesIO(content))
-                copy = folder / node.name / path.lstrip("/")
+            for file in files:
+                entry = tarfile.TarInfo(file.path.lstrip("/"))
+                entry.size, entry.mode, entry.uid, entry.gid = len(file.content), file.mode, file.uid, file.gid
+                tar.addfile(entry, io.BytesIO(file.content))
+                copy = folder / node.name / file.path.lstrip("/")
                 copy.parent.mkdir(parents=True, exist_ok=True)
-                copy.write_bytes(content)
-                copy.chmod(mode)
+                copy.write_bytes(file.content)
+                if (file.uid, file.gid) != (0, 0):  # only root may
+                    os.chown(copy, file.uid, file.gid)
+                copy.chmod(file.mode)
         (folder / f"{node.name}.create").write_text("\n".join(_create(spec, node)) + "\n")
         (folder / f"{node.name}.ready").write_text("\n".join(node.ready) + "\n")
-        services[node.name] = _service(spec, node, folder / node.name, list(files))
+        services[node.name] = _service(spec, node, folder / node.name, [file.path for file in files])
     for file, lines in {
         "name": [name],
         "subnet": [SUBNET],
@@ -56,25 +61,27 @@ def prepare(profile: str, name: str, folder: Path) -> Spec:
         "name": name,
         "services": services,
         "networks": {"default": {"ipam": {"config": [{"subnet": SUBNET}]}}},
-        "volumes": {_volume(node, path): {} for node in spec.nodes for path in node.volumes},
+        "volumes": {volume: {"name": volume} for node in spec.nodes for volume in _volumes(spec, node)},
     }
     (folder / "compose.json").write_text(json.dumps(compose, indent=1))
     return spec
 
 
-def _files(node: NodeSpec, authority: pki.Authority) -> dict[str, tuple[bytes, int]]:
-    """Path -> content and mode, as minicluster would write them."""
-    files = {
-        file.path: (SECRET.sub(lambda m: authority.secret(m[1], m[2]), file.content).encode(), file.mode)
-        for file in node.files
-    }
+def _files(node: NodeSpec, authority: pki.Authority) -> list[File]:
+    """The files as minicluster writes them."""
+    files = [
+        File(f.path, SECRET.sub(lambda m: authority.secret(m[1], m[2]), f.content).encode(), f.mode, f.uid, f.gid)
+        for f in node.files
+    ]
     for wanted in node.certificates:
         issued = authority.issue(wanted)
-        files[f"{wanted.directory}/ca.pem"] = (issued.ca, 0o644)
-        files[f"{wanted.directory}/cert.pem"] = (issued.certificate, 0o644)
-        files[f"{wanted.directory}/key.pem"] = (issued.key, 0o600)
+        files += [
+            File(f"{wanted.directory}/ca.pem", issued.ca),
+            File(f"{wanted.directory}/cert.pem", issued.certificate),
+            File(f"{wanted.directory}/key.pem", issued.key, 0o600),
+        ]
     if node.authority:
-        files[pki.PATH] = (authority.dump(), 0o600)
+        files.append(File(pki.PATH, authority.dump(), 0o600))
     return files
 
 
@@ -82,8 +89,7 @@ def _create(spec: Spec, node: NodeSpec) -> list[str]:
     options = ["--init", f"--hostname={node.name}", f"--ip={node.address}", f"--stop-timeout={node.stop_timeout}"]
     options += [f"--memory={node.memory}"] if node.memory else []
     options += [f"--env={name}={value}" for name, value in node.env.items()]
-    options += [f"--volume={spec.cluster}-{_volume(node, path)}:{path}" for path in node.volumes]
-    options += [f"--volume={spec.cluster}-common{path.replace('/', '-')}:{path}" for path in node.shared]
+    options += [f"--volume={volume}:{path}" for volume, path in _volumes(spec, node).items()]
     options += [f"--tmpfs={path}:{value}" for path, value in node.tmpfs.items()]
     options += [f"--cap-add={name}" for name in node.capabilities]
     if node.nested:
@@ -96,8 +102,10 @@ def _create(spec: Spec, node: NodeSpec) -> list[str]:
     return [*options, spec.images[node.image].ref, *node.entrypoint[1:], *node.command]
 
 
-def _volume(node: NodeSpec, path: str) -> str:
-    return node.name + path.replace("/", "-")
+def _volumes(spec: Spec, node: NodeSpec) -> dict[str, str]:
+    """Volume -> path, with the names that minicluster gives."""
+    own = {volume_name(spec.cluster, node.name, path): path for path in node.volumes}
+    return own | {shared_volume_name(spec.cluster, path): path for path in node.shared}
 
 
 def _service(spec: Spec, node: NodeSpec, folder: Path, paths: list[str]) -> dict[str, Any]:
@@ -111,10 +119,10 @@ def _service(spec: Spec, node: NodeSpec, folder: Path, paths: list[str]) -> dict
         "networks": {"default": {"ipv4_address": node.address}},
         "ports": [f"127.0.0.1:{e.host_port}:{e.port}" for e in node.endpoints],
         "volumes": [
-            *(f"{_volume(node, path)}:{path}" for path in node.volumes),
+            *(f"{volume}:{path}" for volume, path in _volumes(spec, node).items()),
             *(f"{folder / path.lstrip('/')}:{path}:ro" for path in paths),
         ],
-        # The engine's shortest interval but for special cases: the first look is one second after the start.
+        # The shortest interval that the engine allows in general: the first check is one second after the start.
         "healthcheck": {"test": ["CMD", *node.ready], "interval": "1s", "timeout": "5s", "retries": 60},
     }
     if node.entrypoint:

@@ -35,7 +35,7 @@ def up_and_down(report: Report, rounds: int) -> None:
 
 
 def scale(report: Report, rounds: int, sizes: tuple[int, ...] = (2, 8, 14, 20)) -> None:
-    """Seconds per added agent, by the size; and the same of the plain script, which tells what the machine adds."""
+    """Seconds per added agent, by the size; and the same of the plain script, which shows what the machine adds."""
     _, built = minicluster("image", "build", "swarm")
     image = built.split()[-1]
     times: dict[int, list[float]] = {agents: [] for agents in sizes}

@@ -1,10 +1,10 @@
 """A lock service on etcd that stays correct while etcd loses its leader.
 
-A lock is a key that goes with its holder's lease. What a mocked client could not show is whether it keeps two promises:
+A lock is a key that is removed with its holder's lease. Two properties need a real cluster to be tested:
 
-- mutual exclusion: at most one holds the lock;
-- fencing: who held it before, and does not know yet that it is over, cannot write any more. Each holder has a token
-  greater than all before it, etcd's revision, and the storage refuses a token less than one that it has seen.
+- mutual exclusion: at most one client holds the lock;
+- fencing: a former holder, which does not know yet that its lease has expired, cannot write any more. Each holder has
+  a token greater than all before it, etcd's revision; the storage refuses a token less than one that it has seen.
 
 Needs: pip install etcd3gw. Run it: pytest test_lock_service.py
 """
@@ -21,19 +21,19 @@ from etcd3gw.exceptions import Etcd3Exception
 
 
 class LockService:
-    """Locks in etcd, by whichever of its members answers."""
+    """Locks in etcd, through the first member that answers."""
 
     def __init__(self, cluster):
         env = cluster.env()
         session = requests.Session()
-        session.trust_env = False  # an $REQUESTS_CA_BUNDLE would count more than the cluster's own authority
+        session.trust_env = False  # $REQUESTS_CA_BUNDLE would take precedence over the cluster's own authority
         session.verify = env["ETCDCTL_CACERT"]
         session.cert = (env["ETCDCTL_CERT"], env["ETCDCTL_KEY"])
         connect = functools.partial(etcd3gw.client, protocol="https", timeout=2, session=session)
         self.members = [connect(host=e.host, port=e.port) for e in cluster.endpoints()]
 
     def ask(self, request, within=20):
-        """The first answer. A member that gives none may have carried the request out all the same."""
+        """The first answer. A member that does not answer may still have executed the request."""
         end = time.monotonic() + within
         while True:
             for member in self.members:
@@ -48,7 +48,7 @@ class LockService:
         return self.ask(lambda etcd: etcd.lease(ttl=seconds))
 
     def try_acquire(self, name, lease):
-        """A token, where the lock is had with this lease: now, or by a request whose answer was lost. Else None."""
+        """A token if this lease holds the lock, also by an earlier request whose answer was lost. Else None."""
         key = base64.b64encode(name.encode()).decode()
         txn = {
             "compare": [{"key": key, "target": "CREATE", "result": "EQUAL", "create_revision": 0}],
@@ -64,12 +64,12 @@ class LockService:
     def acquire(self, name, lease, within=30):
         end = time.monotonic() + within
         while (token := self.try_acquire(name, lease)) is None:
-            assert time.monotonic() < end, f"{name} could not be had"
+            assert time.monotonic() < end, f"{name} was not acquired after {within} s"
             time.sleep(0.05)
         return token
 
     def release(self, lease):
-        """The key goes with the lease. That the lease is gone is no error: a former answer may have been lost."""
+        """Removes the lease, and with it the key. A missing lease is no error: an earlier answer may have been lost."""
 
         def revoke(etcd):
             answer = etcd.session.post(etcd.get_url("/kv/lease/revoke"), json={"ID": lease.id}, timeout=2)
@@ -99,7 +99,7 @@ def test_one_at_a_time_while_the_leader_dies(cluster):
         for turn in range(5):
             lease = locks.lease(seconds=10)
             token = locks.acquire("account", lease)
-            assert not inside, f"{inside} and {name} hold the lock at once"
+            assert not inside, f"{inside} and {name} hold the lock at the same time"
             inside.append(name)
             assert storage.write(token, f"{name} begins {turn}")
             time.sleep(0.05)
@@ -114,15 +114,15 @@ def test_one_at_a_time_while_the_leader_dies(cluster):
         cluster.kill(cluster.status().quorum.leader)
         for worker in workers:
             worker.result(timeout=40)
-    assert len(storage.writes) == 3 * 5 * 2, "everybody had all of their turns"
+    assert len(storage.writes) == 3 * 5 * 2, "every worker had all its turns"
     tokens = [token for token, _text in storage.writes]
-    assert tokens[::2] == tokens[1::2], "each ended before the next began"
+    assert tokens[::2] == tokens[1::2], "each turn ended before the next one began"
 
 
 @pytest.mark.minicluster("etcd", size={"kv": 3})
 def test_a_holder_that_slept_too_long_is_fenced_off(cluster):
     locks, storage = LockService(cluster), Storage()
-    sleeper = locks.acquire("account", locks.lease(seconds=2))  # and then it does not renew its lease
+    sleeper = locks.acquire("account", locks.lease(seconds=2))  # which it does not renew
     cluster.kill(cluster.status().quorum.leader)
     successor = locks.acquire("account", locks.lease(seconds=10))
     assert storage.write(successor, "mine now")

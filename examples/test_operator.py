@@ -1,7 +1,7 @@
-"""An operator on Kubernetes: for each Greeting that users make, a ConfigMap; mended when somebody spoils it.
+"""An operator on Kubernetes: it creates a ConfigMap for each Greeting, and repairs it when it is changed.
 
-What is tested is a controller of one's own against a real API server: custom resources that are validated, watches that
-tell of changes, owner references by which what was made goes with what it was made for.
+The tests run a controller against a real API server: custom resources that are validated, watches that report changes,
+and owner references by which a ConfigMap is removed together with its Greeting.
 
 Needs: pip install kubernetes. Run it: pytest test_operator.py
 """
@@ -32,27 +32,27 @@ DEFINITION = {
 
 
 class Operator:
-    """The controller: what it hears of, it makes so."""
+    """The controller."""
 
     def __init__(self, api: client.ApiClient) -> None:
         self.core, self.custom = client.CoreV1Api(api), client.CustomObjectsApi(api)
-        self._over = threading.Event()
-        self._heard = (
+        self._stopped = threading.Event()
+        self._watched = (
             (self.custom.list_namespaced_custom_object, (GROUP, VERSION, "default", PLURAL)),
             (self.core.list_namespaced_config_map, ("default",)),
         )
-        self._threads = [threading.Thread(target=self._run, args=heard, daemon=True) for heard in self._heard]
+        self._threads = [threading.Thread(target=self._run, args=watched, daemon=True) for watched in self._watched]
         for thread in self._threads:
             thread.start()
 
     def _run(self, listing, arguments) -> None:
-        while not self._over.is_set():
-            with contextlib.suppress(client.ApiException):  # a watch that is too old begins anew
+        while not self._stopped.is_set():
+            with contextlib.suppress(client.ApiException):  # a watch that is too old starts again
                 for _event in watch.Watch().stream(listing, *arguments, timeout_seconds=1):
                     self.reconcile()
 
     def reconcile(self) -> None:
-        """Looks at all there is, so that it does not matter what was missed."""
+        """Compares all objects, so missed events do not matter."""
         found = self.custom.list_namespaced_custom_object(GROUP, VERSION, "default", PLURAL)["items"]
         there = {c.metadata.name: c for c in self.core.list_namespaced_config_map("default").items}
         for greeting in found:
@@ -60,15 +60,15 @@ class Operator:
             owner = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "Greeting", "name": name}
             owner["uid"] = greeting["metadata"]["uid"]
             wanted = {"metadata": {"name": name, "ownerReferences": [owner]}, "data": {"text": text}}
-            with contextlib.suppress(client.ApiException):  # somebody was faster: we shall hear of that
+            with contextlib.suppress(client.ApiException):  # it was changed meanwhile: the watch reports that
                 if name not in there:
                     self.core.create_namespaced_config_map("default", wanted)
                 elif there[name].data != wanted["data"]:
                     self.core.replace_namespaced_config_map(name, "default", wanted)
 
-    def end(self) -> None:
-        """Waits for its watches to end."""
-        self._over.set()
+    def stop(self) -> None:
+        """Returns when its watches have ended."""
+        self._stopped.set()
         for thread in self._threads:
             thread.join()
 
@@ -81,13 +81,13 @@ def api(minicluster):
 
 @pytest.fixture
 def greetings(api):
-    """Makes, changes and removes greetings, by name; the operator is at work meanwhile."""
+    """The API of greetings, while the operator runs."""
     client.ApiextensionsV1Api(api).create_custom_resource_definition(DEFINITION)
     custom = client.CustomObjectsApi(api)
     soon(lambda: custom.list_namespaced_custom_object(GROUP, VERSION, "default", PLURAL), "the definition is served")
     operator = Operator(api)
     yield custom
-    operator.end()
+    operator.stop()
 
 
 def greeting(name: str, whom: str) -> dict[str, object]:
@@ -95,7 +95,7 @@ def greeting(name: str, whom: str) -> dict[str, object]:
 
 
 def soon(check, what: str, within: float = 15.0):
-    """What a check answers once that is something true and no error."""
+    """The result of a check, once it is true and no error."""
     end = time.monotonic() + within
     while True:
         with contextlib.suppress(client.ApiException):
@@ -109,33 +109,33 @@ def text(api: client.ApiClient, name: str) -> str:
     return client.CoreV1Api(api).read_namespaced_config_map(name, "default").data["text"]
 
 
-def test_what_is_asked_for_is_made_and_follows_changes(api, greetings):
+def test_a_config_map_is_created_and_updated(api, greetings):
     greetings.create_namespaced_custom_object(GROUP, VERSION, "default", PLURAL, greeting("first", "world"))
-    soon(lambda: text(api, "first") == "Hello, world!", "it is made")
+    soon(lambda: text(api, "first") == "Hello, world!", "it is created")
     change = {"spec": {"name": "you"}}
     greetings.patch_namespaced_custom_object(GROUP, VERSION, "default", PLURAL, "first", change)
-    soon(lambda: text(api, "first") == "Hello, you!", "it follows")
+    soon(lambda: text(api, "first") == "Hello, you!", "it is updated")
 
 
-def test_what_somebody_removes_or_spoils_is_mended(api, greetings):
+def test_a_config_map_that_is_removed_or_changed_is_repaired(api, greetings):
     core = client.CoreV1Api(api)
     greetings.create_namespaced_custom_object(GROUP, VERSION, "default", PLURAL, greeting("second", "world"))
-    soon(lambda: text(api, "second"), "it is made")
+    soon(lambda: text(api, "second"), "it is created")
     core.delete_namespaced_config_map("second", "default")
-    soon(lambda: text(api, "second"), "it is made again")
-    core.patch_namespaced_config_map("second", "default", {"data": {"text": "spoilt"}})
-    soon(lambda: text(api, "second") == "Hello, world!", "it is mended")
+    soon(lambda: text(api, "second"), "it is created again")
+    core.patch_namespaced_config_map("second", "default", {"data": {"text": "changed"}})
+    soon(lambda: text(api, "second") == "Hello, world!", "it is repaired")
 
 
-def test_it_goes_with_what_it_was_made_for(api, greetings):
+def test_a_config_map_is_removed_with_its_greeting(api, greetings):
     greetings.create_namespaced_custom_object(GROUP, VERSION, "default", PLURAL, greeting("third", "world"))
-    soon(lambda: text(api, "third"), "it is made")
+    soon(lambda: text(api, "third"), "it is created")
     greetings.delete_namespaced_custom_object(GROUP, VERSION, "default", PLURAL, "third")
     names = lambda: [c.metadata.name for c in client.CoreV1Api(api).list_namespaced_config_map("default").items]  # noqa: E731
     soon(lambda: "third" not in names(), "the garbage collector removes it")
 
 
-def test_what_makes_no_sense_is_refused_by_the_api_server(greetings):
-    with pytest.raises(client.ApiException) as refused:
+def test_an_invalid_greeting_is_refused_by_the_api_server(greetings):
+    with pytest.raises(client.ApiException) as caught:
         greetings.create_namespaced_custom_object(GROUP, VERSION, "default", PLURAL, greeting("odd", ""))
-    assert refused.value.status == 422
+    assert caught.value.status == 422

@@ -1,7 +1,7 @@
-"""A deployment on Docker Swarm: a stack comes up, a rolling update keeps it serving, and it outlives a node.
+"""A deployment on Docker Swarm: a stack starts, serves during a rolling update, and survives the loss of a node.
 
-Driven by the stock docker client, with what the cluster's own env() says, so all that is here works on any other Swarm.
-The image is one that every node of the cluster has; `cluster.load("your/image")` gives it one of yours.
+The tests use the stock docker client with the variables of the cluster's env(), so they work on any other Swarm. Every
+node of the cluster has the image that is used; `cluster.load("your/image")` copies one of yours to them.
 
 Needs: the docker client. Run it: pytest test_swarm_deployment.py
 """
@@ -57,13 +57,13 @@ class Swarm:
 def wait_for(what: str, check: Callable[[], bool], within: float = 40) -> None:
     end = time.monotonic() + within
     while not check():
-        assert time.monotonic() < end, f"not so after {within:g} s: {what}"
+        assert time.monotonic() < end, f"not after {within:g} s: {what}"
         time.sleep(0.2)
 
 
 @pytest.fixture
 def swarm(minicluster):
-    """A Swarm in which the first version runs. There is nothing to remove afterwards: the next test finds it empty."""
+    """A Swarm that runs the first version. No cleanup is needed: the next test gets it empty."""
     client = Swarm(minicluster("swarm", size={"master": 1, "agent": 2}))
     client.deploy("1")
     wait_for("all replicas run", lambda: client.running().total() == REPLICAS)
@@ -71,7 +71,7 @@ def swarm(minicluster):
 
 
 def versions(swarm: Swarm) -> Counter[str]:
-    """The versions of the containers that really run, as the nodes' own engines have them."""
+    """The versions of the running containers, as the nodes' own engines list them."""
     script = "docker ps -q --filter label=com.docker.swarm.service.name=shop_web"
     script = f"for id in $({script}); do docker exec $id env | grep ^VERSION=; done"
     found = [node.exec(["sh", "-c", script]).stdout.split() for node in swarm.cluster.nodes()]
@@ -87,12 +87,12 @@ def test_a_rolling_update_never_has_too_few_replicas(swarm):
         counts.append(swarm.running().total())
         return swarm.updated()
 
-    wait_for("the update is through", updated)
+    wait_for("the update is complete", updated)
     assert min(counts) >= REPLICAS
     wait_for("the old ones have ended", lambda: versions(swarm) == {"2": REPLICAS})
 
 
-def test_the_replicas_of_a_node_that_dies_come_back_on_others(swarm):
+def test_the_replicas_of_a_dead_node_start_on_others(swarm):
     assert swarm.running()["agent-1"] > 0
     swarm.cluster.node("agent-1").kill()
 
@@ -100,6 +100,6 @@ def test_the_replicas_of_a_node_that_dies_come_back_on_others(swarm):
         running = swarm.running()
         return running.total() - running["agent-1"] == REPLICAS
 
-    wait_for("as many as before run on the nodes that live", back)
+    wait_for("as many as before run on the remaining nodes", back)
     swarm.cluster.node("agent-1").start()
-    wait_for("those of the node have not come back with it", lambda: versions(swarm).total() == REPLICAS)
+    wait_for("the containers of the restarted node are removed", lambda: versions(swarm).total() == REPLICAS)

@@ -12,10 +12,11 @@ import time
 
 TYPE_CHECKING = False  # typing takes longer to import than the rest
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import NoReturn, TypeVar
 
     T = TypeVar("T")
+    Item = TypeVar("Item")
 
 
 class NotYet(Exception):
@@ -41,3 +42,20 @@ def retry(seconds: float, interval: float, action: Callable[[], T]) -> T:
             if time.monotonic() >= deadline:
                 fail(str(error))
         time.sleep(interval)
+
+
+def at_once(action: Callable[[Item], T], items: Sequence[Item]) -> list[T]:
+    """Runs an action, which must not raise, for each item in a thread of its own. Returns the results in order."""
+    import threading  # most programs do not need it
+
+    results: dict[int, T] = {}
+
+    def run(index: int) -> None:
+        results[index] = action(items[index])
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(len(items))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [results[index] for index in range(len(items))]

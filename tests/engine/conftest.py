@@ -178,7 +178,7 @@ def etcd_called(outer: Shell, folder: Path) -> Path:
     shutil.copytree(loaded.directory, folder)
     ref = build_ref("etcd", "node", loaded.directory / "image")
     text = (folder / "profile.yaml").read_text().replace("name: etcd", f"name: {folder.name}")
-    text = text.replace("{build: image, overlay: image-given}", f"{{image: {ref}}}")
+    text = text.replace("{build: image, overlay: image-overlay}", f"{{image: {ref}}}")
     (folder / "profile.yaml").write_text(text)
     return folder
 

@@ -191,7 +191,7 @@ def test_an_agents_engine_needs_nothing_of_its_image(outer: Shell, stand_in: str
         ref for ref in (base_image.REGISTRY, base_image.LOCAL) if outer.docker("inspect", ref, ok=False).code == 0
     )
     (tmp_path / "Dockerfile").write_text(BARE.format(base=base_ref))
-    recipe = folders.bundled_directory() / "mesos" / "image-agent"
+    overlay = folders.bundled_directory() / "mesos" / "image-agent"
     path = "PATH=/bin:/opt/minicluster/engine/bin"
     files = folders.bundled_directory() / "swarm" / "files"
     bin = tmp_path / "files" / "usr" / "local" / "bin"
@@ -201,7 +201,7 @@ def test_an_agents_engine_needs_nothing_of_its_image(outer: Shell, stand_in: str
     try:
         outer.docker("build", "--quiet", "--tag", "t-mesos/bare:1", str(tmp_path), timeout=300)
         args = (f"--build-arg=BASE={base_ref}", "--build-arg=IMAGE=t-mesos/bare:1")
-        outer.docker("build", "--quiet", "--tag", "t-mesos/fitted:1", *args, str(recipe), timeout=300)
+        outer.docker("build", "--quiet", "--tag", "t-mesos/fitted:1", *args, str(overlay), timeout=300)
         env = ("--env", path, "--env", "XTABLES_LIBDIR=/opt/minicluster/engine/xtables")
         outer.docker(
             "create",

@@ -346,9 +346,9 @@ def test_up_restores_a_lost_quorum(cluster: Shell) -> None:
 
 #: Laid out as the project's own image is, out of Debian's classes: no registry is asked.
 UPSTREAM = r"""
-ARG RECIPE
+ARG BUILT
 ARG BASE
-FROM ${RECIPE} AS debian
+FROM ${BUILT} AS debian
 RUN home=/up/apache-zookeeper-3.8.0-bin && mkdir -p $home/bin $home/lib /up/conf /up/opt/java/openjdk \
  && cd /usr/lib/jvm/java-17-openjdk-amd64 && cp -rL bin conf lib /up/opt/java/openjdk/ \
  && cd /usr/share/java && cp -L zookeeper.jar zookeeper-jute.jar slf4j-api.jar slf4j-simple.jar netty-*.jar \
@@ -372,9 +372,9 @@ def test_an_image_laid_out_like_upstreams_gets_python_added(cluster: Shell, tmp_
     before = images()
     bases = ("debian:bookworm-slim", "minicluster/base:bookworm")
     base = next((ref for ref in bases if not cluster.docker("image", "inspect", ref, ok=False).code), "")
-    assert base, "the recipe was built on one of them"
+    assert base, "the image was built on one of them"
     (tmp_path / "Dockerfile").write_text(UPSTREAM)
-    recipe = cluster.docker("inspect", f"{NAME}-kv-1", "--format", "{{.Config.Image}}").out.strip()
+    built = cluster.docker("inspect", f"{NAME}-kv-1", "--format", "{{.Config.Image}}").out.strip()
     try:
         build = (
             "build",
@@ -382,7 +382,7 @@ def test_an_image_laid_out_like_upstreams_gets_python_added(cluster: Shell, tmp_
             "-t",
             image,
             "--build-arg",
-            f"RECIPE={recipe}",
+            f"BUILT={built}",
             "--build-arg",
             f"BASE={base}",
             str(tmp_path),

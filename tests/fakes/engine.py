@@ -45,7 +45,7 @@ Answer = ExecResult | BaseException | Callable[[str, Sequence[str]], ExecResult]
 
 
 class Hang:
-    """The answer of a command that never ends by itself. ``begun`` is set once somebody waits for it."""
+    """The answer of a command that never ends by itself. ``begun`` is set once a caller waits for it."""
 
     def __init__(self) -> None:
         self.begun = threading.Event()
@@ -58,7 +58,7 @@ class FakeEngine(Images):
     reference = "fake"
     local = False
     shares_localhost = True
-    here = ""  #: name of the container that this process is told to run in
+    here = ""  #: name of the container that this process runs in, as far as the code can see
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class FakeEngine(Images):
         return not (self.containers() or self.networks() or self.volumes())
 
     def set_state(self, name: str, state: str) -> None:
-        """Puts a container into a state behind everybody's back."""
+        """Puts a container into a state without an event or a call."""
         with self._lock:
             self.boxes[name].to(state)
             self._news.notify_all()

@@ -16,7 +16,7 @@ class FakeEtcd:
     """Makes the nodes of a fake engine answer as those of the bundled etcd profile do.
 
     A node bootstraps with the nodes in its bootstrap file, is the member that its data name, or waits to be joined. So
-    a plan does not pass that forgets to join a node, leaves a dead member in the list, or founds a second cluster.
+    a plan does not pass that forgets to join a node, leaves a dead member in the list, or bootstraps a second cluster.
     """
 
     BOOTSTRAP = "/etc/etcd/bootstrap.env"

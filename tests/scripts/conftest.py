@@ -36,7 +36,8 @@ class Node:
     def install(self, profile: str, *names: str) -> None:
         """Scripts of a profile, with every folder that they name moved below this node's."""
         for name in names:
-            self._install(PROFILES / profile / "files" / "bin" / name, self.bin / name)
+            (source,) = (PROFILES / profile / "files").glob(f"*/{name}")
+            self._install(source, self.bin / name)
 
     def _install(self, source: Path, target: Path) -> None:
         text = source.read_text()
@@ -86,7 +87,7 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], ModuleType]
         monkeypatch.syspath_prepend(str(folder))
         monkeypatch.setattr(sys, "dont_write_bytecode", True)
         before = set(sys.modules)
-        path = folder / name if (folder / name).exists() else folder / "bin" / name
+        path = folder / name if (folder / name).exists() else next(folder.glob(f"*/{name}"))
         loader = importlib.machinery.SourceFileLoader(name.replace("-", "_"), str(path))
         spec = importlib.util.spec_from_loader(loader.name, loader)
         assert spec

@@ -126,7 +126,7 @@ def test_rounds_go_on_until_nothing_is_left(reset: ModuleType) -> None:
     with pytest.raises(reset.NotYet, match="in use"):
         reset.reset(agent)
     assert agent.sent[0] == ("DELETE", "kv/?recurse")  # before sessions, whose locks would be kept
-    with pytest.raises(reset.NotYet, match="again and again: connect/intentions/one"):
+    with pytest.raises(reset.NotYet, match="objects keep reappearing: connect/intentions/one"):
         reset.reset(agent)
     reset.reset(agent)
     assert agent.left == []

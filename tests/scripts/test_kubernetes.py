@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.scripts.conftest import DATA
+from tests.scripts.conftest import DATA, Node
 
 Program = Callable[[str, str], ModuleType]
 
@@ -185,3 +185,62 @@ def test_node_env(members: ModuleType, program: Program) -> None:
     text = 'NODE=master-1\nADDRESS=172.28.0.3\nETCD="172.28.0.2 "\nMEMBERS="kv-1=172.28.0.2 master-1=172.28.0.3 "\n'
     assert api.node_env(text)["MEMBERS"].split() == ["kv-1=172.28.0.2", "master-1=172.28.0.3"]
     assert api.node_env(text)["NODE"] == "master-1"
+
+
+# Readiness probes, with a curl that prints a file for each path
+
+
+@pytest.fixture
+def probes(node: Node) -> Node:
+    node.install("kubernetes", "kube-serves", "kube-healthy", "kube-registered")
+    node.write("/etc/kubernetes/node.env", "NODE=agent-1\nAPI=10.0.0.9:6443\n")
+    node.program(
+        "curl",
+        f"""#!/bin/sh
+for url; do case $url in https:*) break ;; esac; done
+file={node.root}/answers/$(printf %s "${{url#https://}}" | tr / _)
+cat "$file" 2>/dev/null || {{ printf "curl: (7) no answer\\nfrom $url" >&2; exit 7; }}
+""",
+    )
+    return node
+
+
+def test_ready_when_every_component_says_so(probes: Node) -> None:
+    probes.write("/answers/127.0.0.1:6443_readyz", "ok")
+    probes.write("/answers/127.0.0.1:10259_healthz", "ok")
+    done = probes.run("kube-healthy")
+    assert (done.returncode, done.stderr.strip()) == (
+        1,
+        "kube-controller-manager is not healthy: curl: (7) no answer from https://127.0.0.1:10257/healthz",
+    )
+    probes.write("/answers/127.0.0.1:10257_healthz", "ok")
+    assert probes.run("kube-healthy").returncode == 0
+
+
+def test_not_ready_says_what_the_api_server_answers(probes: Node) -> None:
+    probes.write("/answers/10.0.0.1:6443_readyz", "[-]etcd failed\nreadyz check failed")
+    done = probes.run("kube-serves", "10.0.0.1:6443")
+    assert (done.returncode, done.stderr.strip()) == (
+        1,
+        "the API server is not ready: [-]etcd failed readyz check failed",
+    )
+
+
+def node_object(status: str, message: str) -> str:
+    conditions = [
+        {"type": "MemoryPressure", "status": "False"},
+        {"type": "Ready", "status": status, "message": message},
+    ]
+    return json.dumps({"status": {"conditions": conditions}})
+
+
+def test_an_agent_is_ready_when_the_api_server_counts_it_as_ready(probes: Node) -> None:
+    path = "/answers/10.0.0.9:6443_api_v1_nodes_agent-1"
+    done = probes.run("kube-registered")
+    assert (done.returncode, "curl: (7) no answer" in done.stderr) == (1, True)
+    probes.write(path, json.dumps({"status": {}}))
+    assert probes.run("kube-registered").stderr == "not ready: the API server does not know it yet\n"
+    probes.write(path, node_object("False", 'runtime\n"cni" is not ready'))
+    assert probes.run("kube-registered").stderr == 'not ready: False runtime\n"cni" is not ready\n'
+    probes.write(path, node_object("True", "kubelet is\nready"))
+    assert probes.run("kube-registered").returncode == 0

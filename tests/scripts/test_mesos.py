@@ -21,7 +21,7 @@ import pytest
 
 from tests.replay import Answer, Reply, Request, Server, master, recorded, recorded_json, said, serving
 
-FILES = Path(__file__).parents[2] / "profiles" / "mesos" / "files" / "bin"
+FILES = Path(__file__).parents[2] / "profiles" / "mesos" / "files"
 KV = {"name": "kv-1", "ready": True, "voter": True, "leader": True}
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="all of 127.0.0.0/8 is this machine's on Linux alone")
@@ -45,9 +45,9 @@ def scripts(tmp_path: Path) -> Path:
     """The profile's scripts in a folder of programs, with a stand-in for ZooKeeper's own: it knows one server."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for file in FILES.iterdir():
+    for file in FILES.glob("*/*"):
         write(
-            folder / file.name, file.read_text().replace("/usr/local/lib/minicluster", str(FILES.parents[2] / "_lib"))
+            folder / file.name, file.read_text().replace("/usr/local/lib/minicluster", str(FILES.parents[1] / "_lib"))
         )
     write(folder / "zk-members", f"#!/bin/sh\necho '{json.dumps(KV)}'\n")
     return folder
@@ -134,14 +134,14 @@ def test_get_of_a_refusal_says_what_the_answer_was(scripts: Path, reply: Reply) 
     assert done.stderr.startswith(f"{server.place} answers to /x: {reply.status} ")
 
 
-def test_get_where_nobody_listens(scripts: Path) -> None:
+def test_get_where_nothing_listens(scripts: Path) -> None:
     with serving({}) as server:
         place = server.place
     done = run(scripts, "mesos-get", place, "/health")
     assert (done.returncode, done.stderr) == (1, f"nothing answers on {place}\n")
 
 
-def test_get_gives_up_after_a_second_or_as_long_as_it_is_given(scripts: Path) -> None:
+def test_get_waits_a_second(scripts: Path) -> None:
     def slow(_request: Request) -> Reply:
         time.sleep(1.5)
         return Reply(200, b"late")
@@ -149,7 +149,6 @@ def test_get_gives_up_after_a_second_or_as_long_as_it_is_given(scripts: Path) ->
     with serving({"/x": slow}) as server:
         done = run(scripts, "mesos-get", server.place, "/x")
         assert (done.returncode, done.stderr) == (1, f"nothing answers on {server.place}\n")
-        assert run(scripts, "mesos-get", server.place, "/x", "5").stdout == "late"
 
 
 # Readiness
@@ -172,33 +171,6 @@ def test_not_ready_says_the_last_answer(scripts: Path) -> None:
     with serving({"/health": Reply(503)}) as server:
         done = run(scripts, "mesos-ready", server.place, "/health")
     assert (done.returncode, done.stderr) == (1, f"{server.place} answers to /health: 503 Service Unavailable\n")
-
-
-# JSON, line by line
-
-
-def test_json_as_lines(scripts: Path) -> None:
-    data = {"a/b": 1.5, "list": [{"x": None}, {"x": [True, 't\t"q" {,}:[]é']}], "empty": {}, "none": [], "last": -2e3}
-    text = json.dumps(data, indent=1, ensure_ascii=False)
-    done = subprocess.run([scripts / "json-lines", "L"], input=text, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == [
-        "L\ta/b\t1.5",
-        "L\tlist\t0\tx\tnull",
-        "L\tlist\t1\tx\t0\ttrue",
-        'L\tlist\t1\tx\t1\tt\\t\\"q\\" {,}:[]é',
-        "L\tlast\t-2000.0",
-    ]
-
-
-def test_every_recorded_answer_is_read(scripts: Path) -> None:
-    def count(value: Any) -> int:
-        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
-        return 1 if inner is None else sum(map(count, inner))
-
-    for name in ("state", "slaves", "frameworks", "tasks", "version", "metrics_snapshot"):
-        body = recorded(name).body
-        done = subprocess.run([scripts / "json-lines", "L"], input=body, capture_output=True, check=True)
-        assert len(done.stdout.splitlines()) == count(json.loads(body)), name
 
 
 # Members
@@ -247,10 +219,19 @@ def test_what_does_not_answer_is_not_ready(scripts: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "reply", [Reply(200, b"<html>"), said(["a list"]), Reply(503, b'{"leader": "127.91.3.1:8080"}')]
+)
+def test_an_answer_that_is_no_object_is_none(scripts: Path, reply: Reply) -> None:
+    with nodes(master_1=one_agent_each(), scheduler_1={"/v2/info": reply}):
+        found = members(scripts, "master-1", "scheduler-1")
+    assert found["scheduler-1"] == (False, False, False, "it does not answer")
+
+
 def test_without_a_leader_nothing_is_ready(scripts: Path) -> None:
     behind = recorded_json("metrics_snapshot") | {"master/elected": 0.0, "registrar/log/recovered": 0.0}
-    nobody = {"/v2/info": said(MARATHON | {"leader": None})}
-    with nodes(master_1=standby(), master_2={"/metrics/snapshot": said(behind)}, scheduler_1=nobody):
+    no_leader = {"/v2/info": said(MARATHON | {"leader": None})}
+    with nodes(master_1=standby(), master_2={"/metrics/snapshot": said(behind)}, scheduler_1=no_leader):
         found = members(scripts, "master-1", "master-2", "agent-1", "scheduler-1")
     assert found == {
         "master-1": (False, True, False, "there is no leading master"),

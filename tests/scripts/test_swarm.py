@@ -19,7 +19,7 @@ if [ -e "$at.next" ]; then mv "$at.next" "$at"; fi
 
 @pytest.fixture
 def swarm(node: Node) -> Node:
-    node.install("swarm", "swarm-init", "swarm-join", "swarm-remove", "swarm-drain", "swarm-members", "swarm-reset")
+    node.install("swarm", "swarm-init", "swarm-join", "swarm-remove", "swarm-leave", "swarm-members", "swarm-reset")
     (node.root / "answers").mkdir()
     node.program("docker", DOCKER.format(answers=node.root / "answers"))
     return node
@@ -43,7 +43,7 @@ def test_remove_removes_the_vote_first_and_looks_again(swarm: Node) -> None:
     assert len(asked(swarm, "node", "ls")) == 2
 
 
-def test_remove_of_the_dead_touches_nobody_alive(swarm: Node) -> None:
+def test_remove_of_a_dead_node_touches_no_live_one(swarm: Node) -> None:
     answer(swarm, "node-ls", "agent-1 a1 Ready \nagent-1 b2 Down \n")
     answer(swarm, "node-ls.next", "agent-1 a1 Ready \n")
     assert swarm.run("swarm-remove", "agent-1", "down").returncode == 0
@@ -62,7 +62,7 @@ def test_drain_waits_until_tasks_have_moved(swarm: Node) -> None:
     answer(swarm, "node-ps.next", "task Shutdown 1 second ago web.1\n")
     answer(swarm, "service-ls", "service web 0/1\n")
     answer(swarm, "service-ls.next", "service web 1/1\n")
-    done = swarm.run("swarm-drain", "agent-1")
+    done = swarm.run("swarm-leave", "agent-1")
     assert (done.returncode, done.stderr) == (0, "")
     assert asked(swarm, "node", "update") == ["node update --availability drain a1"]
     assert len(asked(swarm, "node", "ps")) == 2
@@ -70,7 +70,7 @@ def test_drain_waits_until_tasks_have_moved(swarm: Node) -> None:
 
 def test_drain_of_a_dead_node_has_nothing_to_wait_for(swarm: Node) -> None:
     answer(swarm, "node-ls", "agent-1 a1 Down\n")
-    assert swarm.run("swarm-drain", "agent-1").returncode == 0
+    assert swarm.run("swarm-leave", "agent-1").returncode == 0
     assert not asked(swarm, "node", "update")
 
 
@@ -83,7 +83,7 @@ def test_init_creates_a_swarm_where_there_is_none(swarm: Node) -> None:
     done = swarm.run("swarm-init", "172.28.0.2", "agent-1")
     assert (done.returncode, done.stdout) == (0, "SWMTKN-1\nSWMTKN-1\n")
     assert len(asked(swarm, "swarm", "init")) == 1
-    assert not asked(swarm, "node", "ls")  # nobody is in a new swarm
+    assert not asked(swarm, "node", "ls")  # a new swarm has no other nodes
     assert [line.split()[-1] for line in asked(swarm, "swarm", "join-token")] == ["worker", "worker", "manager"]
 
 

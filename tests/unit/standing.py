@@ -1,4 +1,4 @@
-"""States that a cluster may be found in, made up without an engine."""
+"""States that a cluster may be found in, built without an engine."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def spec_of(
     image: str = "",
     **size: int,
 ) -> Spec:
-    """A spec of cluster "c"; recipes' hashes are left out of its images, lest golden plans change with a recipe."""
+    """A spec of cluster "c". Its images have no hash of their build: golden plans do not change with a Dockerfile."""
     spec = resolve(
         _loaded(str(profile), tuple((set or {}).items())),
         cluster="c",
@@ -44,7 +44,7 @@ def spec_of(
         subnet="172.28.0.0/24",
         previous=previous,
     )
-    plain = {name: replace(i, ref=f"recipe/{name}", build="") if i.build else i for name, i in spec.images.items()}
+    plain = {name: replace(i, ref=f"build/{name}", build="") if i.build else i for name, i in spec.images.items()}
     return replace(spec, images=plain)
 
 
@@ -53,10 +53,10 @@ def record(spec: Spec | None, revision: int = 1) -> RecordVolume:
 
 
 def standing(spec: Spec, *, members: Collection[str] | None = (), leader: str = "", **states: str) -> Observed:
-    """A cluster that is all as it shall be.
+    """A cluster that is as desired.
 
     Args:
-        members: names of the members; by default every node that is to join. None: nobody could be asked.
+        members: names of the members; by default every node that is to join. None: no member could be asked.
         leader: the one that leads.
         states: node (with _ for -) -> its container's state, where that is not "running".
     """
@@ -87,7 +87,7 @@ def _member(spec: Spec, name: str, leader: str, state: str) -> Member:
 
 
 def without(observed: Observed, *nodes: str, volumes: bool = False) -> Observed:
-    """The same after somebody removed these nodes' containers, and with ``volumes`` their data too."""
+    """The same after these nodes' containers were removed, and with ``volumes`` their data too."""
     keep = {name: c for name, c in observed.containers.items() if name not in nodes}
     rest = observed.volumes
     if volumes:

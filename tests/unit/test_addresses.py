@@ -1,4 +1,4 @@
-"""Which addresses are handed out where, what nodes are published on for it, and what is said where none is reached."""
+"""Which addresses are returned where, which address ports are published on, and the error where none is reached."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_remote_engines_machine_is_where_its_url_says(engine: FakeEngine) -> N
         connect.machine_address(engine, "172.28.0.1")
 
 
-# What is published, and handed out
+# What is published and returned
 
 
 def test_on_localhost_all_is_published_on_127_0_0_1_alone(engine: FakeEngine) -> None:
@@ -176,7 +176,7 @@ def test_scale_changes_nothing_of_it(engine: FakeEngine, listening: set[str]) ->
 def test_bridge_hands_out_the_nodes_own_addresses(engine: FakeEngine, listening: set[str]) -> None:
     up(engine)
     cluster = Cluster.open("toy", engine=engine, address_mode="bridge")
-    cluster.connect()  # that nobody listens there is fine: the node itself is reached
+    cluster.connect()  # nothing has to listen there: the node itself is reached
     assert [(e.url, e.port) for e in cluster.endpoints()] == [("https://172.28.0.2:2376", 2376)]
     assert cluster.env()["TOY_URL"] == "https://172.28.0.2:2376"
     assert engine.did("connect_network") == []

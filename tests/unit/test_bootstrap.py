@@ -65,7 +65,7 @@ def before(plan: Plan) -> dict[str, set[str]]:
     return result
 
 
-# Who founds, and who joins
+# Which nodes bootstrap, and which join
 
 
 def test_all_nodes_of_a_first_up_found_the_cluster_at_once_and_none_is_joined() -> None:
@@ -73,12 +73,12 @@ def test_all_nodes_of_a_first_up_found_the_cluster_at_once_and_none_is_joined() 
     assert bootstrap_nodes(plan) == ["kv-1", "kv-2", "kv-3"]
     assert hooks(plan) == {}
     done_before = before(plan)
-    for node in ("kv-1", "kv-2", "kv-3"):  # no founder waits for another
+    for node in ("kv-1", "kv-2", "kv-3"):  # no initial member waits for another
         others = {id for id in done_before[f"start {node}"] if id.startswith("start ")}
         assert others == set()
 
 
-def test_every_founder_is_told_of_all_and_of_no_other() -> None:
+def test_every_initial_member_gets_the_list_of_all() -> None:
     (file,) = [f for f in etcd().nodes[1].files if f.bootstrap]
     (line,) = [line for line in file.content.splitlines() if line.startswith("ETCD_INITIAL_CLUSTER=")]
     assert line == (
@@ -99,7 +99,7 @@ def test_nodes_that_come_later_are_joined_at_once_and_found_nothing() -> None:
 
 
 @pytest.mark.parametrize("volumes", [False, True])
-def test_a_node_that_is_made_anew_founds_nothing(volumes: bool) -> None:
+def test_a_node_that_is_recreated_does_not_bootstrap(volumes: bool) -> None:
     spec = etcd()
     plan = reconcile(spec, without(standing(spec), "kv-1", volumes=volumes))
     assert bootstrap_nodes(plan) == []
@@ -119,7 +119,7 @@ def test_the_bootstrap_file_is_written_until_the_first_up_is_complete() -> None:
     assert bootstrap_nodes(reconcile(spec, without(standing(spec), "kv-3"))) == []
 
 
-def test_a_first_up_that_was_cut_short_is_gone_on_with_where_it_stood() -> None:
+def test_an_interrupted_first_up_is_completed() -> None:
     spec = etcd()
     cut_short = replace(standing(spec, members=None, kv_3="created"), records=(NOTHING, record(spec)))
     plan = reconcile(spec, cut_short)
@@ -198,19 +198,19 @@ def test_the_next_voter_goes_when_all_who_worked_before_work_again() -> None:
     assert removed(plan)[-1] == "master-2"  # of all nodes that the software counts, workers included
 
 
-@pytest.mark.parametrize("members", [None, ("kv-1",)], ids=["nobody can be asked", "a single voter"])
-def test_where_one_at_a_time_helps_nobody_all_are_replaced_at_once(members: Sequence[str] | None) -> None:
+@pytest.mark.parametrize("members", [None, ("kv-1",)], ids=["no member answers", "a single voter"])
+def test_where_one_at_a_time_does_not_help_all_are_replaced_at_once(members: Sequence[str] | None) -> None:
     old = etcd(1 if members else 3)
     new = replace(old, images={"node": ImageSpec("node", "other:2", "override")})
     plan = reconcile(new, standing(old, members=members))
-    assert [s.id for s in plan.steps if s.id.startswith("settled")] == []
+    assert [s.id for s in plan.steps if s.id.startswith("converged")] == []
     done_before = before(plan)
     assert not any(other.startswith("remove ") for node in removed(plan) for other in done_before[f"remove {node}"])
 
 
 def test_where_the_quorum_is_lost_already_all_are_replaced_at_once() -> None:
     plan = rolled("", kv_2="exited", kv_3="exited")
-    assert [s.id for s in plan.steps if s.id.startswith("settled")] == []
+    assert [s.id for s in plan.steps if s.id.startswith("converged")] == []
 
 
 def test_another_restart_policy_is_told_to_containers_that_stay() -> None:
@@ -223,7 +223,7 @@ def test_another_restart_policy_is_told_to_containers_that_stay() -> None:
     assert removed(plan) == []
 
 
-def test_a_container_that_is_made_anew_has_the_new_restart_policy_from_the_start() -> None:
+def test_a_container_that_is_recreated_has_the_new_restart_policy_from_the_start() -> None:
     spec = etcd()
     plan = reconcile(replace(spec, overrides=Overrides(restart="always")), without(standing(spec), "kv-2"))
     (made,) = [s.action.config for s in plan.steps if s.id == "create kv-2"]  # type: ignore[union-attr]
@@ -304,7 +304,7 @@ def test_of_one_that_is_no_member_yet_the_others_are_told_too_when_a_change_is_u
     assert hooks(plan)["leave kv-5 1"].container == "c-kv-5"
 
 
-def test_nobody_leaves_unasked() -> None:
+def test_no_node_leaves_unasked() -> None:
     with pytest.raises(MiniclusterError) as caught:
         leave(3, 1, members=False)
     assert caught.value.what == "kv-2, kv-3 cannot leave cluster c now"
@@ -326,7 +326,7 @@ def test_a_voter_that_stays_and_is_stopped_comes_back_before_another_goes() -> N
     assert "ready kv-2" in before(plan)["leave kv-5 1"]
 
 
-def test_one_whose_data_are_lost_is_a_member_again_before_another_is_made_anew() -> None:
+def test_one_whose_data_are_lost_is_a_member_again_before_another_is_recreated() -> None:
     old = etcd()
     new = replace(etcd(previous=old), images={"node": ImageSpec("node", "other:2", "override")})
     plan = reconcile(new, without(standing(old, leader="kv-1"), "kv-3", volumes=True))
@@ -351,7 +351,7 @@ def test_a_first_up_that_had_formed_the_cluster_is_not_begun_afresh() -> None:
     assert reconcile(replace(three, overrides=Overrides(restart="always")), found).steps
 
 
-def test_of_a_cluster_that_never_was_complete_everybody_may_leave() -> None:
+def test_of_a_cluster_that_never_was_complete_every_node_may_leave() -> None:
     old = etcd()
     cut_short = replace(standing(old, members=None), records=(NOTHING, record(old)))
     assert set(removed(reconcile(etcd(1, old), cut_short))) == {"kv-1", "kv-2", "kv-3"}
@@ -514,7 +514,7 @@ def test_the_leader_is_asked_to_leave_by_another(engine: FakeEngine) -> None:
     assert sorted(etcd_nodes.members["e"]) == ["kv-1", "kv-2", "kv-3"]
 
 
-# Settings that are settled
+# Immutable settings
 
 
 def test_a_fixed_setting_cannot_change_once_the_cluster_is_formed(engine: FakeEngine) -> None:

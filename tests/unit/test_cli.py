@@ -431,8 +431,8 @@ PLAN = steps.Plan(
         steps.Step(
             "image node",
             "",
-            steps.ProvideImage(spec.ImageSpec("node", "minicluster/swarm-node:1", "build", "/recipe")),
-            "its recipe's nodes need it",
+            steps.ProvideImage(spec.ImageSpec("node", "minicluster/swarm-node:1", "build", "/build")),
+            "nodes of this image need it",
             ("record",),
         ),
         steps.Step(
@@ -466,7 +466,7 @@ def test_dry_run_is_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
         "create cluster swarm: 1 master",
         "#  WHAT                                                  WHY                                       AFTER",
         "1  save the empty starting state in volume swarm-spec-1  a change that is cut short can be undone",
-        "2  build image minicluster/swarm-node:1                  its recipe's nodes need it                1",
+        "2  build image minicluster/swarm-node:1                  nodes of this image need it               1",
         "3  create network swarm-net (10.55.0.0/24)               the nodes get fixed addresses             1",
         "4  create container swarm-master-1 (10.55.0.2)           the spec has it                           1-3",
         "5  write 1 file, the authority into swarm-master-1       it is configured before it starts         1,4",

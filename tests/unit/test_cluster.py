@@ -1,4 +1,4 @@
-"""The façade: what is stood up, applied, undone and removed, on an engine in memory."""
+"""The façade: what is created, applied, undone and removed, on an engine in memory."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_up_scales_masters(engine: FakeEngine, before: int, after: int) -> None:
     assert status.quorum.voters == after
 
 
-def test_up_mends_what_was_removed_and_stopped(engine: FakeEngine) -> None:
+def test_up_repairs_what_was_removed_and_stopped(engine: FakeEngine) -> None:
     cluster = up(engine)
     engine.remove_container("toy-agent-1")
     engine.stop_container("toy-agent-2")
@@ -215,7 +215,7 @@ def test_a_node_that_is_not_ready_fails_the_up_and_leaves_nothing(engine: FakeEn
     assert engine.empty()
 
 
-def test_an_error_that_nobody_foresaw_leaves_nothing_either(engine: FakeEngine) -> None:
+def test_an_unexpected_error_leaves_nothing_either(engine: FakeEngine) -> None:
     engine.fail("start_container", OSError("out of file descriptors"), match="agent-1")
     with pytest.raises((OSError, MiniclusterError), match="out of file descriptors"):
         up(engine)
@@ -295,7 +295,7 @@ def test_keep_leaves_everything_to_look_at(engine: FakeEngine) -> None:
     assert engine.empty()
 
 
-def test_what_a_kept_wreck_lacks_is_made_by_the_next_up(engine: FakeEngine) -> None:
+def test_what_a_kept_failed_cluster_lacks_is_created_by_the_next_up(engine: FakeEngine) -> None:
     engine.fail("exec", EngineError("no"), match="swarm-init")
     failing(engine, keep=True)
     assert up(engine).status().phase == "ready"

@@ -102,7 +102,7 @@ def test_steps_that_do_not_need_each_other_run_at_once(engine: FakeEngine) -> No
     assert len(engine.vols) == 20
 
 
-def test_a_slow_step_holds_up_nobody_who_does_not_need_it(engine: FakeEngine) -> None:
+def test_a_slow_step_delays_no_step_that_does_not_need_it(engine: FakeEngine) -> None:
     done = threading.Event()
     engine.fail("create_volume", lambda: done.wait(LONG) and None, match="slow")
     engine.fail("create_volume", done.set, match="last")
@@ -119,7 +119,7 @@ def test_the_first_error_is_raised_and_nothing_that_needs_the_step_is_begun(engi
     assert engine.did("create_volume") == ["a"]
 
 
-def test_an_error_ends_what_waits_and_everybody_is_joined_before_it_is_raised(engine: FakeEngine) -> None:
+def test_an_error_ends_what_waits_and_every_worker_is_joined_before_it_is_raised(engine: FakeEngine) -> None:
     hang = engine.answers["hang"] = Hang()
     node(engine)
     engine.fail("create_volume", lambda: hang.begun.wait(LONG) and _raise(EngineError("no")), match="bad")
@@ -316,7 +316,7 @@ def test_a_log_that_cannot_be_read_does_not_hide_the_error(engine: FakeEngine, m
 
 
 class Clock:
-    """A clock that goes on by itself with each look, and a cancel that never sleeps."""
+    """A clock that advances with each reading, and a cancel that never sleeps."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -423,7 +423,7 @@ def test_a_member_that_ended_is_not_waited_for(engine: FakeEngine, answer: str) 
     assert isinstance(refused(engine, wait_members("a-1", "a-2")), NodeEnded)
 
 
-def test_a_node_that_nobody_waits_for_or_that_the_plan_has_yet_to_start_has_not_ended(engine: FakeEngine) -> None:
+def test_a_node_that_no_step_waits_for_or_that_is_not_started_yet_has_not_ended(engine: FakeEngine) -> None:
     node(engine)
     cluster_node(engine, "a-2", "exited")
     cluster_node(engine, "b-1", "exited")

@@ -1,4 +1,4 @@
-"""Images that the user gives: run as they are, or fitted out by a recipe of the profile's."""
+"""Images that the user gives: run as they are, or with an overlay of the profile."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_given_image_is_fitted_out_under_a_name_of_ours(write_profile: Write) 
     assert image == ImageSpec("node", image.ref, "override", str(folder / "outfit"), "mine:1")
 
 
-def test_the_name_depends_on_the_recipe_and_on_what_is_given(write_profile: Write) -> None:
+def test_the_name_depends_on_the_overlay_and_on_the_image(write_profile: Write) -> None:
     folder = write_profile(OUTFIT, FILES)
     usual, one, two = image_of(folder), image_of(folder, "mine:1"), image_of(folder, "mine:2")
     (folder / "outfit/Dockerfile").write_text("ARG IMAGE\nFROM ${IMAGE}\nRUN true\n")
@@ -71,7 +71,7 @@ def test_the_name_depends_on_the_recipe_and_on_what_is_given(write_profile: Writ
     assert image_of(folder, "mine:1") == changed
 
 
-def test_without_a_recipe_for_it_a_given_image_is_run_as_it_is(write_profile: Write) -> None:
+def test_without_an_overlay_an_image_is_run_as_it_is(write_profile: Write) -> None:
     assert image_of(write_profile(LEAST), "mine:1") == ImageSpec("node", "mine:1", "override")
 
 
@@ -104,7 +104,7 @@ def test_a_given_image_that_the_engine_has_is_not_pulled(empty: FakeEngine, writ
     assert empty.calls == [("build_image", image.ref)]
 
 
-def test_the_profiles_own_recipe_is_told_of_no_image(empty: FakeEngine, write_profile: Write) -> None:
+def test_the_profiles_own_build_gets_no_image_argument(empty: FakeEngine, write_profile: Write) -> None:
     provide(empty, image_of(write_profile(OUTFIT, FILES)))
     ((directory, _ref, args),) = empty.builds
     assert directory.name == "image"
@@ -112,7 +112,7 @@ def test_the_profiles_own_recipe_is_told_of_no_image(empty: FakeEngine, write_pr
     assert args["BASE"] == base_image.REGISTRY
 
 
-def test_a_given_image_without_a_recipe_for_it_is_pulled_and_not_built(empty: FakeEngine, write_profile: Write) -> None:
+def test_an_image_without_an_overlay_is_pulled_and_not_built(empty: FakeEngine, write_profile: Write) -> None:
     empty.registry.add("mine:1")
     provide(empty, image_of(write_profile(LEAST), "mine:1"))
     assert empty.calls == [("pull_image", "mine:1")]
@@ -126,7 +126,7 @@ def test_a_given_image_that_cannot_be_had_is_told_by_its_own_name(empty: FakeEng
     assert empty.builds == []
 
 
-def test_a_recipe_that_changed_meanwhile_is_not_built_under_the_old_name(
+def test_an_overlay_that_changed_meanwhile_is_not_built_under_the_old_name(
     empty: FakeEngine, write_profile: Write
 ) -> None:
     folder = write_profile(OUTFIT, FILES)
@@ -159,7 +159,7 @@ def test_up_runs_what_was_given_and_builds_it_once(empty: FakeEngine, write_prof
 
 
 def test_an_image_that_is_fitted_out_is_built_not_pulled() -> None:
-    image = ImageSpec("node", "minicluster/etcd-node:1", "override", "/recipe", "mine:1")
+    image = ImageSpec("node", "minicluster/etcd-node:1", "override", "/build", "mine:1")
     assert what(ProvideImage(image)).startswith("build image minicluster/etcd-node:1")
 
 

@@ -846,7 +846,7 @@ def test_another_port_comes_through(connected: FakeEngine, profile: str, file: P
 def test_what_the_user_took_out_does_not_come_back(connected: FakeEngine, profile: str, file: Path) -> None:
     up(connected, profile=profile).env()
     kubeconfig.merge("toy", file)
-    # The name alone may well be somebody else's: kubeadm's clusters are called "kubernetes".
+    # The name alone may be another cluster's: kubeadm's clusters are called "kubernetes".
     text = yaml.safe_dump(OTHERS).replace("play", "toy") + "# minicluster was here\n"
     file.write_text(text)
     Cluster.up(profile, port={"api": 23456}, engine=connected).env()

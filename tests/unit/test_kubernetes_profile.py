@@ -1,6 +1,6 @@
-"""The kubernetes profile: what its nodes are told, by golden files for each generation of flags, and what it refuses.
+"""The kubernetes profile: the configuration of its nodes, by golden files for each generation of flags; refusals.
 
-Golden files are written anew as plans are: see test_plan.py.
+Golden files are rewritten as plans are: see test_plan.py.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def test_a_flag_goes_with_the_release_that_takes_it_away(flag: str, program: str
     assert has == {v: int(v.split(".")[1]) <= last for v in GENERATIONS}
 
 
-def test_one_master_is_asked_by_its_address_and_elects_nobody() -> None:
+def test_one_master_is_asked_by_its_address_and_holds_no_election() -> None:
     spec = spec_of("kubernetes")
     assert spec.of_role("balancer") == ()
     master = node(spec, "master-1")
@@ -111,7 +111,7 @@ def test_several_masters_are_asked_through_a_balancer_and_elect_a_leader() -> No
     assert servers == ",".join(f"https://{n.address}:2379" for n in spec.of_role("kv"))
 
 
-def test_whoever_hands_a_master_on_is_in_its_certificate() -> None:
+def test_the_address_in_front_of_a_master_is_in_its_certificate() -> None:
     """The balancer passes TLS on, so what clients see under its address and its name is a master's certificate."""
     spec = spec_of("kubernetes", **HIGHLY_AVAILABLE)
     for master in spec.of_role("master"):
@@ -129,7 +129,7 @@ def test_an_agent_more_is_no_news_to_the_others() -> None:
         assert node_hash(before, node(before, name), AUTHORITY) == node_hash(after, node(after, name), AUTHORITY)
 
 
-def test_the_store_takes_nobody_whom_the_clusters_authority_vouches_for() -> None:
+def test_the_store_accepts_no_certificate_of_the_clusters_authority() -> None:
     spec = spec_of("kubernetes")
     (store,) = node(spec, "kv-1").certificates
     issuers = {c.directory.rpartition("/")[2]: c.issuer for c in node(spec, "master-1").certificates}
@@ -231,7 +231,7 @@ def test_an_image_that_is_gone_with_what_it_was_built_with(
     assert str(tarball) in caught.value.why
 
 
-def test_an_image_needs_somebody_to_hold_it(kubernetes: FakeEngine) -> None:
+def test_an_image_needs_a_node_that_holds_it(kubernetes: FakeEngine) -> None:
     kubernetes.answers["kube-members"] = ExecResult(
         0, '{"name": "kv-1", "ready": true}\n{"name": "master-1", "ready": true}\n', ""
     )

@@ -204,7 +204,7 @@ def test_what_was_to_stay_may_get_an_end(engine: FakeEngine) -> None:
 
 
 @pytest.mark.parametrize("before", [None, Lease(until=4e9), Lease(ELSEWHERE, 4e9)])
-def test_nobody_makes_anothers_cluster_his_own(engine: FakeEngine, before: Lease | None) -> None:
+def test_no_process_takes_over_the_cluster_of_another(engine: FakeEngine, before: Lease | None) -> None:
     up(engine, lease=before)
     with pytest.raises(UsageError, match="exists already and cannot be tied to"):
         up(engine, lease=Lease.owned())
@@ -242,7 +242,7 @@ def test_the_next_who_comes_removes_it(engine: FakeEngine) -> None:
     assert "Removed cluster a: its owner, process" in heard[0].text
 
 
-def test_up_of_the_same_name_begins_anew(engine: FakeEngine) -> None:
+def test_up_of_the_same_name_starts_again(engine: FakeEngine) -> None:
     up(engine, lease=Lease.owned(ended()))
     cluster = up(engine)
     assert cluster.change
@@ -293,7 +293,7 @@ def test_a_beat_renews_and_never_against_anothers_wish(engine: FakeEngine) -> No
     assert lease.until > time.time() + GRACE - 60
     assert sum(labels.GENERATION in v.labels for v in engine.volumes()) == 1
     renewal.renew(engine, "toy", Lease(until=4e9))
-    # A beat that had read the lease before.
+    # A renewal that had read the lease before.
     beaten = generation("toy", "toy", Lease.owned(), 4)
     engine.create_volume(beaten.name, beaten.labels)
     assert lease_of(engine.volumes()) == Lease(until=4e9)
@@ -324,7 +324,7 @@ def test_a_cluster_that_is_gone_gets_no_lease(engine: FakeEngine) -> None:
     assert things(engine) == []
 
 
-def test_nobody_removes_what_a_test_works_with(engine: FakeEngine) -> None:
+def test_a_cluster_that_a_test_uses_is_not_removed(engine: FakeEngine) -> None:
     from minicluster.leases import lock
 
     up(engine)

@@ -236,7 +236,7 @@ def of(spec: Spec, unready: Collection[str] = (), leader: str = "kv-1", **states
 
 
 def turns(plan: Plan) -> list[str]:
-    """The nodes in the order in which they start, each after the one before has settled."""
+    """The nodes in the order in which they start, each after the one before has converged."""
     done_before = before(plan)
     started = [s.node for s in plan.steps if s.id.startswith("start ")]
     for i, node in enumerate(started[1:], 1):
@@ -326,7 +326,7 @@ def test_workers_may_restart_whatever_the_masters_do() -> None:
     ]
 
 
-def test_without_a_quorum_nobody_takes_turns() -> None:
+def test_without_a_quorum_nodes_do_not_take_turns() -> None:
     spec = etcd()
     with pytest.raises(MiniclusterError) as caught:
         lifecycle.roll(spec, standing(spec, members=None), [])
@@ -335,7 +335,7 @@ def test_without_a_quorum_nobody_takes_turns() -> None:
     assert "--force" in caught.value.fix
 
 
-def test_where_nobody_votes_nodes_take_turns_by_their_probes() -> None:
+def test_where_no_node_votes_nodes_take_turns_by_their_probes() -> None:
     spec = replace(etcd(), members=None)
     plan = lifecycle.roll(spec, standing(spec, members=None), [])
     assert asked(plan) == {}

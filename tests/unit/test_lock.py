@@ -53,7 +53,7 @@ def test_a_lock_is_free_again_after_an_error_and_leaves_no_file() -> None:
         pass
 
 
-def test_a_file_that_somebody_left_is_no_lock() -> None:
+def test_a_file_that_was_left_behind_is_no_lock() -> None:
     folder = paths.data_home() / "locks"
     folder.mkdir(parents=True)
     (folder / "c.lock").write_text("1234567")

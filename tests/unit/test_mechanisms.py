@@ -1,5 +1,5 @@
 """What a profile of several parts needs: roles beside others, common volumes, further authorities, files for the
-client, recipes with arguments, settings of a certain form, and images for the nodes that hold some."""
+client, builds with arguments, settings of a certain form, and images for the nodes that hold some."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_the_clients_files_hold_where_to_go_and_who_one_is(engine: FakeEngine, f
     assert not paths.client_directory("several").exists()
 
 
-# Recipes
+# Builds
 
 
 def test_an_image_is_another_with_another_argument_or_file(folder: Path, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_arguments_and_files_go_into_the_build(engine: FakeEngine, folder: Path,
     assert engine.contexts == [{"more.tar": str(tmp_path / "some.tar")}]
 
 
-def test_what_somebody_is_building_is_not_built_twice(engine: FakeEngine, folder: Path) -> None:
+def test_an_image_that_is_being_built_is_not_built_twice(engine: FakeEngine, folder: Path) -> None:
     engine.every_image = False
     engine.import_image([], base_image.REGISTRY)
     begun, let = threading.Event(), threading.Event()

@@ -48,7 +48,7 @@ def test_a_server_that_does_not_respond_is_skipped() -> None:
 
 @contextlib.contextmanager
 def deaf() -> Iterator[tuple[str, str]]:
-    """A port where nobody listens, and one that hangs up as the engine's proxy does for a node that is not up yet."""
+    """A port where nothing listens, and one that closes connections as the engine's proxy does while a node starts."""
     import threading
 
     with socket.create_server(("127.0.0.1", 0)) as probe:

@@ -1,6 +1,6 @@
-"""The mesos profile: what its nodes are told, by golden specs of three sizes, and how a cluster of it behaves.
+"""The mesos profile: the configuration of its nodes, by golden specs of three sizes, and how a cluster of it behaves.
 
-Golden specs are written anew as plans are: see test_plan.py.
+Golden specs are rewritten as plans are: see test_plan.py.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SIZES = {
 
 
 def text(spec: Spec) -> str:
-    """What matters of a spec: everything that a node is told, and what users are."""
+    """What matters of a spec: the configuration of each node, and the variables for users."""
     lines = [
         f"image {i.name}: {i.ref} ({i.source} {i.overlay_on}) {' '.join(i.platforms)}".rstrip()
         for i in spec.images.values()
@@ -76,7 +76,7 @@ def test_the_quorum_is_a_majority_of_the_masters(masters: int, quorum: str) -> N
     assert {env(spec, n.name)["MESOS_QUORUM"] for n in spec.of_role("master")} == {quorum}
 
 
-def test_everybody_finds_every_zookeeper() -> None:
+def test_every_node_finds_every_zookeeper() -> None:
     spec = spec_of("mesos", kv=3, master=3, scheduler=3)
     hosts = ",".join(f"{n.address}:2181" for n in spec.of_role("kv"))
     assert hosts.count(",") == 2
@@ -86,7 +86,7 @@ def test_everybody_finds_every_zookeeper() -> None:
     assert {env(spec, n.name)["MARATHON_ZK"] for n in spec.of_role("scheduler")} == {f"zk://{hosts}/marathon"}
 
 
-def test_an_agent_is_not_given_up_before_its_session_with_zookeeper_is() -> None:
+def test_an_agent_does_not_count_as_failed_before_its_session_with_zookeeper_ends() -> None:
     about = env(spec_of("mesos"), "master-1")
     ping = int(about["MESOS_AGENT_PING_TIMEOUT"].removesuffix("secs"))
     session = int(about["MESOS_ZK_SESSION_TIMEOUT"].removesuffix("secs"))
@@ -100,11 +100,9 @@ def test_resources_are_settings() -> None:
 
 
 def test_zookeeper_is_the_other_profiles_own() -> None:
-    """Recipe, files and hooks: what the two say of a node differs in what Mesos adds alone."""
+    """Build, files and hooks: a node of the two differs only in what Mesos adds."""
     ours, theirs = spec_of("mesos", kv=3).nodes[1], spec_of("zookeeper").nodes[1]
-    # To empty it, as a reset does, would take Mesos its leader.
-    shared = {f.path: f for f in theirs.files if not f.path.endswith(("/zk-reset", "/program.py"))}
-    assert shared.items() <= {f.path: f for f in ours.files}.items()
+    assert {f.path: f for f in theirs.files}.items() <= {f.path: f for f in ours.files}.items()
     assert (ours.entrypoint, ours.command, ours.env, ours.volumes) == (
         theirs.entrypoint,
         theirs.command,
@@ -114,7 +112,7 @@ def test_zookeeper_is_the_other_profiles_own() -> None:
     assert (ours.join, ours.leave, ours.ready) == (theirs.join, theirs.leave, theirs.ready)
 
 
-def test_agents_come_and_go_without_another_node_being_made_anew() -> None:
+def test_agents_come_and_go_without_recreating_another_node() -> None:
     before = spec_of("mesos")
     plan = reconcile(spec_of("mesos", previous=before, agent=4), standing(before, leader="master-1"))
     started = [s.action.name for s in plan.steps if isinstance(s.action, StartContainer)]
@@ -226,7 +224,7 @@ def test_a_scheduler_may_be_added_later(mesos: FakeEngine) -> None:
     assert [n.name for n in cluster.spec.of_role("scheduler")] == ["scheduler-1"]
 
 
-def test_the_number_of_masters_is_settled(mesos: FakeEngine) -> None:
+def test_the_number_of_masters_is_immutable(mesos: FakeEngine) -> None:
     Cluster.up("mesos", name="m", engine=mesos)
     calls = len(mesos.calls)
     with pytest.raises(UsageError) as caught:
@@ -237,7 +235,7 @@ def test_the_number_of_masters_is_settled(mesos: FakeEngine) -> None:
 
 
 def test_a_first_up_of_which_nothing_is_complete_may_have_another_number_of_masters(mesos: FakeEngine) -> None:
-    mesos.fail("start_container", ImageError("cut short"), match="m-master-1")
+    mesos.fail("start_container", ImageError("interrupted"), match="m-master-1")
     mesos.fail("remove_container", KeyboardInterrupt())
     with pytest.raises(ImageError):
         Cluster.up("mesos", name="m", keep=True, engine=mesos)

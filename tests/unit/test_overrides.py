@@ -135,7 +135,7 @@ def test_a_position_that_is_a_digit_of_another_script_is_refused() -> None:
         load(TOY, {"roles.master.command.²": "x"})
 
 
-def test_an_image_that_is_given_replaces_the_recipe_and_takes_the_demo_image_away(toy: Loaded) -> None:
+def test_an_image_of_the_user_replaces_the_build_and_takes_the_demo_image_away(toy: Loaded) -> None:
     usual, given = converged(toy), converged(toy, image={"node": "mine:1"})
     assert (usual.images["node"].source, usual.demo_image) == ("build", "toy/demo")
     assert (given.images["node"].source, given.images["node"].ref, given.demo_image) == ("override", "mine:1", "")

@@ -202,7 +202,7 @@ def test_the_folder_follows_the_cluster_to_another_engine(spec: Spec, authority:
     assert contents()["engine"] == b"another"
 
 
-def test_a_folder_that_lacks_its_key_is_made_anew(spec: Spec, authority: pki.Authority) -> None:
+def test_a_folder_that_lacks_its_key_is_written_again(spec: Spec, authority: pki.Authority) -> None:
     client_folder.write_certificate(spec, authority, FakeEngine())
     (paths.client_directory("c") / "key.pem").unlink()
     client_folder.write_certificate(spec, authority, FakeEngine())
@@ -252,7 +252,7 @@ def test_what_was_noted_is_carried_out_before_the_folder_is_forgotten(spec: Spec
     for data in ({"a": 1}, {"a": 1}, {"a": 2}):
         client_folder.before_removal("c", f"{__name__}:remember", data)
     client_folder.on_write("c", f"{__name__}:remember", {"w": 1})
-    client_folder.write_certificate(spec, pki.Authority(), FakeEngine())  # the same cluster's client, anew
+    client_folder.write_certificate(spec, pki.Authority(), FakeEngine())  # the same cluster's client, again
     assert CALLED == []
     client_folder.remove("c", FakeEngine())
     assert CALLED == [("c", {"a": 1}, True), ("c", {"a": 2}, True)]

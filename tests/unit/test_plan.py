@@ -1,6 +1,6 @@
 """Plans: for each state that a cluster may be found in, the steps that lead from there to what shall be.
 
-Each scenario's plan is in golden/NAME.txt. After an intended change write them again and read the difference:
+Each scenario's plan is in golden/NAME.txt. After an intended change rewrite them and read the difference:
 
     MINICLUSTER_GOLDEN=write .venv/bin/pytest tests/unit/test_plan.py && git diff tests/unit/golden
 """
@@ -97,7 +97,7 @@ def stopped(profile: str | Path = TOY) -> Plan:
     return reconcile(spec, standing(spec, members=None, master_1="exited", agent_1="exited", agent_2="exited"))
 
 
-def half_made(profile: str | Path = TOY) -> Plan:
+def partly_created(profile: str | Path = TOY) -> Plan:
     spec = spec_of(profile)
     return reconcile(spec, standing(spec, members=["master-1", "agent-1"], agent_2="created"))
 
@@ -243,8 +243,8 @@ def mesos_first_up_without_a_scheduler(profile: str | Path = "mesos") -> Plan:
 
 def mesos_agent_removed(profile: str | Path = "mesos") -> Plan:
     before = spec_of(profile)
-    everybody = [node.name for node in before.nodes]
-    return reconcile(spec_of(profile, previous=before, agent=1), standing(before, members=everybody))
+    all_nodes = [node.name for node in before.nodes]
+    return reconcile(spec_of(profile, previous=before, agent=1), standing(before, members=all_nodes))
 
 
 def mesos_stopped(profile: str | Path = "mesos") -> Plan:
@@ -262,7 +262,7 @@ SCENARIOS: list[Callable[..., Plan]] = [
     fewer_masters,
     nothing_to_do,
     stopped,
-    half_made,
+    partly_created,
     node_removed,
     node_removed_with_its_data,
     changed_image,
@@ -334,7 +334,7 @@ def said(command: Sequence[str]) -> str:
 
 
 def _action(action: Action) -> Iterator[str]:
-    """Main fields alone: golden plans are to be read, and not to change with what does not matter to a plan."""
+    """Main fields alone: golden plans must be readable, and must not change with what does not matter to a plan."""
     match action:
         case ProvideImage(image):
             yield f"provide image {image.ref} ({image.source})"
@@ -533,7 +533,7 @@ def test_nothing_is_to_be_done_for_a_cluster_that_is_as_it_shall_be() -> None:
     assert not nothing_to_do()
 
 
-def test_a_node_that_a_down_took_out_of_its_network_before_it_was_cut_short_is_made_anew() -> None:
+def test_a_node_that_a_down_took_out_of_its_network_before_it_was_interrupted_is_recreated() -> None:
     there = standing(spec_of(TOY))
     out = replace(there.containers["agent-1"], networks=frozenset())
     plan = reconcile(spec_of(TOY), replace(there, containers={**there.containers, "agent-1": out}))
@@ -579,7 +579,7 @@ def test_a_node_that_is_replaced_while_others_leave_runs_no_hook_meanwhile() -> 
     assert racing(reconcile(new, standing(old))) == []
 
 
-def test_a_node_without_volumes_that_is_made_anew_joins_again() -> None:
+def test_a_node_without_volumes_that_is_recreated_joins_again() -> None:
     spec = spec_of(set={"roles.agent.volumes": "[]"})
     plan = reconcile(spec, without(standing(spec), "agent-1"))
     assert "join agent-1 1" in kinds(plan, RunHook)
@@ -595,7 +595,7 @@ def test_a_plan_needs_no_members_where_the_profile_cannot_tell_them() -> None:
     assert kinds(reconcile(spec, FRESH), WaitMembers) == []
 
 
-def test_a_node_of_another_authority_is_made_anew() -> None:
+def test_a_node_of_another_authority_is_recreated() -> None:
     spec: Spec = spec_of()
     plan = reconcile(spec, replace(standing(spec), authority="another"))
     # The toy's agents have no certificates: who would issue them is nothing to them.

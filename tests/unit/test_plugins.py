@@ -186,7 +186,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def test_state_by_way_of_a_follower(cluster: Any, leader: Server) -> None:
-    """master-1 sends to master-2 by an address that nobody reaches from here."""
+    """master-1 sends to master-2 by an address that is not reachable from here."""
     to = recorded("master_redirect")
     at = {n.name: n.address for n in cluster.spec.nodes}
     moved = replace(to, headers={"Location": f"//{at['master-2']}:5050"})

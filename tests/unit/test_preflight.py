@@ -24,7 +24,7 @@ Told = Callable[..., list[tuple[str, str]]]
 
 @pytest.fixture
 def told(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Told:
-    """What is told before an `up` of three etcds, as (kind, text).
+    """What is reported before an `up` of three etcds, as (kind, text).
 
     Its arguments: GiB of free disk and of memory in all, whether the engine has the images, and `--force`.
     """
@@ -78,7 +78,7 @@ def test_little_room_on_the_disk_is_told_where_it_may_not_do(told: Told, disk: f
     assert all(note.endswith("`docker builder prune` removes build caches.") for note in notes)
 
 
-def test_nodes_of_which_nobody_knows_what_they_take_may_have_an_image_that_is_to_be_built(told: Told) -> None:
+def test_nodes_of_unknown_size_may_have_an_image_that_is_to_be_built(told: Told) -> None:
     ((kind, text),) = told(str(TOY), disk=3, images=False)
     assert (kind, text.partition(":")[0]) == ("note", "Low disk space")
 

@@ -146,12 +146,12 @@ def test_an_alias_that_names_its_own_parent_is_refused(write_profile: Write, tex
 
 
 @pytest.mark.parametrize("image", ["{build: image, image: example/node}", "{}"])
-def test_an_image_has_either_a_recipe_or_a_reference(write_profile: Write, image: str) -> None:
+def test_an_image_has_either_a_build_or_a_reference(write_profile: Write, image: str) -> None:
     folder = write_profile(LEAST.replace("{image: example/node}", image), {"image/Dockerfile": "FROM x"})
     assert "profile.yaml:5:9: image 'node' needs either build or image" in refused(folder).what
 
 
-def test_a_recipe_without_a_dockerfile_is_refused(write_profile: Write) -> None:
+def test_a_build_without_a_dockerfile_is_refused(write_profile: Write) -> None:
     folder = write_profile(LEAST.replace("{image: example/node}", "{build: image}"))
     assert "profile.yaml:5:17: no Dockerfile in 'image'" in refused(folder).what
 
@@ -172,7 +172,7 @@ def test_a_link_out_of_the_profile_is_refused(write_profile: Write) -> None:
     assert "is outside" in refused(folder).what
 
 
-def test_a_recipe_outside_of_the_profile_is_refused(write_profile: Write) -> None:
+def test_a_build_outside_of_the_profile_is_refused(write_profile: Write) -> None:
     assert "is outside" in refused(write_profile(LEAST.replace("{image: example/node}", "{build: ..}"))).what
 
 
@@ -300,7 +300,7 @@ def test_the_settings_of_profiles_have_patterns_with_words(profile: str, setting
         catalog.load(profile, {name: value})
 
 
-def test_a_recipe_for_given_images_needs_a_dockerfile(write_profile: Write) -> None:
+def test_an_overlay_needs_a_dockerfile(write_profile: Write) -> None:
     folder = write_profile(LEAST.replace("{image: example/node}", "{image: example/node, overlay: outfit}"))
     assert "profile.yaml:5:40: no Dockerfile in 'outfit'" in refused(folder).what
     (folder / "outfit").mkdir()
@@ -309,6 +309,6 @@ def test_a_recipe_for_given_images_needs_a_dockerfile(write_profile: Write) -> N
     assert load(folder).profile.images["node"].overlay == "outfit"
 
 
-def test_a_recipe_for_given_images_outside_of_the_profile_is_refused(write_profile: Write) -> None:
+def test_an_overlay_outside_of_the_profile_is_refused(write_profile: Write) -> None:
     folder = write_profile(LEAST.replace("{image: example/node}", "{image: example/node, overlay: ../outfit}"))
     assert "is outside of the profile's folder" in refused(folder).what

@@ -1,4 +1,4 @@
-"""Several roles that vote, each for itself; roles that start after others; counts that are settled."""
+"""Several roles that vote, each for itself; roles that start after others; counts that are immutable."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_weakest_counts(members: dict[str, Member], leader: str) -> None:
     assert quorum.leader == leader
 
 
-def test_nobody_votes() -> None:
+def test_without_votes_there_is_no_quorum() -> None:
     assert Quorum.of([Member("agent-1", True)]) is None
     assert Quorum.weakest([]) is None
 
@@ -135,7 +135,7 @@ def test_a_single_voter_takes_no_turn_where_others_do() -> None:
     assert "master-2" in turns(spec, found(spec))
 
 
-def test_nobody_takes_turns_where_one_quorum_is_lost() -> None:
+def test_nodes_do_not_take_turns_where_one_quorum_is_lost() -> None:
     spec = mesos()
     assert turns(spec, found(spec, "master-2", "master-3")) == []
 

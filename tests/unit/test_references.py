@@ -1,4 +1,4 @@
-"""What one profile takes of another: recipes and files, by PROFILE:PATH."""
+"""What one profile takes of another: builds and files, by PROFILE:PATH."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_file_of_another_profile_is_that_file(write_profile: Write) -> None:
     assert file.content == (folders.bundled_directory() / "zookeeper/files/bin/zk-ask").read_text()
 
 
-def test_a_recipe_of_another_profile_counts_whole(write_profile: Write) -> None:
+def test_a_build_of_another_profile_counts_whole(write_profile: Write) -> None:
     folder = folders.bundled_directory() / "zookeeper" / "image"
     image = spec_of(write_profile(SHARING)).images["node"]
     assert Path(image.build) == folder

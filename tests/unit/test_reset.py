@@ -153,7 +153,7 @@ def test_where_a_node_fails_the_leader_comes_next_and_then_others_that_are_ready
     assert ran(engine, "etcd-reset") == tried
 
 
-def test_where_nobody_knows_the_members_every_node_is_tried(engine: FakeEngine, etcd: Cluster) -> None:
+def test_where_the_members_are_unknown_every_node_is_tried(engine: FakeEngine, etcd: Cluster) -> None:
     engine.answers |= {"etcd-reset": broken(*ETCD), "etcd-members": ExecResult(1, "", "no leader")}
     with pytest.raises(NodeFailed) as failed:
         etcd.reset()

@@ -30,7 +30,7 @@ DATA = Path(__file__).parents[1] / "data"
 SUBNET = "172.28.0.0/24"
 
 
-def settle(loaded: Loaded, previous: Spec | None = None, **size: int) -> Spec:
+def resolve_spec(loaded: Loaded, previous: Spec | None = None, **size: int) -> Spec:
     return resolve(loaded, cluster="c", overrides=Overrides(size=size), subnet=SUBNET, previous=previous)
 
 
@@ -42,13 +42,13 @@ def places(spec: Spec) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 def test_nodes_get_addresses_in_their_order_and_no_two_the_same(toy: Loaded) -> None:
-    spec = settle(toy, master=3, agent=2)
+    spec = resolve_spec(toy, master=3, agent=2)
     assert [n.address for n in spec.nodes] == [f"172.28.0.{i}" for i in range(2, 7)]
     assert spec.gateway == "172.28.0.1"
 
 
 def test_nodes_keep_addresses_and_ports_while_others_come_and_go(toy: Loaded) -> None:
-    spec = settle(toy, master=1, agent=2)
+    spec = resolve_spec(toy, master=1, agent=2)
     for size in (
         {"master": 3, "agent": 2},
         {"master": 3, "agent": 20},
@@ -56,7 +56,7 @@ def test_nodes_keep_addresses_and_ports_while_others_come_and_go(toy: Loaded) ->
         {"agent": 1},
         {"agent": 3},
     ):
-        before, spec = places(spec), settle(toy, spec, **size)
+        before, spec = places(spec), resolve_spec(toy, spec, **size)
         now = places(spec)
         assert {n: now[n] for n in now if n in before} == {n: before[n] for n in before if n in now}
         addresses = [address for address, _ports in now.values()]
@@ -67,15 +67,15 @@ def test_nodes_keep_addresses_and_ports_while_others_come_and_go(toy: Loaded) ->
 
 def test_a_node_that_comes_does_not_get_the_address_of_one_that_leaves_in_the_same_change(toy: Loaded) -> None:
     # The one that leaves still runs while the other is started.
-    before = settle(toy, master=1, agent=3)
-    after = settle(toy, before, master=3, agent=1)
+    before = resolve_spec(toy, master=1, agent=3)
+    after = resolve_spec(toy, before, master=3, agent=1)
     leaving = {n.address for n in before.nodes if after.node(n.name) is None}
     assert leaving.isdisjoint(n.address for n in after.nodes)
 
 
 def test_a_port_that_a_node_has_is_not_asked_for_again(toy: Loaded) -> None:
     # The node itself listens there, so that it would look taken.
-    spec = settle(toy)
+    spec = resolve_spec(toy)
     again = resolve(
         toy, cluster="c", overrides=Overrides(), subnet=SUBNET, previous=spec, port_is_free=lambda _port: False
     )
@@ -83,13 +83,13 @@ def test_a_port_that_a_node_has_is_not_asked_for_again(toy: Loaded) -> None:
 
 
 def test_a_port_that_is_taken_is_not_given_to_a_new_node(toy: Loaded) -> None:
-    usual = settle(toy).nodes[0].endpoints[0].host_port
+    usual = resolve_spec(toy).nodes[0].endpoints[0].host_port
     spec = resolve(toy, cluster="c", overrides=Overrides(), subnet=SUBNET, port_is_free=lambda port: port != usual)
     assert spec.nodes[0].endpoints[0].host_port != usual
 
 
 def test_a_port_that_is_asked_for_replaces_the_one_it_had(toy: Loaded) -> None:
-    spec = resolve(toy, cluster="c", overrides=Overrides(port={"api": 5000}), subnet=SUBNET, previous=settle(toy))
+    spec = resolve(toy, cluster="c", overrides=Overrides(port={"api": 5000}), subnet=SUBNET, previous=resolve_spec(toy))
     assert spec.nodes[0].endpoints[0] == EndpointSpec("api", 2376, 5000, "https://\0host\0:\0port\0")
 
 
@@ -99,20 +99,20 @@ def test_more_nodes_than_a_subnet_has_addresses_are_refused(toy: Loaded) -> None
 
 
 def test_the_same_profile_resolves_to_the_same_spec(toy: Loaded) -> None:
-    assert settle(toy, agent=3) == settle(toy, agent=3)
-    assert settle(toy, settle(toy)) == settle(toy)
+    assert resolve_spec(toy, agent=3) == resolve_spec(toy, agent=3)
+    assert resolve_spec(toy, resolve_spec(toy)) == resolve_spec(toy)
 
 
 def test_certificates_are_valid_for_the_node_by_name_and_address(toy: Loaded) -> None:
-    (certificate,) = settle(toy).nodes[0].certificates
+    (certificate,) = resolve_spec(toy).nodes[0].certificates
     assert certificate == CertificateSpec(
         "/etc/tls", "master-1", names=("master-1", "localhost"), addresses=("172.28.0.2", "127.0.0.1")
     )
 
 
 def test_images_that_no_node_runs_are_left_out(toy: Loaded) -> None:
-    assert list(settle(toy, helper=1).images) == ["node", "extra"]
-    assert list(settle(toy, helper=0).images) == ["node"]
+    assert list(resolve_spec(toy, helper=1).images) == ["node", "extra"]
+    assert list(resolve_spec(toy, helper=0).images) == ["node"]
 
 
 # Through a label and back
@@ -160,7 +160,7 @@ def some_specs() -> Iterator[Spec]:
     yield from HAND_MADE.values()
     swarm = catalog.load("swarm")
     for masters, agents in ((1, 2), (3, 2), (5, 20)):
-        yield settle(swarm, master=masters, agent=agents)
+        yield resolve_spec(swarm, master=masters, agent=agents)
 
 
 @pytest.mark.parametrize("spec", list(some_specs()), ids=lambda s: f"{s.profile}-{len(s.nodes)}")
@@ -199,7 +199,7 @@ def test_a_field_that_the_format_does_not_have_is_an_error() -> None:
 
 def test_the_text_of_a_file_is_stored_once() -> None:
     """However many nodes have it: with the scripts of a role in each node, a label would grow out of bounds."""
-    spec = settle(catalog.load("kubernetes"), agent=25)
+    spec = resolve_spec(catalog.load("kubernetes"), agent=25)
     data = to_json(spec)
     assert len(data["texts"]) == len({file.content for node in spec.nodes for file in node.files})
     assert from_json(data) == spec
@@ -208,7 +208,7 @@ def test_the_text_of_a_file_is_stored_once() -> None:
 
 def test_the_spec_of_25_nodes_fits_into_a_label() -> None:
     # Command lines and HTTP headers are where long labels fail; 64 KiB is far below every limit that is known.
-    assert len(encode(settle(catalog.load("swarm"), master=5, agent=20))) < 65536
+    assert len(encode(resolve_spec(catalog.load("swarm"), master=5, agent=20))) < 65536
 
 
 # What a container was made of
@@ -242,7 +242,7 @@ def change(node: NodeSpec, **fields: object) -> NodeSpec:
     ids=lambda f: next(iter(f)),
 )
 def test_the_hash_changes_with_what_a_container_is_made_of(toy: Loaded, fields: dict[str, object]) -> None:
-    spec = settle(toy)
+    spec = resolve_spec(toy)
     assert node_hash(spec, change(spec.nodes[0], **fields), "a") != node_hash(spec, spec.nodes[0], "a")
 
 
@@ -252,12 +252,12 @@ def test_the_hash_changes_with_what_a_container_is_made_of(toy: Loaded, fields: 
     ids=lambda f: next(iter(f)),
 )
 def test_the_hash_stays_with_what_only_runs_in_a_container(toy: Loaded, fields: dict[str, object]) -> None:
-    spec = settle(toy)
+    spec = resolve_spec(toy)
     assert node_hash(spec, change(spec.nodes[0], **fields), "a") == node_hash(spec, spec.nodes[0], "a")
 
 
 def test_the_hash_changes_with_image_subnet_and_authority(toy: Loaded) -> None:
-    spec = settle(toy)
+    spec = resolve_spec(toy)
     node = spec.nodes[0]
     others = {
         node_hash(replace(spec, images={"node": ImageSpec("node", "other", "override")}), node, "a"),
@@ -269,15 +269,15 @@ def test_the_hash_changes_with_image_subnet_and_authority(toy: Loaded) -> None:
 
 
 def test_the_hash_stays_over_a_label(toy: Loaded) -> None:
-    spec = settle(toy)
+    spec = resolve_spec(toy)
     back = decode(encode(spec))
     assert node_hash(back, back.nodes[0], "a") == node_hash(spec, spec.nodes[0], "a")
 
 
 @pytest.mark.parametrize("size", [{"agent": 5}, {"agent": 0}, {"master": 3}])
 def test_nodes_stay_what_they_are_while_others_come_and_go(toy: Loaded, size: dict[str, int]) -> None:
-    spec = settle(toy)
-    more = settle(toy, spec, **size)
+    spec = resolve_spec(toy)
+    more = resolve_spec(toy, spec, **size)
     for node in more.nodes:
         if before := spec.node(node.name):
             assert node_hash(more, node, "a") == node_hash(spec, before, "a")

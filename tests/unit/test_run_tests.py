@@ -45,7 +45,7 @@ def suite(tmp_path: Path) -> Path:
     for program in ("ruff", "mypy", "lint-imports"):
         (tmp_path / "bin" / program).symlink_to("/bin/true")
     (tmp_path / "scripts/check-shell").symlink_to("/bin/true")
-    for profile in ("consul", "kubernetes", "zookeeper"):
+    for profile in ("consul", "kubernetes", "mesos", "zookeeper"):
         programs = tmp_path / "profiles" / profile / "files/bin"
         programs.mkdir(parents=True)
         (programs / "program").write_text("#!/usr/bin/python3\n")

@@ -17,7 +17,7 @@ from minicluster.profile import catalog, folders, spec_cache
 SUBNET = "172.28.0.0/24"
 
 
-def settle(
+def resolve_spec(
     source: str = "etcd",
     cluster: str = "c",
     overrides: Overrides | None = None,
@@ -49,8 +49,8 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize("profile", folders.names())
 def test_the_same_comes_out_without_the_profile_being_read(profile: str, loads: list[str]) -> None:
     asked = Overrides(image={}, port={}, restart="always", networks=("web",))
-    was = settle(profile, overrides=asked)
-    assert settle(profile, overrides=asked) == was
+    was = resolve_spec(profile, overrides=asked)
+    assert resolve_spec(profile, overrides=asked) == was
     assert loads == [profile]
 
 
@@ -67,84 +67,86 @@ def test_the_same_comes_out_without_the_profile_being_read(profile: str, loads: 
     ],
 )
 def test_other_wishes_come_to_another_spec(other: dict[str, Any]) -> None:
-    was = settle()
-    assert settle(**other) != was
+    was = resolve_spec()
+    assert resolve_spec(**other) != was
     assert len(kept()) == 2
-    assert settle() == was
+    assert resolve_spec() == was
 
 
 def test_a_port_that_is_taken_meanwhile_is_not_given_out_again() -> None:
-    was = settle()
+    was = resolve_spec()
     port = was.nodes[1].endpoints[0].host_port
-    now = settle(port_is_free=lambda p: p != port)
+    now = resolve_spec(port_is_free=lambda p: p != port)
     assert port not in {e.host_port for _node, e in now.endpoints()}
     assert now.nodes[0].endpoints == was.nodes[0].endpoints
 
 
 def test_a_port_that_was_taken_once_is_the_nodes_again_when_it_is_free() -> None:
-    port = settle("etcd", "other").nodes[1].endpoints[0].host_port
+    port = resolve_spec("etcd", "other").nodes[1].endpoints[0].host_port
     for path in kept():
         path.unlink()
-    assert settle("etcd", "other", port_is_free=lambda p: p != port).nodes[1].endpoints[0].host_port != port
-    assert settle("etcd", "other").nodes[1].endpoints[0].host_port == port
+    assert resolve_spec("etcd", "other", port_is_free=lambda p: p != port).nodes[1].endpoints[0].host_port != port
+    assert resolve_spec("etcd", "other").nodes[1].endpoints[0].host_port == port
 
 
 def test_a_port_that_was_asked_for_stays_the_one() -> None:
     asked = Overrides(port={"client": 2379})
-    assert settle(overrides=asked) == settle(overrides=asked, port_is_free=lambda p: p not in (2379, 2380, 2381))
+    assert resolve_spec(overrides=asked) == resolve_spec(
+        overrides=asked, port_is_free=lambda p: p not in (2379, 2380, 2381)
+    )
 
 
 def test_a_changed_profile_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, loads: list[str]) -> None:
     copy = tmp_path / "profiles"
     shutil.copytree(folders.bundled_directory(), copy)
     monkeypatch.setattr(folders, "bundled_directory", lambda: copy)
-    was = settle()
+    was = resolve_spec()
     text = (copy / "etcd" / "profile.yaml").read_text()
     (copy / "etcd" / "profile.yaml").write_text(text.replace("summary: ", "summary: Another ", 1))
-    assert settle().summary == f"Another {was.summary}"
+    assert resolve_spec().summary == f"Another {was.summary}"
     assert len(loads) == 2
 
 
-def test_changed_code_resolves_anew(monkeypatch: pytest.MonkeyPatch, loads: list[str]) -> None:
-    settle()
+def test_changed_code_resolves_again(monkeypatch: pytest.MonkeyPatch, loads: list[str]) -> None:
+    resolve_spec()
     monkeypatch.setattr(spec_cache, "_CODE", "another")
-    settle()
+    resolve_spec()
     assert len(loads) == 2
 
 
 def test_what_may_be_a_secret_is_not_kept() -> None:
-    settle(overrides=Overrides(set={"tls": "false"}))
+    resolve_spec(overrides=Overrides(set={"tls": "false"}))
     assert kept() == []
 
 
 def test_the_users_own_profiles_are_always_read(write_profile: Callable[..., Path]) -> None:
     folder = write_profile()
-    assert settle(str(folder)) == settle(str(folder))
+    assert resolve_spec(str(folder)) == resolve_spec(str(folder))
     assert kept() == []
 
 
 @pytest.mark.parametrize("content", ["", "not base64!", "eJwDAAAAAAE="])
 def test_what_cannot_be_read_is_made_again(content: str) -> None:
-    was = settle()
+    was = resolve_spec()
     (path,) = kept()
     path.write_text(content)
-    assert settle() == was
+    assert resolve_spec() == was
     assert path.read_text() != content
 
 
 def test_where_nothing_can_be_written_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert settle() == settle()
+    assert resolve_spec() == resolve_spec()
 
 
-def test_those_go_that_nobody_has_asked_for(monkeypatch: pytest.MonkeyPatch, loads: list[str]) -> None:
+def test_entries_that_were_not_used_are_removed(monkeypatch: pytest.MonkeyPatch, loads: list[str]) -> None:
     monkeypatch.setattr(spec_cache, "_LIMIT", 2)
-    settle(cluster="a")
-    settle(cluster="b")
+    resolve_spec(cluster="a")
+    resolve_spec(cluster="b")
     for path in kept():
         os.utime(path, (0, 0))
     for cluster in ("a", "c", "a"):
-        settle(cluster=cluster)
+        resolve_spec(cluster=cluster)
     assert len(kept()) == 2
     assert len(loads) == 3

@@ -18,7 +18,7 @@ from tests.unit.samples import LEAST
 Write = Callable[..., Path]
 
 
-def settle(folder: Path, **size: int) -> Spec:
+def resolve_spec(folder: Path, **size: int) -> Spec:
     return resolve(load(folder), cluster="c", overrides=Overrides(size=size), subnet="172.28.0.0/24")
 
 
@@ -27,7 +27,7 @@ def with_command(word: str) -> str:
 
 
 def first(folder: Path, **size: int) -> NodeSpec:
-    return settle(folder, **size).nodes[0]
+    return resolve_spec(folder, **size).nodes[0]
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_an_undefined_name_is_refused_where_it_stands_with_the_nearest(
 ) -> None:
     folder = write_profile(with_command(template) + "settings: {color: red}\n")
     with pytest.raises(ProfileError) as caught:
-        settle(folder)
+        resolve_spec(folder)
     assert caught.value.what.startswith(f"{folder}/profile.yaml:10:15: ")
     assert said in caught.value.what
     assert hint in caught.value.fix
@@ -53,7 +53,7 @@ def test_an_undefined_name_in_a_file_is_refused_with_the_files_line(write_profil
     text = LEAST + "    files: {/etc/x: {source: x.j2}}\n"
     folder = write_profile(text, {"x.j2": "one\n{% for n in nodes %}\n{{ n.name }}\n{{ noed }}\n{% endfor %}\n"})
     with pytest.raises(ProfileError) as caught:
-        settle(folder)
+        resolve_spec(folder)
     assert caught.value.what.startswith(f"{folder}/x.j2:4:1: ")
     assert "'node'" in caught.value.fix
 
@@ -61,7 +61,7 @@ def test_an_undefined_name_in_a_file_is_refused_with_the_files_line(write_profil
 def test_a_syntax_error_in_a_file_is_refused_with_the_files_line(write_profile: Write) -> None:
     folder = write_profile(LEAST + "    files: {/etc/x: {source: x.j2}}\n", {"x.j2": "one\n\n{% for %}\n"})
     with pytest.raises(ProfileError) as caught:
-        settle(folder)
+        resolve_spec(folder)
     assert caught.value.what.startswith(f"{folder}/x.j2:3:1: not a valid template")
 
 
@@ -69,7 +69,7 @@ def test_a_late_name_that_no_hook_captures_is_refused_with_the_nearest(write_pro
     text = LEAST + "    hooks: {join: [{on: node, run: ['{{ captured.tokn }}']}]}\n"
     folder = write_profile(text + "hooks: {init: [{on: worker, run: [form], capture: [token]}]}\n")
     with pytest.raises(ProfileError) as caught:
-        settle(folder)
+        resolve_spec(folder)
     assert "profile.yaml:10:37: " in caught.value.what
     assert "tokn" in caught.value.what
     assert "'token'" in str(caught.value)
@@ -78,7 +78,7 @@ def test_a_late_name_that_no_hook_captures_is_refused_with_the_nearest(write_pro
 def test_an_endpoint_that_is_not_there_is_refused_with_the_nearest(write_profile: Write) -> None:
     folder = write_profile(LEAST + "    endpoints: {api: {port: 1}}\nenv: {U: '{{ endpoint(\"app\").url }}'}\n")
     with pytest.raises(ProfileError) as caught:
-        settle(folder)
+        resolve_spec(folder)
     assert "'api'" in str(caught.value)
     assert "profile.yaml:11:10: " in caught.value.what
 
@@ -86,14 +86,14 @@ def test_an_endpoint_that_is_not_there_is_refused_with_the_nearest(write_profile
 def test_the_url_of_an_endpoint_is_a_template(write_profile: Write) -> None:
     url = "x://{{ host }}:{{ port }}/{{ cluster.name }}?{{ node.name }}"
     folder = write_profile(LEAST + f"    endpoints: {{api: {{port: 1, url: '{url}'}}}}\n")
-    (endpoint,) = settle(folder).nodes[0].endpoints
+    (endpoint,) = resolve_spec(folder).nodes[0].endpoints
     assert fill([endpoint.url], {"host": "h", "port": "7"}) == ["x://h:7/c?worker-1"]
 
 
 def test_a_name_that_a_url_has_not_is_refused_with_the_nearest(write_profile: Write) -> None:
     folder = write_profile(LEAST + "    endpoints: {api: {port: 1, url: 'x://{{ hots }}'}}\n")
     with pytest.raises(ProfileError, match=r"profile\.yaml:10:37: 'hots' is undefined") as caught:
-        settle(folder)
+        resolve_spec(folder)
     assert "'host'" in caught.value.fix
 
 
@@ -103,7 +103,7 @@ def test_the_braces_of_the_former_format_are_refused_with_what_to_write(
 ) -> None:
     folder = write_profile(LEAST + f"    endpoints: {{api: {{port: 1, url: '{url}'}}}}\n")
     with pytest.raises(ProfileError, match=r"profile\.yaml:10:37: ") as caught:
-        settle(folder)
+        resolve_spec(folder)
     assert caught.value.fix == f"Use {{{{ {name} }}}}."
 
 
@@ -111,7 +111,7 @@ def test_the_braces_of_the_former_format_are_refused_with_what_to_write(
 def test_conditions_on_where_an_endpoint_is_reached_are_refused(write_profile: Write, url: str) -> None:
     folder = write_profile(LEAST + f'    endpoints: {{api: {{port: 1, url: "{url}"}}}}\n')
     with pytest.raises(ProfileError, match=r"profile\.yaml:10:37: (host|port) is a deferred value"):
-        settle(folder)
+        resolve_spec(folder)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_templates_see_the_whole_topology(write_profile: Write) -> None:
 
 def test_peers_are_the_others_of_the_role(write_profile: Write) -> None:
     folder = write_profile(with_command("{{ peers | map(attribute='name') | join(' ') }}"))
-    assert [n.command[0] for n in settle(folder, worker=3).nodes] == [
+    assert [n.command[0] for n in resolve_spec(folder, worker=3).nodes] == [
         "worker-2 worker-3",
         "worker-1 worker-3",
         "worker-1 worker-2",
@@ -176,6 +176,6 @@ def test_peers_are_the_others_of_the_role(write_profile: Write) -> None:
 def test_deferred_values_stay_in_the_spec_until_they_are_known(write_profile: Write) -> None:
     text = LEAST + "    hooks: {join: [{on: node, run: [j, '{{ captured.token }}', '{{ initial_member.address }}']}]}\n"
     text += "hooks: {init: [{on: worker, run: [f, '{{ joining }}'], capture: [token]}]}\n"
-    spec = settle(write_profile(text))
+    spec = resolve_spec(write_profile(text))
     assert spec.init[0].run == ("f", "\0joining\0")
     assert spec.nodes[0].join[0].run == ("j", "\0captured.token\0", "\0initial_member.address\0")

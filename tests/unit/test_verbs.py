@@ -79,7 +79,7 @@ def test_a_verb_leaves_the_nodes_as_it_says(
     assert change.changed
     assert change.cluster == "e"
     assert change.steps == sum(change.summary.values())
-    assert [r.spec for r in records(engine.volumes())] == [cluster.spec]  # what the cluster shall be is the same
+    assert [r.spec for r in records(engine.volumes())] == [cluster.spec]  # the desired state of the cluster is the same
 
 
 @pytest.mark.parametrize("verb", ["start", "unpause"])
@@ -263,7 +263,7 @@ def test_scale_that_would_lose_the_quorum_is_refused_and_forced_goes_on(engine: 
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_without_a_quorum_nobody_can_leave(engine: FakeEngine, cluster: Cluster, force: bool) -> None:
+def test_without_a_quorum_no_node_can_leave(engine: FakeEngine, cluster: Cluster, force: bool) -> None:
     cluster.kill(["kv-2", "kv-3"])
     with pytest.raises(MiniclusterError, match="kv-2, kv-3 cannot leave cluster e now"):
         cluster.scale({"kv": 1}, force=force)
@@ -497,7 +497,7 @@ def test_help_names_every_verb() -> None:
         assert f"\n  {verb} " in text
 
 
-def test_forced_a_rolling_restart_without_quorum_waits_for_nobody(engine: FakeEngine) -> None:
+def test_forced_a_rolling_restart_without_quorum_does_not_wait(engine: FakeEngine) -> None:
     cluster = up(engine)
     cluster.stop(["kv-2", "kv-3"])
     cluster.restart(rolling=True, force=True, timeout=2.0)
@@ -523,7 +523,7 @@ def test_each_turn_of_a_rolling_restart_has_its_own_time(engine: FakeEngine) -> 
 
 
 def test_up_starts_a_node_that_ended_after_it_was_looked_at(engine: FakeEngine, cluster: Cluster) -> None:
-    """A `stop` whose minicluster was killed goes on in the engine."""
+    """A `stop` whose minicluster was killed continues in the engine."""
     cluster.stop(["kv-2"])
     start = engine.start_container
 

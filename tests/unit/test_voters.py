@@ -96,11 +96,11 @@ def test_nodes_without_votes_leave_though_others_are_down() -> None:
         reconcile(after, voting(before, "master", master_1="exited"))
 
 
-# Where nobody answers
+# Where no member answers
 
 
 @pytest.mark.parametrize("verb", ["stop", "kill", "pause"])
-def test_nothing_is_claimed_of_votes_that_nobody_knows(verb: str) -> None:
+def test_nothing_is_claimed_of_unknown_votes(verb: str) -> None:
     spec = spec_of(master=3)
     assert note(verb, spec, silent(spec), "master-1", "master-2") == ""
 

@@ -39,7 +39,7 @@ def sample(cpu: int, system: int, cpus: int = 2) -> Sample:
         (sample(0, 0), sample(10**9, 2 * 10**9), 100.0),
         (sample(5, 0, 8), sample(5 + 4 * 10**9, 8 * 10**9, 8), 400.0),
         (sample(7, 10), sample(7, 20), 0.0),
-        (sample(7, 10), sample(3, 20), None),  # started anew
+        (sample(7, 10), sample(3, 20), None),  # restarted
         (sample(7, 10), sample(7, 10), None),
     ],
 )
@@ -217,7 +217,7 @@ def test_no_answer_is_told_once_and_lost_quorum_only_where_it_is_sure() -> None:
     assert told == [("unknown", "", {"why": "slow"})]
     seen, told = compare(seen, None, "slow", {"m-1", "a-1"})
     assert told == [("quorum-lost", "", {"healthy": 1, "needed": 2})]
-    assert compare(seen, None, "slow", {*ALL})[1] == []  # they run again, and nobody knows yet
+    assert compare(seen, None, "slow", {*ALL})[1] == []  # they run again, and their state is not known yet
     seen, told = compare(seen, members(*ALL), "", {*ALL})
     assert told == [("known", "", {}), ("quorum", "", {"healthy": 3, "needed": 2})]
     assert seen == Seen(members(*ALL))

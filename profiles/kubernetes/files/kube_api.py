@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import ssl
-import threading
 
 from http_api import Answer, Server
-from program import NotYet
+from program import NotYet, at_once
 
 TYPE_CHECKING = False  # typing takes longer to import than the rest
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
-    from typing import Any, TypeVar
-
-    T = TypeVar("T")
+    from typing import Any
 
 PKI = "/etc/kubernetes/pki"
 MERGE = "application/merge-patch+json"
@@ -53,21 +50,6 @@ def component(address: str, certificate: str = "", timeout: float = 5.0) -> Serv
     return Server(host, int(port), secure, timeout=timeout)
 
 
-def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
-    """Runs calls that do not raise, each in a thread of its own, and returns what they return."""
-    results: dict[int, T] = {}
-
-    def run(index: int) -> None:
-        results[index] = calls[index]()
-
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return [results[index] for index in range(len(calls))]
-
-
 class Api:
     """The API server, asked over a few connections at a time."""
 
@@ -90,7 +72,7 @@ class Api:
     ) -> list[Answer | OSError]:
         """The same request for each of some paths, and the answers, whatever their status."""
         answers: list[Answer | OSError] = [OSError("not asked")] * len(paths)
-        waiting = iter(range(len(paths)))  # each index is handed out once
+        waiting = iter(range(len(paths)))  # each index is taken by one thread
 
         def work(server: Server) -> None:
             for index in waiting:
@@ -99,5 +81,5 @@ class Api:
                 except OSError as error:
                     answers[index] = error
 
-        at_once([lambda server=server: work(server) for server in self._servers[: len(paths)]])  # type: ignore[misc]
+        at_once(work, self._servers[: len(paths)])
         return answers

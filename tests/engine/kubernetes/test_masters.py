@@ -141,7 +141,7 @@ def test_a_master_that_hangs_gets_no_requests(whole: Kube) -> None:
         measured("a master hangs, everything works after", time.monotonic() - begun)
         whole.outer.docker("unpause", f"{NAME}-{leader}")
         checker.progress()
-    measured("a master hangs and goes on, the longest gap between writes", checker.longest_gap)
+    measured("a master hangs and continues, the longest gap between writes", checker.longest_gap)
     whole.is_ready()
 
 
@@ -154,9 +154,9 @@ def test_without_the_balancer_a_master_is_named(whole: Kube) -> None:
     whole.verb("kill", "balancer-1")
     assert whole.kubectl("get", "nodes", ok=False).code != 0
     assert nodes()[0].startswith("master-")
-    anew = Kube(whole.outer, NAME)
-    assert anew.nodes() == {"agent-1": True}
-    anew.canary("agent-1", "agent-1")
+    again = Kube(whole.outer, NAME)
+    assert again.nodes() == {"agent-1": True}
+    again.canary("agent-1", "agent-1")
     whole.outer.minicluster("up", "--name", NAME)
     assert nodes()[0] == "balancer-1"
     again = Kube(whole.outer, NAME)

@@ -1,0 +1,36 @@
+"""Programs and scripts in nodes: what they import or source is in the same node."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from minicluster.model.spec import FileSpec
+from minicluster.profile import folders
+from tests.unit.standing import spec_of
+
+LIBRARY = "/usr/local/lib/minicluster"
+MODULES = {file.stem for file in folders.bundled_directory().rglob("*.py")}
+
+
+def needed(file: FileSpec) -> set[str]:
+    """The paths of files that a file imports or sources."""
+    if file.content.startswith("#!/usr/bin/python3") or file.path.endswith(".py"):
+        imported = re.findall(r"^ *from (\w+) import", file.content, re.MULTILINE)
+        return {f"{LIBRARY}/{module}.py" for module in imported if module in MODULES}
+    return set(re.findall(r"^\. (/usr/local/lib/\S+)", file.content, re.MULTILINE))
+
+
+@pytest.mark.parametrize("profile", folders.names())
+def test_a_program_has_its_library(profile: str) -> None:
+    for node in spec_of(profile).nodes:
+        there = {file.path for file in node.files}
+        for file in node.files:
+            assert needed(file) <= there, f"{file.path} in {node.name}"
+
+
+def test_some_programs_have_one() -> None:
+    kv = next(node for node in spec_of("mesos").nodes if node.role == "kv")
+    (members,) = (file for file in kv.files if file.path.endswith("/mesos-members"))
+    assert needed(members) == {f"{LIBRARY}/http_api.py", f"{LIBRARY}/program.py"}
