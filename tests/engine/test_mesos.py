@@ -193,7 +193,7 @@ def test_an_agents_engine_needs_nothing_of_its_image(outer: Shell, stand_in: str
     (tmp_path / "Dockerfile").write_text(BARE.format(base=base_ref))
     overlay = folders.bundled_directory() / "mesos" / "image-agent"
     path = "PATH=/bin:/opt/minicluster/engine/bin"
-    files = folders.bundled_directory() / "swarm" / "files"
+    files = folders.bundled_directory() / "swarm" / "files" / "engine"
     bin = tmp_path / "files" / "usr" / "local" / "bin"
     bin.mkdir(parents=True)
     for name in ("minicluster-entrypoint", "minicluster-nested"):
@@ -253,7 +253,7 @@ def test_an_agent_is_added_and_removed(cluster: Shell) -> None:
     cluster.minicluster("scale", "agent=3", timeout=300)
     eventually(lambda: "3 agents" in cluster.minicluster("status").out)
     answer = cluster.minicluster("scale", "agent=2", timeout=300)
-    assert "going on" not in answer.err
+    assert "continuing" not in answer.err
     eventually(lambda: "2 agents" in cluster.minicluster("status").out)
 
 

@@ -150,7 +150,7 @@ def test_a_remote_engine_is_used_with_tls_and_its_cluster_is_reached(remote: Rem
         # Nodes' own addresses are out of reach from there: it is said what was tried, why not, and what to do.
         refused = far.minicluster("info", NAME, "--address-mode", "bridge", ok=False)
         assert refused.code == 1
-        assert f"cluster {NAME} runs, but its nodes cannot be reached from here" in refused.err
+        assert f"cluster {NAME} is running, but its nodes cannot be reached from here" in refused.err
         assert "Tried address mode bridge:" in refused.err
         assert "Network is unreachable" in refused.err
         assert f"minicluster up --name {NAME} --address-mode gateway" in refused.err
@@ -162,7 +162,7 @@ def test_a_cluster_published_on_localhost_has_no_address_elsewhere(engine: Engin
     with cluster(engine, NAME):
         refused = remote.shell.minicluster("env", NAME, ok=False)
         assert refused.code == 1
-        assert "is published on 127.0.0.1 of its engine's machine alone" in refused.err
+        assert "is published only on 127.0.0.1 of the engine's machine" in refused.err
         assert not refused.out
         # Who asks for it gets it: what was asked for is what it needs.
         remote.shell.minicluster("up", "--name", NAME, "--address-mode", "gateway", "-q")

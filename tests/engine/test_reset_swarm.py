@@ -100,5 +100,5 @@ def test_a_swarm_with_a_node_down_is_not_reset(swarm: Cluster, outer: Shell) -> 
     assert client.docker("service", "ls", "-q").out.split() != []
     repair(swarm)
     answer = outer.minicluster("reset", swarm.name)
-    assert answer.out.startswith(f"Cluster {swarm.name}: reset, in ")
+    assert answer.out.startswith(f"Reset cluster {swarm.name} (")
     assert swarm_holds(client, swarm) == {}

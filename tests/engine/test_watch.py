@@ -99,8 +99,8 @@ def test_cp_of_a_whole_etc_leaves_out_links_that_lead_to_this_machine(
 @pytest.mark.parametrize(
     ("source", "destination", "said"),
     [
-        ("store-1:/none", "HERE", "store-1 has no /none"),
-        ("HERE/none", "store-1:/srv", "there is no"),
+        ("store-1:/none", "HERE", "no such file in store-1: /none"),
+        ("HERE/none", "store-1:/srv", "no such file: "),
         ("HERE", "store-1:/none/x", "no such folder in store-1: /none"),
         ("HERE", "store-1:/etc/passwd", "/etc/passwd of store-1 is not a folder"),
         ("store-9:/etc", "HERE", "no node or role 'store-9'"),

@@ -119,10 +119,10 @@ def test_only_the_probes_four_letter_words_are_answered(cluster: Shell) -> None:
 def test_only_the_super_user_may_change_the_membership(cluster: Shell) -> None:
     with client(cluster.env["ZOOKEEPER_HOSTS"]) as one:
         with pytest.raises(NoAuthError):
-            one.reconfig(joining=None, leave="1", new_members=None)
+            one.reconfig(joining=None, leaving="1", new_members=None)
         one.add_auth("digest", "super:super")
         with pytest.raises(NoAuthError):
-            one.reconfig(joining=None, leave="1", new_members=None)
+            one.reconfig(joining=None, leaving="1", new_members=None)
     assert listed(cluster, "kv-1") == THREE
     secrets = set()
     for node in sorted(THREE):

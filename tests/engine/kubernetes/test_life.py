@@ -209,7 +209,7 @@ def test_a_master_is_not_ready_without_all_of_it(whole: Kube, component: str, da
         measured(f"{component} does not answer, status takes", time.monotonic() - begun)
         nodes = {node["name"]: node for node in status["nodes"]}
         assert (status["phase"], nodes["master-1"]["ready"]) == ("degraded", False)
-        assert nodes["master-1"]["probe"].startswith(f"{component} is not well: curl: ")
+        assert nodes["master-1"]["probe"].startswith(f"{component} is not healthy: curl: ")
         assert all(nodes[name]["ready"] for name in NODES - {"master-1"})
         # `up` takes the cluster no more for whole than `status` does.
         answer = whole.outer.minicluster("up", "--name", NAME, "--timeout", "2", ok=False)
