@@ -11,8 +11,8 @@ from typing import NoReturn
 import click
 
 from minicluster.cli import verbose
-from minicluster.cli.interrupts import repeated
 from minicluster.cli.output import paint
+from minicluster.cli.termination import repeated
 from minicluster.errors import Interrupted, MiniclusterError
 
 _BUG = "This is a bug: please report it with the output of the same command with -v."

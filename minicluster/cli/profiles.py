@@ -160,7 +160,7 @@ def check(path: str, timeout: float, output: Output) -> None:
 
     The exit status is 1 if a check failed.
     """
-    from minicluster.cli.interrupts import terminable
+    from minicluster.cli.termination import terminable
     from minicluster.testing.profile_test import CHECKS, Verdict, check_profile
 
     width = max(map(len, CHECKS))

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from minicluster.cli import verbose
-from minicluster.cli.interrupts import terminable
 from minicluster.cli.output import on_terminal
 from minicluster.cli.progress_state import Line, ProgressState, with_subject
+from minicluster.cli.termination import terminable
 from minicluster.model.events import Event, Listener, ignore
 
 #: Seconds between two progress lines of one step.

@@ -39,6 +39,7 @@ def operate(
     """
     from minicluster.executor.executor import Run, execute
     from minicluster.plan import lifecycle
+    from minicluster.plan.rolling import rolling_restart
 
     if verb == "kill" and not nodes:
         raise UsageError("kill needs a node", "", "Name a node or a role.")
@@ -56,7 +57,7 @@ def operate(
             ask = members_after_election if rolling else members
             observed = replace(observed, members=ask(engine, spec, observed.containers)[0])
         if rolling:
-            plan = lifecycle.roll(spec, observed, names, force=force)
+            plan = rolling_restart(spec, observed, names, force=force)
         else:
             plan = getattr(lifecycle, verb)(spec, observed, names)
         if plan:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from minicluster.errors import MiniclusterError, NodeFailed
-from minicluster.model.membership import Member, Quorum, leader_last
+from minicluster.errors import NodeFailed
+from minicluster.model.membership import Member, Quorum
 from minicluster.model.naming import container_name
 from minicluster.model.spec import NodeSpec, Spec
-from minicluster.plan.builder import Steps, dependencies_ready, ready, wait_members
+from minicluster.plan.builder import Steps, dependencies_ready, wait_members
 from minicluster.plan.observed import Observed
-from minicluster.plan.safety import NO_MEMBERS
 from minicluster.plan.steps import KillContainer, PauseContainer, Plan, StartContainer, StopContainer, WaitReady
 
 #: Verb -> the states that a node may be in for it, and the word for its state afterwards.
@@ -31,9 +30,9 @@ _CAUSE = "requested"
 def stop(spec: Spec, observed: Observed, names: Sequence[str]) -> Plan:
     """Stops nodes, all at once."""
     steps = Steps()
-    for node in _nodes("stop", spec, observed, names):
-        _stop(steps, spec, observed, node, _CAUSE)
-    return _plan("stop", spec, steps)
+    for node in nodes_for("stop", spec, observed, names):
+        stop_node(steps, spec, observed, node, _CAUSE)
+    return plan_of("stop", spec, steps)
 
 
 def start(spec: Spec, observed: Observed, names: Sequence[str]) -> Plan:
@@ -49,69 +48,13 @@ def restart(spec: Spec, observed: Observed, names: Sequence[str]) -> Plan:
 def _started(verb: str, spec: Spec, observed: Observed, names: Sequence[str]) -> Plan:
     """Starts nodes; of a restart, each after its stop."""
     steps = Steps()
-    nodes = _nodes(verb, spec, observed, names)
+    nodes = nodes_for(verb, spec, observed, names)
     unready = _unready_roles(spec, observed, nodes)
     for node in nodes:
-        stopped = _stop(steps, spec, observed, node, _CAUSE) if verb == "restart" else []
-        _start(steps, spec, node, _CAUSE, stopped, waits=node.role not in unready)
+        stopped = stop_node(steps, spec, observed, node, _CAUSE) if verb == "restart" else []
+        start_node(steps, spec, node, _CAUSE, stopped, waits=node.role not in unready)
     _wait(steps, spec, observed, nodes, unready)
-    return _plan(verb, spec, steps)
-
-
-def roll(spec: Spec, observed: Observed, names: Sequence[str], *, force: bool = False) -> Plan:
-    """Stops and starts one node after the other, each when the one before is a ready member again; the leader last.
-
-    Raises:
-        MiniclusterError: the cluster cannot spare one of these nodes, and there is no ``force``.
-    """
-    steps = Steps()
-    nodes = _nodes("restart", spec, observed, names)
-    members = observed.members or {}
-    quorums = Quorum.by_role(members.values())
-    if spec.members and force and (observed.members is None or any(quorum.lost for quorum in quorums.values())):
-        return restart(spec, observed, names)  # no quorum to keep, and no node could report that another is back
-    if spec.members and not force:
-        _check_spare(spec, observed, nodes)
-
-    cause = "rolling restart, one node at a time"
-    last: list[str] = []
-    done: set[str] = set()
-    for node in sorted(nodes, key=lambda node: leader_last(members.get(node.name))):
-        stopped = _stop(steps, spec, observed, node, cause, last)
-        _start(steps, spec, node, cause, stopped or last)
-        done.add(node.name)
-        last = [id for id in ready(node.name) if id in steps]
-        if spec.members:
-            expected = {name for name, member in members.items() if member.ready} | done
-            asked = node if node.role == spec.members.on else _any_node(spec, expected)
-            if asked:
-                why = "the next node restarts only when this one is a ready member"
-                wait = wait_members(spec, asked, expected)
-                last = [steps.add(f"converged {node.name}", node.name, wait, why, last)]
-    return _plan("restart", spec, steps, " one by one")
-
-
-def _check_spare(spec: Spec, observed: Observed, nodes: Sequence[NodeSpec]) -> None:
-    """Refuses a rolling restart that loses a quorum."""
-    fix = f"Repair it first: `minicluster up --name {spec.cluster}`. `--force` continues anyway."
-    if observed.members is None:
-        raise MiniclusterError(
-            f"a rolling restart of cluster {spec.cluster} cannot begin",
-            NO_MEMBERS,
-            fix,
-        )
-    quorums = Quorum.by_role(observed.members.values())
-    for node in nodes:
-        member = observed.members.get(node.name)
-        if not (member and member.voter and member.ready):  # a voter that is not ready is no further loss
-            continue
-        quorum = quorums[member.role]
-        if quorum.voters > 1 and quorum.survives < 1:
-            raise MiniclusterError(
-                f"restarting {node.name} would lose the quorum of cluster {spec.cluster}",
-                f"{quorum.healthy} of {quorum.voters} voters are healthy, and {quorum.needed} are needed.",
-                fix,
-            )
+    return plan_of(verb, spec, steps)
 
 
 def pause(spec: Spec, observed: Observed, names: Sequence[str]) -> Plan:
@@ -137,9 +80,9 @@ def _each(
     action: Callable[[str], PauseContainer | StartContainer | KillContainer],
 ) -> Plan:
     steps = Steps()
-    for node in _nodes(verb, spec, observed, names):
+    for node in nodes_for(verb, spec, observed, names):
         steps.add(f"{verb} {node.name}", node.name, action(container_name(spec.cluster, node.name)), _CAUSE)
-    return _plan(verb, spec, steps)
+    return plan_of(verb, spec, steps)
 
 
 # Quorums
@@ -203,7 +146,7 @@ def _unready_roles(spec: Spec, observed: Observed, starting: Sequence[NodeSpec])
 # Steps
 
 
-def _nodes(verb: str, spec: Spec, observed: Observed, names: Sequence[str]) -> list[NodeSpec]:
+def nodes_for(verb: str, spec: Spec, observed: Observed, names: Sequence[str]) -> list[NodeSpec]:
     """The nodes that a verb applies to: of those named each must be in a state for it; without names all that are.
 
     Raises:
@@ -234,9 +177,10 @@ def _nodes(verb: str, spec: Spec, observed: Observed, names: Sequence[str]) -> l
     return nodes
 
 
-def _stop(
+def stop_node(
     steps: Steps, spec: Spec, observed: Observed, node: NodeSpec, cause: str, needs: Sequence[str] = ()
 ) -> list[str]:
+    """Adds the steps that stop a node; returns the ids to wait for."""
     container = container_name(spec.cluster, node.name)
     state = observed.containers[node.name].state
     if state == "exited":
@@ -247,7 +191,10 @@ def _stop(
     return [steps.add(f"stop {node.name}", node.name, StopContainer(container), cause, needs)]
 
 
-def _start(steps: Steps, spec: Spec, node: NodeSpec, cause: str, needs: Sequence[str], *, waits: bool = True) -> None:
+def start_node(
+    steps: Steps, spec: Spec, node: NodeSpec, cause: str, needs: Sequence[str], *, waits: bool = True
+) -> None:
+    """Adds the steps that start a node and wait for its probe."""
     container = container_name(spec.cluster, node.name)
     before = dependencies_ready(spec, node)
     started = steps.add(f"start {node.name}", node.name, StartContainer(container), cause, needs, if_planned=before)
@@ -260,18 +207,19 @@ def _wait(steps: Steps, spec: Spec, observed: Observed, nodes: Sequence[NodeSpec
     """Waits until the cluster counts all running nodes as ready members, except those of roles that cannot be."""
     running = observed.running | {node.name for node in nodes}
     names = [node.name for node in spec.nodes if node.name in running and node.role not in unready]
-    if nodes and spec.members and (asked := _any_node(spec, names)):
+    if nodes and spec.members and (asked := any_node(spec, names)):
         wait = wait_members(spec, asked, names)
         steps.add("members", "", wait, "wait until every running node is a ready member", steps.ids)
 
 
-def _any_node(spec: Spec, running: Collection[str]) -> NodeSpec | None:
+def any_node(spec: Spec, running: Collection[str]) -> NodeSpec | None:
     """A node that can be asked for the members."""
     assert spec.members
     return next((n for n in spec.of_role(spec.members.on) if n.name in running), None)
 
 
-def _plan(verb: str, spec: Spec, steps: Steps, how: str = "") -> Plan:
+def plan_of(verb: str, spec: Spec, steps: Steps, how: str = "") -> Plan:
+    """The plan with these steps, with a headline that names the nodes."""
     names = steps.nodes
     what = f"{verb} {', '.join(names)} of cluster {spec.cluster}{how}" if names else f"nothing to {verb}"
     return steps.plan(spec.cluster, what)

@@ -9,12 +9,12 @@ from minicluster.engine.protocol import ContainerConfig
 from minicluster.model import labels
 from minicluster.model.codec import node_hash
 from minicluster.model.deferred import fill
-from minicluster.model.membership import Quorum, leader_last
 from minicluster.model.naming import container_name, count, network_name
 from minicluster.model.spec import HookSpec, NodeSpec, Spec, volumes
 from minicluster.plan.builder import Steps, dependencies_ready, ready, wait_members
 from minicluster.plan.observed import Observed
 from minicluster.plan.removal import remove_members
+from minicluster.plan.rolling import one_at_a_time
 from minicluster.plan.safety import check_data, leaving_order
 from minicluster.plan.steps import (
     ConnectNetwork,
@@ -56,7 +56,7 @@ def reconcile(spec: Spec, observed: Observed, *, force: bool = False) -> Plan:
                 _provide_node(steps, spec, node, observed, actions[node.name], [])
     left = remove_members(steps, spec, observed, leaving, force)
     _provide_images(steps, spec, observed, actions)
-    rolling = _one_at_a_time(spec, observed, actions)
+    rolling = one_at_a_time(spec, observed, {name for name, action in actions.items() if action.replaces})
     first = _initial_member(spec, observed) if spec.init else None
     if first and actions[first.name].creates and first not in rolling:
         # The node that others join takes the longest: it initializes the cluster while they boot. It is ready sooner
@@ -89,22 +89,6 @@ def reconcile(spec: Spec, observed: Observed, *, force: bool = False) -> Plan:
 def _planned(steps: Steps, nodes: Sequence[NodeSpec]) -> list[str]:
     """The steps after which these nodes are ready."""
     return [id for node in nodes for id in ready(node.name) if id in steps]
-
-
-def _one_at_a_time(spec: Spec, observed: Observed, actions: Mapping[str, NodeAction]) -> list[NodeSpec]:
-    """The recreated nodes that must not be away at the same time, in order: none if no quorum can be kept by that.
-
-    A voter that is not ready comes first, the leader last.
-    """
-    members = observed.members or {}
-    quorums = Quorum.by_role(members.values())
-    if any(quorum.lost for quorum in quorums.values()) or observed.last_applied is None:
-        return []
-    if not any(quorum.voters >= 3 for quorum in quorums.values()):
-        return []
-    too_few = {role for role, quorum in quorums.items() if quorum.voters < 3}
-    replaced = [n for n in spec.nodes if actions[n.name].replaces and n.name in members and n.role not in too_few]
-    return sorted(replaced, key=lambda n: leader_last(members[n.name]))
 
 
 def _wait_until_back(

@@ -24,8 +24,8 @@ from minicluster import cluster as facade
 from minicluster import errors
 from minicluster.cli.app import COMMANDS, app
 from minicluster.cli.exports import Shell, exports, unsets
-from minicluster.cli.interrupts import repeated, terminable
 from minicluster.cli.output import columns
+from minicluster.cli.termination import repeated, terminable
 from minicluster.engine.protocol import ContainerConfig, ExecResult
 from minicluster.model import spec
 from minicluster.model.events import Event, Listener, ignore

@@ -19,6 +19,7 @@ from minicluster.operations.monitor import Seen, compare
 from minicluster.plan import lifecycle
 from minicluster.plan.observed import Observed
 from minicluster.plan.reconcile import reconcile
+from minicluster.plan.rolling import rolling_restart
 from minicluster.profile.load import load
 from tests.fakes import FakeEngine
 from tests.unit.samples import LEAST
@@ -143,9 +144,9 @@ def test_nodes_do_not_take_turns_where_one_quorum_is_lost() -> None:
 @pytest.mark.parametrize(("down", "other", "same"), [("kv-2", "master-2", "kv-3"), ("master-2", "kv-2", "master-3")])
 def test_a_voter_of_another_role_is_no_reason_to_refuse(down: str, other: str, same: str) -> None:
     spec = mesos()
-    assert lifecycle.roll(spec, found(spec, down), [other])
+    assert rolling_restart(spec, found(spec, down), [other])
     with pytest.raises(MiniclusterError, match=f"restarting {same} would lose the quorum"):
-        lifecycle.roll(spec, found(spec, down), [same])
+        rolling_restart(spec, found(spec, down), [same])
 
 
 # Waiting for members

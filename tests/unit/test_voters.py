@@ -16,6 +16,7 @@ from minicluster.model.spec import Spec
 from minicluster.plan import lifecycle
 from minicluster.plan.observed import Observed
 from minicluster.plan.reconcile import reconcile
+from minicluster.plan.rolling import rolling_restart
 from minicluster.plan.steps import Plan
 from tests.fakes import ExecResult, FakeEngine
 from tests.unit.samples import TOY
@@ -65,9 +66,9 @@ def test_nodes_without_votes_end_without_a_warning(verb: str) -> None:
 def test_nodes_without_votes_restart_one_by_one_though_most_are_down() -> None:
     spec = spec_of(master=3)
     down = {"master_2": "exited", "master_3": "exited"}
-    assert "stop master-1" in ids(lifecycle.roll(spec, voting(spec, **down), ["master-1"]))
+    assert "stop master-1" in ids(rolling_restart(spec, voting(spec, **down), ["master-1"]))
     with pytest.raises(MiniclusterError, match="would lose the quorum"):
-        lifecycle.roll(spec, voting(spec, "master", master_3="exited"), ["master-1"])
+        rolling_restart(spec, voting(spec, "master", master_3="exited"), ["master-1"])
 
 
 def test_nodes_without_votes_are_waited_for_whatever_else_is_down() -> None:
@@ -117,7 +118,7 @@ def test_a_start_that_may_lack_a_quorum_is_not_waited_for_and_says_so() -> None:
 def test_a_rolling_restart_needs_an_answer() -> None:
     spec = spec_of("etcd")
     with pytest.raises(MiniclusterError) as caught:
-        lifecycle.roll(spec, silent(spec), [])
+        rolling_restart(spec, silent(spec), [])
     assert caught.value.why.startswith("No node reports the cluster's members")
 
 

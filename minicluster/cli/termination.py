@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP as interrupts of a command, so that what it changes is rolled back."""
+"""Handles SIGTERM and SIGHUP like Ctrl-C: a KeyboardInterrupt, on which a change is rolled back."""
 
 from __future__ import annotations
 
