@@ -82,6 +82,7 @@ def is_ready(shell: Shell, name: str) -> None:
     )
 
 
+@pytest.mark.long
 def test_every_cluster_starts_again_and_nothing_is_lost(own: Shell) -> None:
     with contextlib.ExitStack() as stack:
         for profile in STORES:

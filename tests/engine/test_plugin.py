@@ -326,6 +326,7 @@ def test_workers_share_one_cluster(runs: Runs) -> None:
     assert "reset" not in operations(output)
 
 
+@pytest.mark.long
 def test_isolated_tests_take_turns(runs: Runs) -> None:
     runs.write(SHARING % ("True", "", "found == [key]"))
     output = runs.run("-n", "4")

@@ -363,6 +363,7 @@ WORKDIR /apache-zookeeper-3.8.0-bin
 """
 
 
+@pytest.mark.long
 def test_an_image_laid_out_like_upstreams_gets_python_added(cluster: Shell, tmp_path: Path) -> None:
     name, image = f"{NAME}-up", "t-zk-upstream:3.8"
 

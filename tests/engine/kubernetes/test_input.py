@@ -216,6 +216,7 @@ def works(kube: Kube) -> None:
 
 
 @needs_kubectl
+@pytest.mark.long
 def test_a_tarball_of_a_release_becomes_a_cluster(outer: Shell, tarball: Path) -> None:
     with released(outer, f"tarball={tarball}") as kube:
         works(kube)

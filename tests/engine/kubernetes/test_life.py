@@ -347,6 +347,7 @@ def test_all_is_stopped_and_started(whole: Kube) -> None:
     works(whole)
 
 
+@pytest.mark.long
 def test_all_are_restarted_at_once_by_the_engine(whole: Kube) -> None:
     begun = time.monotonic()
     whole.outer.docker("restart", *(f"{NAME}-{node}" for node in sorted(NODES)))
