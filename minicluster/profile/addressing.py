@@ -1,10 +1,10 @@
-"""Which subnet a cluster gets, which address each node, and which host port each endpoint. Pure."""
+"""Which subnet a cluster gets, and which address each node. Pure."""
 
 from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from minicluster.errors import SubnetTaken, UsageError
 
@@ -12,10 +12,6 @@ from minicluster.errors import SubnetTaken, UsageError
 #: (172.17 and up), of home routers (192.168) and of the corporate 10.0.0.0/8.
 POOL = ipaddress.IPv4Network("172.28.0.0/14")
 PREFIX = 24
-
-#: Host ports are taken from here: below the kernel's ephemeral range (32768 and up), so that no outgoing
-#: connection ever sits on a port that a restarted node needs back.
-PORTS = range(21000, 29000)
 
 
 def candidates() -> Iterator[str]:
@@ -38,7 +34,7 @@ def choose_subnet(taken: Iterable[str], key: str = "") -> str:
         SubnetTaken: none is left.
     """
     subnets = list(POOL.subnets(new_prefix=PREFIX))
-    start = _place(key, len(subnets)) if key else 0
+    start = place_of(key, len(subnets)) if key else 0
     free = next(without_overlap(subnets[start:] + subnets[:start], taken), None)
     if free:
         return str(free)
@@ -83,16 +79,6 @@ def free_addresses(subnet: str, taken: Iterable[str]) -> Iterator[str]:
     raise UsageError(f"too many nodes for {subnet}", "A cluster has at most 222 nodes.", "Ask for fewer.")
 
 
-def _place(key: str, places: int) -> int:
+def place_of(key: str, places: int) -> int:
     """A number from 0 to ``places`` - 1, always the same for the same key."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") % places
-
-
-def choose_port(key: str, is_free: Callable[[int], bool]) -> int:
-    """A host port for an endpoint: the same for the same key if it is free, otherwise the next free one."""
-    start = _place(key, len(PORTS))
-    for offset in range(len(PORTS)):
-        port = PORTS[(start + offset) % len(PORTS)]
-        if is_free(port):
-            return port
-    raise UsageError("no free host port", f"All of {PORTS.start}-{PORTS.stop - 1} are in use.", "Give one with --port.")

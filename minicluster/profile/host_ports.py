@@ -7,9 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from minicluster.errors import ProfileError, UsageError
 from minicluster.model import spec
-from minicluster.profile import addressing
+from minicluster.profile.addressing import place_of
 from minicluster.profile.deferred import Deferred
 from minicluster.profile.scope import Node, Scope, secret_of
+
+#: Host ports are taken from here: below the kernel's ephemeral range (32768 and up), so that no outgoing
+#: connection ever sits on a port that a restarted node needs back.
+PORTS = range(21000, 29000)
 
 #: How URLs named the address in profile format 1.
 _BRACES = re.compile(r"(?<!\{)\{\s*(host|port)\s*\}(?!\})")
@@ -41,7 +45,7 @@ def choose_host_ports(
                 port = wanted.get((node.name, name)) or had.get(name)
                 if port is None or (port in fixed and (node.name, name) not in wanted):
                     key = f"{cluster}/{node.name}/{name}"
-                    port = addressing.choose_port(key, lambda p: p not in used and is_free(p))
+                    port = choose_port(key, lambda p: p not in used and is_free(p))
                 used.add(port)
                 url = _url(top, role, name, endpoint.url, node, roles[role])
                 endpoints.append(spec.EndpointSpec(name, endpoint.port, port, url))
@@ -91,3 +95,13 @@ def _url(top: Scope, role: str, name: str, template: str, node: Node, group: Seq
         secret=secret_of(top.loaded.profile, ("hex", "uuid")),  # what a URL can hold as it is
     )
     return scope.text(template, *at)
+
+
+def choose_port(key: str, is_free: Callable[[int], bool]) -> int:
+    """A host port for an endpoint: the same for the same key if it is free, otherwise the next free one."""
+    start = place_of(key, len(PORTS))
+    for offset in range(len(PORTS)):
+        port = PORTS[(start + offset) % len(PORTS)]
+        if is_free(port):
+            return port
+    raise UsageError("no free host port", f"All of {PORTS.start}-{PORTS.stop - 1} are in use.", "Give one with --port.")

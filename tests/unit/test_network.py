@@ -8,7 +8,7 @@ import random
 import pytest
 
 from minicluster.errors import SubnetTaken, UsageError
-from minicluster.profile import addressing
+from minicluster.profile import addressing, host_ports
 
 
 def some_subnets(seed: int) -> list[str]:
@@ -73,24 +73,24 @@ def test_a_subnet_has_222_addresses_for_nodes_and_then_it_is_said() -> None:
 
 
 def test_the_same_endpoint_gets_the_same_port_again() -> None:
-    port = addressing.choose_port("swarm/master-1/docker", lambda _port: True)
-    assert port in addressing.PORTS
-    assert addressing.choose_port("swarm/master-1/docker", lambda _port: True) == port
-    assert addressing.choose_port("swarm/master-2/docker", lambda _port: True) != port
+    port = host_ports.choose_port("swarm/master-1/docker", lambda _port: True)
+    assert port in host_ports.PORTS
+    assert host_ports.choose_port("swarm/master-1/docker", lambda _port: True) == port
+    assert host_ports.choose_port("swarm/master-2/docker", lambda _port: True) != port
 
 
 @pytest.mark.parametrize("key", ["a", "b", "swarm/master-1/docker"])
 def test_a_port_that_is_taken_is_passed_over(key: str) -> None:
-    port = addressing.choose_port(key, lambda _port: True)
-    assert addressing.choose_port(key, lambda p: p != port) != port
-    assert addressing.choose_port(key, lambda p: p == addressing.PORTS[0]) == addressing.PORTS[0]
+    port = host_ports.choose_port(key, lambda _port: True)
+    assert host_ports.choose_port(key, lambda p: p != port) != port
+    assert host_ports.choose_port(key, lambda p: p == host_ports.PORTS[0]) == host_ports.PORTS[0]
 
 
 def test_where_no_port_is_left_it_is_said() -> None:
     with pytest.raises(UsageError, match="no free host port"):
-        addressing.choose_port("a", lambda _port: False)
+        host_ports.choose_port("a", lambda _port: False)
 
 
 def test_ports_lie_below_those_of_outgoing_connections() -> None:
-    assert addressing.PORTS.stop <= 32768
-    assert addressing.PORTS.start > 1024
+    assert host_ports.PORTS.stop <= 32768
+    assert host_ports.PORTS.start > 1024
