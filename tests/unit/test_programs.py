@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+import yaml
 
 from minicluster.model.spec import FileSpec
 from minicluster.profile import folders
@@ -28,6 +29,19 @@ def test_a_program_has_its_library(profile: str) -> None:
         there = {file.path for file in node.files}
         for file in node.files:
             assert needed(file) <= there, f"{file.path} in {node.name}"
+
+
+@pytest.mark.parametrize("profile", folders.names())
+def test_the_image_of_a_program_has_json(profile: str) -> None:
+    """python3-minimal lacks it: the image adds it."""
+    images = yaml.safe_load((folders.bundled_directory() / profile / "profile.yaml").read_text())["images"]
+    for node in spec_of(profile).nodes:
+        programs = [file.path for file in node.files if re.search(r"^import json$", file.content, re.MULTILINE)]
+        build = images[node.image].get("build")
+        if programs and build:
+            owner, _, folder = build.rpartition(":")
+            dockerfile = folders.bundled_directory() / (owner or profile) / folder / "Dockerfile"
+            assert "/json/*" in dockerfile.read_text(), f"{programs} in {node.name}"
 
 
 def test_some_programs_have_one() -> None:
