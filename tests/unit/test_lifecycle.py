@@ -13,6 +13,7 @@ from minicluster.model.membership import Member
 from minicluster.model.spec import Spec
 from minicluster.plan import lifecycle
 from minicluster.plan.observed import Observed
+from minicluster.plan.rolling import rolling_restart
 from minicluster.plan.steps import Plan, WaitMembers, WaitReady
 from tests.unit.standing import spec_of, standing, without
 
@@ -147,7 +148,7 @@ def test_other_nodes_are_left_alone_whatever_they_are() -> None:
 def test_a_plan_says_whom_it_is_about() -> None:
     spec = etcd()
     assert lifecycle.kill(spec, standing(spec), ["kv-1", "kv-3"]).headline == "kill kv-1, kv-3 of cluster c"
-    assert lifecycle.rolling_restart(spec, standing(spec), ["kv-2"]).headline == "restart kv-2 of cluster c one by one"
+    assert rolling_restart(spec, standing(spec), ["kv-2"]).headline == "restart kv-2 of cluster c one by one"
     nothing = lifecycle.stop(spec, standing(spec, kv_1="exited"), ["kv-1"])
     assert (nothing.headline, bool(nothing)) == ("nothing to stop", False)
 
@@ -255,14 +256,14 @@ def turns(plan: Plan) -> list[str]:
 )
 def test_nodes_take_turns_and_the_leader_comes_last(leader: str, names: list[str], order: list[str]) -> None:
     spec = etcd()
-    assert turns(lifecycle.rolling_restart(spec, of(spec, leader=leader), names)) == order
+    assert turns(rolling_restart(spec, of(spec, leader=leader), names)) == order
 
 
 @pytest.mark.parametrize("found", ["unready", "exited", "paused"])
 def test_a_node_that_does_not_work_comes_first(found: str) -> None:
     spec = etcd(5)
     states = {} if found == "unready" else {"kv_4": found}
-    plan = lifecycle.rolling_restart(spec, of(spec, ["kv-4"], **states), [])
+    plan = rolling_restart(spec, of(spec, ["kv-4"], **states), [])
     assert turns(plan) == ["kv-4", "kv-2", "kv-3", "kv-5", "kv-1"]
     stops = {"unready": ["stop"], "exited": [], "paused": ["unpause", "stop"]}[found]
     assert done_to(plan, "kv-4") == [*stops, "start"]
@@ -272,7 +273,7 @@ def test_a_node_that_does_not_work_comes_first(found: str) -> None:
 
 def test_a_turn_ends_when_all_who_worked_before_work_again() -> None:
     spec = etcd(5)
-    plan = lifecycle.rolling_restart(spec, of(spec, kv_4="exited"), ["kv-2", "kv-3"])
+    plan = rolling_restart(spec, of(spec, kv_4="exited"), ["kv-2", "kv-3"])
     assert asked(plan) == {
         "converged kv-2": ("c-kv-2", ("kv-1", "kv-2", "kv-3", "kv-5")),
         "converged kv-3": ("c-kv-3", ("kv-1", "kv-2", "kv-3", "kv-5")),
@@ -281,7 +282,7 @@ def test_a_turn_ends_when_all_who_worked_before_work_again() -> None:
 
 def test_of_a_node_that_knows_no_members_another_is_asked() -> None:
     spec = spec_of(master=1)
-    plan = lifecycle.rolling_restart(spec, standing(spec, members=["master-1", "agent-1", "agent-2"]), ["agent-1"])
+    plan = rolling_restart(spec, standing(spec, members=["master-1", "agent-1", "agent-2"]), ["agent-1"])
     assert asked(plan) == {"converged agent-1": ("c-master-1", ("master-1", "agent-1", "agent-2"))}
 
 
@@ -299,28 +300,28 @@ def test_a_voter_that_cannot_be_spared_does_not_restart(
     spec = etcd(size)
     found = of(spec, **dict.fromkeys(down, "exited"))
     with pytest.raises(MiniclusterError) as caught:
-        lifecycle.rolling_restart(spec, found, names)
+        rolling_restart(spec, found, names)
     error = caught.value
     assert error.what == f"restarting {costly} would lose the quorum of cluster c"
     healthy = size - len(down)
     assert error.why == f"{healthy} of {size} voters are healthy, and {healthy} are needed."
     assert "--force" in error.fix
-    assert costly in turns(lifecycle.rolling_restart(spec, found, names, force=True))
+    assert costly in turns(rolling_restart(spec, found, names, force=True))
 
 
 def test_a_voter_that_is_away_already_is_no_further_loss() -> None:
     spec = etcd()
-    assert turns(lifecycle.rolling_restart(spec, of(spec, kv_3="exited"), ["kv-3"])) == ["kv-3"]
+    assert turns(rolling_restart(spec, of(spec, kv_3="exited"), ["kv-3"])) == ["kv-3"]
 
 
 def test_a_single_voter_may_restart() -> None:
     spec = etcd(1)
-    assert turns(lifecycle.rolling_restart(spec, of(spec), [])) == ["kv-1"]
+    assert turns(rolling_restart(spec, of(spec), [])) == ["kv-1"]
 
 
 def test_workers_may_restart_whatever_the_masters_do() -> None:
     spec = spec_of("swarm", master=3)
-    assert turns(lifecycle.rolling_restart(spec, standing(spec, master_3="exited"), ["agent-1", "agent-2"])) == [
+    assert turns(rolling_restart(spec, standing(spec, master_3="exited"), ["agent-1", "agent-2"])) == [
         "agent-1",
         "agent-2",
     ]
@@ -329,7 +330,7 @@ def test_workers_may_restart_whatever_the_masters_do() -> None:
 def test_without_a_quorum_nodes_do_not_take_turns() -> None:
     spec = etcd()
     with pytest.raises(MiniclusterError) as caught:
-        lifecycle.rolling_restart(spec, standing(spec, members=None), [])
+        rolling_restart(spec, standing(spec, members=None), [])
     assert caught.value.what == "a rolling restart of cluster c cannot begin"
     assert "No node reports the cluster's members" in caught.value.why
     assert "--force" in caught.value.fix
@@ -337,7 +338,7 @@ def test_without_a_quorum_nodes_do_not_take_turns() -> None:
 
 def test_where_no_node_votes_nodes_take_turns_by_their_probes() -> None:
     spec = replace(etcd(), members=None)
-    plan = lifecycle.rolling_restart(spec, standing(spec, members=None), [])
+    plan = rolling_restart(spec, standing(spec, members=None), [])
     assert asked(plan) == {}
     done_before = before(plan)
     assert "ready kv-1" in done_before["stop kv-2"]
@@ -394,4 +395,4 @@ def test_members_that_are_no_nodes_take_no_turn() -> None:
     found = of(spec)
     assert found.members
     stranger = {**found.members, "kv-9": Member("kv-9", ready=False, voter=True)}
-    assert turns(lifecycle.rolling_restart(spec, replace(found, members=stranger), ["kv-2"], force=True)) == ["kv-2"]
+    assert turns(rolling_restart(spec, replace(found, members=stranger), ["kv-2"], force=True)) == ["kv-2"]
