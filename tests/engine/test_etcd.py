@@ -100,6 +100,7 @@ def test_a_client_without_a_certificate_is_refused(cluster: Shell) -> None:
     assert plain.run("etcdctl", "get", "x", "--command-timeout=2s", ok=False).code != 0
 
 
+@pytest.mark.long
 def test_one_grows_to_three_and_to_five_and_back_without_its_leader(outer: Shell) -> None:
     name = f"{NAME}-grow"
     try:

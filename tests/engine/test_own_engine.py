@@ -147,6 +147,7 @@ def test_a_test_run_survives_an_engine_restart(own: Shell, tmp_path: Path) -> No
 # Nobody else is at work on this engine, who would remove what is over first
 
 
+@pytest.mark.long
 def test_without_a_reaper_the_next_command_removes_the_cluster(own: Shell) -> None:
     process = owner(own)
     (watcher,) = reapers(process)
@@ -161,6 +162,7 @@ def test_without_a_reaper_the_next_command_removes_the_cluster(own: Shell) -> No
     assert remains(own, LEASED) == {}
 
 
+@pytest.mark.long
 def test_a_time_to_live(own: Shell) -> None:
     own.minicluster("up", "etcd", "--name", LEASED, "--size", "kv=1", "--ttl", "1h")
     listed = {c["cluster"]: c["lease"] for c in own.minicluster("ls", "-o", "json").json}

@@ -155,6 +155,7 @@ def test_a_test_that_destroys_its_cluster_affects_no_other(runs: Runs) -> None:
     assert outcomes(output) == {"passed": 4}, output
 
 
+@pytest.mark.long
 def test_scopes(runs: Runs) -> None:
     runs.write(
         """

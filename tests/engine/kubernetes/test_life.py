@@ -423,6 +423,7 @@ def test_status_shows_a_cordoned_agent(whole: Kube) -> None:
         whole.kubectl("uncordon", "agent-2")
 
 
+@pytest.mark.long
 def test_killed_in_the_middle_of_up_then_up_finishes(outer: Shell) -> None:
     name = f"{NAME}-cut"
     try:

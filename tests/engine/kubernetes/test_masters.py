@@ -176,6 +176,7 @@ def test_all_is_stopped_and_started(whole: Kube) -> None:
     whole.is_ready()
 
 
+@pytest.mark.long
 def test_all_are_restarted_at_once_by_the_engine(whole: Kube) -> None:
     with write(whole):
         whole.outer.docker("restart", *(f"{NAME}-{node}" for node in sorted(NODES)))
