@@ -145,7 +145,7 @@ def test_other_nodes_are_left_alone_whatever_they_are() -> None:
     assert ids(plan) == ["stop kv-1"]
 
 
-def test_a_plan_says_whom_it_is_about() -> None:
+def test_a_plan_names_its_nodes() -> None:
     spec = etcd()
     assert lifecycle.kill(spec, standing(spec), ["kv-1", "kv-3"]).headline == "kill kv-1, kv-3 of cluster c"
     assert rolling_restart(spec, standing(spec), ["kv-2"]).headline == "restart kv-2 of cluster c one by one"
@@ -271,7 +271,7 @@ def test_a_node_that_does_not_work_comes_first(found: str) -> None:
     assert asked(plan)["converged kv-4"] == ("c-kv-4", ("kv-1", "kv-2", "kv-3", "kv-4", "kv-5"))
 
 
-def test_a_turn_ends_when_all_who_worked_before_work_again() -> None:
+def test_a_turn_ends_when_every_ready_node_is_ready_again() -> None:
     spec = etcd(5)
     plan = rolling_restart(spec, of(spec, kv_4="exited"), ["kv-2", "kv-3"])
     assert asked(plan) == {
