@@ -209,6 +209,7 @@ def test_scopes(runs: Runs) -> None:
     assert "add @pytest.mark.minicluster" in output
 
 
+@pytest.mark.long
 def test_the_report_of_a_failure_has_the_clusters_state(runs: Runs) -> None:
     runs.write("""
         def test_fails(etcd):

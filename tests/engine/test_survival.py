@@ -100,6 +100,7 @@ def test_it_is_stopped_and_started(ensemble: Ensemble) -> None:
     ensemble.is_ready(3)
 
 
+@pytest.mark.long
 def test_every_node_is_killed_at_once(ensemble: Ensemble) -> None:
     with ensemble.writing():
         ensemble.minicluster("kill", ensemble.role)
