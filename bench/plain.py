@@ -11,10 +11,10 @@ from typing import Any
 
 from minicluster import pki
 from minicluster.engine.privileges import NESTED_CAPABILITIES, NESTED_CGROUPNS, NESTED_SECURITY_OPT, NESTED_TMPFS
-from minicluster.engine.protocol import File
-from minicluster.model.deferred import SECRET
+from minicluster.executor.node_files import node_files
 from minicluster.model.naming import shared_volume_name, volume_name
 from minicluster.model.spec import NodeSpec, Overrides, Spec
+from minicluster.plan.steps import PutFiles
 from minicluster.profile import catalog
 from minicluster.profile.resolve import resolve
 
@@ -34,7 +34,7 @@ def prepare(profile: str, name: str, folder: Path) -> Spec:
     authority = pki.Authority()
     services = {}
     for node in spec.nodes:
-        files = _files(node, authority)
+        files = node_files(PutFiles(node.name, node.files, node.certificates, node.authority), authority)
         with tarfile.open(folder / f"{node.name}.tar", "w") as tar:
             for file in files:
                 entry = tarfile.TarInfo(file.path.lstrip("/"))
@@ -65,24 +65,6 @@ def prepare(profile: str, name: str, folder: Path) -> Spec:
     }
     (folder / "compose.json").write_text(json.dumps(compose, indent=1))
     return spec
-
-
-def _files(node: NodeSpec, authority: pki.Authority) -> list[File]:
-    """The files as minicluster writes them."""
-    files = [
-        File(f.path, SECRET.sub(lambda m: authority.secret(m[1], m[2]), f.content).encode(), f.mode, f.uid, f.gid)
-        for f in node.files
-    ]
-    for wanted in node.certificates:
-        issued = authority.issue(wanted)
-        files += [
-            File(f"{wanted.directory}/ca.pem", issued.ca),
-            File(f"{wanted.directory}/cert.pem", issued.certificate),
-            File(f"{wanted.directory}/key.pem", issued.key, 0o600),
-        ]
-    if node.authority:
-        files.append(File(pki.PATH, authority.dump(), 0o600))
-    return files
 
 
 def _create(spec: Spec, node: NodeSpec) -> list[str]:

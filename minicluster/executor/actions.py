@@ -71,7 +71,8 @@ def perform(step: Step, run: Run) -> None:
         case m.CreateContainer(config):
             engine.create_container(config)
         case PutFiles():
-            engine.put_files(step.action.container, node_files(step.action, run))
+            assert run.authority, "the plan needs a certificate authority"
+            engine.put_files(step.action.container, node_files(step.action, run.authority))
         case m.StartContainer(name):
             engine.start_container(name)
         case m.WaitReady(container, command):

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from minicluster.engine.protocol import File
-from minicluster.executor.run import Run
 from minicluster.model.deferred import SECRET
 from minicluster.plan.steps import PutFiles
 
+if TYPE_CHECKING:
+    from minicluster.pki import Authority
 
-def node_files(action: PutFiles, run: Run) -> list[File]:
+
+def node_files(action: PutFiles, authority: Authority) -> list[File]:
     """What a step writes into a container."""
     from minicluster import pki
-
-    authority = run.authority
-    assert authority, "the plan needs a certificate authority"
 
     def secret(match: re.Match[str]) -> str:
         return authority.secret(match[1], match[2])
