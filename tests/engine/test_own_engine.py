@@ -139,7 +139,7 @@ def test_a_test_run_survives_an_engine_restart(own: Shell, tmp_path: Path) -> No
     )
     answer = own.run(sys.executable, "-m", "pytest", "-q", str(tmp_path), cwd=tmp_path, ok=False)
     assert "2 passed" in answer.out, answer.out
-    assert "1 made" in answer.out
+    assert "1 created" in answer.out
     assert "1 repaired" in answer.out
     assert own.docker("ps", "-aq", "--filter", "label=io.minicluster.lease").out == ""
 

@@ -716,7 +716,7 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
         SimpleNamespace(name="engine", level="ok", text="26.1 answers", fix=""),
         SimpleNamespace(name="disk", level="warning", text="2 GiB free", fix="Free some.\nOr more."),
     ]
-    monkeypatch.setattr(facade, "examine", lambda profile: checks, raising=False)
+    monkeypatch.setattr(facade, "examine", lambda profile: checks)
     result = run("doctor")
     assert (result.exit_code, result.stdout) == (
         0,

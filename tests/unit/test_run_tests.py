@@ -111,6 +111,12 @@ def test_every_file_is_in_one_shard_and_they_take_about_as_long() -> None:
     assert shards.assign(reversed(files), 3, seconds) == assigned
 
 
+def test_the_long_tests_of_the_repository_are_divided() -> None:
+    assigned = shards.assign(shards.files(), 3, shards.recorded())
+    sizes = [sum(shard == k for file, shard in assigned.items() if shards.has_long(file)) for k in (1, 2, 3)]
+    assert min(sizes) > 3
+
+
 def test_a_file_that_was_never_recorded_is_in_a_shard() -> None:
     assert shards.assign(["test_new.py"], 3, {}) == {"test_new.py": 1}
 
