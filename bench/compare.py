@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from statistics import median
+from typing import Any
 
 NAME = "compare"
 LIMIT = 1.05
@@ -41,7 +42,6 @@ def timed(command: str, argv: list[str]) -> float:
     done = subprocess.run([command, *argv], env=env, capture_output=True, text=True, timeout=900)
     seconds = time.perf_counter() - begun
     if done.returncode:
-        subprocess.run([command, "down", NAME], capture_output=True, timeout=300)
         sys.exit(f"{command} {' '.join(argv)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     return seconds
 
@@ -54,11 +54,22 @@ def main() -> None:
     parser.add_argument("--profiles", default="etcd,zookeeper,consul,swarm,kubernetes")
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
     options = parser.parse_args()
+    try:
+        rows = compare(options)
+    finally:  # also after Ctrl-C and a time-out
+        subprocess.run([options.after, "down", NAME], capture_output=True, timeout=300)
+    if options.output == "json":
+        print(json.dumps(rows, indent=1))
+    sys.exit(any(row["ratio"] > LIMIT for row in rows))
+
+
+def compare(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for each profile and step, printed as soon as it is known."""
     rows = []
     for profile in options.profiles.split(","):
         seconds: dict[tuple[str, str], list[float]] = {}
         for number in range(-1, options.rounds):
-            for command in (options.before, options.after):
+            for command in (options.before, options.after)[:: -1 if number % 2 else 1]:  # neither is always the first
                 for step, argv in STEPS.items():
                     took = timed(command, [word.format(profile=profile) for word in argv])
                     if number >= 0:
@@ -70,9 +81,7 @@ def main() -> None:
             if options.output == "text":
                 mark = "" if row["ratio"] <= LIMIT else f"  over {LIMIT}"
                 print(f"{profile:12} {step:10} {before:7.2f} s {after:7.2f} s {row['ratio']:6.2f}{mark}", flush=True)
-    if options.output == "json":
-        print(json.dumps(rows, indent=1))
-    sys.exit(any(row["ratio"] > LIMIT for row in rows))
+    return rows
 
 
 if __name__ == "__main__":

@@ -70,10 +70,6 @@ ready() {
   done
 }
 
-join() { # NODE TOKEN
-  docker exec "$name-$1" swarm-join "$2" "${address["master-1"]}" "${address[$1]}"
-}
-
 start=$(date +%s%N)
 mark() { # EVENT: the seconds since the start
   awk -v event="$1" -v ns="$(($(date +%s%N) - start))" 'BEGIN {printf "%-36s %6.2f\n", event, ns / 1e9}'

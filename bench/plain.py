@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -43,8 +42,6 @@ def prepare(profile: str, name: str, folder: Path) -> Spec:
                 copy = folder / node.name / file.path.lstrip("/")
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 copy.write_bytes(file.content)
-                if (file.uid, file.gid) != (0, 0):  # only root may
-                    os.chown(copy, file.uid, file.gid)
                 copy.chmod(file.mode)
         (folder / f"{node.name}.create").write_text("\n".join(_create(spec, node)) + "\n")
         (folder / f"{node.name}.ready").write_text("\n".join(node.ready) + "\n")

@@ -101,7 +101,7 @@ class Cluster:
 
     def node(self, name: str) -> Node:
         """A node by its name."""
-        selection.container_of(self.spec, name)
+        selection.node_of(self.spec, name)
         return Node(self, name)
 
     def nodes(self, role: str | None = None) -> list[Node]:
@@ -148,7 +148,7 @@ class Cluster:
 
     def endpoint(self, name: str) -> results.EndpointInfo:
         """A published port by its name; of several nodes that offer it the first that is running."""
-        return addresses.endpoint(self.engine, self.spec, self.address_mode, name)
+        return addresses.endpoint(self.engine, self.spec, self.address_mode, name, authority=self._authority)
 
     def endpoints(self) -> tuple[results.EndpointInfo, ...]:
         """Every published port, those of running nodes first, with the address at which it is reached from here."""
@@ -288,11 +288,13 @@ class Node:
 
     def endpoint(self, name: str) -> results.EndpointInfo:
         """A published port of this node by its name."""
-        return addresses.endpoint(self.cluster.engine, self.cluster.spec, self.cluster.address_mode, name, self.name)
+        c = self.cluster
+        return addresses.endpoint(c.engine, c.spec, c.address_mode, name, self.name, c._authority)
 
     def status(self) -> results.NodeStatus:
         """How it is doing; the whole cluster is asked."""
-        return next(node for node in self.cluster.status().nodes if node.name == self.name)
+        name = self.spec.name  # an error once it is removed
+        return next(node for node in self.cluster.status().nodes if node.name == name)
 
     def exec(self, argv: str | Sequence[str], *, timeout: float | None = None) -> ExecResult:
         return self.cluster.exec(self.name, argv, timeout=timeout)

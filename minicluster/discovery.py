@@ -40,11 +40,14 @@ def target(profile: str | None, name: str | None) -> str:
     check_name(name)
     if name:
         return name
+    from minicluster.profile import folders
+
+    directory, bundled = folders.locate(profile or DEFAULT_PROFILE)
+    if bundled:  # its folder has its name: checking the whole profile would take longer than the rest of a cached `up`
+        return directory.name
     from minicluster.profile import catalog
 
-    if profile in (None, DEFAULT_PROFILE):
-        return DEFAULT_PROFILE
-    found = catalog.load(profile or DEFAULT_PROFILE).profile.name
+    found = catalog.load(str(directory)).profile.name
     check_name(found)
     return found
 
@@ -104,7 +107,7 @@ def unknown(engine: Engine, name: str, known: Sequence[str]) -> UsageError:
     """The error for a name that no cluster has."""
     why = "No object on the engine has that cluster's label."
     if engine.container(name):
-        why = "There is a container of that name, which minicluster did not create and does not touch."
+        why = "There is a container of that name, which minicluster did not create."
     return UsageError(f"no cluster named {name!r}", why, nearest(name, known) or "`minicluster ls` lists the clusters.")
 
 

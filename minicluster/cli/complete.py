@@ -81,9 +81,22 @@ def roles(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[
     """Roles of the profile given by the words so far, each followed by ``=``."""
 
     def find() -> list[str]:
+        from minicluster.operations.up import DEFAULT_PROFILE
         from minicluster.profile import catalog
 
-        profile = catalog.load(ctx.params.get("profile") or "swarm").profile
+        profile = catalog.load(ctx.params.get("profile") or DEFAULT_PROFILE).profile
         return [f"{role}=" for role in profile.roles if role.startswith(incomplete)]
+
+    return _or_nothing(find)
+
+
+def cluster_roles(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Roles of the cluster given by the words so far, each followed by ``=``."""
+
+    def find() -> list[str]:
+        from minicluster.cluster import Cluster
+
+        roles = Cluster.open(ctx.params.get("cluster")).spec.roles
+        return [f"{role}=" for role in roles if role.startswith(incomplete)]
 
     return _or_nothing(find)

@@ -112,7 +112,7 @@ def restart(
     metavar="ROLE=N...",
     callback=numbers(0, 1000),
     help="New number of nodes of a role",
-    shell_complete=complete.roles,
+    shell_complete=complete.cluster_roles,
 )
 @cluster_option
 @force_option

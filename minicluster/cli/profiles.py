@@ -160,6 +160,7 @@ def check(path: str, timeout: float, output: Output) -> None:
 
     The exit status is 1 if a check failed.
     """
+    from minicluster.cli.progress import notices
     from minicluster.cli.termination import terminable
     from minicluster.testing.profile_test import CHECKS, Verdict, check_profile
 
@@ -174,7 +175,7 @@ def check(path: str, timeout: float, output: Output) -> None:
             print("\n".join([line.rstrip(), *(f"         {text}" for text in more)]), flush=True)
 
     with terminable():
-        verdicts = check_profile(path, timeout=timeout, ended=ended)
+        verdicts = check_profile(path, timeout=timeout, listener=notices(), ended=ended)
     if output is Output.json:
         print_json(verdicts)
     if any(verdict.verdict == "failed" for verdict in verdicts):

@@ -69,5 +69,11 @@ def listening(quiet: bool = False) -> Iterator[Listener]:
             yield _verbose(plain(sys.stderr))
 
 
+def notices() -> Listener:
+    """A listener that writes only notes and what takes long to stderr; with -v, steps are logged too."""
+    write = plain(sys.stderr)
+    return _verbose(lambda event: write(event) if event.takes_long else None)
+
+
 def _verbose(listener: Listener) -> Listener:
     return verbose.log_events(listener) if verbose.enabled() else listener

@@ -84,8 +84,8 @@ def perform(step: Step, run: Run) -> None:
         case m.CopyImage(image, container, path):
             _copy_image(image, container, path, run)
         case m.RemoveFile(container, path):
-            with contextlib.suppress(MiniclusterError):  # the node may no longer exist
-                engine.exec(container, ["rm", "-f", path])
+            with contextlib.suppress(MiniclusterError, TimeoutError):  # the node may no longer exist, or hang
+                engine.exec(container, ["rm", "-f", path], timeout=10.0)
         case m.WaitMembers(container, command, names):
             wait_members(container, command, names, run)
         case m.StopContainer(name):

@@ -22,6 +22,11 @@ class Event:
     seconds: float = 0.0  #: how long it took, with ``end`` and ``done``
     nodes: tuple[str, ...] = ()
 
+    @property
+    def takes_long(self) -> bool:
+        """Whether it reports something that may take minutes: an image is built or pulled; or is a note."""
+        return self.kind == "note" or (self.kind == "progress" and self.text.startswith(("building", "pulling")))
+
 
 Listener = Callable[[Event], None]
 

@@ -107,7 +107,7 @@ def write_certificate(spec: Spec, authority: pki.Authority, engine: Engine) -> N
         same = (folder / _IDENTITY).read_text() == authority.identity and (
             folder / _ENGINE
         ).read_text() == engine.reference
-        if same and (folder / "key.pem").exists():
+        if same and all((folder / name).exists() for name in ("ca.pem", "cert.pem", "key.pem")):
             return
     issued = authority.issue(spec.client)
     files = {}

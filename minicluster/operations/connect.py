@@ -143,13 +143,15 @@ def endpoints(
     return tuple(sorted(found, key=lambda e: container_name(spec.cluster, e.node) not in running))
 
 
-def endpoint(engine: Engine, spec: Spec, mode: str, name: str, node: str = "") -> EndpointInfo:
+def endpoint(
+    engine: Engine, spec: Spec, mode: str, name: str, node: str = "", authority: pki.Authority | None = None
+) -> EndpointInfo:
     """An endpoint by its name, of a node or of the first running one that offers it.
 
     Raises:
         UsageError: there is none of that name.
     """
-    found = [e for e in endpoints(engine, spec, mode) if node in ("", e.node)]
+    found = [e for e in endpoints(engine, spec, mode, authority) if node in ("", e.node)]
     for one in found:
         if one.name == name:
             return one

@@ -20,7 +20,7 @@ def info(engine: Engine, spec: Spec, authority: pki.Authority | None, mode: str)
         profile=spec.profile,
         summary=spec.summary,
         subnet=spec.subnet,
-        endpoints=connect.endpoints(engine, spec, mode),
+        endpoints=connect.endpoints(engine, spec, mode, authority),
         env=client_folder.variables(engine, spec, authority, mode),
         demo_image=spec.demo_image or None,
         address_mode=mode,

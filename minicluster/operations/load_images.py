@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
+import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,7 @@ def plan_load(engine: Engine, spec: Spec, image: str, nodes: Sequence[str] = ())
 
     images = frozenset([image] if engine.has_image(image) else [])
     containers = {c.labels[labels.NODE]: c for c in engine.containers(spec.cluster) if labels.NODE in c.labels}
-    path = f"/var/tmp/minicluster-load-{os.getpid()}.tar"  # another process may load the same image
+    path = f"/var/tmp/minicluster-load-{secrets.token_hex(6)}.tar"  # others may load the same image
     return plan(spec, Observed(spec.cluster, containers, images=images), image, nodes, path)
 
 

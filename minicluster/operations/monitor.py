@@ -6,7 +6,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -57,6 +56,8 @@ def _usages(engine: Engine, spec: Spec, wanted: Callable[[NodeSpec], bool], peri
     removed blocks nothing.
     """
     before: Mapping[str, Sample] | None = None
+    from concurrent.futures import ThreadPoolExecutor  # imports logging: only where it is needed
+
     with ThreadPoolExecutor(32) as pool:
         while True:
             begun = time.monotonic()
@@ -220,12 +221,10 @@ def compare(
     changes: list[tuple[str, str, Mapping[str, str | int]]] = []
     before = seen or Seen(found or {})
     after = found if found is not None else before.members
-    quorums = Quorum.by_role(after.values())
-    if found is None:
-        for role, there in quorums.items():
-            healthy = sum(m.voter and m.role == role and m.name in running for m in after.values())
-            quorums[role] = replace(there, healthy=min(healthy, there.healthy))
-    quorum = Quorum.weakest(quorums.values())
+    counted = list(after.values())
+    if found is None:  # the last answer, less what does not run any more
+        counted = [replace(member, ready=member.ready and member.name in running) for member in counted]
+    quorum = Quorum.weakest(Quorum.by_role(counted).values())
     # Where enough of them run and none answers, the state before may still hold.
     lost = bool(quorum and (quorum.lost or (found is None and before.lost)))
     if found is None and before.known:

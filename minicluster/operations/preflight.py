@@ -39,7 +39,7 @@ def check_owner(observed: Observed, lease: Lease | None) -> None:
         name = observed.cluster
         raise UsageError(
             f"cluster {name} exists already and cannot be tied to {lease.owner}",
-            f"Its lease: {observed.lease}." if observed.lease else "It has no lease: it was created to stay.",
+            f"Its lease: {observed.lease}." if observed.lease else "It has no lease.",
             f"Use another name, or delete that cluster: `minicluster down {name}`.",
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from minicluster.errors import NodeFailed, NotReady
@@ -57,4 +56,4 @@ def reset(engine: Engine, spec: Spec, *, timeout: float, listener: Listener) -> 
         except NodeFailed as error:
             error.fix = f"Fix what it reports, or look at `minicluster status {spec.cluster}`. {_AGAIN}"
             raise
-    return replace(plan.change(time.monotonic() - begun), changed=True)
+    return plan.change(time.monotonic() - begun)

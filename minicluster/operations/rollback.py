@@ -104,7 +104,7 @@ def _undo(
                 _restore(engine, name, before, authority)
         except MiniclusterError as second:
             if before is None:
-                left = () if isinstance(second, NoEngine) else leftovers(engine, name)
+                left = () if isinstance(second, NoEngine) else second.leftovers or leftovers(engine, name)
                 unknown = (f"unknown, since the rollback failed: {second.what}",)
                 fix = f"`minicluster down {name}` removes what is left."
                 _add(error, listener, fix=fix, leftovers=left or unknown)

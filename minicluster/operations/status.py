@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from minicluster.errors import MiniclusterError
+from minicluster.executor.waiting import last_line
 from minicluster.host import procfs
 from minicluster.model.membership import Member, Quorum
 from minicluster.model.naming import container_name
@@ -29,6 +29,8 @@ def examine(engine: Engine, spec: Spec, *, memory: bool = True) -> ClusterStatus
     """
     observed = look(engine, spec.cluster)
     containers = observed.containers
+    from concurrent.futures import ThreadPoolExecutor  # imports logging: only where it is needed
+
     with ThreadPoolExecutor(32) as pool:
         asked = pool.submit(members_after_election, engine, spec, containers)
         probes = {n.name: pool.submit(_probe, engine, spec, n, containers.get(n.name)) for n in spec.nodes}
@@ -69,8 +71,9 @@ def _probe(engine: Engine, spec: Spec, node: NodeSpec, container: Container | No
         return f"no answer within {_PROBE_TIMEOUT:g} s"
     except MiniclusterError as error:
         return error.why or error.what
-    lines = (result.stderr or result.stdout).strip().splitlines()
-    said = lines[-1] if lines else f"`{' '.join(node.ready)}` exited with status {result.exit_code}"
+    said = (
+        last_line(result.stderr or result.stdout) or f"`{' '.join(node.ready)}` exited with status {result.exit_code}"
+    )
     return "ok" if result.exit_code == 0 else said
 
 

@@ -35,7 +35,7 @@ from minicluster.plan.observed import Observed
 
 if TYPE_CHECKING:
     from minicluster import pki
-    from minicluster.engine.protocol import Engine
+    from minicluster.engine.protocol import Container, Engine
     from minicluster.model.lease import Lease
     from minicluster.plan.steps import Plan
 
@@ -327,8 +327,11 @@ def apply(engine: Engine, up_plan: UpPlan, options: UpOptions, listener: Listene
 
 def _namesakes(engine: Engine, spec: Spec) -> str:
     """Warns of a node whose name another cluster's node has as well, on a network that both have joined; or ""."""
+    others: list[Container] = []
+    with contextlib.suppress(MiniclusterError):  # it is only a warning
+        others = engine.containers() if spec.networks else []
     for network in spec.networks:
-        for other in engine.containers():
+        for other in others:
             node, cluster = other.labels.get(labels.NODE, ""), other.labels[labels.CLUSTER]
             if cluster != spec.cluster and network in other.networks and spec.node(node):
                 full = container_name(spec.cluster, node)

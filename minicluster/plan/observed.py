@@ -90,9 +90,7 @@ class Observed:
         return bool(self.containers or self.networks or self.volumes or self.records or self.generations)
 
 
-def observe(
-    cluster: str, containers: list[Container], networks: list[Network], volumes: list[Volume], authority: str = ""
-) -> Observed:
+def observe(cluster: str, containers: list[Container], networks: list[Network], volumes: list[Volume]) -> Observed:
     """Sorts what the engine lists for a cluster."""
     return Observed(
         cluster=cluster,
@@ -102,7 +100,6 @@ def observe(
         records=records(volumes),
         lease=lease_of([*containers, *networks, *volumes]),
         generations=tuple(v.name for v in volumes if labels.GENERATION in v.labels),
-        authority=authority,
     )
 
 

@@ -72,7 +72,7 @@ def _asked(top: Scope, roles: Mapping[str, Sequence[Node]], overrides: spec.Over
                     raise UsageError(
                         f"{option}: {node.name} and {owner[port]} cannot both have {port}",
                         "An endpoint's port counts up from the first node of each role that has it.",
-                        "Leave the choice to minicluster.",
+                        "Omit --port.",
                     )
                 owner[port] = node.name
                 wanted[node.name, name] = port

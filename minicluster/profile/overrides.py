@@ -31,7 +31,7 @@ def override(document: Document, path: str, text: str) -> None:
     parts = _path_of(document, path, option)
     try:
         value = yaml.safe_load(text) if text else ""
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # ValueError: what looks like a date and is none
         value = text
     if parts[0] == "settings" and len(parts) == 2:
         default = document.data["settings"][parts[1]]
@@ -39,14 +39,16 @@ def override(document: Document, path: str, text: str) -> None:
     data = document.data = copy.deepcopy(document.data)
     for depth, part in enumerate(parts[:-1]):
         if isinstance(data, list):
-            data = data[_index(data, part, option)]
-            continue
-        inner = data.get(part)
-        if inner is None:
-            inner = data[part] = {}
+            inner = data[_index(data, part, option)]
+        else:
+            inner = data.get(part)
+            if inner is None:
+                inner = data[part] = {}
         if not isinstance(inner, (dict, list)):
             raise UsageError(
-                f"{option}: {'.'.join(parts[: depth + 1])} has no parts", "It is a single value.", "End the path there."
+                f"{option}: {'.'.join(parts[: depth + 1])} is not a mapping or a list",
+                "It is a single value.",
+                "End the path there.",
             )
         data = inner
     last: str | int = _index(data, parts[-1], option) if isinstance(data, list) else parts[-1]
@@ -56,7 +58,7 @@ def override(document: Document, path: str, text: str) -> None:
 
 def _path_of(document: Document, path: str, option: str) -> list[str]:
     parts = path.split(".")
-    settings = document.data.get("settings") or {}
+    settings = _mapping(document, "settings")
     if len(parts) == 1 and parts[0] in settings:  # a setting may have the name of a key, such as version
         return ["settings", *parts]
     if parts[0] not in Profile.model_fields:
@@ -67,10 +69,15 @@ def _path_of(document: Document, path: str, option: str) -> list[str]:
         )
     if parts[0] in _IDENTITY:
         raise UsageError(f"{option}: the profile's {parts[0]} cannot be set", "", nearest(parts[0], settings))
-    named = document.data.get(parts[0]) or {}
+    named = _mapping(document, parts[0])
     if parts[0] in ("settings", "roles", "images") and len(parts) > 1 and parts[1] not in named:
         raise UsageError(f"{option}: unknown key {parts[1]!r} in {parts[0]}", "", nearest(parts[1], named))
     return parts
+
+
+def _mapping(document: Document, key: str) -> dict[str, Any]:
+    value = document.data.get(key)
+    return value if isinstance(value, dict) else {}  # anything else is refused by the schema
 
 
 def _of_its_type(value: Any, default: Any, name: str, text: str, option: str) -> Any:

@@ -235,7 +235,7 @@ def _check_hooks(loaded: Loaded) -> None:
             raise _error(loaded, ("roles", name, "hooks", "join"), "join hooks never run", why, fix)
     for at, hook in _hooks(loaded):
         if hook.capture and at[:2] != ("hooks", "init"):
-            why = "Nothing would see these values."
+            why = "No later hook can use them."
             raise _error(loaded, (*at, "capture"), "only init hooks can capture", why, "Remove capture.")
 
 

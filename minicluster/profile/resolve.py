@@ -56,7 +56,9 @@ def resolve(
     for name, ref in overrides.image.items():
         if len(ref.split()) != 1:
             raise UsageError(
-                f"--image {name}={ref}: {ref!r} is no image", "", "Write its reference, as `docker pull` takes it."
+                f"--image {name}={ref}: {ref!r} is not an image reference",
+                "",
+                "Write its reference, as `docker pull` takes it.",
             )
     ports = {name for role in profile.roles.values() for name in role.endpoints}
     _check_names(overrides.port, "--port", ports, "endpoint")

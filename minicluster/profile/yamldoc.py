@@ -95,7 +95,7 @@ def _pairs(node: yaml.MappingNode, document: Document) -> Iterator[tuple[yaml.Sc
     for key, value in node.value:
         if not isinstance(key, yaml.ScalarNode):
             raise ProfileError(
-                f"{document.path}:{_place(key)}: a key is a word",
+                f"{document.path}:{_place(key)}: a key must be a scalar",
                 "This one is a list or a mapping.",
                 "Write it as KEY: VALUE.",
             )

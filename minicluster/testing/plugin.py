@@ -252,7 +252,7 @@ class _State:
 
     def _tell(self, event: Event) -> None:
         """Shows what takes long: an image is built or pulled, or an engine is started."""
-        if event.kind == "note" or (event.kind == "progress" and event.text.startswith(("building", "pulling"))):
+        if event.takes_long:
             capture = self.config.pluginmanager.getplugin("capturemanager")
             reporter = self.config.pluginmanager.getplugin("terminalreporter")
             if capture and reporter:

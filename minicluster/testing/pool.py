@@ -215,7 +215,7 @@ class PooledCluster:
                 engine=self.pool.engine,
                 **self.asked,
             )
-        cluster.connect()
+            cluster.connect()
         self._adopt(cluster)
         self._fresh = operation != "repaired"
         self.generation += self._fresh

@@ -150,12 +150,13 @@ class _Trial:
     def down(self) -> None:
         """Nothing is left."""
         self.cluster.down(listener=self.listener)
-        engine, self._cluster, self.begun = self.cluster.engine, None, False
+        engine, self._cluster = self.cluster.engine, None
         left = [thing.name for thing in engine.containers(self.name)]
         left += [thing.name for thing in engine.networks(self.name)]
         left += [thing.name for thing in engine.volumes(self.name)]
         if left:
             raise MiniclusterError(f"left behind: {', '.join(left)}")
+        self.begun = False
 
     # What they have in common
 

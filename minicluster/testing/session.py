@@ -41,7 +41,6 @@ class Run:
         data = json.loads(text)
         owner = Process(**data["owner"])
         if owner.lives() is None:
-            owner = (
-                Process.this()
-            )  # it is on another machine or in another container, where it cannot be watched from here
+            # It is on another machine or in another container, where it cannot be watched from here.
+            owner = Process.this()
         return cls(**{**data, "owner": owner})

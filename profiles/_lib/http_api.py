@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-import socket
+
+from program import connect
 
 TYPE_CHECKING = False  # typing takes longer to import than the rest
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Mapping
     from typing import Any, BinaryIO
 
@@ -68,7 +70,7 @@ class Server:
 
     def _request(self, request: bytes) -> Answer:
         if self._socket is None or self._file is None:
-            self._socket = socket.create_connection((self.host, self.port), timeout=self.timeout)
+            self._socket = connect(self.host, self.port, self.timeout)
             if self.secure:
                 self._socket = self.secure(self._socket)
             self._file = self._socket.makefile("rb")
@@ -86,7 +88,18 @@ class Server:
 
 
 def read_answer(file: BinaryIO) -> tuple[Answer, bool]:
-    """Reads an answer, and whether another one may follow on the connection. Raises ``OSError`` if it is cut short."""
+    """Reads an answer, and whether another one may follow on the connection.
+
+    Raises:
+        OSError: it is cut short, or is not HTTP.
+    """
+    try:
+        return _read_answer(file)
+    except (IndexError, ValueError):
+        raise ConnectionError("the answer is not HTTP") from None
+
+
+def _read_answer(file: BinaryIO) -> tuple[Answer, bool]:
     words = _line(file).split(None, 2)
     status = int(words[1])
     headers = {}

@@ -12,6 +12,7 @@ import time
 
 TYPE_CHECKING = False  # typing takes longer to import than the rest
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Sequence
     from typing import NoReturn, TypeVar
 
@@ -42,6 +43,16 @@ def retry(seconds: float, interval: float, action: Callable[[], T]) -> T:
             if time.monotonic() >= deadline:
                 fail(str(error))
         time.sleep(interval)
+
+
+def connect(host: str, port: int, seconds: float) -> socket.socket:
+    """A TCP connection. The error names the address; its type stays, since callers tell time-outs apart."""
+    import socket
+
+    try:
+        return socket.create_connection((host, port), timeout=seconds)
+    except OSError as error:
+        raise type(error)(f"{host}:{port} does not answer: {error.strerror or error}") from None
 
 
 def at_once(action: Callable[[Item], T], items: Sequence[Item]) -> list[T]:

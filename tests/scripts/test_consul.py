@@ -183,3 +183,21 @@ def test_a_server_without_a_vote_is_not_ready(members: ModuleType) -> None:
     assert found(members, raft, GOSSIP)["master-2"] == (False, False, False)
     waiting = {"Servers": [server | {"Voter": server["Node"] != "master-2"} for server in RAFT["Servers"]]}
     assert found(members, waiting, GOSSIP)["master-2"] == (False, False, False)
+
+
+def test_without_a_leader_nothing_more_is_asked(
+    members: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Consul holds other requests until there is a leader."""
+    asked = []
+
+    class Leaderless:
+        def get(self, path: str) -> Any:
+            asked.append(path)
+            return ""
+
+    monkeypatch.setattr(members, "Agent", Leaderless)
+    with pytest.raises(SystemExit):
+        members.main()
+    assert asked == ["status/leader"]
+    assert members.NO_LEADER in capsys.readouterr().err

@@ -26,7 +26,7 @@ def converged(loaded: Loaded, **options: Mapping[str, int] | Mapping[str, str]) 
     [
         ("size", {"agnet": 3}, "--size agnet=3: no role named 'agnet'", "'agent'"),
         ("port", {"ap": 80}, "--port ap=80: no endpoint named 'ap'", "'api'"),
-        ("image", {"node": ""}, "--image node=: '' is no image", "docker pull"),
+        ("image", {"node": ""}, "--image node=: '' is not an image reference", "docker pull"),
         ("image", {"nod": "x"}, "--image nod=x: no image named 'nod'", "'node'"),
     ],
 )
@@ -173,3 +173,14 @@ def test_an_automatic_port_is_never_one_that_is_asked_for(write_profile: Write) 
     automatic = {e.name: e.host_port for _node, e in converged(loaded).endpoints()}
     spec = converged(loaded, port={"b": automatic["a"]})
     assert {e.name: e.host_port for _node, e in spec.endpoints()}["a"] != automatic["a"]
+
+
+@pytest.mark.parametrize("path", ["roles.master.command.0.x", "roles.master.command.0.x.y", "roles.master.count.x"])
+def test_a_path_through_a_single_value_is_refused(path: str) -> None:
+    with pytest.raises(UsageError, match="is not a mapping or a list"):
+        converged(load(TOY, {path: "1"}))
+
+
+def test_a_value_that_looks_like_a_date_and_is_none_is_a_text() -> None:
+    node = converged(load(TOY, {"color": "2024-13-01"})).nodes[0]
+    assert "--color=2024-13-01" in node.command

@@ -36,7 +36,7 @@ def test_the_least_profile_is_valid(write_profile: Write) -> None:
         ("name: x\nsummary: !!python/name:os.system\n", "2:10", "not valid YAML"),
         ("- a\n- b\n", "1:1", "a profile is a mapping"),
         ("", "1:1", "a profile is a mapping"),
-        ("name: x\n? [a, b]\n: c\n", "2:3", "a key is a word"),
+        ("name: x\n? [a, b]\n: c\n", "2:3", "a key must be a scalar"),
     ],
 )
 def test_what_is_no_yaml_is_refused_where_it_stands(write_profile: Write, text: str, place: str, said: str) -> None:

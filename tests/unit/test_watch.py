@@ -233,3 +233,9 @@ def test_members_that_come_and_leave() -> None:
     seen, told = compare(seen, members(*ALL, "a-2", of=(*ALL, "a-2")), "", {*ALL})
     assert told == [("ready", "a-2", {})]
     assert compare(seen, members(*ALL), "", {*ALL})[1] == [("unready", "a-2", {})]
+
+
+def test_a_voter_that_was_not_ready_does_not_stand_in_for_one_that_stopped() -> None:
+    seen, _ = compare(None, members("m-1", "m-2", "a-1"), "", {*ALL})
+    told = compare(seen, None, "slow", {"m-2", "m-3", "a-1"})[1]
+    assert ("quorum-lost", "", {"healthy": 1, "needed": 2}) in told

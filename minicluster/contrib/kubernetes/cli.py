@@ -10,6 +10,7 @@ import click
 
 from minicluster.cli.help import Command
 from minicluster.cli.options import cluster_option
+from minicluster.cli.termination import terminable
 from minicluster.errors import UsageError
 
 
@@ -32,10 +33,14 @@ def kubeconfig(cluster: str | None, merge: bool, unmerge: bool, file: str | None
             "--file needs --merge or --unmerge",
             fix="To write the kubeconfig to a file: `minicluster kubeconfig >FILE`.",
         )
+    with terminable():  # an edit leaves no lock behind
+        _run(cluster, merge, unmerge, Path(file).expanduser() if file else None)
+
+
+def _run(cluster: str | None, merge: bool, unmerge: bool, path: Path | None) -> None:
     from minicluster.cluster import Cluster
     from minicluster.contrib.kubernetes import kubeconfig as user
 
-    path = Path(file).expanduser() if file else None
     if unmerge:
         # The cluster may be gone: its entries stay if they could not be removed with it.
         name = cluster or os.environ.get("MINICLUSTER") or Cluster.open().name

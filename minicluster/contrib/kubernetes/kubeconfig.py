@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from minicluster import paths
 from minicluster.errors import MiniclusterError, UsageError
+from minicluster.executor.signals import shielded
 from minicluster.operations import client_folder
 
 if TYPE_CHECKING:
@@ -414,8 +415,7 @@ def _locked(file: Path) -> Iterator[None]:
     held: list[str] = []
     try:
         for lock in sorted({f"{named}.lock", f"{real}.lock"}):  # always in the same order
-            _take(lock, file)
-            held.append(lock)
+            _take(lock, file, held)
         yield
     finally:
         for lock in held:
@@ -423,11 +423,11 @@ def _locked(file: Path) -> Iterator[None]:
                 os.unlink(lock)
 
 
-def _take(lock: str, file: Path) -> None:
+def _take(lock: str, file: Path, held: list[str]) -> None:
     end = time.monotonic() + PATIENCE
     try:
         os.makedirs(os.path.dirname(lock), mode=0o700, exist_ok=True)
-        while not _create(lock):
+        while not _create(lock, held):
             if time.monotonic() >= end:
                 raise MiniclusterError(
                     f"{file} is locked by another process",
@@ -439,9 +439,11 @@ def _take(lock: str, file: Path) -> None:
         raise MiniclusterError(f"{file} cannot be locked", str(error)) from None
 
 
-def _create(lock: str) -> bool:
-    try:
-        os.close(os.open(lock, os.O_CREAT | os.O_EXCL, 0o600))
-    except FileExistsError:
-        return False
+def _create(lock: str, held: list[str]) -> bool:
+    with shielded():  # Ctrl-C between the two would leave the lock
+        try:
+            os.close(os.open(lock, os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            return False
+        held.append(lock)
     return True
