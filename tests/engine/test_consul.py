@@ -286,7 +286,6 @@ def test_scaling_agents(cluster: Shell) -> None:
     assert cluster.docker("ps", "-q", "--filter", f"name={NAME}-master").out == kept
 
 
-@pytest.mark.long
 def test_scaling_masters_takes_the_leader_out_as_well(cluster: Shell) -> None:
     clients(cluster)["master-1"].kv.put("scaled", "x")
     up(cluster, "--size", "master=5")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import time
+from collections.abc import Callable
 
 import pytest
 
@@ -100,6 +103,15 @@ def test_removal_of_what_is_no_member_does_nothing(etcd: Node) -> None:
     assert len(asked(etcd)) == 1
 
 
+def wait(check: Callable[[], bool], run: subprocess.Popen[str]) -> None:
+    """Waits for a check while a script runs."""
+    end = time.monotonic() + 20
+    while not check():
+        assert run.poll() is None, run.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 ADDED = """Member 5f3a0c5a0d6c7a11 added to cluster b1606eb2fc88b106
 
 ETCD_NAME="kv-4"
@@ -122,8 +134,7 @@ def test_a_new_member_is_added_as_a_learner_and_promoted(etcd: Node) -> None:
     etcd.program("etcd-ready", "#!/bin/sh\nexit 0\n")
     run = etcd.start("etcd-join", "172.28.0.2")
     joining = etcd.root / "var/lib/etcd/joining.env"
-    while "promote" not in (etcd.root / "answers/asked").read_text() if joining.exists() else run.poll() is None:
-        pass
+    wait(lambda: joining.exists() and any("promote" in line for line in asked(etcd)), run)
     assert "MEMBER=5f3a0c5a0d6c7a11" in joining.read_text().splitlines()
     assert "ETCD_INITIAL_CLUSTER_STATE=existing" in joining.read_text().splitlines()
     (etcd.root / "data/member/wal").mkdir(parents=True)
@@ -138,8 +149,7 @@ def test_a_join_that_is_refused_can_be_cancelled(etcd: Node) -> None:
     answer(etcd, "member-list", MEMBERS)
     answer(etcd, "member-add.fails", "etcdserver: unhealthy cluster\n")
     run = etcd.start("etcd-join", "172.28.0.2")
-    while not (etcd.root / "answers/asked").exists():
-        pass
+    wait((etcd.root / "answers/asked").exists, run)
     assert etcd.run("etcd-join", "--cancel").returncode == 0
     assert run.communicate(timeout=10)[1] == "etcd-join: cancelled by a newer run\n"
     assert run.returncode == 1

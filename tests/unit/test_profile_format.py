@@ -33,23 +33,23 @@ def resolved(folder: Path) -> Spec:
     return resolve(load(folder), cluster="c", overrides=Overrides(), subnet="172.28.0.0/24")
 
 
-# The ten cases that used to pass
+# Cases that format 1 accepted
 
 
-def test_1_an_init_hook_runs_on_a_role(write_profile: Write) -> None:
+def test_an_init_hook_runs_on_a_role(write_profile: Write) -> None:
     """On "node" no step would ever be planned: there is no single node that it is about."""
     error = refused(write_profile(LEAST + "hooks: {init: [{on: node, run: [a]}]}\n"))
     assert "profile.yaml:10:21: an init hook runs on a role" in error.what
     assert "worker" in error.fix
 
 
-def test_1_all_init_hooks_run_on_the_same_role(write_profile: Write) -> None:
+def test_all_init_hooks_run_on_the_same_role(write_profile: Write) -> None:
     """They run on one node, the initial member, whichever role the second one names."""
     text = LEAST + "  other: {count: 1, image: node}\nhooks: {init: [{on: worker, run: [a]}, {on: other, run: [b]}]}\n"
     assert "profile.yaml:11:45: init hooks run on one node" in refused(write_profile(text)).what
 
 
-def test_2_a_join_hook_needs_an_init_hook_or_members(write_profile: Write) -> None:
+def test_a_join_hook_needs_an_init_hook_or_members(write_profile: Write) -> None:
     """Without either there is no member to join, and the hook would never run."""
     text = LEAST + "    hooks: {join: [{on: node, run: [a]}]}\n"
     error = refused(write_profile(text))
@@ -60,7 +60,7 @@ def test_2_a_join_hook_needs_an_init_hook_or_members(write_profile: Write) -> No
 
 
 @pytest.mark.parametrize("value", ["initial_member.address", "captured.token", "joining", "archive"])
-def test_3_a_leave_hook_sees_what_there_is_when_a_node_leaves(write_profile: Write, value: str) -> None:
+def test_a_leave_hook_sees_what_there_is_when_a_node_leaves(write_profile: Write, value: str) -> None:
     text = (
         LEAST
         + f"    hooks: {{leave: [{{on: node, run: [a, '{{{{ {value} }}}}']}}]}}\n"
@@ -72,7 +72,7 @@ def test_3_a_leave_hook_sees_what_there_is_when_a_node_leaves(write_profile: Wri
     assert "leave" in error.fix
 
 
-def test_4_the_nodes_that_join_cannot_be_walked_over(write_profile: Write) -> None:
+def test_joining_cannot_be_looped_over(write_profile: Write) -> None:
     word = "{% for n in joining %}{{ n }},{% endfor %}"
     error = refused(write_profile(LEAST + f"hooks: {{init: [{{on: worker, run: [a, '{word}']}}]}}\n"))
     assert "profile.yaml:10:38: joining is a deferred value" in error.what
@@ -91,7 +91,7 @@ def test_a_bug_in_a_function_of_templates_is_no_error_of_the_template(
         resolved(profile)
 
 
-def test_4_they_become_as_many_arguments(write_profile: Write) -> None:
+def test_joining_becomes_as_many_arguments(write_profile: Write) -> None:
     spec = resolved(write_profile(LEAST + "hooks: {init: [{on: worker, run: [a, '{{ joining }}']}]}\n"))
     assert fill(spec.init[0].run, {"joining": ["x", "y"]}) == ["a", "x", "y"]
 
@@ -129,7 +129,7 @@ URL = "endpoint('web').url"
         "{{ endpoints('web') | sort(attribute='url') | length }}",
     ],
 )
-def test_5_a_value_that_comes_later_can_only_be_joined_into_text(write_profile: Write, template: str) -> None:
+def test_a_deferred_value_can_only_be_joined_into_text(write_profile: Write, template: str) -> None:
     text = LEAST.replace("count: 1", "count: 2") + f'    endpoints: {{web: {{port: 80}}}}\nenv:\n  URL: "{template}"\n'
     error = refused(write_profile(text))
     assert "profile.yaml:12:8: endpoint.web." in error.what
@@ -152,7 +152,7 @@ def test_5_a_value_that_comes_later_can_only_be_joined_into_text(write_profile: 
         ("{{ endpoints('web') | length }}", "2"),
     ],
 )
-def test_5_it_can_be_joined_into_text(write_profile: Write, template: str, filled: str) -> None:
+def test_a_deferred_value_can_be_joined_into_text(write_profile: Write, template: str, filled: str) -> None:
     text = LEAST.replace("count: 1", "count: 2") + f'    endpoints: {{web: {{port: 80}}}}\nenv:\n  V: "{template}"\n'
     values = {"endpoint.web.url": "U", "endpoint.web.worker-1.url": "U1", "endpoint.web.worker-2.url": "U2"}
     assert fill([resolved(write_profile(text)).env["V"]], values) == [filled]
@@ -162,7 +162,7 @@ def test_5_it_can_be_joined_into_text(write_profile: Write, template: str, fille
     "paths",
     ["[/a/b, /a-b]", "[/a/b, /a_b]", "[/a-/b, /a/-b]", "[/a_-b, /a-_b]", "[/a+b, /a_x2bb]"],
 )
-def test_6_two_paths_are_two_volumes(write_profile: Write, paths: str) -> None:
+def test_two_paths_are_two_volumes(write_profile: Write, paths: str) -> None:
     from minicluster.model.spec import volumes
 
     spec = resolved(write_profile(LEAST + f"    volumes: {paths}\n"))
@@ -177,12 +177,12 @@ def test_6_two_paths_are_two_volumes(write_profile: Write, paths: str) -> None:
         ("volumes: [/a]\n    tmpfs: {/a: ''}", "11:13"),
     ],
 )
-def test_6_one_path_cannot_be_two_volumes(write_profile: Write, more: str, place: str) -> None:
+def test_one_path_cannot_be_two_volumes(write_profile: Write, more: str, place: str) -> None:
     error = refused(write_profile(LEAST + f"    {more}\n"))
     assert f"profile.yaml:{place}: /a is mounted twice" in error.what
 
 
-def test_7_text_that_looks_like_a_marker_is_text(write_profile: Write) -> None:
+def test_text_that_looks_like_a_marker_is_text(write_profile: Write) -> None:
     word = "@{x} @{joining} ${HOME} @{secret.a.hex}"
     text = (
         LEAST
@@ -193,7 +193,7 @@ def test_7_text_that_looks_like_a_marker_is_text(write_profile: Write) -> None:
     assert fill(run, {"joining": ["n"]}) == ["a", word]
 
 
-def test_7_no_text_of_a_profile_can_be_a_marker(write_profile: Write) -> None:
+def test_no_text_of_a_profile_can_be_a_marker(write_profile: Write) -> None:
     """A marker has NULs around it, which no argument, variable or text file can hold."""
     (marker,) = resolved(write_profile(LEAST + "hooks: {init: [{on: worker, run: ['{{ joining }}']}]}\n")).init[0].run
     assert DEFERRED.fullmatch(marker)
@@ -220,7 +220,7 @@ CONF = "one\n\n{# three #}\nfour {{ cluster.name }}\n{% if true %}\nsix\n"
         ("seven {{ secret('a') ~ 'b' == 'c' }}\n{% endif %}\n", 7, "seven {{ secret('a') ~ 'b' == 'c' }}"),
     ],
 )
-def test_8_an_error_in_a_template_shows_the_line_that_it_names(
+def test_an_error_in_a_template_shows_the_line_that_it_names(
     write_profile: Write, rest: str, line: int, shown: str
 ) -> None:
     text = LEAST + "    authority: true\n    files: {/f: {source: redis.conf.j2}}\n"
@@ -241,7 +241,7 @@ def test_8_an_error_in_a_template_shows_the_line_that_it_names(
         ("roles.kv.volumes.0", "/tmp:/host"),
     ],
 )
-def test_9_a_path_that_is_set_is_checked_like_one_of_the_file(path: str, value: str) -> None:
+def test_a_path_that_is_set_is_checked_like_one_of_the_file(path: str, value: str) -> None:
     from minicluster.cluster import dry_run
 
     with pytest.raises(ProfileError, match=f"--set {path}=") as caught:

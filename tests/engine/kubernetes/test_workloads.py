@@ -189,7 +189,7 @@ def test_jobs(kube: Kube, space: Space) -> None:
     assert state("four").completion_time
 
 
-@conformance("Workloads", "CronJobs: `kubectl create job --from`, and jobs on time")
+@conformance("Workloads", "CronJobs: `kubectl create job --from` creates a job at once")
 def test_cron_jobs(kube: Kube, space: Space) -> None:
     space.create(cron_job(kube, "yearly", "0 0 1 1 *"))
     # With the cluster's own kubectl: another may be too new for its version of CronJob.
@@ -304,7 +304,7 @@ def test_mounted_settings_follow(begun: Space) -> None:
     eventually(lambda: begun.run("reader", "cat /settings/colour") == "blue", what="it has the new value")
 
 
-@conformance("Workloads", "a CronJob's jobs are made on time")
+@conformance("Workloads", "CronJobs: a job is created on schedule")
 def test_cron_jobs_are_on_time(kube: Kube, begun: Space) -> None:
     made = eventually(
         lambda: [j for j in kube.batch.list_namespaced_job("begun").items if j.status.succeeded],
