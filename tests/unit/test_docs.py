@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +65,24 @@ def test_the_readme_names_every_command() -> None:
     # A row of a group begins with the group's name; its other words are subcommands.
     alone = {words.split()[0] for row in named if row[0].split()[0] not in GROUPS for words in row}
     assert set(shown) <= alone | {row[0].split()[0] for row in named}
+
+
+def command_lines() -> list[str]:
+    """Each line of a shell example that is a minicluster command."""
+    blocks = [block for page in PAGES for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)]
+    return sorted({line for block in blocks for line in block.splitlines() if line.startswith("minicluster ")})
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_a_command_line_is_parsed(line: str) -> None:
+    words = shlex.split(re.split(r"[>|;&]", line)[0], comments=True)[1:]
+    context, command = click.Context(app), app
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        found = command.get_command(context, words.pop(0))
+        assert found is not None
+        command = found
+    with contextlib.suppress(click.exceptions.Exit):  # of --help
+        command.make_context("x", words)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
