@@ -77,7 +77,7 @@ def _fall_back(step: Step, action: RunHook, fallback: Fallback, run: Run, failed
     """
     names = [*fallback.nodes]
     patience = min(_MEMBERS_PATIENCE, run.remaining() or _MEMBERS_PATIENCE)
-    members, _why = ask_any(run.engine, fallback.asked, fallback.command, timeout=patience)
+    members, _why = ask_any(run.engine, fallback.asked, fallback.command, timeout=patience, cancel=run.cancel)
     if members is not None:
         healthy = [name for name in names if name in members and members[name].ready]
         names = sorted(healthy, key=lambda name: not members[name].leader)

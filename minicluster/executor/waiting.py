@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
@@ -176,17 +177,17 @@ def ask_any(
 ) -> tuple[dict[str, Member] | None, str]:
     """The members by the first of these nodes that answers; or None, and why none did.
 
-    One is asked first, and all others at once if it fails or takes long. Asking ends when ``cancel`` is set, which the
-    first answer does too.
+    One is asked first, and all others at once if it fails or takes long. Asking ends when ``cancel`` is set.
     """
     if not containers:
         return None, "no node that could answer is running"
-    enough = cancel or Cancel()
+    enough = Cancel()
     asking = [partial(ask_members, engine, c, command, timeout=timeout, cancel=enough) for c in containers]
-    try:
-        return first_of(asking, (MiniclusterError, TimeoutError), head_start=_HEAD_START, cancel=enough), ""
-    except (MiniclusterError, TimeoutError) as error:
-        return None, getattr(error, "why", "") or str(error)
+    with cancel.calls(enough.set) if cancel else contextlib.nullcontext():
+        try:
+            return first_of(asking, (MiniclusterError, TimeoutError), head_start=_HEAD_START, cancel=enough), ""
+        except (MiniclusterError, TimeoutError) as error:
+            return None, getattr(error, "why", "") or str(error)
 
 
 def log_tail(engine: Engine, container: str) -> str:

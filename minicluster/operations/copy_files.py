@@ -19,11 +19,11 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from minicluster.errors import EngineError, MiniclusterError
+from minicluster.errors import EngineError, Interrupted, MiniclusterError
 from minicluster.model.results import Copied
 
 if TYPE_CHECKING:
-    from minicluster.engine.protocol import Engine
+    from minicluster.engine.protocol import Cancel, Engine
 
 _CHUNK = 1 << 20
 _PATH = "Check the path."
@@ -50,6 +50,7 @@ def to_nodes(engine: Engine, nodes: Sequence[tuple[str, str]], source: str, path
 
     Every node and every file of the source is checked before anything is written.
     """
+    from minicluster.engine.protocol import Cancel
     from minicluster.executor.parallel import at_once
 
     with _translated(source):
@@ -57,13 +58,24 @@ def to_nodes(engine: Engine, nodes: Sequence[tuple[str, str]], source: str, path
         entries, left_out = _walk(here)
     targets = at_once([partial(_target, engine, node, container, here, path) for node, container in nodes])
 
+    cancel = Cancel()  # Ctrl-C and the error of one node end the copies to all
+
     def one(node: str, container: str, folder: str, name: str) -> Copied:
         count = _Count()
-        engine.write_archive(container, folder, _pack(entries, name, count))
+        engine.write_archive(container, folder, _until(cancel, _pack(entries, name, count)))
         destination = f"{node}:{PurePosixPath(folder, name)}"
         return Copied(node, source, destination, count.files, count.bytes, tuple(left_out))
 
-    return tuple(at_once([partial(one, *node, *target) for node, target in zip(nodes, targets, strict=True)]))
+    return tuple(
+        at_once([partial(one, *node, *target) for node, target in zip(nodes, targets, strict=True)], cancel=cancel)
+    )
+
+
+def _until(cancel: Cancel, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    for piece in pieces:
+        if cancel.is_set():
+            raise Interrupted("the copy was interrupted")
+        yield piece
 
 
 def _look(source: str) -> _Source:

@@ -184,8 +184,6 @@ class Seen:
 
 def _from_members(engine: Engine, spec: Spec, stop: Cancel, period: float) -> Iterator[ClusterEvent]:
     """Asks the cluster's own software once a period, and reports changes; ends with the cluster, or when stopped."""
-    from minicluster.engine.protocol import Cancel
-
     seen: Seen | None = None
     while not stop.is_set():
         begun = time.monotonic()
@@ -194,9 +192,7 @@ def _from_members(engine: Engine, spec: Spec, stop: Cancel, period: float) -> It
             return
         spec = current
         if spec.members is not None:
-            asking = Cancel()
-            with stop.calls(asking.set):
-                found, why = observing.members(engine, spec, containers, asking, _MEMBERS_TIMEOUT)
+            found, why = observing.members(engine, spec, containers, stop, _MEMBERS_TIMEOUT)
             if stop.is_set():
                 return
             running = {name for name, c in containers.items() if c.state == "running"}

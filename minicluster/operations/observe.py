@@ -61,8 +61,7 @@ def members(
 ) -> tuple[Mapping[str, Member] | None, str]:
     """The cluster's own list of members from the first node that answers; or None and the reason.
 
-    One node is asked first, and all the others at once where it fails or is slow. ``cancel`` ends the commands, and is
-    set by the first answer.
+    One node is asked first, and all the others at once where it fails or is slow. ``cancel`` ends the commands.
     """
     if spec.members is None:
         return None, ""
@@ -78,7 +77,7 @@ def members(
 
 
 def members_after_election(
-    engine: Engine, spec: Spec, containers: Mapping[str, Container]
+    engine: Engine, spec: Spec, containers: Mapping[str, Container], cancel: Cancel | None = None
 ) -> tuple[Mapping[str, Member] | None, str]:
     """As :func:`members`, but waits for an election that is under way.
 
@@ -86,8 +85,8 @@ def members_after_election(
     """
     end = time.monotonic() + _ELECTION
     while True:
-        found, why = members(engine, spec, containers)
-        if not _electing(spec, containers, found) or time.monotonic() > end:
+        found, why = members(engine, spec, containers, cancel)
+        if not _electing(spec, containers, found) or time.monotonic() > end or (cancel and cancel.is_set()):
             return found, why
         time.sleep(0.1)
 

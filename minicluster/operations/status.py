@@ -16,7 +16,7 @@ from minicluster.model.spec import NodeSpec, Spec
 from minicluster.operations.observe import look, members_after_election
 
 if TYPE_CHECKING:
-    from minicluster.engine.protocol import Container, Engine
+    from minicluster.engine.protocol import Cancel, Container, Engine
 
 _PROBE_TIMEOUT = 10.0  # seconds: a slow machine takes some for a command in a node
 
@@ -31,15 +31,20 @@ def examine(engine: Engine, spec: Spec, *, memory: bool = True) -> ClusterStatus
     containers = observed.containers
     from concurrent.futures import ThreadPoolExecutor  # imports logging: only where it is needed
 
+    from minicluster.engine.protocol import Cancel
+
+    stop = Cancel()
     with ThreadPoolExecutor(32) as pool:
-        asked = pool.submit(members_after_election, engine, spec, containers)
-        probes = {n.name: pool.submit(_probe, engine, spec, n, containers.get(n.name)) for n in spec.nodes}
+        asked = pool.submit(members_after_election, engine, spec, containers, stop)
+        probes = {n.name: pool.submit(_probe, engine, n, containers.get(n.name), stop) for n in spec.nodes}
         used = {n.name: pool.submit(_memory, engine, containers.get(n.name) if memory else None) for n in spec.nodes}
-        found, why = asked.result()
-        nodes = tuple(
-            _node_status(spec, n, containers.get(n.name), probes[n.name].result(), used[n.name].result(), found, why)
-            for n in spec.nodes
-        )
+        try:
+            found, why = asked.result()
+            said = {name: (probes[name].result(), used[name].result()) for name in probes}
+        except BaseException:  # Ctrl-C does not wait for nodes that hang
+            stop.set()
+            raise
+    nodes = tuple(_node_status(spec, n, containers.get(n.name), *said[n.name], found, why) for n in spec.nodes)
     quorum = Quorum.of((found or {}).values())
     notes = [why] if why and any(n.phase == "running" for n in nodes) else []
     notes += [f"{name} exists but is not in the spec" for name in containers if spec.node(name) is None]
@@ -57,7 +62,7 @@ def kernel_notes(engine: Engine, spec: Spec) -> list[str]:
     return [text for feature, text in spec.kernel.items() if not procfs.has_feature(feature)]
 
 
-def _probe(engine: Engine, spec: Spec, node: NodeSpec, container: Container | None) -> str:
+def _probe(engine: Engine, node: NodeSpec, container: Container | None, cancel: Cancel) -> str:
     """ "ok", or why a node is not ready."""
     if container is None:
         return "its container is missing"
@@ -66,7 +71,7 @@ def _probe(engine: Engine, spec: Spec, node: NodeSpec, container: Container | No
     if not node.ready:
         return "ok"
     try:
-        result = engine.exec(container.name, node.ready, timeout=_PROBE_TIMEOUT)
+        result = engine.exec(container.name, node.ready, timeout=_PROBE_TIMEOUT, cancel=cancel)
     except TimeoutError:
         return f"no answer within {_PROBE_TIMEOUT:g} s"
     except MiniclusterError as error:

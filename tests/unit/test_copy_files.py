@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from minicluster.cluster import Cluster
-from minicluster.engine.protocol import File
+from minicluster.engine.protocol import File, PathStat
 from minicluster.errors import EngineError, MiniclusterError, NodeFailed, UsageError
+from minicluster.operations import copy_files
 from tests.fakes import FakeEngine
 from tests.unit.samples import TOY
 
@@ -301,3 +304,28 @@ def test_half_an_archive_leaves_nothing(cluster: Cluster, tmp_path: Path, send: 
     with pytest.raises(EngineError, match="cannot read /root/x of agent-1"):
         cluster.copy_from("agent-1", "/root/x", tmp_path / "y")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_ends_the_copies_to_all_nodes(
+    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only once everything is copied."""
+    (tmp_path / "big").write_bytes(bytes(3 * copy_files._CHUNK))
+    sent: list[int] = []
+    first = threading.Event()
+
+    def write(container: str, _folder: str, content: Iterator[bytes]) -> None:
+        if container == "toy-agent-1":
+            first.wait(10)
+            raise MiniclusterError("the node is full")
+        for piece in content:
+            sent.append(len(piece))
+            first.set()
+            time.sleep(0.1)
+
+    monkeypatch.setattr(engine, "write_archive", write)
+    monkeypatch.setattr(engine, "stat_path", lambda *_: PathStat("/srv", "folder"))
+    nodes = [("agent-1", "toy-agent-1"), ("agent-2", "toy-agent-2")]
+    with pytest.raises(MiniclusterError, match="the node is full"):
+        copy_files.to_nodes(engine, nodes, str(tmp_path / "big"), "/srv")
+    assert sum(sent) < 3 * copy_files._CHUNK
