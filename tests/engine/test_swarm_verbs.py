@@ -87,9 +87,12 @@ def test_a_paused_agent_is_seen_as_down_and_comes_back(swarm: Shell) -> None:
     # As a node looks that Swarm has wrongly written down as Down for good: it is connected to some manager.
     masters = [f"{NAME}-{node}" for node in sorted(NODES) if node.startswith("master")]
     nodes = {node["name"]: node for node in swarm.minicluster("status", NAME, "-o", "json").json["nodes"]}
-    reset = f"{nodes['agent-1']['address']} is down by the swarm's word, and connected: its connection is reset"
-    eventually(lambda: any(reset in swarm.docker("logs", m).err for m in masters), within=60, what=reset)
-    swarm.minicluster("unpause", "agent", "-c", NAME)
+    address = nodes["agent-1"]["address"]
+    reset = f"the swarm counts {address} as down although it is connected: its connection is reset"
+    try:
+        eventually(lambda: any(reset in swarm.docker("logs", m).err for m in masters), within=60, what=reset)
+    finally:
+        swarm.minicluster("unpause", "agent", "-c", NAME)
     is_whole(swarm, NODES)
 
 
