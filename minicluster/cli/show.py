@@ -129,6 +129,8 @@ def _info_text(answer: ClusterInfo) -> str:
     lines = [f"{paint(answer.cluster, 'bold')} ({answer.profile}): {answer.summary}", f"subnet: {answer.subnet}"]
     if answer.address_mode != "localhost":
         lines.append(f"address mode: {answer.address_mode}")
+    if answer.parts:
+        lines.append(f"software: {', '.join(f'{name} {origin}' for name, origin in answer.parts.items())}")
     if answer.endpoints:
         rows = [(e.name, e.node, e.url) for e in answer.endpoints]
         lines += ["", columns(rows, ("ENDPOINT", "NODE", "URL"))]

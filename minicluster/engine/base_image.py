@@ -1,4 +1,4 @@
-"""The base image of builds: Debian bookworm, pulled where a registry answers, else built from Debian packages."""
+"""The base image of builds: Debian 13 (trixie), pulled where a registry answers, else built from Debian packages."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from minicluster.engine.protocol import Cancel, Engine, Progress
 from minicluster.errors import ImageError, Interrupted
 from minicluster.model import labels
 
-REGISTRY = "debian:bookworm-slim"
-LOCAL = "minicluster/base:bookworm"  #: the one that we bootstrap
-SUITE = "bookworm"
+REGISTRY = "debian:trixie-slim"
+LOCAL = "minicluster/base:trixie"  #: the one that we bootstrap
+SUITE = "trixie"
 PULL_PATIENCE = 8.0  #: seconds for a registry's first answer
 
 _CHUNK = 1 << 20

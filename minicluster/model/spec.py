@@ -17,6 +17,23 @@ RESTART_POLICIES = ("no", "on-failure", "unless-stopped", "always")
 
 
 @dataclass(frozen=True)
+class PartSpec:
+    """A part of an image that is built: a program, and which version of it."""
+
+    name: str
+    version: str
+    source: str = (
+        ""  #: what the user asks for: a source's name, a file's path or an address; "" is the first that has it
+    )
+    digest: str = ""  #: changes with what it is made of
+
+    @property
+    def ref(self) -> str:
+        """The image that holds it."""
+        return f"minicluster/part-{self.name}:{self.version.replace('+', '-')}-{self.digest}"
+
+
+@dataclass(frozen=True)
 class ImageSpec:
     """Where the nodes of a role get their image."""
 
@@ -28,6 +45,7 @@ class ImageSpec:
     platforms: tuple[str, ...] = ()  #: what the image was made for; empty where every engine's will do
     args: Mapping[str, str] = field(default_factory=dict)  #: further build arguments
     additional_contexts: Mapping[str, str] = field(default_factory=dict)  #: name in the build -> path on this machine
+    parts: tuple[PartSpec, ...] = ()  #: what it is put together of
 
 
 @dataclass(frozen=True)

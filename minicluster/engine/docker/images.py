@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tarfile
 import threading
@@ -135,9 +136,11 @@ def _read_message(
             progress(line.strip())
 
 
-def import_tar(api: Api, archive: Iterable[bytes], ref: str) -> None:
+def import_tar(api: Api, archive: Iterable[bytes], ref: str, labels: Mapping[str, str]) -> None:
     repository, _, tag = ref.rpartition(":")
-    params = {"fromSrc": "-", "repo": repository, "tag": tag}
+    # A change is a line of a Dockerfile, in which $ begins a variable.
+    changes = [f"LABEL {name}={json.dumps(value)}".replace("$", r"\$") for name, value in labels.items()]
+    params = {"fromSrc": "-", "repo": repository, "tag": tag, "changes": changes}
     with (
         translated(f"import image {ref}"),
         api.open("POST", "/images/create", params=params, body=archive, timeout=None) as response,
