@@ -161,6 +161,7 @@ def env(cluster: str | None, shell: exports.Shell, unset: bool, address_mode: st
     For sh, bash and zsh: eval "$(minicluster env)".
     """
     from minicluster import cluster as facade
+    from minicluster.operations import clients
 
     if unset and output is Output.json:
         raise UsageError("--unset and -o json cannot be used together")
@@ -176,6 +177,6 @@ def env(cluster: str | None, shell: exports.Shell, unset: bool, address_mode: st
         if output is Output.json:
             print_json(variables)
             return
-        statements = exports.exports(variables, shell)
+        statements = exports.exports(variables | clients.path(opened.engine, opened.spec), shell)
     arguments = " ".join([*([shlex.quote(cluster)] if cluster else []), *(["--unset"] if unset else [])])
     print("\n".join([*statements, f"# {exports.usage(arguments, shell)}"]))

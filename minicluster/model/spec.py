@@ -49,6 +49,19 @@ class ImageSpec:
 
 
 @dataclass(frozen=True)
+class ProgramSpec:
+    """A client of the system's own, out of a node image."""
+
+    name: str
+    path: str  #: in the image
+    image: str = ""  #: name of the image in the profile
+    on: str = ""  #: the role in whose first node it runs; "" is this machine
+    version: str = ""  #: the cluster's, which a client of this machine has to fit
+    version_argv: tuple[str, ...] = ()  #: arguments with which the client says its version; () where any fits
+    minors: int = 0  #: how many minor versions away from the cluster's it may be
+
+
+@dataclass(frozen=True)
 class FileSpec:
     """A file that minicluster writes into a node before it starts."""
 
@@ -155,6 +168,7 @@ class Spec:
     env: Mapping[str, str] = field(default_factory=dict)
     client: CertificateSpec | None = None
     client_files: tuple[FileSpec, ...] = ()  #: next to the client's certificate; ``path`` is a name in its folder
+    programs: Mapping[str, ProgramSpec] = field(default_factory=dict)  #: the system's own clients, by name
     kernel: Mapping[str, str] = field(default_factory=dict)  #: kernel feature -> what to say where it is missing
     demo_image: str = ""
     example: str = ""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minicluster.errors import ProfileError, UsageError, nearest
 from minicluster.model import naming
 from minicluster.profile.parts import names as part_names
-from minicluster.profile.schema import Hook, Image, Role
+from minicluster.profile.schema import Hook, Image, Program, Role
 
 if TYPE_CHECKING:
     from minicluster.profile.loaded import Loaded
@@ -53,7 +53,22 @@ def check_references(loaded: Loaded) -> None:
             raise _error(
                 loaded, (*at, "on"), f"no role named {hook.on!r}", fix=nearest(hook.on, [*profile.roles, "node"])
             )
+    for name, program in profile.programs.items():
+        _check_program(loaded, name, program)
     _check_hooks(loaded)
+
+
+def _check_program(loaded: Loaded, name: str, program: Program) -> None:
+    profile, used = loaded.profile, {part for image in loaded.profile.images.values() for part in image.parts}
+    named: list[tuple[str, str | None, Iterable[str]]] = [
+        ("image", program.image, profile.images),
+        ("on", program.on, profile.roles),
+        ("part", program.part, used),
+    ]
+    for key, value, known in named:
+        if value is not None and value not in known:
+            what = {"image": "image", "on": "role", "part": "part"}[key]
+            raise _error(loaded, ("programs", name, key), f"no {what} named {value!r}", fix=nearest(value, known))
 
 
 def _error(loaded: Loaded, at: Where, what: str, why: str = "", fix: str = "", *, key: bool = False) -> ProfileError:

@@ -115,11 +115,20 @@ def resolve(
         if profile.client
         else None,
         client_files=_client_files(env_scope, profile),
+        programs={name: _program(top, name, program) for name, program in profile.programs.items()},
         kernel=dict(profile.kernel),
         example=profile.example,
         demo_image=_demo_image(profile, overrides),
         overrides=overrides,
         bind_address=bind_address,
+    )
+
+
+def _program(top: Scope, name: str, program: schema.Program) -> spec.ProgramSpec:
+    part = top.values["parts"].get(program.part)
+    version = part.version if part else ""
+    return spec.ProgramSpec(
+        name, program.path, program.image, program.on or "", version, tuple(program.version), program.minors
     )
 
 

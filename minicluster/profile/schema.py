@@ -253,6 +253,23 @@ class Client(Part):
     """Further files in that folder: name -> a file of the profile, a template that sees what "env" sees."""
 
 
+class Program(Part):
+    """A client of the system's own, run by "minicluster NAME"."""
+
+    image: Name
+    """The image that has it."""
+    path: Annotated[str, Field(min_length=1)]
+    """Where it is in the image; one that runs in a node may be a name on its PATH."""
+    on: Name | None = None
+    """The role in whose first running node it runs; else it runs on the user's machine."""
+    part: PartName | None = None
+    """The part whose version the user's own client has to fit, to be used in place of the image's."""
+    version: list[str] = []
+    """Arguments with which the user's own client says its version."""
+    minors: int = Field(default=0, ge=0)
+    """How many minor versions it may be away from the part's."""
+
+
 class Profile(Part):
     """The description of one kind of cluster."""
 
@@ -282,6 +299,8 @@ class Profile(Part):
     """Prints the members by the cluster's own software, one JSON object a line: name, ready, voter, leader, detail."""
     client: Client | None = None
     """The user's own client certificate."""
+    programs: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], Program] = {}
+    """The system's own clients in the images, run by "minicluster NAME"."""
     env: dict[str, Text] = {}
     """Variables for the system's own client, printed by "minicluster env"; templates."""
     kernel: dict[Identifier, str] = {}

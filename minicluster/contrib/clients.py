@@ -1,0 +1,49 @@
+"""``minicluster kubectl``, ``etcdctl`` and the like: the client out of a node image, run against the cluster."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+
+def _client(name: str, system: str) -> click.Command:
+    settings = {"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []}
+
+    @click.command(name, context_settings=settings, add_help_option=False)
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+    def command(arguments: tuple[str, ...]) -> None:
+        _run(name, list(arguments))
+
+    command.help = f"Run {system}'s {name} against a cluster: minicluster {name} [-c CLUSTER] ARGUMENT..."
+    return command
+
+
+def _run(name: str, arguments: list[str]) -> None:
+    from minicluster import discovery
+    from minicluster.cluster import Cluster
+    from minicluster.engine.discover import connect
+    from minicluster.operations import clients
+
+    cluster = None
+    # Only in front: the client has options of the same names.
+    if arguments[:1] in (["-c"], ["--cluster"]) and len(arguments) > 1:
+        cluster, arguments = arguments[1], arguments[2:]
+    elif arguments and arguments[0].startswith("--cluster="):
+        cluster, arguments = arguments[0].partition("=")[2], arguments[1:]
+    opened = Cluster.open(discovery.with_program(connect(), name, cluster))
+    opened.connect()
+    for note in opened.write_client_files():
+        print(f"Note: {note}", file=sys.stderr)
+    tty = sys.stdin.isatty() and sys.stdout.isatty()
+    line, env = clients.command(opened.engine, opened.spec, name, arguments, opened.env(), tty=tty)
+    sys.stdout.flush()
+    os.execvpe(line[0], line, {**os.environ, **env})
+
+
+kubectl = _client("kubectl", "Kubernetes")
+etcdctl = _client("etcdctl", "etcd")
+docker = _client("docker", "Docker")
+consul = _client("consul", "Consul")
+zk_cli = _client("zkCli", "ZooKeeper")
