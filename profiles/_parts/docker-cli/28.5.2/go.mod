@@ -4,4 +4,6 @@ module minicluster/parts/docker-cli
 
 go 1.23.0
 
+toolchain go1.26.8
+
 require github.com/docker/cli v28.5.2+incompatible

@@ -4,4 +4,6 @@ module minicluster/parts/docker-cli
 
 go 1.26.0
 
+toolchain go1.26.8
+
 require github.com/docker/cli v29.9.2+incompatible

@@ -4,4 +4,6 @@ module minicluster/parts/docker
 
 go 1.24.0
 
+toolchain go1.26.8
+
 require github.com/docker/docker v28.5.2+incompatible

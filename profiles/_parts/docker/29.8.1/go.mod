@@ -2,6 +2,8 @@ module minicluster/parts/docker
 
 go 1.26.3
 
+toolchain go1.26.8
+
 require github.com/moby/moby/v2 v2.0.0-beta.24
 
 require (

@@ -2,6 +2,8 @@ module minicluster/parts/runc
 
 go 1.25.0
 
+toolchain go1.26.8
+
 require github.com/opencontainers/runc v1.5.3
 
 require (
