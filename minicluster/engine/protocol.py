@@ -279,7 +279,7 @@ class Engine(Protocol):
         """All volumes of a cluster, or of every cluster."""
 
     def subnets(self) -> list[str]:
-        """Every subnet that a new network must not overlap: other networks', and this machine's routes."""
+        """Every subnet that a new network must not overlap: networks, and routes of this machine and the engine's."""
 
     def create_network(
         self, name: str, subnet: str, gateway: str, dynamic_range: str, labels: Mapping[str, str]

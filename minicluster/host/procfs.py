@@ -206,9 +206,14 @@ def routes(root: Path = ROOT, *, but: Iterable[str] = ()) -> list[IPv4Network]:
 
     Leaves out default routes, and those over the devices named in ``but``.
     """
+    return parse_routes(read(root / "proc/net/route"), but)
+
+
+def parse_routes(text: str, but: Iterable[str] = ()) -> list[IPv4Network]:
+    """The destinations in a text as of ``/proc/net/route``; ``but``: devices that do not count."""
     left_out = set(but)
     found = []
-    for line in read(root / "proc/net/route").splitlines()[1:]:
+    for line in text.splitlines()[1:]:
         fields = line.split()
         if len(fields) < 8 or fields[0] in left_out:
             continue

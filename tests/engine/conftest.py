@@ -61,7 +61,8 @@ class Shell:
             stdin=subprocess.DEVNULL,
         )
         answer = Result(done.returncode, done.stdout, done.stderr)
-        assert not ok or done.returncode == 0, f"{argv} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        said = f"{done.stderr.strip()}\n{done.stdout}"
+        assert not ok or done.returncode == 0, f"status {done.returncode}: {said}\nof {argv}"
         return answer
 
     def minicluster(self, *argv: str, ok: bool = True, timeout: float = 180) -> Result:

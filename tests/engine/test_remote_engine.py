@@ -18,6 +18,7 @@ import pytest
 from minicluster import pki
 from minicluster.engine.protocol import Engine
 from minicluster.model.spec import CertificateSpec
+from minicluster.profile.addressing import choose_subnet
 from tests.engine.conftest import Result, Shell, eventually, remains
 from tests.engine.elsewhere import (
     cluster,
@@ -49,6 +50,7 @@ class Remote:
 
     shell: Shell
     address: str  #: of the engine's machine, seen from there
+    taken: str  #: a subnet to which the engine's machine has a route
 
 
 class FarShell(Shell):
@@ -74,7 +76,10 @@ def remote(engine: Engine, tmp_path: Path) -> Iterator[Remote]:
         f"ip -n {NAME} link set lo up",
     )
     try:
-        for command in commands:
+        # As where the engine's machine is in the network that a cluster would get: clusters that are made from
+        # elsewhere must see that, too.
+        taken = choose_subnet(engine.subnets())
+        for command in (*commands, f"ip route add {taken} dev t-far0"):
             made = subprocess.run(command.split(), capture_output=True, text=True)
             if made.returncode:
                 pytest.skip(f"no network of its own can be made here: {made.stderr.strip()}")
@@ -85,7 +90,7 @@ def remote(engine: Engine, tmp_path: Path) -> Iterator[Remote]:
                 "DOCKER_CERT_PATH": str(tmp_path),
                 "XDG_DATA_HOME": str(tmp_path / "data"),
             }
-            yield Remote(FarShell(env), here)
+            yield Remote(FarShell(env), here, taken)
     finally:
         subprocess.run(["ip", "link", "delete", "t-far0"], capture_output=True)
         subprocess.run(["ip", "netns", "delete", NAME], capture_output=True)
@@ -143,6 +148,7 @@ def test_a_remote_engine_is_used_with_tls_and_its_cluster_is_reached(remote: Rem
     try:
         up = far.minicluster("up", "etcd", "--name", NAME, "--size", "kv=1", "-q", "-o", "json").json
         assert up["info"]["address_mode"] == "gateway"
+        assert up["info"]["subnet"] != remote.taken
         (url,) = far_healthy(far, NAME)
         assert url.startswith(f"https://{remote.address}:")
         assert far.minicluster("status", NAME, "-o", "json").json["phase"] == "ready"

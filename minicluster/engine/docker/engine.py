@@ -11,7 +11,7 @@ from typing import Any
 
 from minicluster.engine import privileges
 from minicluster.engine.address import EngineAddress
-from minicluster.engine.docker import answers, archive, events, images, streams
+from minicluster.engine.docker import answers, archive, events, images, routes, streams
 from minicluster.engine.docker.answers import cluster_label, filters
 from minicluster.engine.docker.client_side import proxies
 from minicluster.engine.docker.errors import translated
@@ -132,7 +132,9 @@ class DockerEngine:
 
     def subnets(self) -> list[str]:
         taken = [subnet for network in self._networks() for subnet in network.subnets]
-        return taken + [str(route) for route in procfs.routes()]
+        here = procfs.routes()
+        there = [] if self.shares_localhost else routes.of_machine(self._api)
+        return taken + [str(route) for route in (*here, *there)]
 
     # Creating, changing and removing
 
