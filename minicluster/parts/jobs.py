@@ -36,14 +36,14 @@ _compiling = threading.Semaphore(2)
 
 def go(work: Work) -> None:
     """Compiled from the Go module registry."""
-    about = work.about.sources.go
-    assert about
+    about = parts.go_of(work.spec.name, work.spec.version)
     module = about.module_version.get(work.spec.version, work.spec.version)
     env = {
         "PROGRAMS": _pairs(about.programs),
         "LINKS": _pairs(about.links),
         "DIRECTORY": about.directory,
         "TAGS": about.tags,
+        "PROGRAM_TAGS": _pairs({name: tags.replace(" ", ",") for name, tags in about.program_tags.items()}),
         "LDFLAGS": work.filled(about.ldflags),
         "CGO_ENABLED": "1" if about.cgo else "0",
         "MODULE": f"{about.module}@{module}" if about.module_folder else "",

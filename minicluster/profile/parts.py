@@ -61,6 +61,8 @@ class Go(_Model):
     """Where the programs are in the image."""
     tags: str = ""
     """Build tags."""
+    program_tags: dict[str, str] = {}
+    """Program -> further build tags of its own."""
     ldflags: str = ""
     """In addition to -s -w."""
     cgo: bool = False
@@ -129,6 +131,8 @@ class Version(_Model):
     """The sources that have it."""
     sha256: dict[Arch, Hex] = {}
     """Checksum of its release (SHA-256 or SHA-512, by its length); without one, the checksum beside it counts."""
+    go: Go | None = None
+    """How it is compiled, where that differs from other versions."""
     along: dict[str, str] = Field({}, alias="with")
     """Other parts -> the version of each that belongs to it."""
 
@@ -276,6 +280,7 @@ def _digest(name: str, version: str, source: str) -> str:
         made["sources"] = {kind: _plain(getattr(part.sources, kind)) for kind in kinds}
         made["sha256"] = dict(about.sha256) if about else {}
     if source in ("", "go") and about and "go" in about.sources:
+        made["how"] = _plain(go_of(name, version))
         made["go"] = {file: file_hash(path) for file, path in go_files(name, version).items()}
     if _given(source) and not source.startswith("https://"):
         made["file"] = file_hash(given_file(name, source))
@@ -285,6 +290,15 @@ def _digest(name: str, version: str, source: str) -> str:
 
 def _plain(about: BaseModel | None) -> Any:
     return about.model_dump() if about else None
+
+
+def go_of(name: str, version: str) -> Go:
+    """How a version is compiled."""
+    part = load(name)
+    about = part.versions.get(version)
+    found = (about.go if about else None) or part.sources.go
+    assert found
+    return found
 
 
 def go_files(name: str, version: str) -> dict[str, Path]:

@@ -44,6 +44,10 @@ class Result:
         return json.loads(self.out)
 
 
+#: Options for profiles whose default version can be had only by a download.
+VERSION = {"consul": ("--set", "version=1.8.7")}
+
+
 @dataclass
 class Shell:
     """Runs commands with additional environment variables."""

@@ -17,7 +17,7 @@ import pytest
 
 from minicluster.engine.private import daemon
 from tests.engine.checker import store_of, writing
-from tests.engine.conftest import Shell, eventually, remains, swarm_client
+from tests.engine.conftest import VERSION, Shell, eventually, remains, swarm_client
 from tests.engine.kubernetes.kubelife import Kube
 from tests.engine.test_lease import NAME as LEASED
 from tests.engine.test_lease import owner, reapers
@@ -26,6 +26,7 @@ from tests.engine.test_swarm import ready
 STORES = ("etcd", "zookeeper", "consul", *(["kubernetes"] if shutil.which("kubectl") else []))
 NAMES = {profile: f"t-again-{profile}" for profile in (*STORES, "swarm")}
 SIZES = {
+    **VERSION,
     "swarm": ("--size", "master=3", "--size", "agent=1"),
     "kubernetes": ("--size", "kv=3", "--size", "master=3", "--size", "agent=1"),
 }
