@@ -59,7 +59,8 @@ def provide(engine: Engine, progress: Progress, note: Progress, cancel: Cancel) 
 
 def _bootstrap(progress: Progress, cancel: Cancel) -> Iterator[bytes]:
     """A root file system as a tar, streamed: if we are killed meanwhile, nothing of it is left on disk."""
-    command = ["mmdebstrap", "--variant=minbase", "--dpkgopt=path-exclude=/usr/share/man/*", SUITE, "-"]
+    command = ["mmdebstrap", "--variant=minbase", "--dpkgopt=path-exclude=/usr/share/man/*"]
+    command += ['--aptopt=Acquire::Retries "5"', SUITE, "-"]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL)
         assert process.stdout

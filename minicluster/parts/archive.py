@@ -63,7 +63,9 @@ def members(file: IO[bytes], work: Work, where: str) -> Iterator[tuple[str, int,
                     pass  # up to the checksum of a compressed file
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
         raise ImageError(
-            f"{where} cannot be unpacked", f"It is no whole archive: {error}.", "Fetch it again, or name another file."
+            f"{where} cannot be unpacked",
+            f"It is no whole archive: {str(error).partition(chr(10))[0].rstrip(':')}.",
+            "Fetch it again, or name another file.",
         ) from None
     if lacking := [name for name, there in found.items() if name and not there]:
         raise ImageError(

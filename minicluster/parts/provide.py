@@ -78,8 +78,8 @@ def _provide_one(engine: Engine, spec: PartSpec, base: str, progress: Progress, 
         }
         work = Work(engine, spec, base, prefixed, note, cancel, values)
         parts.check_source(spec.name, spec.source)  # a file may be gone since it was asked for
-        if work.about.notice:
-            note(work.about.notice)
+        if work.version.notice:
+            note(work.version.notice)
         refused: list[str] = []
         for source in parts.candidates(spec):
             try:

@@ -32,6 +32,11 @@ class Work:
         """The part's description."""
         return parts.load(self.spec.name)
 
+    @property
+    def version(self) -> parts.Version:
+        """What is known of the version; of one that is not listed, what is known of the default one."""
+        return self.about.versions.get(self.spec.version) or self.about.versions[self.about.default]
+
     def filled(self, text: str) -> str:
         """A text of a part's description, with the version in place."""
         for name, value in self.values.items():
@@ -45,7 +50,7 @@ def keep(work: Work, source: str, content: Iterable[bytes], *, pinned: bool = Tr
         labels.BUILD: f"part/{work.spec.name}",
         labels.PART: f"{work.spec.name} {work.spec.version}",
         labels.SOURCE: source,
-        labels.LICENSE: work.about.license,
+        labels.LICENSE: work.version.license or work.about.license,
         **({} if pinned else {labels.UNPINNED: "yes"}),
     }
     work.progress("keeping it as an image")

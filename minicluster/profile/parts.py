@@ -131,6 +131,10 @@ class Version(_Model):
     """The sources that have it."""
     sha256: dict[Arch, Hex] = {}
     """Checksum of its release (SHA-256 or SHA-512, by its length); without one, the checksum beside it counts."""
+    license: str = ""
+    """Its SPDX identifier, where it is another than the part's."""
+    notice: str = ""
+    """What a user is told when it is fetched."""
     go: Go | None = None
     """How it is compiled, where that differs from other versions."""
     along: dict[str, str] = Field({}, alias="with")
@@ -146,8 +150,6 @@ class Part(_Model):
     """SPDX identifier."""
     home: str
     """The project's page."""
-    notice: str = ""
-    """What a user is told once when it is fetched."""
     default: str
     """The version that is taken where none is asked for."""
     supported: str

@@ -23,7 +23,7 @@ from tests.engine.test_lease import NAME as LEASED
 from tests.engine.test_lease import owner, reapers
 from tests.engine.test_swarm import ready
 
-STORES = ("etcd", "zookeeper", "consul", *(["kubernetes"] if shutil.which("kubectl") else []))
+STORES = ("etcd", "zookeeper", "consul", "kubernetes")
 NAMES = {profile: f"t-again-{profile}" for profile in (*STORES, "swarm")}
 SIZES = {
     **VERSION,
@@ -98,10 +98,9 @@ def test_every_cluster_starts_again_and_nothing_is_lost(own: Shell) -> None:
 
 
 def pods_work(shell: Shell) -> None:
-    if "kubernetes" in NAMES:
-        kube = Kube(shell, NAMES["kubernetes"])
-        kube.furnish("agent-1")
-        kube.canary("agent-1", "agent-1")
+    kube = Kube(shell, NAMES["kubernetes"])
+    kube.furnish("agent-1")
+    kube.canary("agent-1", "agent-1")
 
 
 @pytest.mark.long

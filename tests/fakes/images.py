@@ -58,7 +58,8 @@ class Images(Scripted):
     def import_image(self, archive: Iterable[bytes], ref: str, labels: Mapping[str, str] | None = None) -> None:
         self._call("import_image", ref)
         content = b"".join(archive)
-        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        # Nothing at all is an empty tar.
+        with tarfile.open(fileobj=io.BytesIO(content or bytes(1024))) as tar:
             self.contents[ref] = {
                 entry.name: entry.linkname.encode() or (tar.extractfile(entry) or io.BytesIO()).read()
                 for entry in tar

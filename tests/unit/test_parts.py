@@ -20,7 +20,7 @@ from minicluster.parts import download, jobs
 from minicluster.parts.provide import provide
 from minicluster.profile import folders, parts
 from tests.fakes import FakeEngine
-from tests.unit.https_server import Handler, Server, serving
+from tests.https_server import Handler, Server, serving
 
 
 def program(machine: int = 0x3E) -> bytes:
@@ -278,6 +278,7 @@ def test_a_mirror_takes_the_place_of_every_server(
         f"{'0' * 64}  other.tar.gz\n{SUM}  store-v2.7.1-amd64.tar.gz\n",
         f"{SUM} *./store-v2.7.1-amd64.tar.gz",
     ],
+    ids=["alone", "a line", "named among others", "named with a folder"],
 )
 def test_a_version_that_is_not_listed_takes_the_published_checksum(
     engine: FakeEngine, server: Server, sums: str
