@@ -32,7 +32,8 @@ def _run(name: str, arguments: list[str]) -> None:
         cluster, arguments = arguments[1], arguments[2:]
     elif arguments and arguments[0].startswith("--cluster="):
         cluster, arguments = arguments[0].partition("=")[2], arguments[1:]
-    opened = Cluster.open(discovery.with_program(connect(), name, cluster))
+    engine = connect()
+    opened = Cluster.open(discovery.with_program(engine, name, cluster), engine=engine)
     opened.connect()
     for note in opened.write_client_files():
         print(f"Note: {note}", file=sys.stderr)

@@ -45,8 +45,17 @@ def command(
             f"cluster {spec.cluster} has no client {name!r}", "", nearest(name, spec.programs) if spec.programs else ""
         )
     if program.on:
-        return selection.interactive(engine, spec, program.on, [program.path, *arguments], tty=tty)
+        node = _running(engine, spec, program.on)
+        return selection.interactive(engine, spec, node, [program.path, *arguments], tty=tty)
     return [str(extracted(engine, spec, program)), *arguments], dict(env)
+
+
+def _running(engine: Engine, spec: Spec, role: str) -> str:
+    """The first node of a role that runs, else its first one."""
+    names = selection.node_names(spec, role)
+    states = {container.name: container.state for container in engine.containers(spec.cluster)}
+    running = [name for name in names if states.get(selection.container_of(spec, name)) == "running"]
+    return (running or names)[0]
 
 
 def extracted(engine: Engine, spec: Spec, program: ProgramSpec) -> Path:
@@ -59,8 +68,11 @@ def extracted(engine: Engine, spec: Spec, program: ProgramSpec) -> Path:
     about = {labels.BUILD: "part/client"}
     engine.create_job(Job(name, ref, ("/",), {}, {}, (), about))  # created, and never started
     try:
-        stat = engine.stat_path(name, program.path)
-        if stat is None or stat.kind != "file":
+        # An image, or a part from another source, may have it in the other of the two folders.
+        places = dict.fromkeys((program.path, f"/usr/local/bin/{program.name}", f"/usr/bin/{program.name}"))
+        stats = (engine.stat_path(name, path) for path in places)
+        stat = next((stat for stat in stats if stat and stat.kind == "file"), None)
+        if stat is None:
             raise MiniclusterError(
                 f"image {ref} has no {program.path}",
                 f"minicluster {program.name} runs the client of the cluster's nodes.",
@@ -89,14 +101,21 @@ def folder(spec: Spec) -> Path:
 
 
 def path(engine: Engine, spec: Spec) -> dict[str, str]:
-    """``PATH`` with the folder of the cluster's clients in front; {} where this machine has clients that fit."""
-    if not (lacking := needed(spec)):
-        return {}
-    for program in lacking:
-        with contextlib.suppress(MiniclusterError):  # an image of the user's own may have none
-            extracted(engine, spec, program)
-    before = [part for part in os.environ.get("PATH", "").split(os.pathsep) if part != str(folder(spec))]
-    return {"PATH": os.pathsep.join([str(folder(spec)), *before])}
+    """``PATH`` with the folder of the cluster's clients in front; {} where it is right as it is: this machine's own fit."""
+    before, own = os.environ.get("PATH", ""), _own_path()
+    if lacking := needed(spec):
+        for program in lacking:
+            with contextlib.suppress(MiniclusterError):  # an image of the user's own may have none
+                extracted(engine, spec, program)
+        own = os.pathsep.join([str(folder(spec)), *([own] if own else [])])
+    return {"PATH": own} if own != before else {}
+
+
+def _own_path() -> str:
+    """``PATH`` without what an earlier call put there, maybe for another cluster."""
+    ours = paths.cache_home() / "clients"
+    before = os.environ.get("PATH", "").split(os.pathsep)
+    return os.pathsep.join(part for part in before if ours not in Path(part).parents)
 
 
 def needed(spec: Spec) -> list[ProgramSpec]:
@@ -105,7 +124,7 @@ def needed(spec: Spec) -> list[ProgramSpec]:
 
 
 def _fits(program: ProgramSpec) -> bool:
-    found = shutil.which(program.name)
+    found = shutil.which(program.name, path=_own_path())
     if found is None:
         return False
     if not program.version_argv or not (wanted := _NUMBER.search(program.version)):
@@ -118,7 +137,7 @@ def _fits(program: ProgramSpec) -> bool:
 
 def _said(path: str, program: ProgramSpec) -> str:
     """What a client of this machine says of its version; kept, since asking takes longer than all else."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         stat = os.stat(path)
         key = f"{os.path.realpath(path)} {stat.st_mtime_ns} {stat.st_size}"
         kept = paths.cache_home() / "clients" / "versions.json"
@@ -127,9 +146,9 @@ def _said(path: str, program: ProgramSpec) -> str:
             known = json.loads(kept.read_text())
         if key not in known:
             asked = subprocess.run(
-                [path, *program.version_argv], capture_output=True, text=True, timeout=_ASK_PATIENCE, check=False
+                [path, *program.version_argv], capture_output=True, timeout=_ASK_PATIENCE, check=False
             )
-            known[key] = asked.stdout
+            known[key] = asked.stdout.decode(errors="replace")
             kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             kept.write_text(json.dumps(known))
         return known[key]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 import io
+import lzma
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
@@ -40,16 +42,15 @@ def members(file: IO[bytes], work: Work, where: str) -> Iterator[tuple[str, int,
                         yield path, entry.file_size, of_machine(archive.read(entry), work, entry.filename)
         elif start == b"\x7fELF":
             programs = [path for path in wanted.values() if not path.endswith("/")]
-            if len(programs) > 1:
+            if len(programs) != 1:
                 raise ImageError(
-                    f"{where} is one program, and {work.spec.name} has {len(programs)}",
-                    f"Needed: {', '.join(Path(path).name for path in programs)}.",
+                    f"{where} is one program, which {work.spec.name} is not",
+                    f"Needed: {', '.join(Path(name).name for name in wanted)}.",
                     "Name an archive of the project's release.",
                 )
             found = {}
-            for path in programs:
-                content = file.read()
-                yield path, len(content), of_machine(content, work, where)
+            content = file.read()
+            yield programs[0], len(content), of_machine(content, work, where)
         else:
             with tarfile.open(fileobj=file, mode="r:*") as tar:
                 for member in tar:
@@ -61,16 +62,16 @@ def members(file: IO[bytes], work: Work, where: str) -> Iterator[tuple[str, int,
                         yield path, member.size, of_machine(inner.read(), work, member.name)
                 while tar.fileobj and tar.fileobj.read(1 << 20):
                     pass  # up to the checksum of a compressed file
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
         raise ImageError(
             f"{where} cannot be unpacked",
             f"It is no whole archive: {str(error).partition(chr(10))[0].rstrip(':')}.",
             "Fetch it again, or name another file.",
         ) from None
-    if lacking := [name for name, there in found.items() if name and not there]:
+    if lacking := [name for name, there in found.items() if not there]:
         raise ImageError(
             f"{where} is no release of {work.spec.name} {work.spec.version}",
-            f"It has no file {lacking[0]}.",
+            f"It has no file {lacking[0]}." if lacking[0] else "It is one program, and no archive.",
             "Name an archive of the project's release.",
         )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import os
 import re
+import socket
 import ssl
 import tempfile
 import time
@@ -56,13 +58,14 @@ def fetch(url: str, progress: Progress, cancel: Cancel) -> IO[bytes]:
     url = mirrored(url)
     if not url.startswith("https://"):
         raise Unavailable(f"{url}: only https is accepted")
-    name = url.rpartition("/")[2]
+    name, patience = url.rpartition("/")[2], CONNECT_PATIENCE
     file = tempfile.TemporaryFile()  # noqa: SIM115 (closed by the caller)
     try:
         context = ssl.create_default_context()
         opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _OnlyHttps)
-        with opener.open(url, timeout=CONNECT_PATIENCE) as response:
-            _set_timeout(response, STALL_PATIENCE)
+        with opener.open(url, timeout=patience) as response:
+            patience = STALL_PATIENCE
+            _set_timeout(response, patience)
             size = int(response.headers.get("Content-Length") or 0)
             done, said = 0, 0.0
             with cancel.calls(lambda: _abort(response)):
@@ -81,7 +84,7 @@ def fetch(url: str, progress: Progress, cancel: Cancel) -> IO[bytes]:
         file.close()
         if cancel.is_set():
             raise Interrupted(f"stopped: downloading {name}") from None
-        raise Unavailable(f"{url}: {_reason(error)}") from None
+        raise Unavailable(f"{url}: {_reason(error, patience)}") from None
     except BaseException:
         file.close()
         raise
@@ -99,15 +102,17 @@ def _set_timeout(response: http.client.HTTPResponse, seconds: float) -> None:
 
 
 def _abort(response: http.client.HTTPResponse) -> None:
+    """Ends a read that waits, in another thread."""
     sock = getattr(getattr(response.fp, "raw", None), "_sock", None)
     if sock is not None:
-        sock.settimeout(0.001)
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, patience: float) -> str:
     inner = getattr(error, "reason", error)
     if isinstance(inner, TimeoutError) or "timed out" in str(inner):
-        return f"no answer within {CONNECT_PATIENCE:g} s"
+        return f"no answer within {patience:g} s"
     return str(getattr(inner, "strerror", None) or inner or type(error).__name__)
 
 

@@ -77,7 +77,7 @@ def image(work: Work) -> None:
             work.engine.pull_image(ref, work.progress, timeout=_PULL_PATIENCE, cancel=work.cancel)
         except ImageError as error:
             raise Unavailable(error.why or error.what) from None
-    name = f"minicluster-part-{work.spec.name}"
+    name = f"minicluster-part-{work.spec.name}-{work.spec.digest}"
     work.engine.remove_container(name)
     work.engine.create_job(Job(name, ref, ("/",), {}, {}, (), {labels.BUILD: f"part/{work.spec.name}"}))
     try:

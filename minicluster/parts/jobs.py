@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from minicluster.engine import base_image
@@ -133,15 +133,23 @@ def _run(
     try:
         engine.start_container(name)
         with work.cancel.calls(lambda: engine.kill_container(name)), _signs_of_life(engine, name):
-            status, output = _follow(work, name)
-            if work.cancel.is_set():
-                raise Interrupted(f"stopped: getting {work.spec.name} {work.spec.version}")
-            if status != 0:
-                said = [line.removeprefix(_SAID) for line in output if line.startswith(_SAID)]
-                raise Unavailable("\n".join(said or output[-10:]) or f"ended with status {status}")
-            keep(work, script, below(engine.read_archive(name, "/out"), "out"))
+            _finish(work, script, name)
+    except MiniclusterError:
+        if work.cancel.is_set():  # its container is gone, whatever was being asked of it
+            raise Interrupted(f"stopped: getting {work.spec.name} {work.spec.version}") from None
+        raise
     finally:
         engine.remove_container(name)
+
+
+def _finish(work: Work, source: str, container: str) -> None:
+    """Waits until a job's command has ended, and makes an image of what it leaves."""
+    status, output = _follow(work, container)
+    if status != 0:
+        said = [line.removeprefix(_SAID) for line in output if line.startswith(_SAID)]
+        ended = "its container was killed" if status is None else f"ended with status {status}"
+        raise Unavailable("\n".join(said or [*output[-10:], ended]))
+    keep(work, source, below(work.engine.read_archive(container, "/out"), "out"))
 
 
 def _follow(work: Work, container: str) -> tuple[int | None, list[str]]:
@@ -163,10 +171,8 @@ def _signs_of_life(engine: Engine, container: str) -> Iterator[None]:
 
     def touch() -> None:
         while not ended.wait(_ALIVE):
-            try:
+            with suppress(MiniclusterError, TimeoutError):  # the next one may succeed
                 engine.exec(container, ["touch", "/tmp/alive"], timeout=_ALIVE)
-            except (MiniclusterError, TimeoutError):
-                return
 
     thread = threading.Thread(target=touch, daemon=True)
     thread.start()

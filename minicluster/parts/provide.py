@@ -77,7 +77,7 @@ def _provide_one(engine: Engine, spec: PartSpec, base: str, progress: Progress, 
             "machine": _MACHINES.get(arch, arch),
         }
         work = Work(engine, spec, base, prefixed, note, cancel, values)
-        parts.check_source(spec.name, spec.source)  # a file may be gone since it was asked for
+        parts.check_source(spec.name, spec.version, spec.source)  # a file may be gone since it was asked for
         if work.version.notice:
             note(work.version.notice)
         refused: list[str] = []

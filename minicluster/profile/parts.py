@@ -261,15 +261,22 @@ def resolve(
         version, source = wanted.get(name, ("", ""))
         key = "version" if name == main else f"{name}.version"
         chosen = choose(name, version or along.get(name, ""), f"--set {key}={version}", source=source)
-        about = load(name).versions.get(chosen)
-        if about and name == main:
-            along = dict(about.along)
+        if name == main:
+            along = _along(name, chosen)
         if _given(source) and (had := before.get(name)) and (had.version, had.source) == (chosen, source):
             specs[name] = had
             continue
-        check_source(name, source)
+        check_source(name, chosen, source)
         specs[name] = PartSpec(name, chosen, source, _digest(name, chosen, source))
     return specs
+
+
+def _along(name: str, version: str) -> dict[str, str]:
+    """The versions of other parts that belong to one: for one that is not listed, those of the nearest of its minor."""
+    known = load(name).versions
+    minor = version.rpartition(".")[0]
+    near = [version, *(other for other in known if other.rpartition(".")[0] == minor)]
+    return next((dict(known[other].along) for other in near if other in known), {})
 
 
 def _digest(name: str, version: str, source: str) -> str:
@@ -322,13 +329,20 @@ def given_file(name: str, source: str) -> str:
     raise UsageError(f"{option}: {source!r} is not a source of {name}", "", fix)
 
 
-def check_source(name: str, source: str) -> None:
+def check_source(name: str, version: str, source: str) -> None:
     """Refuses a source that a part does not have. Raises ``UsageError``."""
-    option = f"--set {name}.source={source}"
+    option, about = f"--set {name}.source={source}", load(name).versions.get(version)
     if source in SOURCES:
         if source not in sources_of(name):
             raise UsageError(
                 f"{option}: {name} has no source {source}", "", f"Use one of {', '.join(sources_of(name))}."
+            )
+        if source in ("go", "maven") and source not in (about.sources if about else ()):
+            listed = [known for known, its in load(name).versions.items() if source in its.sources]
+            raise UsageError(
+                f"{option}: {name} {version} is not listed with that source",
+                f"What its modules are is known only of {', '.join(listed)}.",
+                f"Choose one of these with --set {name}.version=VERSION, or another source.",
             )
     elif "://" in source:
         if not source.startswith("https://"):

@@ -122,7 +122,9 @@ def test_everything_but_the_nodes_is_removed(engine: Engine, outer: Shell) -> No
 
 @pytest.mark.long
 def test_without_acls_and_with_one_server(engine: Engine, outer: Shell) -> None:
-    with up(engine, outer, "consul", f"{NAME}-one", size={"master": 1, "agent": 0}, set={"version": "1.8.7"}) as cluster:
+    with up(
+        engine, outer, "consul", f"{NAME}-one", size={"master": 1, "agent": 0}, set={"version": "1.8.7"}
+    ) as cluster:
         client = consul_clients(cluster)["master-1"]
         client.kv.put("key", "value")
         client.agent.service.register("web", port=1)

@@ -251,6 +251,8 @@ class FakeEngine(Images):
             if volume not in self.vols:
                 raise EngineError(f"volume {volume} would be made without labels")
         self.create_container(config)
+        content = self.contents.get(job.image, {})
+        self.put_files(job.name, [File(f"/{path}", program, 0o755) for path, program in content.items()])
         self.put_files(job.name, job.files)
         self.jobs.append(job)
 

@@ -183,7 +183,7 @@ def test_a_version_comes_with_its_etcd(wanted: str, version: str, etcd: str) -> 
 
 
 def test_parts_of_the_users_choice() -> None:
-    spec = spec_of("kubernetes", set={"version": "v1.36", "etcd.version": "v3.7", "kubernetes.source": "go"})
+    spec = spec_of("kubernetes", set={"version": "v1.36", "etcd.version": "3.7", "kubernetes.source": "go"})
     assert part(spec, "etcd").version == "v3.7.3"
     assert (part(spec).version, part(spec).source) == ("v1.36.3", "go")
     assert {p.name for p in spec.images["node"].parts} == {"kubernetes", "containerd", "runc", "cni-plugins"}

@@ -419,7 +419,7 @@ def test_a_compilation_that_fails_leaves_nothing_and_says_why(engine: FakeEngine
     engine.works = lambda _job: (1, ["main.go:1:1: broken"], {})
     with pytest.raises(ImageError, match="cannot be had from any source") as refused:
         get(engine, store("2.2.3"))
-    assert refused.value.why == "go: main.go:1:1: broken"
+    assert refused.value.why == "go: main.go:1:1: broken\nended with status 1"
     assert not engine.boxes
     assert store("2.2.3").ref not in engine.refs
 

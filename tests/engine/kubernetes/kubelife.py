@@ -18,7 +18,7 @@ _numbers = itertools.count(1)
 
 
 def variables(outer: Shell, name: str) -> dict[str, str]:
-    """What ``minicluster env`` sets now in a shell: PATH leads to the cluster's own kubectl unless the one here fits."""
+    """What ``minicluster env`` sets now: PATH leads to the cluster's own kubectl, unless the one here fits."""
     words = (shlex.split(line, comments=True) for line in outer.minicluster("env", name).out.splitlines())
     pairs = (line[1].partition("=") for line in words if line[:1] == ["export"])
     return {key: value for key, _, value in pairs}

@@ -1,5 +1,5 @@
-"""Input of the Kubernetes profile: a release becomes a cluster, from a file or by a download; input that it cannot use is
-refused with one sentence, and nothing is left behind."""
+"""Input of the Kubernetes profile: a release becomes a cluster, from a file or by a download; input that it cannot use
+is refused with one sentence, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def another() -> bytes:
 def test_one_program_is_refused(outer: Shell, tmp_path: Path) -> None:
     (tmp_path / "kubelet").write_bytes(another())
     answer = refused(outer, 1, f"kubernetes.source={tmp_path}/kubelet")
-    assert f"{tmp_path}/kubelet is one program, and kubernetes has 6" in answer.err
+    assert f"{tmp_path}/kubelet is one program, which kubernetes is not" in answer.err
 
 
 # Downloads, which minicluster makes on this machine

@@ -189,8 +189,8 @@ def pids(kube: Kube, node: str, component: str) -> list[str]:
         ("kube-controller-manager", "pkill -STOP -x kube-controller", "pkill -CONT -x kube-controller"),
         (
             "kube-scheduler",
-            "cd /usr/local/bin && mv kube-scheduler kept && ln -s /bin/false kube-scheduler && pkill -9 -x kube-scheduler",
-            "cd /usr/local/bin && mv -f kept kube-scheduler",
+            "cd /usr/local/bin; mv kube-scheduler kept; ln -s /bin/false kube-scheduler; pkill -KILL -x kube-scheduler",
+            "cd /usr/local/bin; mv -f kept kube-scheduler",
         ),
     ],
     ids=["the scheduler hangs", "the controller manager hangs", "the scheduler ends at once whenever it is started"],
