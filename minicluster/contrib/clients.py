@@ -8,16 +8,17 @@ import sys
 import click
 
 
+class _Client(click.Command):
+    """All of its arguments are the client's, ``--help`` and ``--`` too."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.params["arguments"] = list(args)
+        return []
+
+
 def _client(name: str, system: str) -> click.Command:
-    settings = {"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []}
-
-    @click.command(name, context_settings=settings, add_help_option=False)
-    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-    def command(arguments: tuple[str, ...]) -> None:
-        _run(name, list(arguments))
-
-    command.help = f"Run {system}'s {name} against a cluster: minicluster {name} [-c CLUSTER] ARGUMENT..."
-    return command
+    about = f"Run {system}'s {name} against a cluster: minicluster {name} [-c CLUSTER] ARGUMENT..."
+    return _Client(name, callback=lambda arguments: _run(name, arguments), help=about, add_help_option=False)
 
 
 def _run(name: str, arguments: list[str]) -> None:

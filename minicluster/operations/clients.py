@@ -101,7 +101,7 @@ def folder(spec: Spec) -> Path:
 
 
 def path(engine: Engine, spec: Spec) -> dict[str, str]:
-    """``PATH`` with the folder of the cluster's clients in front; {} where it is right as it is: this machine's own fit."""
+    """``PATH`` with the folder of the cluster's clients in front; {} where it is right as it is."""
     before, own = os.environ.get("PATH", ""), _own_path()
     if lacking := needed(spec):
         for program in lacking:

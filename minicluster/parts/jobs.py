@@ -19,12 +19,12 @@ from minicluster.model import labels
 from minicluster.parts.archive import below
 from minicluster.parts.work import Unavailable, Work, keep
 from minicluster.profile import folders, parts
-from minicluster.profile.image_tag import build_hash
+from minicluster.profile.image_tag import file_hash
 
 CACHE = "minicluster-part-cache"  #: the volume with Go's caches
 _ENDED = "minicluster-job: ended with "
 _SAID = "minicluster-part: "
-_ALIVE = 20.0  #: seconds between signs of life to a job, which waits 60 for one
+_ALIVE = 20.0  #: seconds between signs of life to a job, which waits 200 for one: the machine may be busy
 #: What Go reads of its user's settings: https://go.dev/ref/mod#environment-variables
 _GO_SETTINGS = ("GOPROXY", "GOSUMDB", "GOFLAGS", "GOPRIVATE", "GONOPROXY", "GONOSUMDB", "GOINSECURE", "GOAUTH")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
@@ -79,7 +79,7 @@ def _pairs(names: Mapping[str, str]) -> str:
 def _builder(work: Work) -> str:
     """The image in which parts are compiled."""
     folder = _build_folder()
-    ref = f"minicluster/part-builder:{build_hash(folder)}"
+    ref = f"minicluster/part-builder:{file_hash(folder / 'Dockerfile')[:12]}"
     with lock.building(ref, work.cancel, lambda: work.progress("waiting for the image with the compiler")):
         if not work.engine.has_image(ref):
             work.progress("installing the compiler")

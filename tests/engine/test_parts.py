@@ -183,7 +183,7 @@ def test_a_killed_compilation_ends_by_itself_and_the_next_one_succeeds(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not engine.has_image(hello.ref)
-    eventually(lambda: not containers(outer, hello.name), within=120, what="the container ends by itself")
+    eventually(lambda: not containers(outer, hello.name), within=300, what="the container ends by itself")
     assert not engine.has_image(hello.ref)
     assert engine.volume_size(jobs.CACHE)
     get(engine, hello, base)

@@ -53,7 +53,6 @@ def up(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Clu
     return make
 
 
-
 @pytest.fixture
 def executed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, str]]]:
     """The command lines and variables of programs that took this one's place."""
@@ -186,14 +185,16 @@ def test_what_the_cache_cannot_take_is_an_error(engine: FakeEngine, up: Callable
         clients.extracted(engine, cluster.spec, cluster.spec.programs["etcdctl"])
 
 
-def test_a_client_that_needs_the_node_runs_in_the_first_that_runs(engine: FakeEngine) -> None:
-    spec = spec_of("zookeeper", kv=3)
-    made = Cluster.up("zookeeper", name="c", size={"kv": 1}, engine=engine)
-    line, env = clients.command(engine, made.spec, "zkCli", ["ls", "/"], {"A": "b"}, tty=True)
-    assert line[-3:] == ["zkCli.sh", "ls", "/"]
+def test_a_client_that_needs_the_node_runs_there(engine: FakeEngine, up: Callable[..., Cluster]) -> None:
+    """A Java, for ZooKeeper's."""
+    assert spec_of("zookeeper").programs["zkCli"] == ProgramSpec("zkCli", "zkCli.sh", "node", "kv")
+    inside = replace(up().spec, programs={"zkCli": spec_of("zookeeper").programs["zkCli"]})
+    line, env = clients.command(engine, inside, "zkCli", ["ls", "/"], {"A": "b"}, tty=True)
+    assert line == ["fake", "exec", "e-kv-1", "zkCli.sh", "ls", "/"]
     assert env == {"FAKE": "1"}
-    with pytest.raises(UsageError, match="no client 'zkcli'"):
-        clients.command(engine, spec, "zkcli", [], {}, tty=False)
+    with pytest.raises(UsageError, match="no client 'zkcli'") as caught:
+        clients.command(engine, inside, "zkcli", [], {}, tty=False)
+    assert caught.value.fix == "Did you mean 'zkCli'?"
 
 
 def test_a_node_that_does_not_run_is_passed_over(engine: FakeEngine, up: Callable[..., Cluster]) -> None:

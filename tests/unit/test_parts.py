@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -323,6 +324,40 @@ def test_a_download_is_interrupted(engine: FakeEngine, server: Server) -> None:
     assert not engine.contents
 
 
+def test_a_download_that_stalls_is_interrupted_at_once(engine: FakeEngine, server: Server) -> None:
+    cancel = Cancel()
+
+    def stalls(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(1 << 30))
+        handler.end_headers()
+        handler.wfile.write(b"x" * 1000)
+        threading.Timer(0.2, cancel.set).start()
+        time.sleep(8)
+
+    server.answers["/store-v2.1.0-amd64.tar.gz"] = stalls
+    begun = time.monotonic()
+    with pytest.raises(Interrupted):
+        get(engine, store(), cancel)
+    assert time.monotonic() - begun < 5
+
+
+def test_a_download_that_stalls_is_given_up(
+    engine: FakeEngine, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stalls(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(1 << 30))
+        handler.end_headers()
+        time.sleep(2)
+
+    monkeypatch.setattr(download, "STALL_PATIENCE", 0.7)
+    server.answers["/store-v2.1.0-amd64.tar.gz"] = stalls
+    with pytest.raises(ImageError) as refused:
+        get(engine, store(source="release"))
+    assert "no answer within 0.7 s" in refused.value.why
+
+
 # What the user gives
 
 
@@ -358,7 +393,9 @@ def test_a_given_file_may_be_gone_once_nodes_have_it(tmp_path: Path) -> None:
         (archive(other=program()), "is no release of store v2.1.0"),
         (b"not an archive", "cannot be unpacked"),
         (RELEASE[:-20], "cannot be unpacked"),
+        (RELEASE[:30] + b"\xff\x00\xff" + RELEASE[33:], "cannot be unpacked"),
     ],
+    ids=["of another machine", "without the program", "no archive", "cut off", "damaged"],
 )
 def test_a_file_that_is_no_release_is_refused(engine: FakeEngine, tmp_path: Path, content: bytes, what: str) -> None:
     file = tmp_path / "given"
@@ -381,6 +418,35 @@ def test_a_file_that_is_no_release_is_refused(engine: FakeEngine, tmp_path: Path
 def test_bad_sources_are_refused(source: str, what: str) -> None:
     with pytest.raises(UsageError, match=what):
         store(source=source)
+
+
+@pytest.mark.parametrize(
+    ("files", "content", "what"),
+    [
+        ('{"lib/*.jar": usr/share/java/}', program(), "is one program, which store is not"),
+        ("{a: usr/bin/a, b: usr/bin/b}", program(), "is one program, which store is not"),
+        ('{"": usr/local/bin/store}', RELEASE, "is no release of store v2.1.0"),
+    ],
+    ids=["jars", "several programs", "an archive for a program"],
+)
+def test_what_would_leave_a_part_empty_is_refused(
+    engine: FakeEngine, root: Path, server: Server, tmp_path: Path, files: str, content: bytes, what: str
+) -> None:
+    text = PART.format(url=server.url, sum=SUM)
+    write(root, text.replace('{"store-{number}/store": usr/local/bin/store}', files))
+    file = tmp_path / "given"
+    file.write_bytes(content)
+    spec = store(source=str(file))
+    with pytest.raises(ImageError, match=what):
+        get(engine, spec)
+    assert spec.ref not in engine.refs
+
+
+@pytest.mark.parametrize("version", ["v2.0.9", "2.7.1"])
+def test_what_no_module_is_known_of_is_not_compiled(version: str) -> None:
+    with pytest.raises(UsageError, match="is not listed with that source") as refused:
+        store(version, source="go")
+    assert refused.value.why == "What its modules are is known only of v2.2.3, v2.2.0, v2.1.0."
 
 
 def test_an_address_needs_its_checksum_beside_it(engine: FakeEngine, server: Server) -> None:
@@ -438,6 +504,11 @@ def test_an_image_gives_a_part(engine: FakeEngine) -> None:
     with pytest.raises(ImageError) as refused:
         get(engine, store("2.2.0"))
     assert "image: example/store:v2.2.0 has no file /store" in refused.value.why
+    assert not engine.boxes
+    engine.contents["example/store:v2.2.0"] = {"store": program()}
+    spec = store("2.2.0")
+    assert get(engine, spec)[0] == "v2.2.0 (image example/store:v2.2.0)"
+    assert engine.contents[spec.ref] == {"usr/local/bin/store": program()}
     assert not engine.boxes
 
 
