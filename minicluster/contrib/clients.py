@@ -16,8 +16,8 @@ class _Client(click.Command):
         return []
 
 
-def _client(name: str, system: str) -> click.Command:
-    about = f"Run {system}'s {name} against a cluster: minicluster {name} [-c CLUSTER] ARGUMENT..."
+def _client(name: str) -> click.Command:
+    about = f"Run a cluster's own {name}"
     return _Client(name, callback=lambda arguments: _run(name, arguments), help=about, add_help_option=False)
 
 
@@ -44,8 +44,8 @@ def _run(name: str, arguments: list[str]) -> None:
     os.execvpe(line[0], line, {**os.environ, **env})
 
 
-kubectl = _client("kubectl", "Kubernetes")
-etcdctl = _client("etcdctl", "etcd")
-docker = _client("docker", "Docker")
-consul = _client("consul", "Consul")
-zk_cli = _client("zkCli", "ZooKeeper")
+kubectl = _client("kubectl")
+etcdctl = _client("etcdctl")
+docker = _client("docker")
+consul = _client("consul")
+zk_cli = _client("zkCli")
