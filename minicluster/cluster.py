@@ -15,7 +15,17 @@ from minicluster.model.durations import DEFAULT_TIMEOUT
 from minicluster.model.events import Listener, ignore
 from minicluster.model.lease import Lease
 from minicluster.model.spec import NodeSpec, Spec
-from minicluster.operations import client_folder, info, lifecycle, load_images, logs, monitor, reset, status, up
+from minicluster.operations import (
+    client_folder,
+    info,
+    lifecycle,
+    load_images,
+    logs,
+    monitor,
+    reset,
+    status,
+    up,
+)
 from minicluster.operations import connect as addresses
 from minicluster.operations import down as removal
 from minicluster.operations import nodes as selection

@@ -103,6 +103,31 @@ def find(engine: Engine, name: str | None) -> Spec:
     return spec
 
 
+def with_program(engine: Engine, program: str, name: str | None) -> str:
+    """The cluster of that name, else of $MINICLUSTER, else the only one that has this client.
+
+    Raises:
+        UsageError: there is none, or there are several and none is named.
+    """
+    if name or os.environ.get(VARIABLE):
+        return choose(engine, name)
+    having = []
+    volumes = engine.volumes()
+    for cluster in names(engine):
+        found = records([volume for volume in volumes if volume.labels[labels.CLUSTER] == cluster])
+        if found and (spec := found[-1].spec) and program in spec.programs:
+            having.append(cluster)
+    if len(having) == 1:
+        return having[0]
+    if not having:
+        raise UsageError(f"no cluster has a client {program!r}", "", "Create one: `minicluster up PROFILE`.")
+    raise UsageError(
+        f"several clusters have a client {program!r}",
+        f"Clusters: {', '.join(having)}.",
+        f"`minicluster {program} -c NAME ...`, or set ${VARIABLE}.",
+    )
+
+
 def unknown(engine: Engine, name: str, known: Sequence[str]) -> UsageError:
     """The error for a name that no cluster has."""
     why = "No object on the engine has that cluster's label."

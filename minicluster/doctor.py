@@ -347,7 +347,7 @@ def check_base_image(source: str | Callable[[], str]) -> Check:
     """Whether builds have a base image."""
     fix = (
         "Install mmdebstrap (`sudo apt-get install mmdebstrap`), with which minicluster builds the base image from "
-        "Debian packages, or load the image debian:bookworm-slim into the engine (`docker load`)."
+        "Debian packages, or load the image debian:trixie-slim into the engine (`docker load`)."
     )
     try:
         where = source if isinstance(source, str) else source()

@@ -101,9 +101,6 @@ provide_clients() { # the stock clients that tests use, besides docker
   if command -v apt-get >/dev/null && ! command -v etcdctl >/dev/null; then
     apt_install etcd-client
   fi
-  if command -v apt-get >/dev/null && ! command -v kubectl >/dev/null; then
-    apt_install kubernetes-client
-  fi
 }
 
 provide_linters() { # what checks the shell scripts

@@ -48,32 +48,53 @@ def import_(file: str, output: Output, quiet: bool) -> None:
 
 
 @image.command("list")
+@click.option("--parts", "parts_", is_flag=True, help="The parts of node images: version, source, license")
 @output_option
-def list_(output: Output) -> None:
+def list_(parts_: bool, output: Output) -> None:
     """List the built node images."""
     from minicluster.operations import images
 
+    if parts_:
+        _list_parts(output)
+        return
     found = images.listing()
     if output is Output.json:
         print_json(found)
-    elif found:
+        return
+    if cache := images.cache_size():
+        print(f"Compiler's cache: {size(cache)}.", file=sys.stderr)
+    if found:
         rows = [(i.ref, i.profile, i.name, size(i.size), "yes" if i.in_use else "") for i in found]
         print(columns(rows, ("IMAGE", "PROFILE", "NAME", "SIZE", "IN USE")))
     else:
         print("No images found.", file=sys.stderr)
 
 
+def _list_parts(output: Output) -> None:
+    from minicluster.operations import images
+
+    found = images.parts()
+    if output is Output.json:
+        print_json(found)
+    elif found:
+        rows = [(p.name, p.version, p.source, p.license, size(p.size)) for p in found]
+        print(columns(rows, ("PART", "VERSION", "SOURCE", "LICENSE", "SIZE")))
+    else:
+        print("No parts found.", file=sys.stderr)
+
+
 @image.command()
 @click.argument("words", nargs=-1, metavar="[IMAGE...]", help="Images, or profiles for all images of each")
 @click.option("--all", "all_", is_flag=True, help="All images that no cluster uses")
+@click.option("--cache", is_flag=True, help="The compiler's cache: the next compilation starts from nothing")
 @output_option
 @quiet_option
-def remove(words: tuple[str, ...], all_: bool, output: Output, quiet: bool) -> None:
+def remove(words: tuple[str, ...], all_: bool, cache: bool, output: Output, quiet: bool) -> None:
     """Remove built node images; 'up' builds them again."""
-    if bool(words) == all_:
-        raise UsageError("image remove needs either images or --all")
+    if bool(words) + all_ + cache != 1:
+        raise UsageError("image remove needs either images, --all or --cache")
     from minicluster.operations import images
 
-    removed = images.remove(words, unused_only=all_)
+    removed = images.remove_cache() if cache else images.remove(words, unused_only=all_)
     text = "\n".join(f"Removed {ref}" for ref in removed) or "No images to remove."
     answer(removed, text, output, quiet=quiet)

@@ -129,6 +129,8 @@ def _info_text(answer: ClusterInfo) -> str:
     lines = [f"{paint(answer.cluster, 'bold')} ({answer.profile}): {answer.summary}", f"subnet: {answer.subnet}"]
     if answer.address_mode != "localhost":
         lines.append(f"address mode: {answer.address_mode}")
+    if answer.parts:
+        lines.append(f"software: {', '.join(f'{name} {origin}' for name, origin in answer.parts.items())}")
     if answer.endpoints:
         rows = [(e.name, e.node, e.url) for e in answer.endpoints]
         lines += ["", columns(rows, ("ENDPOINT", "NODE", "URL"))]
@@ -159,6 +161,7 @@ def env(cluster: str | None, shell: exports.Shell, unset: bool, address_mode: st
     For sh, bash and zsh: eval "$(minicluster env)".
     """
     from minicluster import cluster as facade
+    from minicluster.operations import clients
 
     if unset and output is Output.json:
         raise UsageError("--unset and -o json cannot be used together")
@@ -174,6 +177,6 @@ def env(cluster: str | None, shell: exports.Shell, unset: bool, address_mode: st
         if output is Output.json:
             print_json(variables)
             return
-        statements = exports.exports(variables, shell)
+        statements = exports.exports(variables | clients.path(opened.engine, opened.spec), shell)
     arguments = " ".join([*([shlex.quote(cluster)] if cluster else []), *(["--unset"] if unset else [])])
     print("\n".join([*statements, f"# {exports.usage(arguments, shell)}"]))

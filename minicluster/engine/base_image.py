@@ -1,4 +1,4 @@
-"""The base image of builds: Debian bookworm, pulled where a registry answers, else built from Debian packages."""
+"""The base image of builds: Debian 13 (trixie), pulled where a registry answers, else built from Debian packages."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from minicluster.engine.protocol import Cancel, Engine, Progress
 from minicluster.errors import ImageError, Interrupted
 from minicluster.model import labels
 
-REGISTRY = "debian:bookworm-slim"
-LOCAL = "minicluster/base:bookworm"  #: the one that we bootstrap
-SUITE = "bookworm"
+REGISTRY = "debian:trixie-slim"
+LOCAL = "minicluster/base:trixie"  #: the one that we bootstrap
+SUITE = "trixie"
 PULL_PATIENCE = 8.0  #: seconds for a registry's first answer
 
 _CHUNK = 1 << 20
@@ -59,7 +59,8 @@ def provide(engine: Engine, progress: Progress, note: Progress, cancel: Cancel) 
 
 def _bootstrap(progress: Progress, cancel: Cancel) -> Iterator[bytes]:
     """A root file system as a tar, streamed: if we are killed meanwhile, nothing of it is left on disk."""
-    command = ["mmdebstrap", "--variant=minbase", "--dpkgopt=path-exclude=/usr/share/man/*", SUITE, "-"]
+    command = ["mmdebstrap", "--variant=minbase", "--dpkgopt=path-exclude=/usr/share/man/*"]
+    command += ['--aptopt=Acquire::Retries "5"', SUITE, "-"]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL)
         assert process.stdout

@@ -219,7 +219,9 @@ class Api:
         """
         url = f"/v{self._version}{quote(path, safe='/:')}"
         if params:
-            url += "?" + urlencode({k: json.dumps(v) if isinstance(v, Mapping) else v for k, v in params.items()})
+            url += "?" + urlencode(
+                {k: json.dumps(v) if isinstance(v, Mapping) else v for k, v in params.items()}, doseq=True
+            )
         sent = dict(headers or {})
         if data is not None:
             body, sent["Content-Type"] = json.dumps(data).encode(), "application/json"

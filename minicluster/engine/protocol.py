@@ -222,6 +222,19 @@ class ContainerConfig:
     restart: str = "no"  #: the restart policy: when it ends by itself, and when the engine starts
 
 
+@dataclass(frozen=True)
+class Job:
+    """A container that works for us, on the engine's default network, and that the engine removes when it ends."""
+
+    name: str
+    image: str
+    command: tuple[str, ...]
+    env: Mapping[str, str]
+    volumes: Mapping[str, str]  #: path in the container -> name of the volume
+    files: tuple[File, ...]  #: are in it before it starts
+    labels: Mapping[str, str]
+
+
 class Engine(Protocol):
     """One container engine. Thread-safe."""
 
@@ -297,11 +310,20 @@ class Engine(Protocol):
         Raises ``Conflict`` where one with other labels does: labels never change after creation.
         """
 
+    def volume_size(self, name: str) -> int | None:
+        """The bytes that a volume takes; None where it does not exist. The engine may take a second to measure."""
+
     def remove_volume(self, name: str) -> None:
         """Removes a volume; no error where it does not exist. Raises ``Conflict`` while a container uses it."""
 
     def create_container(self, config: ContainerConfig) -> None:
         """Creates a container, which is then to be started.
+
+        Raises ``Conflict`` where one of that name exists, and ``NotFound`` where its image does not.
+        """
+
+    def create_job(self, job: Job) -> None:
+        """Creates a job's container, which is then to be started.
 
         Raises ``Conflict`` where one of that name exists, and ``NotFound`` where its image does not.
         """
@@ -409,7 +431,7 @@ class Engine(Protocol):
         Raises ``ImageError`` where the build fails, and ``Interrupted`` when ``cancel`` is set.
         """
 
-    def import_image(self, archive: Iterable[bytes], ref: str) -> None:
+    def import_image(self, archive: Iterable[bytes], ref: str, labels: Mapping[str, str] | None = None) -> None:
         """Creates an image of one layer from a tar of a root file system."""
 
     def load_images(self, archive: Iterable[bytes]) -> list[str]:

@@ -21,11 +21,13 @@ from minicluster.model.spec import (
     ImageSpec,
     NodeSpec,
     Overrides,
+    PartSpec,
+    ProgramSpec,
     Spec,
 )
 
 #: The version of what :func:`encode` writes. Anything that an earlier version could not read makes it another.
-FORMAT = 2
+FORMAT = 3
 
 _LABEL = re.compile(r"(?P<format>[0-9]+):(?P<data>.*)", re.DOTALL)
 
@@ -143,7 +145,11 @@ def from_json(data: Mapping[str, Any]) -> Spec:
     made: Spec = _make(
         Spec,
         rest,
-        images={name: _make(ImageSpec, image) for name, image in data["images"].items()},
+        images={
+            name: _make(ImageSpec, image, parts=tuple(_make(PartSpec, part) for part in image["parts"]))
+            for name, image in data["images"].items()
+        },
+        programs={name: _make(ProgramSpec, program) for name, program in data["programs"].items()},
         nodes=tuple(map(node, data["nodes"])),
         init=_hooks(data["init"]),
         load=_hooks(data["load"]),

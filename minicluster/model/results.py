@@ -72,6 +72,7 @@ class ClusterInfo:
     address_mode: str = "localhost"  #: by which the endpoints are reached from here: localhost, bridge or gateway
     example: str = ""  #: a first command for the stock client
     notes: tuple[str, ...] = ()
+    parts: Mapping[str, str] = field(default_factory=dict)  #: part of the node images -> version and source
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,23 @@ RESTART_POLICIES = ("no", "on-failure", "unless-stopped", "always")
 
 
 @dataclass(frozen=True)
+class PartSpec:
+    """A part of an image that is built: a program, and which version of it."""
+
+    name: str
+    version: str
+    source: str = (
+        ""  #: what the user asks for: a source's name, a file's path or an address; "" is the first that has it
+    )
+    digest: str = ""  #: changes with what it is made of
+
+    @property
+    def ref(self) -> str:
+        """The image that holds it."""
+        return f"minicluster/part-{self.name}:{self.version.replace('+', '-')}-{self.digest}"
+
+
+@dataclass(frozen=True)
 class ImageSpec:
     """Where the nodes of a role get their image."""
 
@@ -28,6 +45,20 @@ class ImageSpec:
     platforms: tuple[str, ...] = ()  #: what the image was made for; empty where every engine's will do
     args: Mapping[str, str] = field(default_factory=dict)  #: further build arguments
     additional_contexts: Mapping[str, str] = field(default_factory=dict)  #: name in the build -> path on this machine
+    parts: tuple[PartSpec, ...] = ()  #: what it is put together of
+
+
+@dataclass(frozen=True)
+class ProgramSpec:
+    """A client of the system's own, out of a node image."""
+
+    name: str
+    path: str  #: in the image
+    image: str = ""  #: name of the image in the profile
+    on: str = ""  #: the role in whose first node it runs; "" is this machine
+    version: str = ""  #: the cluster's, which a client of this machine has to fit
+    version_argv: tuple[str, ...] = ()  #: arguments with which the client says its version; () where any fits
+    minors: int = 0  #: how many minor versions away from the cluster's it may be
 
 
 @dataclass(frozen=True)
@@ -137,6 +168,7 @@ class Spec:
     env: Mapping[str, str] = field(default_factory=dict)
     client: CertificateSpec | None = None
     client_files: tuple[FileSpec, ...] = ()  #: next to the client's certificate; ``path`` is a name in its folder
+    programs: Mapping[str, ProgramSpec] = field(default_factory=dict)  #: the system's own clients, by name
     kernel: Mapping[str, str] = field(default_factory=dict)  #: kernel feature -> what to say where it is missing
     demo_image: str = ""
     example: str = ""

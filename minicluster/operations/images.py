@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tarfile
 import zlib
@@ -16,6 +17,8 @@ from minicluster.executor.signals import shielded
 from minicluster.leases import lock
 from minicluster.model import labels, spec
 from minicluster.model.events import Event, Listener, ignore
+from minicluster.parts import provide as part_supply
+from minicluster.parts.jobs import CACHE
 from minicluster.profile.image_tag import build_ref
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
@@ -34,6 +37,18 @@ class ImageInfo:
     size: int  #: bytes
     created: int  #: seconds since 1970
     in_use: bool  #: a node is created from it
+
+
+@dataclass(frozen=True)
+class PartInfo:
+    """A part of node images that the engine has, as ``image list --parts`` shows it."""
+
+    ref: str
+    name: str
+    version: str
+    source: str  #: where it is from: release, go, maven, debian, image, or what the user gave
+    license: str  #: SPDX identifier
+    size: int  #: bytes
 
 
 def provide(engine: Engine, profile: str, listener: Listener) -> Callable[[spec.ImageSpec, Cancel], None]:
@@ -78,7 +93,13 @@ def _build(
             "Restore it, or name another file with --set.",
         )
     if image.ref != build_ref(
-        profile, image.name, folder, image.overlay_on, args=image.args, contexts=image.additional_contexts
+        profile,
+        image.name,
+        folder,
+        image.overlay_on,
+        args=image.args,
+        contexts=image.additional_contexts,
+        parts=image.parts,
     ):
         raise ImageError(
             f"image {image.ref} is missing, and its build has changed",
@@ -91,11 +112,16 @@ def _build(
         # Several images may be built at once, on a base image that does not exist yet.
         with lock.building(base_image.LOCAL, cancel, lambda: progress("waiting for the base image")):
             base_ref = base_image.provide(engine, progress, lambda text: listener(Event("note", text=text)), cancel)
-        progress(f"building {image.ref}")
         given = {"IMAGE": image.overlay_on} if image.overlay_on else {}
-        labels = base_image.build_labels(profile, image.name)
+        about = base_image.build_labels(profile, image.name)
+        if image.parts:
+            note: Callable[[str], None] = lambda text: listener(Event("note", text=text))  # noqa: E731
+            origins = part_supply.provide(engine, image.parts, base_ref, progress, note, cancel)
+            about[labels.PARTS] = json.dumps(origins)
+            given |= {f"PART_{part.name.upper().replace('-', '_')}": part.ref for part in image.parts}
+        progress(f"building {image.ref}")
         args = {"BASE": base_ref, **given, **image.args, **base_image.build_args()}
-        build = ImageBuild(folder, image.ref, labels, args, image.additional_contexts)
+        build = ImageBuild(folder, image.ref, about, args, image.additional_contexts)
         engine.build_image(build, progress, cancel)
 
 
@@ -192,6 +218,34 @@ def listing(engine: Engine | None = None) -> list[ImageInfo]:
             if ref == base_image.LOCAL or (built and ref.startswith(f"minicluster/{profile}-{name}:")):
                 found.append(ImageInfo(ref, profile, name or "base", image.size, image.created, ref in used))
     return sorted(found, key=lambda info: -info.created)
+
+
+def cache_size(engine: Engine | None = None) -> int | None:
+    """The bytes of the compiler's cache; None where there is none."""
+    return (engine or _connect()).volume_size(CACHE)
+
+
+def parts(engine: Engine | None = None) -> list[PartInfo]:
+    """Every part that the engine has, by name."""
+    engine = engine or _connect()
+    found = []
+    for image in engine.images():
+        for ref in image.tags:
+            if labels.PART in image.labels and ref.startswith("minicluster/part-"):
+                name, version = image.labels[labels.PART].split(" ")
+                unpinned = " (unpinned)" if image.labels.get(labels.UNPINNED) else ""
+                source = image.labels.get(labels.SOURCE, "") + unpinned
+                found.append(PartInfo(ref, name, version, source, image.labels.get(labels.LICENSE, ""), image.size))
+    return sorted(found, key=lambda part: (part.name, part.version))
+
+
+def remove_cache(engine: Engine | None = None) -> list[str]:
+    """Removes the compiler's cache; returns its name, or nothing where there is none."""
+    engine = engine or _connect()
+    if engine.volume_size(CACHE) is None:
+        return []
+    engine.remove_volume(CACHE)
+    return [CACHE]
 
 
 def remove(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from minicluster.model.results import ClusterInfo
 from minicluster.model.spec import Spec
 from minicluster.operations import client_folder, connect, status
+from minicluster.parts.provide import origins
 
 if TYPE_CHECKING:
     from minicluster import pki
@@ -26,4 +27,5 @@ def info(engine: Engine, spec: Spec, authority: pki.Authority | None, mode: str)
         address_mode=mode,
         example=spec.example,
         notes=tuple(status.kernel_notes(engine, spec)),
+        parts=origins(engine, [image.ref for image in spec.images.values()]),
     )

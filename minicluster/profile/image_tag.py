@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from minicluster.model.spec import PartSpec
 
 
 def build_hash(directory: Path) -> str:
@@ -18,7 +20,8 @@ def build_hash(directory: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def _file_hash(path: str) -> str:
+def file_hash(path: str | Path) -> str:
+    """The SHA-256 of a file's content."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
@@ -34,6 +37,7 @@ def build_ref(
     *,
     args: Mapping[str, str] | None = None,
     contexts: Mapping[str, str] | None = None,
+    parts: Sequence[PartSpec] = (),
 ) -> str:
     """The reference of the image that is built from a folder.
 
@@ -41,13 +45,15 @@ def build_ref(
         overlay_on: the image that an overlay is added to.
         args: build arguments.
         contexts: further files of the build, name -> path.
+        parts: the parts that it is put together of.
 
     Raises:
         OSError: one of those files cannot be read.
     """
     digest = build_hash(directory)
-    contents = {name: _file_hash(path) for name, path in (contexts or {}).items()}
-    if overlay_on or args or contents:
-        more = json.dumps([overlay_on, dict(args or {}), contents], sort_keys=True) if args or contents else overlay_on
+    contents = {name: file_hash(path) for name, path in (contexts or {}).items()}
+    if overlay_on or args or contents or parts:
+        given = [overlay_on, dict(args or {}), contents, [part.ref for part in parts]]
+        more = json.dumps(given, sort_keys=True) if args or contents or parts else overlay_on
         digest = hashlib.sha256(f"{digest}\0{more}".encode()).hexdigest()[:12]
     return f"minicluster/{profile}-{image}:{digest}"

@@ -36,6 +36,10 @@ def override(document: Document, path: str, text: str) -> None:
     if parts[0] == "settings" and len(parts) == 2:
         default = document.data["settings"][parts[1]]
         value = _of_its_type(value, default, parts[1], text, option)
+    elif parts[0] == "parts":
+        value = text  # 3.7 is a version, and no number
+    if parts[0] == "parts":
+        value = text  # 3.10 is a version, and no number
     data = document.data = copy.deepcopy(document.data)
     for depth, part in enumerate(parts[:-1]):
         if isinstance(data, list):
@@ -61,6 +65,8 @@ def _path_of(document: Document, path: str, option: str) -> list[str]:
     settings = _mapping(document, "settings")
     if len(parts) == 1 and parts[0] in settings:  # a setting may have the name of a key, such as version
         return ["settings", *parts]
+    if parts[0] in _parts(document) and parts[1:] in (["version"], ["source"]):
+        return ["parts", *parts]
     if parts[0] not in Profile.model_fields:
         raise UsageError(
             f"{option}: unknown key {parts[0]!r}",
@@ -73,6 +79,12 @@ def _path_of(document: Document, path: str, option: str) -> list[str]:
     if parts[0] in ("settings", "roles", "images") and len(parts) > 1 and parts[1] not in named:
         raise UsageError(f"{option}: unknown key {parts[1]!r} in {parts[0]}", "", nearest(parts[1], named))
     return parts
+
+
+def _parts(document: Document) -> set[str]:
+    """Names of the parts of all images."""
+    images = (image for image in _mapping(document, "images").values() if isinstance(image, dict))
+    return {part for image in images if isinstance(named := image.get("parts"), list) for part in named}
 
 
 def _mapping(document: Document, key: str) -> dict[str, Any]:

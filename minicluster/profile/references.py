@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minicluster.errors import ProfileError, UsageError, nearest
 from minicluster.model import naming
-from minicluster.profile.schema import Hook, Image, Role
+from minicluster.profile.parts import names as part_names
+from minicluster.profile.schema import Hook, Image, Program, Role
 
 if TYPE_CHECKING:
     from minicluster.profile.loaded import Loaded
@@ -37,6 +38,7 @@ def check_references(loaded: Loaded) -> None:
     profile = loaded.profile
     for name, image in profile.images.items():
         _check_image(loaded, name, image)
+    _check_parts(loaded)
     _check_settings(loaded)
     _check_authority(loaded)
     for name, role in profile.roles.items():
@@ -51,7 +53,22 @@ def check_references(loaded: Loaded) -> None:
             raise _error(
                 loaded, (*at, "on"), f"no role named {hook.on!r}", fix=nearest(hook.on, [*profile.roles, "node"])
             )
+    for name, program in profile.programs.items():
+        _check_program(loaded, name, program)
     _check_hooks(loaded)
+
+
+def _check_program(loaded: Loaded, name: str, program: Program) -> None:
+    profile, used = loaded.profile, {part for image in loaded.profile.images.values() for part in image.parts}
+    named: list[tuple[str, str | None, Iterable[str]]] = [
+        ("image", program.image, profile.images),
+        ("on", program.on, profile.roles),
+        ("part", program.part, used),
+    ]
+    for key, value, known in named:
+        if value is not None and value not in known:
+            what = {"image": "image", "on": "role", "part": "part"}[key]
+            raise _error(loaded, ("programs", name, key), f"no {what} named {value!r}", fix=nearest(value, known))
 
 
 def _error(loaded: Loaded, at: Where, what: str, why: str = "", fix: str = "", *, key: bool = False) -> ProfileError:
@@ -69,10 +86,29 @@ def _check_image(loaded: Loaded, name: str, image: Image) -> None:
     for more in ("args", "additional_contexts"):
         if getattr(image, more) and image.build is None:
             raise _error(loaded, (*at, more), f"{more} are for an image that is built", fix=f"Remove {more}.")
+    for i, part in enumerate(image.parts):
+        if part not in (known := part_names()):
+            raise _error(loaded, (*at, "parts", i), f"no part named {part!r}", fix=nearest(part, known))
+    if image.parts and image.build is None:
+        raise _error(loaded, (*at, "parts"), "parts are for an image that is built", fix="Remove parts.")
     for key in ("build", "overlay"):
         folder = getattr(image, key)
         if folder is not None and not (inside(loaded, folder, (*at, key)) / "Dockerfile").is_file():
             raise _error(loaded, (*at, key), f"no Dockerfile in {folder!r}", fix=_PATH)
+
+
+def _check_parts(loaded: Loaded) -> None:
+    """Refuses versions of parts that no image has."""
+    profile = loaded.profile
+    used = {part for image in profile.images.values() for part in image.parts}
+    named: list[tuple[Where, str]] = [(("parts", name), name) for name in profile.parts]
+    named += [(("main_part",), profile.main_part)] if profile.main_part else []
+    for at, name in named:
+        if name not in used:
+            raise _error(loaded, at, f"no image has a part {name!r}", fix=nearest(name, used))
+    if profile.main_part and "version" not in profile.settings:
+        fix = 'Add `version: ""` to settings.'
+        raise _error(loaded, ("main_part",), "main_part needs a setting named version", fix=fix)
 
 
 def _check_settings(loaded: Loaded) -> None:

@@ -66,11 +66,14 @@ def resolve(
     before = {node.name: node for node in previous.nodes} if previous else {}
     roles = _topology(counts, subnet, before)
     nodes = [node for group in roles.values() for node in group]
+    had = previous.images.values() if previous and previous.overrides.set == overrides.set else ()
+    before_parts = {part.name: part for image in had for part in image.parts}
     top = Scope(
         loaded,
         {
             "cluster": {"name": cluster, "subnet": subnet, "gateway": addressing.gateway(subnet)},
             "settings": profile.settings,
+            "parts": parts_of(loaded, before_parts),
             "roles": roles,
             "nodes": nodes,
         },
@@ -112,11 +115,20 @@ def resolve(
         if profile.client
         else None,
         client_files=_client_files(env_scope, profile),
+        programs={name: _program(top, name, program) for name, program in profile.programs.items()},
         kernel=dict(profile.kernel),
         example=profile.example,
         demo_image=_demo_image(profile, overrides),
         overrides=overrides,
         bind_address=bind_address,
+    )
+
+
+def _program(top: Scope, name: str, program: schema.Program) -> spec.ProgramSpec:
+    part = top.values["parts"].get(program.part)
+    version = part.version if part else ""
+    return spec.ProgramSpec(
+        name, program.path, program.image, program.on or "", version, tuple(program.version), program.minors
     )
 
 
@@ -163,9 +175,30 @@ def _client_files(scope: Scope, profile: schema.Profile) -> tuple[spec.FileSpec,
 
 def built_images(loaded: Loaded) -> dict[str, spec.ImageSpec]:
     """The images that the profile builds, by their names in it. Raises as :func:`resolve` does."""
-    scope = Scope(loaded, {"settings": loaded.profile.settings})
+    scope = Scope(loaded, {"settings": loaded.profile.settings, "parts": parts_of(loaded)})
     made = [name for name, image in loaded.profile.images.items() if image.build is not None]
     return {name: _image(scope, name, None) for name in made}
+
+
+def parts_of(loaded: Loaded, before: Mapping[str, spec.PartSpec] | None = None) -> dict[str, spec.PartSpec]:
+    """The parts of a profile's images, by name.
+
+    Args:
+        before: what nodes have: a file that was given for a part is not read again, it may be gone.
+
+    Raises:
+        UsageError: a version or a source cannot be had.
+    """
+    from minicluster.profile import parts
+
+    profile = loaded.profile
+    order = dict.fromkeys(part for image in profile.images.values() for part in image.parts)
+    wanted = {name: (choice.version, choice.source) for name, choice in profile.parts.items()}
+    main = profile.main_part or ""
+    if main:
+        version, source = wanted.get(main, ("", ""))
+        wanted[main] = (version or str(profile.settings.get("version", "")), source)
+    return parts.resolve(wanted, order, main, before or {})
 
 
 def _image(top: Scope, name: str, given: str | None) -> spec.ImageSpec:
@@ -192,8 +225,9 @@ def _image(top: Scope, name: str, given: str | None) -> spec.ImageSpec:
     for path in paths.values():
         if not Path(path).is_file():
             raise UsageError(f"no such file: {path}", f"The build of image {name} needs it.", "Check the path.")
-    ref = build_ref(loaded.profile.name, name, folder, args=args, contexts=paths)
-    return spec.ImageSpec(name, ref, "build", str(folder), args=args, additional_contexts=paths)
+    parts = tuple(scope.values["parts"][part] for part in image.parts)
+    ref = build_ref(loaded.profile.name, name, folder, args=args, contexts=paths, parts=parts)
+    return spec.ImageSpec(name, ref, "build", str(folder), args=args, additional_contexts=paths, parts=parts)
 
 
 def _demo_image(profile: schema.Profile, overrides: spec.Overrides) -> str:

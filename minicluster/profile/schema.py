@@ -14,6 +14,7 @@ FORMAT = 2  #: the version of the profile format that this minicluster reads
 #: The error for a text that does not match one of these patterns.
 PATTERNS = {
     r"^[a-z][a-z0-9]*$": "must be lower-case letters and digits, starting with a letter",
+    r"^[a-z][a-z0-9-]*$": "must be lower-case letters, digits and -, starting with a letter",
     r"^[a-z][a-z0-9_]*$": "must be lower-case letters, digits and _, starting with a letter",
     r"^([a-z][a-z0-9_]*)?$": "must be lower-case letters, digits and _, starting with a letter",
     f"^{NAME.pattern}$": f"must be {NAME_RULE}",
@@ -50,6 +51,7 @@ def _words(value: Any) -> Any:
 
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*$", max_length=20)]
+PartName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=30)]
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 AbsolutePath = Annotated[str, Field(pattern=r"^/[^\s]*$"), AfterValidator(_path)]
 MountPath = Annotated[str, Field(pattern=r"^/[^\s]*$"), AfterValidator(_mount_path)]
@@ -92,6 +94,18 @@ class Image(Part):
     """Further build arguments; templates."""
     additional_contexts: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], str] = {}
     """Further files of this machine for the build: name -> path, a template; an empty path is left out."""
+
+    parts: list[PartName] = []
+    """Parts that the image is put together of: the build argument PART_NAME is the image with each one's files."""
+
+
+class PartChoice(Part):
+    """Which version of a part the images get, and from where."""
+
+    version: str = ""
+    """All of it or its beginning; the part's default, or what belongs to the main part's version, where empty."""
+    source: str = ""
+    """One of the part's sources, or the path or https address of an archive or a program; the first that has it."""
 
 
 class Endpoint(Part):
@@ -239,6 +253,23 @@ class Client(Part):
     """Further files in that folder: name -> a file of the profile, a template that sees what "env" sees."""
 
 
+class Program(Part):
+    """A client of the system's own, run by "minicluster NAME"."""
+
+    image: Name
+    """The image that has it."""
+    path: Annotated[str, Field(min_length=1)]
+    """Where it is in the image; one that runs in a node may be a name on its PATH."""
+    on: Name | None = None
+    """The role in whose first running node it runs; else it runs on the user's machine."""
+    part: PartName | None = None
+    """The part whose version the user's own client has to fit, to be used in place of the image's."""
+    version: list[str] = []
+    """Arguments with which the user's own client says its version."""
+    minors: int = Field(default=0, ge=0)
+    """How many minor versions it may be away from the part's."""
+
+
 class Profile(Part):
     """The description of one kind of cluster."""
 
@@ -254,6 +285,10 @@ class Profile(Part):
     """Settings that cannot change once the cluster is bootstrapped."""
     patterns: dict[Identifier, Pattern] = {}
     """What the values of settings must match."""
+    main_part: PartName | None = None
+    """The part whose version the setting "version" chooses."""
+    parts: dict[PartName, PartChoice] = {}
+    """Part -> version and source, where not its defaults; --set PART.version=VERSION, --set PART.source=SOURCE."""
     images: dict[Name, Image]
     """The images that roles name."""
     roles: dict[Name, Role] = Field(min_length=1)
@@ -264,6 +299,8 @@ class Profile(Part):
     """Prints the members by the cluster's own software, one JSON object a line: name, ready, voter, leader, detail."""
     client: Client | None = None
     """The user's own client certificate."""
+    programs: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], Program] = {}
+    """The system's own clients in the images, run by "minicluster NAME"."""
     env: dict[str, Text] = {}
     """Variables for the system's own client, printed by "minicluster env"; templates."""
     kernel: dict[Identifier, str] = {}

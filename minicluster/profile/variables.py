@@ -36,6 +36,7 @@ class Variable:
 
 VARIABLES = {
     "settings": Variable("settings.NAME", "the profile's settings, after `--set`", frozenset(PLACES)),
+    "parts": Variable("parts.NAME.version", "the version of each part of the images", frozenset(PLACES)),
     "cluster": Variable("cluster", "`name`, `subnet`, `gateway`", _CLUSTER),
     "roles": Variable(
         "roles.ROLE",

@@ -22,7 +22,7 @@ import pytest
 from minicluster.engine import discover
 from minicluster.engine.protocol import Engine
 from minicluster.profile import catalog
-from minicluster.profile.image_tag import build_ref
+from minicluster.profile.resolve import built_images
 from tests.engine.warm import Warm
 
 #: The prefix of the names of tests' clusters: others are never touched.
@@ -42,6 +42,10 @@ class Result:
     @property
     def json(self) -> Any:
         return json.loads(self.out)
+
+
+#: Options for profiles whose default version can be had only by a download.
+VERSION = {"consul": ("--set", "version=1.8.7")}
 
 
 @dataclass
@@ -177,9 +181,10 @@ def etcd_called(outer: Shell, folder: Path) -> Path:
     outer.minicluster("image", "build", "etcd", timeout=600)
     loaded = catalog.load("etcd")
     shutil.copytree(loaded.directory, folder)
-    ref = build_ref("etcd", "node", loaded.directory / "image")
+    ref = built_images(loaded)["node"].ref
     text = (folder / "profile.yaml").read_text().replace("name: etcd", f"name: {folder.name}")
-    text = text.replace("{build: image, overlay: image-overlay}", f"{{image: {ref}}}")
+    text = text.replace("{build: image, parts: [etcd], overlay: image-overlay}", f"{{image: {ref}}}")
+    text = text.replace("main_part: etcd\n", "")
     (folder / "profile.yaml").write_text(text)
     return folder
 

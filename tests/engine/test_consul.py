@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import consul
 import pytest
 
-from tests.engine.conftest import Shell, eventually, remains
+from tests.engine.conftest import VERSION, Shell, eventually, remains
 
 NAME = "t-consul"
 MASTERS = {"master-1", "master-2", "master-3"}
@@ -27,7 +27,7 @@ NODES = MASTERS | {"agent-1", "agent-2"}
 def cluster(outer: Shell) -> Iterator[Shell]:
     """Three masters and two agents; the value is minicluster on the engine that runs them."""
     try:
-        outer.minicluster("up", "consul", "--name", NAME, timeout=600)
+        outer.minicluster("up", "consul", "--name", NAME, *VERSION["consul"], timeout=600)
         yield outer
     finally:
         outer.minicluster("down", NAME, ok=False)
@@ -330,7 +330,7 @@ def test_encryption_and_access_control(outer: Shell, tmp_path: Path) -> None:
     name = "t-consul-safe"
     try:
         safe = ("--set", "acl=true", "--set", "encrypt=true", "--set", "datacenter=dc9")
-        outer.minicluster("up", "consul", "--name", name, "--size", "agent=1", *safe, timeout=600)
+        outer.minicluster("up", "consul", "--name", name, "--size", "agent=1", *safe, *VERSION["consul"], timeout=600)
         exports = outer.minicluster("env", name, "-o", "json").json
         for client in clients(outer, name).values():
             with pytest.raises(consul.ACLPermissionDenied):

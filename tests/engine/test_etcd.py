@@ -392,7 +392,7 @@ def test_an_overlay_completes_an_image_with_etcd_alone(outer: Shell, cluster: Sh
     with tarfile.open(archive, "w") as tar:
         for program in ("etcd", "etcdctl"):
             local = tmp_path / program
-            outer.docker("cp", f"{NAME}-kv-1:/usr/bin/{program}", str(local))
+            outer.docker("cp", "-L", f"{NAME}-kv-1:/usr/local/bin/{program}", str(local))
             tar.add(local, f"usr/local/bin/{program}")
     outer.docker("import", "--change", 'ENTRYPOINT ["/usr/local/bin/etcd"]', str(archive), ref)
     try:

@@ -17,15 +17,16 @@ import pytest
 
 from minicluster.engine.private import daemon
 from tests.engine.checker import store_of, writing
-from tests.engine.conftest import Shell, eventually, remains, swarm_client
+from tests.engine.conftest import VERSION, Shell, eventually, remains, swarm_client
 from tests.engine.kubernetes.kubelife import Kube
 from tests.engine.test_lease import NAME as LEASED
 from tests.engine.test_lease import owner, reapers
 from tests.engine.test_swarm import ready
 
-STORES = ("etcd", "zookeeper", "consul", *(["kubernetes"] if shutil.which("kubectl") else []))
+STORES = ("etcd", "zookeeper", "consul", "kubernetes")
 NAMES = {profile: f"t-again-{profile}" for profile in (*STORES, "swarm")}
 SIZES = {
+    **VERSION,
     "swarm": ("--size", "master=3", "--size", "agent=1"),
     "kubernetes": ("--size", "kv=3", "--size", "master=3", "--size", "agent=1"),
 }
@@ -97,10 +98,9 @@ def test_every_cluster_starts_again_and_nothing_is_lost(own: Shell) -> None:
 
 
 def pods_work(shell: Shell) -> None:
-    if "kubernetes" in NAMES:
-        kube = Kube(shell, NAMES["kubernetes"])
-        kube.furnish("agent-1")
-        kube.canary("agent-1", "agent-1")
+    kube = Kube(shell, NAMES["kubernetes"])
+    kube.furnish("agent-1")
+    kube.canary("agent-1", "agent-1")
 
 
 @pytest.mark.long

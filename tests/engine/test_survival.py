@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.engine.checker import Checker, store_of, writing
-from tests.engine.conftest import Shell, eventually, remains
+from tests.engine.conftest import VERSION, Shell, eventually, remains
 
 ROLE = {"etcd": "kv", "zookeeper": "kv", "consul": "master"}
 
@@ -60,7 +60,7 @@ def ensemble(request: pytest.FixtureRequest, outer: Shell) -> Iterator[Ensemble]
     profile = request.param
     name = f"t-live-{profile}"
     try:
-        outer.minicluster("up", profile, "--name", name, timeout=600)
+        outer.minicluster("up", profile, "--name", name, *VERSION.get(profile, ()), timeout=600)
         yield Ensemble(profile, name, outer)
     finally:
         outer.minicluster("down", name, ok=False)

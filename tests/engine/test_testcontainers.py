@@ -201,7 +201,7 @@ PAGE = (Path(__file__).parents[2] / "docs/testcontainers.md").read_text()
 @pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL), ids=["first", "nets", "waits"])
 def test_the_pages_examples_run(example: str, image: str) -> None:
     # The one image that they name comes from a registry.
-    exec(compile(example.replace("debian:bookworm-slim", image), "docs/testcontainers.md", "exec"), {})
+    exec(compile(example.replace("debian:trixie-slim", image), "docs/testcontainers.md", "exec"), {})
     assert not [c.cluster for c in clusters() if c.lease == f"process {os.getpid()}" and not c.cluster.startswith(NAME)]
 
 

@@ -344,34 +344,35 @@ def test_up_restores_a_lost_quorum(cluster: Shell) -> None:
         one.create("/again", b"x")
 
 
-#: Laid out as the project's own image is, out of Debian's classes: no registry is asked.
+#: Laid out as the project's own image is, out of the node image's files: no registry is asked.
 UPSTREAM = r"""
 ARG BUILT
 ARG BASE
-FROM ${BUILT} AS debian
-RUN home=/up/apache-zookeeper-3.8.0-bin && mkdir -p $home/bin $home/lib /up/conf /up/opt/java/openjdk \
- && cd /usr/lib/jvm/java-17-openjdk-amd64 && cp -rL bin conf lib /up/opt/java/openjdk/ \
- && cd /usr/share/java && cp -L zookeeper.jar zookeeper-jute.jar slf4j-api.jar slf4j-simple.jar netty-*.jar \
-      metrics-core.jar commons-cli.jar commons-io.jar snappy-java.jar jackson-*.jar $home/lib/ \
- && cp -L /usr/share/zookeeper/bin/zkCli.sh $home/bin/ \
- && echo 'ZOO_LOG_DIR=/logs JAVA=java CLASSPATH="/conf:/apache-zookeeper-3.8.0-bin/lib/*"' >$home/bin/zkEnv.sh
+FROM ${BUILT} AS built
+RUN home=/up/apache-zookeeper-3.9.6-bin && mkdir -p $home/bin $home/lib /up/conf /up/opt/java/openjdk \
+ && cd /usr/lib/jvm/java-21-openjdk-amd64 && cp -rL bin conf lib /up/opt/java/openjdk/ \
+ && cp /usr/share/java/zookeeper/*.jar $home/lib/ && cp /etc/zookeeper/logback.xml /up/conf/ \
+ && printf '%s\n' '#!/bin/bash' '. "$(dirname "$0")/zkEnv.sh"' \
+      'exec $JAVA $CLIENT_JVMFLAGS -cp "$CLASSPATH" org.apache.zookeeper.ZooKeeperMain "$@"' >$home/bin/zkCli.sh \
+ && chmod +x $home/bin/zkCli.sh \
+ && echo 'JAVA=java CLASSPATH="/conf:/apache-zookeeper-3.9.6-bin/lib/*"' >$home/bin/zkEnv.sh
 FROM ${BASE}
-COPY --from=debian /up/ /
-ENV PATH=/opt/java/openjdk/bin:/apache-zookeeper-3.8.0-bin/bin:/usr/local/bin:/usr/bin:/bin ZOO_CONF_DIR=/conf
+COPY --from=built /up/ /
+ENV PATH=/opt/java/openjdk/bin:/apache-zookeeper-3.9.6-bin/bin:/usr/local/bin:/usr/bin:/bin ZOO_CONF_DIR=/conf
 VOLUME ["/data", "/datalog", "/logs"]
-WORKDIR /apache-zookeeper-3.8.0-bin
+WORKDIR /apache-zookeeper-3.9.6-bin
 """
 
 
 @pytest.mark.long
 def test_an_image_laid_out_like_upstreams_gets_python_added(cluster: Shell, tmp_path: Path) -> None:
-    name, image = f"{NAME}-up", "t-zk-upstream:3.8"
+    name, image = f"{NAME}-up", "t-zk-upstream:3.9"
 
     def images() -> set[str]:
         return {image["ref"] for image in cluster.minicluster("image", "list", "-o", "json").json}
 
     before = images()
-    bases = ("debian:bookworm-slim", "minicluster/base:bookworm")
+    bases = ("debian:trixie-slim", "minicluster/base:trixie")
     base = next((ref for ref in bases if not cluster.docker("image", "inspect", ref, ok=False).code), "")
     assert base, "the image was built on one of them"
     (tmp_path / "Dockerfile").write_text(UPSTREAM)

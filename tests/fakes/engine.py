@@ -20,6 +20,7 @@ from minicluster.engine.protocol import (
     EngineInfo,
     ExecResult,
     File,
+    Job,
     Network,
     PathStat,
     Sample,
@@ -70,6 +71,9 @@ class FakeEngine(Images):
         self.answers: dict[str, Answer | Hang] = {}  #: by the whole command, or by its first word
         self.exits: dict[str, tuple[int, str]] = {}  #: containers that exit once started: status and log
         self.told: list[EngineEvent] = []  #: everything that happened
+        self.jobs: list[Job] = []  #: all that were created
+        #: what a job leaves: its exit status, its output, and its files below /out
+        self.works: Callable[[Job], tuple[int, list[str], dict[str, bytes]]] = lambda _job: (0, [], {})
         self._clusters: list[str | None] = []  #: which cluster each of these is of
         self._news = threading.Condition(self._lock)
 
@@ -211,6 +215,9 @@ class FakeEngine(Images):
             self.vols[name] = Volume(name, dict(labels))
             self._tell("volume", "create", name, labels)
 
+    def volume_size(self, name: str) -> int | None:
+        return 1 << 20 if name in self.vols else None
+
     def remove_volume(self, name: str) -> None:
         self._call("remove_volume", name)
         with self._lock:
@@ -236,10 +243,32 @@ class FakeEngine(Images):
             self.boxes[config.name] = Box(container, config)
             self._tell("container", "create", config.name, config.labels)
 
+    def create_job(self, job: Job) -> None:
+        network = "default"
+        self.nets.setdefault(network, Network(network, network, {}, ()))
+        config = ContainerConfig(job.name, job.image, job.name, network, "", job.labels, job.command, env=job.env)
+        for volume in job.volumes.values():
+            if volume not in self.vols:
+                raise EngineError(f"volume {volume} would be made without labels")
+        self.create_container(config)
+        content = self.contents.get(job.image, {})
+        self.put_files(job.name, [File(f"/{path}", program, 0o755) for path, program in content.items()])
+        self.put_files(job.name, job.files)
+        self.jobs.append(job)
+
+    def _work(self, box: Box) -> None:
+        """Does what a job does, once it runs."""
+        job = next(job for job in self.jobs if job.name == box.container.name)
+        status, output, files = self.works(job)
+        box.put([File(f"/out/{path}", content, 0o755) for path, content in files.items()])
+        box.log = [line.encode() for line in [*output, f"minicluster-job: ended with {status}"]]
+
     def start_container(self, name: str) -> None:
         self._call("start_container", name)
         with self._lock:
             box = self._box(name)
+            if any(job.name == name for job in self.jobs):
+                self._work(box)
             assert box.config
             if box.container.state == "running":
                 return
@@ -263,7 +292,7 @@ class FakeEngine(Images):
         for other in self.boxes.values():
             if other is box or other.config is None or not other.container.alive:
                 continue
-            if (other.config.network, other.config.address) == (config.network, config.address):
+            if config.address and (other.config.network, other.config.address) == (config.network, config.address):
                 raise EngineError(f"address {config.address} is in use")
             for port in set(other.config.ports.values()) & set(config.ports.values()):
                 raise PortTaken(f"host port {port} is in use", port=port)

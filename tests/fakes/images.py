@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from minicluster.engine.protocol import Cancel, Image, ImageBuild, Progress
@@ -26,6 +26,9 @@ class Images(Scripted):
         self.refs: dict[str, Image] = {}
         self.registry: set[str] = set()  #: references that can be pulled
         self.builds: list[tuple[Path, str, dict[str, str]]] = []  #: folder, reference and arguments of each build
+        self.contents: dict[
+            str, dict[str, bytes]
+        ] = {}  #: files of imported images: path -> content, or a link's target
         self.contexts: list[dict[str, str]] = []  #: further files of each build
 
     def images(self) -> list[Image]:
@@ -52,9 +55,17 @@ class Images(Scripted):
         progress("built")
         self.refs[build.ref] = Image(build.ref, (build.ref,), dict(build.labels), 1, 0)
 
-    def import_image(self, archive: Iterable[bytes], ref: str) -> None:
+    def import_image(self, archive: Iterable[bytes], ref: str, labels: Mapping[str, str] | None = None) -> None:
         self._call("import_image", ref)
-        self.refs[ref] = Image(ref, (ref,), {}, sum(map(len, archive)), 0)
+        content = b"".join(archive)
+        # Nothing at all is an empty tar.
+        with tarfile.open(fileobj=io.BytesIO(content or bytes(1024))) as tar:
+            self.contents[ref] = {
+                entry.name: entry.linkname.encode() or (tar.extractfile(entry) or io.BytesIO()).read()
+                for entry in tar
+                if not entry.isdir()
+            }
+        self.refs[ref] = Image(ref, (ref,), dict(labels or {}), len(content), 0)
 
     def load_images(self, archive: Iterable[bytes]) -> list[str]:
         """Of a tar with a ``manifest.json``, as `docker save` writes it, whatever else is in it."""

@@ -42,6 +42,7 @@ INFO = ClusterInfo(
     endpoints=(EndpointInfo("docker", "master-1", "tcp://127.0.0.1:32768", 2376),),
     env={"DOCKER_HOST": "tcp://127.0.0.1:32768", "DOCKER_CERT_PATH": "/home/o'hara/my certs"},
     demo_image="minicluster/demo",
+    parts={"docker": "26.1.5 (debian)", "runc": "1.1.15 (debian)"},
 )
 STATUS = ClusterStatus(
     cluster="swarm",
@@ -59,6 +60,7 @@ class FakeCluster:
     """A cluster of two nodes that remembers what it was asked."""
 
     asked: dict[str, Any]
+    engine, spec = FakeEngine(), spec.Spec("swarm", "swarm", "10.55.0.0/24", "10.55.0.1", {}, ())
     change = Change("swarm", True, 7, 4.25, {"create-container": 2})
 
     def __init__(self) -> None:
@@ -183,8 +185,9 @@ def test_up_hands_its_options_over(cluster: FakeCluster) -> None:
         ("up one two", "unexpected extra argument"),
         ("staus", "Did you mean 'status'"),
         ("down a --all", "cannot be used together"),
-        ("image remove", "needs either images or --all"),
-        ("image remove x --all", "needs either images or --all"),
+        ("image remove", "needs either images, --all or --cache"),
+        ("image remove x --all", "needs either images, --all or --cache"),
+        ("image remove --all --cache", "needs either images, --all or --cache"),
         ("exec master-1", "Missing argument"),
         ("exec master-1 --", "needs a command"),
         ("env --unset -o json", "--unset"),
@@ -569,8 +572,10 @@ def test_info(cluster: FakeCluster) -> None:
         "address_mode",
         "example",
         "notes",
+        "parts",
     ]
     text = run("info").stdout
+    assert "software: docker 26.1.5 (debian), runc 1.1.15 (debian)\n" in text
     assert "docker    master-1  tcp://127.0.0.1:32768\n" in text
     assert 'eval "$(minicluster env swarm)"' in text
 
@@ -697,12 +702,21 @@ def test_image_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     found = [images.ImageInfo("a:1", "swarm", "node", 300 * 1024 * 1024, 1700000000, True)]
     monkeypatch.setattr(images, "listing", lambda: found)
+    monkeypatch.setattr(images, "cache_size", lambda: 1 << 30)
+    monkeypatch.setattr(images, "remove_cache", lambda: ["minicluster-part-cache"])
+    part = images.PartInfo("r", "etcd", "v3.6.16", "go", "Apache-2.0", 70 << 20)
+    monkeypatch.setattr(images, "parts", lambda: [part])
     monkeypatch.setattr(images, "build", lambda *a, **k: asked.append((a, k.get("force"))) or ["a:1"])
     monkeypatch.setattr(images, "remove", lambda *a, **k: asked.append((a, k)) or ["a:1"])
     assert json.loads(run("image", "list", "-o", "json").stdout) == [
         {"ref": "a:1", "profile": "swarm", "name": "node", "size": 314572800, "created": 1700000000, "in_use": True}
     ]
     assert "a:1    swarm    node  300 MiB  yes" in run("image", "list").stdout
+    assert run("image", "list").stderr == "Compiler's cache: 1.0 GiB.\n"
+    assert "etcd  v3.6.16  go      Apache-2.0  70 MiB" in run("image", "list", "--parts").stdout
+    (row,) = json.loads(run("image", "list", "--parts", "-o", "json").stdout)
+    assert list(row) == ["ref", "name", "version", "source", "license", "size"]
+    assert run("image", "remove", "--cache").stdout == "Removed minicluster-part-cache\n"
     assert run("image", "build", "swarm", "node", "--force").stdout == "a:1\n"
     assert run("image", "remove", "--all", "-o", "json").stdout == '[\n  "a:1"\n]\n'
     assert asked == [(("swarm", ("node",)), True), (((),), {"unused_only": True})]

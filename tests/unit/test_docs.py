@@ -53,6 +53,7 @@ def test_what_is_generated_is_up_to_date() -> None:
     assert done.returncode == 0, f"{done.stdout}{done.stderr}\nRun scripts/update-docs."
 
 
+CLIENTS = ("consul", "docker", "etcdctl", "kubectl", "zkCli")
 GROUPS = ("engine", "image", "mesos", "profile")
 
 
@@ -77,6 +78,8 @@ def command_lines() -> list[str]:
 def test_a_command_line_is_parsed(line: str) -> None:
     words = shlex.split(re.split(r"[>|;&]", line)[0], comments=True)[1:]
     context, command = click.Context(app), app
+    if words and words[0] in CLIENTS:
+        return  # all arguments are the client's own
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         found = command.get_command(context, words.pop(0))
         assert found is not None

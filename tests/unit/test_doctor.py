@@ -86,7 +86,7 @@ def linux(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_is_well_on_a_good_machine(machine: Path) -> None:
-    checks = doctor.examine(fake(), None, GIB, "image debian:bookworm-slim", root=machine)
+    checks = doctor.examine(fake(), None, GIB, "image debian:trixie-slim", root=machine)
     levels = {check.name: check.level for check in checks if check.name != "disk"}  # that is this machine's real one
     assert set(levels.values()) == {"ok"}, checks
     assert {"engine", "version", "capabilities", "ip_vs", "vxlan", "memory", "subnets", "base image"} <= levels.keys()
@@ -227,7 +227,7 @@ def test_subnets(taken: list[str], level: str, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("source", "level"),
-    [("image debian:bookworm-slim", "ok"), ("registry or mmdebstrap", "ok"), ("registry", "warning"), ("", "error")],
+    [("image debian:trixie-slim", "ok"), ("registry or mmdebstrap", "ok"), ("registry", "warning"), ("", "error")],
 )
 def test_base_image(source: str, level: str) -> None:
     check = doctor.check_base_image(lambda: source)

@@ -15,9 +15,12 @@ from minicluster.cluster import Cluster
 from minicluster.engine import base_image
 from minicluster.engine.protocol import Cancel
 from minicluster.errors import ImageError, UsageError
+from minicluster.model import labels
 from minicluster.model.events import Event
 from minicluster.model.spec import ImageSpec, Overrides
 from minicluster.operations import images
+from minicluster.parts.jobs import CACHE
+from minicluster.parts.provide import origins
 from minicluster.plan.steps import ProvideImage
 from minicluster.profile.load import load
 from minicluster.profile.resolve import resolve
@@ -240,3 +243,64 @@ def test_a_tar_without_an_image_says_what_was_meant(empty: FakeEngine, tmp_path:
     assert caught.value.what == f"{tmp_path}/rootfs.tar contains no image that the engine can load"
     assert caught.value.why == "no manifest"
     assert "docker save" in caught.value.fix
+
+
+# Parts
+
+
+@pytest.fixture
+def built(engine: FakeEngine) -> FakeEngine:
+    """An engine with parts, the builder of parts, and a node image of them."""
+    about = {"zookeeper": ("3.9.6", "maven", {}), "etcd": ("v3.7.3", "/x/etcd", {labels.UNPINNED: "yes"})}
+    for name, (version, source, more) in about.items():
+        ref = f"minicluster/part-{name}:{version}-1"
+        of_part = {labels.BUILD: f"part/{name}", labels.PART: f"{name} {version}", labels.SOURCE: source}
+        engine.import_image([bytes(1024)], ref, of_part | {labels.LICENSE: "Apache-2.0"} | more)
+    builder = {labels.BUILD: "part/builder"}
+    engine.import_image([bytes(1024)], "minicluster/part-builder:1", builder)
+    origins = {"etcd": "v3.7.3 (go)"}
+    node = {labels.BUILD: "etcd/node", labels.PARTS: json.dumps(origins)}
+    engine.import_image([bytes(1024)], "minicluster/etcd-node:1", node)
+    # An image of the user's on top inherits the labels.
+    engine.import_image([bytes(1024)], "mine:1", of_part)
+    return engine
+
+
+def test_parts_are_listed_with_their_source(built: FakeEngine) -> None:
+    assert [(part.name, part.version, part.source, part.license) for part in images.parts(built)] == [
+        ("etcd", "v3.7.3", "/x/etcd (unpinned)", "Apache-2.0"),
+        ("zookeeper", "3.9.6", "maven", "Apache-2.0"),
+    ]
+
+
+def test_the_cache_of_the_compiler_is_removed(built: FakeEngine) -> None:
+    assert images.remove_cache(built) == []
+    assert images.cache_size(built) is None
+    built.create_volume(CACHE, {labels.BUILD: "part/cache"})
+    assert images.cache_size(built) == 1 << 20
+    assert images.remove_cache(built) == [CACHE]
+    assert built.vols == {}
+
+
+def test_node_images_say_which_parts_they_are_of(built: FakeEngine) -> None:
+    assert origins(built, ["minicluster/etcd-node:1", "minicluster/part-builder:1", "none:1"]) == {
+        "etcd": "v3.7.3 (go)"
+    }
+
+
+def test_a_build_gets_its_parts_as_arguments_and_info_shows_their_sources(empty: FakeEngine) -> None:
+    empty.works = lambda job: (0, [], {"usr/bin/x": b""})
+    sources = ("docker", "docker-cli", "containerd", "runc")
+    settings = {f"{part}.source": "debian" for part in sources}
+    cluster = Cluster.up("swarm", name="s", size={"master": 1, "agent": 0}, set=settings, engine=empty)
+    arguments = next(args for _folder, ref, args in empty.builds if ref.startswith("minicluster/swarm-node:"))
+    parts = {part.name: part.ref for part in cluster.spec.images["node"].parts}
+    assert {name: arguments[f"PART_{name.upper().replace('-', '_')}"] for name in parts} == parts
+    assert cluster.info().parts == {
+        "docker": "26.1.5 (debian)",
+        "docker-cli": "26.1.5 (debian)",
+        "containerd": "1.7.24 (debian)",
+        "runc": "1.1.15 (debian)",
+    }
+    assert {job.labels[labels.BUILD] for job in empty.jobs} == {f"part/{name}" for name in parts}
+    assert not [name for name in empty.boxes if "part" in name]

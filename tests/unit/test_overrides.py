@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 
 from minicluster.errors import ProfileError, UsageError
 from minicluster.model.spec import Overrides, Spec
+from minicluster.profile import catalog
 from minicluster.profile.load import load
 from minicluster.profile.loaded import Loaded
-from minicluster.profile.resolve import resolve
+from minicluster.profile.resolve import built_images, parts_of, resolve
 from tests.unit.samples import LEAST, TOY
 
 Write = Callable[..., Path]
@@ -184,3 +186,71 @@ def test_a_path_through_a_single_value_is_refused(path: str) -> None:
 def test_a_value_that_looks_like_a_date_and_is_none_is_a_text() -> None:
     node = converged(load(TOY, {"color": "2024-13-01"})).nodes[0]
     assert "--color=2024-13-01" in node.command
+
+
+# Parts of images
+
+
+def parts_of_profile(name: str, **settings: str) -> dict[str, str]:
+    loaded = catalog.load(name, {key.replace("__", "."): value for key, value in settings.items()})
+    return {part: f"{its.version} {its.source}".strip() for part, its in parts_of(loaded).items()}
+
+
+def test_the_version_is_that_of_the_main_part_and_of_what_belongs_to_it() -> None:
+    now, other = parts_of_profile("swarm"), parts_of_profile("swarm", version="28")
+    assert now == {"docker": "26.1.5", "docker-cli": "26.1.5", "containerd": "1.7.24", "runc": "1.1.15"}
+    assert other == {"docker": "28.5.2", "docker-cli": "28.5.2", "containerd": "v2.4.2", "runc": "v1.5.3"}
+
+
+def test_a_part_is_chosen_by_its_name() -> None:
+    assert parts_of_profile("swarm", runc__version="1.5")["runc"] == "v1.5.3"
+    assert parts_of_profile("swarm", runc__source="debian")["runc"] == "1.1.15 debian"
+    chosen = parts_of_profile("swarm", version="29", **{"docker-cli__version": "28"})
+    assert (chosen["docker"], chosen["docker-cli"]) == ("29.8.1", "28.5.2")
+    assert parts_of_profile("etcd", etcd__version="3.7")["etcd"] == "v3.7.3"
+    assert (
+        parts_of_profile("etcd", version="3.7", etcd__version="3.6")["etcd"] == "v3.6.16"
+    )  # what is said of the part wins
+
+
+@pytest.mark.parametrize("text", ["3.10", "3.1e1", "0x1", "yes", "2024-01-01"])
+def test_a_version_is_no_number(text: str) -> None:
+    """As YAML would have it: 3.10 is not 3.1."""
+    for settings in ({"version": text}, {"etcd.version": text}):
+        with pytest.raises(UsageError, match=re.escape(f"etcd {text} is not supported")):
+            parts_of(catalog.load("etcd", settings))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("docker.version", "29", "unknown key 'docker'"),
+        ("etcd.versoin", "3.7", "unknown key 'etcd'"),
+        ("etcd.version.x", "3.7", "unknown key 'etcd'"),
+        ("etcd.source", "maven", "--set etcd.source=maven: etcd has no source maven"),
+        ("etcd.source", "/nowhere.tar.gz", "--set etcd.source=/nowhere.tar.gz: cannot read /nowhere.tar.gz"),
+        ("version", "3.4", "--set version=3.4: etcd 3.4 is not supported"),
+        ("etcd.version", "3.4", "etcd 3.4 is not supported"),
+    ],
+)
+def test_what_no_part_is_or_has_is_refused(key: str, value: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parts_of(catalog.load("etcd", {key: value}))
+    assert said in caught.value.what
+
+
+def test_an_image_is_another_one_with_another_version_of_its_parts_alone(tmp_path: Path) -> None:
+    def refs(**settings: str) -> dict[str, str]:
+        named = {key.replace("__", "."): value for key, value in settings.items()}
+        return {name: image.ref for name, image in built_images(catalog.load("kubernetes", named)).items()}
+
+    was = refs()
+    assert refs(version="1.37") == was
+    assert [name for name, ref in refs(runc__source="release").items() if ref != was[name]] == ["node"]
+    assert [name for name, ref in refs(etcd__version="3.6").items() if ref != was[name]] == ["kv"]
+    assert [name for name, ref in refs(grace="9s").items() if ref != was[name]] == []
+    file = tmp_path / "runc"
+    file.write_bytes(b"one")
+    one = refs(runc__source=str(file))
+    file.write_bytes(b"another")
+    assert refs(runc__source=str(file))["node"] not in (one["node"], was["node"])

@@ -289,7 +289,6 @@ def test_a_setting_of_another_type_is_refused(write_profile: Write, default: str
         ("mesos", "ports=8000", "must be ranges of ports"),
         ("kubernetes", "grace=5", "must be a duration"),
         ("kubernetes", "heartbeat=0", "must be a positive integer"),
-        ("kubernetes", "version=v2.0.0", "must be a release"),
         ("zookeeper", "init_limit=0", "must be a positive integer"),
         ("swarm", "heartbeat=0s", "must be a duration greater than 0"),
     ],

@@ -334,6 +334,7 @@ def test_each_place_sees_the_names_that_the_table_says(write_profile: Write, pla
     """The table in docs/profiles.md is made from this data; here it is compared with what templates can use."""
     uses = {
         "settings": "{{ settings.a }}",
+        "parts": "{{ parts | length }}",
         "cluster": "{{ cluster.name }}",
         "roles": "{{ roles.worker | length }}",
         "nodes": "{{ nodes | length }}",

@@ -154,3 +154,52 @@ def test_common_parts_are_no_profiles_and_count_for_the_fingerprint(monkeypatch:
 def test_every_profile_may_use_common_parts(write_profile: Write) -> None:
     (file,) = spec_of(write_profile(LEAST + '    files: {/x: {source: "_lib:script.sh"}}\n')).nodes[0].files
     assert file.content == (folders.bundled_directory() / "_lib/script.sh").read_text()
+
+
+# Parts and programs
+
+BUILT = LEAST.replace("{image: example/node}", "{build: image, parts: [etcd]}") + 'settings: {version: ""}\n'
+DOCKERFILE = {"image/Dockerfile": "ARG PART_ETCD\nFROM ${PART_ETCD}\n"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "fix"),
+    [
+        (BUILT.replace("[etcd]", "[etcdd]"), "no part named 'etcdd'", "Did you mean 'etcd'?"),
+        (LEAST.replace("example/node}", "example/node, parts: [etcd]}"), "parts are for an image that is built", ""),
+        (BUILT + "main_part: runc\n", "no image has a part 'runc'", ""),
+        (BUILT + "parts: {runc: {version: '1.5'}}\n", "no image has a part 'runc'", ""),
+        (BUILT + "parts: {etcd: {versoin: '3.7'}}\n", "unknown key 'versoin' in parts.etcd. Did you mean", ""),
+        (
+            BUILT.replace('version: ""', "color: red") + "main_part: etcd\n",
+            "main_part needs a setting named version",
+            "",
+        ),
+        (BUILT + "programs: {etcdctl: {image: nod, path: /x}}\n", "no image named 'nod'", "'node'"),
+        (BUILT + "programs: {etcdctl: {image: node, path: /x, on: workr}}\n", "no role named 'workr'", "'worker'"),
+        (BUILT + "programs: {etcdctl: {image: node, path: /x, part: runc}}\n", "no part named 'runc'", ""),
+        (BUILT + "programs: {etcdctl: {image: node, path: /x, minors: -1}}\n", "programs.etcdctl.minors", ""),
+    ],
+)
+def test_a_part_or_a_program_that_names_nothing_is_refused(
+    write_profile: Write, text: str, said: str, fix: str
+) -> None:
+    with pytest.raises(ProfileError) as caught:
+        load(write_profile(text, DOCKERFILE))
+    assert "profile.yaml:" in caught.value.what
+    assert said in caught.value.what
+    assert fix in caught.value.fix
+
+
+def test_a_users_own_profile_may_name_parts(write_profile: Write) -> None:
+    text = BUILT + "main_part: etcd\nenv: {V: \"{{ parts['etcd'].version }}\"}\n"
+    text += (
+        "programs: {etcdctl: {image: node, path: /usr/local/bin/etcdctl, part: etcd, version: [version], minors: 2}}\n"
+    )
+    spec = spec_of(write_profile(text, DOCKERFILE))
+    (part,) = spec.images["node"].parts
+    assert (part.name, spec.env["V"]) == ("etcd", part.version)
+    program = spec.programs["etcdctl"]
+    assert (program.version, program.version_argv, program.minors, program.on) == (part.version, ("version",), 2, "")
+    (part,) = spec_of(write_profile(text + "parts: {etcd: {version: '3.7'}}\n", DOCKERFILE)).images["node"].parts
+    assert part.version == "v3.7.3"

@@ -42,7 +42,7 @@ def suite(tmp_path: Path) -> Path:
     (tmp_path / "scripts/setup.sh").write_text(
         "".join(f"{name}() {{ :; }}\n" for name in functions) + 'say() { echo "==> $*"; }\n'
     )
-    for program in ("ruff", "mypy", "lint-imports"):
+    for program in ("ruff", "mypy", "lint-imports", "minicluster"):
         (tmp_path / "bin" / program).symlink_to("/bin/true")
     (tmp_path / "scripts/check-shell").symlink_to("/bin/true")
     for profile in ("consul", "kubernetes", "mesos", "zookeeper"):

@@ -190,5 +190,5 @@ def test_an_environment_whose_authority_is_gone_is_told(engine: FakeEngine, writ
 
 def test_without_tls_the_client_of_etcd_gets_no_certificates(engine: FakeEngine) -> None:
     plain = Cluster.up("etcd", name="e", size={"kv": 1}, set={"tls": "false"}, engine=engine)
-    assert sorted(plain.env()) == ["ETCDCTL_API", "ETCDCTL_ENDPOINTS"]
+    assert sorted(plain.env()) == ["ETCDCTL_ENDPOINTS"]
     assert plain.env()["ETCDCTL_ENDPOINTS"].startswith("http://127.0.0.1:")

@@ -27,6 +27,7 @@ from minicluster.engine.protocol import (
     File,
     Image,
     ImageBuild,
+    Job,
     Network,
     PathStat,
     Progress,
@@ -198,6 +199,12 @@ class DockerEngine:
                 "Remove it (`docker volume rm`), or choose another cluster name with --name.",
             )
 
+    def volume_size(self, name: str) -> int | None:
+        with translated(f"measure volume {name}"):
+            found = self._api.request("GET", "/system/df", params={"type": "volume"}, timeout=None)["Volumes"] or []
+        sizes = [volume["UsageData"]["Size"] for volume in found if volume["Name"] == name]
+        return sizes[0] if sizes else None
+
     def remove_volume(self, name: str) -> None:
         with translated(f"remove volume {name}"):
             self._delete(f"/volumes/{name}")
@@ -240,6 +247,24 @@ class DockerEngine:
         }
         with translated(f"create container {config.name}"):
             self._api.request("POST", "/containers/create", params={"name": config.name}, data=body)
+
+    def create_job(self, job: Job) -> None:
+        body = {
+            "Image": job.image,
+            "Entrypoint": list(job.command),
+            "Cmd": [],
+            "Env": [f"{name}={value}" for name, value in job.env.items()],
+            "Labels": dict(job.labels),
+            "HostConfig": {
+                "Init": True,
+                "AutoRemove": True,
+                "Binds": [f"{volume}:{path}" for path, volume in job.volumes.items()],
+            },
+        }
+        with translated(f"create container {job.name}"):
+            self._api.request("POST", "/containers/create", params={"name": job.name}, data=body)
+        if job.files:
+            self.put_files(job.name, job.files)
 
     def start_container(self, name: str) -> None:
         with translated(f"start container {name}"):
@@ -364,8 +389,8 @@ class DockerEngine:
     def build_image(self, build: ImageBuild, progress: Progress, cancel: Cancel | None = None) -> None:
         images.build(self._api, build, progress, cancel or Cancel())
 
-    def import_image(self, archive: Iterable[bytes], ref: str) -> None:
-        images.import_tar(self._api, archive, ref)
+    def import_image(self, archive: Iterable[bytes], ref: str, labels: Mapping[str, str] | None = None) -> None:
+        images.import_tar(self._api, archive, ref, labels or {})
 
     def load_images(self, archive: Iterable[bytes]) -> list[str]:
         return images.load(self._api, archive)

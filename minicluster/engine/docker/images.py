@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tarfile
 import threading
@@ -17,6 +18,8 @@ from minicluster.engine.http import Api, APIError, ConnectionLost
 from minicluster.engine.protocol import Cancel, Image, ImageBuild, Progress
 from minicluster.errors import ImageError, Interrupted, MiniclusterError
 from minicluster.model.labels import PROFILE
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def listing(api: Api) -> list[Image]:
@@ -129,15 +132,17 @@ def _read_message(
             "\n".join([*output[-15:], str(message["error"]).strip()]),
             f"Correct the build in {directory}, or use a ready image with --image NAME=REF.",
         )
-    for line in str(message.get("stream", "")).splitlines():
+    for line in _COLOURS.sub("", str(message.get("stream", ""))).splitlines():  # the engine colours standard error
         if line.strip():
             output.append(line.rstrip())
             progress(line.strip())
 
 
-def import_tar(api: Api, archive: Iterable[bytes], ref: str) -> None:
+def import_tar(api: Api, archive: Iterable[bytes], ref: str, labels: Mapping[str, str]) -> None:
     repository, _, tag = ref.rpartition(":")
-    params = {"fromSrc": "-", "repo": repository, "tag": tag}
+    # A change is a line of a Dockerfile, in which $ begins a variable.
+    changes = [f"LABEL {name}={json.dumps(value)}".replace("$", r"\$") for name, value in labels.items()]
+    params = {"fromSrc": "-", "repo": repository, "tag": tag, "changes": changes}
     with (
         translated(f"import image {ref}"),
         api.open("POST", "/images/create", params=params, body=archive, timeout=None) as response,

@@ -16,6 +16,7 @@ from tests.engine.kubernetes.kube import (
     container,
     pod,
 )
+from tests.engine.kubernetes.kubelife import variables
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +25,7 @@ def kube(request: pytest.FixtureRequest, outer: Shell, tmp_path_factory: pytest.
     name = f"t-kube-{request.module.__name__.rpartition('test_')[2]}"
     try:
         outer.minicluster("up", "kubernetes", "--name", name, timeout=1200)
-        exports = outer.minicluster("env", name, "-o", "json").json
-        yield Kube(Shell(outer.env | exports), name, tmp_path_factory.mktemp("kube"))
+        yield Kube(Shell(outer.env | variables(outer, name)), name, tmp_path_factory.mktemp("kube"))
     finally:
         outer.minicluster("down", name, ok=False)
     assert remains(outer, name) == {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import urllib.request
 from collections.abc import Callable
@@ -54,7 +53,7 @@ def get(url: str, timeout: float = 2) -> str:
 
 @dataclass
 class Kube:
-    """A cluster, as the owner of a kubeconfig sees it: stock kubectl, and the official Python client."""
+    """A cluster, as the owner of a kubeconfig sees it: kubectl, and the official Python client."""
 
     shell: Shell
     cluster: str
@@ -85,10 +84,6 @@ class Kube:
     @cached_property
     def versions(self) -> set[str]:
         return set(self.kubectl("api-versions").out.split())
-
-    def version(self, *wanted: str) -> str:
-        """The first of these versions of an API that the cluster has."""
-        return next(version for version in wanted if version in self.versions)
 
     @cached_property
     def addresses(self) -> dict[str, str]:
@@ -285,19 +280,14 @@ def readiness(**probe: Any) -> Manifest:
     return {"readinessProbe": {"periodSeconds": 1, "failureThreshold": 1} | asks}
 
 
-def cron_job(kube: Kube, name: str, schedule: str, **spec: Any) -> Manifest:
+def cron_job(name: str, schedule: str, **spec: Any) -> Manifest:
     made = job("any", "echo on time")
     return {
-        "apiVersion": kube.version("batch/v1" if newer(kube, 21) else "batch/v1beta1"),
+        "apiVersion": "batch/v1",
         "kind": "CronJob",
         "metadata": {"name": name},
         "spec": {"schedule": schedule, "jobTemplate": {"spec": made["spec"]}} | spec,
     }
-
-
-def newer(kube: Kube, minor: int) -> bool:
-    """Whether the cluster is v1.MINOR or newer."""
-    return int(re.sub(r"\D", "", kube.kubectl("version", "-o", "json").json["serverVersion"]["minor"])) >= minor
 
 
 def taken(space: Space, manifest: Manifest) -> bool:

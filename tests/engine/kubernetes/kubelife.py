@@ -1,9 +1,10 @@
-"""A Kubernetes cluster in tests of its life: the stock kubectl, and a canary that needs every component to answer."""
+"""A Kubernetes cluster in tests of its life: its kubectl, and a canary that needs every component to answer."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import shlex
 import subprocess
 import time
 from collections.abc import Iterable
@@ -16,8 +17,15 @@ DEMO = "localhost/minicluster/demo:1"
 _numbers = itertools.count(1)
 
 
+def variables(outer: Shell, name: str) -> dict[str, str]:
+    """What ``minicluster env`` sets now: PATH leads to the cluster's own kubectl, unless the one here fits."""
+    words = (shlex.split(line, comments=True) for line in outer.minicluster("env", name).out.splitlines())
+    pairs = (line[1].partition("=") for line in words if line[:1] == ["export"])
+    return {key: value for key, _, value in pairs}
+
+
 class Kube:
-    """The stock client of a cluster, with the variables that ``minicluster env`` prints when it is created."""
+    """The client of a cluster, with the variables that ``minicluster env`` prints when it is created."""
 
     def __init__(self, outer: Shell, name: str) -> None:
         self.outer, self.name = outer, name
@@ -25,7 +33,7 @@ class Kube:
 
     def env(self) -> dict[str, str]:
         """What ``minicluster env`` prints now, which depends on the nodes that run."""
-        return dict(self.outer.minicluster("env", self.name, "-o", "json").json)
+        return variables(self.outer, self.name)
 
     def kubectl(self, *argv: str, ok: bool = True, timeout: float = 60) -> Result:
         return self.shell.run("kubectl", "--request-timeout=5s", *argv, ok=ok, timeout=timeout)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import re
-import shutil
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ from tests.engine.kubernetes.kube import (
     conformance,
 )
 
-pytestmark = [pytest.mark.long, pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")]
+pytestmark = pytest.mark.long
 
 
 @conformance("API", "watches report objects added, modified and deleted, in that order")

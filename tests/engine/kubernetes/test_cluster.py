@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import ssl
 import time
 import urllib.error
@@ -27,9 +26,6 @@ from tests.engine.kubernetes.kube import (
     service,
     workload,
 )
-
-pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
-
 
 #: The user's kubeconfig has another cluster.
 OTHERS = {
@@ -165,7 +161,7 @@ def test_commands(kube: Kube, outer: Shell) -> None:
 )
 def test_merge(kube: Kube, outer: Shell, users_kubeconfig: Path) -> None:
     """The fixture of the file checks that `down` removes it."""
-    user = Shell(outer.env | {"KUBECONFIG": str(users_kubeconfig)})
+    user = Shell(kube.shell.env | {"KUBECONFIG": str(users_kubeconfig)})
     context = f"minicluster-{kube.cluster}"
     said = user.minicluster("kubeconfig", "--merge", "-c", kube.cluster).out
     assert said == f"Merged cluster {kube.cluster} into {users_kubeconfig}; it is the current context.\n"

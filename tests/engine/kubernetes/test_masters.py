@@ -5,7 +5,6 @@ Written by the official Python client through the one address that ``minicluster
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -20,8 +19,6 @@ from tests.engine.kubernetes.kubelife import Kube
 NAME = "t-kube-masters"
 NODES = {"kv-1", "kv-2", "kv-3", "balancer-1", "master-1", "master-2", "master-3", "agent-1"}
 SIZES = ("--size", "kv=3", "--size", "master=3", "--size", "agent=1")
-
-pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl (Debian: kubernetes-client) is missing")
 
 
 @pytest.fixture(scope="module")

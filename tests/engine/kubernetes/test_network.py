@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import re
-import shutil
 import time
 from collections import Counter
-
-import pytest
 
 from tests.engine.conftest import eventually
 from tests.engine.kubernetes.kube import (
@@ -23,9 +20,6 @@ from tests.engine.kubernetes.kube import (
     service,
     workload,
 )
-
-pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
-
 
 # --- pods
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from pathlib import Path
-
-import pytest
 
 from tests.engine.conftest import eventually
 from tests.engine.kubernetes.kube import (
@@ -21,8 +18,6 @@ from tests.engine.kubernetes.kube import (
     pod,
     service,
 )
-
-pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
 
 
 @conformance("Pods", "run to completion; exit codes and logs are reported")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import re
-import shutil
 import time
 from collections import Counter
 from typing import Any
@@ -32,7 +31,7 @@ from tests.engine.kubernetes.kube import (
     workload,
 )
 
-pytestmark = [pytest.mark.long, pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")]
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,7 +46,7 @@ def begun(kube: Kube) -> Space:
             volumes=[{"name": "settings", "configMap": {"name": "settings"}}],
             **STAYS,
         ),
-        cron_job(kube, "minutely", "* * * * *"),
+        cron_job("minutely", "* * * * *"),
     )
     space.ready("reader")
     assert space.run("reader", "cat /settings/colour") == "red"
@@ -191,10 +190,8 @@ def test_jobs(kube: Kube, space: Space) -> None:
 
 @conformance("Workloads", "CronJobs: `kubectl create job --from` creates a job at once")
 def test_cron_jobs(kube: Kube, space: Space) -> None:
-    space.create(cron_job(kube, "yearly", "0 0 1 1 *"))
-    # With the cluster's own kubectl: another may be too new for its version of CronJob.
-    make = ["create", "job", "now", "--from=cronjob/yearly", "-n", space.name]
-    kube.shell.minicluster("exec", "-c", kube.cluster, "master-1", "--", "kubectl", *make)
+    space.create(cron_job("yearly", "0 0 1 1 *"))
+    space.kubectl("create", "job", "now", "--from=cronjob/yearly")
     eventually(lambda: kube.batch.read_namespaced_job("now", space.name).status.succeeded == 1)
     (made,) = space.pods("job-name=now")
     assert space.log(made.metadata.name) == "on time\n"

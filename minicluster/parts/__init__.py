@@ -1,0 +1,1 @@
+"""Gets the parts of node images: downloads, compilations, Debian's packages."""

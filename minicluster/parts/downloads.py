@@ -1,0 +1,95 @@
+"""Sources that are downloads: a project's release, Maven's repository, an image, and what the user gives."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import IO
+
+from minicluster.engine.protocol import Job
+from minicluster.errors import ImageError
+from minicluster.model import labels
+from minicluster.parts.archive import members, of_machine, packed
+from minicluster.parts.download import verified
+from minicluster.parts.work import Unavailable, Work, keep
+from minicluster.profile import parts
+
+_MAVEN = "https://repo1.maven.org/maven2"
+_PULL_PATIENCE = 5.0  #: seconds for a registry's first answer
+
+
+def release(work: Work) -> None:
+    """The project's own download, with the checksum that is known or published."""
+    about, version = work.about.sources.release, work.about.versions.get(work.spec.version)
+    assert about
+    pins = dict(version.sha256) if version else {}
+    url = work.filled(about.url)
+    known = pins.get(work.values["arch"], "")  # type: ignore[call-overload]
+    file, pinned = verified(url, known, work.filled(about.checksum), work.progress, work.note, work.cancel)
+    with file:
+        keep(work, "release", packed(members(file, work, url)), pinned=pinned)
+
+
+def given(work: Work) -> None:
+    """From a file or an address that the user gives, which holds what a release does, or one program."""
+    source = work.spec.source
+    if source.startswith("https://"):
+        checksum = f"{source}.sha256"
+        try:
+            file, _pinned = verified(source, "", checksum, work.progress, work.note, work.cancel)
+        except Unavailable as error:
+            raise ImageError(
+                f"{work.spec.name} cannot be fetched from {source}",
+                str(error),
+                f"Its checksum must be at {checksum}. Or download it yourself: --set {work.spec.name}.source=FILE.",
+            ) from None
+    else:
+        file = open(parts.given_file(work.spec.name, source), "rb")  # noqa: SIM115
+    with file:
+        keep(work, source, packed(members(file, work, source)), pinned=False)
+
+
+def maven(work: Work) -> None:
+    """Files of Maven's central repository."""
+    about = work.about.sources.maven
+    assert about
+
+    def jars() -> Iterator[tuple[str, int, IO[bytes]]]:
+        for number, one in enumerate(about.artifacts, 1):
+            group, name, version = work.filled(one.artifact).split(":")
+            work.progress(f"downloading {name} ({number} of {len(about.artifacts)})")
+            url = f"{_MAVEN}/{group.replace('.', '/')}/{name}/{version}/{name}-{version}.jar"
+            file, _pinned = verified(url, one.sha256, "", lambda _line: None, work.note, work.cancel)
+            with file:
+                content = file.read()
+            yield work.filled(one.path), len(content), io.BytesIO(content)
+
+    keep(work, "maven", packed(jars()))
+
+
+def image(work: Work) -> None:
+    """Out of an image: a container of it is created, never started."""
+    about = work.about.sources.image
+    assert about
+    ref = work.filled(about.ref)
+    if not work.engine.has_image(ref):
+        try:
+            work.engine.pull_image(ref, work.progress, timeout=_PULL_PATIENCE, cancel=work.cancel)
+        except ImageError as error:
+            raise Unavailable(error.why or error.what) from None
+    name = f"minicluster-part-{work.spec.name}-{work.spec.digest}"
+    work.engine.remove_container(name)
+    work.engine.create_job(Job(name, ref, ("/",), {}, {}, (), {labels.BUILD: f"part/{work.spec.name}"}))
+    try:
+
+        def programs() -> Iterator[tuple[str, int, IO[bytes]]]:
+            for path, to in about.files.items():
+                stat = work.engine.stat_path(name, path)
+                if stat is None or stat.kind != "file":
+                    raise Unavailable(f"{ref} has no file {path}")
+                content = work.engine.get_file(name, stat.path)
+                yield to, len(content), of_machine(content, work, path)
+
+        keep(work, f"image {ref}", packed(programs()))
+    finally:
+        work.engine.remove_container(name)

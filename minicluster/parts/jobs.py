@@ -1,0 +1,182 @@
+"""Sources that need a container: programs are compiled, or taken out of Debian's packages.
+
+Settings of this machine reach a job as its container's, which become part of no image.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from minicluster.engine import base_image
+from minicluster.engine.protocol import Engine, File, ImageBuild, Job
+from minicluster.errors import Interrupted, MiniclusterError
+from minicluster.leases import lock
+from minicluster.model import labels
+from minicluster.parts.archive import below
+from minicluster.parts.work import Unavailable, Work, keep
+from minicluster.profile import folders, parts
+from minicluster.profile.image_tag import file_hash
+
+CACHE = "minicluster-part-cache"  #: the volume with Go's caches
+_ENDED = "minicluster-job: ended with "
+_SAID = "minicluster-part: "
+_ALIVE = 20.0  #: seconds between signs of life to a job, which waits 200 for one: the machine may be busy
+#: What Go reads of its user's settings: https://go.dev/ref/mod#environment-variables
+_GO_SETTINGS = ("GOPROXY", "GOSUMDB", "GOFLAGS", "GOPRIVATE", "GONOPROXY", "GONOSUMDB", "GOINSECURE", "GOAUTH")
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
+_CA = "/etc/ssl/certs/ca-certificates.crt"
+
+#: Compilations that run at a time: each takes up to some GB of memory.
+_compiling = threading.Semaphore(2)
+
+
+def go(work: Work) -> None:
+    """Compiled from the Go module registry."""
+    about = parts.go_of(work.spec.name, work.spec.version)
+    module = about.module_version.get(work.spec.version, work.spec.version)
+    env = {
+        "PROGRAMS": _pairs(about.programs),
+        "LINKS": _pairs(about.links),
+        "DIRECTORY": about.directory,
+        "TAGS": about.tags,
+        "PROGRAM_TAGS": _pairs({name: tags.replace(" ", ",") for name, tags in about.program_tags.items()}),
+        "LDFLAGS": work.filled(about.ldflags),
+        "CGO_ENABLED": "1" if about.cgo else "0",
+        "MODULE": f"{about.module}@{module}" if about.module_folder else "",
+        "GOGC": "400",  # less frequent garbage collection is faster, and takes memory
+        **{name: os.environ[name] for name in _GO_SETTINGS if os.environ.get(name)},
+    }
+    sources = tuple(
+        File(f"/part/{name}", path.read_bytes())
+        for name, path in parts.go_files(work.spec.name, work.spec.version).items()
+    )
+    image = _builder(work)
+    work.engine.create_volume(CACHE, {labels.BUILD: "part/cache"})
+    with _turn(work):
+        _run(work, "go", image, env, sources, {"/cache": CACHE})
+
+
+@contextmanager
+def _turn(work: Work) -> Iterator[None]:
+    """Waits until few enough parts are being compiled."""
+    while not _compiling.acquire(timeout=0.2):
+        if work.cancel.is_set():
+            raise Interrupted(f"stopped: waiting to compile {work.spec.name}")
+    try:
+        yield
+    finally:
+        _compiling.release()
+
+
+def _pairs(names: Mapping[str, str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in names.items())
+
+
+def _builder(work: Work) -> str:
+    """The image in which parts are compiled."""
+    folder = _build_folder()
+    ref = f"minicluster/part-builder:{file_hash(folder / 'Dockerfile')[:12]}"
+    with lock.building(ref, work.cancel, lambda: work.progress("waiting for the image with the compiler")):
+        if not work.engine.has_image(ref):
+            work.progress("installing the compiler")
+            about = {labels.BUILD: "part/builder"}
+            args = {"BASE": work.base, **base_image.build_args()}
+            build = ImageBuild(folder, ref, about, args, {})
+            work.engine.build_image(build, work.progress, work.cancel)
+    return ref
+
+
+def _build_folder() -> Path:
+    return folders.bundled_directory() / "_parts" / "_build"
+
+
+def debian(work: Work) -> None:
+    """Out of Debian's packages."""
+    about = work.about.sources.debian
+    assert about
+    env = {
+        "PACKAGES": " ".join(about.packages),
+        "PROGRAMS": " ".join(about.programs),
+        "VERSION": work.spec.version,
+        "SUITE": about.suite,
+    }
+    _run(work, "debian", work.base, env, (), {})
+
+
+def _run(
+    work: Work, script: str, image: str, env: Mapping[str, str], files: Sequence[File], volumes: Mapping[str, str]
+) -> None:
+    """Runs one of the scripts in ``_parts/_build`` in a container, and makes an image of what it leaves in /out."""
+    folder = _build_folder()
+    scripts = [File(f"/build/{name}", (folder / name).read_bytes(), 0o755) for name in ("job", script)]
+    proxies = {name: os.environ[name] for upper in _PROXIES for name in (upper, upper.lower()) if os.environ.get(name)}
+    bundle = Path(os.environ.get("SSL_CERT_FILE") or _CA)
+    trusted = {"SSL_CERT_FILE": "/build/ca.pem"} if bundle.is_file() else {}
+    authorities = [File("/build/ca.pem", bundle.read_bytes())] if trusted else []
+    name = f"minicluster-part-{work.spec.name}-{work.spec.digest}"
+    job = Job(
+        name,
+        image,
+        ("/build/job", f"/build/{script}"),
+        {**proxies, **trusted, **env},
+        volumes,
+        (*scripts, *authorities, *files),
+        {labels.BUILD: f"part/{work.spec.name}"},
+    )
+    engine = work.engine
+    engine.remove_container(name)  # of a process that was killed
+    engine.create_job(job)
+    try:
+        engine.start_container(name)
+        with work.cancel.calls(lambda: engine.kill_container(name)), _signs_of_life(engine, name):
+            _finish(work, script, name)
+    except MiniclusterError:
+        if work.cancel.is_set():  # its container is gone, whatever was being asked of it
+            raise Interrupted(f"stopped: getting {work.spec.name} {work.spec.version}") from None
+        raise
+    finally:
+        engine.remove_container(name)
+
+
+def _finish(work: Work, source: str, container: str) -> None:
+    """Waits until a job's command has ended, and makes an image of what it leaves."""
+    status, output = _follow(work, container)
+    if status != 0:
+        said = [line.removeprefix(_SAID) for line in output if line.startswith(_SAID)]
+        ended = "its container was killed" if status is None else f"ended with status {status}"
+        raise Unavailable("\n".join(said or [*output[-10:], ended]))
+    keep(work, source, below(work.engine.read_archive(container, "/out"), "out"))
+
+
+def _follow(work: Work, container: str) -> tuple[int | None, list[str]]:
+    """A job's status and the end of its output, once its command has ended; None where the container has."""
+    output: list[str] = []
+    for raw in work.engine.logs(container, follow=True):
+        line = raw.decode(errors="replace").strip()
+        if line.startswith(_ENDED):
+            return int(line.removeprefix(_ENDED)), output
+        if line:
+            output = [*output[-30:], line]
+            work.progress(line)
+    return None, output
+
+
+@contextmanager
+def _signs_of_life(engine: Engine, container: str) -> Iterator[None]:
+    ended = threading.Event()
+
+    def touch() -> None:
+        while not ended.wait(_ALIVE):
+            with suppress(MiniclusterError, TimeoutError):  # the next one may succeed
+                engine.exec(container, ["touch", "/tmp/alive"], timeout=_ALIVE)
+
+    thread = threading.Thread(target=touch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()

@@ -1,0 +1,367 @@
+"""Parts: the programs that node images are put together of, their versions, and the sources that give them.
+
+A part is a folder ``_parts/NAME`` beside the profiles with a ``part.yaml``. docs/parts.md describes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from minicluster.errors import ProfileError, UsageError, nearest
+from minicluster.model.spec import PartSpec
+from minicluster.profile.image_tag import file_hash
+from minicluster.profile.yamldoc import parse
+
+SourceName = Literal["release", "go", "maven", "debian", "image"]
+
+#: In the order in which they are tried.
+SOURCES: tuple[SourceName, ...] = ("release", "go", "maven", "debian", "image")
+
+Hex = Annotated[str, Field(pattern=r"^([0-9a-f]{64}|[0-9a-f]{128})$")]  #: a SHA-256 or SHA-512
+Arch = Literal["amd64", "arm64"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Download(_Model):
+    """A file of the project's own, an archive or a single program. Texts may name {version}, {number} and {arch}."""
+
+    url: str
+    """Where it is: only https."""
+    checksum: str = ""
+    """Where the project publishes its checksum: a file that begins with it, or lists it beside the file's name."""
+    files: dict[str, str]
+    """Path in the archive, or a pattern with * -> path in the image; "" is the whole file."""
+
+
+class Go(_Model):
+    """Programs that are compiled from the Go module registry."""
+
+    module: str
+    """The module that has the version."""
+    module_version: dict[str, str] = {}
+    """The module's version, where it is another than the part's."""
+    module_folder: bool = False
+    """The module itself is compiled, with its vendor.mod as go.mod: it cannot be another module's dependency."""
+    programs: dict[str, str]
+    """Program -> package; "." is the main package in the part's folder."""
+    links: dict[str, str] = {}
+    """Further names of programs."""
+    directory: str = "usr/local/bin"
+    """Where the programs are in the image."""
+    tags: str = ""
+    """Build tags."""
+    program_tags: dict[str, str] = {}
+    """Program -> further build tags of its own."""
+    ldflags: str = ""
+    """In addition to -s -w."""
+    cgo: bool = False
+    """Programs call C."""
+    packages: list[str] = []
+    """Debian packages that the compilation needs."""
+
+
+class Artifact(_Model):
+    """A file of Maven's central repository."""
+
+    artifact: str
+    """GROUP:NAME:VERSION."""
+    sha256: Hex
+    """Its checksum."""
+    path: str
+    """Path in the image."""
+
+
+class Maven(_Model):
+    """Java archives."""
+
+    artifacts: list[Artifact]
+    """All that the program needs at run time."""
+
+
+class Debian(_Model):
+    """Programs of Debian's packages, with the libraries that they need."""
+
+    packages: list[str]
+    """What is installed; the first one's upstream version is the part's."""
+    programs: list[str]
+    """Their names on PATH."""
+    suite: str = ""
+    """The release that has the packages, where it is not the base image's."""
+
+
+class FromImage(_Model):
+    """Programs that are copied out of an image."""
+
+    ref: str
+    """Its reference, pulled where the engine does not have it."""
+    files: dict[str, str]
+    """Path in it -> path in the part's image."""
+
+
+class Sources(_Model):
+    """How each source gives the part."""
+
+    release: Download | None = None
+    """The project's own download."""
+    go: Go | None = None
+    """The Go module registry."""
+    maven: Maven | None = None
+    """Maven's central repository."""
+    debian: Debian | None = None
+    """Debian's packages."""
+    image: FromImage | None = None
+    """Another image."""
+
+
+class Version(_Model):
+    """A version, and the sources that give exactly that one."""
+
+    sources: list[SourceName] = Field(min_length=1)
+    """The sources that have it."""
+    sha256: dict[Arch, Hex] = {}
+    """Checksum of its release (SHA-256 or SHA-512, by its length); without one, the checksum beside it counts."""
+    license: str = ""
+    """Its SPDX identifier, where it is another than the part's."""
+    notice: str = ""
+    """What a user is told when it is fetched."""
+    go: Go | None = None
+    """How it is compiled, where that differs from other versions."""
+    along: dict[str, str] = Field({}, alias="with")
+    """Other parts -> the version of each that belongs to it."""
+
+
+class Part(_Model):
+    """The description of a part."""
+
+    summary: str
+    """What it is, for people."""
+    license: str
+    """SPDX identifier."""
+    home: str
+    """The project's page."""
+    default: str
+    """The version that is taken where none is asked for."""
+    supported: str
+    """A regular expression: the versions that the profiles can work with, listed or not."""
+    sources: Sources
+    """How each source gives it."""
+    versions: dict[str, Version] = Field(min_length=1)
+    """All versions that are known, newest first."""
+
+
+def folder(name: str) -> Path:
+    """The folder of a part. Raises ``UsageError`` where there is none."""
+    from minicluster.profile import folders
+
+    root = folders.bundled_directory() / "_parts"
+    if not (root / name / "part.yaml").is_file():
+        raise UsageError(f"no part named {name!r}", "", nearest(name, names()))
+    return root / name
+
+
+def names() -> list[str]:
+    """Names of all parts, sorted."""
+    from minicluster.profile import folders
+
+    return sorted(path.parent.name for path in (folders.bundled_directory() / "_parts").glob("*/part.yaml"))
+
+
+@cache
+def load(name: str) -> Part:
+    """A part's description.
+
+    Raises:
+        UsageError: there is no such part.
+        ProfileError: its description is not valid.
+    """
+    document = parse(folder(name) / "part.yaml")
+    try:
+        part = Part.model_validate(document.data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where, key = document.where(first["loc"]), ".".join(map(str, first["loc"]))
+        raise ProfileError(f"{where}: {key}: {first['msg']}") from None
+    for version, about in {part.default: part.versions.get(part.default), **part.versions}.items():
+        if about is None or not re.fullmatch(part.supported, version):
+            raise ProfileError(f"{document.where(('default',))}: {version} is not a version of {name}")
+        if lacking := [source for source in about.sources if getattr(part.sources, source) is None]:
+            raise ProfileError(f"{document.where(('versions', version))}: {name} has no source {lacking[0]}")
+    return part
+
+
+def choose(name: str, wanted: str, option: str, *, source: str = "") -> str:
+    """The version that a text asks for: all of one, or its beginning, which chooses the newest that is known.
+
+    Args:
+        wanted: "" is the default.
+        option: what asks, for errors: ``--set version=29``.
+        source: an archive or program of the user's may be of any version.
+
+    Raises:
+        UsageError: it is no version of the part, or of none that is supported.
+    """
+    part = load(name)
+    if not wanted:
+        return part.default
+    number = wanted.removeprefix("v")
+    for version in part.versions:
+        if version.removeprefix("v") == number:
+            return version
+    for version in part.versions:
+        if version.removeprefix("v").startswith(number + "."):
+            return version
+    prefix = "v" if part.default.startswith("v") else ""
+    if re.fullmatch(part.supported, prefix + number):
+        return prefix + number
+    if _given(source) and re.fullmatch(r"\d+(\.\d+){1,3}\S*", number):
+        return prefix + number
+    known = ", ".join(part.versions)
+    near = [version for version in part.versions if version.removeprefix("v").startswith(number)]
+    fix = f"Choose one of these, or its beginning, such as {_beginning(near[0] if near else part.default)}."
+    raise UsageError(f"{option}: {name} {wanted} is not supported", f"Known versions: {known}.", fix)
+
+
+def _beginning(version: str) -> str:
+    return version.rpartition(".")[0] or version
+
+
+def _given(source: str) -> bool:
+    """Whether a source is the user's own, and not one of the part's."""
+    return source != "" and source not in SOURCES
+
+
+def resolve(
+    wanted: Mapping[str, tuple[str, str]], order: Iterable[str], main: str, before: Mapping[str, PartSpec]
+) -> dict[str, PartSpec]:
+    """The parts of a profile, with the version and the source of each.
+
+    Args:
+        wanted: part -> version and source that are asked for, each "" where none is.
+        order: the parts.
+        main: the one whose version the profile's setting ``version`` chooses.
+        before: what nodes have.
+
+    Raises:
+        UsageError: a version or a source is not one of the part's.
+    """
+    specs: dict[str, PartSpec] = {}
+    along: dict[str, str] = {}
+    for name in sorted(order, key=lambda part: part != main):
+        version, source = wanted.get(name, ("", ""))
+        key = "version" if name == main else f"{name}.version"
+        chosen = choose(name, version or along.get(name, ""), f"--set {key}={version}", source=source)
+        if name == main:
+            along = _along(name, chosen)
+        if _given(source) and (had := before.get(name)) and (had.version, had.source) == (chosen, source):
+            specs[name] = had
+            continue
+        check_source(name, chosen, source)
+        specs[name] = PartSpec(name, chosen, source, _digest(name, chosen, source))
+    return specs
+
+
+def _along(name: str, version: str) -> dict[str, str]:
+    """The versions of other parts that belong to one: for one that is not listed, those of the nearest of its minor."""
+    known = load(name).versions
+    minor = version.rpartition(".")[0]
+    near = [version, *(other for other in known if other.rpartition(".")[0] == minor)]
+    return next((dict(known[other].along) for other in near if other in known), {})
+
+
+def _digest(name: str, version: str, source: str) -> str:
+    """Changes whenever what a version is made of does, but not with other versions of the part."""
+    part = load(name)
+    about = part.versions.get(version)
+    made: dict[str, Any] = {"source": source}
+    if not _given(source):
+        kinds = [source] if source else about.sources if about else ["release", "image"]
+        made["sources"] = {kind: _plain(getattr(part.sources, kind)) for kind in kinds}
+        made["sha256"] = dict(about.sha256) if about else {}
+    if source in ("", "go") and about and "go" in about.sources:
+        made["how"] = _plain(go_of(name, version))
+        made["go"] = {file: file_hash(path) for file, path in go_files(name, version).items()}
+    if _given(source) and not source.startswith("https://"):
+        made["file"] = file_hash(given_file(name, source))
+        made["files"] = _plain(part.sources.release)
+    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _plain(about: BaseModel | None) -> Any:
+    return about.model_dump() if about else None
+
+
+def go_of(name: str, version: str) -> Go:
+    """How a version is compiled."""
+    part = load(name)
+    about = part.versions.get(version)
+    found = (about.go if about else None) or part.sources.go
+    assert found
+    return found
+
+
+def go_files(name: str, version: str) -> dict[str, Path]:
+    """What is compiled: Go files that versions share, and the files in the version's own folder, which win."""
+    root = folder(name)
+    return {path.name: path for path in [*sorted(root.glob("*.go")), *sorted((root / version).iterdir())]}
+
+
+def given_file(name: str, source: str) -> str:
+    """The absolute path of a file that the user gives as a part's source. Raises ``UsageError`` where it is none."""
+    path = Path(source).expanduser()
+    option = f"--set {name}.source={source}"
+    if path.is_file():
+        return str(path.resolve())
+    if "/" in source or path.exists():
+        why = "It is a folder." if path.is_dir() else "No such file."
+        raise UsageError(f"{option}: cannot read {source}", why, "Name an archive of a release, or a program.")
+    fix = f"Use one of {', '.join(sources_of(name))}, a file's path, or an https:// address."
+    raise UsageError(f"{option}: {source!r} is not a source of {name}", "", fix)
+
+
+def check_source(name: str, version: str, source: str) -> None:
+    """Refuses a source that a part does not have. Raises ``UsageError``."""
+    option, about = f"--set {name}.source={source}", load(name).versions.get(version)
+    if source in SOURCES:
+        if source not in sources_of(name):
+            raise UsageError(
+                f"{option}: {name} has no source {source}", "", f"Use one of {', '.join(sources_of(name))}."
+            )
+        if source in ("go", "maven") and source not in (about.sources if about else ()):
+            listed = [known for known, its in load(name).versions.items() if source in its.sources]
+            raise UsageError(
+                f"{option}: {name} {version} is not listed with that source",
+                f"What its modules are is known only of {', '.join(listed)}.",
+                f"Choose one of these with --set {name}.version=VERSION, or another source.",
+            )
+    elif "://" in source:
+        if not source.startswith("https://"):
+            raise UsageError(f"{option}: only https is accepted", "Anyone on the way could change it.", "Use https.")
+    elif source:
+        given_file(name, source)
+
+
+def sources_of(name: str) -> list[SourceName]:
+    """The sources that a part has for any version."""
+    sources = load(name).sources
+    return [source for source in SOURCES if getattr(sources, source) is not None]
+
+
+def candidates(spec: PartSpec) -> list[SourceName]:
+    """The sources to try for a version, in order."""
+    about = load(spec.name).versions.get(spec.version)
+    if spec.source:
+        return [cast(SourceName, spec.source)]
+    if about is None:  # not listed: only what is of exactly that version by its name
+        return [source for source in sources_of(spec.name) if source in ("release", "image")]
+    return [source for source in SOURCES if source in about.sources]

@@ -1,0 +1,9 @@
+// Only a pin: with go.sum it says which copy of the module is the right one. The module itself is the main module of the
+// build, its vendor.mod and vendor.sum being go.mod and go.sum there. Not for `go mod tidy`.
+module minicluster/parts/docker
+
+go 1.24.0
+
+toolchain go1.26.8
+
+require github.com/docker/docker v28.5.2+incompatible
