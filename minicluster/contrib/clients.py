@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import click
+
+from minicluster.errors import MiniclusterError
 
 
 class _Client(click.Command):
@@ -41,7 +44,14 @@ def _run(name: str, arguments: list[str]) -> None:
     tty = sys.stdin.isatty() and sys.stdout.isatty()
     line, env = clients.command(opened.engine, opened.spec, name, arguments, opened.env(), tty=tty)
     sys.stdout.flush()
-    os.execvpe(line[0], line, {**os.environ, **env})
+    try:
+        os.execvpe(line[0], line, {**os.environ, **env})
+    except OSError as error:  # of another system or architecture, or in a folder whose programs may not run
+        raise MiniclusterError(
+            f"cannot run {line[0]}",
+            f"{error.strerror}.",
+            f"Install {Path(line[0]).name} on this machine, and use `minicluster env {opened.name}`.",
+        ) from None
 
 
 kubectl = _client("kubectl")

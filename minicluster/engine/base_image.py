@@ -91,8 +91,12 @@ def _bootstrap(progress: Progress, cancel: Cancel) -> Iterator[bytes]:
 
 def build_args() -> dict[str, str]:
     """This process's proxy settings, which builds need too, as build arguments that Docker predefines."""
-    names = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
-    return {name: os.environ[name] for upper in names for name in (upper, upper.lower()) if name in os.environ}
+    found: dict[str, str] = {}
+    for upper in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"):
+        value = os.environ.get(upper) or os.environ.get(upper.lower())
+        if value:  # programs differ in which of the two they read
+            found |= {upper: value, upper.lower(): value}
+    return found
 
 
 def build_labels(profile: str, image: str) -> dict[str, str]:

@@ -64,10 +64,10 @@ def extracted(engine: Engine, spec: Spec, program: ProgramSpec) -> Path:
     place = folder(spec) / program.name
     if place.exists():
         return place
-    name = f"minicluster-client-{os.getpid()}"
+    name = f"minicluster-client-{os.urandom(6).hex()}"
     about = {labels.BUILD: "part/client"}
-    engine.create_job(Job(name, ref, ("/",), {}, {}, (), about))  # created, and never started
     try:
+        engine.create_job(Job(name, ref, ("/",), {}, {}, (), about))  # created, and never started
         # An image, or a part from another source, may have it in the other of the two folders.
         places = dict.fromkeys((program.path, f"/usr/local/bin/{program.name}", f"/usr/bin/{program.name}"))
         stats = (engine.stat_path(name, path) for path in places)

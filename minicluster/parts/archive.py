@@ -19,6 +19,19 @@ from minicluster.parts.work import Work
 _MACHINES = {0x3E: "amd64", 0xB7: "arm64", 0x28: "arm", 0x03: "386", 0x15: "ppc64le", 0x16: "s390x", 0xF3: "riscv64"}
 
 
+#: What reading a damaged archive raises; the last two are zipfile's, of encryption and of unknown methods.
+_DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    NotImplementedError,
+)
+
+
 def members(file: IO[bytes], work: Work, where: str) -> Iterator[tuple[str, int, IO[bytes]]]:
     """The wanted files of an archive: path in the image, size and content. The whole file, if it is no archive."""
     about = work.about.sources.release
@@ -62,7 +75,7 @@ def members(file: IO[bytes], work: Work, where: str) -> Iterator[tuple[str, int,
                         yield path, member.size, of_machine(inner.read(), work, member.name)
                 while tar.fileobj and tar.fileobj.read(1 << 20):
                     pass  # up to the checksum of a compressed file
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+    except _DAMAGED as error:
         raise ImageError(
             f"{where} cannot be unpacked",
             f"It is no whole archive: {str(error).partition(chr(10))[0].rstrip(':')}.",

@@ -10,6 +10,7 @@ import re
 import socket
 import ssl
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -59,40 +60,85 @@ def fetch(url: str, progress: Progress, cancel: Cancel) -> IO[bytes]:
     if not url.startswith("https://"):
         raise Unavailable(f"{url}: only https is accepted")
     name, patience = url.rpartition("/")[2], CONNECT_PATIENCE
-    file = tempfile.TemporaryFile()  # noqa: SIM115 (closed by the caller)
-    try:
-        context = ssl.create_default_context()
-        opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _OnlyHttps)
-        with opener.open(url, timeout=patience) as response:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(_temporary())
+        try:
+            response = stack.enter_context(_answer(url, cancel))
             patience = STALL_PATIENCE
             _set_timeout(response, patience)
             size = int(response.headers.get("Content-Length") or 0)
             done, said = 0, 0.0
             with cancel.calls(lambda: _abort(response)):
                 while chunk := response.read(_CHUNK):
-                    file.write(chunk)
+                    _write(file, chunk)
                     done += len(chunk)
                     if time.monotonic() - said > 1:
                         said = time.monotonic()
                         progress(f"downloading {name}: {done >> 20}" + (f" of {size >> 20} MB" if size else " MB"))
-            if size and done < size:
+            if size and done < size and not cancel.is_set():
                 raise Unavailable(f"{url} ended after {done} of {size} bytes")
-    except urllib.error.HTTPError as error:
-        file.close()
-        raise Unavailable(f"{url} answered {error.code} {error.reason}") from None
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        file.close()
+        except urllib.error.HTTPError as error:
+            raise Unavailable(f"{url} answered {error.code} {error.reason}") from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            if not cancel.is_set():
+                raise Unavailable(f"{url}: {_reason(error, patience)}") from None
         if cancel.is_set():
-            raise Interrupted(f"stopped: downloading {name}") from None
-        raise Unavailable(f"{url}: {_reason(error, patience)}") from None
-    except BaseException:
-        file.close()
-        raise
-    if cancel.is_set():
-        file.close()
-        raise Interrupted(f"stopped: downloading {name}")
-    file.seek(0)
-    return file
+            raise Interrupted(f"stopped: downloading {name}")
+        file.seek(0)
+        stack.pop_all()
+        return file
+    raise AssertionError  # for the type checker: the stack suppresses nothing
+
+
+def _answer(url: str, cancel: Cancel) -> http.client.HTTPResponse:
+    """The beginning of a server's answer, which may take CONNECT_PATIENCE in all: names, addresses, redirections.
+
+    In a thread, since looking up a name cannot be ended.
+    """
+    answers: list[http.client.HTTPResponse] = []
+    errors: list[Exception] = []
+    late = threading.Event()
+
+    def run() -> None:
+        try:
+            context = ssl.create_default_context()
+            opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _OnlyHttps)
+            answer = opener.open(url, timeout=CONNECT_PATIENCE)
+            answers.append(answer)
+            if late.is_set():
+                answer.close()
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    end = time.monotonic() + CONNECT_PATIENCE
+    while thread.is_alive() and time.monotonic() < end and not cancel.is_set():
+        thread.join(0.05)
+    if answers:
+        return answers[0]
+    late.set()
+    raise errors[0] if errors else TimeoutError("timed out")
+
+
+def _temporary() -> IO[bytes]:
+    try:
+        return tempfile.TemporaryFile()
+    except OSError as error:
+        raise _no_room(error) from None
+
+
+def _write(file: IO[bytes], chunk: bytes) -> None:
+    try:
+        file.write(chunk)
+        file.flush()
+    except OSError as error:
+        raise _no_room(error) from None
+
+
+def _no_room(error: OSError) -> ImageError:
+    why = f"{tempfile.gettempdir()}: {error.strerror}."
+    return ImageError("a download cannot be written", why, "Free disk space, or set TMPDIR to another folder.")
 
 
 def _set_timeout(response: http.client.HTTPResponse, seconds: float) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import urllib.parse
 from collections.abc import Iterator
 from typing import IO
 
@@ -32,21 +34,24 @@ def release(work: Work) -> None:
 
 def given(work: Work) -> None:
     """From a file or an address that the user gives, which holds what a release does, or one program."""
-    source = work.spec.source
+    source = shown = work.spec.source
     if source.startswith("https://"):
-        checksum = f"{source}.sha256"
+        address = urllib.parse.urlsplit(source)
+        checksum = address._replace(path=f"{address.path}.sha256").geturl()
+        host = address.netloc.rpartition("@")[2]  # what may be a secret is kept nowhere
+        shown = urllib.parse.urlunsplit((address.scheme, host, address.path, "", ""))
         try:
             file, _pinned = verified(source, "", checksum, work.progress, work.note, work.cancel)
         except Unavailable as error:
             raise ImageError(
-                f"{work.spec.name} cannot be fetched from {source}",
+                f"{work.spec.name} cannot be fetched from {shown}",
                 str(error),
-                f"Its checksum must be at {checksum}. Or download it yourself: --set {work.spec.name}.source=FILE.",
+                f"Its checksum must be at {shown}.sha256. Or download it yourself: --set {work.spec.name}.source=FILE.",
             ) from None
     else:
         file = open(parts.given_file(work.spec.name, source), "rb")  # noqa: SIM115
     with file:
-        keep(work, source, packed(members(file, work, source)), pinned=False)
+        keep(work, shown, packed(members(file, work, shown)), pinned=False)
 
 
 def maven(work: Work) -> None:
@@ -77,8 +82,7 @@ def image(work: Work) -> None:
             work.engine.pull_image(ref, work.progress, timeout=_PULL_PATIENCE, cancel=work.cancel)
         except ImageError as error:
             raise Unavailable(error.why or error.what) from None
-    name = f"minicluster-part-{work.spec.name}-{work.spec.digest}"
-    work.engine.remove_container(name)
+    name = f"minicluster-part-{work.spec.name}-{os.urandom(4).hex()}"
     work.engine.create_job(Job(name, ref, ("/",), {}, {}, (), {labels.BUILD: f"part/{work.spec.name}"}))
     try:
 

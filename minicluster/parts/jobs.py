@@ -13,12 +13,12 @@ from pathlib import Path
 
 from minicluster.engine import base_image
 from minicluster.engine.protocol import Engine, File, ImageBuild, Job
-from minicluster.errors import Interrupted, MiniclusterError
+from minicluster.errors import ImageError, Interrupted, MiniclusterError
 from minicluster.leases import lock
 from minicluster.model import labels
 from minicluster.parts.archive import below
 from minicluster.parts.work import Unavailable, Work, keep
-from minicluster.profile import folders, parts
+from minicluster.profile import parts
 from minicluster.profile.image_tag import file_hash
 
 CACHE = "minicluster-part-cache"  #: the volume with Go's caches
@@ -27,11 +27,11 @@ _SAID = "minicluster-part: "
 _ALIVE = 20.0  #: seconds between signs of life to a job, which waits 200 for one: the machine may be busy
 #: What Go reads of its user's settings: https://go.dev/ref/mod#environment-variables
 _GO_SETTINGS = ("GOPROXY", "GOSUMDB", "GOFLAGS", "GOPRIVATE", "GONOPROXY", "GONOSUMDB", "GOINSECURE", "GOAUTH")
-_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
 _CA = "/etc/ssl/certs/ca-certificates.crt"
 
-#: Compilations that run at a time: each takes up to some GB of memory.
-_compiling = threading.Semaphore(2)
+_MEMORY = 5 << 30  #: bytes that a compilation may take
+_waiting = threading.Condition()
+_compiling = 0  #: compilations that run now
 
 
 def go(work: Work) -> None:
@@ -62,14 +62,21 @@ def go(work: Work) -> None:
 
 @contextmanager
 def _turn(work: Work) -> Iterator[None]:
-    """Waits until few enough parts are being compiled."""
-    while not _compiling.acquire(timeout=0.2):
-        if work.cancel.is_set():
-            raise Interrupted(f"stopped: waiting to compile {work.spec.name}")
+    """Waits until few enough parts are being compiled, as cores and memory of the engine's machine allow."""
+    global _compiling
+    most = max(1, min(work.engine.info.cpus, work.engine.info.memory // _MEMORY))
+    with _waiting:
+        while _compiling >= most:
+            _waiting.wait(0.2)
+            if work.cancel.is_set():
+                raise Interrupted(f"stopped: waiting to compile {work.spec.name}")
+        _compiling += 1
     try:
         yield
     finally:
-        _compiling.release()
+        with _waiting:
+            _compiling -= 1
+            _waiting.notify_all()
 
 
 def _pairs(names: Mapping[str, str]) -> str:
@@ -78,7 +85,7 @@ def _pairs(names: Mapping[str, str]) -> str:
 
 def _builder(work: Work) -> str:
     """The image in which parts are compiled."""
-    folder = _build_folder()
+    folder = parts.build_folder()
     ref = f"minicluster/part-builder:{file_hash(folder / 'Dockerfile')[:12]}"
     with lock.building(ref, work.cancel, lambda: work.progress("waiting for the image with the compiler")):
         if not work.engine.has_image(ref):
@@ -86,12 +93,11 @@ def _builder(work: Work) -> str:
             about = {labels.BUILD: "part/builder"}
             args = {"BASE": work.base, **base_image.build_args()}
             build = ImageBuild(folder, ref, about, args, {})
-            work.engine.build_image(build, work.progress, work.cancel)
+            try:
+                work.engine.build_image(build, work.progress, work.cancel)
+            except ImageError as error:
+                raise Unavailable(f"the compiler cannot be installed: {error.why or error.what}") from None
     return ref
-
-
-def _build_folder() -> Path:
-    return folders.bundled_directory() / "_parts" / "_build"
 
 
 def debian(work: Work) -> None:
@@ -111,28 +117,34 @@ def _run(
     work: Work, script: str, image: str, env: Mapping[str, str], files: Sequence[File], volumes: Mapping[str, str]
 ) -> None:
     """Runs one of the scripts in ``_parts/_build`` in a container, and makes an image of what it leaves in /out."""
-    folder = _build_folder()
+    folder = parts.build_folder()
     scripts = [File(f"/build/{name}", (folder / name).read_bytes(), 0o755) for name in ("job", script)]
-    proxies = {name: os.environ[name] for upper in _PROXIES for name in (upper, upper.lower()) if os.environ.get(name)}
     bundle = Path(os.environ.get("SSL_CERT_FILE") or _CA)
-    trusted = {"SSL_CERT_FILE": "/build/ca.pem"} if bundle.is_file() else {}
-    authorities = [File("/build/ca.pem", bundle.read_bytes())] if trusted else []
-    name = f"minicluster-part-{work.spec.name}-{work.spec.digest}"
+    try:
+        authorities = [File("/build/ca.pem", bundle.read_bytes())] if bundle.is_file() else []
+    except OSError as error:
+        raise Unavailable(f"{bundle} cannot be read: {error.strerror}") from None
+    trusted = {"SSL_CERT_FILE": "/build/ca.pem"} if authorities else {}
+    name = f"minicluster-part-{work.spec.name}-{os.urandom(4).hex()}"
     job = Job(
         name,
         image,
         ("/build/job", f"/build/{script}"),
-        {**proxies, **trusted, **env},
+        {**base_image.build_args(), **trusted, **env},
         volumes,
         (*scripts, *authorities, *files),
         {labels.BUILD: f"part/{work.spec.name}"},
     )
     engine = work.engine
-    engine.remove_container(name)  # of a process that was killed
-    engine.create_job(job)
+
+    def stop() -> None:
+        with suppress(MiniclusterError):  # what else is to be stopped is stopped all the same
+            engine.kill_container(name)
+
     try:
+        engine.create_job(job)
         engine.start_container(name)
-        with work.cancel.calls(lambda: engine.kill_container(name)), _signs_of_life(engine, name):
+        with work.cancel.calls(stop), _signs_of_life(engine, name):
             _finish(work, script, name)
     except MiniclusterError:
         if work.cancel.is_set():  # its container is gone, whatever was being asked of it

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from minicluster.engine.protocol import Cancel, Engine, Progress
-from minicluster.errors import ImageError, Interrupted
+from minicluster.errors import ImageError, Interrupted, MiniclusterError
 from minicluster.executor.parallel import at_once
 from minicluster.leases import lock
 from minicluster.model import labels
@@ -87,6 +87,9 @@ def _provide_one(engine: Engine, spec: PartSpec, base: str, progress: Progress, 
                 return
             except Unavailable as error:
                 refused.append(f"{source}: {error}")
+            except MiniclusterError as error:
+                error.why = "\n".join([*refused, error.why]) if refused else error.why
+                raise
             if cancel.is_set():
                 raise Interrupted(f"stopped: getting {spec.name} {spec.version}")
         raise ImageError(

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -170,6 +171,13 @@ def folder(name: str) -> Path:
     return root / name
 
 
+def build_folder() -> Path:
+    """The folder with the scripts that compile parts and take them out of packages."""
+    from minicluster.profile import folders
+
+    return folders.bundled_directory() / "_parts" / "_build"
+
+
 def names() -> list[str]:
     """Names of all parts, sorted."""
     from minicluster.profile import folders
@@ -197,6 +205,9 @@ def load(name: str) -> Part:
             raise ProfileError(f"{document.where(('default',))}: {version} is not a version of {name}")
         if lacking := [source for source in about.sources if getattr(part.sources, source) is None]:
             raise ProfileError(f"{document.where(('versions', version))}: {name} has no source {lacking[0]}")
+        release = part.sources.release if "release" in about.sources else None
+        if release and not (about.sha256 or release.checksum):
+            raise ProfileError(f"{document.where(('versions', version))}: no checksum of the release of {version}")
     return part
 
 
@@ -223,13 +234,24 @@ def choose(name: str, wanted: str, option: str, *, source: str = "") -> str:
             return version
     prefix = "v" if part.default.startswith("v") else ""
     if re.fullmatch(part.supported, prefix + number):
-        return prefix + number
-    if _given(source) and re.fullmatch(r"\d+(\.\d+){1,3}\S*", number):
+        if _given(source) or _verifiable(part):
+            return prefix + number
+        raise UsageError(
+            f"{option}: {name} {wanted} is not listed, and no checksum of it is published",
+            "",
+            f"Choose one of {', '.join(part.versions)}, or name a file: --set {name}.source=FILE.",
+        )
+    if _given(source) and re.fullmatch(r"\d+(\.\d+){1,3}[\w.+-]*", number):
         return prefix + number
     known = ", ".join(part.versions)
     near = [version for version in part.versions if version.removeprefix("v").startswith(number)]
     fix = f"Choose one of these, or its beginning, such as {_beginning(near[0] if near else part.default)}."
     raise UsageError(f"{option}: {name} {wanted} is not supported", f"Known versions: {known}.", fix)
+
+
+def _verifiable(part: Part) -> bool:
+    """Whether a version that is not listed can be had, and compared with something."""
+    return part.sources.image is not None or (part.sources.release is not None and part.sources.release.checksum != "")
 
 
 def _beginning(version: str) -> str:
@@ -263,6 +285,8 @@ def resolve(
         chosen = choose(name, version or along.get(name, ""), f"--set {key}={version}", source=source)
         if name == main:
             along = _along(name, chosen)
+        if _given(source) and "://" not in source:
+            source = str(Path(source).expanduser().resolve()) if "/" in source or Path(source).exists() else source
         if _given(source) and (had := before.get(name)) and (had.version, had.source) == (chosen, source):
             specs[name] = had
             continue
@@ -272,10 +296,11 @@ def resolve(
 
 
 def _along(name: str, version: str) -> dict[str, str]:
-    """The versions of other parts that belong to one: for one that is not listed, those of the nearest of its minor."""
+    """The versions of other parts that belong to one: for one that is not listed, those of the nearest one."""
     known = load(name).versions
-    minor = version.rpartition(".")[0]
+    minor, major = version.rpartition(".")[0], version.partition(".")[0]
     near = [version, *(other for other in known if other.rpartition(".")[0] == minor)]
+    near += [other for other in known if other.partition(".")[0] == major]
     return next((dict(known[other].along) for other in near if other in known), {})
 
 
@@ -284,13 +309,18 @@ def _digest(name: str, version: str, source: str) -> str:
     part = load(name)
     about = part.versions.get(version)
     made: dict[str, Any] = {"source": source}
+    kinds: Sequence[str] = ()
     if not _given(source):
         kinds = [source] if source else about.sources if about else ["release", "image"]
-        made["sources"] = {kind: _plain(getattr(part.sources, kind)) for kind in kinds}
+        made["sources"] = {kind: _plain(getattr(part.sources, kind)) for kind in kinds if kind != "go"}
         made["sha256"] = dict(about.sha256) if about else {}
     if source in ("", "go") and about and "go" in about.sources:
-        made["how"] = _plain(go_of(name, version))
+        how = go_of(name, version)
+        made["how"] = how.model_dump() | {"module_version": how.module_version.get(version, "")}
         made["go"] = {file: file_hash(path) for file, path in go_files(name, version).items()}
+    for kind, scripts in {"go": ("Dockerfile", "job", "go"), "debian": ("job", "debian")}.items():
+        if kind in (kinds if not _given(source) else ()):
+            made[f"{kind} scripts"] = [file_hash(build_folder() / script) for script in scripts]
     if _given(source) and not source.startswith("https://"):
         made["file"] = file_hash(given_file(name, source))
         made["files"] = _plain(part.sources.release)
@@ -321,6 +351,8 @@ def given_file(name: str, source: str) -> str:
     path = Path(source).expanduser()
     option = f"--set {name}.source={source}"
     if path.is_file():
+        if not os.access(path, os.R_OK):
+            raise UsageError(f"{option}: cannot read {source}", "You are not allowed to.", "Change its permissions.")
         return str(path.resolve())
     if "/" in source or path.exists():
         why = "It is a folder." if path.is_dir() else "No such file."

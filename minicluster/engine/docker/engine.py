@@ -201,7 +201,9 @@ class DockerEngine:
 
     def volume_size(self, name: str) -> int | None:
         with translated(f"measure volume {name}"):
-            found = self._api.request("GET", "/system/df", params={"type": "volume"}, timeout=None)["Volumes"] or []
+            answer = self._api.request("GET", "/system/df", params={"type": "volume", "verbose": 1}, timeout=None)
+        # Engines from API 1.52 on: https://docs.docker.com/reference/api/engine/version-history/
+        found = answer.get("Volumes") or (answer.get("VolumeUsage") or {}).get("Items") or []
         sizes = [volume["UsageData"]["Size"] for volume in found if volume["Name"] == name]
         return sizes[0] if sizes else None
 
@@ -258,6 +260,7 @@ class DockerEngine:
             "HostConfig": {
                 "Init": True,
                 "AutoRemove": True,
+                "LogConfig": {"Type": "json-file"},  # its result is read from there
                 "Binds": [f"{volume}:{path}" for path, volume in job.volumes.items()],
             },
         }

@@ -141,7 +141,8 @@ def _read_message(
 def import_tar(api: Api, archive: Iterable[bytes], ref: str, labels: Mapping[str, str]) -> None:
     repository, _, tag = ref.rpartition(":")
     # A change is a line of a Dockerfile, in which $ begins a variable.
-    changes = [f"LABEL {name}={json.dumps(value)}".replace("$", r"\$") for name, value in labels.items()]
+    texts = {name: json.dumps(value, ensure_ascii=False).replace("$", r"\$") for name, value in labels.items()}
+    changes = [f"LABEL {name}={text}" for name, text in texts.items()]
     params = {"fromSrc": "-", "repo": repository, "tag": tag, "changes": changes}
     with (
         translated(f"import image {ref}"),

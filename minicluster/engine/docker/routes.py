@@ -12,6 +12,7 @@ from minicluster.engine.http import Api
 from minicluster.engine.protocol import Cancel
 from minicluster.errors import MiniclusterError
 from minicluster.host import procfs
+from minicluster.model import labels
 
 _LIFE = 30  #: seconds after which the container ends by itself
 _PATIENCE = 10.0  #: seconds for its answer
@@ -19,7 +20,9 @@ _PATIENCE = 10.0  #: seconds for its answer
 
 def of_machine(api: Api) -> list[IPv4Network]:
     """The destinations of the machine's IPv4 routes; empty where no image of ours is there to ask with."""
-    refs = [tag for image in images.listing(api) for tag in image.tags if tag.startswith("minicluster/")]
+    # A part's image has programs of its own only.
+    ours = [image for image in images.listing(api) if labels.PART not in image.labels]
+    refs = [tag for image in ours for tag in image.tags if tag.startswith("minicluster/")]
     for ref in refs:
         with contextlib.suppress(MiniclusterError, TimeoutError):  # an image may have no cat
             return _ask(api, ref)
@@ -30,9 +33,9 @@ def _ask(api: Api, ref: str) -> list[IPv4Network]:
     name = f"minicluster-routes-{os.urandom(6).hex()}"
     host = {"NetworkMode": "host", "AutoRemove": True, "Init": True}
     body = {"Image": ref, "Entrypoint": ["sleep", str(_LIFE)], "Cmd": [], "HostConfig": host}
-    with translated(f"create container {name}"):
-        api.request("POST", "/containers/create", params={"name": name}, data=body)
     try:
+        with translated(f"create container {name}"):
+            api.request("POST", "/containers/create", params={"name": name}, data=body)
         with translated(f"start container {name}"):
             api.request("POST", f"/containers/{name}/start")
         answer = streams.run(api, name, ["cat", "/proc/net/route"], _PATIENCE, Cancel())
