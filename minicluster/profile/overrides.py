@@ -36,8 +36,6 @@ def override(document: Document, path: str, text: str) -> None:
     if parts[0] == "settings" and len(parts) == 2:
         default = document.data["settings"][parts[1]]
         value = _of_its_type(value, default, parts[1], text, option)
-    elif parts[0] == "parts":
-        value = text  # 3.7 is a version, and no number
     if parts[0] == "parts":
         value = text  # 3.10 is a version, and no number
     data = document.data = copy.deepcopy(document.data)

@@ -68,8 +68,6 @@ class Go(_Model):
     """In addition to -s -w."""
     cgo: bool = False
     """Programs call C."""
-    packages: list[str] = []
-    """Debian packages that the compilation needs."""
 
 
 class Artifact(_Model):
@@ -305,7 +303,7 @@ def _along(name: str, version: str) -> dict[str, str]:
 
 
 def _digest(name: str, version: str, source: str) -> str:
-    """Changes whenever what a version is made of does, but not with other versions of the part."""
+    """A hash of everything that a version is made of: of its sources, its Go files, the scripts, a file that is given."""
     part = load(name)
     about = part.versions.get(version)
     made: dict[str, Any] = {"source": source}
