@@ -303,7 +303,7 @@ def _along(name: str, version: str) -> dict[str, str]:
 
 
 def _digest(name: str, version: str, source: str) -> str:
-    """A hash of everything that a version is made of: of its sources, its Go files, the scripts, a file that is given."""
+    """A hash of all that a version is made of: its sources, its Go files, the scripts, a file that is given."""
     part = load(name)
     about = part.versions.get(version)
     made: dict[str, Any] = {"source": source}
