@@ -37,7 +37,7 @@ def own(outer: Shell) -> Iterator[Shell]:
     """minicluster with a private engine of its own, with every profile's image and a cluster of each."""
     if daemon.obstacle():
         pytest.skip(f"no private engine can be started here: {daemon.obstacle()}")
-    built = [outer.minicluster("image", "build", profile, timeout=900).out for profile in NAMES]
+    built = [outer.minicluster("image", "build", p, *VERSION.get(p, ()), timeout=900).out for p in NAMES]
     images = [ref for out in built for ref in out.split()]
     folder = Path(tempfile.mkdtemp(prefix="mc-", dir="/var/tmp"))
     shell = Shell(
