@@ -8,6 +8,8 @@ import re
 NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
 NAME_RULE = "at most 30 lower-case letters, digits and -, starting with a letter"
 
+PART_CACHE = "minicluster-part-cache"  #: the volume with the compiler's caches
+
 
 def is_name(text: str) -> bool:
     """Whether a text can be the name of a cluster or a profile."""

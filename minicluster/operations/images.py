@@ -17,8 +17,7 @@ from minicluster.executor.signals import shielded
 from minicluster.leases import lock
 from minicluster.model import labels, spec
 from minicluster.model.events import Event, Listener, ignore
-from minicluster.parts import provide as part_supply
-from minicluster.parts.jobs import CACHE
+from minicluster.model.naming import PART_CACHE
 from minicluster.profile.image_tag import build_ref
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
@@ -115,6 +114,8 @@ def _build(
         given = {"IMAGE": image.overlay_on} if image.overlay_on else {}
         about = base_image.build_labels(profile, image.name)
         if image.parts:
+            from minicluster.parts import provide as part_supply  # imports pydantic: only where something is built
+
             note: Callable[[str], None] = lambda text: listener(Event("note", text=text))  # noqa: E731
             origins = part_supply.provide(engine, image.parts, base_ref, progress, note, cancel)
             about[labels.PARTS] = json.dumps(origins)
@@ -222,7 +223,7 @@ def listing(engine: Engine | None = None) -> list[ImageInfo]:
 
 def cache_size(engine: Engine | None = None) -> int | None:
     """The bytes of the compiler's cache; None where there is none."""
-    return (engine or _connect()).volume_size(CACHE)
+    return (engine or _connect()).volume_size(PART_CACHE)
 
 
 def parts(engine: Engine | None = None) -> list[PartInfo]:
@@ -242,10 +243,10 @@ def parts(engine: Engine | None = None) -> list[PartInfo]:
 def remove_cache(engine: Engine | None = None) -> list[str]:
     """Removes the compiler's cache; returns its name, or nothing where there is none."""
     engine = engine or _connect()
-    if engine.volume_size(CACHE) is None:
+    if engine.volume_size(PART_CACHE) is None:
         return []
-    engine.remove_volume(CACHE)
-    return [CACHE]
+    engine.remove_volume(PART_CACHE)
+    return [PART_CACHE]
 
 
 def remove(

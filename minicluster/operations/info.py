@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from minicluster.model import labels
 from minicluster.model.results import ClusterInfo
 from minicluster.model.spec import Spec
 from minicluster.operations import client_folder, connect, status
-from minicluster.parts.provide import origins
 
 if TYPE_CHECKING:
     from minicluster import pki
@@ -27,5 +29,14 @@ def info(engine: Engine, spec: Spec, authority: pki.Authority | None, mode: str)
         address_mode=mode,
         example=spec.example,
         notes=tuple(status.kernel_notes(engine, spec)),
-        parts=origins(engine, [image.ref for image in spec.images.values()]),
+        parts=_origins(engine, [image.ref for image in spec.images.values()]),
     )
+
+
+def _origins(engine: Engine, refs: Iterable[str]) -> dict[str, str]:
+    """Part -> version and source, of what node images are put together of, by their label."""
+    made = {tag: image.labels for image in engine.images() for tag in image.tags}
+    found: dict[str, str] = {}
+    for ref in refs:
+        found |= json.loads(made.get(ref, {}).get(labels.PARTS, "{}"))
+    return found

@@ -93,11 +93,11 @@ def of_machine(content: bytes, work: Work, name: str) -> IO[bytes]:
     """A file's content. Raises ``ImageError`` if it is a program of another architecture than the engine's."""
     if content[:4] == b"\x7fELF":
         is_ = _MACHINES.get(int.from_bytes(content[18:20], "little"), "another architecture")
-        if is_ != work.values["arch"]:
+        if is_ != work.arch:
             raise ImageError(
-                f"{name} is a program for {is_}, and the engine's machine is {work.values['arch']}",
+                f"{name} is a program for {is_}, and the engine's machine is {work.arch}",
                 "",
-                f"Name the archive for linux-{work.values['arch']}.",
+                f"Name the archive for linux-{work.arch}.",
             )
     return io.BytesIO(content)
 

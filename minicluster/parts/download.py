@@ -63,12 +63,11 @@ def fetch(url: str, progress: Progress, cancel: Cancel) -> IO[bytes]:
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(_temporary())
         try:
-            response = stack.enter_context(_answer(url, cancel))
-            patience = STALL_PATIENCE
-            _set_timeout(response, patience)
-            size = int(response.headers.get("Content-Length") or 0)
-            done, said = 0, 0.0
-            with cancel.calls(lambda: _abort(response)):
+            with _answer(url, cancel) as response, cancel.calls(lambda: _abort(response)):
+                patience = STALL_PATIENCE
+                _set_timeout(response, patience)
+                size = int(response.headers.get("Content-Length") or 0)
+                done, said = 0, 0.0
                 while chunk := response.read(_CHUNK):
                     _write(file, chunk)
                     done += len(chunk)

@@ -26,7 +26,7 @@ def release(work: Work) -> None:
     assert about
     pins = dict(version.sha256) if version else {}
     url = work.filled(about.url)
-    known = pins.get(work.values["arch"], "")  # type: ignore[call-overload]
+    known = pins.get(work.arch, "")  # type: ignore[call-overload]
     file, pinned = verified(url, known, work.filled(about.checksum), work.progress, work.note, work.cancel)
     with file:
         keep(work, "release", packed(members(file, work, url)), pinned=pinned)

@@ -16,12 +16,12 @@ from minicluster.engine.protocol import Engine, File, ImageBuild, Job
 from minicluster.errors import ImageError, Interrupted, MiniclusterError
 from minicluster.leases import lock
 from minicluster.model import labels
+from minicluster.model.naming import PART_CACHE
 from minicluster.parts.archive import below
 from minicluster.parts.work import Unavailable, Work, keep
 from minicluster.profile import parts
 from minicluster.profile.image_tag import file_hash
 
-CACHE = "minicluster-part-cache"  #: the volume with Go's caches
 _ENDED = "minicluster-job: ended with "
 _SAID = "minicluster-part: "
 _ALIVE = 20.0  #: seconds between signs of life to a job, which waits 200 for one: the machine may be busy
@@ -55,9 +55,9 @@ def go(work: Work) -> None:
         for name, path in parts.go_files(work.spec.name, work.spec.version).items()
     )
     image = _builder(work)
-    work.engine.create_volume(CACHE, {labels.BUILD: "part/cache"})
+    work.engine.create_volume(PART_CACHE, {labels.BUILD: "part/cache"})
     with _turn(work):
-        _run(work, "go", image, env, sources, {"/cache": CACHE})
+        _run(work, "go", image, env, sources, {"/cache": PART_CACHE})
 
 
 @contextmanager

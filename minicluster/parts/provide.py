@@ -5,8 +5,7 @@ An image appears in the engine only once it is whole: whatever ends this process
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from minicluster.engine.protocol import Cancel, Engine, Progress
@@ -18,8 +17,6 @@ from minicluster.model.spec import PartSpec
 from minicluster.parts import downloads, jobs
 from minicluster.parts.work import Unavailable, Work
 from minicluster.profile import parts
-
-_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 #: Name of a source -> how it gives a part; anything else is the user's own.
 _SOURCES: dict[str, Callable[[Work], None]] = {
@@ -40,7 +37,7 @@ def provide(
         Part -> which source it is from: ``v3.6.16 (go)``.
 
     Raises:
-        ImageError: a part cannot be had from any source.
+        ImageError: a part is not available from any source.
         Interrupted: cancelled.
     """
     missing = [spec for spec in wanted if not engine.has_image(spec.ref)]
@@ -66,17 +63,7 @@ def _provide_one(engine: Engine, spec: PartSpec, base: str, progress: Progress, 
         if engine.has_image(spec.ref):
             return
         arch = engine.info.platform.partition("/")[2]
-        number = spec.version.removeprefix("v")
-        major, minor, *_ = [*number.split("."), ""]
-        values = {
-            "version": spec.version,
-            "number": number,
-            "major": major,
-            "minor": minor,
-            "arch": arch,
-            "machine": _MACHINES.get(arch, arch),
-        }
-        work = Work(engine, spec, base, prefixed, note, cancel, values)
+        work = Work(engine, spec, base, prefixed, note, cancel, arch)
         parts.check_source(spec.name, spec.version, spec.source)  # a file may be gone since it was asked for
         if work.version.notice:
             note(work.version.notice)
@@ -93,16 +80,7 @@ def _provide_one(engine: Engine, spec: PartSpec, base: str, progress: Progress, 
             if cancel.is_set():
                 raise Interrupted(f"stopped: getting {spec.name} {spec.version}")
         raise ImageError(
-            f"{spec.name} {spec.version} cannot be had from any source",
+            f"{spec.name} {spec.version} is not available from any source",
             "\n".join(refused),
             f"Name another one: --set {spec.name}.source=FILE or an https:// address, or another version.",
         )
-
-
-def origins(engine: Engine, refs: Iterable[str]) -> dict[str, str]:
-    """Part -> version and source, of what node images are put together of, by their label."""
-    made = {tag: image.labels for image in engine.images() for tag in image.tags}
-    found: dict[str, str] = {}
-    for ref in refs:
-        found |= json.loads(made.get(ref, {}).get(labels.PARTS, "{}"))
-    return found

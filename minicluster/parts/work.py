@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from minicluster.engine.protocol import Cancel, Engine, Progress
 from minicluster.model import labels
@@ -25,7 +25,7 @@ class Work:
     progress: Progress
     note: Progress
     cancel: Cancel
-    values: Mapping[str, str] = field(default_factory=dict)
+    arch: str  #: of the engine's machine, as Go names it
 
     @property
     def about(self) -> parts.Part:
@@ -38,10 +38,8 @@ class Work:
         return self.about.versions.get(self.spec.version) or self.about.versions[self.about.default]
 
     def filled(self, text: str) -> str:
-        """A text of a part's description, with the version in place."""
-        for name, value in self.values.items():
-            text = text.replace("{" + name + "}", value)
-        return text
+        """A text of the part's description, with the version and the architecture in place."""
+        return parts.filled(text, self.spec.version, self.arch)
 
 
 def keep(work: Work, source: str, content: Iterable[bytes], *, pinned: bool = True) -> None:
@@ -53,6 +51,6 @@ def keep(work: Work, source: str, content: Iterable[bytes], *, pinned: bool = Tr
         labels.LICENSE: work.version.license or work.about.license,
         **({} if pinned else {labels.UNPINNED: "yes"}),
     }
-    work.progress("keeping it as an image")
+    work.progress("saving the image")
     work.engine.import_image(content, work.spec.ref, about)
-    work.note(f"{work.spec.name} {work.spec.version}: {source}{'' if pinned else ' (unpinned)'}.")
+    work.note(f"{work.spec.name} {work.spec.version} (source: {source}{'' if pinned else ', unpinned'})")

@@ -329,6 +329,17 @@ def _plain(about: BaseModel | None) -> Any:
     return about.model_dump() if about else None
 
 
+def filled(text: str, version: str, arch: str) -> str:
+    """A text of a part's description for a version and an architecture, with all that it may name in place."""
+    number = version.removeprefix("v")
+    major, minor, *_ = [*number.split("."), ""]
+    values = {"version": version, "number": number, "major": major, "minor": minor, "arch": arch}
+    values["machine"] = {"amd64": "x86_64", "arm64": "aarch64"}.get(arch, arch)
+    for name, value in values.items():
+        text = text.replace("{" + name + "}", value)
+    return text
+
+
 def go_of(name: str, version: str) -> Go:
     """How a version is compiled."""
     part = load(name)

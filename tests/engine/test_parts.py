@@ -17,8 +17,8 @@ import pytest
 from minicluster.engine import base_image
 from minicluster.engine.protocol import Cancel, Engine
 from minicluster.errors import ImageError, Interrupted
+from minicluster.model.naming import PART_CACHE
 from minicluster.model.spec import PartSpec
-from minicluster.parts import jobs
 from minicluster.parts.provide import provide
 from minicluster.profile import folders, parts
 from tests.engine.conftest import Shell, eventually
@@ -129,14 +129,19 @@ def content(outer: Shell, ref: str) -> dict[str, tarfile.TarInfo]:
         return {entry.name: entry for entry in tar}
 
 
-def test_a_compiled_program_runs(engine: Engine, outer: Shell, base: str, hello: PartSpec) -> None:
+def test_a_compiled_program_runs(
+    engine: Engine, outer: Shell, base: str, hello: PartSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOPRIVATE", "secret.example.org")  # reaches the compiler, and no image
     said = get(engine, hello, base)
     assert any("package 1 of" in line for line in said)
     for name in ("hello", "hi"):
         argv = ("run", "--rm", "--name", f"{NAME}-run", hello.ref, f"/usr/local/bin/{name}")
         assert outer.docker(*argv).out.split() == [name, "1.0.0", "GET"]
-    history = outer.docker("history", "--no-trunc", hello.ref).out
-    assert "/build/job" not in history
+    for argv in (("history", "--no-trunc", hello.ref), ("inspect", hello.ref)):
+        assert "secret.example.org" not in outer.docker(*argv).out
+    assert set(content(outer, hello.ref)) >= {"usr/local/bin/hello", "usr/local/bin/hi"}
+    assert not any(name.startswith(("build", "part", "cache")) for name in content(outer, hello.ref))
 
 
 def test_programs_of_debian_come_with_their_libraries(engine: Engine, outer: Shell, base: str, hello: PartSpec) -> None:
@@ -185,6 +190,6 @@ def test_a_killed_compilation_ends_by_itself_and_the_next_one_succeeds(
     assert not engine.has_image(hello.ref)
     eventually(lambda: not containers(outer, hello.name), within=300, what="the container ends by itself")
     assert not engine.has_image(hello.ref)
-    assert engine.volume_size(jobs.CACHE)
+    assert engine.volume_size(PART_CACHE)
     get(engine, hello, base)
     assert engine.has_image(hello.ref)

@@ -17,10 +17,10 @@ from minicluster.engine.protocol import Cancel
 from minicluster.errors import ImageError, UsageError
 from minicluster.model import labels
 from minicluster.model.events import Event
+from minicluster.model.naming import PART_CACHE
 from minicluster.model.spec import ImageSpec, Overrides
 from minicluster.operations import images
-from minicluster.parts.jobs import CACHE
-from minicluster.parts.provide import origins
+from minicluster.operations.info import _origins
 from minicluster.plan.steps import ProvideImage
 from minicluster.profile.load import load
 from minicluster.profile.resolve import resolve
@@ -276,14 +276,14 @@ def test_parts_are_listed_with_their_source(built: FakeEngine) -> None:
 def test_the_cache_of_the_compiler_is_removed(built: FakeEngine) -> None:
     assert images.remove_cache(built) == []
     assert images.cache_size(built) is None
-    built.create_volume(CACHE, {labels.BUILD: "part/cache"})
+    built.create_volume(PART_CACHE, {labels.BUILD: "part/cache"})
     assert images.cache_size(built) == 1 << 20
-    assert images.remove_cache(built) == [CACHE]
+    assert images.remove_cache(built) == [PART_CACHE]
     assert built.vols == {}
 
 
 def test_node_images_say_which_parts_they_are_of(built: FakeEngine) -> None:
-    assert origins(built, ["minicluster/etcd-node:1", "minicluster/part-builder:1", "none:1"]) == {
+    assert _origins(built, ["minicluster/etcd-node:1", "minicluster/part-builder:1", "none:1"]) == {
         "etcd": "v3.7.3 (go)"
     }
 

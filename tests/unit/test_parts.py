@@ -16,8 +16,9 @@ import pytest
 from minicluster.engine.protocol import Cancel, Image
 from minicluster.errors import ImageError, Interrupted, UsageError
 from minicluster.model import labels
+from minicluster.model.naming import PART_CACHE
 from minicluster.model.spec import PartSpec
-from minicluster.parts import download, jobs
+from minicluster.parts import download
 from minicluster.parts.provide import provide
 from minicluster.profile import folders, parts
 from tests.fakes import FakeEngine
@@ -237,7 +238,7 @@ def test_what_a_server_does_not_give_comes_from_the_next_source(
         server.answers["/store-v2.1.0-amd64.tar.gz"] = answer  # type: ignore[assignment]
     engine.works = lambda _job: (0, ["package 1 of 2"], {"usr/local/bin/store": b"compiled"})
     assert get(engine, store())[0] == "v2.1.0 (go)"
-    with pytest.raises(ImageError, match="cannot be had from any source") as refused:
+    with pytest.raises(ImageError, match="is not available from any source") as refused:
         get(engine, store(source="release"))
     assert reason in refused.value.why
 
@@ -475,7 +476,7 @@ def test_a_part_is_compiled_in_a_container_with_this_machines_settings(
     wanted |= {"PROGRAMS": "store=.", "LINKS": "storectl=store", "LDFLAGS": "-X main.v=v2.2.3 2", "CGO_ENABLED": "0"}
     assert wanted.items() <= job.env.items()
     assert {"/part/main.go", "/part/go.mod", "/build/job", "/build/go", "/build/ca.pem"} == {f.path for f in job.files}
-    assert job.volumes == {"/cache": jobs.CACHE}
+    assert job.volumes == {"/cache": PART_CACHE}
     assert engine.contents[spec.ref] == {"usr/local/bin/store": b"compiled"}
     assert "secret" not in str(engine.refs)
     assert not engine.boxes  # its container is gone
@@ -483,7 +484,7 @@ def test_a_part_is_compiled_in_a_container_with_this_machines_settings(
 
 def test_a_compilation_that_fails_leaves_nothing_and_says_why(engine: FakeEngine) -> None:
     engine.works = lambda _job: (1, ["main.go:1:1: broken"], {})
-    with pytest.raises(ImageError, match="cannot be had from any source") as refused:
+    with pytest.raises(ImageError, match="is not available from any source") as refused:
         get(engine, store("2.2.3"))
     assert refused.value.why == "go: main.go:1:1: broken\nended with status 1"
     assert not engine.boxes
@@ -516,6 +517,6 @@ def test_parts_are_refused_once_for_all(engine: FakeEngine) -> None:
     """The error of one ends the others."""
     engine.works = lambda job: (1, ["broken"], {}) if "store" in job.name else (0, [], {"usr/bin/tool": b""})
     found = parts.resolve({"store": ("2.2.3", "")}, ["store", "tool"], "store", {})
-    with pytest.raises(ImageError, match=r"store v2\.2\.3 cannot be had"):
+    with pytest.raises(ImageError, match=r"store v2\.2\.3 is not available"):
         provide(engine, list(found.values()), "base", lambda _line: None, lambda _text: None, Cancel())
     assert not engine.boxes

@@ -191,6 +191,9 @@ class DockerEngine:
     def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
         with translated(f"create volume {name}"):
             found = self._api.request("POST", "/volumes/create", data={"Name": name, "Labels": dict(labels)})
+            if found.get("Labels") is None and labels:
+                # A restarted engine returns an existing volume without its labels until somebody has inspected it.
+                found = self._api.request("GET", f"/volumes/{name}")
         # If a volume of that name exists, the engine returns it as it is and changes nothing.
         if (found.get("Labels") or {}) != dict(labels):
             raise Conflict(

@@ -5,7 +5,6 @@ package main
 import (
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -32,8 +31,7 @@ func main() {
 func utility() *cobra.Command {
 	root := &cobra.Command{Use: "etcdutl", Short: "An administrative command line tool for etcd3."}
 	flags := root.PersistentFlags()
-	flags.DurationVar(&etcdutl.FlockTimeout, "timeout", 10*time.Second,
-		"time to wait to obtain a file lock on db file, 0 to block indefinitely")
+	addFlags(root)
 	flags.StringVarP(&etcdutl.OutputFormat, "write-out", "w", "simple",
 		"set the output format (fields, json, protobuf, simple, table)")
 	root.AddCommand(

@@ -176,7 +176,7 @@ def offer(server: Server, path: str, content: bytes) -> bytes:
 
 def unavailable(shell: Shell, reason: str) -> None:
     answer = refused(shell, 1, f"version={UNKNOWN}")
-    assert f"kubernetes {UNKNOWN} cannot be had from any source" in answer.err
+    assert f"kubernetes {UNKNOWN} is not available from any source" in answer.err
     assert reason in answer.err
 
 
