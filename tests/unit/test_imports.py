@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -50,3 +51,12 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
     """Runs import-linter on the copy: it imports nothing, and finds the package in the working directory first."""
     program = Path(sysconfig.get_path("scripts")) / "lint-imports"
     return subprocess.run([program, "--no-cache"], cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def test_a_command_that_builds_nothing_imports_no_heavy_library() -> None:
+    """The façade is imported by nearly every command."""
+    heavy = "('pydantic', 'yaml', 'jinja2', 'urllib.request', 'zipfile')"
+    code = "import sys, minicluster.cluster, minicluster.operations.images\n"
+    code += f"print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
