@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from minicluster import discovery
 from minicluster.discovery import env_names
 from minicluster.engine.discover import connect
+from minicluster.errors import NoCluster
 from minicluster.leases import reaper_client
 from minicluster.leases.renew import renew
 from minicluster.model.durations import DEFAULT_TIMEOUT
-from minicluster.model.events import Listener, ignore
+from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.lease import Lease
+from minicluster.model.results import Change
 from minicluster.model.spec import NodeSpec, Spec
 from minicluster.operations import (
     client_folder,
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     from minicluster import pki
     from minicluster.engine.protocol import Engine, ExecResult
     from minicluster.model import results
-    from minicluster.model.results import Change
     from minicluster.operations.up import UpKeywords
     from minicluster.plan.steps import Plan
 
@@ -92,7 +93,7 @@ class Cluster:
             options: the fields of :class:`minicluster.operations.up.UpOptions`, such as ``name`` and ``size``.
         """
         wanted = UpOptions(profile=profile, **options)
-        name = discovery.target(wanted.profile, wanted.name)
+        name = discovery.target(wanted.profile, wanted.name, wanted.named_by)
         engine = engine or connect(start_private=True, listener=listener)
         done, change = up.up(engine, name, wanted, listener)
         return cls(engine, done.spec, change, done.authority, wanted.address_mode)
@@ -126,9 +127,11 @@ class Cluster:
         """Runs a command in a node. A string is split with shlex; no shell runs. Raises ``TimeoutError``."""
         return selection.execute(self.engine, self.spec, node, argv, timeout)
 
-    def exec_argv(self, node: str, argv: Sequence[str], *, tty: bool) -> tuple[list[str], dict[str, str]]:
+    def exec_argv(
+        self, node: str, argv: Sequence[str], *, tty: bool, stdin: bool = True
+    ) -> tuple[list[str], dict[str, str]]:
         """The native client's command and environment that run a command interactively in a node, or a role's only."""
-        return selection.interactive(self.engine, self.spec, node, argv, tty=tty)
+        return selection.interactive(self.engine, self.spec, node, argv, tty=tty, stdin=stdin)
 
     def logs(self, nodes: Nodes = (), *, follow: bool = False, tail: int | None = None) -> Iterator[tuple[str, str]]:
         """Pairs of a node and a line of its log: node after node, or as they come with ``follow``."""
@@ -160,9 +163,9 @@ class Cluster:
         """A published port by its name; of several nodes that offer it the first that is running."""
         return addresses.endpoint(self.engine, self.spec, self.address_mode, name, authority=self._authority)
 
-    def endpoints(self) -> tuple[results.EndpointInfo, ...]:
-        """Every published port, those of running nodes first, with the address at which it is reached from here."""
-        return addresses.endpoints(self.engine, self.spec, self.address_mode, self._authority)
+    def endpoints(self, name: str | None = None) -> tuple[results.EndpointInfo, ...]:
+        """Published ports, all or by their name, those of running nodes first; as they are reached from here."""
+        return addresses.endpoints(self.engine, self.spec, self.address_mode, self._authority, name)
 
     def connect(self) -> None:
         """Connects the container that this runs in, if any, as :meth:`up` does; checks that a node is reached."""
@@ -334,7 +337,7 @@ class Node:
 def dry_run(profile: str | None = None, **options: Unpack[UpKeywords]) -> Plan:
     """The plan that :meth:`Cluster.up` would carry out; without an engine, the plan of a first ``up``."""
     wanted = UpOptions(profile=profile, **options)
-    name = discovery.target(wanted.profile, wanted.name)
+    name = discovery.target(wanted.profile, wanted.name, wanted.named_by)
     return up.plan(discovery.engine_if_any(), name, wanted).plan
 
 
@@ -346,11 +349,29 @@ def clusters(engine: Engine | None = None, *, listener: Listener = ignore) -> li
 
 
 def down(
-    names: Sequence[str] = (), *, all: bool = False, listener: Listener = ignore, engine: Engine | None = None
+    names: Sequence[str] = (),
+    *,
+    all: bool = False,
+    strict: bool = False,
+    listener: Listener = ignore,
+    engine: Engine | None = None,
 ) -> list[Change]:
-    """Removes clusters by name, or all; without a name the one that :meth:`Cluster.open` would give, if any."""
+    """Removes clusters by name, or all; without a name the one that :meth:`Cluster.open` would give, if any.
+
+    A name that no cluster has is a note, and a change of nothing; with ``strict`` it is an error, once the others are
+    removed.
+    """
     engine = engine or connect(start_private=True, listener=listener)
-    return removal.down(engine, discovery.to_remove(engine, names, all=all, listener=listener), listener)
+    found, missing = discovery.to_remove(engine, names, all=all, listener=listener)
+    changes = removal.down(engine, found, listener)
+    if strict and missing:
+        first, *others = missing.values()
+        raise NoCluster("; ".join(error.what for error in missing.values())) if others else first
+    for error in missing.values():
+        listener(
+            Event("note", text=" ".join(filter(None, (f"{error.what}: nothing to remove.", error.why, error.fix))))
+        )
+    return [*changes, *(Change(name, False, 0, 0.0, {}) for name in missing if name)]
 
 
 def collect(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from minicluster.engine.discover import connect
-from minicluster.errors import NoEngine, UsageError, nearest
+from minicluster.errors import Incomplete, NoCluster, NoEngine, UsageError, nearest
 from minicluster.model import labels
 from minicluster.model.events import Listener
 from minicluster.model.naming import NAME_RULE, is_name
@@ -25,19 +26,38 @@ if TYPE_CHECKING:
 VARIABLE = "MINICLUSTER"  #: names the cluster that commands are about by default
 
 
-def check_name(name: str | None) -> None:
-    """Refuses what cannot be the name of a cluster."""
+@dataclass(frozen=True)
+class Default:
+    """The cluster that is meant where none is named."""
+
+    name: str
+    origin: str  #: what names it, such as "$MINICLUSTER"; in messages
+
+
+def from_variable() -> Default | None:
+    """What $MINICLUSTER names."""
+    name = os.environ.get(VARIABLE)
+    return Default(name, f"${VARIABLE}") if name else None
+
+
+def default() -> Default | None:
+    """The cluster that commands are about where none is named, before the only one: that of $MINICLUSTER."""
+    return from_variable()
+
+
+def check_name(name: str | None, origin: str = "--name") -> None:
+    """Refuses what cannot be the name of a cluster; ``origin`` is what gave it."""
     if name is not None and not is_name(name):
         raise UsageError(
-            f"--name {name}: invalid name",
+            f"{origin} {name}: invalid name",
             f"It is part of host names: {NAME_RULE}.",
-            "Choose another name.",
+            "Use another name.",
         )
 
 
-def target(profile: str | None, name: str | None) -> str:
+def target(profile: str | None, name: str | None, named_by: str = "--name") -> str:
     """The name of the cluster that an ``up`` is about: the given one, else the profile's."""
-    check_name(name)
+    check_name(name, named_by)
     if name:
         return name
     from minicluster.profile import folders
@@ -58,19 +78,20 @@ def names(engine: Engine) -> list[str]:
 
 
 def choose(engine: Engine, name: str | None) -> str:
-    """The cluster of that name, else that of $MINICLUSTER, else the only one.
+    """The cluster of that name, else that of :func:`default`, else the only one: the rule of every command.
 
     Raises:
-        UsageError: there is none, or there are several and none is named.
+        NoCluster: there is none.
+        UsageError: there are several and none is named.
     """
-    wanted = name or os.environ.get(VARIABLE)
+    wanted = _wanted(name)
     known = names(engine)
     if wanted:
-        if wanted not in known:
-            raise unknown(engine, wanted, known)
-        return wanted
+        if wanted.name not in known:
+            raise unknown(engine, wanted.name, known, wanted.origin)
+        return wanted.name
     if not known:
-        raise UsageError("there are no clusters", "", "Create one: `minicluster up`.")
+        raise NoCluster("there are no clusters", "", "Create one: `minicluster up`.")
     if len(known) > 1:
         raise UsageError(
             "several clusters exist",
@@ -80,22 +101,29 @@ def choose(engine: Engine, name: str | None) -> str:
     return known[0]
 
 
+def _wanted(name: str | None) -> Default | None:
+    return Default(name, "") if name else default()
+
+
 def find(engine: Engine, name: str | None) -> Spec:
     """The spec of the cluster that :func:`choose` gives.
 
     Raises:
-        UsageError: there is no such cluster, or only remains of it.
+        NoCluster: there is no such cluster.
+        Incomplete: there are only remains of it.
+        UsageError: there are several and none is named.
     """
-    wanted = name or os.environ.get(VARIABLE)
+    named = _wanted(name)
+    wanted = named.name if named else ""
     found = records(engine.volumes(wanted)) if wanted else ()  # one call, where the cluster is named and complete
     if not found:
         wanted = choose(engine, name)
         found = records(engine.volumes(wanted))
     spec = found[-1].spec if found else None
-    if foreign := made_by_another(wanted or "", found):
+    if foreign := made_by_another(wanted, found):
         raise foreign
     if spec is None:
-        raise UsageError(
+        raise Incomplete(
             f"cluster {wanted} is incomplete",
             "Its record is missing or cannot be read.",
             f"Remove what is left: `minicluster down {wanted}`.",
@@ -104,12 +132,13 @@ def find(engine: Engine, name: str | None) -> Spec:
 
 
 def with_program(engine: Engine, program: str, name: str | None) -> str:
-    """The cluster of that name, else of $MINICLUSTER, else the only one that has this client.
+    """The cluster of that name, else that of :func:`default`, else the only one that has this client.
 
     Raises:
-        UsageError: there is none, or there are several and none is named.
+        NoCluster: there is none.
+        UsageError: there are several and none is named.
     """
-    if name or os.environ.get(VARIABLE):
+    if _wanted(name):
         return choose(engine, name)
     having = []
     volumes = engine.volumes()
@@ -120,7 +149,7 @@ def with_program(engine: Engine, program: str, name: str | None) -> str:
     if len(having) == 1:
         return having[0]
     if not having:
-        raise UsageError(f"no cluster has a client {program!r}", "", "Create one: `minicluster up PROFILE`.")
+        raise NoCluster(f"no cluster has a client {program!r}", "", "Create one: `minicluster up PROFILE`.")
     raise UsageError(
         f"several clusters have a client {program!r}",
         f"Clusters: {', '.join(having)}.",
@@ -128,12 +157,15 @@ def with_program(engine: Engine, program: str, name: str | None) -> str:
     )
 
 
-def unknown(engine: Engine, name: str, known: Sequence[str]) -> UsageError:
-    """The error for a name that no cluster has."""
+def unknown(engine: Engine, name: str, known: Sequence[str], origin: str = "") -> NoCluster:
+    """The error for a name that no cluster has; ``origin`` is what gave it, if not the user just now."""
     why = "No object on the engine has that cluster's label."
-    if engine.container(name):
+    fix = nearest(name, known) or "`minicluster ls` lists the clusters."
+    if owners := [c.labels[labels.CLUSTER] for c in engine.containers() if c.labels.get(labels.NODE) == name]:
+        why, fix = f"{name} is a node.", f"Name its cluster: {' or '.join(f'-c {owner}' for owner in owners)}."
+    elif engine.container(name):
         why = "There is a container of that name, which minicluster did not create."
-    return UsageError(f"no cluster named {name!r}", why, nearest(name, known) or "`minicluster ls` lists the clusters.")
+    return NoCluster(f"no cluster named {name!r}", f"{origin} names it. {why}" if origin else why, fix)
 
 
 def clusters(engine: Engine) -> list[ClusterSummary]:
@@ -159,21 +191,33 @@ def clusters(engine: Engine) -> list[ClusterSummary]:
     return found
 
 
-def to_remove(engine: Engine, words: Sequence[str], *, all: bool, listener: Listener) -> list[str]:
-    """The clusters that a ``down`` is about: all, those named, or what :func:`choose` gives, if there is any.
+def to_remove(
+    engine: Engine, words: Sequence[str], *, all: bool, listener: Listener
+) -> tuple[list[str], dict[str, NoCluster]]:
+    """The clusters that a ``down`` is about: all, those named, or what :func:`choose` gives.
+
+    With them the names that no cluster has, each with an error; what this machine keeps of such a cluster is removed.
 
     Raises:
-        UsageError: there is no cluster of that name; what this machine keeps of it is removed.
+        UsageError: there are several clusters and none is named.
     """
     known = names(engine)
-    if all or (not known and not words):
-        return known
-    for word in words:
-        if word not in known:
-            if is_name(word):  # of a cluster that was removed by other means
-                down.forget(engine, word, listener)
-            raise unknown(engine, word, known)
-    return list(words) or [choose(engine, None)]
+    if all:
+        return known, {}
+    wanted = [Default(word, "") for word in dict.fromkeys(words)] or [one for one in [default()] if one]
+    if not wanted:
+        try:
+            return [choose(engine, None)], {}
+        except NoCluster:
+            return [], {"": NoCluster("there are no clusters")}
+    for one in wanted:
+        check_name(one.name, one.origin or "cluster")
+    missing = {}
+    for one in wanted:
+        if one.name not in known:
+            down.forget(engine, one.name, listener)  # of a cluster that was removed by other means
+            missing[one.name] = unknown(engine, one.name, known, one.origin)
+    return [one.name for one in wanted if one.name in known], missing
 
 
 def engine_if_any() -> Engine | None:

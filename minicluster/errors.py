@@ -1,7 +1,8 @@
 """The errors that minicluster raises. Any other exception is a bug.
 
 Each says what happened, why and what to do about it, and has an exit status for the command line:
-1 failed, 2 wrong usage or invalid profile, 3 no engine, 4 not ready in time, 130 interrupted.
+1 failed, 2 wrong usage or invalid profile, 3 no engine, 4 not ready in time, 6 only remains of a cluster, 7 no such
+cluster, 130 interrupted. docs/cli-output.md lists them all.
 """
 
 from __future__ import annotations
@@ -36,6 +37,18 @@ class UsageError(MiniclusterError):
     """A name, option or value given by the user is invalid."""
 
     exit_code = 2
+
+
+class NoCluster(UsageError):
+    """There is no cluster of that name, or none at all."""
+
+    exit_code = 7
+
+
+class Incomplete(UsageError):
+    """Only remains of the cluster exist: its record is missing."""
+
+    exit_code = 6
 
 
 class ProfileError(UsageError):

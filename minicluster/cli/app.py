@@ -49,9 +49,12 @@ COMMANDS = {
         "engine": "engine:engine",
         "doctor": "system:doctor",
         "completion": "system:completion",
+        "help": "system:help_",
         "version": "system:version",
     },
 }
+#: What users of other tools type -> the command that does it. Help does not list them.
+ALIASES = {"create": "up", "delete": "down", "list": "ls", "ps": "status"}
 _PLACES = {name: place for commands in COMMANDS.values() for name, place in commands.items()}
 
 
@@ -68,7 +71,9 @@ class Root(Group):
         return [name for names in self.sections(ctx).values() for name in names]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Imports a command's module. A plugin cannot replace a command of the table."""
+        """Imports a command's module. A plugin cannot replace a command of the table, but an alias."""
+        if cmd_name in ALIASES and cmd_name not in plugins.found():
+            cmd_name = ALIASES[cmd_name]
         if cmd_name in _PLACES:
             import importlib
 
@@ -86,7 +91,7 @@ class Root(Group):
 @click.group(
     cls=Root,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Start with 'minicluster up', then 'minicluster info'. Help for a command: 'minicluster COMMAND --help'.",
+    epilog="Start with 'minicluster up', then 'minicluster info'. Help for a command: 'minicluster help COMMAND'.",
 )
 @click.version_option(__version__, message=f"{PROGRAM} %(version)s", help="Print the version and exit")
 def app() -> None:

@@ -30,6 +30,22 @@ def clusters(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> l
     return _or_nothing(find)
 
 
+def words(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Names of commands, after those of groups."""
+
+    def find() -> list[str]:
+        at = ctx.find_root()
+        for name in ctx.params.get("words") or ():
+            command = at.command.get_command(at, name) if isinstance(at.command, click.Group) else None
+            if command is None:
+                return []
+            at = click.Context(command, parent=at, info_name=name)
+        names = at.command.list_commands(at) if isinstance(at.command, click.Group) else []
+        return [name for name in names if name.startswith(incomplete)]
+
+    return _or_nothing(find)
+
+
 def nodes(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """Nodes and roles of the cluster given by the words so far."""
 

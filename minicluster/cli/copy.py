@@ -10,6 +10,7 @@ from minicluster.cli import complete
 from minicluster.cli.help import Command
 from minicluster.cli.options import Output, cluster_option, output_option, quiet_option
 from minicluster.cli.output import print_json
+from minicluster.cli.target import of_nodes
 from minicluster.errors import UsageError
 from minicluster.model.naming import count, size
 
@@ -33,14 +34,12 @@ def cp(source: str, destination: str, cluster: str | None, quiet: bool, output: 
     As with docker cp: a folder is copied into an existing folder, or becomes DESTINATION; SOURCE/. means the contents
     of the folder. Write a local path with a colon as ./PATH or /PATH.
     """
-    from minicluster.cluster import Cluster
-
     taken, given = _node(source), _node(destination)
     if taken and given:
         raise UsageError("cannot copy from node to node", fix="Copy to this machine first.")
     if not taken and not given:
         raise UsageError("SOURCE or DESTINATION must be NODE:PATH")
-    opened = Cluster.open(cluster)
+    opened, _ = of_nodes(cluster, [node for node, _ in filter(None, (taken, given))], "cp", "SOURCE DESTINATION")
     if taken:
         done = [opened.copy_from(*taken, destination)]
     else:

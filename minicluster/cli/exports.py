@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,9 @@ class Shell(str, Enum):
     fish = "fish"
     powershell = "powershell"
 
+
+#: Holds the names of the variables that were set for a cluster, so that they can be unset.
+RECORD = "MINICLUSTER_ENV"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # PowerShell treats typographic single quotes as quotes.
@@ -36,6 +40,24 @@ def unsets(names: Iterable[str], shell: Shell) -> list[str]:
         Shell.powershell: "Remove-Item Env:\\{} -ErrorAction SilentlyContinue",
     }
     return [forms[shell].format(name) for name in _checked(dict.fromkeys(names, ""))]
+
+
+def recorded() -> list[str]:
+    """The variables that an earlier ``env`` set in the shell that this runs in, with the one that lists them."""
+    found = [name for name in os.environ.get(RECORD, "").split() if _NAME.fullmatch(name)]
+    return [*found, RECORD] if found else []
+
+
+def switch(env: Mapping[str, str], path: Mapping[str, str], shell: Shell) -> list[str]:
+    """Statements that set the variables of a cluster, and unset those that another one left."""
+    wanted = {**env, RECORD: " ".join(env)}
+    return [*unsets([name for name in recorded() if name not in wanted], shell), *exports({**wanted, **path}, shell)]
+
+
+def failure(shell: Shell) -> list[str]:
+    """Statements that unset what an earlier ``env`` set, and then fail: no command goes to the wrong cluster."""
+    stop = "throw 'minicluster env failed'" if shell is Shell.powershell else "false"
+    return [*unsets(recorded(), shell), stop]
 
 
 def usage(arguments: str, shell: Shell) -> str:

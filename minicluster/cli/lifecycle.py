@@ -25,11 +25,11 @@ from minicluster.cli.options import (
 )
 from minicluster.cli.output import paint, print_json
 from minicluster.cli.progress import listening
+from minicluster.cli.target import of_nodes
 from minicluster.errors import UsageError
 from minicluster.model.naming import count
 
 if TYPE_CHECKING:
-    from minicluster.cluster import Cluster
     from minicluster.model.events import Listener
     from minicluster.model.results import Change
 
@@ -42,6 +42,8 @@ def _node_command(
     *,
     nodes: Callable[[Any], Any] = nodes_argument,
     waits: bool = False,
+    whole: bool = False,
+    asks: bool = False,
 ) -> click.Command:
     """The command for a method of :class:`~minicluster.cluster.Cluster` that takes nodes.
 
@@ -51,15 +53,21 @@ def _node_command(
         counted: the action of the plan (``X-container``) whose steps are the nodes in its answer.
         nodes: its argument.
         waits: it takes ``--timeout``.
+        whole: a cluster in place of a node means all of its nodes.
+        asks: users of other tools expect it to ask, and give ``--force``.
     """
+    needed = "NODE" if nodes is _named_nodes else ""
+    more = [*([timeout_option()] if waits else []), *([_unasked_option] if asks else [])]
 
-    @combined(nodes, cluster_option, *([timeout_option()] if waits else []), output_option, quiet_option)
+    @combined(nodes, cluster_option, *more, output_option, quiet_option)
     def command(nodes: tuple[str, ...], cluster: str | None, output: Output, quiet: bool, **options: float) -> None:
-        def act(c: Cluster, listener: Listener) -> Change:
-            change: Change = getattr(c, verb)(nodes, listener=listener, **options)
+        opened, names = of_nodes(cluster, nodes, verb, needed, whole=whole)
+
+        def act(listener: Listener) -> Change:
+            change: Change = getattr(opened, verb)(names, listener=listener, **options)
             return change
 
-        _on_nodes(cluster, act, done, counted, output, quiet)
+        _on_nodes(act, done, counted, output, quiet)
 
     return click.command(verb, cls=Command, help=help)(command)
 
@@ -68,13 +76,19 @@ _named_nodes = click.argument(
     "nodes", nargs=-1, required=True, metavar="NODE...", help="Nodes or roles", shell_complete=complete.nodes
 )
 
-stop = _node_command("stop", "Stop nodes; keep their addresses, ports and data.", "Stopped", "stop")
+_unasked_option = click.option(
+    "--force", is_flag=True, expose_value=False, help="Accepted for scripts: no question is asked anyway"
+)
+
+stop = _node_command(
+    "stop", "Stop nodes; keep their addresses, ports and data.", "Stopped", "stop", whole=True, asks=True
+)
 start = _node_command(
-    "start", "Start stopped or paused nodes and wait until they are ready.", "Started", "start", waits=True
+    "start", "Start stopped or paused nodes and wait until they are ready.", "Started", "start", waits=True, whole=True
 )
 pause = _node_command("pause", "Pause all processes of nodes.", "Paused", "pause")
 unpause = _node_command("unpause", "Resume paused nodes.", "Resumed", "start")
-kill = _node_command("kill", "Kill nodes at once, like a crash.", "Killed", "kill", nodes=_named_nodes)
+kill = _node_command("kill", "Kill nodes at once, like a crash.", "Killed", "kill", nodes=_named_nodes, asks=True)
 
 
 @click.command(cls=Command)
@@ -98,10 +112,12 @@ def restart(
     if force and not rolling:
         raise UsageError("--force needs --rolling", "Without --rolling all nodes restart at once anyway.")
 
-    def act(c: Cluster, listener: Listener) -> Change:
-        return c.restart(nodes, rolling=rolling, force=force, timeout=timeout, listener=listener)
+    opened, names = of_nodes(cluster, nodes, "restart")
 
-    _on_nodes(cluster, act, "Restarted", "start", output, quiet)
+    def act(listener: Listener) -> Change:
+        return opened.restart(names, rolling=rolling, force=force, timeout=timeout, listener=listener)
+
+    _on_nodes(act, "Restarted", "start", output, quiet)
 
 
 @click.command(cls=Command)
@@ -128,10 +144,14 @@ def scale(
     Members join and leave the cluster in order.
     """
 
-    def act(c: Cluster, listener: Listener) -> Change:
-        return c.scale(sizes, force=force, keep=keep, timeout=timeout, listener=listener)
+    from minicluster.cluster import Cluster
 
-    _on_cluster(cluster, act, "Scaled", output, quiet)
+    opened = Cluster.open(cluster)
+
+    def act(listener: Listener) -> Change:
+        return opened.scale(sizes, force=force, keep=keep, timeout=timeout, listener=listener)
+
+    _on_cluster(act, "Scaled", output, quiet)
 
 
 @click.command(cls=Command)
@@ -142,38 +162,37 @@ def scale(
 @quiet_option
 def reset(cluster: str | None, timeout: float, dry_run: bool, output: Output, quiet: bool) -> None:
     """Delete what users created; nodes and members stay."""
+    from minicluster.cluster import Cluster
+
+    opened = Cluster.open(cluster)
     if dry_run:
         from minicluster.cli.planned import show_plan
-        from minicluster.cluster import Cluster
 
-        show_plan(Cluster.open(cluster).plan_reset(), output)
+        show_plan(opened.plan_reset(), output)
         return
-    _on_cluster(cluster, lambda c, listener: c.reset(timeout=timeout, listener=listener), "Reset", output, quiet)
+    _on_cluster(lambda listener: opened.reset(timeout=timeout, listener=listener), "Reset", output, quiet)
 
 
-Act = Callable[["Cluster", "Listener"], "Change"]
+Act = Callable[["Listener"], "Change"]
 
 
-def _on_nodes(name: str | None, act: Act, done: str, verb: str, output: Output, quiet: bool) -> None:
-    change = _do(name, act, output, quiet)
+def _on_nodes(act: Act, done: str, verb: str, output: Output, quiet: bool) -> None:
+    change = _do(act, output, quiet)
     if change:
         nodes = count(change.summary.get(f"{verb}-container", 0), "node")
         print(paint(f"{done} {nodes} of cluster {change.cluster} in {change.seconds:.1f} s.", "bold"))
 
 
-def _on_cluster(name: str | None, act: Act, done: str, output: Output, quiet: bool) -> None:
-    change = _do(name, act, output, quiet)
+def _on_cluster(act: Act, done: str, output: Output, quiet: bool) -> None:
+    change = _do(act, output, quiet)
     if change:
         print(paint(f"{done} cluster {change.cluster} ({change.seconds:.1f} s).", "bold"))
 
 
-def _do(name: str | None, act: Act, output: Output, quiet: bool) -> Change | None:
+def _do(act: Act, output: Output, quiet: bool) -> Change | None:
     """Carries out a change; returns it if there is still a sentence about it to print."""
-    from minicluster.cluster import Cluster
-
-    opened = Cluster.open(name)
     with listening(quiet) as listener:
-        change = act(opened, listener)
+        change = act(listener)
     if output is Output.json:
         print_json(change)
     elif not quiet and change.changed:

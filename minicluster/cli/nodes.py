@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from minicluster.cli.help import Command
 from minicluster.cli.options import Output, cluster_option, dry_run_option, nodes_argument, output_option, quiet_option
 from minicluster.cli.output import paint, print_json
 from minicluster.cli.progress import listening
+from minicluster.cli.target import of_nodes
 from minicluster.errors import MiniclusterError, UsageError
 
 if TYPE_CHECKING:
@@ -34,9 +36,7 @@ _SHELL = ("sh", "-c", "exec $(command -v bash || echo sh)")
 @output_option
 def logs(nodes: tuple[str, ...], cluster: str | None, follow: bool, tail: int | None, output: Output) -> None:
     """Print the logs of nodes."""
-    from minicluster.cluster import Cluster
-
-    opened = Cluster.open(cluster)
+    opened, nodes = of_nodes(cluster, nodes, "logs", whole=True)
     names = opened.node_names(nodes)
     width = max(map(len, names), default=0)
     try:
@@ -61,18 +61,20 @@ def logs(nodes: tuple[str, ...], cluster: str | None, follow: bool, tail: int | 
 @click.argument("node", metavar="NODE", help="Node, or a role with one node", shell_complete=complete.nodes)
 @click.argument("command", nargs=-1, required=True, metavar="-- COMMAND...", help="Command and its arguments")
 @cluster_option
-def exec_(node: str, command: tuple[str, ...], cluster: str | None) -> None:
+@click.option("-i", "--interactive", is_flag=True, help="Pass standard input to the command")
+@click.option("-t", "--tty", is_flag=True, help="Give the command a terminal, if this is one")
+def exec_(node: str, command: tuple[str, ...], cluster: str | None, interactive: bool, tty: bool) -> None:
     """Run a command in a node.
 
-    Uses this terminal or piped input; exits with the command's exit status.
+    Exits with the command's exit status. Without -i standard input is not read; -it runs an interactive program.
     """
-    from minicluster.cluster import Cluster
-
     argv = command[1:] if command[0] == "--" else command
     if not argv:
         raise UsageError("exec needs a command", fix="minicluster exec NODE -- COMMAND")
-    opened = Cluster.open(cluster)
-    _become(opened, node, argv)
+    opened, (node,) = of_nodes(cluster, [node], "exec", f"NODE -- {shlex.join(argv)}")
+    if tty and not _on_terminal():
+        print("Note: no terminal for the command, since input or output is not one", file=sys.stderr)
+    _become(opened, node, argv, tty=tty and _on_terminal(), stdin=interactive)
 
 
 @click.command(cls=Command)
@@ -82,28 +84,29 @@ def exec_(node: str, command: tuple[str, ...], cluster: str | None) -> None:
 @cluster_option
 def shell(node: str | None, cluster: str | None) -> None:
     """Open a shell in a node."""
-    from minicluster.cluster import Cluster
-
-    opened = Cluster.open(cluster)
-    _become(opened, node or opened.node_names([])[0], _SHELL)
+    opened, words = of_nodes(cluster, [node] if node else [], "shell", whole=True)
+    _become(opened, words[0] if words else opened.node_names([])[0], _SHELL, tty=_on_terminal(), stdin=True)
 
 
-def _become(cluster: Cluster, node: str, argv: Sequence[str]) -> None:
+def _on_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _become(cluster: Cluster, node: str, argv: Sequence[str], *, tty: bool, stdin: bool) -> None:
     """Replaces this process by the engine's own client, which handles signals, terminal, pipes and exit status."""
-    tty = sys.stdin.isatty() and sys.stdout.isatty()
-    line, env = cluster.exec_argv(node, argv, tty=tty)
+    line, env = cluster.exec_argv(node, argv, tty=tty, stdin=stdin)
     sys.stdout.flush()
     sys.stderr.flush()
     try:
         os.execvpe(line[0], line, {**os.environ, **env})
     except FileNotFoundError:
-        if tty:
+        if tty or stdin:
             raise MiniclusterError(
                 f"{line[0]} is not installed",
-                "It is needed to run a command with a terminal in a node.",
-                f"Install {line[0]}, or run the command without a terminal: append '| cat'.",
+                "It is needed to pass standard input or a terminal to a command in a node.",
+                f"Install {line[0]}, or use `minicluster exec` without -i and -t.",
             ) from None
-    result = cluster.exec(node, argv)  # without a terminal no client is needed
+    result = cluster.exec(node, argv)  # without input no client is needed
     sys.stdout.write(result.stdout)
     sys.stderr.write(result.stderr)
     raise click.exceptions.Exit(result.exit_code)
@@ -127,9 +130,7 @@ def load(
     images: tuple[str, ...], cluster: str | None, nodes: tuple[str, ...], dry_run: bool, output: Output, quiet: bool
 ) -> None:
     """Copy images from the engine into nodes."""
-    from minicluster.cluster import Cluster
-
-    opened = Cluster.open(cluster)
+    opened, nodes = of_nodes(cluster, nodes, "load", " ".join(images))
     if dry_run:
         from minicluster.cli.planned import show_plans
 

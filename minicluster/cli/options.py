@@ -86,31 +86,68 @@ def optional_profile_argument(help: str) -> Callable[[Function], Function]:
     return click.argument("profile", required=False, metavar="[PROFILE]", help=help, shell_complete=complete.profiles)
 
 
-output_option = click.option(
-    "-o",
-    "--output",
-    type=click.Choice(Output),
-    default=Output.text,
-    metavar="text|json",
-    help="Output format (default: text)",
+output_option = combined(
+    click.option(
+        "-o",
+        "--output",
+        type=click.Choice(Output),
+        default=Output.text,
+        metavar="text|json",
+        help="Output format (default: text)",
+    ),
+    click.option("--json", "output", type=click.Choice(Output), flag_value=Output.json, help="Same as -o json"),
 )
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print only errors")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Print each step and its reason; change nothing")
 force_option = click.option("--force", is_flag=True, help="Continue even if quorum is lost or memory is short")
 keep_option = click.option("--keep", is_flag=True, help="After a failure, keep everything for debugging")
+
+
+def _once(ctx: click.Context, param: click.Parameter, name: str | None) -> str | None:
+    """A callback: the cluster that ``-c`` or the argument names. Where a command has both, one of them is enough."""
+    if name == "":  # of a shell's variable that is not set: not the default
+        raise UsageError(
+            f"{param.opts[0] if isinstance(param, click.Option) else 'NAME'} is empty", "", "Name a cluster."
+        )
+    before: str | None = ctx.params.get("cluster")
+    if before and name and name != before:
+        raise UsageError(f"two clusters are named: {before} and {name}", "", "Name one, as NAME or with -c NAME.")
+    if isinstance(param, click.Argument) and name:
+        ctx.params["cluster"] = name
+    return name or before
+
+
+_WHICH = "Cluster (default: $MINICLUSTER, else the only one)"
+
+#: For commands whose arguments are something else, such as nodes.
 cluster_option = click.option(
-    "-c",
-    "--cluster",
-    metavar="NAME",
-    help="Cluster (default: $MINICLUSTER, else the only one)",
-    shell_complete=complete.clusters,
+    "-c", "--cluster", metavar="NAME", help=_WHICH, callback=_once, shell_complete=complete.clusters
 )
-cluster_argument = click.argument(
-    "cluster",
-    required=False,
-    metavar="[NAME]",
-    help="Cluster (default: $MINICLUSTER, else the only one)",
-    shell_complete=complete.clusters,
+#: For commands about a whole cluster: NAME or -c NAME.
+cluster_argument = combined(
+    click.argument(
+        "name",
+        required=False,
+        expose_value=False,
+        metavar="[NAME]",
+        help=_WHICH,
+        callback=_once,
+        shell_complete=complete.clusters,
+    ),
+    cluster_option,
+)
+#: For commands about several clusters: NAMEs, or -c NAME, which may be repeated.
+clusters_argument = combined(
+    click.argument("names", nargs=-1, metavar="[NAME...]", help=_WHICH, shell_complete=complete.clusters),
+    click.option(
+        "-c",
+        "--cluster",
+        "named",
+        multiple=True,
+        metavar="NAME",
+        help="The same; repeatable",
+        shell_complete=complete.clusters,
+    ),
 )
 nodes_argument = click.argument(
     "nodes", nargs=-1, metavar="[NODE...]", help="Nodes or roles (default: all)", shell_complete=complete.nodes

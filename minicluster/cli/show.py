@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from minicluster.cli import exports
 from minicluster.cli.help import Command
 from minicluster.cli.options import Output, address_mode_option, cluster_argument, output_option
-from minicluster.cli.output import columns, paint, print_json
-from minicluster.errors import UsageError
+from minicluster.cli.output import columns, paint, plain_data, print_json
+from minicluster.errors import MiniclusterError, UsageError
 from minicluster.model.naming import size
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from minicluster.model.results import ClusterInfo, ClusterStatus
 
 _GOOD = {"ready", "running", "ok", "yes"}
+#: Exit statuses of `status --exit-code`: it serves, or may soon; or it does not.
+_EXIT_CODES = {"degraded": 5, "bootstrapping": 5, "broken": 6, "stopped": 6}
 _BAD = {"broken", "leftover", "missing", "dead", "no"}
 
 
@@ -37,7 +40,7 @@ def ls(output: Output) -> None:
 
     found = facade.clusters(listener=lambda event: print(event.text, file=sys.stderr))
     if output is Output.json:
-        print_json(found)
+        print_json([{"name": c.cluster, **plain_data(c)} for c in found])
     elif found:
         with_lease = any(c.lease for c in found)
         rows = [
@@ -61,8 +64,9 @@ def ls(output: Output) -> None:
 
 @click.command(cls=Command)
 @cluster_argument
+@click.option("--exit-code", is_flag=True, help="Exit with 5 if it is degraded or forming, 6 if broken or stopped")
 @output_option
-def status(cluster: str | None, output: Output) -> None:
+def status(cluster: str | None, exit_code: bool, output: Output) -> None:
     """Show the state of a cluster and its nodes."""
     from minicluster.cluster import Cluster
 
@@ -71,6 +75,8 @@ def status(cluster: str | None, output: Output) -> None:
         print_json(answer)
     else:
         print(_status_text(answer))
+    if exit_code and answer.phase in _EXIT_CODES:
+        raise click.exceptions.Exit(_EXIT_CODES[answer.phase])
 
 
 def _quorum(quorum: Quorum) -> str:
@@ -143,7 +149,36 @@ def _info_text(answer: ClusterInfo) -> str:
     return "\n".join([*lines, *(f"Note: {note}" for note in answer.notes)])
 
 
-@click.command(cls=Command)
+class _Env(Command):
+    """Where it fails, what it prints stops ``eval "$(minicluster env)" && ...``, which would ignore its exit status."""
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> click.Context:
+        """Parses the words."""
+        words = " ".join(args).replace("=", " ").split()
+        try:
+            return super().make_context(info_name, args, *more, **extra)
+        except (click.ClickException, MiniclusterError):
+            if "json" not in words and "--json" not in words:
+                shells = [shell for shell in exports.Shell if shell.value in words]
+                _stop(shells[0] if shells else exports.Shell.sh)
+            raise
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command."""
+        try:
+            return super().invoke(ctx)
+        except (Exception, KeyboardInterrupt):
+            if ctx.params["output"] is not Output.json:
+                _stop(ctx.params["shell"])
+            raise
+
+
+def _stop(shell: exports.Shell) -> None:
+    with contextlib.suppress(OSError):  # whoever reads may have gone
+        print("\n".join(exports.failure(shell)), flush=True)
+
+
+@click.command(cls=_Env)
 @cluster_argument
 @click.option(
     "--shell",
@@ -158,7 +193,7 @@ def _info_text(answer: ClusterInfo) -> str:
 def env(cluster: str | None, shell: exports.Shell, unset: bool, address_mode: str | None, output: Output) -> None:
     """Print environment variables for the native client.
 
-    For sh, bash and zsh: eval "$(minicluster env)".
+    For sh, bash and zsh: eval "$(minicluster env)". It also unsets those that an earlier one set for another cluster.
     """
     from minicluster import cluster as facade
     from minicluster.operations import clients
@@ -166,7 +201,9 @@ def env(cluster: str | None, shell: exports.Shell, unset: bool, address_mode: st
     if unset and output is Output.json:
         raise UsageError("--unset and -o json cannot be used together")
     if unset:
-        statements = exports.unsets(facade.env_names(cluster), shell)
+        former = exports.recorded()
+        names = facade.env_names(cluster) if cluster or not former else ()
+        statements = exports.unsets([*former, *names], shell)
     else:
         opened = facade.Cluster.open(cluster, address_mode=address_mode)
         opened.connect()
@@ -177,6 +214,6 @@ def env(cluster: str | None, shell: exports.Shell, unset: bool, address_mode: st
         if output is Output.json:
             print_json(variables)
             return
-        statements = exports.exports(variables | clients.path(opened.engine, opened.spec), shell)
+        statements = exports.switch(variables, clients.path(opened.engine, opened.spec), shell)
     arguments = " ".join([*([shlex.quote(cluster)] if cluster else []), *(["--unset"] if unset else [])])
     print("\n".join([*statements, f"# {exports.usage(arguments, shell)}"]))

@@ -8,9 +8,11 @@ import sys
 import click
 
 from minicluster import __version__
+from minicluster.cli import complete
 from minicluster.cli.help import Command
 from minicluster.cli.options import Output, optional_profile_argument, output_option
 from minicluster.cli.output import paint, print_json
+from minicluster.errors import UsageError
 
 _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red")}
 
@@ -59,6 +61,28 @@ def completion(ctx: click.Context, shell: str) -> None:
             "    return 0\n", '    [[ "${COMPREPLY[0]}" == *= ]] && compopt -o nospace\n    return 0\n'
         )
     sys.stdout.write(script)
+
+
+@click.command("help", cls=Command)
+@click.argument(
+    "words",
+    nargs=-1,
+    metavar="[COMMAND...]",
+    help="A command, such as 'up' or 'image list'",
+    shell_complete=complete.words,
+)
+@click.pass_context
+def help_(ctx: click.Context, words: tuple[str, ...]) -> None:
+    """Print the help of a command."""
+    at = ctx.find_root()
+    rest = list(words)
+    while rest and isinstance(at.command, click.Group):
+        name, command, rest = at.command.resolve_command(at, rest)
+        if command:
+            at = command.context_class(command, parent=at, info_name=name)
+    if rest:
+        raise UsageError(f"'{at.command_path}' has no command {rest[0]!r}", "", f"`{at.command_path} --help`")
+    print(at.get_help())
 
 
 @click.command(cls=Command)

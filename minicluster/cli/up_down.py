@@ -14,6 +14,7 @@ from minicluster.cli.help import Command
 from minicluster.cli.options import (
     Output,
     address_mode_option,
+    clusters_argument,
     dry_run_option,
     force_option,
     keep_option,
@@ -51,7 +52,14 @@ def _networks(_ctx: click.Context, _param: click.Parameter, names: Sequence[str]
 
 @click.command(cls=Command)
 @optional_profile_argument("Profile name or folder (default: swarm)")
-@click.option("--name", metavar="NAME", help="Cluster name (default: the profile's name)")
+@click.option(
+    "--name",
+    "-c",
+    "--cluster",
+    metavar="NAME",
+    help="Cluster name (default: $MINICLUSTER, else the profile's name)",
+    shell_complete=complete.clusters,
+)
 @pairs_option(
     "--size",
     metavar="ROLE=N",
@@ -111,8 +119,12 @@ def up(
     quiet: bool,
 ) -> None:
     """Start a cluster or apply changes to it."""
+    from minicluster import discovery
+
+    default = discovery.from_variable() if name is None else None
     options: UpKeywords = {
-        "name": name,
+        "name": default.name if default else name,
+        "named_by": default.origin if default else "--name",
         "size": size,
         "set": settings,
         "image": image,
@@ -170,33 +182,30 @@ def _summary(info: ClusterInfo, change: Change | None) -> str:
 
 
 @click.command(cls=Command)
-@click.argument(
-    "names",
-    nargs=-1,
-    metavar="[NAME...]",
-    help="Clusters (default: $MINICLUSTER, else the only one)",
-    shell_complete=complete.clusters,
-)
+@clusters_argument
 @click.option("--all", "all_", is_flag=True, help="Remove all clusters")
+@click.option("--strict", is_flag=True, help="Exit with 7 if a cluster does not exist")
 @output_option
 @quiet_option
-def down(names: tuple[str, ...], all_: bool, output: Output, quiet: bool) -> None:
-    """Remove clusters and everything created for them."""
+def down(names: tuple[str, ...], named: tuple[str, ...], all_: bool, strict: bool, output: Output, quiet: bool) -> None:
+    """Remove clusters and everything created for them.
+
+    The exit status is 0 if they do not exist, unless --strict is given.
+    """
+    names += named
     if names and all_:
         raise UsageError("cluster names and --all cannot be used together")
     from minicluster import cluster as facade
 
     with listening(quiet) as listener:
-        changes = facade.down(names, all=all_, listener=listener)
+        changes = facade.down(names, all=all_, strict=strict, listener=listener)
     if output is Output.json:
         print_json(changes)
     elif not quiet:
         for change in changes:
             if change.changed:
                 print(paint(f"Removed cluster {change.cluster} ({change.seconds:.1f} s).", "bold"))
-            else:
-                print(f"Cluster {change.cluster}: nothing to remove.")
-        if not changes:
+        if all_ and not changes:
             print("No clusters found.", file=sys.stderr)
 
 

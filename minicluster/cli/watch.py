@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from minicluster.cli.help import Command
-from minicluster.cli.options import Output, cluster_option, nodes_argument, output_option
+from minicluster.cli.options import Output, cluster_argument, cluster_option, nodes_argument, output_option
 from minicluster.cli.output import columns, on_terminal, paint, plain_data, print_json
+from minicluster.cli.target import of_nodes
 from minicluster.model.naming import size
 
 if TYPE_CHECKING:
@@ -35,9 +36,7 @@ def top(nodes: tuple[str, ...], cluster: str | None, once: bool, output: Output)
     Updates every second on a terminal; prints once elsewhere. With -o json it prints an object per line every second,
     unless --once is given.
     """
-    from minicluster.cluster import Cluster
-
-    opened = Cluster.open(cluster)
+    opened, nodes = of_nodes(cluster, nodes, "top", whole=True)
     try:
         if output is Output.json and not once:
             for usage in opened.usages(nodes):
@@ -88,7 +87,7 @@ def _seconds(_ctx: click.Context, _param: click.Parameter, text: str | None) -> 
 
 
 @click.command(cls=Command)
-@cluster_option
+@cluster_argument
 @click.option("--since", metavar="TIME", callback=_seconds, help="Start with the events of the last 90s, 10m, 2h or 1d")
 @output_option
 def events(cluster: str | None, since: float | None, output: Output) -> None:

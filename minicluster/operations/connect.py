@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -127,12 +128,16 @@ def usable(mode: str, engine: Engine, spec: Spec) -> str:
 
 
 def endpoints(
-    engine: Engine, spec: Spec, mode: str, authority: pki.Authority | None = None
+    engine: Engine, spec: Spec, mode: str, authority: pki.Authority | None = None, name: str | None = None
 ) -> tuple[EndpointInfo, ...]:
-    """Every published port with its URL by a mode that :func:`choose` returned; those of running nodes first.
+    """Published ports with their URLs by a mode that :func:`choose` returned; those of running nodes first.
 
     Args:
         authority: the cluster's, for secrets in URLs; None: it is read from a node where it is needed.
+        name: only those of this name.
+
+    Raises:
+        UsageError: there is none of that name.
     """
     found, secret = [], secrets(engine, spec, [endpoint.url for _node, endpoint in spec.endpoints()], authority)
     for node, endpoint in spec.endpoints():
@@ -140,7 +145,14 @@ def endpoints(
         url = fill([endpoint.url], {**secret, "host": host, "port": str(port)})[0]
         found.append(EndpointInfo(endpoint.name, node.name, url, endpoint.port))
     running = {c.name for c in engine.containers(spec.cluster) if c.state == "running"}
-    return tuple(sorted(found, key=lambda e: container_name(spec.cluster, e.node) not in running))
+    if name is not None and name not in {e.name for e in found}:
+        raise _no_endpoint(f"cluster {spec.cluster}", name, found)
+    wanted = [e for e in found if name in (None, e.name)]
+    return tuple(sorted(wanted, key=lambda e: container_name(spec.cluster, e.node) not in running))
+
+
+def _no_endpoint(owner: str, name: str, found: Sequence[EndpointInfo]) -> UsageError:
+    return UsageError(f"{owner} has no endpoint {name!r}", "", nearest(name, {e.name for e in found}))
 
 
 def endpoint(
@@ -155,8 +167,7 @@ def endpoint(
     for one in found:
         if one.name == name:
             return one
-    owner = node or f"cluster {spec.cluster}"
-    raise UsageError(f"{owner} has no endpoint {name!r}", "", nearest(name, {e.name for e in found}))
+    raise _no_endpoint(node or f"cluster {spec.cluster}", name, found)
 
 
 def connect(engine: Engine, spec: Spec, mode: str) -> None:

@@ -87,12 +87,13 @@ def execute(engine: Engine, spec: Spec, node: str, argv: str | Sequence[str], ti
 
 
 def interactive(
-    engine: Engine, spec: Spec, node: str, argv: Sequence[str], *, tty: bool
+    engine: Engine, spec: Spec, node: str, argv: Sequence[str], *, tty: bool, stdin: bool = True
 ) -> tuple[list[str], dict[str, str]]:
     """The native client's command and environment that run a command interactively.
 
     Args:
         node: a node, or a role that has only one.
+        stdin: the command reads the standard input of this process.
 
     Raises:
         UsageError: as :func:`one_name` does.
@@ -103,7 +104,7 @@ def interactive(
     if container is None or container.state != "running":
         why = f"Its container is {container.state}." if container else "Its container no longer exists."
         raise NodeFailed(f"{node} is not running", why, f"`minicluster up --name {spec.cluster}` starts it.")
-    return engine.exec_argv(name, argv, tty=tty, stdin=True)
+    return engine.exec_argv(name, argv, tty=tty, stdin=stdin)
 
 
 def one(engine: Engine, spec: Spec, word: str) -> tuple[str, str]:

@@ -47,6 +47,7 @@ class UpKeywords(TypedDict, total=False):
     """The keywords of :meth:`minicluster.Cluster.up` and :func:`minicluster.cluster.dry_run`, as :class:`UpOptions`."""
 
     name: str | None
+    named_by: str
     size: Mapping[str, int] | None
     set: Mapping[str, str | int | float | bool] | None
     image: Mapping[str, str] | None
@@ -70,6 +71,7 @@ class UpOptions:
 
     profile: str | None = None  #: name or folder; None: what the cluster was created from, else "swarm"
     name: str | None = None  #: the cluster's; None: the profile's
+    named_by: str = "--name"  #: what gave the name, for messages
     size: Mapping[str, int] | None = None  #: role -> number of nodes
     set: Mapping[str, str | int | float | bool] | None = None  #: path in the profile -> value
     image: Mapping[str, str] | None = None  #: name in the profile -> reference
@@ -260,7 +262,10 @@ def _spec(
     if before is None:
         return spec_cache.resolve(source, name, overrides, subnet, bind_address, port_is_free)
     bootstrapped = observed.last_applied is not None
-    return _next_spec(before, source, overrides, bind_address, port_is_free, bootstrapped=bootstrapped)
+    named_by = options.named_by if options.name else ""
+    return _next_spec(
+        before, source, overrides, bind_address, port_is_free, bootstrapped=bootstrapped, named_by=named_by
+    )
 
 
 def _next_spec(
@@ -271,6 +276,7 @@ def _next_spec(
     port_is_free: Callable[[int], bool],
     *,
     bootstrapped: bool,
+    named_by: str,
 ) -> Spec:
     """The next spec of a cluster that exists; once it is bootstrapped some values are immutable."""
     from minicluster.profile import catalog
@@ -280,7 +286,8 @@ def _next_spec(
     if before.profile != loaded.profile.name:
         raise UsageError(
             f"the name {before.cluster} is in use",
-            f"Cluster {before.cluster} is of profile {before.profile}, not {loaded.profile.name}.",
+            f"Cluster {before.cluster} is of profile {before.profile}, not {loaded.profile.name}."
+            + (f" {named_by} names it." if named_by.startswith("$") else ""),
             "Use another name: --name NAME.",
         )
     if bootstrapped:

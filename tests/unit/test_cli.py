@@ -149,6 +149,7 @@ def test_up_hands_its_options_over(cluster: FakeCluster) -> None:
         "etcd",
         {
             "name": "e",
+            "named_by": "--name",
             "size": {"kv": 3, "client": 0},
             "set": {"a.b": "c=d", "e": ""},
             "image": {"node": "r:1"},
@@ -414,17 +415,21 @@ def test_up_tells_where_the_time_went(cluster: FakeCluster) -> None:
 def test_down_answers_json(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {}
 
-    def down(names: Sequence[str], *, all: bool = False, listener: Listener = ignore) -> list[Change]:
-        asked.update(names=names, all=all)
+    def down(
+        names: Sequence[str], *, all: bool = False, strict: bool = False, listener: Listener = ignore
+    ) -> list[Change]:
+        asked.update(names=names, all=all, strict=strict)
         return [Change("a", True, 3, 0.5, {"remove-container": 3})]
 
     monkeypatch.setattr(facade, "down", down)
     assert json.loads(run("down", "a", "b", "-o", "json").stdout) == [
         {"cluster": "a", "changed": True, "steps": 3, "seconds": 0.5, "summary": {"remove-container": 3}}
     ]
-    assert asked == {"names": ("a", "b"), "all": False}
+    assert asked == {"names": ("a", "b"), "all": False, "strict": False}
+    assert run("down", "a", "-c", "b", "--cluster", "c", "--strict").exit_code == 0
+    assert asked == {"names": ("a", "b", "c"), "all": False, "strict": True}
     assert run("down", "--all").stdout == "Removed cluster a (0.5 s).\n"
-    assert asked == {"names": (), "all": True}
+    assert asked == {"names": (), "all": True, "strict": False}
 
 
 PLAN = steps.Plan(
@@ -503,6 +508,7 @@ def test_ls(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("ls").stdout == ("NAME  PROFILE  PHASE    NODES  SUBNET\na     swarm    partial  2/3    10.55.0.0/24\n")
     assert json.loads(run("ls", "-o", "json").stdout) == [
         {
+            "name": "a",
             "cluster": "a",
             "profile": "swarm",
             "phase": "partial",
@@ -657,7 +663,7 @@ def test_env(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = run("env").stdout.splitlines()
     assert lines[0] == "export DOCKER_HOST=tcp://127.0.0.1:32768"
     assert shlex.split(lines[1]) == ["export", "DOCKER_CERT_PATH=/home/o'hara/my certs"]
-    assert lines[2] == '# eval "$(minicluster env)"'
+    assert lines[2:] == ["export MINICLUSTER_ENV='DOCKER_HOST DOCKER_CERT_PATH'", '# eval "$(minicluster env)"']
     assert run("env", "--unset").stdout.startswith("unset DOCKER_HOST\nunset DOCKER_CERT_PATH\n")
     assert json.loads(run("env", "-o", "json").stdout) == dict(INFO.env)
 

@@ -18,6 +18,7 @@ from minicluster.errors import (
     EngineError,
     Interrupted,
     MiniclusterError,
+    NoCluster,
     NodeFailed,
     NoEngine,
     NotReady,
@@ -28,6 +29,7 @@ from minicluster.errors import (
 from minicluster.leases import lock
 from minicluster.model import labels
 from minicluster.model.events import Event
+from minicluster.model.results import Change
 from minicluster.operations.up import UpKeywords, UpOptions
 from minicluster.plan.observed import records
 from minicluster.profile import addressing
@@ -556,18 +558,26 @@ def test_down_without_a_name_of_several_is_refused(engine: FakeEngine) -> None:
     assert len(clusters(engine)) == 2
 
 
-def test_down_of_what_is_not_there_is_refused_with_the_nearest(engine: FakeEngine) -> None:
+def test_down_of_what_is_not_there_is_noted_with_the_nearest(engine: FakeEngine) -> None:
     up(engine, name="mine")
-    with pytest.raises(UsageError, match="'mine'"):
-        down(["mien"], engine=engine)
+    notes: list[Event] = []
+    assert down(["mien"], engine=engine, listener=notes.append) == [Change("mien", False, 0, 0.0)]
+    assert [(note.kind, note.text) for note in notes] == [
+        (
+            "note",
+            "no cluster named 'mien': nothing to remove. No object on the engine has that cluster's label. "
+            "Did you mean 'mine'?",
+        )
+    ]
+    with pytest.raises(NoCluster, match="'mine'"):
+        down(["mien"], strict=True, engine=engine)
 
 
 def test_down_of_what_a_killed_one_took_down_removes_its_lock(engine: FakeEngine) -> None:
     left = paths.data_home() / "locks" / "mine.lock"
     left.parent.mkdir(parents=True)
     left.touch()
-    with pytest.raises(UsageError):
-        down(["mine"], engine=engine)
+    down(["mine"], engine=engine)
     assert not left.exists()
 
 
@@ -584,17 +594,29 @@ def test_down_of_what_is_no_name_removes_nothing(engine: FakeEngine, name: str, 
     assert all(file.exists() for file in files)
 
 
-def test_down_of_several_takes_none_where_one_is_not_there(engine: FakeEngine) -> None:
-    up(engine, name="mine")
-    with pytest.raises(UsageError):
-        down(["mine", "other"], engine=engine)
-    assert len(clusters(engine)) == 1
+@pytest.mark.parametrize("strict", [False, True])
+def test_down_of_several_removes_those_that_are_there(engine: FakeEngine, strict: bool) -> None:
+    up(engine, name="mine"), up(engine, name="kept")
+    if strict:
+        with pytest.raises(NoCluster, match="no cluster named 'other'; no cluster named 'another'"):
+            down(["other", "mine", "another"], strict=True, engine=engine)
+    else:
+        changes = down(["other", "mine"], engine=engine)
+        assert [(c.cluster, c.changed) for c in changes] == [("mine", True), ("other", False)]
+    assert [c.cluster for c in clusters(engine)] == ["kept"]
+
+
+def test_down_of_what_the_variable_names_says_so(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINICLUSTER", "gone")
+    notes: list[Event] = []
+    down(engine=engine, listener=notes.append)
+    assert "no cluster named 'gone': nothing to remove. $MINICLUSTER names it." in notes[0].text
 
 
 def test_down_of_a_foreign_container_is_refused(engine: FakeEngine) -> None:
     engine.add_foreign("precious")
-    with pytest.raises(UsageError, match="did not create"):
-        down(["precious"], engine=engine)
+    with pytest.raises(NoCluster, match="did not create"):
+        down(["precious"], strict=True, engine=engine)
     assert "precious" in engine.boxes
 
 

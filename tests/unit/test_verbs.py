@@ -443,8 +443,6 @@ def test_the_cluster_is_the_one_that_is_named(typed: FakeEngine) -> None:
         ("scale kv=9", "--size kv=9: role kv takes 1, 3, 5 or 7 nodes"),
         ("scale kv=3 --timeout 0", "--timeout must be greater than 0"),
         ("stop kv-9", "has no node or role 'kv-9'"),
-        ("stop -c nobody", "no cluster named 'nobody'"),
-        ("stop --force", "No such option"),
         ("up etcd --name e --restart never", "--restart never: no such policy"),
     ],
 )

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import click
 
 from minicluster.cli.help import Command
-from minicluster.cli.options import cluster_option
+from minicluster.cli.options import cluster_argument
 from minicluster.cli.termination import terminable
 from minicluster.errors import UsageError
 
 
 @click.command(cls=Command)
-@cluster_option
+@cluster_argument
 @click.option("--merge", is_flag=True, help="Merge it into your kubeconfig; 'down' removes it")
 @click.option("--unmerge", is_flag=True, help="Remove it from your kubeconfig")
 @click.option(
@@ -38,12 +37,14 @@ def kubeconfig(cluster: str | None, merge: bool, unmerge: bool, file: str | None
 
 
 def _run(cluster: str | None, merge: bool, unmerge: bool, path: Path | None) -> None:
+    from minicluster import discovery
     from minicluster.cluster import Cluster
     from minicluster.contrib.kubernetes import kubeconfig as user
 
     if unmerge:
         # The cluster may be gone: its entries stay if they could not be removed with it.
-        name = cluster or os.environ.get("MINICLUSTER") or Cluster.open().name
+        default = discovery.default()
+        name = cluster or (default.name if default else Cluster.open().name)
         for place in [path] if path else user.merged(name) or [user.target()]:
             if user.unmerge(name, place):
                 print(f"Removed cluster {name} from {place}.")

@@ -11,7 +11,15 @@ import click
 
 from minicluster.cli import complete
 from minicluster.cli.help import Group
-from minicluster.cli.options import Output, cluster_option, combined, output_option, quiet_option, timeout_option
+from minicluster.cli.options import (
+    Output,
+    cluster_argument,
+    cluster_option,
+    combined,
+    output_option,
+    quiet_option,
+    timeout_option,
+)
 from minicluster.cli.output import columns, paint, print_json
 from minicluster.errors import UsageError
 
@@ -34,7 +42,7 @@ cancel_option = click.option("--force", is_flag=True, help="Cancel a deployment 
 
 
 @app.command()
-@cluster_option
+@cluster_argument
 @click.option("--agent", metavar="NODE", help="Print the state of this agent instead", shell_complete=complete.nodes)
 def state(cluster: str | None, agent: str | None) -> None:
     """Print the leading master's state as JSON."""
@@ -47,7 +55,7 @@ def state(cluster: str | None, agent: str | None) -> None:
 
 
 @app.command()
-@cluster_option
+@cluster_argument
 @click.option("--all", "all_", is_flag=True, help="Include tasks that have ended")
 @output_option
 def ps(cluster: str | None, all_: bool, output: Output) -> None:

@@ -1,0 +1,270 @@
+"""The one rule by which commands find the cluster that is meant, and the words that users of other tools type."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner, Result
+
+from minicluster import cluster as facade
+from minicluster.cli.app import app
+from minicluster.cluster import Cluster
+from minicluster.errors import UsageError
+from tests.fakes import FakeEngine
+
+
+@pytest.fixture(autouse=True)
+def here(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+    """The engine that commands find."""
+    monkeypatch.setattr(facade, "connect", lambda **_options: engine)
+    monkeypatch.setenv("TERM", "dumb")
+    return engine
+
+
+@pytest.fixture
+def two(engine: FakeEngine) -> FakeEngine:
+    """Two clusters: "web" of swarm, "db" of etcd."""
+    Cluster.up("swarm", name="web", size={"agent": 1}, engine=engine)
+    Cluster.up("etcd", name="db", size={"kv": 1}, engine=engine)
+    engine.calls.clear()
+    return engine
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words), prog_name="minicluster")
+
+
+def states(engine: FakeEngine, cluster: str) -> set[str]:
+    return {container.state for container in engine.containers(cluster)}
+
+
+# --- one rule --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["status", "info", "env", "status --json", "ps"])
+@pytest.mark.parametrize("given", ["db", "-c db", "--cluster db", "--cluster=db", "-c db db", "$"])
+def test_a_command_on_a_whole_cluster_takes_its_name_in_each_way(
+    two: FakeEngine, monkeypatch: pytest.MonkeyPatch, command: str, given: str
+) -> None:
+    if given == "$":
+        monkeypatch.setenv("MINICLUSTER", "db")
+    result = run(*command.split(), *given.strip("$").split())
+    assert result.exit_code == 0, result.stderr
+    assert "db" in result.stdout or "ETCDCTL" in result.stdout
+    assert "web" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    "command", ["status", "info", "env", "reset", "stop", "logs", "scale kv=1", "exec db-1 -- true"]
+)
+def test_of_several_clusters_one_has_to_be_named(two: FakeEngine, command: str) -> None:
+    result = run(*command.split())
+    assert result.exit_code == 2
+    assert "several clusters exist" in result.stderr
+    assert "Use -c NAME or set $MINICLUSTER." in result.stderr
+
+
+def test_two_names_are_refused_and_so_is_an_empty_one(two: FakeEngine) -> None:
+    both = run("status", "web", "-c", "db")
+    assert (both.exit_code, both.stdout) == (2, "")
+    assert "two clusters are named: web and db" in both.stderr.replace("db and web", "web and db")
+    for words in (["reset", ""], ["stop", "-c", ""], ["down", ""], ["up", "--name", ""]):
+        empty = run(*words)
+        assert empty.exit_code == 2, words
+    assert two.calls == []
+
+
+def test_what_is_said_in_words_wins_over_the_variable(two: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINICLUSTER", "web")
+    assert run("status", "-c", "db").stdout.startswith("db (etcd)")
+    assert run("status").stdout.startswith("web (swarm)")
+
+
+def test_a_variable_that_names_what_is_gone_is_told(two: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINICLUSTER", "wbe")
+    result = run("status")
+    assert result.exit_code == 7
+    assert "no cluster named 'wbe'" in result.stderr
+    assert "$MINICLUSTER names it." in result.stderr
+    assert "Did you mean 'web'?" in result.stderr
+
+
+def test_a_node_in_place_of_a_cluster_is_told(two: FakeEngine) -> None:
+    result = run("reset", "kv-1")
+    assert result.exit_code == 7
+    assert "kv-1 is a node." in result.stderr
+    assert "-c db" in result.stderr
+
+
+# --- up --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [["-c", "mine"], ["--cluster", "mine"], ["--name", "mine"], []])
+def test_up_obeys_the_rule_too(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, given: list[str]) -> None:
+    if not given:
+        monkeypatch.setenv("MINICLUSTER", "mine")
+    result = run("up", "etcd", *given)
+    assert result.exit_code == 0, result.stderr
+    assert [c.cluster for c in facade.clusters()] == ["mine"]
+
+
+def test_up_of_another_profile_under_the_name_of_the_variable_is_refused(
+    two: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINICLUSTER", "web")
+    result = run("up", "etcd")
+    assert result.exit_code == 2
+    assert "Cluster web is of profile swarm, not etcd. $MINICLUSTER names it." in result.stderr
+    assert "--name NAME" in result.stderr
+    assert run("up", "etcd", "--name", "db").exit_code == 0
+    assert run("up").stdout.startswith("Cluster web is up to date.")
+    monkeypatch.setenv("MINICLUSTER", "no name")
+    assert "$MINICLUSTER no name: invalid name" in run("up", "etcd").stderr
+
+
+# --- a cluster in place of a node ------------------------------------------------------------------------------------
+
+
+def test_stop_and_start_of_a_cluster_do_what_was_meant(two: FakeEngine) -> None:
+    assert "Stopped 2 nodes of cluster web" in run("stop", "web").stdout
+    assert (states(two, "web"), states(two, "db")) == ({"exited"}, {"running"})
+    assert "Started 1 node of cluster web" in run("start", "web", "master").stdout
+    assert "Started 1 node of cluster web" in run("start", "web").stdout
+    assert states(two, "web") == {"running"}
+
+
+def test_logs_of_a_cluster_and_of_a_node_in_it(two: FakeEngine) -> None:
+    assert run("logs", "web").exit_code == 0
+    assert run("logs", "db", "kv-1").exit_code == 0
+    wrong = run("logs", "db", "kv-2")
+    assert wrong.exit_code == 2
+    assert "cluster db has no node or role 'kv-2'" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "right"),
+    [
+        ("kill web", "minicluster kill -c web NODE"),
+        ("pause web", "minicluster pause -c web"),
+        ("pause web agent-1", "minicluster pause -c web agent-1"),
+        ("unpause web", "minicluster unpause -c web"),
+        ("restart web", "minicluster restart -c web"),
+        ("restart --rolling web", "minicluster restart -c web"),
+        ("exec web -- ls -l", "minicluster exec -c web NODE -- ls -l"),
+        ("load a:1 --node web", "minicluster load -c web a:1"),
+        ("cp here web:/there", "minicluster cp -c web SOURCE DESTINATION"),
+    ],
+)
+@pytest.mark.parametrize("default", ["", "db"])
+def test_what_is_not_easily_undone_names_the_right_command(
+    two: FakeEngine, monkeypatch: pytest.MonkeyPatch, words: str, right: str, default: str
+) -> None:
+    monkeypatch.setenv("MINICLUSTER", default)
+    result = run(*words.split())
+    assert result.exit_code == 2
+    assert "'web' is a cluster, not a node" in result.stderr
+    assert f"`{right}`" in result.stderr
+    assert states(two, "web") == {"running"}
+
+
+def test_a_node_of_the_cluster_that_is_meant_wins_over_a_cluster_of_that_name(engine: FakeEngine) -> None:
+    Cluster.up("etcd", name="db", size={"kv": 3}, engine=engine)
+    Cluster.up("etcd", name="kv-1", size={"kv": 1}, engine=engine)
+    assert "Stopped 1 node of cluster db" in run("stop", "kv-1", "-c", "db").stdout
+    assert states(engine, "kv-1") == {"running"}
+
+
+def test_a_word_that_is_neither_is_refused_as_before(two: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINICLUSTER", "db")
+    result = run("stop", "kv-9")
+    assert result.exit_code == 2
+    assert "cluster db has no node or role 'kv-9'" in result.stderr
+
+
+# --- exit statuses ---------------------------------------------------------------------------------------------------
+
+
+def test_status_tells_by_its_exit_status_if_asked(two: FakeEngine) -> None:
+    assert run("status", "db", "--exit-code").exit_code == 0
+    run("stop", "web", "agent-1")
+    assert run("status", "web").exit_code == 0
+    degraded = run("status", "web", "--exit-code", "--json")
+    assert (degraded.exit_code, json.loads(degraded.stdout)["phase"]) == (5, "degraded")
+    run("stop", "-c", "web")
+    assert run("status", "web", "--exit-code").exit_code == 6
+    assert run("status", "none", "--exit-code").exit_code == 7
+
+
+def test_only_remains_of_a_cluster_are_6(two: FakeEngine) -> None:
+    for volume in two.volumes("db"):
+        for container in two.containers("db"):
+            two.remove_container(container.name)
+        if "spec" in volume.name:
+            two.remove_volume(volume.name)
+    result = run("status", "db", "--exit-code")
+    assert result.exit_code == (6 if two.networks("db") else 7)
+    assert "cluster db is incomplete" in result.stderr
+
+
+@pytest.mark.parametrize("words", ["status", "stop -c nobody", "info nobody", "env", "reset nobody", "logs -c nobody"])
+def test_no_cluster_is_7(engine: FakeEngine, words: str) -> None:
+    assert run(*words.split()).exit_code == 7
+
+
+def test_down_of_what_is_not_there(two: FakeEngine) -> None:
+    gone = run("down", "none", "--json")
+    assert gone.exit_code == 0
+    assert json.loads(gone.stdout) == [{"cluster": "none", "changed": False, "steps": 0, "seconds": 0.0, "summary": {}}]
+    assert "no cluster named 'none': nothing to remove." in gone.stderr
+    strict = run("down", "none", "-c", "web", "--strict")
+    assert strict.exit_code == 7
+    assert "no cluster named 'none'" in strict.stderr
+    assert [c.cluster for c in facade.clusters()] == ["db"]
+    assert run("down", "--all").exit_code == 0
+    assert (run("down").exit_code, run("down", "--strict").exit_code, run("down", "--all", "--strict").exit_code) == (
+        0,
+        7,
+        0,
+    )
+
+
+def test_kill_and_stop_take_force(two: FakeEngine) -> None:
+    assert run("kill", "--force", "-c", "db", "kv-1").exit_code == 0
+    assert run("stop", "--force", "web").exit_code == 0
+    assert states(two, "web") == {"exited"}
+
+
+# --- other words -----------------------------------------------------------------------------------------------------
+
+
+def test_aliases(engine: FakeEngine) -> None:
+    assert run("create", "etcd", "--size", "kv=1").exit_code == 0
+    assert json.loads(run("list", "--json").stdout)[0]["name"] == "etcd"
+    assert run("ps").stdout.startswith("etcd (etcd): ready")
+    assert run("delete", "etcd").exit_code == 0
+    assert run("rm", "etcd").exit_code == 2
+    text = run("--help").stdout
+    assert not [line for line in text.splitlines() if line.split()[:1] in (["create"], ["delete"], ["list"], ["ps"])]
+
+
+def test_help(engine: FakeEngine) -> None:
+    assert run("help").stdout == run("--help").stdout
+    assert run("help", "up").stdout == run("up", "--help").stdout
+    assert run("help", "create").stdout.splitlines()[2:] == run("up", "--help").stdout.splitlines()[2:]
+    assert run("help", "image", "list").stdout == run("image", "list", "--help").stdout
+    for words, said in (
+        (["hlep"], "No such command"),
+        (["upp"], "Did you mean 'up'"),
+        (["up", "x"], "has no command 'x'"),
+    ):
+        result = run("help", *words)
+        assert result.exit_code == 2
+        assert said in result.stderr
+
+
+def test_endpoints_by_name(two: FakeEngine) -> None:
+    cluster = Cluster.open("db", engine=two)
+    assert cluster.endpoints("client") == tuple(e for e in cluster.endpoints() if e.name == "client") != ()
+    with pytest.raises(UsageError, match="cluster db has no endpoint 'cleint'"):
+        cluster.endpoints("cleint")
