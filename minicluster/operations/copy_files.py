@@ -122,20 +122,19 @@ def _target(engine: Engine, node: str, container: str, here: _Source, path: str)
     found = engine.stat_path(container, path)
     if found and found.kind == "folder":
         return found.path, here.name
+    run = f"minicluster exec -c {container.removesuffix(f'-{node}')} {node} --"
     if found and here.folder:
         why = f"The folder {here.word} cannot replace it."
         raise MiniclusterError(f"{path} of {node} is not a folder", why, _ANOTHER)
     if not found and not here.folder and path.endswith(("/", "/.")):
-        raise MiniclusterError(
-            f"no such folder in {node}: {path}", "", f"Create it: `minicluster exec {node} -- mkdir -p {path}`."
-        )
+        raise MiniclusterError(f"no such folder in {node}: {path}", "", f"Create it: `{run} mkdir -p {path}`.")
     at = PurePosixPath("/", found.path if found else path)
     parent = engine.stat_path(container, str(at.parent))
     if parent is None or parent.kind != "folder":
         raise MiniclusterError(
             f"no such folder in {node}: {at.parent}",
             "cp does not create the parent folders of the destination.",
-            f"`minicluster exec {node} -- mkdir -p {at.parent}` creates it.",
+            f"`{run} mkdir -p {at.parent}` creates it.",
         )
     return parent.path, at.name
 

@@ -51,4 +51,6 @@ def load(engine: Engine, spec: Spec, image: str, nodes: Sequence[str] = (), *, l
         execute(plan, Run(engine, None, math.inf, listener))
     except NodeFailed as error:
         why = f"{error.what}: {error.why}".removesuffix(": ")
-        raise ImageError(f"{image} could not be loaded", why, error.fix or "See `minicluster logs`.") from error
+        raise ImageError(
+            f"{image} could not be loaded", why, error.fix or f"See `minicluster logs -c {spec.cluster}`."
+        ) from error

@@ -23,7 +23,8 @@ def reset(spec: Spec, observed: Observed) -> Plan:
         raise UsageError(
             f"cluster {spec.cluster} cannot be reset",
             f"Its profile {spec.profile} has no reset hook.",
-            f"`minicluster down {spec.cluster}` and `minicluster up` recreate it. See docs/profiles.md, hooks.",
+            f"`minicluster down {spec.cluster}` and `minicluster up {spec.source} --name {spec.cluster}` recreate it. "
+            "See docs/profiles.md, hooks.",
         )
     if any(hook.on == "node" for hook in spec.reset):
         _check_all_run(spec, observed)

@@ -42,7 +42,7 @@ def names() -> list[str]:
 
 
 def locate(name_or_path: str) -> tuple[Path, bool]:
-    """The folder of a profile by its name, or by a path to the folder or its profile.yaml; and whether it is bundled.
+    """The folder of a profile by name, by path (to it or its profile.yaml) or by alias; and whether it is bundled.
 
     Raises:
         UsageError: there is no such profile.
@@ -55,6 +55,9 @@ def locate(name_or_path: str) -> tuple[Path, bool]:
         return path.parent.resolve(), False
     if (path / "profile.yaml").is_file():
         return path.resolve(), False
+    for folder, bundled in found.values():
+        if name_or_path in _aliases(folder):
+            return folder, bundled
     if path.is_dir():
         raise UsageError(
             f"no profile in {name_or_path!r}", "The folder has no profile.yaml.", "Name a profile's folder."
@@ -64,6 +67,23 @@ def locate(name_or_path: str) -> tuple[Path, bool]:
         f"It is neither one of {', '.join(sorted(found)) or 'none'} nor a folder with a profile.yaml.",
         nearest(name_or_path, found) if "/" not in name_or_path else "Check the path.",
     )
+
+
+def _aliases(folder: Path) -> list[object]:
+    """The other names of a profile; none of one that is not valid, which is not checked here."""
+    try:
+        text = (folder / "profile.yaml").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return []
+    if "\naliases:" not in text:  # most have none: then nothing is parsed
+        return []
+    import yaml
+
+    try:
+        found = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["aliases"]
+    except (yaml.YAMLError, KeyError, TypeError):
+        return []
+    return list(found) if isinstance(found, list) else []
 
 
 def named(name: str, *, bundled: bool) -> Path:

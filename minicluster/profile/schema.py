@@ -277,6 +277,8 @@ class Profile(Part):
     """Version of the profile format: 2."""
     name: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
     """The profile's name, and the default name of its clusters."""
+    aliases: list[Annotated[str, Field(pattern=f"^{NAME.pattern}$")]] = []
+    """Other names that users may type for it, such as k8s."""
     summary: str
     """One line for people."""
     settings: dict[Identifier, str | int | float | bool] = {}

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -11,6 +16,7 @@ from minicluster import cluster as facade
 from minicluster.cli.app import app
 from minicluster.cluster import Cluster
 from minicluster.errors import UsageError
+from minicluster.profile import folders
 from tests.fakes import FakeEngine
 
 
@@ -203,7 +209,7 @@ def test_only_remains_of_a_cluster_are_6(two: FakeEngine) -> None:
         if "spec" in volume.name:
             two.remove_volume(volume.name)
     result = run("status", "db", "--exit-code")
-    assert result.exit_code == (6 if two.networks("db") else 7)
+    assert result.exit_code == 6
     assert "cluster db is incomplete" in result.stderr
 
 
@@ -235,6 +241,83 @@ def test_kill_and_stop_take_force(two: FakeEngine) -> None:
     assert states(two, "web") == {"exited"}
 
 
+# --- env -------------------------------------------------------------------------------------------------------------
+
+
+def evaluated(*runs: str, **env: str) -> dict[str, str]:
+    """What a shell's variables are after it has evaluated what ``env`` printed; STATUS is that of the last."""
+    script = [f"eval {shlex.quote(text)}" for text in runs]
+    done = subprocess.run(
+        ["sh", "-c", "\n".join([*script, 'echo "STATUS=$?"', "env"])],
+        env={"PATH": os.environ["PATH"], **{k: v for k, v in env.items() if k != "STATUS"}},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    return dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+
+
+def test_env_that_fails_stops_the_shell_and_leaves_nothing_set(
+    two: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web = evaluated(run("env", "web").stdout)
+    assert web["STATUS"] == "0"
+    assert web["DOCKER_HOST"].startswith("tcp://")
+    for name in ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "MINICLUSTER_ENV"):
+        monkeypatch.setenv(name, web[name])
+    for words in (["gone"], ["web", "--bad"], ["web", "-c", "db"], ["web", "--address-mode", "x"], []):
+        failed = run("env", *words)
+        assert failed.exit_code in (2, 7), words
+        after = evaluated(failed.stdout, **web)
+        assert after["STATUS"] == "1", words
+        assert not [name for name in after if name.startswith(("DOCKER_", "MINICLUSTER"))], words
+        assert failed.stdout.splitlines()[-1] == "false"
+    assert run("env", "gone", "--json").stdout == run("env", "--bad", "-o", "json").stdout == ""
+    fish = run("env", "gone", "--shell", "fish").stdout.splitlines()
+    assert (fish[0], fish[-1]) == ("set -e DOCKER_HOST;", "false")
+    assert run("env", "--shell=powershell", "--bad").stdout.splitlines()[-1] == "throw 'minicluster env failed'"
+
+
+def test_env_that_fails_leaves_alone_what_is_the_users(two: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "ssh://mine")
+    assert run("env", "gone").stdout == "false\n"
+
+
+def test_a_second_env_unsets_what_the_first_has_set(two: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    web = evaluated(run("env", "web").stdout)
+    monkeypatch.setenv("MINICLUSTER_ENV", web["MINICLUSTER_ENV"])
+    db = evaluated(run("env", "db").stdout, **web)
+    assert db["STATUS"] == "0"
+    assert not [name for name in db if name.startswith("DOCKER_")]
+    assert set(db["MINICLUSTER_ENV"].split()) == set(Cluster.open("db", engine=two).env())
+    monkeypatch.setenv("MINICLUSTER_ENV", db["MINICLUSTER_ENV"])
+    none = evaluated(run("env", "--unset").stdout, **db)
+    assert not [name for name in none if name.startswith(("ETCD", "MINICLUSTER"))]
+
+
+# --- exec ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("flags", "stdin"), [([], False), (["-i"], True), (["--interactive"], True), (["-it"], True)])
+def test_exec_reads_standard_input_only_if_asked(
+    two: FakeEngine, monkeypatch: pytest.MonkeyPatch, flags: list[str], stdin: bool
+) -> None:
+    asked: list[dict[str, bool]] = []
+
+    def exec_argv(container: str, argv: Sequence[str], **how: bool) -> tuple[list[str], dict[str, str]]:
+        asked.append(how)
+        return ["no-such-client"], {}
+
+    monkeypatch.setattr(two, "exec_argv", exec_argv)
+    result = run("exec", "-c", "db", *flags, "kv-1", "--", "true")
+    assert asked == [{"tty": False, "stdin": stdin}]
+    if stdin:  # nothing runs without its input
+        assert result.exit_code == 1
+        assert "no-such-client is not installed" in result.stderr
+    assert ("no terminal" in result.stderr) == (flags == ["-it"])
+
+
 # --- other words -----------------------------------------------------------------------------------------------------
 
 
@@ -246,6 +329,18 @@ def test_aliases(engine: FakeEngine) -> None:
     assert run("rm", "etcd").exit_code == 2
     text = run("--help").stdout
     assert not [line for line in text.splitlines() if line.split()[:1] in (["create"], ["delete"], ["list"], ["ps"])]
+
+
+def test_profiles_have_other_names(engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "k8s").mkdir()  # a folder of that name without a profile does not matter
+    monkeypatch.chdir(tmp_path)
+    assert [folders.locate(name)[0].name for name in ("k8s", "zk")] == ["kubernetes", "zookeeper"]
+    assert "k8s" not in folders.names()
+    plan = json.loads(run("up", "zk", "--dry-run", "--json").stdout)
+    assert plan["cluster"] == "zookeeper"
+    (tmp_path / "zk").mkdir()
+    (tmp_path / "zk" / "profile.yaml").write_text("version: 2\n")
+    assert folders.locate("zk")[0] == tmp_path / "zk"  # what lies here comes first
 
 
 def test_help(engine: FakeEngine) -> None:

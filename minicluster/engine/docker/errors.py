@@ -24,7 +24,7 @@ def translated(what: str) -> Iterator[None]:
         raise NoEngine(
             f"the engine stopped answering: {what}",
             str(error),
-            "Check the engine's log. After the engine is running again, `minicluster down` removes what is left.",
+            "Check the engine's log. After the engine is running again, `minicluster down NAME` removes what is left.",
         ) from error
 
 
