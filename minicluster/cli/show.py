@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _GOOD = {"ready", "running", "ok", "yes"}
 #: Exit statuses of `status --exit-code`: it serves, or may soon; or it does not.
-_EXIT_CODES = {"degraded": 5, "bootstrapping": 5, "broken": 6, "stopped": 6}
+EXIT_CODES = {"degraded": 5, "bootstrapping": 5, "broken": 6, "stopped": 6}
 _BAD = {"broken", "leftover", "missing", "dead", "no"}
 
 
@@ -75,8 +75,8 @@ def status(cluster: str | None, exit_code: bool, output: Output) -> None:
         print_json(answer)
     else:
         print(_status_text(answer))
-    if exit_code and answer.phase in _EXIT_CODES:
-        raise click.exceptions.Exit(_EXIT_CODES[answer.phase])
+    if exit_code and answer.phase in EXIT_CODES:
+        raise click.exceptions.Exit(EXIT_CODES[answer.phase])
 
 
 def _quorum(quorum: Quorum) -> str:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 from minicluster import cluster as facade
+from minicluster import errors
+from minicluster.cli import plugins, show
 from minicluster.cli.app import app
 from minicluster.cluster import Cluster
 from minicluster.errors import UsageError
@@ -39,6 +43,20 @@ def two(engine: FakeEngine) -> FakeEngine:
 
 def run(*words: str) -> Result:
     return CliRunner().invoke(app, list(words), prog_name="minicluster")
+
+
+def commands(group: click.Command, *path: str) -> list[tuple[str, ...]]:
+    """The words of all commands."""
+    if not isinstance(group, click.Group):
+        return [path]
+    context = click.Context(group)
+    found = {name: group.get_command(context, name) for name in group.list_commands(context)}
+    return [words for name, command in found.items() if command for words in commands(command, *path, name)]
+
+
+def clients() -> set[str]:
+    """The commands whose options are all a client's own."""
+    return {name for name, place in plugins.found().items() if place.startswith("minicluster.contrib.clients:")}
 
 
 def states(engine: FakeEngine, cluster: str) -> set[str]:
@@ -239,6 +257,22 @@ def test_kill_and_stop_take_force(two: FakeEngine) -> None:
     assert run("kill", "--force", "-c", "db", "kv-1").exit_code == 0
     assert run("stop", "--force", "web").exit_code == 0
     assert states(two, "web") == {"exited"}
+
+
+def test_the_table_of_exit_statuses_is_complete() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli-output.md").read_text()
+    listed = {int(row.split("|")[1]) for row in page.splitlines() if re.match(r"\| \d+ \|", row)}
+
+    def of(error: type[errors.MiniclusterError]) -> set[int]:
+        return {error.exit_code}.union(*map(of, error.__subclasses__()))
+
+    assert listed == {0, *of(errors.MiniclusterError), *show.EXIT_CODES.values()}
+
+
+@pytest.mark.parametrize("words", [words for words in commands(app) if not {*words} & clients()], ids=" ".join)
+def test_json_is_another_spelling_wherever_there_is_an_output_format(words: tuple[str, ...]) -> None:
+    text = run(*words, "--help").stdout
+    assert ("--output" in text) == ("--json" in text)
 
 
 # --- env -------------------------------------------------------------------------------------------------------------
