@@ -179,6 +179,19 @@ def test_commands_report_on_the_cluster(cluster: Shell, outer: Shell) -> None:
     assert outer.minicluster("exec", "-c", NAME, "agent-9", "--", "true", ok=False).code == 2
 
 
+def test_shells_loops_and_conditions(cluster: Shell, outer: Shell) -> None:
+    """exec leaves a loop its input; an env that fails ends what depends on it, and unsets what another has set."""
+    program = " ".join(outer.command())
+    words = f"printf 'a\\nb\\n' | while read word; do {program} exec -c {NAME} agent-2 -- echo got $word; done"
+    asked = f"echo input | {program} exec -i -c {NAME} agent-2 -- cat"
+    assert outer.run("sh", "-c", f"{words}; {asked}").out == "got a\ngot b\ninput\n"
+    lost = f'eval "$({program} env {NAME})" && docker node ls -q && eval "$({program} env t-nobody)" && docker ps'
+    ended = outer.run("sh", "-c", f'{lost}; echo "status $? ${{DOCKER_TLS_VERIFY-unset}}"')
+    *nodes, last = ended.out.splitlines()
+    assert len(nodes) == len(cluster.docker("node", "ls", "-q").out.split())
+    assert last == "status 1 unset"
+
+
 def test_labels_are_the_stable_ones(cluster: Shell, outer: Shell) -> None:
     labels = json.loads(outer.docker("inspect", f"{NAME}-agent-1", "--format", "{{json .Config.Labels}}").out)
     mine = {k.removeprefix("io.minicluster."): v for k, v in labels.items() if k.startswith("io.minicluster.")}
