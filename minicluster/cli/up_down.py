@@ -21,6 +21,7 @@ from minicluster.cli.options import (
     numbers,
     optional_profile_argument,
     output_option,
+    pairs,
     pairs_option,
     quiet_option,
     set_option,
@@ -45,7 +46,14 @@ def _lease(_ctx: click.Context, _param: click.Parameter, ttl: str | None) -> Lea
     return Lease() if ttl == "none" else Lease.lasting(seconds(ttl))
 
 
-def _networks(_ctx: click.Context, _param: click.Parameter, names: Sequence[str]) -> list[str] | None:
+def _ports(ctx: click.Context, param: click.Parameter, words: Sequence[str]) -> dict[str, int | None]:
+    """None: no longer asked for."""
+    given = pairs(ctx, param, words)
+    none: dict[str, int | None] = {key: None for key, port in given.items() if port == "none"}
+    return none | numbers(1, 65535)(ctx, param, [f"{key}={port}" for key, port in given.items() if key not in none])
+
+
+def _all_or_none(_ctx: click.Context, _param: click.Parameter, names: Sequence[str]) -> list[str] | None:
     """None: as they are."""
     return [] if list(names) == ["none"] else list(names) or None
 
@@ -69,7 +77,26 @@ def _networks(_ctx: click.Context, _param: click.Parameter, names: Sequence[str]
 )
 @set_option
 @pairs_option("--image", metavar="NAME=REF", help="Replace one of the profile's images")
-@pairs_option("--port", metavar="ENDPOINT=PORT", callback=numbers(1, 65535), help="Publish an endpoint on this port")
+@pairs_option(
+    "--port",
+    metavar="WHAT=PORT",
+    callback=_ports,
+    help="Publish an endpoint or ROLE:PORT[/udp] on this host port, and that of the next node on the next one; "
+    "'none': no longer",
+)
+@click.option(
+    "--bind-address",
+    metavar="ADDRESS",
+    help="Publish on this address of the engine's machine too (default: only 127.0.0.1)",
+)
+@click.option(
+    "--mount",
+    "mounts",
+    multiple=True,
+    metavar="ROLE:HOSTPATH:/PATH[:ro]",
+    callback=_all_or_none,
+    help="Mount a file or folder of the host in the role's nodes; repeatable; 'none' removes all mounts",
+)
 @click.option(
     "--restart",
     default="",
@@ -81,7 +108,7 @@ def _networks(_ctx: click.Context, _param: click.Parameter, names: Sequence[str]
     "networks",
     multiple=True,
     metavar="NAME",
-    callback=_networks,
+    callback=_all_or_none,
     help="Connect the nodes to this network too; repeatable; 'none' disconnects them from all such networks",
 )
 @address_mode_option
@@ -105,7 +132,9 @@ def up(
     size: dict[str, int],
     settings: dict[str, str],
     image: dict[str, str],
-    port: dict[str, int],
+    port: dict[str, int | None],
+    bind_address: str | None,
+    mounts: list[str] | None,
     restart: str,
     networks: list[str] | None,
     address_mode: str | None,
@@ -129,6 +158,8 @@ def up(
         "set": settings,
         "image": image,
         "port": port,
+        "bind_address": bind_address,
+        "mounts": mounts,
         "restart": restart,
         "networks": networks,
         "address_mode": address_mode,

@@ -19,6 +19,7 @@ from minicluster.model.spec import (
     FileSpec,
     HookSpec,
     ImageSpec,
+    MountSpec,
     NodeSpec,
     Overrides,
     PartSpec,
@@ -27,7 +28,7 @@ from minicluster.model.spec import (
 )
 
 #: The version of what :func:`encode` writes. Anything that an earlier version could not read makes it another.
-FORMAT = 3
+FORMAT = 4
 
 _LABEL = re.compile(r"(?P<format>[0-9]+):(?P<data>.*)", re.DOTALL)
 
@@ -68,7 +69,8 @@ def node_hash(spec: Spec, node: NodeSpec, authority: str) -> str:
         "certificates": [
             [c.directory, c.common_name, c.organization, c.names, c.addresses, c.issuer] for c in node.certificates
         ],
-        "endpoints": [[endpoint.port, endpoint.host_port] for endpoint in node.endpoints],
+        "endpoints": [[e.port, e.host_port, e.protocol] for e in node.endpoints],
+        "mounts": [[mount.host, mount.path, mount.read_only] for mount in node.mounts],
         "bind_address": spec.bind_address if node.endpoints else LOCALHOST,
         "issuer": authority if node.certificates or node.authority or any(map(_has_secret, files)) else "",
     }
@@ -138,6 +140,7 @@ def from_json(data: Mapping[str, Any]) -> Spec:
             endpoints=tuple(_make(EndpointSpec, e) for e in item["endpoints"]),
             join=_hooks(item["join"]),
             leave=_hooks(item["leave"]),
+            mounts=_mounts(item["mounts"]),
         )
         return made
 
@@ -157,9 +160,19 @@ def from_json(data: Mapping[str, Any]) -> Spec:
         members=_make(HookSpec, data["members"]) if data["members"] else None,
         client=_make(CertificateSpec, data["client"]) if data["client"] else None,
         client_files=tuple(_make(FileSpec, f) for f in data["client_files"]),
-        overrides=_make(Overrides, data["overrides"]),
+        overrides=_overrides(data["overrides"]),
     )
     return made
+
+
+def _overrides(data: Mapping[str, Any]) -> Overrides:
+    mounts = data["mounts"]
+    made: Overrides = _make(Overrides, data, mounts=None if mounts is None else _mounts(mounts))
+    return made
+
+
+def _mounts(items: list[Mapping[str, Any]]) -> tuple[MountSpec, ...]:
+    return tuple(_make(MountSpec, item) for item in items)
 
 
 def _hooks(items: list[Mapping[str, Any]]) -> tuple[HookSpec, ...]:

@@ -89,10 +89,12 @@ class CertificateSpec:
 class EndpointSpec:
     """A port of a node, published on 127.0.0.1 and on the spec's ``bind_address``."""
 
-    name: str
+    name: str  #: the profile's, or for a port that the user asks for ROLE:PORT[/PROTOCOL]
     port: int  #: in the node
     host_port: int  #: the published one
     url: str  #: with markers for ``host`` and ``port``: where it is reached depends on the client
+    protocol: str = "tcp"  #: or "udp"
+    anyone: str = ""  #: what every client may do there without a login, a phrase; "" where none may
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,19 @@ class HookSpec:
     on: str  #: a role (any one of its nodes that is up), or "node": the node that the event is about
     run: tuple[str, ...]
     capture: tuple[str, ...] = ()  #: names given to the lines of its output, in order
+
+
+@dataclass(frozen=True)
+class MountSpec:
+    """A file or folder of the engine's machine that nodes have mounted. Nothing in it is ever changed or removed."""
+
+    on: str  #: a role, or a node's name
+    host: str  #: its absolute path on the engine's machine
+    path: str  #: where it is in the node
+    read_only: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.on}:{self.host}:{self.path}{':ro' if self.read_only else ''}"
 
 
 @dataclass(frozen=True)
@@ -132,6 +147,7 @@ class NodeSpec:
     depends_on: tuple[str, ...] = ()  #: roles whose nodes have to be ready before it is started
     shared: tuple[str, ...] = ()  #: paths on volumes that it has in common with others
     capabilities: tuple[str, ...] = ()  #: in addition to those that the engine grants
+    mounts: tuple[MountSpec, ...] = ()
 
     @property
     def bootstraps(self) -> bool:
@@ -146,9 +162,11 @@ class Overrides:
     size: Mapping[str, int] = field(default_factory=dict)
     set: Mapping[str, str] = field(default_factory=dict)
     image: Mapping[str, str] = field(default_factory=dict)
-    port: Mapping[str, int] = field(default_factory=dict)
+    port: Mapping[str, int] = field(default_factory=dict)  #: endpoint or ROLE:PORT[/PROTOCOL] -> host port; 0: none
     restart: str = ""  #: one of :data:`RESTART_POLICIES`; "" where nothing was asked for
     networks: tuple[str, ...] | None = None  #: further networks that the nodes join; None where nothing was asked for
+    mounts: tuple[MountSpec, ...] | None = None  #: None where nothing was asked for
+    bind_address: str = ""  #: where to publish, in addition to 127.0.0.1; "" where nothing was asked for
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,28 @@ def bind_address(mode: str | None, engine: Engine | None, gateway: str, before: 
     return machine_address(engine, gateway) if chosen == "gateway" else LOCALHOST
 
 
+def check_bind_address(text: str | None) -> None:
+    """Refuses what is not an IPv4 address that clients can name.
+
+    Raises:
+        UsageError: it is not one.
+    """
+    if text is None:
+        return
+    try:
+        numbers = socket.inet_pton(socket.AF_INET, text)
+    except OSError:
+        raise UsageError(
+            f"--bind-address {text}: not an IPv4 address", "", "Give an address of the engine's machine."
+        ) from None
+    if not any(numbers):
+        raise UsageError(
+            f"--bind-address {text}: must be one address",
+            f"{text} stands for all; clients cannot connect to it, and certificates cannot be issued for it.",
+            "Give the address by which clients reach the engine's machine.",
+        )
+
+
 def machine_address(engine: Engine | None, gateway: str) -> str:
     """An address of the engine's machine that other machines reach: that in its URL, or ``gateway`` of a local engine.
 

@@ -19,7 +19,7 @@ from minicluster.errors import (
     nearest,
 )
 from minicluster.leases import lock, reaper_client
-from minicluster.model import labels
+from minicluster.model import labels, published
 from minicluster.model.durations import DEFAULT_TIMEOUT
 from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.naming import container_name, value_text
@@ -51,7 +51,9 @@ class UpKeywords(TypedDict, total=False):
     size: Mapping[str, int] | None
     set: Mapping[str, str | int | float | bool] | None
     image: Mapping[str, str] | None
-    port: Mapping[str, int] | None
+    port: Mapping[str, int | None] | None
+    mounts: Sequence[str] | None
+    bind_address: str | None
     restart: str
     networks: Sequence[str] | None
     address_mode: str | None
@@ -75,7 +77,10 @@ class UpOptions:
     size: Mapping[str, int] | None = None  #: role -> number of nodes
     set: Mapping[str, str | int | float | bool] | None = None  #: path in the profile -> value
     image: Mapping[str, str] | None = None  #: name in the profile -> reference
-    port: Mapping[str, int] | None = None  #: endpoint -> host port
+    #: Endpoint or ROLE:PORT[/udp] -> host port on the first node, on the next one more; None: no longer asked for.
+    port: Mapping[str, int | None] | None = None
+    mounts: Sequence[str] | None = None  #: ROLE:HOSTPATH:/PATH[:ro], all that nodes have mounted; None: unchanged
+    bind_address: str | None = None  #: address of the engine's machine to publish on, too; None: unchanged
     restart: str = ""  #: the engine's restart policy for nodes, one of RESTART_POLICIES; "": unchanged, at first "no"
     networks: Sequence[str] | None = None  #: further networks that nodes join as NODE and CLUSTER-NODE; None: unchanged
     address_mode: str | None = (
@@ -88,6 +93,8 @@ class UpOptions:
 
     def __post_init__(self) -> None:
         addresses.asked(self.address_mode)
+        addresses.check_bind_address(self.bind_address)
+        _ = self.overrides  # reads the words in them
         if self.restart and self.restart not in RESTART_POLICIES:
             raise UsageError(f"--restart {self.restart}: no such policy", "", nearest(self.restart, RESTART_POLICIES))
         if not self.timeout > 0:
@@ -100,9 +107,11 @@ class UpOptions:
             dict(self.size or {}),
             {path: value_text(value) for path, value in (self.set or {}).items()},
             dict(self.image or {}),
-            dict(self.port or {}),
+            {published.port_name(key): port or 0 for key, port in (self.port or {}).items()},
             self.restart,
             None if self.networks is None else tuple(dict.fromkeys(self.networks)),
+            None if self.mounts is None else tuple(dict.fromkeys(map(published.mount, self.mounts))),
+            self.bind_address or "",
         )
 
 
@@ -204,7 +213,7 @@ def plan(
     observed = look(engine, name) if engine else Observed(name)
     preflight.check_record(observed)
     before = observed.spec
-    overrides = _merge(before.overrides, options.overrides) if before else options.overrides
+    overrides = _merge(before.overrides if before else Overrides(), options.overrides)
     if engine:
         preflight.check_networks(engine, overrides.networks or (), name)
     preflight.check_owner(observed, options.lease)
@@ -232,9 +241,11 @@ def _merge(before: Overrides, asked: Overrides) -> Overrides:
         {**before.size, **asked.size},
         {**before.set, **asked.set},
         {**before.image, **asked.image},
-        {**before.port, **asked.port},
+        {key: port for key, port in {**before.port, **asked.port}.items() if port},
         asked.restart or before.restart,
         before.networks if asked.networks is None else asked.networks,
+        before.mounts if asked.mounts is None else asked.mounts,
+        asked.bind_address or before.bind_address,
     )
 
 
