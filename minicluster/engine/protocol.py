@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from minicluster.model.spec import LOCALHOST
+from minicluster.model.spec import LOCALHOST, MountSpec
 
 Progress = Callable[[str], None]  #: receives one line about a long call's progress
 
@@ -92,7 +92,7 @@ class Container:
     status: str  #: the engine's own phrase, such as "Up 3 minutes"
     image: str
     address: str = ""  #: on the network that it was created with, whether it runs or not
-    ports: Mapping[int, int] = field(default_factory=dict)  #: container port -> host port, of those published now
+    ports: Mapping[str, int] = field(default_factory=dict)  #: such as 80/tcp -> host port, of those published now
     networks: frozenset[str] = frozenset()  #: names of all networks that it is connected to
     network_mode: str = ""  #: name of the network that it was created with, or "host" or "none"
 
@@ -213,7 +213,8 @@ class ContainerConfig:
     env: Mapping[str, str] = field(default_factory=dict)
     volumes: Mapping[str, str] = field(default_factory=dict)  #: path in the container -> name of the volume
     tmpfs: Mapping[str, str] = field(default_factory=dict)  #: path in the container -> mount options
-    ports: Mapping[int, int] = field(default_factory=dict)  #: container port -> port on 127.0.0.1
+    mounts: tuple[MountSpec, ...] = ()
+    ports: Mapping[str, int] = field(default_factory=dict)  #: such as 80/tcp -> port on 127.0.0.1
     bind_address: str = LOCALHOST  #: a further address of the engine's machine that the ports are published on
     memory: int = 0  #: limit in bytes; 0 is none
     nested: bool = False  #: runs a container engine of its own: gets the privileges which that needs
@@ -315,6 +316,9 @@ class Engine(Protocol):
 
     def remove_volume(self, name: str) -> None:
         """Removes a volume; no error where it does not exist. Raises ``Conflict`` while a container uses it."""
+
+    def sees(self, path: str) -> bool:
+        """Whether there is something at this path of the engine's machine, which a container can have mounted."""
 
     def create_container(self, config: ContainerConfig) -> None:
         """Creates a container, which is then to be started.

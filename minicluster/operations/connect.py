@@ -10,6 +10,7 @@ A client may run on the engine's machine, in a container of it, or on another ma
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 from collections.abc import Sequence
@@ -47,17 +48,22 @@ def asked(mode: str | None) -> str:
     return word
 
 
-def choose(mode: str, engine: Engine) -> str:
-    """The mode itself, or what "auto" means here: localhost, bridge or gateway."""
+def choose(mode: str, engine: Engine, spec: Spec | None = None) -> str:
+    """The mode itself, or what "auto" means here: localhost, bridge or gateway.
+
+    Args:
+        spec: of a cluster, which the user may have asked to be published on another address than 127.0.0.1.
+    """
     if mode != "auto":
         return mode
     own = engine.own_container()
-    if own:
-        return "localhost" if own.network_mode == "host" else "bridge"
-    return "localhost" if engine.shares_localhost else "gateway"
+    if own and own.network_mode != "host":
+        return "bridge"
+    asked_elsewhere = spec is not None and spec.overrides.bind_address not in ("", LOCALHOST)
+    return "localhost" if (own or engine.shares_localhost) and not asked_elsewhere else "gateway"
 
 
-def bind_address(mode: str | None, engine: Engine | None, gateway: str, before: str = "") -> str:
+def bind_address(mode: str | None, engine: Engine | None, gateway: str, before: str = "", wanted: str = "") -> str:
     """The address of the engine's machine that nodes are published on, in addition to 127.0.0.1.
 
     Args:
@@ -65,7 +71,10 @@ def bind_address(mode: str | None, engine: Engine | None, gateway: str, before: 
         engine: None where there is none yet.
         gateway: the address that the engine's machine has in the cluster's network.
         before: the address that existing nodes are published on. Only a mode that is given changes it.
+        wanted: the one that the user asks for, by ``--bind-address``.
     """
+    if wanted:
+        return wanted
     if before and mode in (None, "auto", "bridge"):
         return before
     chosen = choose(asked(mode), engine) if engine else asked(mode)
@@ -113,6 +122,17 @@ def machine_address(engine: Engine | None, gateway: str) -> str:
         ) from None
 
 
+def exposed(spec: Spec) -> str:
+    """Warns of endpoints that every client may use, where other machines reach them; or ""."""
+    if ipaddress.ip_address(spec.bind_address).is_loopback:
+        return ""
+    open_ = dict.fromkeys((e.name, e.anyone) for _node, e in spec.endpoints() if e.anyone)
+    if not open_:
+        return ""
+    what = "; ".join(f"{anyone} ({name})" for name, anyone in open_)
+    return f"Warning: every client that reaches {spec.bind_address} can, without a login: {what}."
+
+
 def own_container(mode: str | None, engine: Engine) -> Container | None:
     """The container that this process runs in, where it has to join the nodes' network; else None."""
     return _joining(engine) if choose(asked(mode), engine) == "bridge" else None
@@ -136,7 +156,7 @@ def usable(mode: str, engine: Engine, spec: Spec) -> str:
     Raises:
         Unreachable: the cluster is not published at the addresses of that mode.
     """
-    chosen = choose(mode, engine)
+    chosen = choose(mode, engine, spec)
     if chosen == "gateway" and spec.bind_address == LOCALHOST:
         wanted = machine_address(engine, spec.gateway)
         if wanted != LOCALHOST:
@@ -209,10 +229,12 @@ def connect(engine: Engine, spec: Spec, mode: str) -> None:
         if own and network not in own.networks:
             engine.connect_network(network, own.name)
     running = {c.name for c in engine.containers(spec.cluster) if c.state == "running"}
-    nodes = [n for n in spec.nodes if n.endpoints and container_name(spec.cluster, n.name) in running]
+    # The profile's own endpoints: whether anything listens on ports that the user asks for is up to the user.
+    own_endpoints = [(n, next((e for e in n.endpoints if ":" not in e.name), None)) for n in spec.nodes]
+    nodes = [(n, e) for n, e in own_endpoints if e and container_name(spec.cluster, n.name) in running]
     tried: list[str] = []
-    for node in nodes[:_ATTEMPTS]:
-        host, port = address(chosen, spec, node, node.endpoints[0])
+    for node, endpoint in nodes[:_ATTEMPTS]:
+        host, port = address(chosen, spec, node, endpoint)
         why = _try(host, port, refusal_is_fine=chosen == "bridge")
         if not why:
             return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -133,18 +135,81 @@ def check_capacity(engine: Engine, spec: Spec, observed: Observed, plan: Plan, f
         listener(Event("note", text=f"Low disk space: {disk.text}. {disk.fix}"))
 
 
+def check_mounts(engine: Engine, spec: Spec) -> None:
+    """Refuses files and folders that nodes cannot have mounted: they are missing, or on another machine."""
+    mounts = list(dict.fromkeys(mount for node in spec.nodes for mount in node.mounts))
+    if not mounts:
+        return
+    first, drop = mounts[0], "`up --mount none` removes the cluster's mounts."
+    if not engine.endpoint.startswith(("unix:", "npipe:")):
+        raise UsageError(
+            f"--mount {first}: the engine is on another machine ({engine.endpoint})",
+            "Only files and folders of the engine's own machine can be mounted in nodes.",
+            f"Copy them into the nodes: `minicluster cp`. {drop}",
+        )
+    if not engine.shares_localhost or engine.own_container():
+        raise UsageError(
+            f"--mount {first}: minicluster runs in a container, and the engine does not",
+            "The engine mounts files and folders of its own machine, not of this container.",
+            f"Run minicluster on that machine, or copy files into the nodes: `minicluster cp`. {drop}",
+        )
+    for mount in mounts:
+        if not os.path.exists(mount.host):
+            raise UsageError(f"--mount {mount}: no such file or folder: {mount.host}", "", f"Create it first. {drop}")
+        if not engine.sees(mount.host):
+            raise UsageError(
+                f"--mount {mount}: the engine does not have {mount.host}",
+                "It runs in a virtual machine, or sees other files, and that path is not shared with it.",
+                f"Share the folder in the engine's settings, or use another one. {drop}",
+            )
+
+
+def check_addresses(engine: Engine, spec: Spec, before: Spec | None) -> None:
+    """Refuses an address and host ports that the user asks for, and that this machine does not have or are in use.
+
+    An engine elsewhere reports them itself, when a node is started.
+    """
+    wanted = spec.overrides.bind_address
+    if not engine.shares_localhost:
+        return
+    if wanted and _bound(wanted, 0, "tcp") == errno.EADDRNOTAVAIL:
+        raise UsageError(
+            f"--bind-address {wanted}: this machine does not have that address",
+            "",
+            "`ip address` lists its addresses.",
+        )
+    had = {(e.host_port, e.protocol) for _node, e in before.endpoints()} if before else set()
+    for node, e in spec.endpoints():
+        first = spec.overrides.port.get(e.name)
+        if first is None or (e.host_port, e.protocol) in had:
+            continue
+        for address in dict.fromkeys((LOCALHOST, spec.bind_address)):
+            if _bound(address, e.host_port, e.protocol) == errno.EADDRINUSE:
+                raise UsageError(
+                    f"--port {e.name}={first}: {node.name} would have port {e.host_port}, which is in use",
+                    f"Something else on this machine has {address}:{e.host_port}/{e.protocol}.",
+                    "Ask for another port, or stop what uses it.",
+                )
+
+
 def port_is_free(port: int, bind_address: str) -> bool:
     """Whether a port of this machine can be bound. A remote engine reports a port that is taken itself.
 
     The address to publish on may exist only once the cluster's network does: then any address is tried.
     """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return _bound(LOCALHOST if bind_address == LOCALHOST else "", port, "tcp") == 0
+
+
+def _bound(address: str, port: int, protocol: str) -> int:
+    """The number of the error with which binding a port fails; 0 where it succeeds."""
+    with socket.socket(type=socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM) as probe:
+        if protocol == "tcp":  # for UDP, that would share a port that is in use
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((LOCALHOST if bind_address == LOCALHOST else "", port))
-        except OSError:
-            return False
-    return True
+            probe.bind((address, port))
+        except OSError as error:
+            return error.errno or -1
+    return 0
 
 
 def examine(profile: str) -> list[Check]:

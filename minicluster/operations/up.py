@@ -220,6 +220,8 @@ def plan(
     spec = _spec(engine, observed, options, overrides, refused, attempt)
     if engine:
         preflight.check_platforms(engine, spec)
+        preflight.check_mounts(engine, spec)
+        preflight.check_addresses(engine, spec, before)
     authority = (read_authority(engine, before) if engine and before else None) or pki.Authority()
     if engine:
         observed = look_within(engine, observed, before, spec, authority)
@@ -264,8 +266,9 @@ def _spec(
     source = options.profile or (before.source if before else DEFAULT_PROFILE)
     taken = engine.subnets() if engine and not before else []
     subnet = before.subnet if before else addressing.choose_subnet(taken, f"{name}/{attempt}" if attempt > 1 else "")
-    published = before.bind_address if before else ""
-    bind_address = addresses.bind_address(mode, engine, addressing.gateway(subnet), published)
+    former = before.bind_address if before else ""
+    wanted = overrides.bind_address
+    bind_address = addresses.bind_address(mode, engine, addressing.gateway(subnet), former, wanted)
 
     def port_is_free(port: int) -> bool:
         return port not in refused and preflight.port_is_free(port, bind_address)
@@ -331,9 +334,9 @@ def apply(engine: Engine, up_plan: UpPlan, options: UpOptions, listener: Listene
     try:
         if up_plan.plan:
             execute(up_plan.plan, run)
-        mode = addresses.choose(addresses.asked(options.address_mode), engine)
+        mode = addresses.choose(addresses.asked(options.address_mode), engine, spec)
         notes = client_folder.write_files(engine, spec, authority, mode)
-        for note in (*notes, *filter(None, [_namesakes(engine, spec)])):
+        for note in (*notes, *filter(None, [_namesakes(engine, spec), addresses.exposed(spec)])):
             listener(Event("note", text=note))
     except BaseException as problem:
         error = Interrupted("interrupted") if isinstance(problem, KeyboardInterrupt) else problem

@@ -136,10 +136,31 @@ def _node_action(spec: Spec, node: NodeSpec, observed: Observed) -> NodeAction:
     if container.state in ("dead", "removing"):
         return NodeAction(f"its container is {container.state}", creates=True, replaces=True)
     if container.labels.get(labels.SPEC) != node_hash(spec, node, observed.authority):
-        return NodeAction("its spec has changed", creates=True, replaces=True)
+        return NodeAction(_what_changed(spec, node, observed), creates=True, replaces=True)
     if container.state in ("exited", "paused"):
         return NodeAction("the node is stopped" if container.state == "exited" else "the node is paused", starts=True)
     return NodeAction()
+
+
+def _what_changed(spec: Spec, node: NodeSpec, observed: Observed) -> str:
+    """Why a container is replaced: what of it the user has asked for differently, if that is known."""
+    before = observed.spec.node(node.name) if observed.spec and observed.converged else None
+    if before is None:
+        return "its spec has changed"
+    said = []
+    for what, words in (("mounts", _mounts), ("published ports", _ports)):
+        was, now = words(before), words(node)
+        gone, new = ", ".join(w for w in was if w not in now), ", ".join(w for w in now if w not in was)
+        said += [f"its {what} have changed: {gone or 'none'} -> {new or 'none'}"] if gone or new else []
+    return "; ".join(said) or "its spec has changed"
+
+
+def _mounts(node: NodeSpec) -> list[str]:
+    return [f"{mount.host}:{mount.path}{':ro' if mount.read_only else ''}" for mount in node.mounts]
+
+
+def _ports(node: NodeSpec) -> list[str]:
+    return [f"{e.port}/{e.protocol} on {e.host_port}" for e in node.endpoints]
 
 
 def _provide_images(steps: Steps, spec: Spec, observed: Observed, actions: Mapping[str, NodeAction]) -> None:
@@ -253,7 +274,8 @@ def _config(spec: Spec, node: NodeSpec, observed: Observed) -> ContainerConfig:
         env=node.env,
         volumes=volumes(spec, node),
         tmpfs=node.tmpfs,
-        ports={e.port: e.host_port for e in node.endpoints},
+        mounts=node.mounts,
+        ports={f"{e.port}/{e.protocol}": e.host_port for e in node.endpoints},
         bind_address=spec.bind_address,
         memory=node.memory,
         nested=node.nested,

@@ -15,6 +15,7 @@ from minicluster.model.deferred import CLIENT_PARTS
 from minicluster.model.spec import LOCALHOST
 from minicluster.profile import addressing, schema
 from minicluster.profile.deferred import Deferred, DeferredGroup
+from minicluster.profile.host_mounts import mounts_of_nodes, with_mounts
 from minicluster.profile.host_ports import choose_host_ports
 from minicluster.profile.image_tag import build_ref
 from minicluster.profile.loaded import Loaded
@@ -60,9 +61,6 @@ def resolve(
                 "",
                 "Write its reference, as `docker pull` takes it.",
             )
-    ports = {name for role in profile.roles.values() for name in role.endpoints}
-    _check_names(overrides.port, "--port", ports, "endpoint")
-
     before = {node.name: node for node in previous.nodes} if previous else {}
     roles = _topology(counts, subnet, before)
     nodes = [node for group in roles.values() for node in group]
@@ -78,12 +76,14 @@ def resolve(
             "nodes": nodes,
         },
     )
+    mounts = mounts_of_nodes(profile, roles, overrides, previous)
+    kept_ports = previous.overrides.port if previous else {}
     kept: dict[str, spec.ImageSpec] = {}
     if previous and (previous.overrides.set, previous.overrides.image) == (overrides.set, overrides.image):
         # What was built with a file of the user's is kept until something else is asked for: the file may be gone.
         kept = {name: image for name, image in previous.images.items() if image.additional_contexts}
     images = {name: kept.get(name) or _image(top, name, overrides.image.get(name)) for name in profile.images}
-    published = choose_host_ports(top, cluster, roles, overrides, before, port_is_free)
+    published = choose_host_ports(top, cluster, roles, overrides, before, port_is_free, kept_ports)
     env_scope = top.inner(place="env", secret=secret_of(profile), **_endpoint_functions(published))
     if profile.client:
         parts = ("directory", *CLIENT_PARTS)
@@ -92,6 +92,7 @@ def resolve(
     hooks = top.inner("hooks", **hook_values(profile))
     installed = {role: _scripts(loaded, role) for role, group in roles.items() if group}
     used_images = {profile.roles[role].image for role, group in roles.items() if group}
+    made = [_node(top, node, roles, installed[node.role], published[node.name], bind_address) for node in nodes]
     return spec.Spec(
         cluster=cluster,
         profile=profile.name,
@@ -100,9 +101,7 @@ def resolve(
         subnet=subnet,
         gateway=addressing.gateway(subnet),
         images={name: image for name, image in images.items() if name in used_images},
-        nodes=tuple(
-            _node(top, node, roles, installed[node.role], published[node.name], bind_address) for node in nodes
-        ),
+        nodes=tuple(with_mounts(node, mounts[node.name]) for node in made),
         init=tuple(
             top.inner("hooks", "init", i, place="init", **hook_values(profile, before=i)).hook(hook)
             for i, hook in enumerate(profile.hooks.init)

@@ -115,6 +115,8 @@ class Endpoint(Part):
     """The port in the node."""
     url: str = "tcp://{{ host }}:{{ port }}"
     """The URL for users; a template, in which host and port are where the user reaches the port."""
+    anyone: str = ""
+    """What every client may do there without a login, such as "read all keys"; a template, empty where none may."""
 
 
 class File(Part):

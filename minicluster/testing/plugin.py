@@ -38,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "minicluster(profile, *, scope='session', isolated=True, size=..., set=..., image=..., port=...): "
+        "minicluster(profile, *, scope='session', isolated=True, size=..., set=..., image=..., port=..., mounts=...): "
         "the cluster of the fixture `cluster`",
     )
     if config.getoption("--minicluster-ttl") != _TTL:
@@ -77,7 +77,8 @@ class ClusterFactory:
                 that. Otherwise it is never reset, and tests of other processes use it at the same time.
             label: distinguishes clusters whose other arguments are equal.
             wait: seconds to wait for tests of other processes that use it.
-            asked: ``size``, ``set``, ``image``, ``port`` and the other arguments of :meth:`minicluster.Cluster.up`.
+            asked: ``size``, ``set``, ``image``, ``port``, ``mounts`` and the other arguments of
+                :meth:`minicluster.Cluster.up`.
 
         Raises:
             MiniclusterError: it could be neither created nor repaired.

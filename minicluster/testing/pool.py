@@ -24,7 +24,7 @@ from minicluster.engine.protocol import Engine, Volume
 from minicluster.errors import Interrupted, MiniclusterError, NoEngine, UsageError
 from minicluster.host.flock import Held
 from minicluster.leases import lock
-from minicluster.model import labels
+from minicluster.model import labels, published
 from minicluster.model.events import Listener, ignore
 from minicluster.model.lease import Lease
 from minicluster.model.naming import derived_name, value_text
@@ -156,6 +156,7 @@ class PooledCluster:
                 mode = self.asked.get("address_mode")
                 cluster = Cluster.open(self.name, engine=self.pool.engine, address_mode=mode)
                 same = all(dict(getattr(cluster.spec.overrides, key)) == self.asked.get(key, {}) for key in _OVERRIDES)
+                same = same and list(map(str, cluster.spec.overrides.mounts or ())) == self.asked.get("mounts", [])
                 if not same:
                     return False
                 with ThreadPoolExecutor(1) as meanwhile:
@@ -377,6 +378,11 @@ def _plain(asked: Mapping[str, Any]) -> dict[str, Any]:
                 "Use label= to distinguish clusters whose other arguments are equal.",
             )
     plain = {name: value for name, value in asked.items() if value is not None}
+    # As specs have them, so that a cluster is found to be as it was asked for.
+    if "port" in plain:
+        plain["port"] = {published.port_name(key): port for key, port in plain["port"].items()}
+    if "mounts" in plain:
+        plain["mounts"] = [str(published.mount(word)) for word in plain["mounts"]]
     if "set" in plain:
         plain["set"] = {path: value_text(value) for path, value in plain["set"].items()}
     return plain

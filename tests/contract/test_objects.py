@@ -122,7 +122,7 @@ def test_connecting_and_disconnecting(world: World) -> None:
 
 def test_a_container_as_it_was_created(world: World) -> None:
     port = free_port()
-    config = world.config(labels=world.labels(x="1"), ports={80: port})
+    config = world.config(labels=world.labels(x="1"), ports={"80/tcp": port})
     world.engine.create_container(config)
     found = world.engine.container(config.name)
     assert found
@@ -133,7 +133,7 @@ def test_a_container_as_it_was_created(world: World) -> None:
     world.engine.start_container(config.name)
     found = world.engine.container(config.name)
     assert found
-    assert (found.state, found.address, found.ports) == ("running", config.address, {80: port})
+    assert (found.state, found.address, found.ports) == ("running", config.address, {"80/tcp": port})
     world.engine.kill_container(config.name)
     found = world.engine.container(config.name)
     assert found
@@ -170,8 +170,8 @@ def test_creating_a_container_that_conflicts(world: World) -> None:
 
 def test_starting_where_the_port_is_in_use(world: World) -> None:
     port = free_port()
-    first = world.running("a", ports={80: port})
-    second = world.container("b", host=3, ports={80: port})
+    first = world.running("a", ports={"80/tcp": port})
+    second = world.container("b", host=3, ports={"80/tcp": port})
     with pytest.raises(PortTaken) as caught:
         world.engine.start_container(second)
     assert caught.value.port == port

@@ -6,6 +6,7 @@ does: it creates no volume by itself that a container names, and no network over
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -226,6 +227,10 @@ class FakeEngine(Images):
             if gone := self.vols.pop(name, None):
                 self._tell("volume", "destroy", name, gone.labels)
 
+    def sees(self, path: str) -> bool:
+        self._call("sees", path)
+        return os.path.exists(path)
+
     def create_container(self, config: ContainerConfig) -> None:
         self._call("create_container", config.name)
         with self._lock:
@@ -294,7 +299,7 @@ class FakeEngine(Images):
                 continue
             if config.address and (other.config.network, other.config.address) == (config.network, config.address):
                 raise EngineError(f"address {config.address} is in use")
-            for port in set(other.config.ports.values()) & set(config.ports.values()):
+            for port, _protocol in published(other.config) & published(config):
                 raise PortTaken(f"host port {port} is in use", port=port)
         for port in self.ports_in_use & set(config.ports.values()):
             raise PortTaken(f"host port {port} is in use", port=port)
@@ -462,3 +467,8 @@ class FakeEngine(Images):
 
 def _of(found: Mapping[str, str], cluster: str | None) -> bool:
     return labels.CLUSTER in found and cluster in (None, found[labels.CLUSTER])
+
+
+def published(config: ContainerConfig) -> set[tuple[int, str]]:
+    """Host ports and their protocols."""
+    return {(port, key.partition("/")[2]) for key, port in config.ports.items()}

@@ -348,7 +348,7 @@ def _action(action: Action) -> Iterator[str]:
         case CreateContainer(config):
             yield f"create container {config.name} of {config.image} at {config.address} in {config.network}"
             yield from (f"volume {volume} on {path}" for path, volume in config.volumes.items())
-            yield from (f"port {port} published" for port in config.ports)
+            yield from (f"port {port.removesuffix('/tcp')} published" for port in config.ports)
         case PutFiles(container, files, certificates, authority):
             what = [*(f.path for f in files), *(f"certificates {c.directory}" for c in certificates)]
             yield f"put into {container}: {', '.join(what)}{', the authority' if authority else ''}"

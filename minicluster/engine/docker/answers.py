@@ -26,7 +26,8 @@ def container(data: Mapping[str, Any]) -> Container:
     # A container that does not run has no current address; the one that it was created with is in IPAMConfig.
     endpoint = networks.get("bridge" if mode == "default" else mode) or {}
     address = endpoint.get("IPAddress") or (endpoint.get("IPAMConfig") or {}).get("IPv4Address") or ""
-    ports = {p["PrivatePort"]: p["PublicPort"] for p in data.get("Ports") or () if p.get("PublicPort")}
+    published = [p for p in data.get("Ports") or () if p.get("PublicPort")]
+    ports = {f"{p['PrivatePort']}/{p.get('Type', 'tcp')}": p["PublicPort"] for p in published}
     return Container(
         id=data["Id"],
         name=(data.get("Names") or ["/"])[0].lstrip("/"),

@@ -214,14 +214,29 @@ class DockerEngine:
         with translated(f"remove volume {name}"):
             self._delete(f"/volumes/{name}")
 
+    def sees(self, path: str) -> bool:
+        # The engine checks mounts before it looks for the image, which does not exist: nothing is ever created.
+        body = {"Image": "minicluster/none:none", "HostConfig": {"Mounts": [_bind(path, "/mnt", read_only=True)]}}
+        with translated(f"look for {path}"):
+            try:
+                self._api.request("POST", "/containers/create", data=body)
+            except APIError as error:
+                if error.status == 400:
+                    return False
+                if error.status != 404:
+                    raise
+        return True
+
     def create_container(self, config: ContainerConfig) -> None:
         addresses = dict.fromkeys((LOCALHOST, config.bind_address))
         host: dict[str, Any] = {
             "Init": True,
             "NetworkMode": config.network,
             "Binds": [f"{volume}:{path}" for path, volume in config.volumes.items()],
+            # Unlike a bind of that list, the engine never creates a folder that is missing.
+            "Mounts": [_bind(m.host, m.path, read_only=m.read_only) for m in config.mounts],
             "PortBindings": {
-                f"{port}/tcp": [{"HostIp": address, "HostPort": str(host_port)} for address in addresses]
+                port: [{"HostIp": address, "HostPort": str(host_port)} for address in addresses]
                 for port, host_port in config.ports.items()
             },
             "Tmpfs": dict(config.tmpfs),
@@ -245,7 +260,7 @@ class DockerEngine:
             "Cmd": list(config.command) or None,
             "Env": [f"{name}={value}" for name, value in env.items()],
             "Labels": dict(config.labels),
-            "ExposedPorts": {f"{port}/tcp": {} for port in config.ports},
+            "ExposedPorts": {port: {} for port in config.ports},
             "StopTimeout": config.stop_timeout,
             "HostConfig": host,
             "NetworkingConfig": {"EndpointsConfig": {config.network: endpoint}},
@@ -409,3 +424,7 @@ class DockerEngine:
 
     def close(self) -> None:
         self._api.close()
+
+
+def _bind(host: str, path: str, *, read_only: bool) -> dict[str, Any]:
+    return {"Type": "bind", "Source": host, "Target": path, "ReadOnly": read_only}

@@ -37,7 +37,7 @@ def refusal(what: str, error: APIError) -> EngineError:
         return PortTaken(
             f"host port {port or '?'} is in use",
             said,
-            "Choose another with --port ENDPOINT=PORT, or stop what uses it.",
+            "Choose another with --port, or stop what uses it.",
             port=port,
         )
     if any(words in said for words in _OVERLAPS):
@@ -60,8 +60,8 @@ def refusal(what: str, error: APIError) -> EngineError:
         return EngineError(
             f"cannot {what}: the engine's machine does not have the address that its ports are to be published on",
             said,
-            "Its address as seen from here is not one of its own, as behind a router: --address-mode bridge or "
-            "localhost publishes on 127.0.0.1 only.",
+            "Give one of its own with --bind-address. Behind a router, its address as seen from here is not one: "
+            "--address-mode bridge or localhost publishes on 127.0.0.1 only.",
         )
     if "apparmor_parser" in said:
         return EngineError(f"cannot {what}: the engine lacks AppArmor's parser", said, "Install the package apparmor.")
