@@ -40,8 +40,9 @@ def choose_host_ports(
     """
     ports = _node_ports(top, roles, overrides, kept)
     wanted = _asked(top, roles, overrides, ports, before)
-    fixed = set(wanted.values())
-    used = {e.host_port for node in before.values() for e in node.endpoints} | fixed
+    udp = {port.name for port in ports if port.protocol == "udp"}
+    fixed = {port for (_node, name), port in wanted.items() if name not in udp}
+    used = {e.host_port for node in before.values() for e in node.endpoints if e.protocol == "tcp"} | fixed
     result: dict[str, tuple[spec.EndpointSpec, ...]] = {}
     for role, nodes in roles.items():
         for node in nodes:

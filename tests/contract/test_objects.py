@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
 from minicluster.errors import Conflict, EngineError, NotFound, PortTaken, SubnetTaken
 from minicluster.model.labels import CLUSTER
+from minicluster.model.spec import MountSpec
 from minicluster.profile import addressing
 from tests.contract.conftest import World, wait
 
@@ -118,6 +120,34 @@ def test_connecting_and_disconnecting(world: World) -> None:
 
 
 # Containers
+
+
+def test_a_folder_that_is_mounted_is_never_made_or_removed(world: World, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    assert world.engine.sees(str(tmp_path))
+    assert not world.engine.sees(str(gone))
+    assert not gone.exists()
+    (tmp_path / "a:b, c").mkdir()
+    kept = tmp_path / "a:b, c" / "kept"
+    kept.write_text("x")
+    mounts = (MountSpec("c", str(kept.parent), "/data", read_only=True), MountSpec("c", str(kept), "/file"))
+    name = world.running(mounts=mounts)
+    if not world.fake:
+        script = ("sh", "-c", "cat /data/kept /file; touch /data/new || printf y >/file")
+        result = world.engine.exec(name, script)
+        assert (result.exit_code, result.stdout) == (0, "xx")
+    world.engine.remove_container(name)
+    assert [path.name for path in kept.parent.iterdir()] == ["kept"]
+    assert kept.read_text() == ("x" if world.fake else "y")
+
+
+def test_tcp_and_udp_ports_are_different_ones(world: World) -> None:
+    port = free_port()
+    ports = {"80/tcp": port, "80/udp": port}
+    name = world.running(ports=ports)
+    found = world.engine.container(name)
+    assert found
+    assert found.ports == ports
 
 
 def test_a_container_as_it_was_created(world: World) -> None:

@@ -218,6 +218,8 @@ class Inside(Shell):
 def test_a_process_in_a_container_starts_a_cluster_and_reaches_it(outer: Shell, engine: Engine, image: str) -> None:
     with within(outer, engine, image) as inside:
         try:
+            refused = inside.minicluster("up", "etcd", "--name", NAME, "--mount", "kv:/etc:/data", ok=False)
+            assert "minicluster runs in a container, and the engine does not" in refused.err
             up = inside.minicluster("up", "etcd", "--name", NAME, "--size", "kv=1", "-q", "-o", "json").json
             assert up["info"]["address_mode"] == "bridge"
             address = address_in(outer, f"{NAME}-net", f"{NAME}-kv-1")

@@ -146,6 +146,8 @@ def tls_proxy(address: str, path: str, folder: Path) -> Iterator[int]:
 def test_a_remote_engine_is_used_with_tls_and_its_cluster_is_reached(remote: Remote) -> None:
     far = remote.shell
     try:
+        refused = far.minicluster("up", "etcd", "--name", NAME, "--mount", "kv:/etc:/data", ok=False)
+        assert "--mount kv:/etc:/data: the engine is on another machine (tcp://" in refused.err
         up = far.minicluster("up", "etcd", "--name", NAME, "--size", "kv=1", "-q", "-o", "json").json
         assert up["info"]["address_mode"] == "gateway"
         assert up["info"]["subnet"] != remote.taken
