@@ -49,8 +49,9 @@ class ClusterContainer:
 
     def __init__(self, profile: str, **options: Any) -> None:
         self._profile = profile
-        self._options: dict[str, Any] = {"lease": None, "networks": [], **options}
-        self._options["networks"] = list(self._options["networks"])
+        self._options: dict[str, Any] = {"lease": None, "networks": [], "mounts": [], **options}
+        for several in ("networks", "mounts"):
+            self._options[several] = list(self._options[several])
         self.name: str = self._options.pop("name", None) or _own_name(profile)
         self._waits: list[tuple[WaitStrategy, tuple[str, ...]]] = []
         self._cluster: Cluster | None = None
@@ -76,8 +77,13 @@ class ClusterContainer:
         return self._with("image", {name: ref})
 
     def with_port(self, endpoint: str, port: int) -> Self:
-        """The host port of an endpoint."""
+        """The host port of an endpoint, or of ROLE:PORT[/udp], on the first node; on the next one it is one more."""
         return self._with("port", {endpoint: port})
+
+    def with_mount(self, mount: str) -> Self:
+        """A file or folder of the host in nodes: ROLE:HOSTPATH:/PATH[:ro]. May be repeated."""
+        self._options["mounts"].append(mount)
+        return self
 
     def with_network(self, network: Network | str) -> Self:
         """Connects the nodes to another network, under the names NODE and CLUSTER-NODE. May be repeated."""
@@ -123,7 +129,7 @@ class ClusterContainer:
                 "Choose another name, or omit it.",
             )
         options = {**self._options, "lease": self._options["lease"] or Lease.owned()}
-        options["networks"] = options["networks"] or None
+        options |= {several: options[several] or None for several in ("networks", "mounts")}
         self._cluster = Cluster.up(self._profile, name=self.name, **options)
         try:
             self._cluster.connect()

@@ -23,9 +23,9 @@ NAME = "t-mounts"
 DEMO = "localhost/minicluster/demo"
 
 
-def free_ports(count: int) -> int:
+def free_ports(count: int, start: int = 17000) -> int:
     """The first of so many ports that are free for TCP and UDP."""
-    for first in range(17000, 20000, count):
+    for first in range(start, start + 2000, count):
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
             for port in range(first, first + count):
                 for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):

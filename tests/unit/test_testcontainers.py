@@ -46,7 +46,9 @@ def test_what_is_asked_for_is_what_up_takes(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(module, "clusters", list)
     container = ClusterContainer("etcd", size={"kv": 1}).with_size(kv=3).with_size(other=2).with_setting("tls", "false")
     container.with_setting("quota", "1").with_image("node", "r:1").with_port("client", 5000).with_network("n")
-    container.with_network("m").with_address_mode("bridge").with_startup_timeout(7).with_name("x")
+    container.with_mount("kv:/a:/b").with_mount("kv:/c:/d:ro").with_network("m").with_address_mode(
+        "bridge"
+    ).with_startup_timeout(7).with_name("x")
     with pytest.raises(Stop):
         container.start()
     lease = asked.pop("lease")
@@ -59,6 +61,7 @@ def test_what_is_asked_for_is_what_up_takes(monkeypatch: pytest.MonkeyPatch) -> 
         "image": {"node": "r:1"},
         "port": {"client": 5000},
         "networks": ["n", "m"],
+        "mounts": ["kv:/a:/b", "kv:/c:/d:ro"],
         "address_mode": "bridge",
         "timeout": 7,
     }

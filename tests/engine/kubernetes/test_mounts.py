@@ -15,7 +15,7 @@ from tests.engine.test_mounts import address, contents, free_ports
 pytestmark = pytest.mark.long
 
 NAME = "t-kube-mounts"
-PORTS = free_ports(3)
+PORTS = free_ports(3, 15000)
 
 
 @pytest.fixture(scope="module")
