@@ -387,7 +387,7 @@ class Engine(Protocol):
         timeout: float | None = None,
         cancel: Cancel | None = None,
     ) -> ExecResult:
-        """Runs a command in a container and returns its exit code and output.
+        """Runs a command in a container.
 
         Raises ``TimeoutError`` after ``timeout`` seconds, ``Interrupted`` when ``cancel`` is set, and ``NodeFailed``
         when the container does not run or is paused. After the first two the command itself may continue.
@@ -399,10 +399,7 @@ class Engine(Protocol):
         """The docker client's command, and variables for it, that run a command in a container interactively."""
 
     def logs(self, container: str, *, tail: int | None = None, follow: bool = False) -> Iterator[bytes]:
-        """A container's output, line by line without line ends, stdout and stderr as they were written.
-
-        With ``follow`` also what it writes from now on, until it ends.
-        """
+        """A container's output, line by line without line ends; with ``follow`` also what it writes until it ends."""
 
     def sample(self, container: str) -> Sample:
         """What a container uses now; all 0 where it does not run."""
@@ -424,10 +421,7 @@ class Engine(Protocol):
     def pull_image(
         self, ref: str, progress: Progress, timeout: float | None = None, cancel: Cancel | None = None
     ) -> None:
-        """Pulls an image. ``timeout``: seconds for the registry's first answer.
-
-        Raises ``ImageError`` where no registry has it or answers, and ``Interrupted`` when ``cancel`` is set.
-        """
+        """Pulls an image. ``timeout``: seconds for the first answer. Raises ``ImageError``, or ``Interrupted``."""
 
     def build_image(self, build: ImageBuild, progress: Progress, cancel: Cancel | None = None) -> None:
         """Builds an image.

@@ -143,7 +143,8 @@ def run(*words: str) -> Result:
 def test_up_hands_its_options_over(cluster: FakeCluster) -> None:
     words = "up etcd --name e --size kv=3 --size client=0 --set a.b=c=d --set e= --image node=r:1 --port http=8080"
     more = "--restart always --network a --network b --address-mode gateway --force --keep --timeout 5.5"
-    result = run(*words.split(), *more.split())
+    ours = "--port kv:53/udp=53 --port api=none --bind-address 10.0.0.5 --mount kv:./a:/b --mount kv:/c:/d:ro"
+    result = run(*words.split(), *more.split(), *ours.split())
     assert result.exit_code == 0, result.stderr
     assert cluster.asked["up"] == (
         "etcd",
@@ -153,7 +154,9 @@ def test_up_hands_its_options_over(cluster: FakeCluster) -> None:
             "size": {"kv": 3, "client": 0},
             "set": {"a.b": "c=d", "e": ""},
             "image": {"node": "r:1"},
-            "port": {"http": 8080},
+            "port": {"api": None, "http": 8080, "kv:53/udp": 53},
+            "bind_address": "10.0.0.5",
+            "mounts": ["kv:./a:/b", "kv:/c:/d:ro"],
             "restart": "always",
             "networks": ["a", "b"],
             "address_mode": "gateway",

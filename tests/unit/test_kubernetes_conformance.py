@@ -8,14 +8,22 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tests.engine.kubernetes import test_access, test_api, test_cluster, test_network, test_pods, test_workloads
+from tests.engine.kubernetes import (
+    test_access,
+    test_api,
+    test_cluster,
+    test_mounts,
+    test_network,
+    test_pods,
+    test_workloads,
+)
 from tests.engine.kubernetes.kube import PROVED
 
 AREAS = (
     "Cluster", "Pods", "Network", "Services", "Names", "Workloads", "Storage", "Scheduling", "Policy", "Access", "API",
     "minicluster",
 )  # fmt: skip
-MODULES = (test_cluster, test_pods, test_network, test_workloads, test_access, test_api)
+MODULES = (test_cluster, test_pods, test_network, test_workloads, test_access, test_api, test_mounts)
 
 PAGE = Path(__file__).parents[2] / "docs/kubernetes-conformance.md"
 BEGIN, END = "<!-- proved: begin -->\n", "<!-- proved: end -->\n"

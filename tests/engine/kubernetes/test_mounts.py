@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,12 @@ from tests.engine.test_mounts import address, contents, free_ports
 pytestmark = pytest.mark.long
 
 NAME = "t-kube-mounts"
-PORTS = free_ports(3, 15000)
+
+
+@cache
+def ports() -> int:
+    """The first of three on this machine."""
+    return free_ports(3, 15000)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +41,7 @@ def kube(outer: Shell, folder: Path, tmp_path_factory: pytest.TempPathFactory) -
     try:
         outer.minicluster(
             *("up", "kubernetes", "--name", NAME, "--size", "agent=1", "--mount", f"agent:{folder}/to-data:/data"),
-            *("--port", f"agent:80={PORTS}", "--port", f"agent:30080={PORTS + 1}", "--port", f"api={PORTS + 2}"),
+            *("--port", f"agent:80={ports()}", "--port", f"agent:30080={ports() + 1}", "--port", f"api={ports() + 2}"),
             *("--bind-address", address()),
             timeout=1200,
         )
@@ -57,14 +63,14 @@ def test_ports(kube: Kube) -> None:
     space.kubectl("patch", "service", "web", "--type", "merge", "--patch", patch)
     space.ready("web")
     for host in ("127.0.0.1", address()):
-        for port in (PORTS, PORTS + 1):
+        for port in (ports(), ports() + 1):
             assert eventually(lambda host=host, port=port: get(f"http://{host}:{port}/")) == "web"
 
 
 @conformance("minicluster", "`--bind-address`: kubectl reaches the API server there, and its certificate holds for it")
 def test_address(kube: Kube) -> None:
     server = kube.kubectl("config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}").out
-    assert server == f"https://{address()}:{PORTS + 2}"
+    assert server == f"https://{address()}:{ports() + 2}"
     assert kube.kubectl("get", "--raw", "/readyz").out == "ok"
 
 
