@@ -19,6 +19,7 @@ from minicluster.model.results import Change
 from minicluster.model.spec import NodeSpec, Spec
 from minicluster.operations import (
     client_folder,
+    faults,
     info,
     lifecycle,
     load_images,
@@ -32,6 +33,7 @@ from minicluster.operations import connect as addresses
 from minicluster.operations import down as removal
 from minicluster.operations import nodes as selection
 from minicluster.operations import remove_expired as collecting
+from minicluster.operations.inject import Faults, Injected
 from minicluster.operations.nodes import Nodes
 from minicluster.operations.preflight import examine
 from minicluster.operations.up import UpOptions
@@ -263,6 +265,23 @@ class Cluster:
     def kill(self, nodes: Nodes, *, listener: Listener = ignore) -> Change:
         """Kills nodes (SIGKILL), as a crash would; the engine does not restart them. There is no default."""
         return lifecycle.operate(self.engine, self.spec, "kill", nodes, listener=listener)
+
+    @property
+    def fault(self) -> Faults:
+        """Faults that can be applied: ``cluster.fault.delay("kv-1", 100)``; each ends with its ``with`` block."""
+        return Faults(self.engine, lambda: self.spec)
+
+    def partition(self, *groups: Nodes, one_way: bool = False, clients: bool = False, seconds: float = 0.0) -> Injected:
+        """No packet passes between groups of nodes, until the end of a ``with`` block."""
+        return self.fault.partition(*groups, one_way=one_way, clients=clients, seconds=seconds)
+
+    def faults(self) -> tuple[results.FaultInfo, ...]:
+        """The faults in force."""
+        return faults.listing(self.engine, self.spec)
+
+    def heal(self, *ids: str) -> tuple[str, ...]:
+        """Ends faults by their numbers, or all, and whatever is left of any; returns what they were."""
+        return faults.heal(self.engine, self.spec, ids)
 
     def down(self, *, listener: Listener = ignore) -> Change:
         """Removes the cluster and everything that was created for it."""

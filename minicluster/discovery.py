@@ -173,7 +173,7 @@ def clusters(engine: Engine) -> list[ClusterSummary]:
     containers, networks, volumes = engine.containers(), engine.networks(), engine.volumes()
     found = []
     for name, things in by_cluster([*containers, *networks, *volumes]).items():
-        mine = [c for c in containers if c.labels[labels.CLUSTER] == name]
+        mine = [c for c in containers if c.labels[labels.CLUSTER] == name and labels.FAULT not in c.labels]
         running = sum(c.state == "running" for c in mine)
         its = observe(name, mine, [], [v for v in volumes if v.labels[labels.CLUSTER] == name])
         wanted = len(its.spec.nodes) if its.spec else len(mine)

@@ -43,6 +43,10 @@ COMMANDS = {
         "top": "watch:top",
         "events": "watch:events",
     },
+    "Faults": {
+        "fault": "faults:fault",
+        "heal": "faults:heal",
+    },
     "Profiles, images, engine": {
         "profile": "profiles:profile",
         "image": "images:image",

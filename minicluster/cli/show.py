@@ -108,6 +108,10 @@ def _status_text(answer: ClusterStatus) -> str:
         row += ["" if node.ready else " ".join(node.probe.split())] if with_probe else []
         rows.append(row)
     lines.append(columns(rows, [*head, "PROBE"] if with_probe else head))
+    if answer.faults:
+        from minicluster.cli.faults import described
+
+        lines += [f"fault {fault.id}: {described(fault)}" for fault in answer.faults]
     lines += [f"Note: {note}" for note in answer.notes]
     return "\n".join(lines)
 

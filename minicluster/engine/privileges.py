@@ -8,6 +8,7 @@ rule for devices is added either: with MKNOD, a default capability, it would giv
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 #: Added to what the engine grants every container by default.
 NESTED_CAPABILITIES: tuple[str, ...] = (
@@ -27,6 +28,27 @@ NESTED_TMPFS: Mapping[str, str] = {"/run": "", "/tmp": "exec"}
 
 #: A control group namespace of its own: the node sees its control group as the root, as on a real machine.
 NESTED_CGROUPNS = "private"
+
+#: What a helper needs that enters the name spaces of other containers.
+_ON_CONTAINERS = (
+    "SYS_ADMIN",  # setns
+    "SYS_PTRACE",  # /proc/PID/ns of processes with other capabilities
+    "NET_ADMIN",  # packet filters and queues
+)
+
+
+def on_containers() -> dict[str, Any]:
+    """The API's HostConfig of a container that works on others: see :class:`minicluster.engine.protocol.Job`."""
+    return {
+        "PidMode": "host",
+        "CgroupnsMode": "host",
+        "UsernsMode": "host",  # an engine that maps users refuses its processes otherwise
+        "NetworkMode": "none",
+        "CapAdd": [*_ON_CONTAINERS],
+        "SecurityOpt": ["apparmor=unconfined", "label=disable"],  # both forbid to look at other containers' processes
+        "Binds": ["/sys/fs/cgroup:/sys/fs/cgroup:rw"],
+    }
+
 
 #: What the engine grants every container by default, which nested nodes need as well, and all others. With their bit
 #: numbers in a capability set, from linux/capability.h.

@@ -224,6 +224,15 @@ class ContainerConfig:
 
 
 @dataclass(frozen=True)
+class Sandbox:
+    """What of a running container the engine's machine sees."""
+
+    id: str  #: of the container
+    pid: int  #: its first process, as the engine's machine counts
+    macs: tuple[str, ...]  #: addresses of its interfaces on the engine's networks
+
+
+@dataclass(frozen=True)
 class Job:
     """A container that works for us, on the engine's default network, and that the engine removes when it ends."""
 
@@ -234,6 +243,9 @@ class Job:
     volumes: Mapping[str, str]  #: path in the container -> name of the volume
     files: tuple[File, ...]  #: are in it before it starts
     labels: Mapping[str, str]
+    #: It works on other containers: it has the engine's processes and control groups, what it needs to enter name
+    #: spaces and to change networks, and no network.
+    on_containers: bool = False
 
 
 class Engine(Protocol):
@@ -375,6 +387,9 @@ class Engine(Protocol):
         Raises ``NotFound`` where the folder does not exist, and ``EngineError`` where it is no folder, or where a file
         would replace a folder, or the reverse.
         """
+
+    def sandbox(self, container: str) -> Sandbox | None:
+        """A running or paused container as the engine's machine sees it; None where it does not run or exist."""
 
     def exit_code(self, container: str) -> int | None:
         """The exit status of a container that ended; None where it is alive or was never started."""

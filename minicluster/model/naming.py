@@ -31,6 +31,11 @@ def container_name(cluster: str, node: str) -> str:
     return f"{cluster}-{node}"
 
 
+def fault_name(cluster: str, number: str) -> str:
+    """The name of the helper container that holds a fault; no node's container has a dot in its name."""
+    return f"{cluster}-fault.{number}"
+
+
 def network_name(cluster: str) -> str:
     """The name of a cluster's network on the engine."""
     return f"{cluster}-net"

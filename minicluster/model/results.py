@@ -26,6 +26,19 @@ class NodeStatus:
 
 
 @dataclass(frozen=True)
+class FaultInfo:
+    """A fault in force, as ``fault list`` shows it."""
+
+    id: str  #: its number in the cluster
+    kind: str  #: partition, delay, reorder, loss, rate, dns, hang, cpu or memory
+    text: str  #: as a command has it
+    nodes: tuple[str, ...]
+    since: float  #: seconds since 1970
+    until: float | None = None  #: when it ends by itself
+    lost: tuple[str, ...] = ()  #: nodes that restarted since then: it is no longer in force in them
+
+
+@dataclass(frozen=True)
 class ClusterStatus:
     """A whole cluster, as ``status`` shows it."""
 
@@ -36,6 +49,7 @@ class ClusterStatus:
     nodes: tuple[NodeStatus, ...]
     notes: tuple[str, ...] = ()  #: what a user should know, such as a missing kernel feature
     quorums: Mapping[str, Quorum] = field(default_factory=dict)  #: role -> that of its voters
+    faults: tuple[FaultInfo, ...] = ()  #: in force
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from minicluster.errors import MiniclusterError, NodeFailed, NoEngine
 from minicluster.model import labels
+from minicluster.model.fault import ActiveFault
 from minicluster.model.membership import Member, Quorum
 from minicluster.model.results import ClusterEvent, ClusterUsage, NodeUsage
 from minicluster.model.spec import NodeSpec, Spec
@@ -146,7 +147,10 @@ def events(engine: Engine, spec: Spec, since: float | None = None, period: float
 
     def receive() -> None:
         for event in engine.events(spec.cluster, since=since, cancel=stop):
-            received.put(_from_engine(spec.cluster, event))
+            if event.labels.get(labels.FAULT) is None:
+                received.put(_from_engine(spec.cluster, event))
+            elif told := _of_fault(spec.cluster, event):
+                received.put(told)
 
     def ask() -> None:
         for event in _from_members(engine, spec, stop, period):
@@ -171,6 +175,18 @@ def _from_engine(cluster: str, event: EngineEvent) -> ClusterEvent:
     return ClusterEvent(
         event.time, cluster, about.get(labels.NODE, ""), about.get(labels.ROLE, ""), event.action, detail
     )
+
+
+def _of_fault(cluster: str, event: EngineEvent) -> ClusterEvent | None:
+    """What the events of a fault's helper mean."""
+    word = {"start": "fault", "die": "healed"}.get(event.action)
+    try:
+        fault = ActiveFault.parse(event.labels[labels.FAULT]).fault
+    except ValueError:
+        return None
+    if word is None or (word == "healed" and fault.kind == "kill"):
+        return None
+    return ClusterEvent(event.time, cluster, "", "", word, {"fault": fault.text})
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from minicluster.leases import lock
 from minicluster.model.events import Listener
 from minicluster.model.results import Change
 from minicluster.model.spec import Spec
+from minicluster.operations import faults
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
@@ -44,6 +45,7 @@ def reset(engine: Engine, spec: Spec, *, timeout: float, listener: Listener) -> 
 
     begun = time.monotonic()
     with lock.changing(spec.cluster):
+        faults.heal_if_any(engine, spec)
         plan = plan_reset(engine, spec)
         try:
             execute(plan, Run(engine, None, timeout, listener, begun=begun))

@@ -11,7 +11,7 @@ from minicluster.executor.waiting import last_line
 from minicluster.host import procfs
 from minicluster.model.membership import Member, Quorum
 from minicluster.model.naming import container_name
-from minicluster.model.results import ClusterStatus, NodeStatus
+from minicluster.model.results import ClusterStatus, FaultInfo, NodeStatus
 from minicluster.model.spec import NodeSpec, Spec
 from minicluster.operations.observe import look, members_after_election
 
@@ -52,7 +52,12 @@ def examine(engine: Engine, spec: Spec, *, memory: bool = True) -> ClusterStatus
     notes += [f"{name} is a voter but is not in the spec" for name in unknown_members if spec.node(name) is None]
     phase = _phase(nodes, quorum, observed.converged)
     quorums = Quorum.by_role((found or {}).values())
-    return ClusterStatus(spec.cluster, spec.profile, phase, quorum, nodes, tuple(notes), quorums)
+    faults: tuple[FaultInfo, ...] = ()
+    if observed.faults:
+        from minicluster.operations.faults import listing  # only where there are any
+
+        faults = listing(engine, spec)
+    return ClusterStatus(spec.cluster, spec.profile, phase, quorum, nodes, tuple(notes), quorums, faults)
 
 
 def kernel_notes(engine: Engine, spec: Spec) -> list[str]:

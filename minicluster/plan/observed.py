@@ -35,6 +35,7 @@ class Observed:
 
     cluster: str
     containers: Mapping[str, Container] = field(default_factory=dict)  #: by the node's name
+    faults: tuple[str, ...] = ()  #: names of the helper containers that hold faults
     networks: tuple[str, ...] = ()
     attached: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  #: network -> containers that are not ours
     #: The container that this process runs in, if it must reach the nodes' network.
@@ -87,14 +88,15 @@ class Observed:
         return any(record.spec and lists(record.spec) != lists(spec) for record in self.records)
 
     def __bool__(self) -> bool:
-        return bool(self.containers or self.networks or self.volumes or self.records or self.generations)
+        return bool(self.containers or self.faults or self.networks or self.volumes or self.records or self.generations)
 
 
 def observe(cluster: str, containers: list[Container], networks: list[Network], volumes: list[Volume]) -> Observed:
     """Sorts what the engine lists for a cluster."""
     return Observed(
         cluster=cluster,
-        containers={c.labels.get(labels.NODE, c.name): c for c in containers},
+        containers={c.labels.get(labels.NODE, c.name): c for c in containers if labels.FAULT not in c.labels},
+        faults=tuple(c.name for c in containers if labels.FAULT in c.labels),
         networks=tuple(n.name for n in networks),
         volumes=tuple(v.name for v in volumes if labels.REVISION not in v.labels and labels.GENERATION not in v.labels),
         records=records(volumes),

@@ -15,6 +15,8 @@ def remove(observed: Observed) -> Plan:
     """The plan that leaves nothing of a cluster behind."""
     steps = Steps()
     cause = "remove the cluster"
+    for helper in observed.faults:
+        steps.add(f"remove {helper}", "", RemoveContainer(helper), cause)
     running = [node for node, container in observed.containers.items() if container.alive]
     for network in observed.networks:
         # The engine keeps a network that a container is connected to. Nodes are disconnected before they are killed,

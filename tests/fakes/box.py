@@ -24,11 +24,13 @@ class Box:
     entries: dict[str, tarfile.TarInfo] = field(default_factory=dict)  #: as the last archive brought them, by path
     aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)  #: by network, of those it was connected to
     samples: int = 0
+    starts: int = 0
     log: list[bytes] = field(default_factory=list)
     code: int = 0  #: the exit status, once it ended
 
     def to(self, state: str, code: int = 0) -> None:
         """Puts it into a state; one that is not alive publishes no port."""
+        self.starts += state == "running" and not self.container.alive
         container = replace(self.container, state=state)
         ports = dict(self.config.ports) if self.config and container.alive else {}
         self.container, self.code = replace(container, ports=ports), code

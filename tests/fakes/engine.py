@@ -25,6 +25,7 @@ from minicluster.engine.protocol import (
     Network,
     PathStat,
     Sample,
+    Sandbox,
     Volume,
 )
 from minicluster.errors import (
@@ -73,6 +74,7 @@ class FakeEngine(Images):
         self.exits: dict[str, tuple[int, str]] = {}  #: containers that exit once started: status and log
         self.told: list[EngineEvent] = []  #: everything that happened
         self.jobs: list[Job] = []  #: all that were created
+        self.helper_says = "in force"  #: the output of a job that works on containers
         #: what a job leaves: its exit status, its output, and its files below /out
         self.works: Callable[[Job], tuple[int, list[str], dict[str, bytes]]] = lambda _job: (0, [], {})
         self._clusters: list[str | None] = []  #: which cluster each of these is of
@@ -264,6 +266,9 @@ class FakeEngine(Images):
     def _work(self, box: Box) -> None:
         """Does what a job does, once it runs."""
         job = next(job for job in self.jobs if job.name == box.container.name)
+        if job.on_containers:
+            box.log = [self.helper_says.encode()]
+            return
         status, output, files = self.works(job)
         box.put([File(f"/out/{path}", content, 0o755) for path, content in files.items()])
         box.log = [line.encode() for line in [*output, f"minicluster-job: ended with {status}"]]
@@ -311,6 +316,8 @@ class FakeEngine(Images):
             if box.container.alive:
                 self._end(box, 0)
                 self._tell("container", "stop", name, box.container.labels)
+            if any(job.name == name and job.on_containers for job in self.jobs):
+                del self.boxes[name]
 
     def pause_container(self, name: str) -> None:
         self._call("pause_container", name)
@@ -378,6 +385,14 @@ class FakeEngine(Images):
         data = b"".join(content)
         with self._lock:
             self._box(container).untar(folder, data)
+
+    def sandbox(self, container: str) -> Sandbox | None:
+        with self._lock:
+            box = self.boxes.get(container)
+            if box is None or not box.container.alive:
+                return None
+            number = int(container.rpartition("-")[2])  # of a node: ROLE-N
+            return Sandbox(f"id-{container}", 1000 * box.starts + number, (f"02:00:00:00:00:{number:02x}",))
 
     def exit_code(self, container: str) -> int | None:
         with self._lock:

@@ -81,7 +81,11 @@ class FakeEtcd:
         return ""
 
     def _healthy(self, cluster: str) -> list[str]:
-        running = {c.labels[labels.NODE]: c.name for c in self.engine.containers(cluster) if c.state == "running"}
+        running = {
+            c.labels[labels.NODE]: c.name
+            for c in self.engine.containers(cluster)
+            if c.state == "running" and labels.NODE in c.labels
+        }
         for name in running.values():
             self._begin(name)
         return [n for n in self.members.get(cluster, ()) if n in running and self._has_data(running[n])]

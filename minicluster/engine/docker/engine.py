@@ -32,6 +32,7 @@ from minicluster.engine.protocol import (
     PathStat,
     Progress,
     Sample,
+    Sandbox,
     Volume,
 )
 from minicluster.errors import Conflict
@@ -269,7 +270,7 @@ class DockerEngine:
             self._api.request("POST", "/containers/create", params={"name": config.name}, data=body)
 
     def create_job(self, job: Job) -> None:
-        body = {
+        body: dict[str, Any] = {
             "Image": job.image,
             "Entrypoint": list(job.command),
             "Cmd": [],
@@ -280,6 +281,7 @@ class DockerEngine:
                 "AutoRemove": True,
                 "LogConfig": {"Type": "json-file"},  # its result is read from there
                 "Binds": [f"{volume}:{path}" for path, volume in job.volumes.items()],
+                **(privileges.on_containers() if job.on_containers else {}),
             },
         }
         with translated(f"create container {job.name}"):
@@ -352,6 +354,19 @@ class DockerEngine:
 
     def write_archive(self, container: str, folder: str, content: Iterator[bytes]) -> None:
         archive.write(self._api, container, folder, content)
+
+    def sandbox(self, container: str) -> Sandbox | None:
+        with translated(f"inspect container {container}"):
+            try:
+                found = self._api.request("GET", f"/containers/{container}/json")
+            except APIError as error:
+                if error.status == 404:
+                    return None
+                raise
+        networks = (found["NetworkSettings"].get("Networks") or {}).values()
+        macs = tuple(network["MacAddress"] for network in networks if network.get("MacAddress"))
+        pid = int(found["State"]["Pid"])
+        return Sandbox(found["Id"], pid, macs) if pid else None
 
     def exit_code(self, container: str) -> int | None:
         with translated(f"inspect container {container}"):

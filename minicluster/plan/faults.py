@@ -1,0 +1,325 @@
+"""Faults, planned: which nodes a word means, what a fault costs, and the operations that carry it out. All pure."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from minicluster.engine.protocol import Sandbox
+from minicluster.errors import UsageError, nearest
+from minicluster.model.fault import ActiveFault, Fault
+from minicluster.model.membership import Member, Quorum
+from minicluster.model.naming import value_text
+from minicluster.model.spec import Spec
+
+Members = Mapping[str, Member]
+
+SELECTORS = ("leader", "follower", "voter")  #: and ROLE-any
+_ANY = "-any"
+_TIME = re.compile(r"(\d+(?:\.\d+)?)(ms|s)")
+_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)(?:bit|bps)?", re.IGNORECASE)
+_PERCENT = re.compile(r"(\d+(?:\.\d+)?)%?")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg])(?:i?b)?", re.IGNORECASE)
+_UNITS = "kmg"
+_SCALE = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3}
+
+
+# Words
+
+
+def needs_members(spec: Spec, words: Iterable[str]) -> bool:
+    """Whether a word is a selector, for which the members have to be known."""
+    known = {node.name for node in spec.nodes} | set(spec.roles)
+    return any(word in SELECTORS for word in words if word not in known)
+
+
+def select(spec: Spec, word: str, members: Members | None, pick: random.Random) -> list[str]:
+    """The nodes that a word means: a node or role of that name, else ``leader``, ``follower``, ``voter``, ``ROLE-any``.
+
+    Args:
+        pick: chooses where several nodes fit.
+
+    Raises:
+        UsageError: there is no such node, role or selector, or no node fits it now.
+    """
+    named = [node.name for node in spec.nodes if word in (node.name, node.role)]
+    if named:
+        return named
+    role = word.removesuffix(_ANY)
+    if word.endswith(_ANY) and role in spec.roles:
+        return [pick.choice(spec.of_role(role)).name]
+    if word in SELECTORS:
+        fit = [m for m in (members or {}).values() if spec.node(m.name) and m.ready and _fits(word, m)]
+        if not fit:
+            why = f"Its members are not known: no node answers, or profile {spec.profile} lists none."
+            if members:
+                why = f"None of its {len(members)} members is one now."
+            raise UsageError(f"cluster {spec.cluster} has no {word}", why, "Name a node.")
+        return [pick.choice(sorted(fit, key=lambda m: m.name)).name]
+    known = {node.name for node in spec.nodes} | {*spec.roles, *SELECTORS, *(f"{role}{_ANY}" for role in spec.roles)}
+    raise UsageError(f"cluster {spec.cluster} has no node or role {word!r}", "", nearest(word, known))
+
+
+def _fits(word: str, member: Member) -> bool:
+    if word == "leader":
+        return member.leader
+    return member.voter and (word == "voter" or not member.leader)
+
+
+def milliseconds(text: str) -> float:
+    """A delay: "100ms", "1.5s".
+
+    Raises:
+        UsageError: it is none.
+    """
+    match = _TIME.fullmatch(text)
+    value = float(match[1]) * (1 if match[2] == "ms" else 1000) if match else 0
+    if not 0 < value <= 60_000:
+        raise UsageError(f"invalid delay {text!r} (examples: 100ms, 1.5s; at most 60s)")
+    return value
+
+
+def percent(text: str, most: float = 100) -> float:
+    """A percentage: "10%", "0.5".
+
+    Raises:
+        UsageError: it is none, or not above 0 and at most ``most``.
+    """
+    match = _PERCENT.fullmatch(text)
+    value = float(match[1]) if match else 0
+    if not 0.1 <= value <= most:
+        raise UsageError(f"invalid percentage {text!r}: must be from 0.1% to {most:g}%")
+    return value
+
+
+def bits(text: str) -> int:
+    """A rate: "1mbit", "500kbit".
+
+    Raises:
+        UsageError: it is none, or below 8 kbit/s or above 10 Gbit/s.
+    """
+    match = _RATE.fullmatch(text)
+    value = int(float(match[1]) * _SCALE[match[2].lower()]) if match else 0
+    if not 8000 <= value <= 10 * 1000**3:
+        raise UsageError(f"invalid rate {text!r} (examples: 500kbit, 1mbit; from 8kbit to 10gbit)")
+    return value
+
+
+def size(text: str) -> int:
+    """Bytes: "64MiB", "1GiB".
+
+    Raises:
+        UsageError: it is none, or below 4 MiB, with which no process lives.
+    """
+    match = _SIZE.fullmatch(text)
+    value = int(float(match[1]) * 1024 ** (_UNITS.index(match[2].lower()) + 1)) if match else 0
+    if value < 4 << 20:
+        raise UsageError(f"invalid size {text!r} (examples: 64MiB, 1GiB; at least 4MiB)")
+    return value
+
+
+# Kinds of faults
+
+
+def partition(groups: Sequence[Sequence[str]], *, one_way: bool = False, clients: bool = False) -> Fault:
+    """No packet passes between the groups; nodes that are in no group still reach all.
+
+    Raises:
+        UsageError: there are fewer than two groups, an empty one, or a node in two.
+    """
+    if len(groups) < 2:
+        raise UsageError(
+            "a partition needs two groups of nodes", "", "Separate them with a slash: fault partition kv-1 / kv-2 kv-3."
+        )
+    seen: set[str] = set()
+    for group in groups:
+        if not group:
+            raise UsageError("a group of the partition is empty", "", "Name a node or a role on each side of a slash.")
+        for node in group:
+            if node in seen:
+                raise UsageError(f"node {node} is named twice in the partition", "", "Name each node once.")
+            seen.add(node)
+    text = f"partition {' / '.join(' '.join(group) for group in groups)}"
+    text += " --one-way" * one_way + " --clients" * clients
+    whole = tuple(tuple(group) for group in groups)
+    return Fault("partition", tuple(sorted(seen)), text, groups=whole, one_way=one_way, clients=clients)
+
+
+def isolated(spec: Spec, who: str, members: Members | None, pick: random.Random) -> list[list[str]]:
+    """The groups of ``--isolate``: a node, a minority or a majority of the voters, and all other nodes.
+
+    The leader is one of a ``minority`` and of a ``majority``; they are as small as possible.
+    """
+    if who in ("minority", "majority"):
+        voters = [m for m in (members or {}).values() if m.voter and spec.node(m.name)]
+        if len(voters) < 3:
+            raise UsageError(f"--isolate {who}: the cluster has {len(voters)} voters, and this needs 3 or more")
+        voters.sort(key=lambda m: (not m.leader, m.name))
+        needed = Quorum.needed_for(len(voters))
+        size = len(voters) - needed if who == "minority" else needed
+        first = [m.name for m in voters[:size]]
+    else:
+        first = select(spec, who, members, pick)
+    rest = [node.name for node in spec.nodes if node.name not in first]
+    if not rest:
+        raise UsageError(f"--isolate {who}: there is no other node to isolate it from")
+    return [sorted(first), rest]
+
+
+def shaped(kind: str, nodes: Sequence[str], to: Sequence[str] = (), **options: float) -> Fault:
+    """A ``delay``, ``reorder`` or ``loss`` of what nodes send."""
+    if both := sorted({*nodes} & {*to}):
+        raise UsageError(f"--to {both[0]}: the packets of a node to itself are not affected", "", "Name another node.")
+    named = {
+        "delay": ("delay {delay:g}ms", " --jitter {jitter:g}ms" if options.get("jitter") else ""),
+        "reorder": ("reorder {percent:g}%", " --delay {delay:g}ms"),
+        "loss": ("loss {percent:g}%", ""),
+    }[kind]
+    first, more = (part.format(**options) for part in named)
+    word, _, amount = first.partition(" ")
+    text = f"{word} {' '.join(nodes)} {amount}{more}{''.join(f' --to {n}' for n in to)}"
+    return Fault(kind, tuple(nodes), text, to=tuple(to), **options)  # type: ignore[arg-type]
+
+
+def simple(kind: str, nodes: Sequence[str], shown: object = "", **options: float | str) -> Fault:
+    """A fault of another kind: ``rate``, ``dns``, ``hang``, ``kill``, ``cpu`` or ``memory``."""
+    text = " ".join(filter(None, [kind, *nodes, value_text(shown)]))
+    return Fault(kind, tuple(nodes), text, **options)  # type: ignore[arg-type]
+
+
+# What may be done
+
+
+#: Kinds of which a node can have one at a time, because they use the same queue or limit.
+_EXCLUSIVE = ({"delay", "reorder"}, {"rate"}, {"cpu"}, {"memory"}, {"dns"})
+
+
+def refuse_conflict(fault: Fault, active: Iterable[ActiveFault]) -> None:
+    """Refuses a fault that contradicts one in force, or repeats it.
+
+    Raises:
+        UsageError: with the number of the other one.
+    """
+    for other in active:
+        shared = sorted({*fault.nodes} & {*other.fault.nodes})
+        same = any(fault.kind in kinds and other.fault.kind in kinds for kinds in _EXCLUSIVE)
+        repeated = fault.text == other.fault.text or (
+            fault.kind == other.fault.kind == "hang" and fault.process == other.fault.process
+        )
+        if shared and fault.kind != "kill" and (same or repeated):
+            raise UsageError(
+                f"{fault.text}: {shared[0]} has a fault of this kind",
+                f"Fault {other.id} is in force: {other.fault.text}.",
+                f"End that one first: `minicluster heal {other.id}`.",
+            )
+
+
+def cost(fault: Fault, active: Iterable[ActiveFault], members: Members | None) -> tuple[str, bool]:
+    """What a fault does to the quorums, for people; and whether one is lost by it."""
+    said, lost = [], False
+    if members is None:
+        return "", False
+    voters = [m for m in members.values() if m.voter]
+    for role in dict.fromkeys(m.role for m in voters):
+        group = [m for m in voters if m.role == role]
+        names = [m.name for m in group]
+        needed = Quorum.needed_for(len(names))
+        before = _together([m.name for m in group if m.ready], [a.fault for a in active])
+        together = _together([m.name for m in group if m.ready], [*(a.fault for a in active), fault])
+        if together == before:
+            continue
+        word = f"{role}: " if len({m.role for m in voters}) > 1 else ""
+        left = f"{word}leaves {len(together)} of {len(names)} voters together"
+        if len(together) < needed:
+            said.append(f"{left}, {needed} needed: writes stop until healed")
+            lost = lost or len(before) >= needed
+        else:
+            said.append(f"{left} ({', '.join(together)}): writes go on")
+    return "; ".join(said), lost
+
+
+#: Processes whose end or halt does not stop a voter from voting are the user's to know; any is taken for the component.
+_STOPS = ("hang", "kill")
+
+
+def _together(voters: Collection[str], faults: Sequence[Fault]) -> list[str]:
+    """The most voters that can decide together: a leader and all those that reach it and that it reaches."""
+    able = [v for v in voters if not any(f.kind in _STOPS and v in f.nodes for f in faults)]
+
+    def reach(one: str, other: str) -> bool:
+        return not any(f.cut(one, other) or f.cut(other, one) for f in faults)
+
+    groups = ([other for other in able if other == one or reach(one, other)] for one in able)
+    return max(groups, key=len, default=[])
+
+
+# Carrying out
+
+
+def operations(fault: Fault, sandboxes: Mapping[str, Sandbox]) -> list[str]:
+    """The arguments of the helper's program, ``profiles/_fault/fault``, in order.
+
+    Args:
+        sandboxes: of every running node of the cluster; nodes that do not run have no packets.
+    """
+    on = [(name, sandboxes[name]) for name in fault.nodes if name in sandboxes]
+    if fault.kind == "partition":
+        return _partition(fault, sandboxes)
+    if fault.kind == "loss":
+        share = round(fault.percent * 10)
+        if not fault.to:
+            return [f"lose {it.pid} {share} {_list(it.macs)}" for _name, it in on]
+        # Where they arrive: there it does not matter which address in the node they come from.
+        senders = [mac for _name, it in on for mac in it.macs]
+        return [f"drop {sandboxes[name].pid} {share} {_list(senders)}" for name in fault.to if name in sandboxes]
+    if fault.kind in ("delay", "reorder"):
+        how = f"delay {fault.delay:g}ms" + (f" {fault.jitter:g}ms" if fault.jitter else "")
+        how += f" reorder {fault.percent:g}%" if fault.kind == "reorder" else ""
+        targets = _list(mac for name in fault.to if name in sandboxes for mac in sandboxes[name].macs) or "-"
+        return [f"shape {it.pid} {_list(it.macs)} {targets} {how}" for _name, it in on]
+    if fault.kind == "rate":
+        return [f"rate {it.pid} {_list(it.macs)} {fault.rate}" for _name, it in on]
+    more = {
+        "dns": "",
+        "hang": f" {fault.process}",
+        "kill": f" {fault.process}",
+        "cpu": f" {{id}} {max(1, round(fault.percent))}",
+        "memory": f" {{id}} {fault.memory}",
+    }[fault.kind]
+    return [f"{fault.kind} {it.pid}{more.format(id=it.id)}" for _name, it in on]
+
+
+def _partition(fault: Fault, sandboxes: Mapping[str, Sandbox]) -> list[str]:
+    found = []
+    for i, group in enumerate(fault.groups):
+        others = [g for j, g in enumerate(fault.groups) if j != i and (not fault.one_way or j == 0)]
+        senders = _list(mac for g in others for name in g if name in sandboxes for mac in sandboxes[name].macs)
+        if fault.one_way and i == 0:
+            senders = ""
+        found += [f"drop {sandboxes[n].pid} 1000 {senders}" for n in group if n in sandboxes and senders]
+    if fault.clients:
+        nodes = _list(mac for it in sandboxes.values() for mac in it.macs)
+        first = [sandboxes[name] for name in fault.groups[0] if name in sandboxes]
+        found += [f"strangers {it.pid} {_list(it.macs)} {nodes}" for it in first]
+    return found
+
+
+def sweep(sandboxes: Mapping[str, Sandbox]) -> list[str]:
+    """Operations that remove whatever a fault left in nodes."""
+    return [f"sweep {it.pid} {_list(it.macs)}" for it in sandboxes.values()]
+
+
+def _list(words: Iterable[str]) -> str:
+    return ",".join(words)
+
+
+def gone(active: ActiveFault, sandboxes: Mapping[str, Sandbox]) -> list[str]:
+    """The nodes that restarted or ended since a fault was applied: it is no longer in force in them."""
+    return [name for name, pid in active.processes.items() if name not in sandboxes or sandboxes[name].pid != pid]
+
+
+def lasting(fault: Fault, seconds: float) -> Fault:
+    """The fault with an end."""
+    return replace(fault, seconds=seconds) if seconds else fault

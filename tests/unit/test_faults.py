@@ -1,0 +1,391 @@
+"""Faults: the nodes that words mean, what a fault costs, the helper's operations, and what is listed and healed."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+
+import pytest
+from click.testing import CliRunner, Result
+
+from minicluster import cluster as facade
+from minicluster.cli.app import app
+from minicluster.cluster import Cluster
+from minicluster.engine.protocol import Sandbox
+from minicluster.errors import NodeFailed, UsageError
+from minicluster.model import labels
+from minicluster.model.fault import ActiveFault, Fault
+from minicluster.model.membership import Member
+from minicluster.plan import faults as planning
+from tests.fakes import ExecResult, FakeEngine
+from tests.unit.standing import spec_of
+
+SPEC = spec_of("etcd", kv=5)
+PICK = random.Random(1)
+
+
+def voters(count: int, leader: int = 1, down: Sequence[int] = ()) -> dict[str, Member]:
+    rows = [Member(f"kv-{i}", i not in down, voter=True, leader=i == leader) for i in range(1, count + 1)]
+    return {member.name: member for member in rows}
+
+
+def boxes(*names: str) -> dict[str, Sandbox]:
+    return {name: Sandbox(f"id-{name}", 100 + i, (f"m{i}",)) for i, name in enumerate(names, 1)}
+
+
+# Words
+
+
+def test_a_node_and_a_role_are_named() -> None:
+    assert planning.select(SPEC, "kv-2", None, PICK) == ["kv-2"]
+    assert planning.select(SPEC, "kv", None, PICK) == ["kv-1", "kv-2", "kv-3", "kv-4", "kv-5"]
+
+
+def test_selectors_follow_the_members() -> None:
+    members = voters(5, leader=4)
+    assert planning.select(SPEC, "leader", members, PICK) == ["kv-4"]
+    assert {planning.select(SPEC, "follower", members, PICK)[0] for _ in range(200)} == {"kv-1", "kv-2", "kv-3", "kv-5"}
+    assert {planning.select(SPEC, "voter", members, PICK)[0] for _ in range(200)} == set(members)
+    assert {planning.select(SPEC, "kv-any", None, PICK)[0] for _ in range(200)} == set(members)
+
+
+def test_a_selector_that_no_node_fits() -> None:
+    with pytest.raises(UsageError, match="has no leader"):
+        planning.select(SPEC, "leader", voters(5, leader=0), PICK)
+    with pytest.raises(UsageError, match="not known"):
+        planning.select(SPEC, "voter", None, PICK)
+
+
+def test_an_unknown_word_gets_the_nearest() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'leader'"):
+        planning.select(SPEC, "leadr", {}, PICK)
+
+
+@pytest.mark.parametrize(("text", "value"), [("100ms", 100), ("1.5s", 1500), ("60s", 60_000)])
+def test_a_delay(text: str, value: float) -> None:
+    assert planning.milliseconds(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "0ms", "-1s", "5", "61s", "1h", "ms"])
+def test_no_delay(text: str) -> None:
+    with pytest.raises(UsageError, match="100ms"):
+        planning.milliseconds(text)
+
+
+@pytest.mark.parametrize("text", ["0", "0%", "101%", "-3", "many", "5%%", "0.01"])
+def test_no_percentage(text: str) -> None:
+    with pytest.raises(UsageError, match=r"0\.1% to 100%"):
+        planning.percent(text)
+
+
+@pytest.mark.parametrize(("text", "value"), [("1mbit", 10**6), ("500kbit", 500_000), ("2 Gbit", 2 * 10**9)])
+def test_a_rate(text: str, value: int) -> None:
+    assert planning.bits(text) == value
+
+
+@pytest.mark.parametrize("text", ["1", "0mbit", "100gbit", "fast", "1mbyte"])
+def test_no_rate(text: str) -> None:
+    with pytest.raises(UsageError, match="1mbit"):
+        planning.bits(text)
+
+
+@pytest.mark.parametrize("text", ["64", "1MiB", "x", "-1GiB"])
+def test_no_size(text: str) -> None:
+    with pytest.raises(UsageError, match="64MiB"):
+        planning.size(text)
+
+
+# Partitions
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [([["kv-1"]], "two groups"), ([["kv-1"], []], "empty"), ([["kv-1"], ["kv-2", "kv-1"]], "kv-1 is named twice")],
+)
+def test_no_partition(groups: list[list[str]], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        planning.partition(groups)
+
+
+@pytest.mark.parametrize(
+    ("who", "first"), [("leader", ["kv-3"]), ("kv-2", ["kv-2"]), ("minority", ["kv-1", "kv-3"]), ("majority", ["kv-1", "kv-2", "kv-3"])]
+)  # fmt: skip
+def test_isolated(who: str, first: list[str]) -> None:
+    groups = planning.isolated(SPEC, who, voters(5, leader=3), PICK)
+    assert groups[0] == first
+    assert sorted(groups[0] + groups[1]) == ["kv-1", "kv-2", "kv-3", "kv-4", "kv-5"]
+
+
+def test_too_few_voters_for_a_minority() -> None:
+    with pytest.raises(UsageError, match="1 voters"):
+        planning.isolated(SPEC, "minority", voters(1), PICK)
+
+
+def test_each_group_loses_the_packets_of_the_others() -> None:
+    fault = planning.partition([["kv-1"], ["kv-2", "kv-3"]])
+    found = planning.operations(fault, boxes("kv-1", "kv-2", "kv-3", "kv-4"))
+    assert found == ["drop 101 1000 m2,m3", "drop 102 1000 m1", "drop 103 1000 m1"]
+
+
+def test_one_way_only_the_others_lose_packets() -> None:
+    fault = planning.partition([["kv-1"], ["kv-2"], ["kv-3"]], one_way=True)
+    assert planning.operations(fault, boxes("kv-1", "kv-2", "kv-3")) == ["drop 102 1000 m1", "drop 103 1000 m1"]
+    assert fault.cut("kv-1", "kv-2")
+    assert not fault.cut("kv-2", "kv-1")
+    assert not fault.cut("kv-2", "kv-3")
+
+
+def test_clients_are_whoever_is_no_node() -> None:
+    fault = planning.partition([["kv-1"], ["kv-2"]], clients=True)
+    assert planning.operations(fault, boxes("kv-1", "kv-2"))[-1] == "strangers 101 m1 m1,m2"
+
+
+def test_a_node_that_does_not_run_has_no_packets() -> None:
+    fault = planning.partition([["kv-1"], ["kv-2", "kv-3"]])
+    assert planning.operations(fault, boxes("kv-1", "kv-2")) == ["drop 101 1000 m2", "drop 102 1000 m1"]
+
+
+# Other kinds
+
+
+@pytest.mark.parametrize(
+    ("fault", "operations"),
+    [
+        (planning.shaped("delay", ["kv-1"], delay=100, jitter=20), ["shape 101 m1 - delay 100ms 20ms"]),
+        (planning.shaped("delay", ["kv-1"], ["kv-2"], delay=0.5), ["shape 101 m1 m2 delay 0.5ms"]),
+        (planning.shaped("reorder", ["kv-1"], percent=25, delay=10), ["shape 101 m1 - delay 10ms reorder 25%"]),
+        (planning.shaped("loss", ["kv-1"], percent=10), ["lose 101 100 m1"]),
+        (planning.shaped("loss", ["kv-1"], ["kv-2"], percent=0.5), ["drop 102 5 m1"]),
+        (planning.simple("rate", ["kv-1"], "1mbit", rate=10**6), ["rate 101 m1 1000000"]),
+        (planning.simple("dns", ["kv-1", "kv-2"]), ["dns 101", "dns 102"]),
+        (planning.simple("hang", ["kv-2"], "etcd", process="etcd"), ["hang 102 etcd"]),
+        (planning.simple("kill", ["kv-2"], "etcd", process="etcd"), ["kill 102 etcd"]),
+        (planning.simple("cpu", ["kv-1"], "20%", percent=20), ["cpu 101 id-kv-1 20"]),
+        (planning.simple("memory", ["kv-1"], "64MiB", memory=64 << 20), ["memory 101 id-kv-1 67108864"]),
+    ],
+)
+def test_operations(fault: Fault, operations: list[str]) -> None:
+    assert planning.operations(fault, boxes("kv-1", "kv-2")) == operations
+
+
+def test_the_text_is_a_command() -> None:
+    assert planning.shaped("delay", ["kv-1"], ["kv-2"], delay=100, jitter=20).text == (
+        "delay kv-1 100ms --jitter 20ms --to kv-2"
+    )
+    assert planning.partition([["kv-1"], ["kv-2", "kv-3"]], one_way=True).text == "partition kv-1 / kv-2 kv-3 --one-way"
+
+
+def test_a_node_does_not_send_to_itself() -> None:
+    with pytest.raises(UsageError, match="--to kv-1"):
+        planning.shaped("loss", ["kv-1"], ["kv-1"], percent=1)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        planning.partition([["kv-1"], ["kv-2"]], one_way=True, clients=True),
+        planning.lasting(planning.shaped("reorder", ["kv-1"], ["kv-2"], percent=25, delay=10), 30),
+        planning.simple("memory", ["kv-1"], "64MiB", memory=64 << 20),
+    ],
+)
+def test_the_label_holds_the_whole_fault(fault: Fault) -> None:
+    active = ActiveFault("3", fault, 12.5, {"kv-1": 7})
+    assert ActiveFault.parse(active.dump()) == active
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"id": "1", "since": 0, "processes": {}, "fault": {"what": 1}}'])
+def test_no_label(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        ActiveFault.parse(text)
+
+
+# Cost
+
+
+def in_force(*faults: Fault) -> list[ActiveFault]:
+    return [ActiveFault(str(i), fault, 0.0) for i, fault in enumerate(faults, 1)]
+
+
+def test_a_minority_costs_no_quorum() -> None:
+    said, lost = planning.cost(planning.partition([["kv-1"], ["kv-2", "kv-3"]]), [], voters(3))
+    assert (said, lost) == ("leaves 2 of 3 voters together (kv-2, kv-3): writes go on", False)
+
+
+def test_three_groups_of_one_lose_the_quorum() -> None:
+    said, lost = planning.cost(planning.partition([["kv-1"], ["kv-2"], ["kv-3"]]), [], voters(3))
+    assert lost
+    assert said == "leaves 1 of 3 voters together, 2 needed: writes stop until healed"
+
+
+def test_faults_in_force_count() -> None:
+    cut = planning.partition([["kv-1"], ["kv-2", "kv-3"]])
+    hang = planning.simple("hang", ["kv-2"], "etcd", process="etcd")
+    assert not planning.cost(hang, [], voters(3))[1]
+    assert planning.cost(hang, in_force(cut), voters(3))[1]
+
+
+def test_a_node_between_two_groups_keeps_a_quorum() -> None:
+    """Whoever is in no group reaches all: kv-1 may lead kv-1, kv-2 and kv-3."""
+    said, lost = planning.cost(planning.partition([["kv-2"], ["kv-3"]]), [], voters(3))
+    assert not lost
+    assert "2 of 3" not in said
+
+
+def test_one_way_is_no_way_to_vote() -> None:
+    assert planning.cost(planning.partition([["kv-1"], ["kv-2", "kv-3"]], one_way=True), [], voters(3, down=[3]))[1]
+
+
+def test_a_quorum_that_is_lost_already_is_not_lost_again() -> None:
+    _said, lost = planning.cost(planning.partition([["kv-1"], ["kv-2"]]), [], voters(3, down=[2, 3]))
+    assert not lost
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "refused"),
+    [
+        (planning.shaped("delay", ["kv-1"], delay=5), planning.shaped("reorder", ["kv-1"], percent=5, delay=5), True),
+        (planning.shaped("delay", ["kv-1"], delay=5), planning.shaped("delay", ["kv-2"], delay=5), False),
+        (planning.shaped("delay", ["kv-1"], delay=5), planning.simple("rate", ["kv-1"], rate=10**6), False),
+        (planning.shaped("loss", ["kv-1"], percent=5), planning.shaped("loss", ["kv-1"], percent=6), False),
+        (planning.partition([["kv-1"], ["kv-2"]]), planning.partition([["kv-1"], ["kv-2"]]), True),
+        (planning.partition([["kv-1"], ["kv-2"]]), planning.partition([["kv-1"], ["kv-3"]]), False),
+        (
+            planning.simple("hang", ["kv-1"], "a", process="a"),
+            planning.simple("hang", ["kv-1"], "b", process="b"),
+            False,
+        ),
+    ],
+)
+def test_contradictions(one: Fault, other: Fault, refused: bool) -> None:
+    if not refused:
+        planning.refuse_conflict(other, in_force(one))
+        return
+    with pytest.raises(UsageError, match="minicluster heal 1"):
+        planning.refuse_conflict(other, in_force(one))
+
+
+# On an engine
+
+
+@pytest.fixture
+def etcd(engine: FakeEngine) -> Cluster:
+    made = Cluster.up("etcd", name="e", engine=engine)
+    rows = [{"name": f"kv-{i}", "ready": True, "voter": True, "leader": i == 2} for i in (1, 2, 3)]
+    assert made.spec.members
+    engine.answers[" ".join(made.spec.members.run)] = ExecResult(0, "\n".join(map(json.dumps, rows)), "")
+    return made
+
+
+def helpers(engine: FakeEngine) -> list[str]:
+    return [name for name, box in engine.boxes.items() if labels.FAULT in box.container.labels]
+
+
+def test_a_fault_is_a_container_until_it_is_healed(engine: FakeEngine, etcd: Cluster) -> None:
+    with etcd.partition("leader", ["kv-1", "kv-3"]) as fault:
+        assert fault.groups == (("kv-2",), ("kv-1", "kv-3"))
+        assert helpers(engine) == ["e-fault.1"]
+        (found,) = etcd.faults()
+        assert (found.id, found.text, found.lost) == ("1", "partition kv-2 / kv-1 kv-3", ())
+        assert etcd.status(memory=False).faults == (found,)
+    assert helpers(engine) == []
+    assert etcd.faults() == ()
+
+
+def test_a_fault_is_healed_whatever_happens(engine: FakeEngine, etcd: Cluster) -> None:
+    with pytest.raises(ZeroDivisionError), etcd.fault.dns("kv"):
+        raise ZeroDivisionError
+    assert helpers(engine) == []
+
+
+def test_a_helper_is_no_node(engine: FakeEngine, etcd: Cluster) -> None:
+    etcd.fault.loss("kv-1", 10)
+    assert [(c.nodes, c.running, c.phase) for c in facade.clusters(engine)] == [(3, 3, "running")]
+    status = etcd.status(memory=False)
+    assert (status.phase, status.notes) == ("ready", ())
+    assert not facade.Cluster.up("etcd", name="e", engine=engine).change.changed  # type: ignore[union-attr]
+    assert helpers(engine) == ["e-fault.1"]
+
+
+def test_a_restarted_node_is_told(engine: FakeEngine, etcd: Cluster) -> None:
+    etcd.fault.loss("kv", 10)
+    etcd.restart("kv-3")
+    assert etcd.faults()[0].lost == ("kv-3",)
+
+
+@pytest.mark.parametrize("remove", [Cluster.down, Cluster.heal, Cluster.reset])
+def test_nothing_outlives_the_cluster(engine: FakeEngine, etcd: Cluster, remove: Callable[[Cluster], object]) -> None:
+    etcd.fault.dns("kv")
+    etcd.fault.loss("kv-1", 5)
+    assert len(helpers(engine)) == 2
+    remove(etcd)
+    assert helpers(engine) == []
+    assert remove is not Cluster.down or engine.empty()
+
+
+def test_what_cannot_be_applied_leaves_nothing(engine: FakeEngine, etcd: Cluster) -> None:
+    engine.helper_says = "failed: Error: Specified qdisc kind is unknown."
+    with pytest.raises(NodeFailed, match="sch_netem"):
+        etcd.fault.delay("kv-1", 100)
+    assert helpers(engine) == []
+
+
+def test_a_node_that_does_not_run_is_refused(engine: FakeEngine, etcd: Cluster) -> None:
+    etcd.stop("kv-1")
+    with pytest.raises(UsageError, match="kv-1 is not running"):
+        etcd.fault.dns("kv-1")
+    assert helpers(engine) == []
+
+
+def test_heal_of_an_unknown_fault(etcd: Cluster) -> None:
+    etcd.fault.dns("kv-1")
+    with pytest.raises(UsageError, match="In force: 1"):
+        etcd.heal("7")
+
+
+def run(*argv: str) -> Result:
+    return CliRunner().invoke(app, [*argv], catch_exceptions=False)
+
+
+@pytest.mark.usefixtures("etcd")
+def test_commands(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minicluster.cluster.connect", lambda *_a, **_k: engine)
+    done = run("fault", "partition", "kv-1/kv-2", "kv-3")
+    assert done.exit_code == 0, done.output
+    assert "writes go on" in done.stderr
+    assert "Fault 1 of cluster e: partition kv-1 / kv-2 kv-3, until `minicluster heal 1`." in done.stdout
+    assert "partition kv-1 / kv-2 kv-3" in run("fault", "list").stdout
+    done = run("fault", "hang", "kv-2", "etcd")
+    assert done.exit_code == 2
+    assert "--force" in done.output
+    assert run("fault", "hang", "kv-2", "etcd", "--force", "--for", "30s", "-q").exit_code == 0
+    assert json.loads(run("fault", "list", "-o", "json").stdout)[1]["until"] is not None
+    assert run("heal").stdout.count("Healed") == 2
+    assert run("heal").stdout == "No faults in force.\n"
+
+
+@pytest.mark.usefixtures("etcd")
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["partition"],
+        ["partition", "kv-1", "kv-2"],
+        ["partition", "/", "kv-1"],
+        ["partition", "kv-1 / kv-2", "--isolate", "leader"],
+        ["delay", "kv-1", "soon"],
+        ["delay", "kv-1", "10ms", "--jitter", "20ms"],
+        ["loss", "kv-1", "200%"],
+        ["rate", "kv-1", "-1"],
+        ["hang", "kv-1", ""],
+        ["kill", "kv-1", "etcd", "--for", "5s"],
+        ["memory", "kv-1", "0"],
+        ["dns", "kv-9"],
+        ["dns", "kv-1", "--for", "never"],
+    ],
+)
+def test_nonsense_is_refused(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, argv: list[str]) -> None:
+    monkeypatch.setattr("minicluster.cluster.connect", lambda *_a, **_k: engine)
+    done = run("fault", *argv)
+    assert done.exit_code == 2
+    assert "Error: " in done.stderr
+    assert helpers(engine) == []
