@@ -5,6 +5,7 @@ A run that uses no cluster pays for the import of this module, so everything els
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -246,6 +247,9 @@ class _State:
                 self._finish_fixtures(pooled, item)
         finally:
             for pooled in used:
+                if left := pooled.heal():
+                    # In the summary under the name of this test: its teardown is under way.
+                    warnings.warn(f"{pooled.name}: healed after the test: {'; '.join(left)}", stacklevel=1)
                 pooled.release()
         if self._pool:
             current = {_place(nextitem, scope) for scope in _SCOPES[:-1]} if nextitem else set()

@@ -28,6 +28,7 @@ from minicluster.model import labels, published
 from minicluster.model.events import Listener, ignore
 from minicluster.model.lease import Lease
 from minicluster.model.naming import derived_name, value_text
+from minicluster.operations.faults import heal_if_any
 from minicluster.operations.up import DEFAULT_PROFILE
 from minicluster.plan.observed import lease_of
 from minicluster.profile import catalog, folders
@@ -121,6 +122,14 @@ class PooledCluster:
         if self._held:
             self._held.release()
             self._held = None
+
+    def heal(self) -> tuple[str, ...]:
+        """Ends the faults that the test that has it alone left in it; returns what they were."""
+        if self.cluster is None or not (self._held and self._exclusive):
+            return ()
+        with contextlib.suppress(MiniclusterError):  # what is wrong with it is found before the next test
+            return heal_if_any(self.pool.engine, self.cluster.spec)
+        return ()
 
     def down(self) -> None:
         """Removes it."""

@@ -109,8 +109,14 @@ def test_no_partition(groups: list[list[str]], said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("who", "first"), [("leader", ["kv-3"]), ("kv-2", ["kv-2"]), ("minority", ["kv-1", "kv-3"]), ("majority", ["kv-1", "kv-2", "kv-3"])]
-)  # fmt: skip
+    ("who", "first"),
+    [
+        ("leader", ["kv-3"]),
+        ("kv-2", ["kv-2"]),
+        ("minority", ["kv-1", "kv-3"]),
+        ("majority", ["kv-1", "kv-2", "kv-3"]),
+    ],
+)
 def test_isolated(who: str, first: list[str]) -> None:
     groups = planning.isolated(SPEC, who, voters(5, leader=3), PICK)
     assert groups[0] == first

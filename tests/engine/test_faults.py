@@ -1,0 +1,353 @@
+"""Faults on real clusters, with each system's own client as the witness."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minicluster.cluster import Cluster
+from minicluster.engine.protocol import Engine
+from minicluster.errors import NodeFailed, UsageError
+from tests.engine.conftest import Shell, eventually, remains
+
+NAME = "t-faults"
+
+
+@pytest.fixture(scope="module")
+def etcd(outer: Shell, engine: Engine) -> Iterator[Cluster]:
+    """Three etcds."""
+    try:
+        outer.minicluster("up", "etcd", "--name", NAME, timeout=600)
+        yield Cluster.open(NAME, engine=engine)
+    finally:
+        outer.minicluster("down", NAME, ok=False)
+    assert remains(outer, NAME) == {}
+
+
+@pytest.fixture(autouse=True)
+def healed(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No test leaves a fault to the next, and the ensemble has a leader."""
+    yield
+    if "etcd" in request.fixturenames:
+        cluster: Cluster = request.getfixturevalue("etcd")
+        cluster.heal()
+        eventually(lambda: cluster.status(memory=False).phase == "ready", what="the ensemble is ready")
+
+
+def put(cluster: Cluster, node: str, key: str = "k", within: float = 2.0) -> bool:
+    """Whether a member takes a write, asked in its own node by the stock client."""
+    return cluster.exec(node, f"etcdctl put {key} {time.time()} --command-timeout={within:g}s").exit_code == 0
+
+
+def rules(outer: Shell, cluster: Cluster) -> str:
+    """What packet filters and queues the nodes have, apart from the engine's own."""
+    found = []
+    for node in cluster.nodes():
+        pid = outer.docker("inspect", "-f", "{{.State.Pid}}", node.container).out.strip()
+        for argv in (("nft", "list", "tables"), ("tc", "qdisc", "show")):
+            found.append(outer.run("nsenter", "-t", pid, "-n", *argv).out)
+    lines = [line for text in found for line in text.splitlines() if "ip nat" not in line and "noqueue" not in line]
+    return "\n".join(lines)
+
+
+def helpers(outer: Shell) -> list[str]:
+    return outer.docker("ps", "-aq", "--filter", "label=io.minicluster.fault").out.split()
+
+
+def test_a_minority_refuses_writes_and_the_majority_takes_them(outer: Shell, etcd: Cluster) -> None:
+    said = outer.minicluster("fault", "partition", "kv-1 / kv-2 kv-3", "-c", NAME)
+    assert "writes go on" in said.err
+    assert not put(etcd, "kv-1")
+    eventually(lambda: put(etcd, "kv-2"), what="the majority takes writes")
+    assert put(etcd, "kv-3")
+    assert "partition kv-1 / kv-2 kv-3" in outer.minicluster("status", NAME).out
+    assert "Healed" in outer.minicluster("heal", "-c", NAME).out
+    eventually(lambda: put(etcd, "kv-1"), what="the minority is back")
+    assert rules(outer, etcd) == ""
+
+
+def test_established_connections_are_cut_and_go_on(etcd: Cluster) -> None:
+    """A leader that is isolated is replaced: its connections to the others were there before."""
+    before = leader(etcd)
+    with etcd.fault.isolate("leader"):
+        others = [n for n in ("kv-1", "kv-2", "kv-3") if n != before]
+        eventually(lambda: put(etcd, others[0]), what="the others elect a leader")
+        assert not put(etcd, before)
+    eventually(lambda: put(etcd, before), what="the former leader follows")
+
+
+def leader(cluster: Cluster) -> str:
+    found: str = eventually(lambda: cluster.status(memory=False).quorum.leader, what="a leader")  # type: ignore[union-attr]
+    return found
+
+
+def test_a_hung_process_and_its_cost(outer: Shell, etcd: Cluster) -> None:
+    with etcd.fault.hang("kv-1", "etcd"):
+        eventually(lambda: put(etcd, "kv-2"), what="two of three take writes")
+        refused = outer.minicluster("fault", "hang", "kv-2", "etcd", "-c", NAME, ok=False)
+        assert refused.code == 2
+        assert "leaves 1 of 3 voters together, 2 needed" in refused.err
+        with pytest.raises(UsageError, match="fault of this kind"):
+            etcd.fault.hang("kv-1", "etcd")
+    assert put(etcd, "kv-1")
+    with pytest.raises(NodeFailed, match=r"No process nosuch there; there are: .*etcd"):
+        etcd.fault.hang("kv-1", "nosuch")
+    assert helpers(outer) == []
+
+
+def test_down_under_a_fault_leaves_nothing(outer: Shell, engine: Engine) -> None:
+    name = f"{NAME}-down"
+    outer.minicluster("up", "etcd", "--name", name, "--size", "kv=1")
+    cluster = Cluster.open(name, engine=engine)
+    cluster.fault.dns("kv-1")
+    cluster.fault.rate("kv-1", 10**6)
+    outer.minicluster("down", name)
+    assert remains(outer, name) == {}
+    assert helpers(outer) == []
+
+
+@pytest.mark.long
+def test_faults_combine_and_leave_no_trace(outer: Shell, etcd: Cluster) -> None:
+    with etcd.fault.rate("kv", 10**6), etcd.fault.loss("kv-1", 20), etcd.fault.loss("kv-1", 50, to="kv-2"):
+        with etcd.fault.dns("kv"), etcd.fault.cpu("kv-1", 20), etcd.fault.memory("kv-2", 256 << 20):
+            text = rules(outer, etcd)
+            assert text.count("qdisc htb") == 3
+            assert len(set(re.findall(r"minicluster_\d+", text))) == 3
+            assert len(etcd.faults()) == 6
+        assert len(etcd.faults()) == 3
+    assert rules(outer, etcd) == ""
+    assert helpers(outer) == []
+
+
+@pytest.mark.long
+def test_names_do_not_resolve(etcd: Cluster) -> None:
+    resolve = ["getent", "hosts", "kv-2"]
+    assert etcd.exec("kv-1", resolve).exit_code == 0
+    with etcd.fault.dns("kv-1"), pytest.raises(TimeoutError):
+        etcd.exec("kv-1", resolve, timeout=3)
+    eventually(lambda: etcd.exec("kv-1", resolve, timeout=10).exit_code == 0, what="names resolve again")
+
+
+@pytest.mark.long
+def test_clients_are_cut_only_if_asked(outer: Shell, etcd: Cluster) -> None:
+    client = Shell(outer.env | outer.minicluster("env", NAME, "-o", "json").json)
+    url = etcd.node("kv-1").endpoint("client").url
+
+    def reached() -> bool:
+        argv = (
+            "etcdctl",
+            "--endpoints",
+            url,
+            "get",
+            "k",
+            "--consistency=s",
+            "--dial-timeout=1s",
+            "--command-timeout=2s",
+        )
+        return client.run(*argv, ok=False).code == 0
+
+    with etcd.partition("kv-1", ["kv-2", "kv-3"]):
+        assert reached()
+    with etcd.partition("kv-1", ["kv-2", "kv-3"], clients=True):
+        assert not reached()
+    eventually(reached, what="the published port answers again")
+
+
+@pytest.mark.long
+def test_a_fault_ends_by_itself_even_if_minicluster_is_killed(outer: Shell, etcd: Cluster) -> None:
+    outer.minicluster("fault", "partition", "--isolate", "kv-1", "--for", "4s", "-c", NAME)
+    assert not put(etcd, "kv-1")
+    eventually(lambda: etcd.faults() == (), what="the fault is over")
+    assert rules(outer, etcd) == ""
+    eventually(lambda: put(etcd, "kv-1"), what="kv-1 takes writes")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("moment", [0.1, 0.2, 0.3, 0.45, 0.7])
+def test_killed_while_applying_and_healing(outer: Shell, etcd: Cluster, moment: float) -> None:
+    for argv in (("fault", "loss", "kv", "5%", "-c", NAME), ("heal", "-c", NAME)):
+        process = outer.start(*argv)
+        time.sleep(moment)  # whatever is under way
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    etcd.heal()
+    assert helpers(outer) == []
+    eventually(lambda: rules(outer, etcd) == "", what="no rule is left")
+
+
+@pytest.mark.long
+def test_a_killed_helper_leaves_what_heal_removes(outer: Shell, etcd: Cluster) -> None:
+    etcd.partition("kv-1", "kv-2")
+    etcd.fault.rate("kv-3", 10**6)
+    etcd.fault.hang("kv-3", "etcd")
+    outer.docker("kill", *helpers(outer))
+    eventually(lambda: helpers(outer) == [], what="the helpers are gone")
+    assert rules(outer, etcd) != ""
+    etcd.heal()
+    assert rules(outer, etcd) == ""
+    assert put(etcd, "kv-3")
+
+
+@pytest.mark.long
+def test_a_restarted_node_is_told(outer: Shell, etcd: Cluster) -> None:
+    with etcd.fault.loss("kv", 5):
+        etcd.restart("kv-2")
+        assert etcd.faults()[0].lost == ("kv-2",)
+        assert "not in force in kv-2, restarted since" in outer.minicluster("status", NAME).out
+
+
+@pytest.mark.long
+def test_a_hundred_faults_leave_nothing(outer: Shell, etcd: Cluster) -> None:
+    for _ in range(100):
+        with etcd.partition("kv-1", ["kv-2", "kv-3"]):
+            pass
+    assert helpers(outer) == []
+    assert rules(outer, etcd) == ""
+
+
+@pytest.mark.long
+def test_a_process_is_killed_and_the_node_says_so(etcd: Cluster) -> None:
+    etcd.fault.kill("kv-3", "etcd")
+    eventually(lambda: etcd.node("kv-3").status().phase == "exited", what="kv-3 ended with its only process")
+    etcd.start("kv-3")
+
+
+# Other systems
+
+
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest, outer: Shell, engine: Engine) -> Iterator[Cluster]:
+    profile, *options = request.param
+    name = f"{NAME}-{profile}"
+    try:
+        outer.minicluster("up", profile, "--name", name, *options, timeout=600)
+        yield Cluster.open(name, engine=engine)
+    finally:
+        outer.minicluster("down", name, ok=False)
+    assert remains(outer, name) == {}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("cluster", [("zookeeper",)], indirect=True)
+def test_a_zookeeper_session_expires_in_the_minority(cluster: Cluster) -> None:
+    from kazoo.client import KazooClient, KazooState
+
+    node = "kv-1"
+    url = cluster.node(node).endpoint("client").url.removeprefix("zk://")
+    client = KazooClient(hosts=url, timeout=4)
+    states: list[str] = []
+    client.add_listener(states.append)
+    client.start(timeout=30)
+    try:
+        client.create("/held", ephemeral=True)
+        with cluster.fault.isolate(node):
+            eventually(lambda: KazooState.SUSPENDED in states, what="its server hangs up")
+            others = cluster.node("kv-2").endpoint("client").url.removeprefix("zk://")
+            other = KazooClient(hosts=others, timeout=10)
+            eventually(lambda: _started(other), what="the majority serves")
+            eventually(lambda: other.exists("/held") is None, what="the majority lets the session expire")
+            other.stop()
+            other.close()
+        eventually(lambda: KazooState.LOST in states, what="the client hears that its session is over")
+    finally:
+        client.stop()
+        client.close()
+
+
+def _started(client: Any) -> bool:
+    try:
+        client.start(timeout=5)
+        return True
+    except Exception:
+        client.stop()
+        return False
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("cluster", [("consul", "--set", "version=1.8.7")], indirect=True)
+def test_consul_elects_another_leader(cluster: Cluster) -> None:
+    before = leader(cluster)
+    with cluster.fault.isolate("leader"):
+        assert cluster.faults()[0].nodes
+        eventually(lambda: leader(cluster) not in ("", before), what="another leader")
+    eventually(lambda: cluster.status(memory=False).phase == "ready", what="all are members again")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("cluster", [("swarm", "--size", "master=3", "--size", "agent=2")], indirect=True)
+def test_a_swarm_is_cut_and_its_tasks_move(cluster: Cluster) -> None:
+    def docker(node: str, *argv: str, timeout: float = 60) -> str:
+        done = cluster.exec(node, ["docker", *argv], timeout=timeout)
+        assert done.exit_code == 0, done.stderr
+        return done.stdout
+
+    docker("master-1", "network", "create", "--driver", "overlay", "--attachable", "o")
+    demo = cluster.info().demo_image
+    assert demo
+    workers = ["--constraint", "node.role==worker", "--network", "o"]
+    docker("master-1", "service", "create", "--name", "s", "--replicas", "2", *workers, demo, timeout=120)
+
+    def where() -> set[str]:
+        rows = docker("master-1", "service", "ps", "s", "--filter", "desired-state=running", "--format", "{{json .}}")
+        return {r["Node"] for r in map(json.loads, rows.splitlines()) if r["CurrentState"].startswith("Running")}
+
+    eventually(lambda: where() == {"agent-1", "agent-2"}, what="a task on each agent")
+    names = {n: docker(n, "ps", "-q", "--filter", "label=com.docker.swarm.service.name=s").split()[0] for n in where()}
+    there = docker("agent-2", "inspect", "-f", '{{(index .NetworkSettings.Networks "o").IPAddress}}', names["agent-2"])
+    ping = ["docker", "exec", names["agent-1"], "ping", "-c", "1", "-W", "2", there.strip()]
+    assert cluster.exec("agent-1", ping).exit_code == 0
+    with cluster.partition("agent-1", "agent-2"):
+        assert cluster.exec("agent-1", ping).exit_code != 0  # the overlay does not tunnel past the partition
+        assert len(where()) == 2
+    with cluster.fault.isolate("agent-2"):
+        eventually(lambda: where() == {"agent-1"}, what="the tasks are on the other agent")
+    with cluster.fault.isolate("leader") as fault:
+        cut = fault.groups[0][0]
+        assert cluster.exec(cut, ["docker", "node", "ls"], timeout=60).exit_code != 0
+    eventually(lambda: cluster.status(memory=False).phase == "ready", what="all are ready again")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("cluster", [("kubernetes", "--size", "agent=2")], indirect=True)
+def test_kubernetes_moves_pods_of_a_cut_agent(cluster: Cluster, tmp_path: Path) -> None:
+    def kubectl(*argv: str) -> str:
+        done = cluster.exec("master-1", ["kubectl", *argv], timeout=60)
+        assert done.exit_code == 0, done.stderr
+        return done.stdout
+
+    demo = cluster.info().demo_image
+    kubectl("create", "deployment", "d", f"--image={demo}", "--replicas=2")
+    quick = [{"key": f"node.kubernetes.io/{k}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}
+             for k in ("unreachable", "not-ready")]  # fmt: skip
+    spread = [{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+               "labelSelector": {"matchLabels": {"app": "d"}}}]  # fmt: skip
+    patch = {"spec": {"template": {"spec": {"tolerations": quick, "topologySpreadConstraints": spread}}}}
+    kubectl("patch", "deployment", "d", "-p", json.dumps(patch))
+    kubectl("rollout", "status", "deployment/d", "--timeout=60s")
+
+    def pods() -> list[tuple[str, str]]:
+        rows = json.loads(kubectl("get", "pods", "-l", "app=d", "-o", "json"))["items"]
+        alive = [r for r in rows if "deletionTimestamp" not in r["metadata"] and r["status"]["phase"] == "Running"]
+        return [(r["spec"]["nodeName"], r["status"]["podIP"]) for r in alive]
+
+    def ready(node: str) -> str:
+        where = "{.status.conditions[?(@.type=='Ready')].status}"
+        return kubectl("get", "node", node, "-o", f"jsonpath={where}").strip()
+
+    eventually(lambda: {n for n, _a in pods()} == {"agent-1", "agent-2"}, what="a pod on each agent")
+    ip = dict(pods())["agent-2"]
+    fetch = ["curl", "-s", "-m", "2", "-o", "/dev/null", f"http://{ip}"]
+    if cluster.exec("agent-1", fetch).exit_code in (0, 7):  # 7: nothing listens on that port, but packets come back
+        with cluster.partition("agent-1", "agent-2"):
+            assert cluster.exec("agent-1", fetch).exit_code == 28  # pods do not tunnel past the partition
+    with cluster.fault.isolate("agent-2"):
+        eventually(lambda: ready("agent-2") != "True", what="agent-2 is not ready", within=120)
+        eventually(lambda: [n for n, _a in pods()].count("agent-1") == 2, what="both pods are on agent-1", within=120)
+    eventually(lambda: ready("agent-2") == "True", what="agent-2 is ready again", within=120)
