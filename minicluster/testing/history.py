@@ -156,6 +156,8 @@ def lost_writes(operations: Iterable[Operation], present: Mapping[str, Iterable[
 
 def _relevant(operations: Sequence[Operation]) -> list[Operation]:
     """Without operations that cannot matter: uncertain writes of values that nothing ever saw or expected."""
+    if any(o.kind == "cas" and not o.ok for o in operations):  # it saw some other value, which any write may have left
+        return list(operations)
     seen = [o.value for o in operations if o.kind == "read"]
     seen += [o.expected for o in operations if o.kind == "cas"]
     return [o for o in operations if o.returned != _NEVER or o.kind == "read" or o.value in seen]
