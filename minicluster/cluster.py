@@ -275,6 +275,10 @@ class Cluster:
         """No packet passes between groups of nodes, until the end of a ``with`` block."""
         return self.fault.partition(*groups, one_way=one_way, clients=clients, seconds=seconds)
 
+    def leader(self) -> str:
+        """The node that leads, by the cluster's own software; "" where there is none now."""
+        return next((node.name for node in self.status(memory=False).nodes if node.leader), "")
+
     def faults(self) -> tuple[results.FaultInfo, ...]:
         """The faults in force."""
         return faults.listing(self.engine, self.spec)

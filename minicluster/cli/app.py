@@ -46,6 +46,7 @@ COMMANDS = {
     "Faults": {
         "fault": "faults:fault",
         "heal": "faults:heal",
+        "chaos": "faults:chaos",
     },
     "Profiles, images, engine": {
         "profile": "profiles:profile",

@@ -19,6 +19,7 @@ from minicluster.errors import UsageError
 if TYPE_CHECKING:
     from minicluster.model.fault import Fault
     from minicluster.model.results import FaultInfo
+    from minicluster.operations.chaos import Round
     from minicluster.operations.faults import Target
 
 _NODES = "Nodes or roles; or leader, follower, voter, ROLE-any"
@@ -313,3 +314,81 @@ def heal(ids: tuple[str, ...], cluster: str | None, output: Output, quiet: bool)
         print_json({"healed": ended})
     elif not quiet:
         print("\n".join(f"Healed: {text}" for text in ended) or "No faults in force.")
+
+
+@click.command(cls=Command)
+@click.argument("nodes", nargs=-1, metavar="[NODE...]", help="Nodes or roles (default: those that vote)")
+@click.option("--for", "lasting", metavar="TIME", default="1m", callback=_seconds, help="How long (default: 1m)")
+@click.option("--every", metavar="TIME", default="10s", callback=_seconds, help="A fault every so often (default: 10s)")
+@click.option(
+    "--faults", "kinds", metavar="KIND,...", help="kill, hang, partition, delay, loss (default: the first three)"
+)
+@click.option("--keep-quorum", is_flag=True, help="Leave out faults that would lose the quorum")
+@click.option("--seed", type=int, metavar="N", help="Repeats the schedule of an earlier run (default: random)")
+@cluster_option
+@output_option
+def chaos(
+    nodes: tuple[str, ...],
+    lasting: float,
+    every: float,
+    kinds: str | None,
+    keep_quorum: bool,
+    seed: int | None,
+    cluster: str | None,
+    output: Output,
+) -> None:
+    """Apply faults at random, one after the other, and measure.
+
+    Each is held for half of the time until the next. With -o json it prints an object per fault, one a line.
+    """
+    import random
+    from dataclasses import asdict
+
+    from minicluster.cluster import Cluster
+    from minicluster.operations import chaos as running
+
+    opened = Cluster.open(cluster)
+    seed = random.randrange(1 << 31) if seed is None else seed
+    rounds = running.chaos(
+        opened.engine,
+        opened.spec,
+        seconds=lasting,
+        every=every,
+        kinds=[kind for kind in kinds.split(",") if kind] if kinds is not None else running.DEFAULT,
+        nodes=opened.node_names(nodes) if nodes else (),
+        keep_quorum=keep_quorum,
+        seed=seed,
+    )
+    if output is Output.text:
+        print(f"Faults for cluster {opened.name}, seed {seed}.", file=sys.stderr)
+    done = []
+    for one in rounds:
+        done.append(one)
+        if output is Output.json:
+            import json
+
+            print(json.dumps({"seed": seed, **asdict(one)}), flush=True)
+        else:
+            print(_round_text(one), flush=True)
+    if output is Output.text:
+        summary = running.Summary(opened.name, seed, tuple(done))
+        longest = [f"{text} {_span(summary.longest(what))}" for what, text in _MEASURES.items()]
+        print(f"{len(done)} faults; longest: {', '.join(longest)}.")
+
+
+_MEASURES = {
+    "without_leader": "without a leader",
+    "without_writes": "without writes",
+    "healthy_after": "until healthy again",
+}
+
+
+def _span(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds:.1f} s"
+
+
+def _round_text(one: Round) -> str:
+    if one.error:
+        return f"{one.number:3}  {one.kind} {one.node}: {one.error}"
+    measured = ", ".join(f"{text} {_span(getattr(one, what))}" for what, text in _MEASURES.items())
+    return f"{one.number:3}  {one.kind} {one.node} for {one.held:.1f} s: {measured}"

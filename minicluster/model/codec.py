@@ -158,6 +158,7 @@ def from_json(data: Mapping[str, Any]) -> Spec:
         load=_hooks(data["load"]),
         reset=_hooks(data["reset"]),
         members=_make(HookSpec, data["members"]) if data["members"] else None,
+        write=_make(HookSpec, data["write"]) if data["write"] else None,
         client=_make(CertificateSpec, data["client"]) if data["client"] else None,
         client_files=tuple(_make(FileSpec, f) for f in data["client_files"]),
         overrides=_overrides(data["overrides"]),

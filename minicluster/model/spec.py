@@ -183,6 +183,7 @@ class Spec:
     load: tuple[HookSpec, ...] = ()
     reset: tuple[HookSpec, ...] = ()
     members: HookSpec | None = None
+    write: HookSpec | None = None  #: writes something by the system's own means
     env: Mapping[str, str] = field(default_factory=dict)
     client: CertificateSpec | None = None
     client_files: tuple[FileSpec, ...] = ()  #: next to the client's certificate; ``path`` is a name in its folder

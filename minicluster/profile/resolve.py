@@ -109,6 +109,7 @@ def resolve(
         load=hooks.hooks(profile.hooks.load, "load"),
         reset=hooks.hooks(profile.hooks.reset, "reset"),
         members=top.inner("members", place="members").hook(profile.members) if profile.members else None,
+        write=top.inner("write", place="members").hook(profile.write) if profile.write else None,
         env=env_scope.mapping(profile.env, "env"),
         client=_certificate(top.inner("client", place="client"), profile.client.certificate, "certificate")
         if profile.client

@@ -301,6 +301,8 @@ class Profile(Part):
     """Commands about the whole cluster."""
     members: Hook | None = None
     """Prints the members by the cluster's own software, one JSON object a line: name, ready, voter, leader, detail."""
+    write: Hook | None = None
+    """Writes something, by which "chaos" sees whether writes go on; ends with 0 once it is acknowledged."""
     client: Client | None = None
     """The user's own client certificate."""
     programs: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], Program] = {}

@@ -15,7 +15,7 @@ PLACES = {
     "leave": "`leave` hooks",
     "load": "`load` hooks",
     "reset": "`reset` hooks",
-    "members": "`members`",
+    "members": "`members` and `write`",
     "client": "`client.certificate`",
     "env": "`env` of the profile, and `client.files`",
 }

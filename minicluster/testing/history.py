@@ -63,7 +63,7 @@ class History:
         return value
 
     def write(self, client: int, key: str, value: Any, call: Callable[[], Any]) -> bool:
-        """Calls a write; returns whether it was acknowledged. After an error it may have taken effect, or do so later."""
+        """Calls a write; returns whether it was acknowledged. After an error it may take effect at any time, or never."""
         called = self._clock()
         try:
             call()
@@ -175,7 +175,7 @@ class _Entry:
 
 
 def _register(operations: Sequence[Operation], initial: Any, end: float) -> tuple[bool | None, str]:
-    """Whether one register's history is linearizable; None once the time is over. And the operation that fits nowhere."""
+    """Whether one register's history is linearizable, None once the time is over; and what fits nowhere."""
     head = _events(operations)
     state, done = initial, 0
     cache: set[tuple[int, Any]] = set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -17,6 +18,7 @@ from minicluster.errors import NodeFailed, UsageError
 from minicluster.model import labels
 from minicluster.model.fault import ActiveFault, Fault
 from minicluster.model.membership import Member
+from minicluster.operations import chaos
 from minicluster.plan import faults as planning
 from tests.fakes import ExecResult, FakeEngine
 from tests.unit.standing import spec_of
@@ -395,3 +397,53 @@ def test_nonsense_is_refused(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
     assert done.exit_code == 2
     assert "Error: " in done.stderr
     assert helpers(engine) == []
+
+
+# Chaos
+
+
+def test_chaos_is_repeatable_and_ends_healed(
+    engine: FakeEngine, etcd: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chaos, "SHORTEST", 0.1)
+
+    def rounds(seed: int) -> list[tuple[str, str]]:
+        found = chaos.chaos(engine, etcd.spec, seconds=0.6, every=0.2, kinds=["kill", "partition", "loss"], seed=seed)
+        return [(one.kind, one.node) for one in found]
+
+    assert rounds(3) == rounds(3)
+    assert len(rounds(4)) == 3
+    assert helpers(engine) == []
+    assert {c.state for c in engine.containers("e")} == {"running"}
+
+
+def test_chaos_that_is_stopped_leaves_nothing(engine: FakeEngine, etcd: Cluster) -> None:
+    for _ in chaos.chaos(engine, etcd.spec, seconds=60, every=2, kinds=["kill"], seed=1):
+        break
+    assert {c.state for c in engine.containers("e")} == {"running"}
+
+
+def test_chaos_keeps_the_quorum(engine: FakeEngine, etcd: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chaos, "SHORTEST", 0.1)
+    rows = [{"name": f"kv-{i}", "ready": i != 3, "voter": True, "leader": i == 2} for i in (1, 2, 3)]
+    assert etcd.spec.members
+    engine.answers[" ".join(etcd.spec.members.run)] = ExecResult(0, "\n".join(map(json.dumps, rows)), "")
+    (one,) = chaos.chaos(
+        engine, etcd.spec, seconds=0.2, every=0.2, kinds=["kill"], nodes=["kv-1"], keep_quorum=True, seed=1
+    )
+    assert one.error == "left out: a quorum would be lost"
+    assert {c.state for c in engine.containers("e")} == {"running"}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"kinds": ["flood"]}, "unknown fault 'flood'"),
+        ({"kinds": []}, "needs a kind"),
+        ({"every": 1.0}, "every 1 s"),
+        ({"seconds": 3.0}, "for 3 s"),
+    ],
+)
+def test_nonsense_chaos(engine: FakeEngine, etcd: Cluster, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        next(chaos.chaos(engine, etcd.spec, **{"seconds": 60.0, "every": 10.0, **given}))

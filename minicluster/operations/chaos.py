@@ -1,0 +1,247 @@
+"""Chaos: faults at random, one after the other, repeatable by a seed; and what the cluster did meanwhile."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from minicluster.errors import MiniclusterError, UsageError
+from minicluster.model.events import ignore
+from minicluster.model.membership import Quorum
+from minicluster.model.naming import container_name
+from minicluster.model.spec import Spec
+from minicluster.operations import faults, lifecycle
+from minicluster.operations.inject import Faults
+from minicluster.operations.observe import look, members
+
+if TYPE_CHECKING:
+    from minicluster.engine.protocol import Cancel, Engine
+
+#: Kinds of faults -> what they are, for people.
+KINDS = {
+    "kill": "a node is killed, and started again",
+    "hang": "all processes of a node are paused",
+    "partition": "a node is cut from all others",
+    "delay": "what a node sends arrives 200 ms late",
+    "loss": "a fifth of what a node sends is lost",
+}
+DEFAULT = ("kill", "hang", "partition")  #: what every kernel can
+
+SHORTEST = 2.0  #: seconds between two faults at least
+_STEP = 0.1  #: seconds between two looks at the members, and between two writes
+_DELAY, _LOSS = 200.0, 20.0
+
+
+@dataclass(frozen=True)
+class Round:
+    """One fault of a schedule, and what happened from its beginning until the cluster was healthy again."""
+
+    number: int
+    time: float  #: seconds since 1970 at which it began
+    kind: str
+    node: str
+    held: float  #: seconds for which it was in force
+    without_leader: float | None  #: seconds without a leader; None where the profile has no members
+    without_writes: float | None  #: the longest time without a write; None where the profile has no ``write``
+    healthy_after: float | None  #: seconds after its end until all was well; None where it was not before the next
+    error: str = ""  #: why it could not be applied
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A whole run."""
+
+    cluster: str
+    seed: int
+    rounds: tuple[Round, ...]
+
+    def longest(self, what: str) -> float | None:
+        """The greatest of a value of the rounds: ``without_leader``, ``without_writes`` or ``healthy_after``."""
+        values = [value for one in self.rounds if (value := getattr(one, what)) is not None]
+        return max(values, default=None)
+
+
+@dataclass
+class _Watch:
+    """Looks at the members, and writes, all the time."""
+
+    engine: Engine
+    spec: Spec
+    ended: threading.Event = field(default_factory=threading.Event)
+    leaderless: float = 0.0
+    gap: float = 0.0
+    healthy: bool = False
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def begin(self) -> None:
+        for work in (self._look, *([self._write] if self.spec.write else [])):
+            thread = threading.Thread(target=work, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def end(self) -> None:
+        self.ended.set()
+        for thread in self._threads:
+            thread.join()
+
+    def restart(self) -> None:
+        """Measures from now on."""
+        self.leaderless = self.gap = 0.0
+
+    def _look(self) -> None:
+        before = time.monotonic()
+        while not self.ended.is_set():
+            led, healthy = False, False
+            with suppress(MiniclusterError, TimeoutError):
+                observed = look(self.engine, self.spec.cluster)
+                found, _why = members(self.engine, self.spec, observed.containers, timeout=2.0)
+                quorum = Quorum.of((found or {}).values())
+                led = bool(quorum and quorum.leader and not quorum.lost)
+                expected = {node.name for node in self.spec.nodes}
+                healthy = observed.running >= expected and (
+                    found is None or all(m.ready for m in found.values() if m.name in expected)
+                )
+            now = time.monotonic()
+            if not led:
+                self.leaderless += now - before
+            before, self.healthy = now, healthy and (led or self.spec.members is None)
+            self.ended.wait(_STEP)
+
+    def _write(self) -> None:
+        assert self.spec.write
+        from minicluster.engine.protocol import Cancel
+        from minicluster.executor.parallel import first_of
+
+        on = [container_name(self.spec.cluster, node.name) for node in self.spec.of_role(self.spec.write.on)]
+        last = time.monotonic()
+        while not self.ended.is_set():
+            enough = Cancel()
+            with suppress(MiniclusterError, TimeoutError):
+                first_of([_writer(self.engine, c, self.spec.write.run, enough) for c in on],
+                         (MiniclusterError, TimeoutError), head_start=0.5, cancel=enough)  # fmt: skip
+                last = time.monotonic()
+            self.gap = max(self.gap, time.monotonic() - last)
+            self.ended.wait(_STEP)
+
+
+def _writer(engine: Engine, container: str, run: Sequence[str], cancel: Cancel) -> Callable[[], None]:
+    def write() -> None:
+        done = engine.exec(container, run, timeout=5.0, cancel=cancel)
+        if done.exit_code:
+            raise MiniclusterError(f"no write by {container}", done.stderr)
+
+    return write
+
+
+def chaos(
+    engine: Engine,
+    spec: Spec,
+    *,
+    seconds: float,
+    every: float,
+    kinds: Sequence[str] = DEFAULT,
+    nodes: Sequence[str] = (),
+    keep_quorum: bool = False,
+    seed: int = 0,
+) -> Iterator[Round]:
+    """Applies a fault every so many seconds, holds it for half of that time, and yields what happened.
+
+    The same seed gives the same faults on the same nodes, whatever the cluster does. The last fault is healed, also
+    where the caller stops before the end.
+
+    Args:
+        nodes: among which it chooses; by default those that vote, else all.
+        keep_quorum: a fault that would lose a quorum is left out.
+
+    Raises:
+        UsageError: a kind does not exist, or a time makes no sense.
+    """
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise UsageError(f"unknown fault {unknown[0]!r}", f"Known: {', '.join(KINDS)}.", "Name some of them.")
+    if not kinds:
+        raise UsageError("chaos needs a kind of fault", f"Known: {', '.join(KINDS)}.", "Name some of them.")
+    if every < SHORTEST or seconds < every:
+        raise UsageError(
+            f"a fault every {every:g} s for {seconds:g} s", "", f"Use {SHORTEST:g}s or more, and a longer time."
+        )
+    if not nodes:
+        voters = [m.name for m in (faults.Target(engine, spec).members or {}).values() if m.voter]
+        nodes = sorted(voters) or [node.name for node in spec.nodes]
+    pick = random.Random(seed)
+    watch = _Watch(engine, spec)
+    watch.begin()
+    try:
+        end = time.monotonic() + seconds
+        number = 0
+        while time.monotonic() + every <= end + _STEP:
+            begun, number = time.monotonic(), number + 1
+            kind, node = pick.choice(list(kinds)), pick.choice(list(nodes))
+            watch.restart()
+            yield _round(engine, spec, watch, number, kind, node, every, keep_quorum)
+            time.sleep(max(0.0, begun + every - time.monotonic()))
+    finally:
+        watch.end()
+        with suppress(MiniclusterError):
+            faults.heal_if_any(engine, spec)
+            lifecycle.operate(engine, spec, "start", (), listener=ignore)
+
+
+def _round(
+    engine: Engine, spec: Spec, watch: _Watch, number: int, kind: str, node: str, every: float, keep_quorum: bool
+) -> Round:
+    started, begun = time.time(), time.monotonic()
+    inject = Faults(engine, lambda: spec)
+    error = ""
+    undo: Callable[[], object] | None = None
+    try:
+        if keep_quorum and _loses_quorum(engine, spec, node):
+            error = "left out: a quorum would be lost"
+        elif kind in ("kill", "hang"):
+            verb = {"kill": "kill", "hang": "pause"}[kind]
+            lifecycle.operate(engine, spec, verb, [node], listener=ignore)
+            undo = lambda: lifecycle.operate(engine, spec, "start", [node], listener=ignore)  # noqa: E731
+        elif kind == "partition":
+            undo = inject.isolate(node).heal
+        elif kind == "delay":
+            undo = inject.delay(node, _DELAY).heal
+        else:
+            undo = inject.loss(node, _LOSS).heal
+    except MiniclusterError as problem:
+        error = problem.what
+    held = 0.0
+    if undo:
+        time.sleep(max(0.0, begun + every / 2 - time.monotonic()))
+        held = time.monotonic() - begun
+        try:
+            undo()
+        except MiniclusterError as problem:
+            error = problem.what
+    healed = time.monotonic()
+    watch.healthy = False  # by a look that begins now
+    while not watch.healthy and time.monotonic() < begun + every:
+        time.sleep(_STEP / 2)
+    after = round(time.monotonic() - healed, 2) if watch.healthy else None
+    return Round(
+        number=number,
+        time=started,
+        kind=kind,
+        node=node,
+        held=round(held, 2),
+        without_leader=round(watch.leaderless, 2) if spec.members else None,
+        without_writes=round(watch.gap, 2) if spec.write else None,
+        healthy_after=after,
+        error=error,
+    )
+
+
+def _loses_quorum(engine: Engine, spec: Spec, node: str) -> bool:
+    from minicluster.plan import faults as planning
+
+    target = faults.Target(engine, spec)
+    stop = planning.simple("hang", [node], process="")
+    return planning.cost(stop, target.active(), target.members)[1]

@@ -1,0 +1,182 @@
+"""Chaos, and what a history of operations says about real systems under faults."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from minicluster.cluster import Cluster
+from minicluster.engine.protocol import Engine
+from minicluster.operations import chaos
+from minicluster.testing.history import History, check, run
+from tests.engine.conftest import Shell, eventually, remains
+
+pytestmark = pytest.mark.long
+
+NAME = "t-chaos"
+
+
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest, outer: Shell, engine: Engine) -> Iterator[Cluster]:
+    profile, *options = request.param
+    name = f"{NAME}-{profile}"
+    try:
+        outer.minicluster("up", profile, "--name", name, *options, timeout=600)
+        yield Cluster.open(name, engine=engine)
+    finally:
+        outer.minicluster("down", name, ok=False)
+    assert remains(outer, name) == {}
+
+
+def worker(make: Callable[[int], tuple[Callable[[str], None], Callable[[], Any]]]) -> Callable[[int, History], None]:
+    """Each client writes a value of its own and reads, with its own connection."""
+    clients: dict[int, tuple[Callable[[str], None], Callable[[], Any]]] = {}
+    numbers = itertools.count()
+
+    def work(client: int, history: History) -> None:
+        if client not in clients:
+            clients[client] = make(client)
+        put, get = clients[client]
+        value = f"{client}-{next(numbers)}"
+        history.write(client, "k", value, lambda: put(value))
+        history.read(client, "k", get)
+
+    return work
+
+
+def during(cluster: Cluster, seed: int) -> threading.Thread:
+    def go() -> None:
+        list(chaos.chaos(cluster.engine, cluster.spec, seconds=24, every=8, keep_quorum=True, seed=seed))
+
+    thread = threading.Thread(target=go)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("cluster", [("etcd",)], indirect=True)
+def test_etcd_is_linearizable_under_chaos(cluster: Cluster) -> None:
+    import etcd3gw
+    import requests
+
+    env = cluster.env()
+    cluster.write_client_files()
+    endpoints = cluster.endpoints("client")
+
+    def make(client: int) -> tuple[Callable[[str], None], Callable[[], Any]]:
+        session = requests.Session()
+        session.trust_env = False
+        session.verify = env["ETCDCTL_CACERT"]
+        session.cert = (env["ETCDCTL_CERT"], env["ETCDCTL_KEY"])
+        at = endpoints[client % len(endpoints)]
+        etcd = etcd3gw.client(at.host, at.port, protocol="https", timeout=2, session=session)
+
+        def get() -> Any:
+            found = etcd.get("k")
+            return found[0].decode() if found else None
+
+        return lambda value: etcd.put("k", value), get
+
+    thread = during(cluster, seed=5)
+    history = run(5, worker(make), seconds=22)
+    thread.join()
+    assert len(history.operations) > 100
+    found = history.check()
+    assert found.verdict == "linearizable", found
+
+
+@pytest.mark.parametrize("cluster", [("consul", "--set", "version=1.8.7", "--size", "agent=0")], indirect=True)
+def test_a_stale_read_of_consul_is_found(cluster: Cluster) -> None:
+    import consul
+
+    at = {e.node: e for e in cluster.endpoints("http")}
+    leader = cluster.leader()
+    follower = next(node for node in at if node != leader)
+
+    def client(node: str, consistency: str) -> Any:
+        return consul.Consul(at[node].host, at[node].port, consistency=consistency)
+
+    def get(from_: Any) -> Any:
+        found = from_.kv.get("k")[1]
+        return found["Value"].decode() if found else None
+
+    history = History()
+    writes, stale = client(leader, "consistent"), client(follower, "stale")
+    assert history.write(1, "k", "a", lambda: writes.kv.put("k", "a"))
+    eventually(lambda: get(stale) == "a", what="the follower has the value")
+    history.read(1, "k", functools.partial(get, writes))
+    assert history.check().verdict == "linearizable"
+    with cluster.fault.isolate(follower):
+        assert history.write(1, "k", "b", lambda: writes.kv.put("k", "b"))
+        history.read(2, "k", functools.partial(get, stale))
+    found = history.check()
+    assert found.verdict == "not linearizable"
+    assert "read 'a'" in found.why
+
+
+@pytest.mark.parametrize("cluster", [("zookeeper",)], indirect=True)
+def test_a_read_of_zookeeper_without_sync_is_found(cluster: Cluster) -> None:
+    from kazoo.client import KazooClient
+
+    leader = cluster.leader()
+    follower = next(node for node in cluster.node_names("kv") if node != leader)
+
+    def client(node: str) -> Any:
+        made = KazooClient(hosts=cluster.node(node).endpoint("client").url.removeprefix("zk://"), timeout=20)
+        made.start(timeout=30)
+        return made
+
+    history = History()
+    writes, reads = client(leader), client(follower)
+    try:
+        writes.create("/k", b"0")
+        eventually(lambda: reads.exists("/k"), what="the follower has the node")
+        with cluster.fault.loss(leader, 60, to=follower):
+
+            def stale() -> bool:
+                value = str(len(history.operations))
+                history.write(1, "k", value, lambda: writes.set("/k", value.encode()))
+                history.read(2, "k", lambda: reads.get("/k")[0].decode())
+                return check(history.operations, "0").verdict == "not linearizable"
+
+            eventually(stale, what="a stale read")
+        # With sync, what follows is right.
+        synced = History()
+        for i in range(20):
+            synced.write(1, "k", str(i), lambda i=i: writes.set("/k", str(i).encode()))
+            synced.read(2, "k", lambda: (reads.sync("/k"), reads.get("/k")[0].decode())[1])
+        assert synced.check().verdict == "linearizable"
+    finally:
+        for one in (writes, reads):
+            one.stop()
+            one.close()
+
+
+@pytest.mark.parametrize("cluster", [("etcd",)], indirect=True)
+def test_the_command_is_repeatable_and_measures(outer: Shell, cluster: Cluster) -> None:
+    argv = (
+        "chaos",
+        "-c",
+        cluster.name,
+        "--for",
+        "12s",
+        "--every",
+        "6s",
+        "--seed",
+        "4",
+        "--faults",
+        "kill",
+        "-o",
+        "json",
+    )
+    first, second = ([json.loads(line) for line in outer.minicluster(*argv).out.splitlines()] for _ in range(2))
+    assert [(r["kind"], r["node"]) for r in first] == [(r["kind"], r["node"]) for r in second]
+    assert len(first) == 2
+    assert all(r["without_writes"] is not None and r["held"] >= 3 for r in first)
+    assert cluster.status(memory=False).phase == "ready"
+    assert cluster.faults() == ()
