@@ -176,10 +176,8 @@ def chaos(
     watch = _Watch(engine, spec)
     watch.begin()
     try:
-        end = time.monotonic() + seconds
-        number = 0
-        while time.monotonic() + every <= end + _STEP:
-            begun, number = time.monotonic(), number + 1
+        for number in range(1, int(seconds / every) + 1):
+            begun = time.monotonic()
             kind, node = pick.choice(list(kinds)), pick.choice(list(nodes))
             watch.restart()
             yield _round(engine, spec, watch, number, kind, node, every, keep_quorum)

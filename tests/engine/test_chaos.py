@@ -127,7 +127,8 @@ def test_a_read_of_zookeeper_without_sync_is_found(cluster: Cluster) -> None:
     follower = next(node for node in cluster.node_names("kv") if node != leader)
 
     def client(node: str) -> Any:
-        made = KazooClient(hosts=cluster.node(node).endpoint("client").url.removeprefix("zk://"), timeout=20)
+        at = cluster.node(node).endpoint("client")
+        made = KazooClient(hosts=f"{at.host}:{at.port}", timeout=20)
         made.start(timeout=30)
         return made
 

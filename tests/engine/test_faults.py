@@ -240,8 +240,8 @@ def test_a_zookeeper_session_expires_in_the_minority(cluster: Cluster) -> None:
     from kazoo.client import KazooClient, KazooState
 
     node = "kv-1"
-    url = cluster.node(node).endpoint("client").url.removeprefix("zk://")
-    client = KazooClient(hosts=url, timeout=4)
+    at = cluster.node(node).endpoint("client")
+    client = KazooClient(hosts=f"{at.host}:{at.port}", timeout=4)
     states: list[str] = []
     client.add_listener(states.append)
     client.start(timeout=30)
@@ -249,8 +249,8 @@ def test_a_zookeeper_session_expires_in_the_minority(cluster: Cluster) -> None:
         client.create("/held", ephemeral=True)
         with cluster.fault.isolate(node):
             eventually(lambda: KazooState.SUSPENDED in states, what="its server hangs up")
-            others = cluster.node("kv-2").endpoint("client").url.removeprefix("zk://")
-            other = KazooClient(hosts=others, timeout=10)
+            at = cluster.node("kv-2").endpoint("client")
+            other = KazooClient(hosts=f"{at.host}:{at.port}", timeout=10)
             eventually(lambda: _started(other), what="the majority serves")
             eventually(lambda: other.exists("/held") is None, what="the majority lets the session expire")
             other.stop()
