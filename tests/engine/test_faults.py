@@ -84,7 +84,7 @@ def test_established_connections_are_cut_and_go_on(etcd: Cluster) -> None:
 
 
 def leader(cluster: Cluster) -> str:
-    found: str = eventually(lambda: cluster.status(memory=False).quorum.leader, what="a leader")  # type: ignore[union-attr]
+    found: str = eventually(cluster.leader, what="a leader")
     return found
 
 
@@ -148,8 +148,8 @@ def test_clients_are_cut_only_if_asked(outer: Shell, etcd: Cluster) -> None:
             "get",
             "k",
             "--consistency=s",
-            "--dial-timeout=1s",
-            "--command-timeout=2s",
+            "--dial-timeout=5s",
+            "--command-timeout=10s",
         )
         return client.run(*argv, ok=False).code == 0
 
@@ -276,7 +276,7 @@ def test_consul_elects_another_leader(cluster: Cluster) -> None:
     before = leader(cluster)
     with cluster.fault.isolate("leader"):
         assert cluster.faults()[0].nodes
-        eventually(lambda: leader(cluster) not in ("", before), what="another leader")
+        eventually(lambda: cluster.leader() not in ("", before), what="another leader")
     eventually(lambda: cluster.status(memory=False).phase == "ready", what="all are members again")
 
 
@@ -310,7 +310,8 @@ def test_a_swarm_is_cut_and_its_tasks_move(cluster: Cluster) -> None:
         eventually(lambda: where() == {"agent-1"}, what="the tasks are on the other agent")
     with cluster.fault.isolate("leader") as fault:
         cut = fault.groups[0][0]
-        assert cluster.exec(cut, ["docker", "node", "ls"], timeout=60).exit_code != 0
+        listed = lambda: cluster.exec(cut, ["docker", "node", "ls"], timeout=60).exit_code == 0  # noqa: E731
+        eventually(lambda: not listed(), what="a manager in the minority steps down")
     eventually(lambda: cluster.status(memory=False).phase == "ready", what="all are ready again")
 
 
@@ -318,7 +319,7 @@ def test_a_swarm_is_cut_and_its_tasks_move(cluster: Cluster) -> None:
 @pytest.mark.parametrize("cluster", [("kubernetes", "--size", "agent=2")], indirect=True)
 def test_kubernetes_moves_pods_of_a_cut_agent(cluster: Cluster, tmp_path: Path) -> None:
     def kubectl(*argv: str) -> str:
-        done = cluster.exec("master-1", ["kubectl", *argv], timeout=60)
+        done = cluster.exec("master-1", ["kubectl", *argv], timeout=150)
         assert done.exit_code == 0, done.stderr
         return done.stdout
 
@@ -330,7 +331,7 @@ def test_kubernetes_moves_pods_of_a_cut_agent(cluster: Cluster, tmp_path: Path) 
                "labelSelector": {"matchLabels": {"app": "d"}}}]  # fmt: skip
     patch = {"spec": {"template": {"spec": {"tolerations": quick, "topologySpreadConstraints": spread}}}}
     kubectl("patch", "deployment", "d", "-p", json.dumps(patch))
-    kubectl("rollout", "status", "deployment/d", "--timeout=60s")
+    kubectl("rollout", "status", "deployment/d", "--timeout=140s")
 
     def pods() -> list[tuple[str, str]]:
         rows = json.loads(kubectl("get", "pods", "-l", "app=d", "-o", "json"))["items"]
