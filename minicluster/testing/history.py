@@ -63,7 +63,7 @@ class History:
         return value
 
     def write(self, client: int, key: str, value: Any, call: Callable[[], Any]) -> bool:
-        """Calls a write; returns whether it was acknowledged. After an error it may take effect at any time, or never."""
+        """Calls a write; returns whether it was acknowledged; if not, it may still take effect."""
         called = self._clock()
         try:
             call()
