@@ -51,6 +51,7 @@ COMMANDS = {
     "Profiles, images, engine": {
         "profile": "profiles:profile",
         "image": "images:image",
+        "registry": "registry:registry",
         "engine": "engine:engine",
         "doctor": "system:doctor",
         "completion": "system:completion",

@@ -34,6 +34,7 @@ from minicluster.errors import UsageError
 if TYPE_CHECKING:
     from minicluster.model.lease import Lease
     from minicluster.model.results import Change, ClusterInfo
+    from minicluster.model.spec import RegistrySpec
     from minicluster.operations.up import UpKeywords
 
 
@@ -56,6 +57,16 @@ def _ports(ctx: click.Context, param: click.Parameter, words: Sequence[str]) -> 
 def _all_or_none(_ctx: click.Context, _param: click.Parameter, names: Sequence[str]) -> list[str] | None:
     """None: as they are."""
     return [] if list(names) == ["none"] else list(names) or None
+
+
+def _registries(mirrors: Sequence[str], named: Sequence[str]) -> list[RegistrySpec] | None:
+    """None: as they are."""
+    if not (mirrors or named):
+        return None
+    from minicluster.operations import registries
+
+    given = [] if list(named) == ["none"] else list(named)
+    return [*map(registries.mirror, mirrors), *map(registries.parse, given)]
 
 
 @click.command(cls=Command)
@@ -111,6 +122,22 @@ def _all_or_none(_ctx: click.Context, _param: click.Parameter, names: Sequence[s
     callback=_all_or_none,
     help="Connect the nodes to this network too; repeatable; 'none' disconnects them from all such networks",
 )
+@click.option(
+    "--registry-mirror",
+    "mirrors",
+    multiple=True,
+    metavar="URL",
+    help="Mirror of docker.io that the nodes' engines ask first; repeatable",
+)
+@click.option(
+    "--registry",
+    "named",
+    multiple=True,
+    metavar="HOST[,OPTION...]",
+    help="Registry for the nodes' engines, with docker's credentials for it; mirror=URL, ca=FILE, insecure, "
+    "credentials=no; repeatable; 'none': none",
+)
+@click.option("--ca", metavar="FILE", help="Certificates that nodes trust as well; 'none': none")
 @address_mode_option
 @click.option(
     "--ttl",
@@ -137,6 +164,9 @@ def up(
     mounts: list[str] | None,
     restart: str,
     networks: list[str] | None,
+    mirrors: tuple[str, ...],
+    named: tuple[str, ...],
+    ca: str | None,
     address_mode: str | None,
     lease: Lease | None,
     force: bool,
@@ -162,6 +192,8 @@ def up(
         "mounts": mounts,
         "restart": restart,
         "networks": networks,
+        "registries": _registries(mirrors, named),
+        "ca": "" if ca == "none" else ca,
         "address_mode": address_mode,
         "lease": lease,
         "force": force,

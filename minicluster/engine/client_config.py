@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import importlib
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 from minicluster.engine.address import EngineAddress, Tls
-from minicluster.errors import NoEngine
+from minicluster.errors import MiniclusterError, NoEngine
+
+_IMPORTING = threading.Lock()
 
 
 def settings() -> dict[str, Any]:
@@ -56,6 +61,40 @@ def from_context() -> EngineAddress | None:
     if url.startswith(("tcp:", "https:")) and (certificates.is_dir() or not verify):
         tls = _tls(certificates, verify=verify)
     return EngineAddress(url, source, tls)
+
+
+def registry_credentials(host: str) -> dict[str, str]:
+    """What the docker client would log in to a registry with, as an entry of ``auths``; empty where it has nothing.
+
+    It is read from ``auths``, or asked of a credential helper.
+
+    Raises:
+        MiniclusterError: the helper fails, or the configuration cannot be read.
+    """
+    try:
+        found = docker_py("auth").load_config().resolve_authconfig(host) or {}
+    except Exception as error:  # a helper that is missing or fails, base64 that is damaged; it may quote the secret
+        why = str(error) if type(error).__module__.startswith("docker.") else f"{_folder() / 'config.json'} is damaged."
+        raise MiniclusterError(
+            f"cannot read docker's credentials for {host}",
+            why,
+            f"Correct them: `docker login {host}`; or do without: --registry {host},credentials=no.",
+        ) from None
+    about = {key.lower(): value for key, value in found.items() if value}
+    if "identitytoken" in about:
+        return {"identitytoken": about["identitytoken"]}
+    if "username" not in about or "password" not in about:
+        return {}
+    return {"auth": base64.b64encode(f"{about['username']}:{about['password']}".encode()).decode()}
+
+
+def docker_py(module: str) -> Any:
+    """A module of docker-py, imported when it is needed: the import takes as long as the rest of a command's start.
+
+    By one thread at a time: its modules import each other in circles, and a second thread would get an incomplete one.
+    """
+    with _IMPORTING:
+        return importlib.import_module(f"docker.{module}")
 
 
 def _tls(folder: Path, *, verify: bool) -> Tls:

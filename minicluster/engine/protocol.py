@@ -206,7 +206,7 @@ class ContainerConfig:
     image: str
     hostname: str  #: also its alias on its network
     network: str
-    address: str
+    address: str  #: "" where the engine chooses one, as it does on its default network
     labels: Mapping[str, str]
     entrypoint: tuple[str, ...] = ()
     command: tuple[str, ...] = ()

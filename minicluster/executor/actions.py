@@ -72,7 +72,7 @@ def perform(step: Step, run: Run) -> None:
             engine.create_container(config)
         case PutFiles():
             assert run.authority, "the plan needs a certificate authority"
-            engine.put_files(step.action.container, node_files(step.action, run.authority))
+            engine.put_files(step.action.container, node_files(step.action, run.authority, run.values))
         case m.StartContainer(name):
             engine.start_container(name)
         case m.WaitReady(container, command):

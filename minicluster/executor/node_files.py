@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from minicluster.engine.protocol import File
-from minicluster.model.deferred import SECRET
+from minicluster.model.deferred import SECRET, fill
 from minicluster.plan.steps import PutFiles
 
 if TYPE_CHECKING:
     from minicluster.pki import Authority
 
 
-def node_files(action: PutFiles, authority: Authority) -> list[File]:
-    """What a step writes into a container."""
+def node_files(action: PutFiles, authority: Authority, values: Mapping[str, str]) -> list[File]:
+    """What a step writes into a container. ``values``: deferred values other than secrets."""
     from minicluster import pki
 
     def secret(match: re.Match[str]) -> str:
         return authority.secret(match[1], match[2])
 
-    files = [File(f.path, SECRET.sub(secret, f.content).encode(), f.mode, f.uid, f.gid) for f in action.files]
+    texts = fill([SECRET.sub(secret, file.content) for file in action.files], values)
+    files = [File(f.path, t.encode(), f.mode, f.uid, f.gid) for f, t in zip(action.files, texts, strict=True)]
     for wanted in action.certificates:
         issued = authority.issue(wanted)
         files += [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
@@ -28,6 +28,7 @@ class Run:
     cancel: Cancel = field(default_factory=Cancel)
     captured: dict[str, str] = field(default_factory=dict)
     archives: dict[str, IO[bytes]] = field(default_factory=dict)  #: images that were saved
+    values: Mapping[str, str] = field(default_factory=dict)  #: further deferred values of nodes' files; secrets
     cluster: str = ""  #: the plan's
     expected: frozenset[str] = frozenset()  #: nodes that run already, and that the plan expects to go on
     looked: float = float("-inf")  #: when nodes were last looked at for whether they run, on the monotonic clock

@@ -24,6 +24,7 @@ from minicluster.model.spec import (
     Overrides,
     PartSpec,
     ProgramSpec,
+    RegistrySpec,
     Spec,
 )
 
@@ -118,7 +119,7 @@ def to_json(spec: Spec) -> dict[str, Any]:
     data = dataclasses.asdict(spec)
     texts: dict[str, int] = {}
     for node in data["nodes"]:
-        for file in node["files"]:
+        for file in (*node["files"], *node["local_registry"]):
             file["content"] = texts.setdefault(file["content"], len(texts))
     return {**data, "texts": list(texts)}
 
@@ -136,6 +137,7 @@ def from_json(data: Mapping[str, Any]) -> Spec:
             NodeSpec,
             item,
             files=tuple(map(file, item["files"])),
+            local_registry=tuple(map(file, item["local_registry"])),
             certificates=tuple(_make(CertificateSpec, c) for c in item["certificates"]),
             endpoints=tuple(_make(EndpointSpec, e) for e in item["endpoints"]),
             join=_hooks(item["join"]),
@@ -167,8 +169,13 @@ def from_json(data: Mapping[str, Any]) -> Spec:
 
 
 def _overrides(data: Mapping[str, Any]) -> Overrides:
-    mounts = data["mounts"]
-    made: Overrides = _make(Overrides, data, mounts=None if mounts is None else _mounts(mounts))
+    mounts, registries = data["mounts"], data["registries"]
+    made: Overrides = _make(
+        Overrides,
+        data,
+        mounts=None if mounts is None else _mounts(mounts),
+        registries=None if registries is None else tuple(_make(RegistrySpec, registry) for registry in registries),
+    )
     return made
 
 

@@ -16,6 +16,9 @@ DEFERRED = re.compile(r"\0([a-z0-9_.-]+)\0")
 #: A value that is derived from the key of the cluster's authority; see :meth:`minicluster.pki.Authority.secret`.
 SECRET = re.compile(r"\0secret\.([a-z0-9_]+)\.(hex|base64|uuid|ec)\0")
 
+#: What docker's configuration on this machine has for registries, as the text of a docker client's ``config.json``.
+REGISTRY_CREDENTIALS = "registries.credentials"
+
 #: Values of the client's certificate: PEM, base64-encoded once more.
 CLIENT_PARTS = ("ca_base64", "certificate_base64", "key_base64")
 

@@ -120,6 +120,17 @@ class MountSpec:
 
 
 @dataclass(frozen=True)
+class RegistrySpec:
+    """A registry of images that nodes are told of."""
+
+    host: str  #: HOST or HOST:PORT, as names of images begin with it; "docker.io" where they begin with no host
+    mirrors: tuple[str, ...] = ()  #: URLs that are asked before it
+    ca: str = ""  #: certificates of authorities that it is trusted by, PEM
+    insecure: bool = False  #: nodes do not check its certificate, and try plain HTTP as well
+    credentials: bool = True  #: nodes get what docker's configuration on this machine has for it
+
+
+@dataclass(frozen=True)
 class NodeSpec:
     """One container of the cluster."""
 
@@ -148,6 +159,8 @@ class NodeSpec:
     shared: tuple[str, ...] = ()  #: paths on volumes that it has in common with others
     capabilities: tuple[str, ...] = ()  #: in addition to those that the engine grants
     mounts: tuple[MountSpec, ...] = ()
+    local_registry: tuple[FileSpec, ...] = ()  #: with markers: how it is told of the engine's local registry, if any
+    registry_hook: tuple[str, ...] = ()  #: a command in it, while it runs, once those files were written
 
     @property
     def bootstraps(self) -> bool:
@@ -167,6 +180,8 @@ class Overrides:
     networks: tuple[str, ...] | None = None  #: further networks that the nodes join; None where nothing was asked for
     mounts: tuple[MountSpec, ...] | None = None  #: None where nothing was asked for
     bind_address: str = ""  #: where to publish, in addition to 127.0.0.1; "" where nothing was asked for
+    registries: tuple[RegistrySpec, ...] | None = None  #: None where nothing was asked for
+    ca: str | None = None  #: certificates that nodes trust as well, PEM; None where nothing was asked for
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
+from minicluster.errors import NotFound
 from minicluster.model import labels
+from minicluster.model.local_registry import CA, NAME, LocalRegistry
 from minicluster.model.membership import Member, Quorum
 from minicluster.model.naming import container_name
 from minicluster.model.spec import Spec
@@ -36,7 +38,21 @@ def look_within(
     ask = members_after_election if leaving else members  # removing voters needs a stable list of them
     counted = ask(engine, before, observed.containers)[0] if before else None
     there = frozenset(image.ref for image in wanted.images.values() if engine.has_image(image.ref))
-    return replace(observed, authority=authority.identity, members=counted, images=there)
+    found = local_registry(engine) if any(node.local_registry for node in wanted.nodes) else None
+    return replace(observed, authority=authority.identity, members=counted, images=there, registry=found)
+
+
+def local_registry(engine: Engine) -> LocalRegistry | None:
+    """The engine's local registry, whether it runs or not; None where there is none."""
+    container = engine.container(NAME)
+    port = container.labels.get(labels.REGISTRY, "") if container else ""
+    if container is None or not port.isdecimal():
+        return None
+    try:
+        ca = engine.get_file(NAME, CA).decode()
+    except NotFound:  # it is being created or removed
+        return None
+    return LocalRegistry(int(port), ca, container.networks)
 
 
 def everything(engine: Engine, name: str | None = None) -> list[Labelled]:

@@ -131,10 +131,11 @@ def _answering(engine: Engine, listener: Listener) -> Engine:
 
 def _restore(engine: Engine, name: str, before: Spec, authority: pki.Authority) -> None:
     from minicluster.executor.executor import Run, execute
-    from minicluster.operations import images
+    from minicluster.operations import images, registries
     from minicluster.plan import reconcile
     from minicluster.plan.leases import with_lease
 
     observed = look_within(engine, look(engine, name), before, before, authority)
-    run = Run(engine, authority, DEFAULT_TIMEOUT, ignore, images.provide(engine, before.profile, ignore))
+    values = registries.credentials(before, strict=False)
+    run = Run(engine, authority, DEFAULT_TIMEOUT, ignore, images.provide(engine, before.profile, ignore), values=values)
     execute(with_lease(reconcile.reconcile(before, observed), observed, None, before.profile), run)

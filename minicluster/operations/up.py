@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -24,8 +25,8 @@ from minicluster.model.durations import DEFAULT_TIMEOUT
 from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.naming import container_name, value_text
 from minicluster.model.results import Change
-from minicluster.model.spec import RESTART_POLICIES, Overrides, Spec
-from minicluster.operations import client_folder, preflight, remove_expired
+from minicluster.model.spec import RESTART_POLICIES, Overrides, RegistrySpec, Spec
+from minicluster.operations import client_folder, preflight, registries, remove_expired
 from minicluster.operations import connect as addresses
 from minicluster.operations.down import remove_all
 from minicluster.operations.observe import look, look_within
@@ -56,6 +57,8 @@ class UpKeywords(TypedDict, total=False):
     bind_address: str | None
     restart: str
     networks: Sequence[str] | None
+    registries: Sequence[RegistrySpec] | None
+    ca: str | os.PathLike[str] | None
     address_mode: str | None
     lease: Lease | None
     force: bool
@@ -83,6 +86,9 @@ class UpOptions:
     bind_address: str | None = None  #: address of the engine's machine to publish on, too; None: unchanged
     restart: str = ""  #: the engine's restart policy for nodes, one of RESTART_POLICIES; "": unchanged, at first "no"
     networks: Sequence[str] | None = None  #: further networks that nodes join as NODE and CLUSTER-NODE; None: unchanged
+    #: registries that nodes pull images from, by :func:`minicluster.operations.registries.registry`; None: unchanged
+    registries: Sequence[RegistrySpec] | None = None
+    ca: str | os.PathLike[str] | None = None  #: a file of certificates that nodes trust; "": none; None: unchanged
     address_mode: str | None = (
         None  #: one of connect.MODES; None: $MINICLUSTER_ADDRESS_MODE, and what is published stays
     )
@@ -112,6 +118,8 @@ class UpOptions:
             None if self.networks is None else tuple(dict.fromkeys(self.networks)),
             None if self.mounts is None else tuple(dict.fromkeys(map(published.mount, self.mounts))),
             self.bind_address or "",
+            None if self.registries is None else registries.merged(self.registries),
+            None if self.ca is None else registries.certificates(self.ca, "--ca") if os.fspath(self.ca) else "",
         )
 
 
@@ -248,6 +256,8 @@ def _merge(before: Overrides, asked: Overrides) -> Overrides:
         before.networks if asked.networks is None else asked.networks,
         before.mounts if asked.mounts is None else asked.mounts,
         asked.bind_address or before.bind_address,
+        before.registries if asked.registries is None else asked.registries,
+        before.ca if asked.ca is None else asked.ca,
     )
 
 
@@ -328,12 +338,16 @@ def apply(engine: Engine, up_plan: UpPlan, options: UpOptions, listener: Listene
     from minicluster.plan.steps import PutFiles
 
     spec, authority = up_plan.spec, up_plan.authority
-    run = Run(engine, authority, options.timeout, listener, images.provide(engine, spec.profile, listener))
+    values = registries.credentials(spec)
+    run = Run(
+        engine, authority, options.timeout, listener, images.provide(engine, spec.profile, listener), values=values
+    )
     if any(isinstance(step.action, PutFiles) for step in up_plan.plan.steps):
         authority.prepare()
     try:
         if up_plan.plan:
             execute(up_plan.plan, run)
+        registries.renew(engine, spec, values)
         mode = addresses.choose(addresses.asked(options.address_mode), engine, spec)
         notes = client_folder.write_files(engine, spec, authority, mode)
         for note in (*notes, *filter(None, [_namesakes(engine, spec), addresses.exposed(spec)])):

@@ -10,6 +10,7 @@ from minicluster.errors import MiniclusterError
 from minicluster.model import labels
 from minicluster.model.codec import AnotherFormat, decode
 from minicluster.model.lease import Lease
+from minicluster.model.local_registry import LocalRegistry
 from minicluster.model.membership import Member
 from minicluster.model.naming import volume_name
 from minicluster.model.spec import FileSpec, NodeSpec, Spec
@@ -47,6 +48,7 @@ class Observed:
     generations: tuple[str, ...] = ()  #: volumes that hold a later lease
     images: frozenset[str] = frozenset()  #: of the images that a plan is about, those that the engine has
     authority: str = ""  #: identity of the certificate authority that issues new certificates
+    registry: LocalRegistry | None = None  #: the engine's, if the cluster's nodes pull images
 
     @property
     def spec(self) -> Spec | None:

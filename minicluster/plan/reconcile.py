@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from minicluster.engine.protocol import ContainerConfig
-from minicluster.model import labels
+from minicluster.model import labels, local_registry
 from minicluster.model.codec import node_hash
 from minicluster.model.deferred import fill
 from minicluster.model.naming import container_name, count, network_name
@@ -186,6 +186,11 @@ def _provide_network(steps: Steps, spec: Spec, observed: Observed) -> None:
         cause = "minicluster runs in this container and must reach the nodes"
         network = [f"create network {name}"]
         steps.add(f"connect {own.name}", "", ConnectNetwork(name, own.name), cause, if_planned=network)
+    registry = observed.registry
+    if registry and (name not in observed.networks or name not in registry.networks):
+        connect, network = ConnectNetwork(name, local_registry.NAME), [f"create network {name}"]
+        cause = f"nodes pull images named {registry.host}/... from the local registry"
+        steps.add(f"connect {local_registry.NAME}", "", connect, cause, if_planned=network)
 
 
 def _provide_node(
@@ -216,6 +221,7 @@ def _provide_node(
         config = CreateContainer(_config(spec, node, observed))
         made = [steps.add(f"create {name}", name, config, action.cause, needs, if_planned=[image, *after])]
         files = tuple(file for file in node.files if not file.bootstrap or observed.last_applied is None)
+        files += observed.registry.files(node) if observed.registry else ()
         if files or node.certificates or node.authority:
             put = PutFiles(container, files, node.certificates, node.authority)
             made.append(steps.add(f"files {name}", name, put, "configure the node before it starts", made))

@@ -192,6 +192,12 @@ def _check_files(loaded: Loaded, name: str, role: Role) -> None:
     for path, file in role.files.items():
         if not inside(loaded, file.source, (*at, "files", path, "source")).is_file():
             raise _error(loaded, (*at, "files", path, "source"), f"no such file: {file.source}", fix=_PATH)
+    for path, file in (role.registries.files if role.registries else {}).items():
+        place = (*at, "registries", "files", path)
+        if not inside(loaded, file.source, (*place, "source")).is_file():
+            raise _error(loaded, (*place, "source"), f"no such file: {file.source}", fix=_PATH)
+        if file.bootstrap:
+            raise _error(loaded, (*place, "bootstrap"), "every node is told of registries", fix="Remove bootstrap.")
     installed: dict[str, Path] = {}
     for i in range(len(role.bin)):
         for path, source in scripts(loaded, name, i).items():

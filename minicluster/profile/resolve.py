@@ -11,7 +11,7 @@ from typing import Any
 
 from minicluster.errors import UsageError, nearest
 from minicluster.model import spec
-from minicluster.model.deferred import CLIENT_PARTS
+from minicluster.model.deferred import CLIENT_PARTS, REGISTRY_CREDENTIALS
 from minicluster.model.spec import LOCALHOST
 from minicluster.profile import addressing, schema
 from minicluster.profile.deferred import Deferred, DeferredGroup
@@ -20,7 +20,7 @@ from minicluster.profile.host_ports import choose_host_ports
 from minicluster.profile.image_tag import build_ref
 from minicluster.profile.loaded import Loaded
 from minicluster.profile.references import bin_place, check_count, inside, scripts
-from minicluster.profile.scope import Endpoint, Node, Scope, hook_values, read, secret_of
+from minicluster.profile.scope import Endpoint, Node, Registry, Scope, hook_values, read, secret_of
 from minicluster.profile.template import FunctionFailed
 
 
@@ -61,6 +61,7 @@ def resolve(
                 "",
                 "Write its reference, as `docker pull` takes it.",
             )
+    _check_registries(profile, overrides.registries or ())
     before = {node.name: node for node in previous.nodes} if previous else {}
     roles = _topology(counts, subnet, before)
     nodes = [node for group in roles.values() for node in group]
@@ -74,6 +75,9 @@ def resolve(
             "parts": parts_of(loaded, before_parts),
             "roles": roles,
             "nodes": nodes,
+            "registries": [_registry(one) for one in overrides.registries or ()],
+            "registry_credentials": Deferred(REGISTRY_CREDENTIALS),
+            "trusted_ca": overrides.ca or "",
         },
     )
     mounts = mounts_of_nodes(profile, roles, overrides, previous)
@@ -93,6 +97,12 @@ def resolve(
     installed = {role: _scripts(loaded, role) for role, group in roles.items() if group}
     used_images = {profile.roles[role].image for role, group in roles.items() if group}
     made = [_node(top, node, roles, installed[node.role], published[node.name], bind_address) for node in nodes]
+    if overrides.ca and not any(overrides.ca in file.content for node in made for file in node.files):
+        raise UsageError(
+            f"nodes of profile {profile.name} have no store of trusted certificates",
+            "--ca would have no effect.",
+            "Leave it out; --ca none removes what an earlier `up` was given.",
+        )
     return spec.Spec(
         cluster=cluster,
         profile=profile.name,
@@ -122,6 +132,40 @@ def resolve(
         overrides=overrides,
         bind_address=bind_address,
     )
+
+
+def _check_registries(profile: schema.Profile, named: Sequence[spec.RegistrySpec]) -> None:
+    """Refuses registries that no node of the profile can be told of."""
+    roles = [role.registries for role in profile.roles.values() if role.registries]
+    for one in named:
+        if not roles:
+            raise UsageError(
+                f"profile {profile.name} has no nodes that pull images",
+                f"Registry {one.host} would be used by none.",
+                "Leave out --registry and --registry-mirror; 'none' removes what an earlier `up` was given.",
+            )
+        for role in roles:
+            if one.mirrors and role.mirrors_of and one.host not in role.mirrors_of:
+                raise UsageError(
+                    f"nodes of profile {profile.name} cannot have a mirror of {one.host}",
+                    f"Their engine takes mirrors of {' and '.join(role.mirrors_of)} only.",
+                    "Name the mirror itself in the images' references.",
+                )
+
+
+#: What templates see of the local registry, which may not exist yet.
+_LOCAL = Registry(
+    host=Deferred("registry.host"),
+    server=Deferred("registry.server"),
+    ca=Deferred("registry.ca"),
+    local=True,
+    address=Deferred("registry.address"),
+    port=Deferred("registry.port"),
+)
+
+
+def _registry(one: spec.RegistrySpec) -> Registry:
+    return Registry(one.host, f"https://{one.host}", one.ca, one.mirrors, one.insecure, one.credentials)
 
 
 def _program(top: Scope, name: str, program: schema.Program) -> spec.ProgramSpec:
@@ -291,6 +335,7 @@ def _node(
     scope = top.inner("roles", node.role, place="role", node=node, peers=peers)
     hooks = scope.inner("hooks", **hook_values(top.loaded.profile))
     reached = bind_address if endpoints else LOCALHOST
+    told, local = _registry_files(scope, role)
     return spec.NodeSpec(
         name=node.name,
         role=node.role,
@@ -309,7 +354,9 @@ def _node(
         nested=role.nested,
         authority=role.authority,
         stop_timeout=role.stop_timeout,
-        files=(*_files(scope, role), *installed),
+        files=(*_files(scope, role), *told, *installed),
+        local_registry=local,
+        registry_hook=tuple(role.registries.hook) if role.registries else (),
         certificates=tuple(
             _certificate(scope, c, "certificates", i, node=node, bind_address=reached)
             for i, c in enumerate(role.certificates)
@@ -326,10 +373,29 @@ def _files(scope: Scope, role: schema.Role) -> tuple[spec.FileSpec, ...]:
     inner = scope.inner("files", place="file", secret=secret_of(scope.loaded.profile))
     found = []
     for path, file in role.files.items():
-        uid, gid = map(int, file.owner.split(":"))
-        content = inner.content(file.source, path, "source")
-        found.append(spec.FileSpec(path, content, int(file.mode, 8), file.bootstrap, uid, gid))
+        found += _file(inner, path, path, file)
     return tuple(found)
+
+
+def _file(scope: Scope, key: str, path: str, file: schema.File) -> list[spec.FileSpec]:
+    """A file, or none where its template gives no text. ``key``: its place in the profile."""
+    uid, gid = map(int, file.owner.split(":"))
+    content = scope.content(file.source, key, "source")
+    if not content.strip() and file.source.endswith(".j2"):
+        return []
+    return [spec.FileSpec(path, content, int(file.mode, 8), file.bootstrap, uid, gid)]
+
+
+def _registry_files(scope: Scope, role: schema.Role) -> tuple[tuple[spec.FileSpec, ...], tuple[spec.FileSpec, ...]]:
+    """The files that tell a node of the registries that the user named, and of the local one."""
+    told: list[spec.FileSpec] = []
+    local: list[spec.FileSpec] = []
+    if role.registries:
+        for one, found in [*((r, told) for r in scope.values["registries"]), (_LOCAL, local)]:
+            inner = scope.inner("registries", "files", place="registry", registry=one)
+            for key, file in role.registries.files.items():
+                found += _file(inner, key, inner.text(key, key), file)
+    return tuple(told), tuple(local)
 
 
 def _scripts(loaded: Loaded, role: str) -> tuple[spec.FileSpec, ...]:

@@ -123,13 +123,24 @@ class File(Part):
     """A file that is written into the node before it starts."""
 
     source: str
-    """Path in the profile's folder, or PROFILE:PATH in another profile's. One that ends in .j2 is a template."""
+    """Path in the profile's folder, or PROFILE:PATH in another's. .j2 is a template; no text of it makes no file."""
     mode: Annotated[str, Field(pattern=r"^0[0-7]{3}$")] = "0644"
     """Permissions, octal."""
     owner: Annotated[str, Field(pattern=r"^[0-9]{1,5}:[0-9]{1,5}$")] = "0:0"
     """User and group, as numbers: UID:GID."""
     bootstrap: bool = False
     """Only for the nodes from which the cluster is bootstrapped, such as a list of the first voters."""
+
+
+class Registries(Part):
+    """How a node of the role is told of the registries that it pulls images from."""
+
+    files: dict[AbsolutePath, File] = Field(min_length=1)
+    """Path in the node, a template without blanks -> file; for each registry, which templates see as registry."""
+    hook: list[str] = []
+    """Command run in a node that is running once files about the local registry were written; safe to repeat."""
+    mirrors_of: list[str] = []
+    """The registries that it can have mirrors of, such as docker.io; every registry by default."""
 
 
 class Certificate(Part):
@@ -225,6 +236,8 @@ class Role(Part):
     """Folder of executable scripts, or several: installed into /usr/local/bin. PROFILE:FOLDER is another profile's."""
     files: dict[AbsolutePath, File] = {}
     """Path in the node -> file."""
+    registries: Registries | None = None
+    """Its nodes pull images: how they are told of registries."""
     certificates: list[Certificate] = []
     """Certificates written into the node."""
     ready: Probe | None = None

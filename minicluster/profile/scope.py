@@ -42,6 +42,21 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
+class Registry:
+    """What templates see of a registry."""
+
+    host: str | Deferred
+    server: str | Deferred  #: its URL
+    ca: str | Deferred = ""
+    mirrors: tuple[str, ...] = ()
+    insecure: bool = False
+    credentials: bool = False
+    local: bool = False  #: it is the engine's local registry
+    address: str | Deferred = ""  #: of the local registry: its name and port on the cluster's network
+    port: str | Deferred = ""  #: of the local registry: in names of images
+
+
+@dataclass(frozen=True)
 class Scope:
     """The values of names, of which templates see those that exist in their place."""
 

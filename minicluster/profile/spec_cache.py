@@ -48,7 +48,8 @@ def resolve(
     comes from ``--set``, which may be a secret, or from the user's files.
     """
     directory, bundled = folders.locate(source)
-    path = _path(directory, cluster, overrides, subnet, bind_address) if bundled and not overrides.set else None
+    cacheable = bundled and not (overrides.set or overrides.registries or overrides.ca)
+    path = _path(directory, cluster, overrides, subnet, bind_address) if cacheable else None
     kept = _read(path) if path else None
     if kept and all(e.name in overrides.port or port_is_free(e.host_port) for _node, e in kept.endpoints()):
         return kept

@@ -9,6 +9,7 @@ PLACES = {
     "image": "`args` and `additional_contexts` of an image",
     "role": "`entrypoint`, `command`, `env`, `ready` and `certificates` of a role",
     "file": "`.j2` files of a role",
+    "registry": "`registries.files` of a role: paths, and `.j2` files",
     "url": "`url` of an endpoint",
     "init": "`init` hooks",
     "join": "`join` hooks",
@@ -21,7 +22,7 @@ PLACES = {
 }
 
 _CLUSTER = frozenset(PLACES) - {"image"}  #: where the cluster is known; an image is the same for every cluster
-_NODE = frozenset({"role", "file", "url", "join", "leave"})
+_NODE = frozenset({"role", "file", "registry", "url", "join", "leave"})
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,24 @@ VARIABLES = {
         frozenset({"env"}),
         True,
     ),
+    "registries": Variable(
+        "registries",
+        "the registries that the user named, as a list: `host`, `mirrors`, `ca`, `insecure`, `credentials`, `server`",
+        frozenset({"file", "registry"}),
+    ),
+    "registry": Variable(
+        "registry",
+        "one of them; or, if `registry.local`, the engine's, whose `host`, `server`, `address`, `port` and `ca` are "
+        "deferred values",
+        frozenset({"registry"}),
+    ),
+    "registry_credentials": Variable(
+        "registry_credentials",
+        "what docker's configuration has for registries, as a client's `config.json`",
+        frozenset({"file"}),
+        True,
+    ),
+    "trusted_ca": Variable("trusted_ca", "the certificates of `--ca`, PEM, or nothing", frozenset({"file"})),
     "secret": Variable(
         "secret(NAME, FORM)",
         "a random text of this cluster's own; FORM is hex, base64, uuid or ec (a private key on P-256, PEM)",

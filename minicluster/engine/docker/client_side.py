@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-import threading
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from minicluster.engine import client_config
-
-_IMPORTING = threading.Lock()
+from minicluster.engine.client_config import docker_py
 
 
 def credentials(repository: str) -> dict[str, str]:
     """The header with what the docker client's configuration has for a repository's registry; empty for nothing."""
-    auth = _docker_py("auth")
+    auth = docker_py("auth")
     registry, _name = auth.resolve_repository_name(repository)
     found = auth.load_config().resolve_authconfig(registry)
     return {"X-Registry-Auth": auth.encode_header(found).decode()} if found else {}
@@ -29,7 +26,7 @@ def proxies(endpoint: str, address: str) -> dict[str, str]:
     if not configured:
         return {}
     chosen = configured.get(endpoint) or configured.get("default") or {}
-    found = dict(_docker_py("utils.proxy").ProxyConfig.from_dict(chosen).get_environment())
+    found = dict(docker_py("utils.proxy").ProxyConfig.from_dict(chosen).get_environment())
     if found:
         direct = ["localhost", "127.0.0.1", f"{address.rpartition('.')[0]}.0/24"]  # as large as clusters' subnets are
         found["NO_PROXY"] = ",".join([*filter(None, [found.get("NO_PROXY")]), *direct])
@@ -39,14 +36,5 @@ def proxies(endpoint: str, address: str) -> dict[str, str]:
 
 def build_context(directory: Path) -> IO[bytes]:
     """A folder as a tar, in a temporary file with a name, without what its ``.dockerignore`` names."""
-    archive: IO[bytes] = _docker_py("utils.build").tar(str(directory))
+    archive: IO[bytes] = docker_py("utils.build").tar(str(directory))
     return archive
-
-
-def _docker_py(module: str) -> Any:
-    """A module of docker-py, imported when it is needed: the import takes as long as the rest of a command's start.
-
-    By one thread at a time: its modules import each other in circles, and a second thread would get an incomplete one.
-    """
-    with _IMPORTING:
-        return importlib.import_module(f"docker.{module}")

@@ -253,7 +253,7 @@ class DockerEngine:
             host["Tmpfs"] = {**privileges.NESTED_TMPFS, **config.tmpfs}
             host["CgroupnsMode"] = privileges.NESTED_CGROUPNS
         endpoint = {"IPAMConfig": {"IPv4Address": config.address}, "Aliases": [config.hostname]}
-        env = {**proxies(self.endpoint, config.address), **config.env}
+        env = {**(proxies(self.endpoint, config.address) if config.address else {}), **config.env}
         body: dict[str, Any] = {
             "Image": config.image,
             "Hostname": config.hostname,
@@ -264,7 +264,7 @@ class DockerEngine:
             "ExposedPorts": {port: {} for port in config.ports},
             "StopTimeout": config.stop_timeout,
             "HostConfig": host,
-            "NetworkingConfig": {"EndpointsConfig": {config.network: endpoint}},
+            "NetworkingConfig": {"EndpointsConfig": {config.network: endpoint} if config.address else {}},
         }
         with translated(f"create container {config.name}"):
             self._api.request("POST", "/containers/create", params={"name": config.name}, data=body)
