@@ -71,8 +71,11 @@ def registry_credentials(host: str) -> dict[str, str]:
     Raises:
         MiniclusterError: the helper fails, or the configuration cannot be read.
     """
+    import warnings
+
     try:
-        found = docker_py("auth").load_config().resolve_authconfig(host) or {}
+        with warnings.catch_warnings(action="ignore"):  # of a helper that is missing: that is an error
+            found = docker_py("auth").load_config().resolve_authconfig(host) or {}
     except Exception as error:  # a helper that is missing or fails, base64 that is damaged; it may quote the secret
         why = str(error) if type(error).__module__.startswith("docker.") else f"{_folder() / 'config.json'} is damaged."
         raise MiniclusterError(

@@ -208,8 +208,6 @@ def _join(engine: Engine, registry: LocalRegistry, listener: Listener) -> None:
 
 
 def _join_cluster(engine: Engine, registry: LocalRegistry, spec: Spec) -> None:
-    if network_name(spec.cluster) not in registry.networks:
-        engine.connect_network(network_name(spec.cluster), NAME)
     containers = {container.name: container for container in engine.containers(spec.cluster)}
     for node in spec.nodes:
         name = container_name(spec.cluster, node.name)
@@ -219,3 +217,6 @@ def _join_cluster(engine: Engine, registry: LocalRegistry, spec: Spec) -> None:
         engine.put_files(name, [File(f.path, f.content.encode(), f.mode, f.uid, f.gid) for f in files])
         if node.registry_hook and containers[name].state == "running":
             engine.exec(name, node.registry_hook, timeout=30.0)
+    # Last: by its networks `up` sees of which clusters the nodes know the registry.
+    if network_name(spec.cluster) not in registry.networks:
+        engine.connect_network(network_name(spec.cluster), NAME)

@@ -186,10 +186,9 @@ def _provide_network(steps: Steps, spec: Spec, observed: Observed) -> None:
         cause = "minicluster runs in this container and must reach the nodes"
         network = [f"create network {name}"]
         steps.add(f"connect {own.name}", "", ConnectNetwork(name, own.name), cause, if_planned=network)
-    registry = observed.registry
-    if registry and (name not in observed.networks or name not in registry.networks):
+    if observed.registry and (name not in observed.networks or name not in observed.registry.networks):
         connect, network = ConnectNetwork(name, local_registry.NAME), [f"create network {name}"]
-        cause = f"nodes pull images named {registry.host}/... from the local registry"
+        cause = f"nodes pull images named {observed.registry.host}/... from the local registry"
         steps.add(f"connect {local_registry.NAME}", "", connect, cause, if_planned=network)
 
 
@@ -234,6 +233,7 @@ def _provide_node(
             update, cause = UpdateContainer(container, spec.restart), f"set the restart policy to {spec.restart}"
             needs.append(steps.add(f"update {name}", name, update, cause, left))
         needs += _connect(steps, spec, node, observed, action)
+        needs += _tell_of_registry(steps, spec, node, observed)
         if action.starts:
             start = StartContainer(container)
             before = [image, *after, *started_after]
@@ -310,6 +310,19 @@ def _connect(steps: Steps, spec: Spec, node: NodeSpec, observed: Observed, actio
     for network in sorted(former & connected - {*spec.networks}):
         disconnect, cause = DisconnectNetwork(network, container), "the spec no longer has this network"
         done.append(steps.add(f"disconnect {name} {network}", name, disconnect, cause))
+    return done
+
+
+def _tell_of_registry(steps: Steps, spec: Spec, node: NodeSpec, observed: Observed) -> list[str]:
+    """Tells a node that exists of a local registry that has not joined the cluster: it was started meanwhile."""
+    registry, container = observed.registry, container_name(spec.cluster, node.name)
+    if not registry or network_name(spec.cluster) in registry.networks or not node.local_registry:
+        return []
+    put, cause = PutFiles(container, registry.files(node), (), False), "tell the node of the local registry"
+    done = [steps.add(f"files {node.name}", node.name, put, cause)]
+    if node.registry_hook and node.name in observed.running:
+        hook = RunHook(container, node.registry_hook, best_effort=True, phase="configuring")
+        done.append(steps.add(f"registry {node.name}", node.name, hook, cause, done))
     return done
 
 
