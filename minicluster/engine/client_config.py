@@ -74,7 +74,8 @@ def registry_credentials(host: str) -> dict[str, str]:
     import warnings
 
     try:
-        with warnings.catch_warnings(action="ignore"):  # of a helper that is missing: that is an error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a helper that is missing: that is an error
             found = docker_py("auth").load_config().resolve_authconfig(host) or {}
     except Exception as error:  # a helper that is missing or fails, base64 that is damaged; it may quote the secret
         why = str(error) if type(error).__module__.startswith("docker.") else f"{_folder() / 'config.json'} is damaged."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +13,15 @@ import pytest
 from click.testing import CliRunner
 
 from minicluster import pki
-from minicluster.cluster import Cluster, dry_run
+from minicluster.cluster import Cluster, down, dry_run
 from minicluster.engine import client_config, discover
-from minicluster.errors import MiniclusterError, ProfileError, UsageError
+from minicluster.errors import Conflict, MiniclusterError, PortTaken, ProfileError, UsageError
 from minicluster.model.codec import encode, from_json, node_hash, to_json
 from minicluster.model.deferred import REGISTRY_CREDENTIALS, marker
+from minicluster.model.events import ignore
 from minicluster.model.local_registry import NAME, LocalRegistry
 from minicluster.model.spec import CertificateSpec, FileSpec, NodeSpec, Overrides, RegistrySpec, Spec
-from minicluster.operations import registries
+from minicluster.operations import local_registry, registries
 from minicluster.plan.reconcile import reconcile
 from minicluster.plan.steps import ConnectNetwork, Plan, PutFiles, RunHook, WaitMembers
 from minicluster.profile import catalog
@@ -90,7 +90,9 @@ def test_a_registry_is_a_host_and_options(ca: Path) -> None:
     assert registries.parse(text) == RegistrySpec("r.example:5000", ("http://m:80", "https://n"), "", True, False)
     assert registries.parse("r.example") == RegistrySpec("r.example", credentials=True)
     found = registries.parse(f"r.example,ca={ca}").ca
-    assert "BEGIN CERTIFICATE" in found and "PRIVATE KEY" in ca.read_text() and "PRIVATE KEY" not in found
+    assert "BEGIN CERTIFICATE" in found
+    assert "PRIVATE KEY" in ca.read_text()
+    assert "PRIVATE KEY" not in found
     assert registries.mirror("http://m") == RegistrySpec("docker.io", ("http://m",), credentials=False)
 
 
@@ -156,7 +158,7 @@ def test_credentials_are_read_as_docker_reads_them(docker: Path) -> None:
 
 def test_credentials_that_cannot_be_read_are_an_error_without_them(docker: Path) -> None:
     logged_in(docker, credsStore="test")
-    with pytest.raises(MiniclusterError, match="cannot read docker's credentials for broken.example") as failed:
+    with pytest.raises(MiniclusterError, match=r"docker's credentials for broken\.example") as failed:
         client_config.registry_credentials("broken.example")
     assert "credentials=no" in failed.value.fix
     logged_in(docker, credsStore="missing")
@@ -165,7 +167,8 @@ def test_credentials_that_cannot_be_read_are_an_error_without_them(docker: Path)
     (docker / "config.json").write_text(json.dumps({"auths": {"r.example": {"auth": f"{SECRET}!"}}}))
     with pytest.raises(MiniclusterError) as failed:
         client_config.registry_credentials("r.example")
-    assert SECRET not in str(failed.value) and "damaged" in failed.value.why
+    assert SECRET not in str(failed.value)
+    assert "damaged" in failed.value.why
 
 
 def test_only_named_registries_get_their_credentials(docker: Path) -> None:
@@ -187,10 +190,11 @@ def test_credentials_reach_files_of_nodes_and_nothing_else(
     assert not has_secret(repr(plan))
     from minicluster.cli.app import app
 
-    shown = CliRunner().invoke(
-        app, ["up", "swarm", "--name", "c", "--registry", "r.example", "--dry-run", "-o", "json"]
-    )
-    assert shown.exit_code == 0 and "files agent-1" in shown.output and not has_secret(shown.output)
+    argv = ["up", "swarm", "--name", "c", "--registry", "r.example", "--dry-run", "-o", "json"]
+    shown = CliRunner().invoke(app, argv)
+    assert shown.exit_code == 0
+    assert "files agent-1" in shown.output
+    assert not has_secret(shown.output)
 
     cluster = Cluster.up("swarm", name="c", registries=[registries.parse("r.example")], engine=engine)
     path = "/root/.docker/config.json"
@@ -204,7 +208,8 @@ def test_credentials_reach_files_of_nodes_and_nothing_else(
     # The next `up` gives nodes what docker has by then, and recreates none.
     logged_in(docker)
     again = Cluster.up(name="c", engine=engine)
-    assert again.change and not again.change.changed
+    assert again.change
+    assert not again.change.changed
     assert json.loads(engine.get_file("c-agent-1", path)) == {"auths": {}}
     logged_in(docker, credsStore="missing")
     with pytest.raises(MiniclusterError, match="cannot read docker's credentials"):
@@ -226,7 +231,8 @@ def test_docker_engines_are_told_of_mirrors_and_insecure_registries(ca: Path) ->
     for profile in ("swarm", "mesos"):
         node = spec_of(profile, *named).of_role("agent")[0]
         told = json.loads(files(node)["/etc/docker/daemon.json"])
-        assert told["registry-mirrors"] == ["http://m:5000"] and told["insecure-registries"] == ["i.example"]
+        assert told["registry-mirrors"] == ["http://m:5000"]
+        assert told["insecure-registries"] == ["i.example"]
         assert files(node)["/etc/docker/certs.d/r/ca.crt"].strip() == named[2].ca.strip()
         assert not any("certs.d/i.example" in path or "certs.d/docker.io" in path for path in files(node))
         plain = spec_of(profile).of_role("agent")[0]
@@ -242,17 +248,18 @@ def test_containerd_is_told_of_every_kind_of_registry(ca: Path) -> None:
         registries.parse("i.example,insecure"),
     ]
     node = spec_of("kubernetes", *named).of_role("agent")[0]
-    told = {
-        path.split("/")[4]: tomllib.loads(content)
-        for path, content in files(node).items()
-        if path.endswith("hosts.toml")
-    }
-    pull = {"capabilities": ["pull", "resolve"]}
-    trusted = {**pull, "ca": "/etc/containerd/certs.d/m:5000/ca.crt"}
-    assert told["docker.io"] == {"host": {"https://m:5000": trusted, "http://n": pull}}
-    assert told["m:5000"] == {"host": {"https://m:5000": trusted}}
-    hosts = {"https://i.example": {**pull, "skip_verify": True}, "http://i.example": pull}
-    assert told["i.example"] == {"host": hosts}
+    folder, pull = "/etc/containerd/certs.d", 'capabilities = ["pull", "resolve"]'
+    told = {path: content.splitlines()[1:] for path, content in files(node).items() if path.endswith("hosts.toml")}
+    trusted = ['[host."https://m:5000"]', f"  {pull}", f'  ca = "{folder}/m:5000/ca.crt"']
+    assert told[f"{folder}/docker.io/hosts.toml"] == [*trusted, '[host."http://n"]', f"  {pull}"]
+    assert told[f"{folder}/m:5000/hosts.toml"] == trusted
+    assert told[f"{folder}/i.example/hosts.toml"] == [
+        '[host."https://i.example"]',
+        f"  {pull}",
+        "  skip_verify = true",
+        '[host."http://i.example"]',
+        f"  {pull}",
+    ]
     assert files(node)["/etc/containerd/certs.d/m:5000/ca.crt"].strip() == named[1].ca.strip()
     assert files(node)["/root/.docker/config.json"].strip() == marker(REGISTRY_CREDENTIALS)
 
@@ -323,8 +330,8 @@ def test_a_new_node_knows_the_local_registry(profile: str) -> None:
     assert certificates == [LOCAL.ca.strip()]
     assert "\0registry" not in repr(told)
     if profile == "kubernetes":
-        host = tomllib.loads(told["/etc/containerd/certs.d/localhost:5001/hosts.toml"].content)
-        assert host["server"] == f"https://{NAME}:5000" and [*host["host"]] == [f"https://{NAME}:5000"]
+        text = told["/etc/containerd/certs.d/localhost:5001/hosts.toml"].content
+        assert f'server = "https://{NAME}:5000"\n[host."https://{NAME}:5000"]\n' in text
     else:
         assert told["/etc/minicluster/registries/localhost:5001"].content == f"5001 {NAME}:5000\n"
 
@@ -349,3 +356,58 @@ def test_another_registry_that_is_asked_for_replaces_nodes() -> None:
     spec, other = spec_of("swarm"), spec_of("swarm", registries.parse("i.example,insecure"))
     hashes = [[node_hash(s, node, AUTHORITY) for node in s.nodes] for s in (spec, other)]
     assert not set(hashes[0]) & set(hashes[1])
+
+
+@pytest.fixture
+def port(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> int:
+    """A port for the local registry on an engine that has a default network."""
+    engine.add_network("bridge")
+    monkeypatch.setattr("minicluster.operations.preflight.port_is_free", lambda port, _address: port != 4999)
+    return 5001
+
+
+def test_it_joins_clusters_that_exist_and_those_that_come(engine: FakeEngine, port: int) -> None:
+    Cluster.up("swarm", name="old", engine=engine)
+    Cluster.up("etcd", name="kv", engine=engine)
+    found = local_registry.start(engine, None, ignore)
+    assert (found.state, found.host, found.clusters) == ("running", f"localhost:{port}", ("old",))
+    hooks = [call for call in engine.calls if call[0] == "exec" and call[1].endswith(": minicluster-registries")]
+    assert len(hooks) == 3  # in the nodes that run
+    Cluster.up("swarm", name="new", engine=engine)
+    assert local_registry.status(engine).clusters == ("new", "old")
+    ca = engine.get_file(NAME, "/etc/minicluster/tls/ca.pem").strip()
+    for name in ("old-master-1", "old-agent-1", "new-agent-2"):
+        assert engine.get_file(name, f"/etc/docker/certs.d/localhost:{port}/ca.crt").strip() == ca
+        assert (
+            engine.get_file(name, f"/etc/minicluster/registries/localhost:{port}") == b"5001 %s:5000\n" % NAME.encode()
+        )
+
+
+def test_down_leaves_it_and_remove_data_takes_all(engine: FakeEngine, port: int) -> None:
+    local_registry.start(engine, None, ignore)
+    Cluster.up("swarm", name="c", engine=engine)
+    assert "c-net" in engine.boxes[NAME].container.networks
+    down(all=True, engine=engine)
+    assert engine.empty()
+    assert local_registry.status(engine).state == "running"
+    assert local_registry.status(engine).clusters == ()
+    authority = engine.get_file(NAME, pki.PATH)
+    assert local_registry.stop(engine, remove_data=False, listener=ignore).state == "stopped"
+    assert local_registry.start(engine, None, ignore).state == "running"
+    assert local_registry.start(engine, 5002, ignore).host == "localhost:5002"
+    assert engine.get_file(NAME, pki.PATH) == authority
+    assert local_registry.stop(engine, remove_data=True, listener=ignore).state == "none"
+    assert not engine.boxes
+    assert not engine.vols
+
+
+def test_a_port_in_use_and_a_name_in_use_are_said(engine: FakeEngine, port: int) -> None:
+    with pytest.raises(PortTaken, match="port 4999") as taken:
+        local_registry.start(engine, 4999, ignore)
+    assert "--port" in taken.value.fix
+    assert not engine.vols
+    engine.add_foreign(NAME)
+    with pytest.raises(Conflict, match="the name minicluster-registry is in use"):
+        local_registry.start(engine, None, ignore)
+    with pytest.raises(Conflict, match="the name minicluster-registry is in use"):
+        local_registry.stop(engine, remove_data=True, listener=ignore)

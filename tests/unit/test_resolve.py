@@ -201,9 +201,8 @@ def test_the_text_of_a_file_is_stored_once() -> None:
     """However many nodes have it: with the scripts of a role in each node, a label would grow out of bounds."""
     spec = resolve_spec(catalog.load("kubernetes"), agent=25)
     data = to_json(spec)
-    assert len(data["texts"]) == len(
-        {file.content for node in spec.nodes for file in (*node.files, *node.local_registry)}
-    )
+    files = [file for node in spec.nodes for file in (*node.files, *node.local_registry)]
+    assert len(data["texts"]) == len({file.content for file in files})
     assert from_json(data) == spec
     assert len(encode(spec)) < 65536
 
