@@ -17,6 +17,9 @@ from minicluster import pki
 from minicluster.model.spec import CertificateSpec
 from tests.engine.conftest import Shell, eventually, remains, swarm_client
 from tests.engine.kubernetes.kubelife import variables
+from tests.engine.test_mesos import IMAGES, stand_in
+
+__all__ = ["stand_in"]  # a fixture
 
 pytestmark = pytest.mark.long  # registries of images take seconds each
 
@@ -96,15 +99,9 @@ def others(outer: Shell, local: str, tmp_path_factory: pytest.TempPathFactory) -
 
 def told(others: Shell, *more: str) -> list[str]:
     """Options for all of them; of the two mirrors the first one is down."""
-    ca = Path(others.env["DOCKER_CONFIG"]) / "tls" / "ca.pem"
+    private = f"{PRIVATE}:5000" if more else f"{PRIVATE}:5000,ca={others.env['DOCKER_CONFIG']}/tls/ca.pem"
     options = ["--registry-mirror", "http://127.0.0.1:9", "--registry-mirror", f"http://{PLAIN}:5000"]
-    options += [
-        "--registry",
-        f"{PLAIN}:5000,insecure",
-        "--registry",
-        f"{PRIVATE}:5000{',ca=' + str(ca) if not more else ''}",
-    ]
-    return [*options, *more]
+    return [*options, "--registry", f"{PLAIN}:5000,insecure", "--registry", private, *more]
 
 
 @contextlib.contextmanager
@@ -230,6 +227,17 @@ def test_pods_pull_from_every_kind_of_registry(others: Shell, local: str, demo: 
         client.run("kubectl", "run", "refused", "--image", pushed[PRIVATE], "--image-pull-policy", "Always")
         waiting = ("get", "pod", "refused", "-o", "jsonpath={.status.containerStatuses[0].state.waiting.message}")
         eventually(lambda: "no basic auth credentials" in client.run("kubectl", *waiting).out)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_engines_of_mesos_agents_pull_from_the_local_registry(others: Shell, demo: str) -> None:
+    name, docker = "t-reg-mesos", "/opt/minicluster/engine/bin/docker"
+    with cluster(others, "mesos", name, "--size", "agent=1", "--size", "scheduler=0", *IMAGES, *told(others)):
+        in_node(others, f"{name}-agent-1", docker, "pull", demo)
+        others.docker("network", "connect", f"{name}-net", PRIVATE)
+        private = f"{PRIVATE}:5000/mesos/web:1"
+        in_node(others, f"{name}-agent-1", docker, "tag", demo, private)
+        in_node(others, f"{name}-agent-1", docker, "push", private)
 
 
 def test_what_cannot_be_is_said(outer: Shell, tmp_path: Path) -> None:
