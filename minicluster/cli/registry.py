@@ -51,8 +51,12 @@ def stop(remove_data: bool, output: Output, quiet: bool) -> None:
     from minicluster.operations import local_registry
 
     with listening(quiet) as listener:
-        found = local_registry.stop(connect(), remove_data=remove_data, listener=listener)
+        engine = connect()
+        there = local_registry.status(engine, size=True)
+        found = local_registry.stop(engine, remove_data=remove_data, listener=listener)
     done = f"Stopped the local registry{' and removed its data' if remove_data else ''}."
+    if there.state == "none" and not (there.volume and remove_data):
+        done = "There is no local registry."
     answer(found, done, output, quiet=quiet)
 
 

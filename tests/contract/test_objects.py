@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -187,6 +188,21 @@ def test_one_without_our_label_is_found_by_name_alone(world: World) -> None:
     assert name not in {c.name for c in world.engine.containers()}
     assert [c.name for c in world.engine.attached(world.name("net"))] == [name]
     world.engine.remove_container(name)
+
+
+def test_a_container_on_the_default_network_joins_others(world: World) -> None:
+    port, network = free_port(), world.network()
+    config = replace(world.config(ports={80: port}), network="bridge", address="")
+    world.engine.create_container(config)
+    world.engine.connect_network(network, config.name)
+    world.engine.start_container(config.name)
+    found = world.engine.container(config.name)
+    assert found
+    assert (found.network_mode, found.ports, found.networks) == ("bridge", {80: port}, {"bridge", network})
+    world.engine.disconnect_network(network, config.name)
+    found = world.engine.container(config.name)
+    assert found
+    assert (found.ports, found.networks) == ({80: port}, {"bridge"})
 
 
 def test_creating_a_container_that_conflicts(world: World) -> None:

@@ -243,6 +243,8 @@ class FakeEngine(Images):
             for volume in config.volumes.values():
                 if volume not in self.vols:
                     raise EngineError(f"volume {volume} would be made without labels")
+            if not config.address:  # on the default network
+                self.nets.setdefault(config.network, Network(config.network, config.network, {}, ()))
             container = Container(
                 config.name, config.name, dict(config.labels), "created", "Created", config.image, config.address,
                 networks=frozenset({config.network}), network_mode=config.network,

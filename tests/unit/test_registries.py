@@ -359,9 +359,8 @@ def test_another_registry_that_is_asked_for_replaces_nodes() -> None:
 
 
 @pytest.fixture
-def port(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> int:
-    """A port for the local registry on an engine that has a default network."""
-    engine.add_network("bridge")
+def port(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A port for the local registry."""
     monkeypatch.setattr("minicluster.operations.preflight.port_is_free", lambda port, _address: port != 4999)
     return 5001
 
