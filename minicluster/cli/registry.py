@@ -63,7 +63,7 @@ def stop(remove_data: bool, output: Output, quiet: bool) -> None:
 @registry.command()
 @output_option
 def status(output: Output) -> None:
-    """Show the state of the local registry and the clusters that it has joined."""
+    """Show the local registry and which clusters it serves."""
     from minicluster.engine.discover import connect
     from minicluster.operations import local_registry
 

@@ -145,6 +145,8 @@ def test_up_hands_its_options_over(cluster: FakeCluster) -> None:
     more = "--restart always --network a --network b --address-mode gateway --force --keep --timeout 5.5"
     ours = "--port kv:53/udp=53 --port api=none --bind-address 10.0.0.5 --mount kv:./a:/b --mount kv:/c:/d:ro"
     result = run(*words.split(), *more.split(), *ours.split())
+    more += " --registry-mirror http://m/ --registry r.example,insecure --ca ca.pem"
+    result = run(*words.split(), *more.split())
     assert result.exit_code == 0, result.stderr
     assert cluster.asked["up"] == (
         "etcd",
@@ -159,6 +161,11 @@ def test_up_hands_its_options_over(cluster: FakeCluster) -> None:
             "mounts": ["kv:./a:/b", "kv:/c:/d:ro"],
             "restart": "always",
             "networks": ["a", "b"],
+            "registries": [
+                spec.RegistrySpec("docker.io", ("http://m",), credentials=False),
+                spec.RegistrySpec("r.example", insecure=True),
+            ],
+            "ca": "ca.pem",
             "address_mode": "gateway",
             "lease": None,
             "force": True,

@@ -350,11 +350,18 @@ def test_each_place_sees_the_names_that_the_table_says(write_profile: Write, pla
         "endpoints": "{{ endpoints('web')[0].port }}",
         "client": "{{ client.directory }}",
         "secret": "{{ secret('s') }}",
+        "registries": "{{ registries | length }}",
+        "registry": "{{ registry.host }}",
+        "registry_credentials": "{{ registry_credentials }}",
+        "trusted_ca": "{{ trusted_ca }}",
     }
     assert set(uses) == set(VARIABLES)
     for name, use in uses.items():
         texts = dict.fromkeys(PLACES, "x") | {place: use}
-        folder = write_profile(EVERYWHERE.format(**texts), {"image/Dockerfile": "FROM x\n", "f.j2": texts["file"]})
+        folder = write_profile(
+            EVERYWHERE.format(**texts),
+            {"image/Dockerfile": "FROM x\n", "f.j2": texts["file"], "r.j2": texts["registry"]},
+        )
         if name in visible(place):
             catalog.validate(str(folder))
         else:
@@ -374,6 +381,7 @@ roles:
     authority: true
     command: ["{role}"]
     files: {{/f: {{source: f.j2}}}}
+    registries: {{files: {{/r: {{source: r.j2}}}}}}
     endpoints: {{web: {{port: 80, url: "{url}"}}}}
     hooks: {{join: [{{on: node, run: ["{join}"]}}], leave: [{{on: node, run: ["{leave}"]}}]}}
 hooks:
