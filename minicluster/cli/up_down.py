@@ -65,7 +65,9 @@ def _registries(mirrors: Sequence[str], named: Sequence[str]) -> list[RegistrySp
         return None
     from minicluster.operations import registries
 
-    given = [] if list(named) == ["none"] else list(named)
+    if "none" in named and len(named) > 1:
+        raise UsageError("--registry none cannot be used together with other registries")
+    given = [] if "none" in named else named
     return [*map(registries.mirror, mirrors), *map(registries.parse, given)]
 
 

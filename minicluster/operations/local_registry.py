@@ -65,6 +65,7 @@ def start(engine: Engine, port: int | None, listener: Listener) -> RegistryStatu
         Conflict: a container of its name is not minicluster's.
         ImageError: its image cannot be built.
     """
+    from minicluster.executor.signals import shielded
     from minicluster.operations import images
 
     cancel = Cancel()
@@ -77,7 +78,12 @@ def start(engine: Engine, port: int | None, listener: Listener) -> RegistryStatu
         if engine.shares_localhost and not (container and container.alive and before and before.port == wanted):
             _check_port(wanted)
         if not engine.has_image(image.ref):
-            images.provide(engine, "registry", listener)(image, cancel)
+            try:
+                images.provide(engine, "registry", listener)(image, cancel)
+            except KeyboardInterrupt:
+                with shielded():
+                    cancel.set()
+                raise
         if container is None or before is None or (before.port, container.image) != (wanted, image.ref):
             _create(engine, image.ref, wanted)
         try:

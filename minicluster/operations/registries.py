@@ -22,6 +22,7 @@ from minicluster.model.spec import RegistrySpec, Spec
 
 DEFAULT = "docker.io"  #: the registry of images whose names begin with no host
 _DEFAULT_KEY = "https://index.docker.io/v1/"  # its name in a docker client's configuration
+_OTHER_NAMES = ("index.docker.io", "registry-1.docker.io")  # of the default registry
 _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?")
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 _LARGEST = 32 << 10  # bytes of certificates: they become part of the cluster's spec, which is a label
@@ -54,6 +55,7 @@ def registry(
             "It is what references of its images begin with, without a path.",
             "Write HOST or HOST:PORT, such as registry.example.com:5000.",
         )
+    host = DEFAULT if host in _OTHER_NAMES else host
     for url in mirrors:
         _check_mirror(url)
     text = certificates(ca, f"--registry {host},ca") if ca else ""

@@ -100,7 +100,7 @@ def others(outer: Shell, local: str, tmp_path_factory: pytest.TempPathFactory) -
 def told(others: Shell, *more: str) -> list[str]:
     """Options for all of them; of the two mirrors the first one is down."""
     private = f"{PRIVATE}:5000" if more else f"{PRIVATE}:5000,ca={others.env['DOCKER_CONFIG']}/tls/ca.pem"
-    options = ["--registry-mirror", "http://127.0.0.1:9", "--registry-mirror", f"http://{PLAIN}:5000"]
+    options = ["--registry-mirror", f"http://{PLAIN}:9", "--registry-mirror", f"http://{PLAIN}:5000"]
     return [*options, "--registry", f"{PLAIN}:5000,insecure", "--registry", private, *more]
 
 

@@ -88,6 +88,7 @@ def files(node: NodeSpec) -> dict[str, str]:
 def test_a_registry_is_a_host_and_options(ca: Path) -> None:
     text = "r.example:5000,mirror=http://m:80/,mirror=https://n,insecure,credentials=no"
     assert registries.parse(text) == RegistrySpec("r.example:5000", ("http://m:80", "https://n"), "", True, False)
+    assert registries.parse("index.docker.io") == RegistrySpec("docker.io")
     assert registries.parse("r.example") == RegistrySpec("r.example", credentials=True)
     found = registries.parse(f"r.example,ca={ca}").ca
     assert "BEGIN CERTIFICATE" in found
