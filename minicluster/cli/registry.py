@@ -52,10 +52,10 @@ def stop(remove_data: bool, output: Output, quiet: bool) -> None:
 
     with listening(quiet) as listener:
         engine = connect()
-        there = local_registry.status(engine, size=True)
+        there = local_registry.status(engine)
         found = local_registry.stop(engine, remove_data=remove_data, listener=listener)
     done = f"Stopped the local registry{' and removed its data' if remove_data else ''}."
-    if there.state == "none" and not (there.volume and remove_data):
+    if there.state == "none":
         done = "There is no local registry."
     answer(found, done, output, quiet=quiet)
 

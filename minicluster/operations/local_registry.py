@@ -34,7 +34,7 @@ _READY = ("/etc/minicluster/registry-ready",)
 class RegistryStatus:
     """The local registry, as ``registry status`` shows it."""
 
-    state: str  #: running, stopped or none; "none" with a volume where its data are left
+    state: str  #: running, stopped or none
     host: str = ""  #: what names of its images begin with
     clusters: tuple[str, ...] = ()  #: whose networks it has joined
     image: str = ""
@@ -108,7 +108,7 @@ def stop(engine: Engine, *, remove_data: bool, listener: Listener) -> RegistrySt
         if remove_data:
             engine.remove_container(NAME)
             engine.remove_volume(NAME)
-    return status(engine, size=remove_data)
+    return status(engine)
 
 
 def _check_port(port: int) -> None:
