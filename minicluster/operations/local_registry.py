@@ -163,7 +163,7 @@ def _create(engine: Engine, image: str, port: int) -> None:
             address="",
             labels={labels.REGISTRY: str(port)},
             volumes={_DATA: NAME},
-            ports={PORT: port},
+            ports={f"{PORT}/tcp": port},
             restart="unless-stopped",
         )
     )

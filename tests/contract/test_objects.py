@@ -192,17 +192,17 @@ def test_one_without_our_label_is_found_by_name_alone(world: World) -> None:
 
 def test_a_container_on_the_default_network_joins_others(world: World) -> None:
     port, network = free_port(), world.network()
-    config = replace(world.config(ports={80: port}), network="bridge", address="")
+    config = replace(world.config(ports={"80/tcp": port}), network="bridge", address="")
     world.engine.create_container(config)
     world.engine.connect_network(network, config.name)
     world.engine.start_container(config.name)
     found = world.engine.container(config.name)
     assert found
-    assert (found.network_mode, found.ports, found.networks) == ("bridge", {80: port}, {"bridge", network})
+    assert (found.network_mode, found.ports, found.networks) == ("bridge", {"80/tcp": port}, {"bridge", network})
     world.engine.disconnect_network(network, config.name)
     found = world.engine.container(config.name)
     assert found
-    assert (found.ports, found.networks) == ({80: port}, {"bridge"})
+    assert (found.ports, found.networks) == ({"80/tcp": port}, {"bridge"})
 
 
 def test_creating_a_container_that_conflicts(world: World) -> None:

@@ -144,9 +144,8 @@ def test_up_hands_its_options_over(cluster: FakeCluster) -> None:
     words = "up etcd --name e --size kv=3 --size client=0 --set a.b=c=d --set e= --image node=r:1 --port http=8080"
     more = "--restart always --network a --network b --address-mode gateway --force --keep --timeout 5.5"
     ours = "--port kv:53/udp=53 --port api=none --bind-address 10.0.0.5 --mount kv:./a:/b --mount kv:/c:/d:ro"
+    ours += " --registry-mirror http://m/ --registry r.example,insecure --ca ca.pem"
     result = run(*words.split(), *more.split(), *ours.split())
-    more += " --registry-mirror http://m/ --registry r.example,insecure --ca ca.pem"
-    result = run(*words.split(), *more.split())
     assert result.exit_code == 0, result.stderr
     assert cluster.asked["up"] == (
         "etcd",
