@@ -137,20 +137,12 @@ def test_names_do_not_resolve(etcd: Cluster) -> None:
 
 @pytest.mark.long
 def test_clients_are_cut_only_if_asked(outer: Shell, etcd: Cluster) -> None:
-    client = Shell(outer.env | outer.minicluster("env", NAME, "-o", "json").json)
     url = etcd.node("kv-1").endpoint("client").url
+    env = outer.minicluster("env", NAME, "-o", "json").json
+    client = Shell(outer.env | env | {"ETCDCTL_ENDPOINTS": url})
 
     def reached() -> bool:
-        argv = (
-            "etcdctl",
-            "--endpoints",
-            url,
-            "get",
-            "k",
-            "--consistency=s",
-            "--dial-timeout=5s",
-            "--command-timeout=10s",
-        )
+        argv = ("etcdctl", "get", "k", "--consistency=s", "--dial-timeout=5s", "--command-timeout=10s")
         return client.run(*argv, ok=False).code == 0
 
     with etcd.partition("kv-1", ["kv-2", "kv-3"]):
