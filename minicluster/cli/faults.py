@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _NODES = "Nodes or roles; or leader, follower, voter, ROLE-any"
 
-fault = Group("fault", help="Partitions, delays, losses, hung processes: on purpose, and healed.")
+fault = Group("fault", help="Partition, delay or hang nodes on purpose.")
 
 
 def _seconds(_ctx: click.Context, _param: click.Parameter, text: str | None) -> float:
@@ -337,7 +337,7 @@ def chaos(
     cluster: str | None,
     output: Output,
 ) -> None:
-    """Apply faults at random, one after the other, and measure.
+    """Apply faults at random and measure.
 
     Each is held for half of the time until the next. With -o json it prints an object per fault, one a line.
     """

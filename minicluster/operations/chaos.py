@@ -176,7 +176,7 @@ def chaos(
     watch = _Watch(engine, spec)
     watch.begin()
     try:
-        for number in range(1, int(seconds / every) + 1):
+        for number in range(1, int(seconds / every + 1e-6) + 1):
             begun = time.monotonic()
             kind, node = pick.choice(list(kinds)), pick.choice(list(nodes))
             watch.restart()

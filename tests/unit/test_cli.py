@@ -540,7 +540,7 @@ def test_ls(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_status(cluster: FakeCluster) -> None:
     answer = json.loads(run("status", "swarm", "-o", "json").stdout)
     assert cluster.asked["open"] == "swarm"
-    assert list(answer) == ["cluster", "profile", "phase", "quorum", "nodes", "notes", "quorums"]
+    assert list(answer) == ["cluster", "profile", "phase", "quorum", "nodes", "notes", "quorums", "faults"]
     assert list(answer["quorum"]) == ["voters", "healthy", "needed", "survives", "leader"]
     assert answer["nodes"][1] == {
         "name": "agent-1",
