@@ -153,9 +153,17 @@ class Cluster:
         name, container = selection.one(self.engine, self.spec, node)
         return copy_files.from_node(self.engine, name, container, path, os.fspath(destination))
 
-    def load(self, image: str, nodes: Nodes = (), *, listener: Listener = ignore) -> None:
-        """Puts an image of the engine into nodes, by default into all that accept images."""
-        load_images.load(self.engine, self.spec, image, self.node_names(nodes) if nodes else [], listener=listener)
+    def load(self, image: str, nodes: Nodes = (), *, listener: Listener = ignore) -> results.Loaded:
+        """Puts an image of the engine, or an archive (a path), into nodes, by default into all that accept images."""
+        names = self.node_names(nodes) if nodes else []
+        return load_images.load(self.engine, self.spec, image, names, listener=listener)
+
+    def build(
+        self, folder: str, name: str, dockerfile: str | None = None, nodes: Nodes = (), *, listener: Listener = ignore
+    ) -> str:
+        """Builds an image for :meth:`load` on the engine, if these nodes can take it; obeys ``.dockerignore``."""
+        names = self.node_names(nodes) if nodes else []
+        return load_images.build(self.engine, self.spec, folder, name, dockerfile, names, listener=listener)
 
     def plan_load(self, image: str, nodes: Nodes = ()) -> Plan:
         """The plan that :meth:`load` would carry out."""

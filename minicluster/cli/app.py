@@ -38,7 +38,7 @@ COMMANDS = {
         "logs": "nodes:logs",
         "exec": "nodes:exec_",
         "shell": "nodes:shell",
-        "load": "nodes:load",
+        "load": "load:load",
         "cp": "copy:cp",
         "top": "watch:top",
         "events": "watch:events",

@@ -1,4 +1,4 @@
-"""Commands on single nodes: ``logs``, ``exec``, ``shell``, ``load``."""
+"""Commands on single nodes: ``logs``, ``exec``, ``shell``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import click
 
 from minicluster.cli import complete
 from minicluster.cli.help import Command
-from minicluster.cli.options import Output, cluster_option, dry_run_option, nodes_argument, output_option, quiet_option
-from minicluster.cli.output import paint, print_json
-from minicluster.cli.progress import listening
+from minicluster.cli.options import Output, cluster_option, nodes_argument, output_option
+from minicluster.cli.output import paint
 from minicluster.cli.target import of_nodes
 from minicluster.errors import MiniclusterError, UsageError
 
@@ -110,34 +109,3 @@ def _become(cluster: Cluster, node: str, argv: Sequence[str], *, tty: bool, stdi
     sys.stdout.write(result.stdout)
     sys.stderr.write(result.stderr)
     raise click.exceptions.Exit(result.exit_code)
-
-
-@click.command(cls=Command)
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", help="Images of the engine")
-@cluster_option
-@click.option(
-    "--node",
-    "nodes",
-    multiple=True,
-    metavar="NODE",
-    help="Only into this node or role; repeatable",
-    shell_complete=complete.nodes,
-)
-@dry_run_option
-@output_option
-@quiet_option
-def load(
-    images: tuple[str, ...], cluster: str | None, nodes: tuple[str, ...], dry_run: bool, output: Output, quiet: bool
-) -> None:
-    """Copy images from the engine into nodes."""
-    opened, nodes = of_nodes(cluster, nodes, "load", " ".join(images))
-    if dry_run:
-        from minicluster.cli.planned import show_plans
-
-        show_plans([opened.plan_load(image, nodes) for image in images], output)
-        return
-    with listening(quiet) as listener:
-        for image in images:
-            opened.load(image, nodes, listener=listener)
-    if output is Output.json:
-        print_json(images)

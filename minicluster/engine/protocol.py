@@ -135,11 +135,12 @@ class Image:
 class ImageBuild:
     """What an image is built from."""
 
-    directory: Path  #: with the Dockerfile
+    directory: Path  #: with the Dockerfile; or a file: a tar with all of the build
     ref: str  #: the image's name and tag
     labels: Mapping[str, str]
     args: Mapping[str, str]  #: build arguments
     context: Mapping[str, str]  #: further files of the build: name -> path on this machine
+    dockerfile: str = "Dockerfile"  #: its name in the build
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,8 @@ def perform(step: Step, run: Run) -> None:
 
 
 def _save_image(image: str, run: Run) -> None:
+    if image in run.archives:  # it was saved before, to look into it
+        return
     archive = run.archives[image] = tempfile.TemporaryFile()  # noqa: SIM115 (closed at the end of the plan)
     for chunk in run.engine.save_image(image):
         if run.cancel.is_set():

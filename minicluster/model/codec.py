@@ -158,6 +158,8 @@ def from_json(data: Mapping[str, Any]) -> Spec:
         nodes=tuple(map(node, data["nodes"])),
         init=_hooks(data["init"]),
         load=_hooks(data["load"]),
+        held=_hooks(data["held"]),
+        tag=_hooks(data["tag"]),
         reset=_hooks(data["reset"]),
         members=_make(HookSpec, data["members"]) if data["members"] else None,
         write=_make(HookSpec, data["write"]) if data["write"] else None,

@@ -138,6 +138,17 @@ class Copied:
 
 
 @dataclass(frozen=True)
+class Loaded:
+    """What ``load`` did with an image or an archive, by nodes."""
+
+    source: str  #: as it was asked for
+    images: tuple[str, ...]  #: the names of what is in it
+    sent: tuple[str, ...] = ()
+    tagged: tuple[str, ...] = ()  #: had the image under another name
+    present: tuple[str, ...] = ()  #: had it already
+
+
+@dataclass(frozen=True)
 class NodeUsage:
     """What a node uses; the numbers are None where it does not run. Sizes are bytes."""
 

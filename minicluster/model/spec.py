@@ -196,6 +196,8 @@ class Spec:
     nodes: tuple[NodeSpec, ...]
     init: tuple[HookSpec, ...] = ()
     load: tuple[HookSpec, ...] = ()
+    held: tuple[HookSpec, ...] = ()  #: print the images that a node has
+    tag: tuple[HookSpec, ...] = ()  #: give an image of a node a further name
     reset: tuple[HookSpec, ...] = ()
     members: HookSpec | None = None
     write: HookSpec | None = None  #: writes something by the system's own means

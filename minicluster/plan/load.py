@@ -1,13 +1,15 @@
-"""Plans how an image of the engine gets into nodes, by the load hooks of a profile."""
+"""Plans how images get into nodes, by the load hooks of a profile. What a node has already is not sent."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from minicluster.errors import ImageError, NodeFailed, UsageError
+from minicluster.errors import NodeFailed, UsageError
 from minicluster.model.deferred import fill
+from minicluster.model.image_ids import Held, Wanted, find, missing_names
 from minicluster.model.naming import container_name, count
-from minicluster.model.spec import Spec
+from minicluster.model.spec import HookSpec, Spec
 from minicluster.plan.builder import Steps
 from minicluster.plan.observed import Observed
 from minicluster.plan.steps import CopyImage, Plan, RemoveFile, RunHook, SaveImage
@@ -15,42 +17,62 @@ from minicluster.plan.steps import CopyImage, Plan, RemoveFile, RunHook, SaveIma
 _FIX = "Add a load hook to the profile, or push the image to a registry that the nodes can reach."
 
 
-def load(spec: Spec, observed: Observed, image: str, nodes: Sequence[str], path: str) -> Plan:
-    """The plan that saves an image once and loads it into nodes, all at once.
+@dataclass(frozen=True)
+class Source:
+    """What is to be loaded: an image of the engine, or an archive on this machine."""
+
+    label: str  #: as the user calls it
+    images: tuple[Wanted, ...] = ()  #: what is in it; none where it is not known
+    archive: bool = False
+
+
+@dataclass(frozen=True)
+class LoadPlan:
+    """A plan, and what it does with each node."""
+
+    plan: Plan
+    sent: tuple[str, ...] = ()
+    tagged: tuple[str, ...] = ()  #: the image is there, under other names
+    present: tuple[str, ...] = ()
+
+
+@dataclass
+class _Sorted:
+    """The nodes by what is to be done with them."""
+
+    sent: list[str] = field(default_factory=list)
+    tags: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  #: node -> known name, further name
+    present: list[str] = field(default_factory=list)
+
+
+def load(
+    spec: Spec,
+    source: Source,
+    nodes: Sequence[str],
+    path: str,
+    held: Mapping[str, Sequence[Held]],
+) -> LoadPlan:
+    """The plan that saves an image once and loads it into the nodes that do not have it, all at once.
 
     Args:
-        observed: its ``images`` are those of the engine.
-        nodes: names; none: every node that accepts images.
+        nodes: names, of :func:`holders`.
         path: the file in the nodes that holds the image during the load.
-
-    Raises:
-        UsageError: such nodes do not accept images.
-        ImageError: the engine has no such image.
-        NodeFailed: a node does not run.
+        held: node -> the images that it has; nodes of which this is not known are missing.
     """
-    names = _holders(spec, nodes)
-    if image not in observed.images:
-        raise ImageError(
-            f"the engine has no image {image}",
-            "Only images of the engine can be loaded.",
-            f"Pull it (`docker pull {image}`) or build it.",
-        )
-    idle = [name for name in names if name not in observed.running]
-    if idle:
-        raise NodeFailed(
-            f"cannot load an image into {', '.join(idle)}",
-            "Not running.",
-            f"`minicluster up --name {spec.cluster}` starts stopped nodes; or name other nodes.",
-        )
+    todo = _sort(spec, source, nodes, held)
     steps = Steps()
-    steps.add("save image", "", SaveImage(image), "nodes are loaded from an archive of the image")
-    for name in names:
-        container, cause = container_name(spec.cluster, name), "requested"
-        last = steps.add(f"copy {name}", name, CopyImage(image, container, path), cause, ["save image"])
-        for i, hook in enumerate(spec.load, 1):
-            if hook.on in ("node", name.rpartition("-")[0]):
-                run = RunHook(container, tuple(fill(hook.run, {"archive": path})), phase="loading")
-                last = steps.add(f"load {name} {i}", name, run, cause, [last])
+    if todo.sent and not source.archive:
+        steps.add("save image", "", SaveImage(source.label), "nodes are loaded from an archive of the image")
+    for name in todo.sent:
+        container, cause = (
+            container_name(spec.cluster, name),
+            "the node does not have it" if name in held else "requested",
+        )
+        needs = [] if source.archive else ["save image"]
+        last = steps.add(f"copy {name}", name, CopyImage(source.label, container, path), cause, needs)
+        for i, hook in enumerate(_hooks(spec.load, name), 1):
+            run = RunHook(container, tuple(fill(hook.run, {"archive": path})), phase="loading")
+            last = steps.add(f"load {name} {i}", name, run, cause, [last])
         steps.add(
             f"clean {name}",
             name,
@@ -59,11 +81,47 @@ def load(spec: Spec, observed: Observed, image: str, nodes: Sequence[str], path:
             [last],
             cleanup=True,
         )
-    return steps.plan(spec.cluster, f"load {image} into {count(len(names), 'node')} of cluster {spec.cluster}")
+    for name, tags in todo.tags.items():
+        for i, (known, further) in enumerate(tags, 1):
+            for hook in _hooks(spec.tag, name):
+                values = {"image.source": known, "image.name": further}
+                run = RunHook(container_name(spec.cluster, name), tuple(fill(hook.run, values)), phase="loading")
+                steps.add(f"tag {name} {i}", name, run, "the node has it under another name")
+    touched = len(todo.sent) + len(todo.tags)
+    doing = f"load {source.label} into {count(touched or len(nodes), 'node')} of cluster {spec.cluster}"
+    if not touched:
+        doing = f"{source.label} is already there: {count(len(nodes), 'node')} of cluster {spec.cluster}"
+    return LoadPlan(steps.plan(spec.cluster, doing), tuple(todo.sent), tuple(todo.tags), tuple(todo.present))
 
 
-def _holders(spec: Spec, nodes: Sequence[str]) -> list[str]:
-    """The nodes to load: those named, or all that accept images."""
+def _sort(spec: Spec, source: Source, nodes: Sequence[str], held: Mapping[str, Sequence[Held]]) -> _Sorted:
+    todo = _Sorted()
+    for name in nodes:
+        found = [(wanted, find(wanted, held.get(name, ()))) for wanted in source.images]
+        if not found or not all(there for _wanted, there in found):
+            todo.sent.append(name)
+            continue
+        tags = [(there[0].source, further) for wanted, there in found for further in missing_names(wanted, there)]
+        if tags and not _hooks(spec.tag, name):
+            todo.sent.append(name)
+        elif tags:
+            todo.tags[name] = tags
+        else:
+            todo.present.append(name)
+    return todo
+
+
+def _hooks(hooks: Sequence[HookSpec], node: str) -> list[HookSpec]:
+    """The hooks about a node."""
+    return [hook for hook in hooks if hook.on in ("node", node.rpartition("-")[0])]
+
+
+def holders(spec: Spec, nodes: Sequence[str]) -> list[str]:
+    """The nodes to load: those named, or all that accept images.
+
+    Raises:
+        UsageError: such nodes do not accept images.
+    """
     if not spec.load:
         raise UsageError(f"nodes of profile {spec.profile} do not accept images", "Its profile has no load hook.", _FIX)
     roles = {hook.on for hook in spec.load}
@@ -83,3 +141,14 @@ def _holders(spec: Spec, nodes: Sequence[str]) -> list[str]:
             "Name one of them, or none for all of them.",
         )
     return names
+
+
+def check_running(spec: Spec, observed: Observed, nodes: Sequence[str]) -> None:
+    """Raises ``NodeFailed`` where one of the nodes does not run."""
+    idle = [name for name in nodes if name not in observed.running]
+    if idle:
+        raise NodeFailed(
+            f"cannot load an image into {', '.join(idle)}",
+            "Not running.",
+            f"`minicluster up --name {spec.cluster}` starts stopped nodes; or name other nodes.",
+        )

@@ -238,7 +238,7 @@ def bin_place(loaded: Loaded, role: str, i: int) -> Where:
 def _hooks(loaded: Loaded) -> Iterator[tuple[Where, Hook]]:
     """Every hook and its place."""
     profile = loaded.profile
-    for event in ("init", "load", "reset"):
+    for event in ("init", "load", "held", "tag", "reset"):
         for i, hook in enumerate(getattr(profile.hooks, event)):
             yield ("hooks", event, i), hook
     if profile.members:

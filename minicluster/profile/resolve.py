@@ -117,6 +117,8 @@ def resolve(
             for i, hook in enumerate(profile.hooks.init)
         ),
         load=hooks.hooks(profile.hooks.load, "load"),
+        held=hooks.hooks(profile.hooks.held, "held"),
+        tag=hooks.hooks(profile.hooks.tag, "tag"),
         reset=hooks.hooks(profile.hooks.reset, "reset"),
         members=top.inner("members", place="members").hook(profile.members) if profile.members else None,
         write=top.inner("write", place="members").hook(profile.write) if profile.write else None,

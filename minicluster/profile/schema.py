@@ -255,6 +255,10 @@ class Hooks(Part):
     """Bootstraps the cluster, on its initial member. Runs again whenever nodes join: must be safe to repeat."""
     load: list[Hook] = []
     """By "minicluster load", in each node of the role ("node": every node): loads the image in the file archive."""
+    held: list[Hook] = []
+    """Before a load, in each node of the role: prints the images that it has, a line "ID NAME" for each name."""
+    tag: list[Hook] = []
+    """In place of a load, in each node of the role that has the image by its ID: gives it the further name."""
     reset: list[Hook] = []
     """By "minicluster reset", in this order: removes what users put into the cluster. Must be safe to repeat."""
 

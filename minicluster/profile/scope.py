@@ -132,6 +132,7 @@ def hook_values(profile: schema.Profile, before: int | None = None) -> dict[str,
             "initial_member", {part: f"initial_member.{part}" for part in ("name", "address")}
         ),
         "archive": Deferred("archive"),
+        "image": DeferredGroup("image", {part: f"image.{part}" for part in ("source", "name")}),
     }
 
 

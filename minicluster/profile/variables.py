@@ -15,6 +15,8 @@ PLACES = {
     "join": "`join` hooks",
     "leave": "`leave` hooks",
     "load": "`load` hooks",
+    "held": "`held` hooks",
+    "tag": "`tag` hooks",
     "reset": "`reset` hooks",
     "members": "`members` and `write`",
     "client": "`client.certificate`",
@@ -62,6 +64,12 @@ VARIABLES = {
         "captured.NAME", "a line that an init hook before this one captured", frozenset({"init", "join"}), True
     ),
     "archive": Variable("archive", "path of the image's tar in the node", frozenset({"load"}), True),
+    "image": Variable(
+        "image",
+        "`source`: an image by a name, or the ID, that it has in the node; `name`: a further name",
+        frozenset({"tag"}),
+        True,
+    ),
     "endpoint": Variable(
         "endpoint(NAME)",
         "the first published port of that name whose node runs: `url`, `host`, `host_port`, `node`, `address`",

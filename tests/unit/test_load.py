@@ -90,9 +90,10 @@ def test_a_dry_run_as_json_has_a_plan_for_each_image(engine: FakeEngine, toy: Cl
     assert engine.calls == []
 
 
-def test_as_json_the_answer_is_the_images(engine: FakeEngine, toy: Cluster) -> None:
-    result = run("load", "some/image", "-o", "json")
-    assert (result.exit_code, json.loads(result.stdout)) == (0, ["some/image"])
+def test_as_json_the_answer_says_what_was_done_by_nodes(engine: FakeEngine, toy: Cluster) -> None:
+    result = run("load", "some/image", "--node", "agent", "-o", "json")
+    expected = {"source": "some/image", "images": ["some/image"], "sent": ["agent-1", "agent-2"]}
+    assert (result.exit_code, json.loads(result.stdout)) == (0, [{**expected, "tagged": [], "present": []}])
 
 
 def test_a_dry_run_shows_the_steps_and_does_nothing(engine: FakeEngine, toy: Cluster) -> None:

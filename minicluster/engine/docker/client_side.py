@@ -17,6 +17,13 @@ def credentials(repository: str) -> dict[str, str]:
     return {"X-Registry-Auth": auth.encode_header(found).decode()} if found else {}
 
 
+def all_credentials() -> dict[str, str]:
+    """The header with what the docker client's configuration has for all registries, which a build may need."""
+    auth = _docker_py("auth")
+    found = auth.load_config().get_all_credentials()
+    return {"X-Registry-Config": auth.encode_header(found).decode()} if found else {}
+
+
 def proxies(endpoint: str, address: str) -> dict[str, str]:
     """Variables that the docker client's configuration has for every container, as the client sets them.
 
@@ -35,6 +42,8 @@ def proxies(endpoint: str, address: str) -> dict[str, str]:
 
 
 def build_context(directory: Path) -> IO[bytes]:
-    """A folder as a tar, in a temporary file with a name, without what its ``.dockerignore`` names."""
+    """A folder as a tar, in a temporary file with a name; a file is such a tar already."""
+    if directory.is_file():
+        return directory.open("rb")
     archive: IO[bytes] = docker_py("utils.build").tar(str(directory))
     return archive

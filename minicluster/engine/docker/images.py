@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from minicluster.engine.docker import answers
-from minicluster.engine.docker.client_side import build_context, credentials
+from minicluster.engine.docker.client_side import all_credentials, build_context, credentials
 from minicluster.engine.docker.errors import translated
 from minicluster.engine.http import Api, APIError, ConnectionLost
 from minicluster.engine.protocol import Cancel, Image, ImageBuild, Progress
@@ -90,6 +90,7 @@ def build(api: Api, build: ImageBuild, progress: Progress, cancel: Cancel) -> No
     output: list[str] = []
     with translated(f"build image {build.ref}"):
         params = {"t": build.ref, "rm": 1, "forcerm": 1, "labels": dict(build.labels), "buildargs": dict(build.args)}
+        params["dockerfile"] = build.dockerfile
         with build_context(build.directory) as archive:
             if build.context:
                 with tarfile.open(archive.name, "a") as more:
@@ -98,6 +99,7 @@ def build(api: Api, build: ImageBuild, progress: Progress, cancel: Cancel) -> No
                 archive.seek(0)
             body = iter(lambda: archive.read(1 << 16), b"")
             headers = {"Content-Type": "application/x-tar"}
+            headers |= all_credentials() if build.directory.is_file() else {}  # our own builds pull nothing
             response = api.open("POST", "/build", params=params, headers=headers, body=body, timeout=None)
         try:
             # The engine ends a build whose client disconnects.
