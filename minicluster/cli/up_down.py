@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from minicluster.cli import complete
+from minicluster.cli import complete, plugins
 from minicluster.cli.exports import Shell, usage
 from minicluster.cli.help import Command
 from minicluster.cli.options import (
@@ -71,7 +72,16 @@ def _registries(mirrors: Sequence[str], named: Sequence[str]) -> list[RegistrySp
     return [*map(registries.mirror, mirrors), *map(registries.parse, given)]
 
 
-@click.command(cls=Command)
+class _Up(Command):
+    """With the options that packages add; they are looked for when ``up`` is run."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        params = super().get_params(ctx)
+        at = next(i for i, param in enumerate(params) if param.name == "output")
+        return [*params[:at], *(added.option for added in plugins.after_up()), *params[at:]]
+
+
+@click.command(cls=_Up)
 @optional_profile_argument("Profile name or folder (default: swarm)")
 @click.option(
     "--name",
@@ -178,6 +188,7 @@ def up(
     timings: bool,
     output: Output,
     quiet: bool,
+    **added: Any,
 ) -> None:
     """Start a cluster or apply changes to it."""
     from minicluster import discovery
@@ -221,6 +232,7 @@ def up(
         signals.ignored()
         cluster.connect()
         info = cluster.info()
+        info = replace(info, notes=(*info.notes, *plugins.run_after_up(cluster, added)))
     if output is Output.json:
         change = plain_data(cluster.change) if cluster.change else {"cluster": info.cluster, "changed": False}
         print_json({**change, "info": info, **({"timings": listener.phases()} if timings else {})})

@@ -23,7 +23,7 @@ from minicluster import cluster as facade
 from minicluster import paths
 from minicluster.cli.app import app
 from minicluster.cluster import Cluster
-from minicluster.contrib.kubernetes import kubeconfig
+from minicluster.contrib.kubernetes import kubeconfig, locked_file
 from minicluster.errors import MiniclusterError, UsageError
 from minicluster.model.deferred import readable
 from minicluster.model.events import Event
@@ -684,7 +684,7 @@ def test_a_lock_is_waited_for(k: str, file: Path) -> None:
 def test_a_lock_that_stays_is_told(
     k: str, file: Path, home: Path, monkeypatch: pytest.MonkeyPatch, by_link: bool
 ) -> None:
-    monkeypatch.setattr(kubeconfig, "PATIENCE", 0.1)
+    monkeypatch.setattr(locked_file, "PATIENCE", 0.1)
     (home / "link").symlink_to(file)
     lock = home / "link.lock" if by_link else Path(f"{file}.lock")
     lock.touch()
@@ -730,8 +730,8 @@ def test_what_is_read_only(k: str, file: Path, folder: bool) -> None:
 def test_many_at_once_lose_nothing(file: Path) -> None:
     names = [standing(f"k{i}") for i in range(8)]
     code = (
-        "import sys; from pathlib import Path; from minicluster.contrib.kubernetes import kubeconfig\n"
-        "kubeconfig.PATIENCE, name, file = 60, sys.argv[1], Path(sys.argv[2])\n"
+        "import sys; from pathlib import Path; from minicluster.contrib.kubernetes import kubeconfig, locked_file\n"
+        "locked_file.PATIENCE, name, file = 60, sys.argv[1], Path(sys.argv[2])\n"
         "for _ in range(3): kubeconfig.merge(name, file); assert kubeconfig.unmerge(name, file)\n"
         "kubeconfig.merge(name, file)\n"
     )
@@ -814,7 +814,7 @@ def test_down_takes_it_out_of_every_file(connected: FakeEngine, profile: str, fi
 def test_down_goes_on_where_it_cannot(
     connected: FakeEngine, profile: str, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kubeconfig, "PATIENCE", 0.1)
+    monkeypatch.setattr(locked_file, "PATIENCE", 0.1)
     up(connected, profile=profile).env()
     kubeconfig.merge("toy", file)
     Path(f"{file}.lock").touch()
@@ -856,7 +856,7 @@ def test_what_the_user_took_out_does_not_come_back(connected: FakeEngine, profil
 def test_a_port_that_cannot_come_through_is_told(
     connected: FakeEngine, profile: str, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kubeconfig, "PATIENCE", 0.1)
+    monkeypatch.setattr(locked_file, "PATIENCE", 0.1)
     up(connected, profile=profile).env()
     kubeconfig.merge("toy", file)
     Path(f"{file}.lock").touch()

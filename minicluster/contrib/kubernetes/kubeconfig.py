@@ -1,6 +1,6 @@
 """A cluster's entries in the user's own kubeconfig: merged, kept up to date, removed.
 
-Which file that is, and how it is locked, follows kubectl (client-go's ``tools/clientcmd``). Each entry of ours has an
+Which file that is follows kubectl (client-go's ``tools/clientcmd``). Each entry of ours has an
 extension ``minicluster``, which kubectl keeps when it changes or renames the entry. So nothing else is touched, and
 all that must be remembered is in the file itself.
 """
@@ -10,23 +10,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minicluster import paths
+from minicluster.contrib.kubernetes import locked_file
 from minicluster.errors import MiniclusterError, UsageError
-from minicluster.executor.signals import shielded
 from minicluster.operations import client_folder
 
 if TYPE_CHECKING:
     from minicluster.cluster import Cluster
     from minicluster.contrib.kubernetes.yamledit import Document
 
-PATIENCE = 5.0  # seconds to wait for the lock
-_INTERVAL = 0.05  # seconds between two attempts to take it
 _FILE = "kubeconfig"  # its name in the client's folder
 _MARK = "minicluster"  # name of the extension
 _KINDS = {"clusters": "cluster", "users": "user", "contexts": "context"}  # a kubeconfig's lists, and an item's content
@@ -42,7 +38,7 @@ def text(cluster: Cluster) -> str:
     Raises:
         UsageError: its profile has none.
     """
-    if not any(file.path == _FILE for file in cluster.spec.client_files):
+    if not has_one(cluster):
         raise UsageError(
             f"cluster {cluster.name} has no kubeconfig",
             f"It was created from profile {cluster.spec.profile}.",
@@ -51,16 +47,35 @@ def text(cluster: Cluster) -> str:
     return _own(cluster.name).read_text(encoding="utf-8")
 
 
-def target() -> Path:
-    """The user's kubeconfig: the first file in $KUBECONFIG that exists, else the last; ~/.kube/config without any.
+def has_one(cluster: Cluster) -> bool:
+    """Whether a cluster has a kubeconfig: its profile has one."""
+    return any(file.path == _FILE for file in cluster.spec.client_files)
 
-    Files that ``minicluster env`` adds to $KUBECONFIG are skipped: they belong to their clusters.
-    """
-    named = [Path(word) for word in os.environ.get("KUBECONFIG", "").split(os.pathsep) if word]
-    users = [path for path in named if not _is_ours(path)]
-    if not users:
-        return Path.home() / ".kube" / "config"
+
+def target() -> Path:
+    """The user's kubeconfig: the first file in $KUBECONFIG that exists, else the last; ~/.kube/config without any."""
+    users = _users()
     return next((path for path in users if os.path.exists(path)), users[-1])
+
+
+def _users() -> list[Path]:
+    """Files that ``minicluster env`` adds to $KUBECONFIG are left out: they belong to their clusters."""
+    named = [Path(word) for word in os.environ.get("KUBECONFIG", "").split(os.pathsep) if word]
+    return [path for path in named if not _is_ours(path)] or [Path.home() / ".kube" / "config"]
+
+
+def current_context() -> str:
+    """What kubectl takes as the current context: that of the first of the user's files that has one; "" for none."""
+    for path in _users():
+        with contextlib.suppress(MiniclusterError, OSError, ValueError):
+            if name := _document(path.read_text(encoding="utf-8"), path).data.get("current-context"):
+                return str(name)
+    return ""
+
+
+def context_of(cluster: str) -> str:
+    """The name of a cluster's context."""
+    return str(_load(_own(cluster))["current-context"])
 
 
 def merge(cluster: str, file: Path) -> None:
@@ -92,7 +107,7 @@ def merge(cluster: str, file: Path) -> None:
         # Recorded before it is written: if this process is killed in between, nothing stays for good.
         client_folder.on_write(cluster, f"{_HERE}:renew", {"file": str(file)})
         client_folder.before_removal(cluster, f"{_HERE}:forget", {"file": str(file)})
-        _write(file, document.text)
+        locked_file.write(file, document.text)
 
 
 def unmerge(cluster: str, file: Path) -> bool:
@@ -133,7 +148,7 @@ def unmerge(cluster: str, file: Path) -> bool:
         ):
             os.unlink(os.path.realpath(file))
         else:
-            _write(file, document.text)
+            locked_file.write(file, document.text)
     return True
 
 
@@ -152,7 +167,7 @@ def renew(cluster: str, file: str) -> None:
                 if any(_mark(entry, kind).get("cluster") == cluster for entry in _entries(document.data, kind)):
                     document = _put(document, kind, new, cluster, {})
             if document is not before:
-                _write(path, document.text)
+                locked_file.write(path, document.text)
     except MiniclusterError as error:
         raise MiniclusterError(
             f"{file} has an outdated address of cluster {cluster}",
@@ -328,7 +343,7 @@ def _restore_current(document: Document, mark: Config) -> Document:
 @contextlib.contextmanager
 def _editing(file: Path) -> Iterator[Document | None]:
     """Holds the lock of a file while its document, or None if there is no such file, is edited."""
-    with _locked(file):
+    with locked_file.locked(file):
         try:
             document = _document(file.read_bytes().decode(), file)
         except FileNotFoundError:
@@ -381,69 +396,3 @@ def _load(file: Path) -> Config:
 
     config: Config = load(file.read_text(encoding="utf-8"))
     return config
-
-
-def _write(file: Path, content: str) -> None:
-    """Replaces a file atomically; if it is a link, the file that it leads to."""
-    real = Path(os.path.realpath(file))
-    part = ""
-    try:
-        descriptor, part = tempfile.mkstemp(dir=real.parent, prefix=f".{real.name}.")  # readable by its owner only
-        with os.fdopen(descriptor, "wb") as new:
-            with contextlib.suppress(FileNotFoundError), open(real, "r+b") as old:  # a read-only file is not replaced
-                before = os.fstat(old.fileno())
-                os.fchmod(new.fileno(), before.st_mode & 0o7777)
-                if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
-                    with contextlib.suppress(PermissionError):  # root keeps the owner
-                        os.fchown(new.fileno(), before.st_uid, before.st_gid)
-            new.write(content.encode())
-        os.replace(part, real)
-    except BaseException as error:
-        if part:
-            with contextlib.suppress(OSError):
-                os.unlink(part)
-        if isinstance(error, OSError):
-            raise MiniclusterError(f"{file} cannot be written", str(error)) from None
-        raise
-
-
-@contextlib.contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Holds kubectl's lock of a file, FILE.lock, whether the file exists or not; for a link, also its target's."""
-    real = os.path.realpath(file)
-    named = os.path.join(os.path.realpath(file.parent), file.name)
-    held: list[str] = []
-    try:
-        for lock in sorted({f"{named}.lock", f"{real}.lock"}):  # always in the same order
-            _take(lock, file, held)
-        yield
-    finally:
-        for lock in held:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(lock)
-
-
-def _take(lock: str, file: Path, held: list[str]) -> None:
-    end = time.monotonic() + PATIENCE
-    try:
-        os.makedirs(os.path.dirname(lock), mode=0o700, exist_ok=True)
-        while not _create(lock, held):
-            if time.monotonic() >= end:
-                raise MiniclusterError(
-                    f"{file} is locked by another process",
-                    f"{lock} has existed for at least {PATIENCE:g} s.",
-                    "If no kubectl is running, one was killed while it held the lock: remove the lock file.",
-                )
-            time.sleep(_INTERVAL)
-    except OSError as error:
-        raise MiniclusterError(f"{file} cannot be locked", str(error)) from None
-
-
-def _create(lock: str, held: list[str]) -> bool:
-    with shielded():  # Ctrl-C between the two would leave the lock
-        try:
-            os.close(os.open(lock, os.O_CREAT | os.O_EXCL, 0o600))
-        except FileExistsError:
-            return False
-        held.append(lock)
-    return True
