@@ -197,6 +197,14 @@ class Cluster:
         """Asks the engine, the nodes' probes and the cluster's software; with ``memory`` it may take a second."""
         return status.examine(self.engine, self.spec, memory=memory)
 
+    def wait(
+        self, condition: str = "ready", *, timeout: float = DEFAULT_TIMEOUT, listener: Listener = ignore
+    ) -> results.ClusterStatus:
+        """Waits until it is ``ready``, has a ``quorum`` or ``members=N`` ready ones; raises ``NotReady``."""
+        from minicluster.operations import wait
+
+        return wait.wait(self.engine, self.spec, wait.Condition.parse(condition), timeout, listener)
+
     def usage(self, nodes: Nodes = ()) -> results.ClusterUsage:
         """What nodes use now, by name or role; takes a second, since CPU usage is measured over time."""
         return monitor.usage(self.engine, self.spec, nodes)

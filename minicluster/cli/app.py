@@ -25,6 +25,7 @@ COMMANDS = {
         "reset": "lifecycle:reset",
         "ls": "show:ls",
         "status": "show:status",
+        "wait": "wait:wait",
         "info": "show:info",
         "env": "show:env",
     },

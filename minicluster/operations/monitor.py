@@ -86,6 +86,11 @@ def _now(engine: Engine, spec: Spec) -> tuple[Spec | None, Mapping[str, Containe
     return (found[-1].spec if found else None) or spec, observe(spec.cluster, containers, [], []).containers
 
 
+def current_spec(engine: Engine, spec: Spec) -> Spec | None:
+    """A cluster's newest spec; None once nothing is left of it."""
+    return _now(engine, spec)[0]
+
+
 def _sample(engine: Engine, container: Container) -> Sample | None:
     try:
         return engine.sample(container.id)
