@@ -139,6 +139,20 @@ class Cluster:
         """Pairs of a node and a line of its log: node after node, or as they come with ``follow``."""
         return logs.logs(self.engine, self.spec, nodes, follow=follow, tail=tail)
 
+    def export(
+        self,
+        directory: str | os.PathLike[str],
+        nodes: Nodes = (),
+        *,
+        tail: int | None = None,
+        listener: Listener = ignore,
+    ) -> tuple[str, ...]:
+        """Writes logs, status, spec, plan, events and engine into a new folder, without secrets; returns the files."""
+        from minicluster.operations import export
+
+        names = self.node_names(nodes)
+        return export.export(self.engine, self.spec, os.fspath(directory), names, tail, listener)
+
     def copy_to(self, source: str | os.PathLike[str], node: str, path: str) -> tuple[results.Copied, ...]:
         """Copies a file or folder into a node, or all nodes of a role; paths mean what they mean to ``docker cp``."""
         from minicluster.operations import copy_files

@@ -13,9 +13,11 @@ import click
 from minicluster.cli import complete
 from minicluster.cli.help import Command
 from minicluster.cli.options import Output, cluster_option, nodes_argument, output_option
-from minicluster.cli.output import paint
+from minicluster.cli.output import answer, paint
+from minicluster.cli.progress import listening
 from minicluster.cli.target import of_nodes
 from minicluster.errors import MiniclusterError, UsageError
+from minicluster.model.naming import count
 
 if TYPE_CHECKING:
     from minicluster.cluster import Cluster
@@ -32,10 +34,32 @@ _SHELL = ("sh", "-c", "exec $(command -v bash || echo sh)")
 @cluster_option
 @click.option("-f", "--follow", is_flag=True, help="Follow the logs")
 @click.option("-n", "--tail", type=click.IntRange(min=0), metavar="N", help="Print only the last N lines of each node")
+@click.option(
+    "--export",
+    "directory",
+    metavar="DIR",
+    help="Write logs, status, spec, plan, events, engine and doctor into a new folder, without secrets",
+)
 @output_option
-def logs(nodes: tuple[str, ...], cluster: str | None, follow: bool, tail: int | None, output: Output) -> None:
-    """Print the logs of nodes."""
+def logs(
+    nodes: tuple[str, ...],
+    cluster: str | None,
+    follow: bool,
+    tail: int | None,
+    directory: str | None,
+    output: Output,
+) -> None:
+    """Print the logs of nodes, or export all that a bug report needs."""
+    if directory and follow:
+        raise UsageError("--export and --follow cannot be used together")
     opened, nodes = of_nodes(cluster, nodes, "logs", whole=True)
+    if directory:
+        with listening(quiet=output is Output.json) as listener:
+            files = opened.export(directory, nodes, tail=tail, listener=listener)
+        answer(
+            {"directory": directory, "files": files}, f"Exported {count(len(files), 'file')} to {directory}.", output
+        )
+        return
     names = opened.node_names(nodes)
     width = max(map(len, names), default=0)
     try:

@@ -45,5 +45,7 @@ def wait(cluster: str | None, condition: str, timeout: float, output: Output, qu
     if output is Output.json:
         print_json(answer)
     elif not quiet:
-        met = {"ready": "is ready", "quorum": "has a quorum"}.get(condition, f"has {condition.partition('=')[2]} ready nodes")
+        met = {"ready": "is ready", "quorum": "has a quorum"}.get(
+            condition, f"has {condition.partition('=')[2]} ready nodes"
+        )
         print(paint(f"Cluster {answer.cluster} {met} ({time.monotonic() - begun:.1f} s).", "bold"))
