@@ -11,6 +11,7 @@ from minicluster.cli.options import Output
 from minicluster.cli.output import columns, on_terminal, plain_data, print_json
 from minicluster.model.deferred import readable
 from minicluster.model.naming import count
+from minicluster.model.redact import Redactor
 from minicluster.plan import steps as m
 from minicluster.plan.steps import Action, Plan, Step
 
@@ -177,6 +178,8 @@ def _step_data(step: Step) -> dict[str, Any]:
 def _detail(action: Action) -> dict[str, Any]:
     """The fields of an action, without the long ones: a record's spec, the contents of files."""
     data: dict[str, Any] = plain_data(action)
+    if isinstance(action, m.CreateContainer):
+        data["config"]["env"] = Redactor().data(data["config"]["env"])
     if isinstance(action, m.RunHook):
         data["command"] = [readable(word) for word in action.command]
     if isinstance(action, m.Record):

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 HIDDEN = "***"
 _SHORTEST = 4  # characters: a shorter value is part of too many words to be replaced everywhere
 
-_NAME = r"pass(?:word|wd|phrase|code)?|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|credentials?|auth"
+_NAME = r"pass(?:word|wd|phrase|code)|[_-]pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|credentials?"
 _SECRET_NAME = re.compile(rf"(?:^|[^a-z])(?:{_NAME})s?(?:$|[^a-z])|(?:password|secret|token|apikey)s?$", re.IGNORECASE)
 _SUBSTITUTIONS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----.*?(?:-----END \1-----|\Z)", re.DOTALL), HIDDEN),

@@ -36,13 +36,14 @@ class Archive:
     images: tuple[Wanted, ...]
 
 
-def read(file: IO[bytes], label: str, platform: str) -> Archive:
+def read(file: IO[bytes], label: str, platform: str, *, convert: bool = True) -> Archive:
     """Reads what is in an archive; one that only an OCI engine could load becomes one that every engine can.
 
     Args:
         file: can seek; stays open, or is closed if it is replaced.
         label: what it is called, for errors.
         platform: of several images under one name this one is taken, such as ``linux/amd64``.
+        convert: otherwise it stays as it is.
 
     Raises:
         UsageError: it is no archive of images.
@@ -50,6 +51,7 @@ def read(file: IO[bytes], label: str, platform: str) -> Archive:
     """
     start = file.read(4)
     file.seek(0)
+    converted: IO[bytes] | None = None
     if start == _ZSTD:  # Python cannot read it, and engines can
         return Archive(file, ())
     try:
@@ -60,17 +62,16 @@ def read(file: IO[bytes], label: str, platform: str) -> Archive:
             elif "index.json" in documents.files:
                 entries = _layout(documents, label, platform)
                 images = tuple(wanted for wanted, _entry in entries)
-                converted = _converted(documents, [entry for _wanted, entry in entries])
+                converted = _converted(documents, [entry for _wanted, entry in entries]) if convert else None
             else:
                 raise UsageError(f"{label} contains no image", "It has neither manifest.json nor index.json.", SAVED)
-            oci_only = "manifest.json" not in documents.files
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise UsageError(f"{label} is not an image archive", _reason(error), SAVED) from None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise UsageError(f"{label} is not an image archive", f"It is damaged: {_sentence(error)}", SAVED) from None
     if not images:
         raise UsageError(f"{label} contains no image", "", SAVED)
-    if oci_only:
+    if converted:
         file.close()
         return Archive(converted, images)
     file.seek(0)

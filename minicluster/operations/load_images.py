@@ -281,5 +281,7 @@ def _saved(engine: Engine, source: Source, file: IO[bytes], listener: Listener) 
     file.flush()  # os.pread does not see Python's buffer
     file.seek(0)
     (image,) = source.images
-    found = image_archive.read(file, source.label, engine.info.platform).images
+    found: tuple[Wanted, ...] = ()
+    with contextlib.suppress(UsageError, ImageError):  # nodes may well read what is not understood here
+        found = image_archive.read(file, source.label, engine.info.platform, convert=False).images
     return (replace(image, ids=image.ids.union(*(one.ids for one in found))),)
