@@ -78,7 +78,9 @@ class _Up(Command):
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         params = super().get_params(ctx)
         at = next(i for i, param in enumerate(params) if param.name == "output")
-        return [*params[:at], *(added.option for added in plugins.after_up()), *params[at:]]
+        ours = {param.name for param in params}  # which no package can replace
+        added = [one.option for one in plugins.after_up() if one.option.name not in ours]
+        return [*params[:at], *added, *params[at:]]
 
 
 @click.command(cls=_Up)

@@ -23,7 +23,7 @@ from minicluster import cluster as facade
 from minicluster import paths
 from minicluster.cli.app import app
 from minicluster.cluster import Cluster
-from minicluster.contrib.kubernetes import kubeconfig, locked_file
+from minicluster.contrib.kubernetes import after_up, kubeconfig, locked_file
 from minicluster.errors import MiniclusterError, UsageError
 from minicluster.model.deferred import readable
 from minicluster.model.events import Event
@@ -922,3 +922,91 @@ def test_kubectl_reads_what_was_written(k: str, file: Path) -> None:
     kubeconfig.merge(k, file)
     kubeconfig.unmerge(k, file)
     assert json.loads(kubectl("view", "--raw", "-o", "json")) == before
+
+
+# After up
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(after_up, "_at_terminal", lambda: True)
+
+
+def merge(cluster: Cluster, *, unwanted: bool = False) -> list[str]:
+    return [*after_up.after_up.call(cluster, unwanted)]
+
+
+def test_up_at_a_terminal_merges_once(terminal: None, connected: FakeEngine, profile: str, file: Path) -> None:
+    cluster = up(connected, profile=profile)
+    (note,) = merge(cluster)
+    assert note == (
+        f"kubectl's current context is minicluster-toy, in {file} (before: work; `minicluster down toy` restores it)."
+    )
+    assert read(file)["current-context"] == "minicluster-toy"
+    change(file, **{"current-context": "play"})
+    assert merge(cluster) == []
+    assert read(file)["current-context"] == "play"
+    cluster.down()
+    assert read(file) == {**OTHERS, "current-context": "play"}
+
+
+def test_down_restores_the_context_that_up_replaced(
+    terminal: None, connected: FakeEngine, profile: str, file: Path
+) -> None:
+    cluster = up(connected, profile=profile)
+    merge(cluster)
+    cluster.down()
+    assert read(file) == OTHERS
+
+
+def test_what_the_user_took_out_is_not_merged_again(
+    terminal: None, connected: FakeEngine, profile: str, file: Path
+) -> None:
+    cluster = up(connected, profile=profile)
+    merge(cluster)
+    assert run("--unmerge").exit_code == 0
+    assert merge(cluster) == []
+    assert read(file) == OTHERS
+
+
+def test_no_kubeconfig_leaves_it(terminal: None, connected: FakeEngine, profile: str, file: Path) -> None:
+    assert merge(up(connected, profile=profile), unwanted=True) == []
+    assert read(file) == OTHERS
+
+
+def test_without_a_terminal_it_is_left(connected: FakeEngine, profile: str, file: Path) -> None:
+    assert merge(up(connected, profile=profile)) == []
+    assert read(file) == OTHERS
+
+
+def test_a_cluster_without_a_kubeconfig_changes_nothing(terminal: None, connected: FakeEngine, home: Path) -> None:
+    assert merge(up(connected)) == []
+    assert not (home / ".kube").exists()
+
+
+def test_the_former_context_is_what_kubectl_takes(
+    terminal: None, connected: FakeEngine, profile: str, file: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "first").write_text("apiVersion: v1\nkind: Config\n")
+    monkeypatch.setenv("KUBECONFIG", f"{home / 'none'}{os.pathsep}{home / 'first'}{os.pathsep}{file}")
+    cluster = up(connected, profile=profile)
+    (note,) = merge(cluster)
+    assert f"in {home / 'first'} (before: work; " in note
+    assert read(file) == OTHERS
+    cluster.down()
+    assert (home / "first").read_text() == "apiVersion: v1\nkind: Config\n"
+
+
+def test_what_cannot_be_merged_does_not_fail_up(
+    terminal: None, connected: FakeEngine, profile: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locked_file, "PATIENCE", 0.1)
+    cluster = up(connected, profile=profile)
+    Path(f"{file}.lock").touch()
+    (note,) = merge(cluster)
+    assert note.startswith(f"your kubeconfig stays as it is: {file} is locked by another process.")
+    assert note.endswith("To merge it: `minicluster kubeconfig --merge -c toy`.")
+    assert read(file) == OTHERS
+    file.write_text("[broken")
+    Path(f"{file}.lock").unlink()
+    assert "is not a kubeconfig that can be edited" in merge(cluster)[0]

@@ -14,11 +14,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from minicluster import cluster as facade
+from minicluster import discovery
 from minicluster.cli import plugins
 from minicluster.cli.app import app
 from minicluster.cluster import Cluster
 from minicluster.model.results import EndpointInfo
+from tests.fakes import FakeEngine
 from tests.replay import Server, master, recorded, said, serving
+from tests.unit.samples import TOY
 from tests.unit.standing import spec_of
 
 
@@ -30,10 +34,10 @@ def run(*words: str, stdin: str | None = None) -> Result:
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder on the path, for packages that a test installs."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    for cached in (plugins.found, plugins.load):
+    for cached in (plugins.found, plugins.load, plugins.after_up):
         cached.cache_clear()
     yield tmp_path
-    for cached in (plugins.found, plugins.load):
+    for cached in (plugins.found, plugins.load, plugins.after_up):
         cached.cache_clear()
 
 
@@ -276,3 +280,36 @@ def test_a_file_that_cannot_be_read(cluster: Any, tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "none.json cannot be read" in result.stderr
     assert cluster.opened == []
+
+
+AFTER_UP = """
+import click
+from minicluster.cli.plugins import AfterUp
+
+def greet(cluster, name):
+    if name == "nobody":
+        raise ValueError("nobody is there")
+    return [f"hello {name}, it is {cluster.name}"] if name else []
+
+after_up = AfterUp(click.Option(["--greet"], help="Greets"), greet)
+no_other = AfterUp(click.Option(["--size"]), greet)
+"""
+
+
+def test_a_package_adds_to_up(installed: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facade, "connect", lambda **_options: engine)
+    monkeypatch.setattr(discovery, "connect", lambda **_options: engine, raising=False)
+    (installed / "greeting.py").write_text(AFTER_UP)
+    info = installed / "greeting-1.0.dist-info"
+    info.mkdir()
+    lines = ("a = greeting:after_up", "b = greeting:no_other", "c = greeting:greet", "d = no_such_module:x")
+    (info / "entry_points.txt").write_text(f"[{plugins.UP_GROUP}]\n" + "\n".join(lines) + "\n")
+    assert "--greet TEXT" in run("up", "--help").stdout
+    words = ("up", str(TOY), "--name", "toy")
+    assert "hello" not in run(*words).stdout
+    assert "Note: hello you, it is toy\n" in run(*words, "--greet", "you").stdout
+    failed = run(*words, "--greet", "nobody")
+    assert failed.exit_code == 0
+    assert "Note: greeting: ValueError: nobody is there" in failed.stdout
+    notes = json.loads(run(*words, "--greet", "me", "-o", "json").stdout)["info"]["notes"]
+    assert "hello me, it is toy" in notes
