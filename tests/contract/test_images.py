@@ -79,6 +79,18 @@ def test_building(world: World, tmp_path: Path) -> None:
     assert image.labels[BUILD] == "p/i"
 
 
+def test_building_from_a_tar(world: World, tmp_path: Path) -> None:
+    engine, ref = world.engine, f"{world.name('built')}:2"
+    world.refs.append(ref)
+    with tarfile.open(tmp_path / "context.tar", "w") as tar:
+        for name, text in (("Other", "FROM scratch\nLABEL a=b\nCOPY x /\n"), ("x", "x")):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text)
+            tar.addfile(entry, io.BytesIO(text.encode()))
+    engine.build_image(ImageBuild(tmp_path / "context.tar", ref, {}, {}, {}, "Other"), lambda _line: None)
+    assert engine.has_image(ref)
+
+
 def test_pulling_what_no_registry_has(world: World) -> None:
     with pytest.raises(ImageError):
         world.engine.pull_image("localhost:1/none:none", lambda _: None, timeout=20)

@@ -406,3 +406,20 @@ def test_an_overlay_completes_an_image_with_etcd_alone(outer: Shell, cluster: Sh
             outer.minicluster("image", "remove", image, ok=False)
         outer.docker("rmi", ref, ok=False)
     assert remains(outer, name) == {}
+
+
+@pytest.mark.long
+def test_wait_ends_when_the_quorum_is_back(whole: Shell) -> None:
+    assert whole.minicluster("wait", NAME, "--for", "quorum").out.startswith("Cluster ")
+    whole.minicluster("kill", "kv-2", "kv-3", "-c", NAME)
+    late = whole.minicluster("wait", NAME, "--for", "quorum", "--timeout", "1", ok=False)
+    assert late.code == 4
+    assert "timed out after 1 s" in late.err
+    waiting = whole.start("wait", NAME, "--for", "members=3")
+    assert waiting.stdout
+    assert waiting.stdout.readline().startswith("waiting for cluster ")
+    whole.minicluster("start", "-c", NAME)
+    said, _ = waiting.communicate(timeout=60)
+    assert waiting.returncode == 0, said
+    assert "has 3 ready nodes" in said
+    assert whole.minicluster("wait", NAME, "-o", "json").json["phase"] == "ready"

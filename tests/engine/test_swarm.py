@@ -152,11 +152,18 @@ def test_load_puts_an_image_of_the_engine_into_every_node(cluster: Shell, outer:
             images = outer.minicluster("exec", "-c", NAME, node, "--", "docker", "images", "-q", "t-load:1").out
             assert images.strip(), f"{node} has not got the image"
             assert "minicluster-load" not in outer.minicluster("exec", "-c", NAME, node, "--", "ls", "/var/tmp").out
+        assert outer.minicluster("load", "t-load:1", "-c", NAME).out == "t-load:1: already there in 3 nodes.\n"
+        outer.docker("tag", "t-load:1", "t-load:2")
+        renamed = outer.minicluster("load", "t-load:2", "-c", NAME).out
+        assert renamed == "t-load:2: already there, tagged in 3 nodes.\n"
+        listed = outer.minicluster("exec", "-c", NAME, "agent-2", "--", "docker", "images", "-q", "t-load").out
+        assert len(set(listed.split())) == 1
+        assert len(listed.split()) == 2
         missing = outer.minicluster("load", "t-no-such:1", "-c", NAME, ok=False)
         assert missing.code == 1
         assert "t-no-such:1" in missing.err
     finally:
-        outer.docker("rmi", "-f", "t-load:1", ok=False)
+        outer.docker("rmi", "-f", "t-load:1", "t-load:2", ok=False)
 
 
 def test_commands_report_on_the_cluster(cluster: Shell, outer: Shell) -> None:

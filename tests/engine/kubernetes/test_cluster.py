@@ -121,8 +121,15 @@ def test_load(kube: Kube, outer: Shell, space: Space) -> None:
         for name in AGENTS:
             assert space.ended(f"on-{name}").status.phase == "Succeeded"
             assert space.log(f"on-{name}") == "loaded\n"
+        assert outer.minicluster("load", image, "-c", kube.cluster).out == f"{image}: already there in 2 nodes.\n"
+        outer.docker("tag", image, f"{image}b")
+        renamed = outer.minicluster("load", f"{image}b", "-c", kube.cluster).out
+        assert renamed == f"{image}b: already there, tagged in 2 nodes.\n"
+        main["image"] = f"{image}b"
+        space.create(pod("renamed", main, nodeName="agent-1", restartPolicy="Never"))
+        assert space.ended("renamed").status.phase == "Succeeded"
     finally:
-        outer.docker("rmi", "-f", image, ok=False)
+        outer.docker("rmi", "-f", image, f"{image}b", ok=False)
 
 
 @conformance("minicluster", "`status`, `info`, `env`, `logs` and `exec` report on the cluster")
