@@ -26,8 +26,8 @@ try:
     from testcontainers.core.waiting_utils import WaitStrategy
 except ImportError as missing:
     raise ImportError(
-        "minicluster.testing.testcontainers needs testcontainers-python 4: install minicluster with its extra, "
-        "`pip install 'minicluster[testcontainers]'`"
+        "minicluster.testing.testcontainers needs testcontainers-python 4: `pip install testcontainers`, or "
+        "minicluster with its extra, `pip install '.[testcontainers]'` in a checkout"
     ) from missing
 
 if TYPE_CHECKING:

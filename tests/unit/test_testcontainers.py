@@ -14,13 +14,13 @@ from minicluster.testing import testcontainers as module
 from minicluster.testing.testcontainers import ClusterContainer
 
 
-def test_without_the_library_the_extra_is_named() -> None:
+def test_without_the_library_it_is_named() -> None:
     code = "import sys; sys.modules['testcontainers'] = None; import minicluster.testing.testcontainers"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        "ImportError: minicluster.testing.testcontainers needs testcontainers-python 4: install minicluster "
-        "with its extra, `pip install 'minicluster[testcontainers]'`"
+        "ImportError: minicluster.testing.testcontainers needs testcontainers-python 4: `pip install testcontainers`, "
+        "or minicluster with its extra, `pip install '.[testcontainers]'` in a checkout"
     )
 
 
