@@ -440,10 +440,7 @@ class Engine(Protocol):
         """Pulls an image. ``timeout``: seconds for the first answer. Raises ``ImageError``, or ``Interrupted``."""
 
     def build_image(self, build: ImageBuild, progress: Progress, cancel: Cancel | None = None) -> None:
-        """Builds an image.
-
-        Raises ``ImageError`` where the build fails, and ``Interrupted`` when ``cancel`` is set.
-        """
+        """Builds an image. Raises ``ImageError`` where that fails, and ``Interrupted`` when ``cancel`` is set."""
 
     def import_image(self, archive: Iterable[bytes], ref: str, labels: Mapping[str, str] | None = None) -> None:
         """Creates an image of one layer from a tar of a root file system."""

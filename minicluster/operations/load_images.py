@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from minicluster.plan.steps import Plan
 
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")
+_ID = re.compile(r"(?:sha256:)?[0-9a-f]{1,64}")  # or its beginning
 _NAME = re.compile(
     r"([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:\w[\w.-]{0,127})?"
 )
@@ -230,12 +231,14 @@ def _of_engine(engine: Engine, word: str) -> Wanted | None:
     """An image of the engine by a name, or an ID or its beginning; None where there is none."""
     if not _REFERENCE.fullmatch(word):
         return None
-    name = full_name(word)
-    for image in engine.images():
+    name, images = full_name(word), engine.images()
+    for image in images:
         if name in map(full_name, image.tags):
             return Wanted(frozenset({image.id}), (name,))
-        if DIGEST.fullmatch(image.id) and word in (image.id, image.id.partition(":")[2]):
-            return Wanted(frozenset({image.id}), ())
+    if _ID.fullmatch(word):
+        begun = {i.id for i in images if DIGEST.fullmatch(i.id) and i.id[7:].startswith(word.removeprefix("sha256:"))}
+        if len(begun) == 1:
+            return Wanted(frozenset(begun), ())
     try:
         return Wanted(frozenset(), ()) if engine.has_image(word) else None
     except MiniclusterError as error:  # such as a repository's name in capitals

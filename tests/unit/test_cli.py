@@ -31,7 +31,15 @@ from minicluster.engine.protocol import ContainerConfig, ExecResult
 from minicluster.model import spec
 from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.membership import Quorum
-from minicluster.model.results import Change, ClusterInfo, ClusterStatus, ClusterSummary, EndpointInfo, NodeStatus
+from minicluster.model.results import (
+    Change,
+    ClusterInfo,
+    ClusterStatus,
+    ClusterSummary,
+    EndpointInfo,
+    Loaded,
+    NodeStatus,
+)
 from minicluster.plan import steps
 from tests.fakes import FakeEngine
 
@@ -99,8 +107,9 @@ class FakeCluster:
         for node in nodes:
             yield node, f"hello from {node}"
 
-    def load(self, image: str, nodes: Sequence[str] = (), *, listener: Listener = ignore) -> None:
+    def load(self, image: str, nodes: Sequence[str] = (), *, listener: Listener = ignore) -> Loaded:
         self.asked.setdefault("load", []).append((image, list(nodes)))
+        return Loaded(image, (image,), ("agent-1",), (), ("agent-2", "agent-3"))
 
 
 @pytest.fixture
@@ -639,7 +648,11 @@ def test_shell_takes_the_first_node(cluster: FakeCluster) -> None:
 
 
 def test_load(cluster: FakeCluster) -> None:
-    assert run("load", "a:1", "b:2", "--node", "agent").exit_code == 0
+    done = run("load", "a:1", "b:2", "--node", "agent")
+    assert done.exit_code == 0
+    assert done.stdout.splitlines() == [
+        f"{image}: loaded into 1 node; already there in 2 nodes." for image in ("a:1", "b:2")
+    ]
     assert cluster.asked["load"] == [("a:1", ["agent"]), ("b:2", ["agent"])]
 
 

@@ -110,6 +110,12 @@ def test_a_dry_run_of_what_is_there_has_no_steps(toy: Cluster, listing: dict[str
     assert (plan.headline, plan.steps) == ("app:1 is already there: 1 node of cluster toy", ())
 
 
+@pytest.mark.parametrize("word", [DIGEST, "a" * 64, "a" * 12])
+def test_an_image_may_be_named_by_its_id(toy: Cluster, listing: dict[str, list[tuple[str, str]]], word: str) -> None:
+    listing["toy-agent-1"].append((DIGEST, "<none>:<none>"))
+    assert toy.load(word, "agent-1").present == ("agent-1",)
+
+
 def archive(path: Path, *names: str, config: bytes = b"{}") -> str:
     """An archive as ``docker save`` writes it; returns the ID of its image."""
     content = json.dumps([{"Config": "c.json", "RepoTags": list(names), "Layers": []}]).encode()

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from minicluster.model.deferred import readable
+from minicluster.model.deferred import marker, readable
+from minicluster.model.image_ids import Held, Wanted
 from minicluster.model.spec import ImageSpec, Overrides, Spec
 from minicluster.plan.builder import Steps
-from minicluster.plan.load import load
+from minicluster.plan.load import Source, holders, load
 from minicluster.plan.observed import Observed
 from minicluster.plan.reconcile import reconcile
 from minicluster.plan.removal import remove
@@ -312,7 +313,21 @@ def reset_swarm() -> Plan:
 
 def load_toy() -> Plan:
     spec = spec_of()
-    return load(spec, replace(standing(spec), images=frozenset({"my/image"})), "my/image", [], "/var/tmp/x.tar")
+    return load(spec, Source("my/image"), holders(spec, []), "/var/tmp/x.tar", {}).plan
+
+
+def load_what_nodes_have() -> Plan:
+    """One node has the image, one has it under another name, and one does not have it."""
+    id, hook = f"sha256:{'a' * 64}", spec_of().load[0]
+    spec = replace(spec_of(), tag=(replace(hook, run=("tag", marker("image.source"), marker("image.name"))),))
+    names = ("docker.io/library/app:1", "docker.io/library/app:2")
+    held = {
+        "master-1": [Held(frozenset({id}), dict(zip(names, names, strict=True)))],
+        "agent-1": [Held(frozenset({id}), {names[0]: "app:1"})],
+        "agent-2": [Held(frozenset({f"sha256:{'b' * 64}"}), {names[1]: "app:2"})],
+    }
+    source = Source("app:2", (Wanted(frozenset({id}), names[1:]),))
+    return load(spec, source, holders(spec, []), "/var/tmp/x.tar", held).plan
 
 
 # Golden plans
@@ -381,7 +396,7 @@ def _action(action: Action) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     "scenario",
-    [*SCENARIOS, *ETCD, *MESOS, reset_etcd, reset_swarm, load_toy],
+    [*SCENARIOS, *ETCD, *MESOS, reset_etcd, reset_swarm, load_toy, load_what_nodes_have],
     ids=lambda s: s.__name__,
 )
 def test_a_plan_is_what_it_was(scenario: Callable[..., Plan]) -> None:

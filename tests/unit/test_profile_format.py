@@ -346,6 +346,7 @@ def test_each_place_sees_the_names_that_the_table_says(write_profile: Write, pla
         "joining": "{{ joining }}",
         "captured": "{{ captured.x }}",
         "archive": "{{ archive }}",
+        "image": "{{ image.source }} {{ image.name }}",
         "endpoint": "{{ endpoint('web').node }}",
         "endpoints": "{{ endpoints('web')[0].port }}",
         "client": "{{ client.directory }}",
@@ -387,6 +388,8 @@ roles:
 hooks:
   init: [{{on: worker, run: [first], capture: [x]}}, {{on: worker, run: ["{init}"]}}]
   load: [{{on: worker, run: ["{load}"]}}]
+  held: [{{on: worker, run: ["{held}"]}}]
+  tag: [{{on: worker, run: ["{tag}"]}}]
   reset: [{{on: worker, run: ["{reset}"]}}]
 members: {{on: worker, run: ["{members}"]}}
 client: {{certificate: {{common_name: "{client}"}}}}
