@@ -17,14 +17,18 @@ _SECRET_NAME = re.compile(rf"(?:^|[^a-z])(?:{_NAME})s?(?:$|[^a-z])|(?:password|s
 _SUBSTITUTIONS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----.*?(?:-----END \1-----|\Z)", re.DOTALL), HIDDEN),
     (re.compile(r"LS0tLS1CRUdJTi[A-Za-z0-9+/=]+"), HIDDEN),  # PEM, encoded once more as in a kubeconfig
-    (re.compile(r"\b([a-z][a-z0-9+.-]*://)[^\s/\"'<>\\]+@", re.IGNORECASE), rf"\1{HIDDEN}@"),
+    (re.compile(r"\b([a-z][a-z0-9+.-]{0,20}://)[^\s/\"'<>\\]{1,500}@", re.IGNORECASE), rf"\1{HIDDEN}@"),
     (re.compile(r"\bSWM(?:TKN|KEY)-[A-Za-z0-9+/=-]+"), HIDDEN),
     (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"), HIDDEN),  # a JSON web token
     (re.compile(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b"), HIDDEN),  # kubeadm's and kubelet's bootstrap tokens
-    (re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE), rf"\1 {HIDDEN}"),
+    (
+        re.compile(r"\b(bearer|authorization[\"']?\s*[:=]\s*[\"']?basic)\s+[A-Za-z0-9._~+/=-]{4,}", re.IGNORECASE),
+        rf"\1 {HIDDEN}",
+    ),
     (
         re.compile(
-            rf"((?<![a-z])[a-z0-9_.-]*(?:{_NAME})[a-z0-9_-]*[\"']?\s*[=:]\s*)(?!\*\*\*)(\"[^\"]*\"|'[^']*'|[^\s\"',;&}}]+)",
+            rf"((?<![a-z0-9_.-])[a-z0-9_.-]{{0,80}}(?:{_NAME})[a-z0-9_-]{{0,40}}\\{{0,3}}[\"']?\s*[=:]\s*\\{{0,3}})(?!\*\*\*)"
+            r"(\"(?:[^\"\\]|\\.)*\"|\"[^\"]*\"|'[^']*'|[^\s\"',;&}]+)",
             re.IGNORECASE,
         ),
         rf"\1{HIDDEN}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -313,3 +314,12 @@ def test_a_package_adds_to_up(installed: Path, engine: FakeEngine, monkeypatch: 
     assert "Note: greeting: ValueError: nobody is there" in failed.stdout
     notes = json.loads(run(*words, "--greet", "me", "-o", "json").stdout)["info"]["notes"]
     assert "hello me, it is toy" in notes
+
+
+def test_what_this_package_adds_to_up_is_declared() -> None:
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    section = text.partition(f'[project.entry-points."{plugins.UP_GROUP}"]\n')[2].partition("\n\n")[0]
+    places = [line.partition(" = ")[2].strip('"').partition(":") for line in section.splitlines()]
+    assert [module for module, _, _ in places] == ["minicluster.contrib.kubernetes.after_up"]
+    for module, _, attribute in places:
+        assert isinstance(getattr(importlib.import_module(module), attribute), plugins.AfterUp)
