@@ -265,7 +265,7 @@ def cpu(nodes: tuple[str, ...], share: str, cluster: str | None, **common: Any) 
 @click.argument("amount", metavar="SIZE", help="Such as 64MiB")
 @_common
 def memory(nodes: tuple[str, ...], amount: str, cluster: str | None, **common: Any) -> None:
-    """Limit the memory of nodes; what does not fit is swapped out or killed."""
+    """Limit the memory of nodes."""
     from minicluster.plan import faults as planning
 
     size = planning.size(amount)

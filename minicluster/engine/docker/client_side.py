@@ -19,7 +19,7 @@ def credentials(repository: str) -> dict[str, str]:
 
 def all_credentials() -> dict[str, str]:
     """The header with what the docker client's configuration has for all registries, which a build may need."""
-    auth = _docker_py("auth")
+    auth = docker_py("auth")
     found = auth.load_config().get_all_credentials()
     return {"X-Registry-Config": auth.encode_header(found).decode()} if found else {}
 
