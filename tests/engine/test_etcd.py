@@ -166,6 +166,7 @@ def test_a_node_removed_with_docker_is_reported_and_recreated(whole: Shell, with
     assert set(members(whole)) == {"kv-1", "kv-2", "kv-3"}
 
 
+@pytest.mark.long
 def test_losing_the_data_of_a_majority_is_an_error(outer: Shell) -> None:
     name = f"{NAME}-lost"
     try:
@@ -380,6 +381,7 @@ def test_nodes_that_end_during_start_are_started_too(whole: Shell) -> None:
     is_ready(whole, 3)
 
 
+@pytest.mark.long
 def test_an_overlay_completes_an_image_with_etcd_alone(outer: Shell, cluster: Shell, tmp_path: Path) -> None:
     """As the project's own image is: no shell, no C library, two programs in /usr/local/bin."""
     ref, name = "local/upstream/etcd:v3", f"{NAME}-given"

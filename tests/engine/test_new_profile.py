@@ -29,6 +29,7 @@ def test_a_new_profile_passes_every_check(outer: Shell, folder: Path) -> None:
     assert remains(outer, NAME) == {}
 
 
+@pytest.mark.long
 def test_a_profile_that_does_not_work_fails_with_the_reason(outer: Shell, folder: Path) -> None:
     text = (folder / "profile.yaml").read_text()
     (folder / "profile.yaml").write_text(text.replace("[store-ready]", "[sh, -c, 'echo it-is-broken >&2; exit 1']"))
@@ -40,6 +41,7 @@ def test_a_profile_that_does_not_work_fails_with_the_reason(outer: Shell, folder
     assert remains(outer, NAME) == {}
 
 
+@pytest.mark.long
 def test_ctrl_c_leaves_nothing(outer: Shell, folder: Path) -> None:
     outer.minicluster("image", "build", str(folder), timeout=600)
     process = outer.start("profile", "test", str(folder))

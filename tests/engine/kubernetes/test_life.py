@@ -331,6 +331,7 @@ def test_nodes_are_stopped_and_started(whole: Kube) -> None:
     works(whole)
 
 
+@pytest.mark.long
 def test_all_is_stopped_and_started(whole: Kube) -> None:
     begun = time.monotonic()
     whole.verb("stop")

@@ -77,6 +77,7 @@ def measured(what: str, seconds: float) -> None:
     print(f"{what}: {seconds:.1f} s")
 
 
+@pytest.mark.long
 def test_status_shows_the_quorum(whole: Kube) -> None:
     whole.is_ready()
     text = whole.outer.minicluster("status", NAME).out
@@ -85,6 +86,7 @@ def test_status_shows_the_quorum(whole: Kube) -> None:
     assert f"quorum: 3 of 3, leader {quorum['leader']}, survives 1 loss\n" in text
 
 
+@pytest.mark.long
 def test_the_balancers_certificate(whole: Kube) -> None:
     """It is valid for the balancer's address and name, and issued by the cluster's authority."""
     trusted = ("curl", "-sS", "--cacert", "/etc/kubernetes/pki/kubelet/ca.pem")
