@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,11 @@ from minicluster.cli.help import Command
 from minicluster.cli.options import Output, address_mode_option, cluster_argument, output_option
 from minicluster.cli.output import columns, paint, plain_data, print_json
 from minicluster.errors import MiniclusterError, UsageError
-from minicluster.model.naming import size
+from minicluster.model.naming import listed, size
 
 if TYPE_CHECKING:
     from minicluster.model.membership import Quorum
-    from minicluster.model.results import ClusterInfo, ClusterStatus
+    from minicluster.model.results import ClusterInfo, ClusterStatus, NodeStatus
 
 _GOOD = {"ready", "running", "ok", "yes"}
 #: Exit statuses of `status --exit-code`: it serves, or may soon; or it does not.
@@ -81,19 +82,30 @@ def status(cluster: str | None, exit_code: bool, output: Output) -> None:
 
 def _quorum(quorum: Quorum) -> str:
     """The state of a quorum: "3 of 3, leader kv-2, survives 1 loss"."""
-    leader = f"leader {quorum.leader}" if quorum.leader else "no leader"
     if quorum.lost:
-        return f"{quorum.healthy} of {quorum.voters}, {leader}, lost: {quorum.needed} needed"
+        return f"lost, {quorum.healthy} of {quorum.voters} healthy, {quorum.needed} needed"
+    leader = f"leader {quorum.leader}" if quorum.leader else "no leader"
     losses = f"{quorum.survives or 'no'} loss{'' if quorum.survives < 2 else 'es'}"
     return f"{quorum.healthy} of {quorum.voters}, {leader}, survives {losses}"
 
 
+def _voters(nodes: Sequence[NodeStatus]) -> list[str]:
+    """The names of voters by the state of their nodes, a line each."""
+    states: dict[str, list[str]] = {}
+    for node in sorted(nodes, key=lambda node: node.phase != "running"):
+        states.setdefault(node.phase, []).append(node.name)
+    return [f"  {state}: {listed(names)}" for state, names in states.items()]
+
+
 def _status_text(answer: ClusterStatus) -> str:
-    lines = [f"{paint(answer.cluster, 'bold')} ({answer.profile}): {_phase(answer.phase)}"]
-    if len(answer.quorums) > 1:
-        lines += [f"quorum of {role}: {_quorum(quorum)}" for role, quorum in answer.quorums.items()]
-    elif answer.quorum:
-        lines.append(f"quorum: {_quorum(answer.quorum)}")
+    quorums = answer.quorums or ({"": answer.quorum} if answer.quorum else {})
+    lost = any(quorum.lost for quorum in quorums.values())
+    phase = paint("quorum lost", "red") if lost and answer.phase == "broken" else _phase(answer.phase)
+    lines = [f"{paint(answer.cluster, 'bold')} ({answer.profile}): {phase}"]
+    for role, quorum in quorums.items():
+        lines.append(f"quorum{f' of {role}' if len(quorums) > 1 else ''}: {_quorum(quorum)}")
+        if quorum.lost:
+            lines += _voters([node for node in answer.nodes if node.voter and node.role == role])
     with_leader = any(node.leader is not None for node in answer.nodes)
     with_detail = any(node.detail for node in answer.nodes)
     with_probe = any(not node.ready for node in answer.nodes)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from minicluster.engine.protocol import Cancel, Engine
@@ -20,6 +21,7 @@ _LOG_LINES = 10  # of a failed node's log, in the error
 _LOOK = 0.5  # seconds between two looks at whether nodes still run, by all waits of a plan together
 _HEAD_START = 0.3  # seconds: a command in a node costs the machine more than the wait for another's answer
 _LOGS = "See `minicluster logs`, and `minicluster status` for the state of the nodes."
+_BY_SCRIPT = re.compile(r"^[a-z0-9]+(-[a-z0-9]+)+: ")  # the name of a profile's script before its message
 _AGAIN = "Run the command again."
 _FIX = "Give it longer with --timeout, or inspect it with --keep and `minicluster logs`."
 
@@ -154,18 +156,30 @@ def _check_running(names: Collection[str], run: Run) -> None:
             )
 
 
+class MembersUnknown(NodeFailed):
+    """A node cannot say which members there are, most often because the cluster has lost its quorum."""
+
+    seen: Mapping[str, Member] = {}  #: the members that it knows of all the same, ready where they answer it
+
+
 def ask_members(
     engine: Engine, container: str, command: Sequence[str], *, timeout: float | None, cancel: Cancel | None = None
 ) -> dict[str, Member]:
     """The members as the cluster's own software counts them, by one node.
 
     Raises:
-        NodeFailed: the command failed, or printed something else than members.
+        MembersUnknown: the command failed.
+        NodeFailed: it printed something else than members.
         TimeoutError: it did not answer.
     """
     result = engine.exec(container, command, timeout=timeout, cancel=cancel)
     if result.exit_code != 0:
-        raise NodeFailed(f"`{command[0]}` failed in {container}", last_line(result.stderr or result.stdout), _LOGS)
+        why = last_line(result.stderr or result.stdout)
+        why = _BY_SCRIPT.sub("", why)
+        failed = MembersUnknown(f"`{command[0]}` failed in {container}", why, _LOGS)
+        with contextlib.suppress(ValueError):
+            failed.seen = membership.parse(result.stdout)
+        raise failed
     try:
         return membership.parse(result.stdout)
     except ValueError as error:
@@ -173,20 +187,42 @@ def ask_members(
 
 
 def ask_any(
-    engine: Engine, containers: Sequence[str], command: Sequence[str], *, timeout: float, cancel: Cancel | None = None
+    engine: Engine,
+    containers: Sequence[str],
+    command: Sequence[str],
+    *,
+    timeout: float,
+    cancel: Cancel | None = None,
+    seen: dict[str, Member] | None = None,
 ) -> tuple[dict[str, Member] | None, str]:
     """The members by the first of these nodes that answers; or None, and why none did.
 
     One is asked first, and all others at once if it fails or takes long. Asking ends when ``cancel`` is set.
+
+    Args:
+        seen: becomes :attr:`MembersUnknown.seen` of the node that sees the most, where none answers.
     """
     if not containers:
         return None, "no node that could answer is running"
     enough = Cancel()
-    asking = [partial(ask_members, engine, c, command, timeout=timeout, cancel=enough) for c in containers]
+    known: list[Mapping[str, Member]] = []
+
+    def ask(container: str) -> dict[str, Member]:
+        try:
+            return ask_members(engine, container, command, timeout=timeout, cancel=enough)
+        except MembersUnknown as error:
+            known.append(error.seen)
+            raise
+
+    asking = [partial(ask, container) for container in containers]
     with cancel.calls(enough.set) if cancel else contextlib.nullcontext():
         try:
             return first_of(asking, (MiniclusterError, TimeoutError), head_start=_HEAD_START, cancel=enough), ""
         except (MiniclusterError, TimeoutError) as error:
+            if seen is not None and known:
+                most = max(known, key=lambda members: sum(member.ready for member in members.values()))
+                seen.clear()
+                seen.update(most)
             return None, getattr(error, "why", "") or str(error)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 #: What names of clusters and of profiles look like.
 NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
@@ -77,6 +78,22 @@ def count(number: int | str, noun: str) -> str:
     ('1 node', '2 nodes')
     """
     return f"{number} {noun}{'' if str(number) == '1' else 's'}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names of nodes for people, with three or more in sequence abbreviated.
+
+    >>> listed(["agent-1", "agent-2", "agent-3", "agent-5", "master-1"])
+    'agent-1..agent-3, agent-5, master-1'
+    """
+    runs: list[list[str]] = []
+    for name in names:
+        role, _, index = name.rpartition("-")
+        if runs and index.isdecimal() and runs[-1][-1] == f"{role}-{int(index) - 1}":
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return ", ".join(f"{run[0]}..{run[-1]}" if len(run) > 2 else ", ".join(run) for run in runs)
 
 
 def value_text(value: object) -> str:

@@ -23,6 +23,7 @@ class NodeStatus:
     memory: int | None  #: bytes in use; None where it does not run
     container: str  #: name of its container
     detail: str = ""  #: what the cluster's own software says of it, for people
+    voter: bool | None = None  #: has a vote in the quorum of its role; None where it is no member
 
 
 @dataclass(frozen=True)

@@ -74,10 +74,12 @@ def members(
     containers: Mapping[str, Container],
     cancel: Cancel | None = None,
     timeout: float = _MEMBERS_TIMEOUT,
+    seen: dict[str, Member] | None = None,
 ) -> tuple[Mapping[str, Member] | None, str]:
     """The cluster's own list of members from the first node that answers; or None and the reason.
 
     One node is asked first, and all the others at once where it fails or is slow. ``cancel`` ends the commands.
+    For ``seen`` see :func:`~minicluster.executor.waiting.ask_any`.
     """
     if spec.members is None:
         return None, ""
@@ -89,11 +91,15 @@ def members(
     able = [name for name in names if name in running]
     if not able:
         return None, f"no {hook.on} node is running"
-    return ask_any(engine, able, hook.run, timeout=timeout, cancel=cancel)
+    return ask_any(engine, able, hook.run, timeout=timeout, cancel=cancel, seen=seen)
 
 
 def members_after_election(
-    engine: Engine, spec: Spec, containers: Mapping[str, Container], cancel: Cancel | None = None
+    engine: Engine,
+    spec: Spec,
+    containers: Mapping[str, Container],
+    cancel: Cancel | None = None,
+    seen: dict[str, Member] | None = None,
 ) -> tuple[Mapping[str, Member] | None, str]:
     """As :func:`members`, but waits for an election that is under way.
 
@@ -101,7 +107,7 @@ def members_after_election(
     """
     end = time.monotonic() + _ELECTION
     while True:
-        found, why = members(engine, spec, containers, cancel)
+        found, why = members(engine, spec, containers, cancel, seen=seen)
         if not _electing(spec, containers, found) or time.monotonic() > end or (cancel and cancel.is_set()):
             return found, why
         time.sleep(0.1)

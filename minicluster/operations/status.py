@@ -34,8 +34,9 @@ def examine(engine: Engine, spec: Spec, *, memory: bool = True) -> ClusterStatus
     from minicluster.engine.protocol import Cancel
 
     stop = Cancel()
+    seen: dict[str, Member] = {}
     with ThreadPoolExecutor(32) as pool:
-        asked = pool.submit(members_after_election, engine, spec, containers, stop)
+        asked = pool.submit(members_after_election, engine, spec, containers, stop, seen)
         probes = {n.name: pool.submit(_probe, engine, n, containers.get(n.name), stop) for n in spec.nodes}
         used = {n.name: pool.submit(_memory, engine, containers.get(n.name) if memory else None) for n in spec.nodes}
         try:
@@ -44,14 +45,17 @@ def examine(engine: Engine, spec: Spec, *, memory: bool = True) -> ClusterStatus
         except BaseException:  # Ctrl-C does not wait for nodes that hang
             stop.set()
             raise
-    nodes = tuple(_node_status(spec, n, containers.get(n.name), *said[n.name], found, why) for n in spec.nodes)
-    quorum = Quorum.of((found or {}).values())
-    notes = [why] if why and any(n.phase == "running" for n in nodes) else []
+    known = seen if found is None else found
+    quorums = Quorum.by_role(known.values())
+    quorum = Quorum.weakest(quorums.values())
+    if quorum and quorum.lost and found is None:
+        why = "the quorum is lost"
+    nodes = tuple(_node_status(spec, n, containers.get(n.name), *said[n.name], found, known, why) for n in spec.nodes)
+    notes = [why] if why and not (quorum and quorum.lost) and any(n.phase == "running" for n in nodes) else []
     notes += [f"{name} exists but is not in the spec" for name in containers if spec.node(name) is None]
-    unknown_members = [m.name for m in (found or {}).values() if m.voter and m.name not in containers]
+    unknown_members = [m.name for m in known.values() if m.voter and m.name not in containers]
     notes += [f"{name} is a voter but is not in the spec" for name in unknown_members if spec.node(name) is None]
     phase = _phase(nodes, quorum, observed.converged)
-    quorums = Quorum.by_role((found or {}).values())
     faults: tuple[FaultInfo, ...] = ()
     if observed.faults:
         from minicluster.operations.faults import listing  # only where there are any
@@ -102,9 +106,10 @@ def _node_status(
     probe: str,
     memory: int | None,
     members: Mapping[str, Member] | None,
+    known: Mapping[str, Member],
     why: str,
 ) -> NodeStatus:
-    member = members.get(node.name) if members is not None else None
+    member = known.get(node.name)
     if probe == "ok" and spec.members is not None:
         if members is None:
             probe = why or "no list of members"
@@ -118,11 +123,12 @@ def _node_status(
         address=node.address,
         phase=container.state if container else "missing",
         ready=probe == "ok",
-        leader=member.leader if member else None,
+        leader=member.leader if member and members is not None else None,
         probe=probe,
         memory=memory,
         container=container_name(spec.cluster, node.name),
         detail=member.detail if member else "",
+        voter=member.voter if member else None,
     )
 
 

@@ -185,19 +185,22 @@ def test_a_server_without_a_vote_is_not_ready(members: ModuleType) -> None:
     assert found(members, waiting, GOSSIP)["master-2"] == (False, False, False)
 
 
-def test_without_a_leader_nothing_more_is_asked(
+def test_without_a_leader_the_servers_that_are_alive_are_told(
     members: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Consul holds other requests until there is a leader."""
-    asked = []
+    """Consul holds requests that need a leader until there is one: only what needs none is asked."""
+    raft = {"Servers": [{**server, "Leader": False} for server in RAFT["Servers"]]}
+    gossip = [{**m, "Status": 1 if m["Name"] == "master-1" else 4} for m in GOSSIP]
+    answers = {"status/leader": "", "operator/raft/configuration?stale": raft, "agent/members": gossip}
 
     class Leaderless:
         def get(self, path: str) -> Any:
-            asked.append(path)
-            return ""
+            return answers[path]
 
     monkeypatch.setattr(members, "Agent", Leaderless)
     with pytest.raises(SystemExit):
         members.main()
-    assert asked == ["status/leader"]
-    assert members.NO_LEADER in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert members.NO_LEADER in said.err
+    rows = [json.loads(line) for line in said.out.splitlines()]
+    assert {row["name"]: row["ready"] for row in rows} == {"master-1": True, "master-2": False, "master-3": False}

@@ -79,7 +79,33 @@ def test_without_a_leader_there_is_no_list(etcd: Node) -> None:
     leader = next(line for line in status.splitlines() if line.startswith('"Leader"'))
     answer(etcd, "endpoint-status", status.replace(leader, '"Leader" : 0'))
     done = etcd.run("etcd-members")
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", "etcd-members: the cluster has no leader\n")
+    assert (done.returncode, done.stderr) == (1, "etcd-members: the cluster has no leader\n")
+    assert answering(done.stdout) == {"kv-1": True, "kv-2": True, "kv-3": True}
+
+
+def test_without_a_quorum_who_answers_is_told_by_the_members_own_list(etcd: Node) -> None:
+    """etcdctl reads this list from the member alone, and asks each of the others by itself."""
+    answer(etcd, "quorate.fails", "context deadline exceeded\n")
+    answer(etcd, "own-list", MEMBERS)
+    etcd.program(
+        "etcdctl",
+        f"""#!/bin/bash
+        cd {etcd.root}/answers
+        case "$*" in
+          "member list --consistency=s "*) cat own-list ;;
+          "endpoint status --endpoints=https://172.28.0.2:2379 "*) ;;
+          *) cat quorate.fails >&2; exit 1 ;;
+        esac""",
+    )
+    done = etcd.run("etcd-members")
+    assert (done.returncode, done.stderr) == (1, "etcd-members: etcd does not answer, or has no leader\n")
+    assert answering(done.stdout) == {"kv-1": True, "kv-2": False, "kv-3": False}
+
+
+def answering(text: str) -> dict[str, bool]:
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert all(row["voter"] for row in rows)
+    return {row["name"]: row["ready"] for row in rows}
 
 
 def test_without_an_answer_there_is_no_list(etcd: Node) -> None:

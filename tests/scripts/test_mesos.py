@@ -258,10 +258,15 @@ def test_an_agent_that_is_not_active_does_not_count(scripts: Path) -> None:
     assert found["master-1"][3] == "0 agents, no framework"
 
 
-def test_zookeeper_that_does_not_know_is_the_whole_answer(scripts: Path) -> None:
-    write(scripts / "zk-members", "#!/bin/sh\necho 'zk-members: the ensemble has no leader' >&2\nexit 1\n")
+def test_without_zookeepers_leader_the_list_is_told_and_the_answer_is_an_error(scripts: Path) -> None:
+    write(
+        scripts / "zk-members",
+        f"#!/bin/sh\necho '{json.dumps(KV)}'\necho 'zk-members: the ensemble has no leader' >&2\nexit 1\n",
+    )
     done = run(scripts, "mesos-members", "master-1=127.91.1.1")
-    assert (done.returncode, done.stdout) == (1, "")
+    assert done.returncode == 1
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(row["name"], row["ready"]) for row in rows] == [(KV["name"], KV["ready"]), ("master-1", False)]
     assert done.stderr == "zk-members: the ensemble has no leader\n"
 
 

@@ -562,6 +562,7 @@ def test_status(cluster: FakeCluster) -> None:
         "memory": None,
         "container": "swarm-agent-1",
         "detail": "",
+        "voter": None,
     }
     assert run("status").stdout == (
         "swarm (swarm): degraded\n"

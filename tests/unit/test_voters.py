@@ -10,9 +10,11 @@ import pytest
 
 from minicluster.cluster import Cluster
 from minicluster.errors import MiniclusterError
+from minicluster.model import labels
 from minicluster.model.events import Event
 from minicluster.model.membership import Member, Quorum, parse
 from minicluster.model.spec import Spec
+from minicluster.operations.observe import members
 from minicluster.plan import lifecycle
 from minicluster.plan.observed import Observed
 from minicluster.plan.reconcile import reconcile
@@ -187,6 +189,39 @@ def test_a_stop_asks_who_votes(engine: FakeEngine, voter: bool, notes: int) -> N
     heard: list[Event] = []
     cluster.stop(["master-1", "master-2"], listener=heard.append)
     assert len([e for e in heard if "quorum lost" in e.text]) == notes
+
+
+def test_a_lost_quorum_is_told_with_who_is_left(engine: FakeEngine) -> None:
+    """Nodes without a quorum give no list of members; what they know all the same is what status counts."""
+    cluster = Cluster.up(str(TOY), name="toy", size={"master": 5}, engine=engine)
+    for index in (3, 4, 5):
+        engine.kill_container(f"toy-master-{index}")
+    rows = [{"name": f"master-{i}", "ready": i < 3, "voter": True} for i in range(1, 6)]
+    text = "\n".join(map(json.dumps, rows))
+    engine.answers["swarm-members"] = ExecResult(1, text, "swarm-members: the swarm has no leader\n")
+    status = cluster.status()
+    assert status.quorum == Quorum(5, 2, 3, 0, "")
+    assert (status.phase, status.notes) == ("broken", ())
+    assert {n.name: n.voter for n in status.nodes}["master-3"]
+    assert {n.probe for n in status.nodes if n.phase == "running"} == {"the quorum is lost"}
+    from minicluster.cli.show import _status_text
+
+    assert _status_text(status).splitlines()[:4] == [
+        "toy (toy): quorum lost",
+        "quorum: lost, 2 of 5 healthy, 3 needed",
+        "  running: master-1, master-2",
+        "  exited: master-3..master-5",
+    ]
+
+
+def test_a_list_is_not_certain_without_a_quorum(engine: FakeEngine) -> None:
+    """What decides about nodes has no list then."""
+    cluster = Cluster.up(str(TOY), name="toy", engine=engine)
+    row = json.dumps({"name": "master-1", "ready": True, "voter": True})
+    engine.answers["swarm-members"] = ExecResult(1, row, "swarm-members: this node hangs\n")
+    containers = {c.labels[labels.NODE]: c for c in engine.containers("toy")}
+    assert members(engine, cluster.spec, containers) == (None, "this node hangs")
+    assert cluster.status().notes == ("this node hangs",)
 
 
 def test_a_rolling_restart_of_members_without_votes_is_carried_out(engine: FakeEngine) -> None:
