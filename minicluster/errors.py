@@ -117,10 +117,15 @@ class Interrupted(MiniclusterError):
     exit_code = 130
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint with the nearest of the known words, or all of them; empty if there are none."""
+def nearest(word: str, known: Iterable[str], shown: Iterable[str] | None = None) -> str:
+    """A hint with the nearest of the known words, or all of them; empty if there are none.
+
+    Args:
+        shown: those to list where none is near; all by default.
+    """
     words = sorted(known)
     match = get_close_matches(word, words, n=1, cutoff=0.6)
     if match:
         return f"Did you mean {match[0]!r}?"
+    words = words if shown is None else sorted(shown)
     return f"Available: {', '.join(words)}." if words else ""

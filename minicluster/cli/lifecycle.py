@@ -126,7 +126,7 @@ def restart(
     nargs=-1,
     required=True,
     metavar="ROLE=N...",
-    callback=numbers(0, 1000),
+    callback=numbers(0),
     help="New number of nodes of a role",
     shell_complete=complete.cluster_roles,
 )

@@ -12,6 +12,8 @@ from minicluster.cli import complete
 from minicluster.errors import UsageError
 from minicluster.model.durations import DEFAULT_TIMEOUT
 
+_DIGITS = 16  # of a number that is read at all
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -47,14 +49,18 @@ def pairs(_ctx: click.Context, param: click.Parameter, words: Sequence[str]) -> 
     return result
 
 
-def numbers(low: int, high: int) -> Callable[[click.Context, click.Parameter, Sequence[str]], dict[str, int]]:
+def numbers(
+    low: int, high: int | None = None
+) -> Callable[[click.Context, click.Parameter, Sequence[str]], dict[str, int]]:
     """A callback: ``KEY=NUMBER`` words as a mapping, each number within these bounds."""
+    bounds = f"from {low} to {high}" if high else f"not less than {low}"
 
     def callback(ctx: click.Context, param: click.Parameter, words: Sequence[str]) -> dict[str, int]:
         result = {}
         for key, value in pairs(ctx, param, words).items():
-            if not (value.isascii() and value.isdecimal() and low <= int(value) <= high):
-                raise UsageError(f"{_label(param)}{key}={value}: must be an integer from {low} to {high}")
+            digits = value.isascii() and value.isdecimal() and len(value) < _DIGITS
+            if not (digits and low <= int(value) <= (high or int(value))):
+                raise UsageError(f"{_label(param)}{key}={value}: must be an integer {bounds}")
             result[key] = int(value)
         return result
 
@@ -66,10 +72,15 @@ def _label(param: click.Parameter) -> str:
     return f"{param.opts[0]} " if isinstance(param, click.Option) else ""
 
 
-def _positive(_ctx: click.Context, param: click.Parameter, value: float) -> float:
-    if not value > 0:
-        raise UsageError(f"{param.opts[0]} must be greater than 0")
-    return value
+def _positive(_ctx: click.Context, param: click.Parameter, value: str | float) -> float:
+    """A callback: a number of seconds."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise UsageError(f"{param.opts[0]} {value}: must be a number of seconds greater than 0")
+    return seconds
 
 
 def pairs_option(
@@ -175,8 +186,8 @@ def timeout_option(
     """``--timeout SECONDS``, which must be greater than 0."""
     return click.option(
         "--timeout",
-        type=float,
         default=default,
+        type=str,
         metavar="SECONDS",
         callback=_positive,
         help=f"{help} (default: {default:g})",

@@ -45,7 +45,7 @@ def _lease(_ctx: click.Context, _param: click.Parameter, ttl: str | None) -> Lea
     from minicluster.model.durations import seconds
     from minicluster.model.lease import Lease
 
-    return Lease() if ttl == "none" else Lease.lasting(seconds(ttl))
+    return Lease() if ttl == "none" else Lease.lasting(seconds(ttl, "--ttl"))
 
 
 def _ports(ctx: click.Context, param: click.Parameter, words: Sequence[str]) -> dict[str, int | None]:
@@ -96,7 +96,7 @@ class _Up(Command):
 @pairs_option(
     "--size",
     metavar="ROLE=N",
-    callback=numbers(0, 1000),
+    callback=numbers(0),
     help="Number of nodes of a role",
     shell_complete=complete.roles,
 )

@@ -78,12 +78,12 @@ def _table(usage: ClusterUsage) -> str:
     return columns(rows, ("NODE", "ROLE", "PHASE", "CPU", "MEMORY / LIMIT", "PIDS", "NET I/O", "DISK I/O"))
 
 
-def _seconds(_ctx: click.Context, _param: click.Parameter, text: str | None) -> float | None:
+def _seconds(_ctx: click.Context, param: click.Parameter, text: str | None) -> float | None:
     if text is None:
         return None
     from minicluster.model.durations import seconds
 
-    return seconds(text)
+    return seconds(text, param.opts[0])
 
 
 @click.command(cls=Command)

@@ -12,8 +12,11 @@ DEFAULT_TIMEOUT = 120.0
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def seconds(text: str) -> float:
+def seconds(text: str, option: str = "") -> float:
     """Parses a duration: "90s", "15m", "2h", "1h30m", "7d".
+
+    Args:
+        option: what it was given for, for the error.
 
     >>> seconds("1h30m")
     5400.0
@@ -25,7 +28,8 @@ def seconds(text: str) -> float:
     if re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text):
         total = sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)([smhd])", text))
     if total <= 0:
-        raise UsageError(f"invalid duration {text!r} (examples: 30s, 5m, 2h)")
+        what = f"{option} {text}: " if option else ""
+        raise UsageError(f"{what}not a duration", "", "Write it as 30s, 15m, 2h or 1h30m.")
     return total
 
 

@@ -6,7 +6,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -14,11 +14,9 @@ from minicluster.errors import ProfileError, nearest
 from minicluster.profile.loaded import Loaded
 from minicluster.profile.overrides import override
 from minicluster.profile.references import check_references
-from minicluster.profile.schema import FORMAT, PATTERNS, Profile
+from minicluster.profile.schema import FORMAT, Profile
+from minicluster.profile.wording import given, must
 from minicluster.profile.yamldoc import Document, Where, parse
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
 
 
 def load(directory: Path, settings: Mapping[str, str] | None = None, *, bundled: bool = False) -> Loaded:
@@ -60,7 +58,7 @@ def _check_version(document: Document) -> None:
     elif version is None:
         what, fix = "the key 'version' is missing", f"begin with the line `version: {FORMAT}`"
     else:
-        what, fix = f"version must be a number, not {version!r}", f"write `version: {FORMAT}`"
+        what, fix = f"version must be a number{given(version)}", f"write `version: {FORMAT}`"
     raise ProfileError(
         f"{document.where(('version',))}: {what}",
         f"This minicluster reads profile format {FORMAT}.",
@@ -96,42 +94,9 @@ def _profile_error(error: ValidationError, document: Document) -> ProfileError:
             lines.append(f"{document.where(at[:-1])}: {around} lacks the key {at[-1]!r}")
         else:
             place = document.where(at, key="[key]" in item["loc"])
-            given = f", not {item['input']!r:.80}" if isinstance(item["input"], (str, int, float, type(None))) else ""
-            lines.append(f"{place}: {name} {_must(item)}{given}")
+            lines.append(f"{place}: {name} {must(item)}{given(item['input'])}")
     what, *more = dict.fromkeys(lines)
     return ProfileError(what, "\n".join(more), fix)
-
-
-#: Kind of pydantic's error -> what is said of the value; its context is filled in.
-_MUST = {
-    "int_parsing": "must be an integer",
-    "int_type": "must be an integer",
-    "int_from_float": "must be an integer",
-    "float_parsing": "must be a number",
-    "bool_parsing": "must be true or false",
-    "bool_type": "must be true or false",
-    "string_type": "must be a text",
-    "list_type": "must be a list",
-    "dict_type": "must be a mapping",
-    "model_type": "must be a mapping",
-    "model_attributes_type": "must be a mapping",
-    "too_short": "must not be empty",
-    "string_too_long": "must have at most {max_length} characters",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than_equal": "must be at most {le}",
-    "byte_size": "must be a size, such as 512MiB",
-    "byte_size_unit": "must be a size, such as 512MiB",
-    "value_error": "{error}",
-}
-
-
-def _must(item: ErrorDetails) -> str:
-    about = item.get("ctx") or {}
-    if item["type"] == "string_pattern_mismatch" and about["pattern"] in PATTERNS:
-        return PATTERNS[about["pattern"]]
-    if item["type"] in _MUST:
-        return _MUST[item["type"]].format(**about)
-    return f"is not valid: {item['msg'][0].lower()}{item['msg'][1:]}"
 
 
 def _known_keys(at: Sequence[str | int]) -> list[str]:

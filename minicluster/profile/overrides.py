@@ -36,6 +36,7 @@ def override(document: Document, path: str, text: str) -> None:
     if parts[0] == "settings" and len(parts) == 2:
         default = document.data["settings"][parts[1]]
         value = _of_its_type(value, default, parts[1], text, option)
+        document.defaults.setdefault(parts[1], default)
     if parts[0] == "parts":
         value = text  # 3.10 is a version, and no number
     data = document.data = copy.deepcopy(document.data)
@@ -69,7 +70,7 @@ def _path_of(document: Document, path: str, option: str) -> list[str]:
         raise UsageError(
             f"{option}: unknown key {parts[0]!r}",
             "PATH is one of the profile's settings, or a path in profile.yaml such as roles.agent.env.NAME.",
-            nearest(parts[0], {*settings, *Profile.model_fields} - {*_IDENTITY}),
+            nearest(parts[0], {*settings, *Profile.model_fields} - {*_IDENTITY}, shown=settings),
         )
     if parts[0] in _IDENTITY:
         raise UsageError(f"{option}: the profile's {parts[0]} cannot be set", "", nearest(parts[0], settings))

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from minicluster.errors import ProfileError, UsageError, nearest
 from minicluster.model.spec import PartSpec
 from minicluster.profile.image_tag import file_hash
+from minicluster.profile.wording import must
 from minicluster.profile.yamldoc import parse
 
 SourceName = Literal["release", "go", "maven", "debian", "image"]
@@ -197,7 +198,7 @@ def load(name: str) -> Part:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where, key = document.where(first["loc"]), ".".join(map(str, first["loc"]))
-        raise ProfileError(f"{where}: {key}: {first['msg']}") from None
+        raise ProfileError(f"{where}: {key} {must(first)}", "", "docs/parts.md describes part.yaml.") from None
     for version, about in {part.default: part.versions.get(part.default), **part.versions}.items():
         if about is None or not re.fullmatch(part.supported, version):
             raise ProfileError(f"{document.where(('default',))}: {version} is not a version of {name}")

@@ -126,8 +126,13 @@ def _check_settings(loaded: Loaded) -> None:
                 loaded, ("patterns", name, "pattern"), f"not a regular expression: {error}", fix="Correct it."
             ) from None
         if not matches:
+            default = loaded.document.defaults.get(name, "")
             raise _error(
-                loaded, ("settings", name), f"{name} {wanted.message}", "", f"Required pattern: {wanted.pattern}"
+                loaded,
+                ("settings", name),
+                f"{name} {wanted.message}",
+                "",
+                f"The default is {naming.value_text(default)}." if default != "" else "Correct the value.",
             )
 
 

@@ -24,6 +24,7 @@ PATTERNS = {
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "must be letters, digits, ., _ and -",
     r"^[a-z0-9]+/[a-z0-9]+$": "must be OS/ARCHITECTURE, such as linux/amd64",
     r"^/[^\s]*$": "must be an absolute path without blanks",
+    r"^([0-9a-f]{64}|[0-9a-f]{128})$": "must be a SHA-256 or SHA-512: 64 or 128 of the characters 0-9 and a-f",
     r"^0[0-7]{3}$": 'must be four octal digits in quotes, such as "0644"',
     r"^[0-9]{1,5}:[0-9]{1,5}$": 'must be "UID:GID" as numbers, such as "999:999"',
 }
@@ -46,6 +47,13 @@ def _shell_word(value: Any) -> Any:
     return value_text(value) if isinstance(value, (bool, int, float)) else value
 
 
+def _single(value: Any) -> Any:
+    # One message in place of one for each of the types.
+    if not isinstance(value, (str, int, float, bool)):
+        raise ValueError("must be a text, a number, true or false")
+    return value
+
+
 def _words(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -57,6 +65,7 @@ AbsolutePath = Annotated[str, Field(pattern=r"^/[^\s]*$"), AfterValidator(_path)
 MountPath = Annotated[str, Field(pattern=r"^/[^\s]*$"), AfterValidator(_mount_path)]
 Argv = Annotated[list[str], Field(min_length=1)]
 Text = Annotated[str, BeforeValidator(_shell_word), WithJsonSchema({"type": ["string", "number", "boolean"]})]
+Setting = Annotated[str | int | float | bool, BeforeValidator(_single)]
 Folders = Annotated[
     list[str],
     BeforeValidator(_words),
@@ -300,7 +309,7 @@ class Profile(Part):
     """Other names that users may type for it, such as k8s."""
     summary: str
     """One line for people."""
-    settings: dict[Identifier, str | int | float | bool] = {}
+    settings: dict[Identifier, Setting] = {}
     """Values for the templates, changed by --set NAME=VALUE."""
     immutable: list[Identifier] = []
     """Settings that cannot change once the cluster is bootstrapped."""

@@ -23,6 +23,7 @@ class Document:
     keys: dict[Where, str] = field(default_factory=dict)  #: path -> "line:column" of the key
     values: dict[Where, str] = field(default_factory=dict)  #: path -> "line:column" of the value
     overridden: dict[Where, str] = field(default_factory=dict)  #: path -> the option that set it
+    defaults: dict[str, Any] = field(default_factory=dict)  #: setting that was overridden -> its value in the file
 
     def where(self, at: Sequence[str | int], *, key: bool = False) -> str:
         """``FILE:LINE:COLUMN`` of a part, or of the nearest part around it; or the option that set it."""

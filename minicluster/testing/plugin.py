@@ -47,9 +47,9 @@ def pytest_configure(config: pytest.Config) -> None:
         from minicluster.model.durations import seconds
 
         try:
-            seconds(config.getoption("--minicluster-ttl"))
+            seconds(config.getoption("--minicluster-ttl"), "--minicluster-ttl")
         except UsageError as error:
-            raise pytest.UsageError(f"--minicluster-ttl: {error}") from None
+            raise pytest.UsageError(str(error)) from None
     config.stash[_STATE] = _State(config)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from minicluster.cluster import Cluster
 from minicluster.errors import ProfileError, UsageError
@@ -15,6 +18,7 @@ from minicluster.model.spec import Overrides, Spec
 from minicluster.profile import catalog, folders
 from minicluster.profile.load import load
 from minicluster.profile.resolve import resolve
+from minicluster.profile.schema import PATTERNS, Profile
 from minicluster.profile.variables import PLACES, VARIABLES, visible
 from tests.fakes import FakeEngine
 from tests.unit.samples import LEAST
@@ -260,7 +264,7 @@ def test_a_path_that_is_set_is_checked_like_one_of_the_file(path: str, value: st
         ("version: 0\n", ":1:10", "profile format 0 is no longer read"),
         ("version: 3\n", ":1:10", "profile format 3 is newer than this minicluster"),
         ("version: two\n", ":1:10", "version must be a number, not 'two'"),
-        ("version: true\n", ":1:10", "version must be a number, not True"),
+        ("version: true\n", ":1:10", "version must be a number, not true"),
     ],
 )
 def test_a_profile_of_another_format_is_refused(write_profile: Write, line: str, place: str, said: str) -> None:
@@ -483,3 +487,64 @@ def test_a_secret_in_a_url_is_filled_in_for_users(write_profile: Write, engine: 
     assert endpoint.url == f"redis://default:{password}@127.0.0.1:{endpoint.port}" == cluster.env()["URL"]
     assert password not in encode(cluster.spec)
     assert password not in str(engine.volumes())
+
+
+# What is said of values
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "said"),
+    [
+        ("settings", {"color": None}, "settings.color must be a text, a number, true or false, not null"),
+        ("settings", {"color": [1]}, "settings.color must be a text, a number, true or false"),
+        ("summary", True, "summary must be a text, not true"),
+        (
+            "settings",
+            {"A b": 1},
+            "settings.A b must be lower-case letters, digits and _, starting with a letter, not 'A b'",
+        ),
+        ("demo_image", 7, "demo_image must be a text, not 7"),
+        ("programs", {"x": {"image": "node", "path": ""}}, "programs.x.path must not be empty, not ''"),
+        (
+            "programs",
+            {"x": {"image": "node", "path": "x", "minors": float("inf")}},
+            "minors must be an integer, not inf",
+        ),
+        ("summary", ["y" * 200], "summary must be a text"),
+        ("name", "Y" * 200, "..."),
+    ],
+)
+def test_a_wrong_value_is_told_in_words(write_profile: Write, at: str, value: object, said: str) -> None:
+    data = yaml.safe_load(LEAST)
+    data[at] = value
+    folder = write_profile(yaml.safe_dump(data))
+    with pytest.raises(ProfileError) as caught:
+        load(folder)
+    text = str(caught.value)
+    assert said in text
+    assert len(caught.value.what.splitlines()) == 1
+    assert not re.search(r"[Ii]nput should|pattern|\bNone\b|\bTrue\b|is not valid", text)
+
+
+def test_every_pattern_of_a_schema_has_words() -> None:
+    """A user never reads a regular expression."""
+    from minicluster.profile import parts
+
+    found = re.findall(
+        r'"pattern": "((?:[^"\\]|\\.)*)"', json.dumps([Profile.model_json_schema(), parts.Part.model_json_schema()])
+    )
+    assert found
+    size = r"^\s*(\d*\.?\d+)\s*(\w+)?"  # pydantic's own, whose error is of another kind
+    assert {json.loads(f'"{pattern}"') for pattern in found} - {size} <= set(PATTERNS)
+
+
+def test_an_error_in_a_part_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from minicluster.profile import parts
+
+    (tmp_path / "part.yaml").write_text("name: x\nsources: {go: 3}\n")
+    monkeypatch.setattr(parts, "folder", lambda name: tmp_path)
+    with pytest.raises(ProfileError) as caught:
+        parts.load("x")
+    assert caught.value.what.startswith(f"{tmp_path}/part.yaml")
+    assert "Input" not in str(caught.value)
+    assert "Field" not in str(caught.value)
