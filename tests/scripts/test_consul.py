@@ -190,8 +190,9 @@ def test_without_a_leader_the_servers_that_are_alive_are_told(
 ) -> None:
     """Consul holds requests that need a leader until there is one: only what needs none is asked."""
     raft = {"Servers": [{**server, "Leader": False} for server in RAFT["Servers"]]}
-    gossip = [{**m, "Status": 1 if m["Name"] == "master-1" else 4} for m in GOSSIP]
-    answers = {"status/leader": "", "operator/raft/configuration?stale": raft, "agent/members": gossip}
+    answers = {"status/leader": "", "operator/raft/configuration?stale": raft}
+    alive = next(server["Address"] for server in raft["Servers"] if members.name_of(server) == "master-1")
+    monkeypatch.setattr(members, "listens", lambda address: address == alive)
 
     class Leaderless:
         def get(self, path: str) -> Any:

@@ -150,7 +150,7 @@ def test_commands(kube: Kube, outer: Shell) -> None:
     info = outer.minicluster("info", kube.cluster, "-o", "json").json
     (api,) = info["endpoints"]
     assert (api["name"], api["node"], api["url"]) == ("api", "master-1", kube.api.configuration.host)
-    assert info["demo_image"] == "localhost/minicluster/demo"
+    assert info["demo_image"] == "localhost/minicluster/demo:1"
     exports = outer.minicluster("env", kube.cluster).out
     assert f"KUBECONFIG={kube.shell.env['KUBECONFIG']}" in exports.replace("'", "").replace('"', "")
     assert Path(kube.shell.env["KUBECONFIG"]).stat().st_mode & 0o077 == 0
