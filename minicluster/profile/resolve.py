@@ -129,7 +129,7 @@ def resolve(
         client_files=_client_files(env_scope, profile),
         programs={name: _program(top, name, program) for name, program in profile.programs.items()},
         kernel=dict(profile.kernel),
-        example=profile.example,
+        example=top.inner(place="client").text(profile.example, "example"),
         demo_image=_demo_image(profile, overrides),
         overrides=overrides,
         bind_address=bind_address,

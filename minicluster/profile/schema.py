@@ -338,6 +338,6 @@ class Profile(Part):
     kernel: dict[Identifier, str] = {}
     """Optional kernel features, and what "info" says does not work without them."""
     example: str = ""
-    """A first command for the system's own client, shown once a cluster is up."""
+    """A first command for the system's own client, shown once a cluster is up; a template."""
     demo_image: str | None = None
     """An image that every node has, to try the cluster with."""

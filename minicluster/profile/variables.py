@@ -19,7 +19,7 @@ PLACES = {
     "tag": "`tag` hooks",
     "reset": "`reset` hooks",
     "members": "`members` and `write`",
-    "client": "`client.certificate`",
+    "client": "`client.certificate`, and `example`",
     "env": "`env` of the profile, and `client.files`",
 }
 
