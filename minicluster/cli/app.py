@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from typing import Any
 
@@ -14,6 +15,7 @@ from minicluster.cli.failures import reported
 from minicluster.cli.help import Group
 
 PROGRAM = "minicluster"
+COMPLETING = "_MINICLUSTER_COMPLETE"  #: the variable by which a shell asks for candidates
 
 #: Section of --help -> command -> its MODULE:ATTRIBUTE in this package, imported when it is needed.
 COMMANDS = {
@@ -110,4 +112,8 @@ def run() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ✓ gets a question mark, not a traceback
+    if COMPLETING in os.environ:
+        from minicluster.cli import complete
+
+        complete.prepare()
     app(prog_name=PROGRAM)

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from minicluster.cli import complete
 from minicluster.cli.help import Group
 from minicluster.cli.options import Output, output_option, profile_argument, quiet_option, set_option
 from minicluster.cli.output import answer, columns, print_json
@@ -18,7 +19,13 @@ image = Group("image", help="Build, import, list and remove node images.")
 
 @image.command()
 @profile_argument
-@click.argument("names", nargs=-1, metavar="[IMAGE...]", help="Images of the profile (default: all)")
+@click.argument(
+    "names",
+    nargs=-1,
+    metavar="[IMAGE...]",
+    help="Images of the profile (default: all)",
+    shell_complete=complete.image_names,
+)
 @set_option
 @click.option("--force", is_flag=True, help="Build even if the image is up to date")
 @output_option

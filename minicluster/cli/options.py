@@ -171,6 +171,7 @@ set_option = pairs_option(
     "settings",
     metavar="PATH=VALUE",
     help="Override a setting or profile value, such as roles.agent.memory=1GiB",
+    shell_complete=complete.settings,
 )
 address_mode_option = click.option(
     "--address-mode",

@@ -101,13 +101,19 @@ class _Up(Command):
     shell_complete=complete.roles,
 )
 @set_option
-@pairs_option("--image", metavar="NAME=REF", help="Replace one of the profile's images")
+@pairs_option(
+    "--image",
+    metavar="NAME=REF",
+    help="Replace one of the profile's images",
+    shell_complete=complete.profile_images,
+)
 @pairs_option(
     "--port",
     metavar="WHAT=PORT",
     callback=_ports,
     help="Publish an endpoint or ROLE:PORT[/udp] on this host port, and that of the next node on the next one; "
     "'none': no longer",
+    shell_complete=complete.endpoints,
 )
 @click.option(
     "--bind-address",
@@ -121,12 +127,14 @@ class _Up(Command):
     metavar="ROLE:HOSTPATH:/PATH[:ro]",
     callback=_all_or_none,
     help="Mount a file or folder of the host in the role's nodes; repeatable; 'none' removes all mounts",
+    shell_complete=complete.mounts,
 )
 @click.option(
     "--restart",
     default="",
     metavar="POLICY",
     help="Restart policy of the nodes: no, on-failure, unless-stopped or always",
+    shell_complete=complete.restart_policies,
 )
 @click.option(
     "--network",
@@ -135,6 +143,7 @@ class _Up(Command):
     metavar="NAME",
     callback=_all_or_none,
     help="Connect the nodes to this network too; repeatable; 'none' disconnects them from all such networks",
+    shell_complete=complete.networks,
 )
 @click.option(
     "--registry-mirror",

@@ -289,6 +289,9 @@ class Engine(Protocol):
     def networks(self, cluster: str | None = None) -> list[Network]:
         """All networks of a cluster, or of every cluster."""
 
+    def network_names(self) -> list[str]:
+        """The names of all networks, ours or not."""
+
     def volumes(self, cluster: str | None = None) -> list[Volume]:
         """All volumes of a cluster, or of every cluster."""
 

@@ -155,6 +155,10 @@ class FakeEngine(Images):
         with self._lock:
             return [n for n in self.nets.values() if _of(n.labels, cluster)]
 
+    def network_names(self) -> list[str]:
+        with self._lock:
+            return sorted(self.nets)
+
     def volumes(self, cluster: str | None = None) -> list[Volume]:
         with self._lock:
             return [v for v in self.vols.values() if _of(v.labels, cluster)]

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -836,13 +837,53 @@ def _offered(words: str) -> list[str]:
     env["COMP_CWORD"] = str(len(words.split(" ")) - 1)
     done = subprocess.run([sys.executable, "-m", "minicluster"], env=env, capture_output=True, text=True, check=False)
     assert done.stderr == ""
-    return [line.partition(",")[2] for line in done.stdout.splitlines()]
+    return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
 
 
-def test_what_completion_offers() -> None:
-    assert "swarm" in _offered("minicluster up sw")
-    assert _offered("minicluster prof") == ["profile"]
-    assert _offered("minicluster up swarm --size ma") == ["master="]
+SETTINGS = ["version=", "tls=", "heartbeat=", "election=", "quota=", "log_level="]
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("prof", ["profile"]),
+        ("up sw", ["swarm"]),
+        ("up etcd --size ", ["kv="]),  # of the profile at hand
+        ("up --size ma", ["master="]),  # of the default one
+        ("up etcd --size kv = 3 --set ", [*SETTINGS, "etcd.version="]),
+        ("up etcd --set tls =", ["true", "false"]),  # bash splits words at =
+        ("up etcd --set tls = f", ["false"]),
+        ("up etcd --set version = v3.7", ["v3.7.3"]),
+        ("up etcd --set log_level = d", ["debug"]),
+        ("up kubernetes --port a", ["api=", "agent:"]),
+        ("up etcd --mount ", ["kv:"]),
+        ("up etcd --image ", ["node="]),
+        ("up --restart un", ["unless-stopped"]),
+        ("image build mesos k", ["kv"]),
+        ("up nonesuch --size ", []),
+    ],
+)
+def test_what_completion_offers(words: str, offered: list[str]) -> None:
+    assert _offered(f"minicluster {words}") == offered
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
+def test_bash_completes_a_value_and_says_nothing_without_an_engine(tmp_path: Path) -> None:
+    """With its own script, as at a prompt. An engine that cannot be reached is silent: ssh writes errors of its own."""
+    script = run("completion", "bash").stdout
+    (tmp_path / "minicluster").write_text(f'#!/bin/sh\nexec {sys.executable} -m minicluster "$@"\n')
+    (tmp_path / "minicluster").chmod(0o755)
+    words = """
+    ask() { COMPREPLY=(); COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); compopt() { :; }; complete() { :; }
+            _minicluster_completion minicluster; echo "${COMPREPLY[*]}"; }
+    ask minicluster up etcd --set tls = ''
+    ask minicluster logs ''
+    """
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "DOCKER_HOST": "ssh://nowhere.invalid"}
+    done = subprocess.run(
+        ["bash", "-c", f"{script}\n{words}"], env=env, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("true\nfalse\n\n".replace("\nfalse", " false"), "")
 
 
 def test_completion_of_names(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -853,7 +894,7 @@ def test_completion_of_names(cluster: FakeCluster, monkeypatch: pytest.MonkeyPat
     param: Any = None
     (offered,) = complete.clusters(context, param, "")
     assert (offered.value, offered.help) == ("a", "swarm, running")
-    assert complete.nodes(context, param, "ag") == ["agent-1", "agent-2", "agent"]
+    assert [item.value for item in complete.nodes(context, param, "ag")] == ["agent-1", "agent-2", "agent"]
     monkeypatch.setattr(facade, "clusters", _raising(errors.NoEngine("none")))
     assert complete.clusters(context, param, "") == []
 

@@ -92,8 +92,11 @@ def test_tab_offers_nodes_and_files(engine: FakeEngine, tmp_path: Path) -> None:
     class Context:
         params: dict[str, Any] = {}  # noqa: RUF012
 
-    assert complete.places(Context(), None, "ag") == ["agent-1:", "agent-2:", "agent:"]  # type: ignore[arg-type]
-    assert complete.places(Context(), None, f"{tmp_path}/ag") == [f"{tmp_path}/aged/"]  # type: ignore[arg-type]
+    def offered(incomplete: str) -> list[str]:
+        return [item.value for item in complete.places(Context(), None, incomplete)]  # type: ignore[arg-type]
+
+    assert offered("ag") == ["agent-1:", "agent-2:", "agent:"]
+    assert offered(f"{tmp_path}/ag") == [f"{tmp_path}/aged/"]
 
 
 # top

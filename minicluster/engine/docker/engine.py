@@ -122,6 +122,9 @@ class DockerEngine:
     def networks(self, cluster: str | None = None) -> list[Network]:
         return self._networks(label=cluster_label(cluster))
 
+    def network_names(self) -> list[str]:
+        return sorted(network.name for network in self._networks())
+
     def _networks(self, **only: str) -> list[Network]:
         with translated("list networks"):
             return [answers.network(n) for n in self._api.request("GET", "/networks", params=filters(**only))]
