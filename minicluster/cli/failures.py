@@ -14,6 +14,7 @@ from minicluster.cli import verbose
 from minicluster.cli.output import paint
 from minicluster.cli.termination import repeated
 from minicluster.errors import Interrupted, MiniclusterError
+from minicluster.model.naming import printable
 
 _BUG = "This is a bug: please report it with the output of the same command with -v."
 
@@ -25,8 +26,8 @@ def describe(error: BaseException) -> str:
     if not isinstance(error, MiniclusterError):
         what = f"unexpected {type(error).__name__}: {error}".rstrip(": ")
         error = MiniclusterError(what, fix=_BUG)
-    lines = [_error("Error: ") + error.what]
-    lines += [f"  {line}".rstrip() for line in error.why.splitlines()]
+    lines = [_error("Error: ") + printable(error.what)]
+    lines += [f"  {printable(line)}".rstrip() for line in error.why.splitlines()]
     if error.fix:
         first, *rest = error.fix.splitlines()
         lines += [paint("Fix: ", "bold", stream=sys.stderr) + first, *(f"     {line}" for line in rest)]

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TextIO
 
 from minicluster.cli import verbose
@@ -14,6 +15,7 @@ from minicluster.cli.output import on_terminal
 from minicluster.cli.progress_state import Line, ProgressState, with_subject
 from minicluster.cli.termination import terminable
 from minicluster.model.events import Event, Listener, ignore
+from minicluster.model.naming import printable
 
 #: Seconds between two progress lines of one step.
 PAUSE = 5.0
@@ -64,15 +66,25 @@ def listening(quiet: bool = False) -> Iterator[Listener]:
             from minicluster.cli.live import live
 
             with live() as listener:
-                yield listener
+                yield _printable(listener)
         else:
-            yield _verbose(plain(sys.stderr))
+            yield _printable(_verbose(plain(sys.stderr)))
 
 
 def notices() -> Listener:
     """A listener that writes only notes and what takes long to stderr; with -v, steps are logged too."""
     write = plain(sys.stderr)
-    return _verbose(lambda event: write(event) if event.takes_long else None)
+    return _printable(_verbose(lambda event: write(event) if event.takes_long else None))
+
+
+def _printable(listener: Listener) -> Listener:
+    """Builds and pulls report what other programs print, with colours and moves of the cursor."""
+
+    def listen(event: Event) -> None:
+        text = printable(event.text)
+        listener(event if text == event.text else replace(event, text=text))
+
+    return listen
 
 
 def _verbose(listener: Listener) -> Listener:

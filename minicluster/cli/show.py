@@ -16,7 +16,7 @@ from minicluster.cli.help import Command
 from minicluster.cli.options import Output, address_mode_option, cluster_argument, output_option
 from minicluster.cli.output import columns, paint, plain_data, print_json
 from minicluster.errors import MiniclusterError, UsageError
-from minicluster.model.naming import listed, size
+from minicluster.model.naming import listed, printable, size
 
 if TYPE_CHECKING:
     from minicluster.model.membership import Quorum
@@ -116,8 +116,8 @@ def _status_text(answer: ClusterStatus) -> str:
         row = [node.name, node.role, node.address, _phase(node.phase), _phase("yes" if node.ready else "no")]
         row += [{True: "yes", False: "", None: ""}[node.leader]] if with_leader else []
         row += [size(node.memory)]
-        row += [node.detail] if with_detail else []
-        row += ["" if node.ready else " ".join(node.probe.split())] if with_probe else []
+        row += [printable(node.detail)] if with_detail else []
+        row += ["" if node.ready else " ".join(printable(node.probe).split())] if with_probe else []
         rows.append(row)
     lines.append(columns(rows, [*head, "PROBE"] if with_probe else head))
     if answer.faults:

@@ -105,6 +105,21 @@ def value_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+#: Escape sequences of terminals (CSI, OSC and the short ones), and control characters other than tab and newline.
+_CONTROLS = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]|[\x00-\x08\x0b-\x1f\x7f]"
+)
+
+
+def printable(text: str) -> str:
+    """A text of some program's without what would move a terminal's cursor or colour it.
+
+    >>> printable("\\x1b[91mwarning\\x1b[0m: \\x1b[Kdone\\r")
+    'warning: done'
+    """
+    return _CONTROLS.sub("", text)
+
+
 def size(number: int | None) -> str:
     """Bytes in a readable unit: ``52 MiB``; ``-`` for none.
 

@@ -780,6 +780,19 @@ def test_version() -> None:
     assert json.loads(run("version", "-o", "json").stdout)["minicluster"] == __version__
 
 
+def test_what_other_programs_print_neither_colours_nor_moves_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    from minicluster.cli.failures import describe
+    from minicluster.cli.progress import listening
+
+    raw = "\x1b[91mwarning\x1b[0m \x1b[2K\x1b[1Gdone \x1b]0;title\x07of \x1b(Bit\b"
+    with listening() as listener:
+        listener(Event("progress", "", "image", raw))
+        listener(Event("note", text=raw))
+    assert capsys.readouterr().err == "image: warning done of it\nwarning done of it\n"
+    error = errors.ImageError(f"failed: {raw}", f"a\n{raw}\tb")
+    assert describe(error) == "Error: failed: warning done of it\n  a\n  warning done of it\tb"
+
+
 # --- help, completion, speed -----------------------------------------------------------------------------------------
 
 

@@ -18,8 +18,7 @@ from minicluster.engine.http import Api, APIError, ConnectionLost
 from minicluster.engine.protocol import Cancel, Image, ImageBuild, Progress
 from minicluster.errors import ImageError, Interrupted, MiniclusterError
 from minicluster.model.labels import PROFILE
-
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+from minicluster.model.naming import printable
 
 
 def listing(api: Api) -> list[Image]:
@@ -134,7 +133,7 @@ def _read_message(
             "\n".join([*output[-15:], str(message["error"]).strip()]),
             f"Correct the build in {directory}, or use a ready image with --image NAME=REF.",
         )
-    for line in _COLOURS.sub("", str(message.get("stream", ""))).splitlines():  # the engine colours standard error
+    for line in map(printable, str(message.get("stream", "")).splitlines()):  # the engine colours standard error
         if line.strip():
             output.append(line.rstrip())
             progress(line.strip())
