@@ -34,7 +34,8 @@ def doctor(profile: str | None, output: Output) -> None:
     else:
         for check in checks:
             mark, colour = _MARKS[check.level]
-            print(f"{paint(mark, colour)} {check.name}: {check.text}")
+            text = check.text.replace("\n", "\n    ")
+            print(f"{paint(mark, colour)} {check.name}: {text}")
             if check.fix and check.level != "ok":
                 print("\n".join(f"    {line}" for line in check.fix.splitlines()))
     if any(check.level == "error" for check in checks):

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 from minicluster.engine.address import EngineAddress, Tls
@@ -34,6 +34,8 @@ SOCKET_PATH_LIMIT = 103
 
 _TIMEOUT = 120.0  # seconds that an ordinary call may take; creating a container on a slow disk takes long
 _CHUNK = 1 << 16  # bytes
+_SSH_TIMEOUT = 10  # seconds that ssh has to connect; a name or port that is wrong is often silent
+_SSH_LINES = 5  # of what ssh wrote, in an error
 _PROBE_LIMIT = 1 << 20  # bytes; what an engine responds to `ping` and `get_json` has some hundred
 
 
@@ -48,6 +50,8 @@ class APIError(Exception):
 
 class ConnectionLost(Exception):
     """The engine cannot be connected to, the connection broke, or the response is not HTTP."""
+
+    never: EngineAddress | None = None  #: the engine, where it has never responded
 
 
 @dataclass(frozen=True)
@@ -169,6 +173,8 @@ class Api:
     def __init__(self, address: EngineAddress) -> None:
         self._address = address
         self._idle: list[http.client.HTTPConnection] = []
+        self._reached = bool(address.api_version)  # discovery has asked it
+        self._ssh_errors: IO[bytes] | None = None  # what ssh writes: the reason, where it cannot connect
 
     @cached_property
     def _version(self) -> str:
@@ -245,12 +251,22 @@ class Api:
         try:
             response = self._exchange(request, timeout)
             outcome = str(response.status)
+            self._reached = True
             return response
-        except ConnectionLost as error:
-            outcome = str(error)
-            raise
+        except ConnectionLost as lost:
+            error = self._told_by_ssh(lost)
+            error.never, outcome = None if self._reached else self._address, str(error)
+            raise error from lost.__cause__
         finally:
             _log(request.method, request.url, outcome, time.monotonic() - started)
+
+    def _told_by_ssh(self, error: ConnectionLost) -> ConnectionLost:
+        """The same, in the words of ssh where it has said why."""
+        if self._ssh_errors is None:
+            return error
+        self._ssh_errors.seek(0)
+        lines = self._ssh_errors.read().decode(errors="replace").strip().splitlines()
+        return ConnectionLost("\n".join(lines[-_SSH_LINES:])) if lines else error
 
     def _exchange(self, request: _Request, timeout: float | None) -> Response:
         method, url, headers, body = request
@@ -286,7 +302,11 @@ class Api:
         connection = http.client.HTTPConnection("docker")
         connection.auto_open = 0  # never to a host of that name
         with _translated():
-            connection.sock = _dial(self._address, timeout)
+            if urlsplit(self._address.url).scheme == "ssh":
+                import tempfile
+
+                self._ssh_errors = self._ssh_errors or tempfile.TemporaryFile()  # noqa: SIM115
+            connection.sock = _dial(self._address, timeout, self._ssh_errors)
         return connection
 
 
@@ -346,13 +366,13 @@ def _message(body: bytes) -> str:
         return body.decode(errors="replace").strip()
 
 
-def _dial(address: EngineAddress, timeout: float | None) -> socket.socket:
+def _dial(address: EngineAddress, timeout: float | None, ssh_errors: IO[bytes] | None = None) -> socket.socket:
     """A connection to an engine. Raises ``OSError`` where there is none, or after so many seconds."""
     parts = urlsplit(address.url)
     if parts.scheme == "unix":
         return _over_unix(parts.path, timeout)
     if parts.scheme == "ssh":
-        connection = _over_ssh(address.url)
+        connection = _over_ssh(address.url, ssh_errors)
         connection.settimeout(timeout)
         return connection
     if parts.scheme not in ("tcp", "http", "https"):
@@ -398,17 +418,28 @@ def _secure(plain: socket.socket, host: str, tls: Tls) -> socket.socket:
     return context.wrap_socket(plain, server_hostname=host)
 
 
-def _over_ssh(url: str) -> socket.socket:
+def _over_ssh(url: str, errors: IO[bytes] | None) -> socket.socket:
     """As the docker client does it: ``docker system dial-stdio`` on the other machine connects to its engine."""
     parts = urlsplit(url)
     user = ["-l", parts.username] if parts.username else []
     port = ["-p", str(parts.port)] if parts.port else []
-    argv = ["ssh", *user, *port, "--", parts.hostname or "", "docker system dial-stdio"]
+    if not parts.hostname:
+        raise OSError(f"the URL names no machine: {url}")
+    argv = [
+        "ssh",
+        "-o",
+        f"ConnectTimeout={_SSH_TIMEOUT}",
+        *user,
+        *port,
+        "--",
+        parts.hostname,
+        "docker system dial-stdio",
+    ]
     ours, theirs = socket.socketpair()
     try:
         with theirs:
-            # Detached, since Ctrl-C must not end it: cleaning up needs the connection. Its errors go to ours.
-            process = processes.start_detached(argv, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=None)
+            # Detached, since Ctrl-C must not end it: cleaning up needs the connection.
+            process = processes.start_detached(argv, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=errors)
     except BaseException:
         ours.close()
         raise

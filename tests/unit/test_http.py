@@ -243,6 +243,8 @@ def test_over_ssh_its_namesake_there_passes_on_what_is_said(serve, tmp_path, mon
     assert api.request("GET", "/x") == {}
     assert server.asked == ["GET /_ping", "GET /v1.43/x"]
     assert json.loads((tmp_path / "words").read_text()) == [
+        "-o",
+        "ConnectTimeout=10",
         "-l",
         "me",
         "-p",
@@ -252,6 +254,29 @@ def test_over_ssh_its_namesake_there_passes_on_what_is_said(serve, tmp_path, mon
         "docker system dial-stdio",
     ]
     api.close()
+
+
+def test_an_engine_that_ssh_does_not_reach_is_named_in_the_words_of_ssh(tmp_path, monkeypatch, capfd):
+    program = tmp_path / "ssh"
+    program.write_text("#!/bin/sh\necho 'ssh: connect to host there port 22: Connection refused' >&2\nexit 255\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    engine = DockerEngine(EngineAddress("ssh://me@there", "DOCKER_HOST"))
+    with pytest.raises(NoEngine) as caught:
+        engine.containers()
+    assert caught.value.what == "the engine at ssh://me@there cannot be reached"
+    assert caught.value.why == "ssh: connect to host there port 22: Connection refused"
+    assert "`ssh me@there docker version`" in caught.value.fix
+    assert "DOCKER_HOST" in caught.value.fix
+    assert capfd.readouterr().err == ""  # said once
+    with pytest.raises(NoEngine, match="ssh:// cannot be reached"):
+        DockerEngine(EngineAddress("ssh://", "DOCKER_HOST")).containers()
+
+
+def test_an_engine_that_has_answered_once_stopped_answering():
+    engine = DockerEngine(EngineAddress("unix:///nowhere", "test", api_version="1.41"))  # as discovery found it
+    with pytest.raises(NoEngine, match="the engine stopped answering: list containers"):
+        engine.containers()
 
 
 def test_an_error_in_the_listener_of_a_pull_is_no_failed_pull(serve):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
+from minicluster.engine.address import EngineAddress
 from minicluster.engine.http import APIError, ConnectionLost
 from minicluster.errors import Conflict, EngineError, NoEngine, NotFound, PortTaken, SubnetTaken
 
@@ -21,11 +23,26 @@ def translated(what: str) -> Iterator[None]:
     except APIError as error:
         raise refusal(what, error) from error
     except ConnectionLost as error:
+        if error.never:
+            raise unreachable(error.never, str(error)) from error
         raise NoEngine(
             f"the engine stopped answering: {what}",
             str(error),
             "Check the engine's log. After the engine is running again, `minicluster down NAME` removes what is left.",
         ) from error
+
+
+def unreachable(engine: EngineAddress, why: str) -> NoEngine:
+    """The error for an engine that has never answered."""
+    parts = urlsplit(engine.url)
+    there = f"{parts.username}@{parts.hostname}" if parts.username else parts.hostname
+    port = f"-p {parts.port} " if parts.scheme == "ssh" and parts.port else ""
+    check = f"`ssh {port}{there} docker version` must work. " if parts.scheme == "ssh" and there else ""
+    return NoEngine(
+        f"the engine at {engine.url} cannot be reached",
+        why,
+        f"{check}The engine is the one of {engine.source}: correct that, or use another engine.",
+    )
 
 
 def refusal(what: str, error: APIError) -> EngineError:
