@@ -182,8 +182,9 @@ def load(path: str | os.PathLike[str], *, listener: Listener = ignore, engine: E
         raise UsageError(
             f"cannot read {file}", getattr(error, "strerror", None) or str(error), "Check the path."
         ) from None
-    except tarfile.TarError as error:
-        raise UsageError(f"{file} is not an image archive", f"It is not a tar archive: {error}.", _SAVED) from None
+    except tarfile.TarError:
+        why = "It is neither a tar archive nor a compressed one." if size else "It is empty."
+        raise UsageError(f"{file} is not an image archive", why, _SAVED) from None
     engine = engine or _connect(listener)
 
     def read() -> Iterator[bytes]:
@@ -197,7 +198,12 @@ def load(path: str | os.PathLike[str], *, listener: Listener = ignore, engine: E
     try:
         return engine.load_images(read())
     except ImageError as error:
-        raise ImageError(f"{file} contains no image that the engine can load", error.why, _SAVED) from error
+        why = error.why
+        if "docker-import-" in why and "no such file" in why:  # the engine's own folder, in which it unpacks an archive
+            why = "It has no image: a list of them (manifest.json), or a file that the list names, is missing."
+        elif "unexpected EOF" in why:
+            why = "It is cut short: the end of an archive is missing."
+        raise ImageError(f"{file} contains no image that the engine can load", why, _SAVED) from error
 
 
 def _connect(listener: Listener = ignore) -> Engine:

@@ -245,6 +245,39 @@ def test_a_tar_without_an_image_says_what_was_meant(empty: FakeEngine, tmp_path:
     assert "docker save" in caught.value.fix
 
 
+@pytest.mark.parametrize("content", [b"", b"hello\n", b"\x1f\x8b\x08\x00rest", bytes(range(256)) * 9, b"\xfd7zXZ\x00"])
+def test_what_is_no_archive_is_told_in_words(empty: FakeEngine, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.tar").write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        images.load(tmp_path / "x.tar", engine=empty)
+    assert "x.tar" in caught.value.what
+    assert "Error(" not in str(caught.value)
+    assert "method" not in str(caught.value)
+    assert len(caught.value.why.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("open /var/lib/docker/tmp/docker-import-1/repositories: no such file or directory", "manifest.json"),
+        ("Error processing tar file(exit status 1): unexpected EOF", "cut short"),
+    ],
+)
+def test_what_the_engine_says_of_an_archive_is_told_in_words(
+    empty: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, why: str
+) -> None:
+    def refuse(_archive: object) -> list[str]:
+        raise ImageError("the engine cannot load it", said)
+
+    with tarfile.open(tmp_path / "x.tar", "w"):
+        pass
+    monkeypatch.setattr(empty, "load_images", refuse)
+    with pytest.raises(ImageError) as caught:
+        images.load(tmp_path / "x.tar", engine=empty)
+    assert why in caught.value.why
+    assert "/var/lib" not in str(caught.value)
+
+
 # Parts
 
 
