@@ -116,7 +116,9 @@ def _line(event: ClusterEvent, width: int) -> str:
     clock = f"{time.strftime('%H:%M:%S', time.localtime(milliseconds // 1000))}.{milliseconds % 1000:03}"
     word = f"{event.event:<11}"
     colour = _COLOURS.get(event.event)
-    detail = " ".join(f"{key}={value}" for key, value in event.detail.items())
+    detail = (
+        "out of memory" if event.event == "oom" else " ".join(f"{key}={value}" for key, value in event.detail.items())
+    )
     return f"{clock}  {event.node or '-':<{width}}  {paint(word, colour) if colour else word}  {detail}".rstrip()
 
 

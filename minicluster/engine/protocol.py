@@ -398,6 +398,9 @@ class Engine(Protocol):
     def exit_code(self, container: str) -> int | None:
         """The exit status of a container that ended; None where it is alive or was never started."""
 
+    def killed_at(self, container: str) -> int | None:
+        """The memory limit in bytes at which the kernel killed a container that ended; 0 without one, else None."""
+
     def exec(
         self,
         container: str,
@@ -426,10 +429,7 @@ class Engine(Protocol):
     def events(
         self, cluster: str, *, since: float | None = None, cancel: Cancel | None = None
     ) -> Iterator[EngineEvent]:
-        """The events of a cluster's containers, networks and volumes, as they happen, until ``cancel`` is set.
-
-        With ``since`` (seconds since 1970) first those since then that the engine still has.
-        """
+        """The events of a cluster's objects, first those since ``since`` (seconds since 1970), until ``cancel``."""
 
     def images(self) -> list[Image]:
         """All images."""

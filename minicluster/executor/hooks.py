@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minicluster.errors import NodeFailed, NotFound, NotReady
 from minicluster.executor.run import Run
-from minicluster.executor.waiting import ask_any, log_tail
+from minicluster.executor.waiting import ask_any, log_tail, longer
 from minicluster.model.deferred import fill, readable
 from minicluster.model.events import Event
 from minicluster.model.naming import container_name, count
@@ -52,7 +52,7 @@ def _run_in(container: str, action: RunHook, run: Run) -> list[str]:
         raise NotReady(
             f"`{shown}` in {container} timed out",
             f"The end of its log:\n{log_tail(run.engine, container)}",
-            "Give it longer with --timeout, or inspect it with --keep.",
+            longer(run),
         ) from None
     if result.exit_code != 0:
         raise NodeFailed(

@@ -8,22 +8,21 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
-from minicluster.engine.protocol import Cancel, Engine
+from minicluster.engine.protocol import Cancel, Container, Engine
 from minicluster.errors import Interrupted, MiniclusterError, NodeEnded, NodeFailed, NotFound, NotReady
 from minicluster.executor.parallel import first_of
 from minicluster.executor.run import Run
 from minicluster.model import labels, membership
 from minicluster.model.membership import Member, Quorum
-from minicluster.model.naming import container_name
+from minicluster.model.naming import container_name, size
 
 INTERVAL = 0.05  #: seconds between two tries; short, since a probe may itself wait in the node
 _LOG_LINES = 10  # of a failed node's log, in the error
+_LOG_COLUMNS = 300  # of a line of it: some programs log their whole configuration in one
 _LOOK = 0.5  # seconds between two looks at whether nodes still run, by all waits of a plan together
 _HEAD_START = 0.3  # seconds: a command in a node costs the machine more than the wait for another's answer
-_LOGS = "See `minicluster logs`, and `minicluster status` for the state of the nodes."
 _BY_SCRIPT = re.compile(r"^[a-z0-9]+(-[a-z0-9]+)+: ")  # the name of a profile's script before its message
 _AGAIN = "Run the command again."
-_FIX = "Give it longer with --timeout, or inspect it with --keep and `minicluster logs`."
 
 
 def poll(
@@ -57,7 +56,8 @@ def poll(
         except TimeoutError as error:
             late = str(error)  # the answer before it says more
         if clock() >= deadline:
-            raise NotReady(f"{what} timed out: not ready", f"Last answer: {answer or late}", _FIX)
+            last = f"Last answer: {answer}" if answer else f"It has not answered at all ({late})."
+            raise NotReady(f"{what} timed out: not ready", last, "Give it longer with --timeout.")
         if cancel.wait(interval):
             raise Interrupted(f"stopped waiting for {what}")
 
@@ -89,7 +89,24 @@ def wait_ready(container: str, command: Sequence[str], run: Run) -> None:
         raise _exited(container, run) from error
     except NotReady as error:
         error.why += f"\nThe end of its log:\n{log_tail(run.engine, container)}"
+        error.fix = longer(run)
         raise
+
+
+def longer(run: Run) -> str:
+    """What to do after a time-out."""
+    return f"Give it longer with --timeout, or leave it with --keep and look at `minicluster logs -c {run.cluster}`."
+
+
+def memory_limit_hit(engine: Engine, container: str) -> str:
+    """Says that a container ended because it used more memory than it has; "" where it did not."""
+    try:
+        limit = engine.killed_at(container)
+    except MiniclusterError:
+        return ""
+    if limit is None:
+        return ""
+    return f"ran out of memory ({f'limit {size(limit)}' if limit else 'of the machine: it has no limit'})"
 
 
 def _exited(container: str, run: Run) -> NodeFailed:
@@ -97,10 +114,14 @@ def _exited(container: str, run: Run) -> NodeFailed:
         code = run.engine.exit_code(container)
     except NotFound:
         return NodeFailed(f"{container} no longer exists", "Another process removed it while it was starting.", _AGAIN)
+    how, fix = memory_limit_hit(run.engine, container), "Run it again with --keep to inspect what is left."
+    if how:
+        role = container.removeprefix(f"{run.cluster}-").rpartition("-")[0]
+        fix = f"Give it more: `--set roles.{role}.memory=SIZE`, such as 1GiB."
     return NodeFailed(
-        f"{container} exited with status {code} while it was starting",
+        f"{container} {how or f'exited with status {code}'} while it was starting",
         f"The end of its log:\n{log_tail(run.engine, container)}",
-        "Run it again with --keep to inspect what is left.",
+        fix,
     )
 
 
@@ -137,6 +158,7 @@ def wait_members(container: str, command: Sequence[str], names: Sequence[str], r
         if late:
             log = log_tail(run.engine, container_name(run.cluster, late[0]))
             error.why += f"\nThe end of {late[0]}'s log:\n{log}"
+        error.fix = longer(run)
         raise
 
 
@@ -151,7 +173,7 @@ def _check_running(names: Collection[str], run: Run) -> None:
         if name in names and container.state in ("exited", "dead"):
             raise NodeEnded(
                 f"{name} stopped while minicluster was waiting",
-                f"{container.status}. The end of its log:\n{log_tail(run.engine, container.name)}",
+                f"{_status(run.engine, container)}. The end of its log:\n{log_tail(run.engine, container.name)}",
                 f"`minicluster up --name {run.cluster}` starts it.",
             )
 
@@ -160,6 +182,11 @@ class MembersUnknown(NodeFailed):
     """A node cannot say which members there are, most often because the cluster has lost its quorum."""
 
     seen: Mapping[str, Member] = {}  #: the members that it knows of all the same, ready where they answer it
+
+
+def _status(engine: Engine, container: Container) -> str:
+    how = memory_limit_hit(engine, container.name)
+    return f"{container.status}: it {how}" if how else container.status
 
 
 def ask_members(
@@ -176,14 +203,14 @@ def ask_members(
     if result.exit_code != 0:
         why = last_line(result.stderr or result.stdout)
         why = _BY_SCRIPT.sub("", why)
-        failed = MembersUnknown(f"`{command[0]}` failed in {container}", why, _LOGS)
+        failed = MembersUnknown(f"`{command[0]}` failed in {container}", why)
         with contextlib.suppress(ValueError):
             failed.seen = membership.parse(result.stdout)
         raise failed
     try:
         return membership.parse(result.stdout)
     except ValueError as error:
-        raise NodeFailed(f"`{command[0]}` in {container} printed no list of members", str(error), _LOGS) from None
+        raise NodeFailed(f"`{command[0]}` in {container} printed no list of members", str(error)) from None
 
 
 def ask_any(
@@ -232,7 +259,11 @@ def log_tail(engine: Engine, container: str) -> str:
         lines = [line.decode(errors="replace") for line in engine.logs(container, tail=_LOG_LINES)]
     except MiniclusterError as error:
         lines = [f"({error.what})"]
-    return "\n".join(f"  {line.rstrip()}" for line in lines) or "  (empty)"
+    return "\n".join(f"  {_clipped(line.rstrip())}" for line in lines) or "  (empty)"
+
+
+def _clipped(line: str) -> str:
+    return line if len(line) <= _LOG_COLUMNS else f"{line[:_LOG_COLUMNS]}..."
 
 
 def last_line(text: str) -> str:

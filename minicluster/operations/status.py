@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from minicluster.errors import MiniclusterError
-from minicluster.executor.waiting import last_line
+from minicluster.executor.waiting import last_line, memory_limit_hit
 from minicluster.host import procfs
 from minicluster.model.membership import Member, Quorum
 from minicluster.model.naming import container_name
@@ -75,6 +75,8 @@ def _probe(engine: Engine, node: NodeSpec, container: Container | None, cancel: 
     """ "ok", or why a node is not ready."""
     if container is None:
         return "its container is missing"
+    if container.state == "exited" and (how := memory_limit_hit(engine, container.name)):
+        return f"{how}: {container.status}"
     if container.state != "running":
         return container.status or container.state
     if not node.ready:

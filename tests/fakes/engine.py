@@ -71,6 +71,7 @@ class FakeEngine(Images):
         self.routes: list[str] = []  #: subnets taken by something that is no network of the engine
         self.ports_in_use: set[int] = set()  #: host ports taken by something that is no container
         self.answers: dict[str, Answer | Hang] = {}  #: by the whole command, or by its first word
+        self.killed: dict[str, int] = {}  #: containers that were killed for memory, and their limits
         self.exits: dict[str, tuple[int, str]] = {}  #: containers that exit once started: status and log
         self.told: list[EngineEvent] = []  #: everything that happened
         self.jobs: list[Job] = []  #: all that were created
@@ -404,6 +405,9 @@ class FakeEngine(Images):
         with self._lock:
             box = self._box(container)
             return None if box.container.alive or box.container.state == "created" else box.code
+
+    def killed_at(self, container: str) -> int | None:
+        return self.killed.get(container)
 
     def exec(
         self,

@@ -788,6 +788,20 @@ def test_status_tells_what_is_wrong_with_a_node(engine: FakeEngine) -> None:
     assert (nodes["master-1"].ready, nodes["master-1"].leader) == (True, True)
 
 
+def test_a_node_that_ran_out_of_memory_is_told(engine: FakeEngine) -> None:
+    cluster = up(engine)
+    engine.kill_container("toy-agent-1")
+    engine.killed["toy-agent-1"] = 512 << 20
+    nodes = {n.name: n for n in cluster.status().nodes}
+    assert nodes["agent-1"].probe.startswith("ran out of memory (limit 512 MiB): ")
+    cluster.down()
+    engine.exits["toy-agent-1"] = (137, "")
+    engine.killed["toy-agent-1"] = 64 << 20
+    with pytest.raises(NodeFailed) as caught:
+        up(engine)
+    assert caught.value.what == "toy-agent-1 ran out of memory (limit 64 MiB) while it was starting"
+
+
 def test_a_profile_folder_that_moved_is_told(engine: FakeEngine, tmp_path: Path) -> None:
     import shutil
 

@@ -12,7 +12,7 @@ from minicluster import pki
 from minicluster.engine.protocol import Cancel, ContainerConfig, ExecResult
 from minicluster.errors import EngineError, Interrupted, MiniclusterError, NodeEnded, NodeFailed, NotFound, NotReady
 from minicluster.executor.executor import Run, execute
-from minicluster.executor.waiting import ask_members, poll
+from minicluster.executor.waiting import ask_members, log_tail, poll
 from minicluster.model import labels
 from minicluster.model.events import Event
 from minicluster.model.spec import CertificateSpec, FileSpec, ImageSpec
@@ -635,3 +635,19 @@ def test_the_listener_hears_of_the_plan_of_each_step_and_of_each_node_that_is_do
         ("done", "a-2", "removed"),
     ]
     assert heard.events[0].nodes == ("a-1", "a-2")
+
+
+def test_a_time_out_names_the_cluster_to_look_at(engine: FakeEngine) -> None:
+    node(engine)
+    engine.answers["probe"] = TimeoutError("run probe in c-a-1: no answer within 0.2 s")
+    error = refused(engine, step("r", WaitReady("c-a-1", ("probe",))), timeout=0.1)
+    assert isinstance(error, NotReady)
+    assert error.why.startswith("It has not answered at all (run probe in c-a-1: no answer within 0.2 s).")
+    assert "`minicluster logs -c c`" in error.fix
+
+
+def test_of_a_log_with_long_lines_the_beginning_of_each_is_shown(engine: FakeEngine) -> None:
+    node(engine)
+    engine.exits["c-a-1"] = (1, "x" * 1000)
+    engine.start_container("c-a-1")
+    assert max(map(len, log_tail(engine, "c-a-1").splitlines())) < 320

@@ -376,6 +376,11 @@ class DockerEngine:
             state = self._api.request("GET", f"/containers/{container}/json")["State"]
         return None if state["Running"] or state["Status"] == "created" else int(state["ExitCode"])
 
+    def killed_at(self, container: str) -> int | None:
+        with translated(f"inspect container {container}"):
+            about = self._api.request("GET", f"/containers/{container}/json")
+        return int(about["HostConfig"].get("Memory") or 0) if about["State"].get("OOMKilled") else None
+
     def exec(
         self,
         container: str,
