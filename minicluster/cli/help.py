@@ -74,8 +74,8 @@ class Group(click.Group):
         width = max(map(len, self.list_commands(ctx)), default=0)
         for title, names in self.sections(ctx).items():
             commands = [(name, self.get_command(ctx, name)) for name in names]
-            limit = formatter.width - width - 6
-            rows = [(n.ljust(width), c.get_short_help_str(limit).removesuffix(".")) for n, c in commands if c]
+            # Of any length: what does not fit into a line is wrapped and not cut off.
+            rows = [(n.ljust(width), c.get_short_help_str(sys.maxsize).removesuffix(".")) for n, c in commands if c]
             _write(formatter, title, rows)
         _write_options(self, ctx, formatter)
 

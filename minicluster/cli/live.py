@@ -13,6 +13,7 @@ from rich.text import Text
 
 from minicluster.cli.progress_state import Line, ProgressState, with_subject
 from minicluster.model.events import Event, Listener
+from minicluster.model.naming import count
 
 REFRESH = 10  #: times a second
 CELL = 30  #: least width of a node's line, in columns
@@ -69,7 +70,7 @@ class View:
         rest = sorted((line for line in lines if line.state != "done"), key=lambda line: order[line.state])
         done = len(lines) - len(rest)
         pad = max(len(line.name) for line in lines)
-        shown = [Text(f"{self.marks['done']} {done} of {len(lines)} nodes", style="green")]
+        shown = [Text(f"{self.marks['done']} {done} of {count(len(lines), 'node')}", style="green")]
         fit = height - 1 if len(rest) < height else height - 2
         shown += [self._line(line, now, width, pad) for line in rest[:fit]]
         return shown if len(rest) <= fit else [*shown, Text(f"  and {len(rest) - fit} more", style="dim")]

@@ -12,7 +12,7 @@ from minicluster.cli.help import Group
 from minicluster.cli.options import Output, output_option, profile_argument, timeout_option
 from minicluster.cli.output import columns, paint, print_json
 from minicluster.errors import MiniclusterError
-from minicluster.model.naming import size
+from minicluster.model.naming import size, value_text
 
 if TYPE_CHECKING:
     from minicluster.profile.loaded import Loaded
@@ -102,7 +102,7 @@ def _profile_text(loaded: Loaded) -> str:
     ]
     lines += [columns(rows, ("ROLE", "COUNT", "ALLOWED", "USES", "LIMIT", "ENDPOINTS", "SUMMARY"))]
     if profile.settings:
-        lines += ["", columns([(k, str(v)) for k, v in profile.settings.items()], ("SETTING", "DEFAULT"))]
+        lines += ["", columns([(k, value_text(v)) for k, v in profile.settings.items()], ("SETTING", "DEFAULT"))]
     if profile.images:
         images = [(k, f"built from {i.build}" if i.build else f"pulled: {i.image}") for k, i in profile.images.items()]
         lines += ["", columns(images, ("IMAGE", "FROM"))]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from minicluster import cli
 from minicluster.cli import complete, plugins
 from minicluster.cli.exports import Shell, usage
 from minicluster.cli.help import Command
@@ -255,10 +257,11 @@ def up(
 
 def _summary(info: ClusterInfo, change: Change | None) -> str:
     """The outcome, the endpoints and the next command."""
+    seconds = time.monotonic() - cli.BEGUN  # of the whole command, as --timings has it
     if change is None or not change.changed:
         lines = [paint(f"Cluster {info.cluster} is up to date.", "bold")]
     else:
-        lines = [paint(f"Cluster {info.cluster} is up ({change.seconds:.1f} s).", "bold")]
+        lines = [paint(f"Cluster {info.cluster} is up ({seconds:.1f} s).", "bold")]
     lines += [columns([(e.name, e.node, e.url) for e in info.endpoints], indent="  ")] if info.endpoints else []
     lines += [f"Note: {note}" for note in info.notes]
     if info.env:

@@ -26,7 +26,7 @@ _PHASES: dict[type, str] = {
     m.CreateNetwork: "creating network",
     m.ConnectNetwork: "connecting",
     m.DisconnectNetwork: "disconnecting",
-    m.CreateVolume: "creating",
+    m.CreateVolume: "preparing",  # the only step of a node that does not wait for its image
     m.CreateContainer: "creating",
     m.PutFiles: "configuring",
     m.StartContainer: "starting",

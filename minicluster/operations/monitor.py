@@ -72,7 +72,7 @@ def _usages(engine: Engine, spec: Spec, wanted: Callable[[NodeSpec], bool], peri
             samples = {c.id: sample for c, sample in zip(running, taken, strict=True) if sample}
             if before is not None:
                 rows = tuple(_usage(node, containers.get(node.name), before, samples) for node in nodes)
-                yield ClusterUsage(spec.cluster, time.time(), rows)
+                yield ClusterUsage(spec.cluster, round(time.time(), 3), rows)
             before = samples
             time.sleep(max(0.0, begun + period - time.monotonic()))
 
@@ -220,7 +220,7 @@ def _from_members(engine: Engine, spec: Spec, stop: Cancel, period: float) -> It
             seen, changes = compare(seen, found, why, running)
             roles = {node.name: node.role for node in spec.nodes}
             for event, node, detail in changes:
-                yield ClusterEvent(time.time(), spec.cluster, node, roles.get(node, ""), event, detail)
+                yield ClusterEvent(round(time.time(), 3), spec.cluster, node, roles.get(node, ""), event, detail)
         stop.wait(max(0.0, begun + period - time.monotonic()))
 
 

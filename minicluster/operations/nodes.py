@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from minicluster.errors import NodeFailed, UsageError, nearest
-from minicluster.model.naming import container_name, count
+from minicluster.model.naming import container_name, count, listed
 from minicluster.model.spec import NodeSpec, Spec
 
 if TYPE_CHECKING:
@@ -26,8 +26,16 @@ def node_names(spec: Spec, words: Nodes = ()) -> list[str]:
     known = {node.name for node in spec.nodes} | set(spec.roles)
     for word in words:
         if word not in known:
-            raise UsageError(f"cluster {spec.cluster} has no node or role {word!r}", "", nearest(word, known))
+            raise UsageError(f"cluster {spec.cluster} has no node or role {word!r}", "", _instead(spec, word, known))
     return [n.name for n in spec.nodes if not words or n.name in words or n.role in words]
+
+
+def _instead(spec: Spec, word: str, known: Iterable[str]) -> str:
+    """The nodes of the role whose name a word begins with: the nearest name would be one of them at random."""
+    role, _, index = word.rpartition("-")
+    if index.isdecimal() and (names := [node.name for node in spec.of_role(role)]):
+        return f"Available: {listed(names)}."
+    return nearest(word, known)
 
 
 def node_of(spec: Spec, name: str) -> NodeSpec:
@@ -39,7 +47,7 @@ def node_of(spec: Spec, name: str) -> NodeSpec:
     found = spec.node(name)
     if found is None:
         known = [n.name for n in spec.nodes]
-        raise UsageError(f"cluster {spec.cluster} has no node {name!r}", "", nearest(name, known))
+        raise UsageError(f"cluster {spec.cluster} has no node {name!r}", "", _instead(spec, name, known))
     return found
 
 
@@ -103,7 +111,10 @@ def interactive(
     container = engine.container(name)
     if container is None or container.state != "running":
         why = f"Its container is {container.state}." if container else "Its container no longer exists."
-        raise NodeFailed(f"{node} is not running", why, f"`minicluster up --name {spec.cluster}` starts it.")
+        fix = f"`minicluster up --name {spec.cluster}` starts it."
+        if container and container.state == "paused":
+            fix = f"`minicluster unpause {node} -c {spec.cluster}` resumes it."
+        raise NodeFailed(f"{node} is not running", why, fix)
     return engine.exec_argv(name, argv, tty=tty, stdin=stdin)
 
 

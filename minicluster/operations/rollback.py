@@ -100,8 +100,10 @@ def _undo(
             engine = _answering(engine, listener)
             if before is None:
                 remove_all(engine, name, ignore)
+                _add(error, listener, why="Everything that was created has been removed.")
             else:
                 _restore(engine, name, before, authority)
+                _add(error, listener, why="The cluster is as it was before.")
         except MiniclusterError as second:
             if before is None:
                 left = () if isinstance(second, NoEngine) else second.leftovers or leftovers(engine, name)

@@ -268,4 +268,4 @@ class Plan:
     def change(self, seconds: float) -> Change:
         """What was done, once it is."""
         counts = Counter(step.kind for step in self.steps)
-        return Change(self.cluster, bool(self), len(self.steps), seconds, dict(counts))
+        return Change(self.cluster, bool(self), len(self.steps), round(seconds, 3), dict(counts))

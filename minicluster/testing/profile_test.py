@@ -15,6 +15,7 @@ from minicluster.executor.signals import shielded
 from minicluster.model.durations import DEFAULT_TIMEOUT
 from minicluster.model.events import Listener, ignore
 from minicluster.model.lease import Lease
+from minicluster.model.naming import count as counted
 from minicluster.model.naming import derived_name
 from minicluster.model.results import ClusterStatus
 from minicluster.profile import catalog, folders
@@ -117,7 +118,7 @@ class _Trial:
         for name, count in sizes.items():
             found = len(self.cluster.spec.of_role(name))
             if found != count:
-                raise MiniclusterError(f"role {name} has {found} nodes instead of {count}")
+                raise MiniclusterError(f"role {name} has {counted(found, 'node')} instead of {count}")
         self.ready()
 
     def rolling_restart(self) -> None:

@@ -398,10 +398,8 @@ def test_v_logs_no_secret(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -
 def test_up_tells_plain_lines_and_ends_with_what_to_type_next(cluster: FakeCluster) -> None:
     result = run("up")
     assert result.stderr == "create cluster swarm: 1 master\nmaster-1: ready (1.9 s)\n"
-    assert result.stdout == (
-        "Cluster swarm is up (4.2 s).\n"
-        "  docker  master-1  tcp://127.0.0.1:32768\n"
-        'Next: eval "$(minicluster env swarm)"\n'
+    assert re.sub(r"\d+\.\d s", "N s", result.stdout) == (
+        'Cluster swarm is up (N s).\n  docker  master-1  tcp://127.0.0.1:32768\nNext: eval "$(minicluster env swarm)"\n'
     )
 
 
@@ -423,7 +421,7 @@ def test_up_tells_where_the_time_went(cluster: FakeCluster) -> None:
     assert [t["phase"] for t in answer["timings"]] == ["before the plan", "creating", "after the plan"]
     assert list(answer["timings"][1]) == ["phase", "begin", "end", "seconds", "steps", "last"]
     text = run("up", "--timings").stdout
-    assert text.startswith("Cluster swarm is up (4.2 s).\n")
+    assert re.match(r"Cluster swarm is up \(\d+\.\d s\)\.\n", text)
     head, _, creating, _ = text.partition("\n\n")[2].splitlines()
     assert head == "PHASE              BEGIN      END  SECONDS  STEPS  LAST"
     assert creating.split()[-2:] == ["1", "master-1"]

@@ -788,6 +788,27 @@ def test_status_tells_what_is_wrong_with_a_node(engine: FakeEngine) -> None:
     assert (nodes["master-1"].ready, nodes["master-1"].leader) == (True, True)
 
 
+def test_an_up_that_failed_says_that_everything_was_removed(engine: FakeEngine) -> None:
+    engine.fail("start_container", EngineError("no"), match="toy-agent-1")
+    with pytest.raises(EngineError) as caught:
+        up(engine)
+    assert "Everything that was created has been removed." in caught.value.why
+    assert engine.empty()
+    cluster = up(engine)
+    engine.fail("start_container", EngineError("no"), match="toy-agent-3")
+    with pytest.raises(EngineError) as failed:
+        cluster.scale({"agent": 3})
+    assert "The cluster is as it was before." in failed.value.why
+
+
+def test_a_paused_node_is_resumed_by_the_command_that_the_error_names(engine: FakeEngine) -> None:
+    cluster = up(engine)
+    cluster.pause("agent-1")
+    with pytest.raises(NodeFailed) as caught:
+        cluster.exec_argv("agent-1", ["true"], tty=False)
+    assert caught.value.fix == "`minicluster unpause agent-1 -c toy` resumes it."
+
+
 def test_a_node_that_ran_out_of_memory_is_told(engine: FakeEngine) -> None:
     cluster = up(engine)
     engine.kill_container("toy-agent-1")

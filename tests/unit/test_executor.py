@@ -624,9 +624,9 @@ def test_the_listener_hears_of_the_plan_of_each_step_and_of_each_node_that_is_do
     execute(plan(*steps), run_of(engine, listener=heard))
     assert [(e.kind, e.subject, e.phase) for e in heard.events] == [
         ("plan", "", ""),
-        ("start", "", "creating"),
-        ("end", "", "creating"),
-        ("done", "", "creating"),
+        ("start", "", "preparing"),
+        ("end", "", "preparing"),
+        ("done", "", "preparing"),
         ("start", "a-1", "starting"),
         ("end", "a-1", "starting"),
         ("done", "a-1", "running"),

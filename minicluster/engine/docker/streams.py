@@ -54,7 +54,10 @@ def _start(api: Api, container: str, argv: Sequence[str], what: str) -> tuple[st
         response = api.open("POST", f"/exec/{exec_id}/start", data={"Tty": False, "Detach": False})
     except APIError as error:
         if "is not running" in error.message or "is paused" in error.message:
-            raise NodeFailed(f"cannot {what}", error.message) from error
+            paused = "is paused" in error.message
+            why = f"{container} is {'paused' if paused else 'not running'}."
+            fix = "`minicluster unpause` resumes paused nodes." if paused else ""
+            raise NodeFailed(f"cannot {what}", why, fix) from error
         raise
     response.socket.settimeout(None)
     return exec_id, response
