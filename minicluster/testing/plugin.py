@@ -84,7 +84,13 @@ class ClusterFactory:
         Raises:
             MiniclusterError: it could be neither created nor repaired.
         """
-        return self._state.acquire(profile, asked, scope=scope, isolated=isolated, label=label, wait=wait)
+        __tracebackhide__ = True
+        from minicluster.errors import MiniclusterError
+
+        try:
+            return self._state.acquire(profile, asked, scope=scope, isolated=isolated, label=label, wait=wait)
+        except (MiniclusterError, pytest.UsageError) as error:
+            raise error.with_traceback(None) from None  # its text says all: the frames of this plugin are in the way
 
 
 @pytest.fixture(scope="session")
@@ -98,9 +104,10 @@ def cluster(request: pytest.FixtureRequest, minicluster: ClusterFactory) -> Clus
     """The cluster of the marker ``minicluster`` of the test, its class or its module."""
     marker = request.node.get_closest_marker("minicluster")
     if marker is None:
-        raise pytest.UsageError(
+        pytest.fail(
             "the fixture `cluster` needs a marker: "
-            'add @pytest.mark.minicluster("etcd"), or use the fixture `minicluster`'
+            'add @pytest.mark.minicluster("etcd"), or use the fixture `minicluster`',
+            pytrace=False,
         )
     return minicluster(*marker.args, **marker.kwargs)
 
@@ -291,13 +298,20 @@ def _place(item: pytest.Item | None, scope: Scope) -> str:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, object, object]:
+    __tracebackhide__ = True
     state = request.config.stash[_STATE]
     with state.setting_up(fixturedef, getattr(request, "param", None)):
         return (yield)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    item.config.stash[_STATE].before(item)
+    __tracebackhide__ = True
+    from minicluster.errors import MiniclusterError
+
+    try:
+        item.config.stash[_STATE].before(item)
+    except (MiniclusterError, pytest.UsageError) as error:
+        raise error.with_traceback(None) from None
 
 
 @pytest.hookimpl(wrapper=True)

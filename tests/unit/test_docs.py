@@ -111,3 +111,10 @@ def test_the_picture_fetches_nothing() -> None:
     assert "url(" not in text.replace("url(#", "")
     assert "@import" not in text
     assert re.findall(r"https?://(?!www\.w3\.org/2000/svg)\S+", text) == []
+
+
+def test_after_quickstart_the_tour_can_be_typed() -> None:
+    """Both leave their services on the same Swarm."""
+    made = r"docker service create --name (\S+)"
+    quickstart = Path(__file__).parents[2] / "quickstart"
+    assert not set(re.findall(made, quickstart.read_text())) & set(re.findall(made, README))

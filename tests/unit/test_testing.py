@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +47,46 @@ def test_pytest_still_has_the_private_names_that_the_plugin_uses(
     assert definition.cached_result[0] is pytestconfig
     assert callable(definition.finish)
     assert item._request.node is item
+
+
+MISTAKES = """
+import pytest
+
+@pytest.fixture(scope="session")
+def wide(minicluster):
+    return minicluster("etcd", scope="function")
+
+def test_unknown_profile(minicluster):
+    minicluster("ectd")
+
+def test_unknown_scope(minicluster):
+    minicluster("etcd", scope="moduel")
+
+def test_no_marker(cluster):
+    pass
+
+def test_narrow(wide):
+    pass
+"""
+
+
+def test_a_mistake_in_a_test_is_told_without_the_frames_of_the_plugin(tmp_path: Path) -> None:
+    (tmp_path / "test_mistakes.py").write_text(MISTAKES)
+    # No engine is needed: each mistake is noticed before one is asked.
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    for said in (
+        "no profile named 'ectd'",
+        "unknown scope 'moduel'",
+        "the fixture `cluster` needs a marker",
+        "a fixture of scope session cannot use a cluster of scope function",
+    ):
+        assert said in done.stdout
+    assert "minicluster/testing" not in done.stdout, done.stdout
+    assert "minicluster/profile" not in done.stdout
+    assert "with_traceback" not in done.stdout
