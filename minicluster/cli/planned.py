@@ -27,6 +27,8 @@ _VERBS: dict[type[Action], str] = {
     m.RemoveNetwork: "remove network",
 }
 
+_MOST_RUNS = 8  # runs of numbers in a cell of AFTER
+
 HEAD = ("#", "WHAT", "WHY", "AFTER")
 
 
@@ -107,6 +109,8 @@ def _ranges(numbers: list[int]) -> str:
         else:
             runs.append([n])
     parts = [str(r[0]) if len(r) == 1 else f"{r[0]}{',' if len(r) == 2 else '-'}{r[-1]}" for r in runs]
+    if len(parts) > _MOST_RUNS:
+        return f"{parts[0]},…,{parts[-1]} ({len(numbers)} steps)"
     return ",".join(parts)
 
 

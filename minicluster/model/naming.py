@@ -81,10 +81,10 @@ def count(number: int | str, noun: str) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names of nodes for people, with three or more in sequence abbreviated.
+    """Names of nodes for people, with four or more in sequence abbreviated.
 
-    >>> listed(["agent-1", "agent-2", "agent-3", "agent-5", "master-1"])
-    'agent-1..agent-3, agent-5, master-1'
+    >>> listed(["agent-1", "agent-2", "agent-3", "agent-4", "agent-6", "master-1"])
+    'agent-1..agent-4, agent-6, master-1'
     """
     runs: list[list[str]] = []
     for name in names:
@@ -93,7 +93,7 @@ def listed(names: Iterable[str]) -> str:
             runs[-1].append(name)
         else:
             runs.append([name])
-    return ", ".join(f"{run[0]}..{run[-1]}" if len(run) > 2 else ", ".join(run) for run in runs)
+    return ", ".join(f"{run[0]}..{run[-1]}" if len(run) > 3 else ", ".join(run) for run in runs)
 
 
 def value_text(value: object) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from minicluster.errors import NodeFailed
 from minicluster.model.membership import Member, Quorum
-from minicluster.model.naming import container_name
+from minicluster.model.naming import container_name, listed
 from minicluster.model.spec import NodeSpec, Spec
 from minicluster.plan.builder import Steps, dependencies_ready, wait_members
 from minicluster.plan.observed import Observed
@@ -221,5 +221,5 @@ def any_node(spec: Spec, running: Collection[str]) -> NodeSpec | None:
 def plan_of(verb: str, spec: Spec, steps: Steps, how: str = "") -> Plan:
     """The plan with these steps, with a headline that names the nodes."""
     names = steps.nodes
-    what = f"{verb} {', '.join(names)} of cluster {spec.cluster}{how}" if names else f"nothing to {verb}"
+    what = f"{verb} {listed(names)} of cluster {spec.cluster}{how}" if names else f"nothing to {verb}"
     return steps.plan(spec.cluster, what)

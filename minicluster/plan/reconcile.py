@@ -12,6 +12,7 @@ from minicluster.model.deferred import fill
 from minicluster.model.naming import container_name, count, network_name
 from minicluster.model.spec import HookSpec, NodeSpec, Spec, volumes
 from minicluster.plan.builder import Steps, dependencies_ready, ready, wait_members
+from minicluster.plan.differences import difference
 from minicluster.plan.observed import Observed
 from minicluster.plan.removal import remove_members
 from minicluster.plan.rolling import one_at_a_time
@@ -136,31 +137,11 @@ def _node_action(spec: Spec, node: NodeSpec, observed: Observed) -> NodeAction:
     if container.state in ("dead", "removing"):
         return NodeAction(f"its container is {container.state}", creates=True, replaces=True)
     if container.labels.get(labels.SPEC) != node_hash(spec, node, observed.authority):
-        return NodeAction(_what_changed(spec, node, observed), creates=True, replaces=True)
+        changed = difference(observed.last_applied, spec, node)
+        return NodeAction(f"its spec has changed{changed and f': {changed}'}", creates=True, replaces=True)
     if container.state in ("exited", "paused"):
         return NodeAction("the node is stopped" if container.state == "exited" else "the node is paused", starts=True)
     return NodeAction()
-
-
-def _what_changed(spec: Spec, node: NodeSpec, observed: Observed) -> str:
-    """Why a container is replaced: what of it the user has asked for differently, if that is known."""
-    before = observed.spec.node(node.name) if observed.spec and observed.converged else None
-    if before is None:
-        return "its spec has changed"
-    said = []
-    for what, words in (("mounts", _mounts), ("published ports", _ports)):
-        was, now = words(before), words(node)
-        gone, new = ", ".join(w for w in was if w not in now), ", ".join(w for w in now if w not in was)
-        said += [f"its {what} have changed: {gone or 'none'} -> {new or 'none'}"] if gone or new else []
-    return "; ".join(said) or "its spec has changed"
-
-
-def _mounts(node: NodeSpec) -> list[str]:
-    return [f"{mount.host}:{mount.path}{':ro' if mount.read_only else ''}" for mount in node.mounts]
-
-
-def _ports(node: NodeSpec) -> list[str]:
-    return [f"{e.port}/{e.protocol} on {e.host_port}" for e in node.endpoints]
 
 
 def _provide_images(steps: Steps, spec: Spec, observed: Observed, actions: Mapping[str, NodeAction]) -> None:

@@ -181,7 +181,9 @@ def test_a_change_recreates_only_the_nodes_that_it_is_about_and_says_why(engine:
     steps = planned(engine, mounts=["agent:data:/data:ro"])
     data = folder / "data"
     causes = {step.node: step.cause for step in steps if step.id.startswith("remove agent")}
-    assert causes == dict.fromkeys(("agent-1", "agent-2"), f"its mounts have changed: {data}:/data -> {data}:/data:ro")
+    assert causes == dict.fromkeys(
+        ("agent-1", "agent-2"), f"its spec has changed: mounts {data}:/data -> {data}:/data:ro"
+    )
     assert not [step for step in steps if step.id == "remove master-1"]
     before = engine.boxes["toy-master-1"].container.id
     assert up(engine, mounts=["agent:data:/data"]).change.changed is False  # type: ignore[union-attr]
@@ -279,7 +281,7 @@ def test_a_change_of_ports_says_why(engine: FakeEngine) -> None:
     up(engine, port={"agent:80": P})
     steps = planned(engine, port={"agent:80": P + 10})
     (cause,) = {step.cause for step in steps if step.id == "remove agent-2"}
-    assert cause == f"its published ports have changed: 80/tcp on {P + 1} -> 80/tcp on {P + 11}"
+    assert cause == f"its spec has changed: published ports 80/tcp on {P + 1} -> 80/tcp on {P + 11}"
 
 
 @pytest.mark.parametrize(

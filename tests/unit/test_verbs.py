@@ -111,7 +111,7 @@ def test_a_word_that_names_no_node_is_refused_with_those_of_its_role(
     with pytest.raises(UsageError) as caught:
         do(cluster, verb, ["kv-1", "kv-9"])
     assert caught.value.what == "cluster e has no node or role 'kv-9'"
-    assert caught.value.fix == "Available: kv-1..kv-3."
+    assert caught.value.fix == "Available: kv-1, kv-2, kv-3."
     assert engine.calls == []
 
 

@@ -210,7 +210,7 @@ def test_a_lost_quorum_is_told_with_who_is_left(engine: FakeEngine) -> None:
         "toy (toy): quorum lost",
         "quorum: lost, 2 of 5 healthy, 3 needed",
         "  running: master-1, master-2",
-        "  exited: master-3..master-5",
+        "  exited: master-3, master-4, master-5",
     ]
 
 
