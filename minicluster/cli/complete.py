@@ -182,6 +182,13 @@ def _values(profile: Mapping[str, Any], setting: str) -> list[str]:
     return pattern.split("|") if re.fullmatch(r"[\w.-]+(\|[\w.-]+)+", pattern) else []
 
 
+def _files(_ctx: click.Context, incomplete: str) -> list[str]:
+    import glob
+
+    return [path + "/" * os.path.isdir(path) for path in sorted(glob.glob(f"{glob.escape(incomplete)}*"))]
+
+
+files = _of(_files)  #: on this machine
 words = _of(_words)  #: names of commands, after those of groups
 clusters = _of(_clusters)  #: names of clusters
 nodes = _of(_nodes)  #: nodes and roles of the cluster at hand
@@ -202,13 +209,13 @@ settings = _of(_settings)  #: ``NAME=VALUE``: settings of the profile at hand
 def places(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Files on this machine, and nodes and roles followed by ``:``."""
 
-    def files() -> list[str]:
-        import glob
-
-        return [path + "/" * os.path.isdir(path) for path in sorted(glob.glob(f"{glob.escape(incomplete)}*"))]
-
     there = [CompletionItem(f"{item.value}:") for item in nodes(ctx, param, incomplete)]
-    return there + _or_nothing(files, incomplete)
+    return there + files(ctx, param, incomplete)
+
+
+def images_or_files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The engine's images, and files on this machine."""
+    return images(ctx, param, incomplete) + files(ctx, param, incomplete)
 
 
 class Bash(BashComplete):

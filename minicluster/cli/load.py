@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
-@click.argument("images", nargs=-1, metavar="IMAGE|FILE...", help="Images of the engine; image archives (- is stdin)")
+@click.argument(
+    "images",
+    nargs=-1,
+    metavar="IMAGE|FILE...",
+    help="Images of the engine; image archives (- is stdin)",
+    shell_complete=complete.images_or_files,
+)
 @cluster_option
 @click.option(
     "--node",
