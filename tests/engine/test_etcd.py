@@ -167,6 +167,26 @@ def test_a_node_removed_with_docker_is_reported_and_recreated(whole: Shell, with
 
 
 @pytest.mark.long
+def test_a_lost_quorum_is_told_with_who_is_left(outer: Shell) -> None:
+    name = f"{NAME}-quorum"
+    try:
+        outer.minicluster("up", "etcd", "--name", name, "--size", "kv=5")
+        outer.docker("kill", *(f"{name}-kv-{n}" for n in (3, 4, 5)))
+        lines = outer.minicluster("status", name).out.splitlines()
+        assert lines[:4] == [
+            f"{name} (etcd): quorum lost",
+            "quorum: lost, 2 of 5 healthy, 3 needed",
+            "  running: kv-1, kv-2",
+            "  exited: kv-3, kv-4, kv-5",
+        ]
+        assert "etcd-members" not in "\n".join(lines)
+        outer.minicluster("start", "-c", name)
+        is_ready(outer, 5, name)
+    finally:
+        outer.minicluster("down", name)
+
+
+@pytest.mark.long
 def test_losing_the_data_of_a_majority_is_an_error(outer: Shell) -> None:
     name = f"{NAME}-lost"
     try:

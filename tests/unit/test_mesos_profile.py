@@ -267,7 +267,7 @@ def test_a_missing_image_is_one_error_with_the_ways_out_and_leaves_nothing(mesos
     with pytest.raises(ImageError) as caught:
         Cluster.up("mesos", name="m", engine=mesos)
     assert "mesosphere/me" in caught.value.what or "mesosphere/marathon" in caught.value.what
-    assert caught.value.why == "There is no registry here."
+    assert caught.value.why.startswith("There is no registry here.")
     for way in ("--image ", "=REF", "minicluster image import FILE", "registry-mirrors"):
         assert way in caught.value.fix
     assert mesos.empty()

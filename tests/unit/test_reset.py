@@ -296,7 +296,7 @@ def test_a_dry_run_shows_the_steps_and_does_nothing(here: FakeEngine, swarm: Clu
     ("words", "code", "said"),
     [
         (["reset", "other"], 7, "no cluster named 'other'"),
-        (["reset", "--timeout", "0"], 2, "--timeout must be greater than 0"),
+        (["reset", "--timeout", "0"], 2, "must be a number of seconds greater than 0"),
         (["reset", "--timeout", "0.3"], 4, "was not reset within 0.3 s"),
     ],
 )
