@@ -127,3 +127,22 @@ def test_a_holder_that_slept_too_long_is_fenced_off(cluster):
     successor = locks.acquire("account", locks.lease(seconds=10))
     assert storage.write(successor, "mine now")
     assert not storage.write(sleeper, "still mine, I think")
+
+
+@pytest.mark.minicluster("etcd", size={"kv": 3})
+def test_a_holder_cut_off_with_the_leader_loses_the_lock_safely(cluster):
+    """The holder talks to the leader only, which is cut off from the others: it cannot renew its lease, nor write."""
+    leader = cluster.leader()
+    cut_off, rest, storage = LockService(cluster), LockService(cluster), Storage()
+    urls = {endpoint.port: endpoint.node for endpoint in cluster.endpoints()}
+    cut_off.members = [m for m in cut_off.members if urls[m.port] == leader]
+    rest.members = [m for m in rest.members if urls[m.port] != leader]
+    held = cut_off.acquire("account", cut_off.lease(seconds=3))
+    assert storage.write(held, "mine")
+    with cluster.fault.isolate(leader):
+        successor = rest.acquire("account", rest.lease(seconds=30))  # once the majority let the lease expire
+        assert storage.write(successor, "mine now")
+        with pytest.raises((Etcd3Exception, requests.RequestException)):
+            cut_off.ask(lambda etcd: etcd.lease(ttl=3), within=1)
+        assert not storage.write(held, "still mine, I think")
+    assert rest.try_acquire("account", cut_off.lease(seconds=10)) is None
