@@ -98,7 +98,6 @@ class ImageBuild:
     ref: str  #: the image's name and tag
     labels: Mapping[str, str]
     args: Mapping[str, str]  #: build arguments
-    context: Mapping[str, str]  #: further files of the build: name -> path on this machine
     dockerfile: str = "Dockerfile"  #: its name in the build
 
 

@@ -44,7 +44,6 @@ class ImageSpec:
     overlay_on: str = ""  #: the image that an overlay's build starts from
     platforms: tuple[str, ...] = ()  #: what the image was made for; empty where every engine's will do
     args: Mapping[str, str] = field(default_factory=dict)  #: further build arguments
-    additional_contexts: Mapping[str, str] = field(default_factory=dict)  #: name in the build -> path on this machine
     parts: tuple[PartSpec, ...] = ()  #: what it is put together of
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from minicluster.engine import base_image
+from minicluster.engine import base_image, build_settings
 from minicluster.engine.protocol import Cancel, Engine, ImageBuild
 from minicluster.errors import Conflict, EngineError, ImageError, UsageError, nearest
 from minicluster.executor.signals import shielded
@@ -85,21 +85,7 @@ def _build(
         listener(Event("progress", "", "image", line))
 
     folder = Path(image.build)
-    if gone := [path for path in image.additional_contexts.values() if not Path(path).is_file()]:
-        raise ImageError(
-            f"image {image.ref} is missing and cannot be rebuilt",
-            f"No such file: {', '.join(gone)}.",
-            "Restore it, or name another file with --set.",
-        )
-    if image.ref != build_ref(
-        profile,
-        image.name,
-        folder,
-        image.overlay_on,
-        args=image.args,
-        contexts=image.additional_contexts,
-        parts=image.parts,
-    ):
+    if image.ref != build_ref(profile, image.name, folder, image.overlay_on, args=image.args, parts=image.parts):
         raise ImageError(
             f"image {image.ref} is missing, and its build has changed",
             f"{image.build} now builds another image.",
@@ -121,8 +107,12 @@ def _build(
             about[labels.PARTS] = json.dumps(origins)
             given |= {f"PART_{part.name.upper().replace('-', '_')}": part.ref for part in image.parts}
         progress(f"building {image.ref}")
-        args = {"BASE": base_ref, **given, **image.args, **base_image.build_args()}
-        build = ImageBuild(folder, image.ref, about, args, image.additional_contexts)
+        settings, refused = build_settings.arguments((folder / "Dockerfile").read_text(errors="replace"))
+        for name in refused:
+            why = f"{name} is not passed to the build of image {image.name}: the last stage's history would keep it."
+            listener(Event("note", text=f"{why} Declare it in an earlier stage."))
+        args = {"BASE": base_ref, **given, **settings, **image.args, **build_settings.proxies()}
+        build = ImageBuild(folder, image.ref, about, args)
         engine.build_image(build, progress, cancel)
 
 

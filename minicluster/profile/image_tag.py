@@ -36,7 +36,6 @@ def build_ref(
     overlay_on: str = "",
     *,
     args: Mapping[str, str] | None = None,
-    contexts: Mapping[str, str] | None = None,
     parts: Sequence[PartSpec] = (),
 ) -> str:
     """The reference of the image that is built from a folder.
@@ -44,16 +43,14 @@ def build_ref(
     Args:
         overlay_on: the image that an overlay is added to.
         args: build arguments.
-        contexts: further files of the build, name -> path.
         parts: the parts that it is put together of.
 
     Raises:
-        OSError: one of those files cannot be read.
+        OSError: a file of the folder cannot be read.
     """
     digest = build_hash(directory)
-    contents = {name: file_hash(path) for name, path in (contexts or {}).items()}
-    if overlay_on or args or contents or parts:
-        given = [overlay_on, dict(args or {}), contents, [part.ref for part in parts]]
-        more = json.dumps(given, sort_keys=True) if args or contents or parts else overlay_on
+    if overlay_on or args or parts:
+        given = [overlay_on, dict(args or {}), [part.ref for part in parts]]
+        more = json.dumps(given, sort_keys=True) if args or parts else overlay_on
         digest = hashlib.sha256(f"{digest}\0{more}".encode()).hexdigest()[:12]
     return f"minicluster/{profile}-{image}:{digest}"

@@ -83,9 +83,8 @@ def _check_image(loaded: Loaded, name: str, image: Image) -> None:
     if image.platforms and image.image is None:
         why = "An image that is built is built for the engine's platform."
         raise _error(loaded, (*at, "platforms"), "platforms are for an image that is pulled", why, "Remove platforms.")
-    for more in ("args", "additional_contexts"):
-        if getattr(image, more) and image.build is None:
-            raise _error(loaded, (*at, more), f"{more} are for an image that is built", fix=f"Remove {more}.")
+    if image.args and image.build is None:
+        raise _error(loaded, (*at, "args"), "args are for an image that is built", fix="Remove args.")
     for i, part in enumerate(image.parts):
         if part not in (known := part_names()):
             raise _error(loaded, (*at, "parts", i), f"no part named {part!r}", fix=nearest(part, known))

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from minicluster.errors import UsageError, nearest
@@ -82,11 +81,7 @@ def resolve(
     )
     mounts = mounts_of_nodes(profile, roles, overrides, previous)
     kept_ports = previous.overrides.port if previous else {}
-    kept: dict[str, spec.ImageSpec] = {}
-    if previous and (previous.overrides.set, previous.overrides.image) == (overrides.set, overrides.image):
-        # What was built with a file of the user's is kept until something else is asked for: the file may be gone.
-        kept = {name: image for name, image in previous.images.items() if image.additional_contexts}
-    images = {name: kept.get(name) or _image(top, name, overrides.image.get(name)) for name in profile.images}
+    images = {name: _image(top, name, overrides.image.get(name)) for name in profile.images}
     published = choose_host_ports(top, cluster, roles, overrides, before, port_is_free, kept_ports)
     env_scope = top.inner(place="env", secret=secret_of(profile), **_endpoint_functions(published))
     if profile.client:
@@ -264,16 +259,9 @@ def _image(top: Scope, name: str, given: str | None) -> spec.ImageSpec:
         return spec.ImageSpec(name, image.image, "image", platforms=platforms)
     folder = inside(loaded, image.build or "", ("images", name, "build"))
     args = scope.mapping(image.args, "args")
-    paths = {
-        file: path for file, path in scope.mapping(image.additional_contexts, "additional_contexts").items() if path
-    }
-    paths = {file: str(Path(path).expanduser().resolve()) for file, path in paths.items()}
-    for path in paths.values():
-        if not Path(path).is_file():
-            raise UsageError(f"no such file: {path}", f"The build of image {name} needs it.", "Check the path.")
     parts = tuple(scope.values["parts"][part] for part in image.parts)
-    ref = build_ref(loaded.profile.name, name, folder, args=args, contexts=paths, parts=parts)
-    return spec.ImageSpec(name, ref, "build", str(folder), args=args, additional_contexts=paths, parts=parts)
+    ref = build_ref(loaded.profile.name, name, folder, args=args, parts=parts)
+    return spec.ImageSpec(name, ref, "build", str(folder), args=args, parts=parts)
 
 
 def _demo_image(profile: schema.Profile, overrides: spec.Overrides) -> str:

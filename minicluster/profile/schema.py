@@ -101,9 +101,6 @@ class Image(Part):
     """Platforms of the image to pull, such as linux/amd64; an engine of another platform is refused at once."""
     args: dict[Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")], Text] = {}
     """Further build arguments; templates."""
-    additional_contexts: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], str] = {}
-    """Further files of this machine for the build: name -> path, a template; an empty path is left out."""
-
     parts: list[PartName] = []
     """Parts that the image is put together of: the build argument PART_NAME is the image with each one's files."""
 

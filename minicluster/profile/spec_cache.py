@@ -73,9 +73,8 @@ def resolve(
         bind_address=bind_address,
         source=loaded.source,
     )
-    again = not taken and not any(image.additional_contexts for image in spec.images.values())
     # If the path is another one now, the profile was changed in between.
-    if path and again and path == _path(directory, cluster, overrides, subnet, bind_address):
+    if path and not taken and path == _path(directory, cluster, overrides, subnet, bind_address):
         _write(path, spec)
     return spec
 

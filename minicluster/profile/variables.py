@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 #: The places of a profile that have templates -> what is meant, for people.
 PLACES = {
-    "image": "`args` and `additional_contexts` of an image",
+    "image": "`args` of an image",
     "role": "`entrypoint`, `command`, `env`, `ready` and `certificates` of a role",
     "file": "`.j2` files of a role",
     "registry": "`registries.files` of a role: paths, and `.j2` files",

@@ -65,15 +65,12 @@ def test_an_image_in_use_is_not_removed(world: World) -> None:
 
 def test_building(world: World, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "Dockerfile").write_text("FROM scratch\nARG WHAT\nLABEL what=$WHAT\nCOPY extra /\n")
-    (tmp_path / "more").write_text("more")
+    (tmp_path / "folder" / "Dockerfile").write_text("FROM scratch\nARG WHAT\nLABEL what=$WHAT\nCOPY more /\n")
+    (tmp_path / "folder" / "more").write_text("more")
     engine, ref = world.engine, f"{world.name('built')}:1"
     world.refs.append(ref)
     said: list[str] = []
-    context = {"extra": str(tmp_path / "more")}
-    engine.build_image(
-        ImageBuild(tmp_path / "folder", ref, build_labels("p", "i"), {"WHAT": "x"}, context), said.append
-    )
+    engine.build_image(ImageBuild(tmp_path / "folder", ref, build_labels("p", "i"), {"WHAT": "x"}), said.append)
     assert said
     image = next(image for image in engine.images() if ref in image.tags)
     assert image.labels[BUILD] == "p/i"

@@ -28,8 +28,7 @@ class Images(Scripted):
         self.builds: list[tuple[Path, str, dict[str, str]]] = []  #: folder, reference and arguments of each build
         self.contents: dict[
             str, dict[str, bytes]
-        ] = {}  #: files of imported images: path -> content, or a link's target
-        self.contexts: list[dict[str, str]] = []  #: further files of each build
+        ] = {}  #: files of imported images, or of the builds of others: path -> content, or a link's target
 
     def images(self) -> list[Image]:
         return list(self.refs.values())
@@ -51,7 +50,11 @@ class Images(Scripted):
     def build_image(self, build: ImageBuild, progress: Progress, cancel: Cancel | None = None) -> None:
         self._call("build_image", build.ref)
         self.builds.append((build.directory, build.ref, dict(build.args)))
-        self.contexts.append(dict(build.context))
+        self.contents[build.ref] = {  # of the build itself
+            path.relative_to(build.directory).as_posix(): path.read_bytes()
+            for path in build.directory.rglob("*")
+            if path.is_file()
+        }
         progress("built")
         self.refs[build.ref] = Image(build.ref, (build.ref,), dict(build.labels), 1, 0)
 

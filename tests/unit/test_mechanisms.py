@@ -34,13 +34,12 @@ SEVERAL = """\
 version: 2
 name: several
 summary: s
-settings: {version: v1.2.3, tarball: ""}
+settings: {version: v1.2.3}
 patterns: {version: {pattern: 'v1\\.\\d+\\.\\d+', message: must be a release such as v1.2.3}}
 images:
   node:
     build: image
     args: {VERSION: "{{ settings.version }}"}
-    additional_contexts: {more.tar: "{{ settings.tarball }}"}
 roles:
   front: {count: 1, max: 1, requires: {main: 2}, image: node}
   main:
@@ -179,30 +178,22 @@ def test_the_clients_files_hold_where_to_go_and_who_one_is(engine: FakeEngine, f
 # Builds
 
 
-def test_an_image_is_another_with_another_argument_or_file(folder: Path, tmp_path: Path) -> None:
-    tarball = tmp_path / "some.tar"
-    tarball.write_text("one")
+def test_an_image_is_another_with_another_argument(folder: Path) -> None:
     usual = converged(folder).images["node"]
     other = converged(folder, {"version": "v1.2.4"}).images["node"]
-    brought = converged(folder, {"tarball": str(tarball)}).images["node"]
-    tarball.write_text("two")
-    changed = converged(folder, {"tarball": str(tarball)}).images["node"]
-    assert len({i.ref for i in (usual, other, brought, changed)}) == 4
-    assert (usual.args, usual.additional_contexts) == ({"VERSION": "v1.2.3"}, {})
-    assert brought.additional_contexts == {"more.tar": str(tarball)}
+    assert usual.ref != other.ref
+    assert usual.args == {"VERSION": "v1.2.3"}
     assert built_images(load(folder)) == {"node": usual}
 
 
-def test_arguments_and_files_go_into_the_build(engine: FakeEngine, folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "some.tar").write_text("one")
+def test_arguments_go_into_the_build(engine: FakeEngine, folder: Path) -> None:
     engine.every_image = False
     engine.import_image([], base_image.REGISTRY)
-    settings = {"version": "v1.9.9", "tarball": str(tmp_path / "some.tar")}
+    settings = {"version": "v1.9.9"}
     (ref,) = images.build(str(folder), engine=engine, settings=settings)
     assert ref == converged(folder, settings).images["node"].ref
     ((_directory, built, args),) = engine.builds
     assert (built, args["VERSION"]) == (ref, "v1.9.9")
-    assert engine.contexts == [{"more.tar": str(tmp_path / "some.tar")}]
 
 
 def test_an_image_that_is_being_built_is_not_built_twice(engine: FakeEngine, folder: Path) -> None:
@@ -230,11 +221,6 @@ def test_an_image_that_is_being_built_is_not_built_twice(engine: FakeEngine, fol
     assert len(engine.builds) == 1
     assert "another minicluster process is building it" in heard[0]
     assert not list((paths.data_home() / "locks").iterdir())
-
-
-def test_a_file_for_a_build_that_is_not_there_is_refused(folder: Path) -> None:
-    with pytest.raises(UsageError, match="no such file: /nowhere"):
-        converged(folder, {"tarball": "/nowhere"})
 
 
 # Settings of a certain form

@@ -125,7 +125,7 @@ HAND_MADE = {
         subnet=SUBNET,
         gateway="172.28.0.1",
         images={
-            "node": ImageSpec("node", "x:1", "build", "/r", args={"A": "1"}, additional_contexts={"f": "/g"}),
+            "node": ImageSpec("node", "x:1", "build", "/r", args={"A": "1"}),
             "other": ImageSpec("other", "y", "override"),
         },
         nodes=(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tarfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -91,11 +90,6 @@ def build(api: Api, build: ImageBuild, progress: Progress, cancel: Cancel) -> No
         params = {"t": build.ref, "rm": 1, "forcerm": 1, "labels": dict(build.labels), "buildargs": dict(build.args)}
         params["dockerfile"] = build.dockerfile
         with build_context(build.directory) as archive:
-            if build.context:
-                with tarfile.open(archive.name, "a") as more:
-                    for name, path in build.context.items():
-                        more.add(path, name)
-                archive.seek(0)
             body = iter(lambda: archive.read(1 << 16), b"")
             headers = {"Content-Type": "application/x-tar"}
             headers |= all_credentials() if build.directory.is_file() else {}  # our own builds pull nothing
