@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
-from minicluster.engine.protocol import Cancel, Engine, Progress
+from minicluster.engine import build_settings
+from minicluster.engine.protocol import Cancel, Engine, ImageBuild, Progress
 from minicluster.errors import ImageError, Interrupted
 from minicluster.model import labels
 
@@ -17,7 +19,11 @@ LOCAL = "minicluster/base:trixie"  #: the one that we bootstrap
 SUITE = "trixie"
 PULL_PATIENCE = 8.0  #: seconds for a registry's first answer
 
+#: The authorities that this machine trusts, in the images that are built on the base, where apt needs them.
+AUTHORITIES = "etc/apt/minicluster.pem"
+
 _CHUNK = 1 << 20
+_COPY = b"ARG BASE\nFROM ${BASE}\nCOPY etc /etc/\n"
 
 
 def source(engine: Engine) -> str:
@@ -31,10 +37,19 @@ def source(engine: Engine) -> str:
 def provide(engine: Engine, progress: Progress, note: Progress, cancel: Cancel) -> str:
     """The reference of a base image of the engine's; pulls or bootstraps one where it has none.
 
+    Where this machine has a mirror of Debian or authorities of its own, it is one whose apt uses them.
+
     Raises:
         ImageError: it can neither be pulled nor bootstrapped.
         Interrupted: when cancelled.
+        UsageError: a setting of this machine is not valid.
     """
+    files = _apt_files()
+    ref = _plain(engine, progress, note, cancel)
+    return _with(engine, ref, files, progress, cancel) if files else ref
+
+
+def _plain(engine: Engine, progress: Progress, note: Progress, cancel: Cancel) -> str:
     for ref in (REGISTRY, LOCAL):
         if engine.has_image(ref):
             return ref
@@ -60,7 +75,7 @@ def provide(engine: Engine, progress: Progress, note: Progress, cancel: Cancel) 
 def _bootstrap(progress: Progress, cancel: Cancel) -> Iterator[bytes]:
     """A root file system as a tar, streamed: if we are killed meanwhile, nothing of it is left on disk."""
     command = ["mmdebstrap", "--variant=minbase", "--dpkgopt=path-exclude=/usr/share/man/*"]
-    command += ['--aptopt=Acquire::Retries "5"', SUITE, "-"]
+    command += ['--aptopt=Acquire::Retries "5"', SUITE, "-", *_sources()]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL)
         assert process.stdout
@@ -89,14 +104,43 @@ def _bootstrap(progress: Progress, cancel: Cancel) -> Iterator[bytes]:
             )
 
 
-def build_args() -> dict[str, str]:
-    """This process's proxy settings, which builds need too, as build arguments that Docker predefines."""
-    found: dict[str, str] = {}
-    for upper in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"):
-        value = os.environ.get(upper) or os.environ.get(upper.lower())
-        if value:  # programs differ in which of the two they read
-            found |= {upper: value, upper.lower(): value}
-    return found
+def _sources() -> list[str]:
+    """Lines for apt with this machine's mirror of Debian; none where the usual one is right."""
+    archive, security = build_settings.debian_mirror()
+    lines = [f"deb {archive} {SUITE} main", f"deb {archive} {SUITE}-updates main"] if archive else []
+    return [*lines, *([f"deb {security} {SUITE}-security main"] if security else [])]
+
+
+def _apt_files() -> dict[str, bytes]:
+    """Files with which apt uses this machine's mirror of Debian, and its authorities: path -> content."""
+    sources, files, configuration = _sources(), {}, []
+    if sources:
+        files["etc/apt/minicluster/debian.list"] = "\n".join([*sources, ""]).encode()
+        configuration += ['Dir::Etc::sourcelist "/dev/null";', 'Dir::Etc::sourceparts "/etc/apt/minicluster";']
+    if build_settings.own_bundle() or any(" https://" in line for line in sources):
+        authorities = build_settings.read_bundle()
+        if authorities:
+            files[AUTHORITIES] = authorities
+            configuration.append(f'Acquire::https::CAInfo "/{AUTHORITIES}";')
+    if configuration:
+        files["etc/apt/apt.conf.d/00minicluster"] = "\n".join([*configuration, ""]).encode()
+    return files
+
+
+def _with(engine: Engine, base: str, files: dict[str, bytes], progress: Progress, cancel: Cancel) -> str:
+    """An image with further files: they are copied, since a command would leave their content in its history."""
+    identity = next((image.id for image in engine.images() if base in image.tags), base)
+    digest = hashlib.sha256(repr((identity, sorted(files.items()))).encode()).hexdigest()[:12]
+    ref = f"minicluster/part-base:{digest}"
+    if not engine.has_image(ref):
+        with tempfile.TemporaryDirectory() as folder:
+            for path, content in {"Dockerfile": _COPY, **files}.items():
+                place = Path(folder, path)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(content)
+            about = {labels.BUILD: "part/base"}
+            engine.build_image(ImageBuild(Path(folder), ref, about, {"BASE": base}), progress, cancel)
+    return ref
 
 
 def build_labels(profile: str, image: str) -> dict[str, str]:

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from minicluster.engine import build_settings
 from minicluster.engine.protocol import Cancel, Progress
 from minicluster.errors import ImageError, Interrupted
 from minicluster.parts.work import Unavailable
@@ -49,14 +50,17 @@ def mirrored(url: str) -> str:
     return f"{mirror}/{url.removeprefix('https://')}" if mirror else url
 
 
-def fetch(url: str, progress: Progress, cancel: Cancel) -> IO[bytes]:
+def fetch(url: str, progress: Progress, cancel: Cancel, *, mirror: bool = True) -> IO[bytes]:
     """The content of an https address as a temporary file, at its beginning.
+
+    Args:
+        mirror: a mirror is asked in its place, if there is one.
 
     Raises:
         Unavailable: the server does not have it, cannot be reached, or stops in the middle.
         Interrupted: cancelled.
     """
-    url = mirrored(url)
+    url = mirrored(url) if mirror else url
     if not url.startswith("https://"):
         raise Unavailable(f"{url}: only https is accepted")
     name, patience = url.rpartition("/")[2], CONNECT_PATIENCE
@@ -100,7 +104,7 @@ def _answer(url: str, cancel: Cancel) -> http.client.HTTPResponse:
 
     def run() -> None:
         try:
-            context = ssl.create_default_context()
+            context = ssl.create_default_context(cafile=build_settings.own_bundle())
             opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _OnlyHttps)
             answer = opener.open(url, timeout=CONNECT_PATIENCE)
             answers.append(answer)
@@ -171,14 +175,14 @@ def digest(file: IO[bytes], algorithm: str) -> str:
     return made.hexdigest()
 
 
-def published(url: str, of: str, cancel: Cancel) -> str:
+def published(url: str, of: str, cancel: Cancel, *, mirror: bool = True) -> str:
     """A checksum that a project publishes: the first word of the file, or that beside the name of the download.
 
     Raises:
         Unavailable: there is none.
         Interrupted: cancelled.
     """
-    with fetch(url, lambda _line: None, cancel) as file:
+    with fetch(url, lambda _line: None, cancel, mirror=mirror) as file:
         text = file.read(_CHECKSUM_LIMIT).decode("ascii", errors="replace")
     name = of.rpartition("/")[2]
     lines = [line.split() for line in text.splitlines() if line.strip()]
@@ -186,16 +190,24 @@ def published(url: str, of: str, cancel: Cancel) -> str:
     for words in named or lines[:1]:
         if re.fullmatch(r"[0-9a-fA-F]{64}|[0-9a-fA-F]{128}", words[0]):
             return words[0].lower()
-    raise Unavailable(f"{mirrored(url)} has no checksum of {name}")
+    raise Unavailable(f"{mirrored(url) if mirror else url} has no checksum of {name}")
 
 
 def verified(
-    url: str, known: str, checksum_url: str, progress: Progress, note: Callable[[str], None], cancel: Cancel
+    url: str,
+    known: str,
+    checksum_url: str,
+    progress: Progress,
+    note: Callable[[str], None],
+    cancel: Cancel,
+    *,
+    mirror: bool = True,
 ) -> tuple[IO[bytes], bool]:
     """A download that has the right checksum, and whether that checksum was known before.
 
     Args:
         known: the checksum; "" where only the project's own, published beside the download, is there.
+        mirror: a mirror is asked in place of both addresses, if there is one.
 
     Raises:
         Unavailable: it cannot be fetched.
@@ -206,15 +218,16 @@ def verified(
     if not wanted:
         if not checksum_url:
             raise Unavailable(f"{url}: no checksum is known, and none is published beside it")
-        wanted = published(checksum_url, url, cancel)
+        wanted = published(checksum_url, url, cancel, mirror=mirror)
         note(f"The checksum of {url.rpartition('/')[2]} is the one published beside it: it is not pinned.")
-    file = fetch(url, progress, cancel)
+    file = fetch(url, progress, cancel, mirror=mirror)
     is_ = digest(file, "sha512" if len(wanted) == 128 else "sha256")
     if is_ != wanted:
         file.close()
-        where = mirrored(checksum_url) if not known else "the part's description"
+        at = mirrored if mirror else str
+        where = at(checksum_url) if not known else "the part's description"
         raise ImageError(
-            f"{mirrored(url)} is not the file that it should be",
+            f"{at(url)} is not the file that it should be",
             f"Its checksum is {is_}, and by {where} it must be {wanted}.",
             "It was changed or damaged on the way: try again, or take another source with --set PART.source=SOURCE.",
         )

@@ -41,7 +41,7 @@ def given(work: Work) -> None:
         host = address.netloc.rpartition("@")[2]  # what may be a secret is kept nowhere
         shown = urllib.parse.urlunsplit((address.scheme, host, address.path, "", ""))
         try:
-            file, _pinned = verified(source, "", checksum, work.progress, work.note, work.cancel)
+            file, _pinned = verified(source, "", checksum, work.progress, work.note, work.cancel, mirror=False)
         except Unavailable as error:
             raise ImageError(
                 f"{work.spec.name} cannot be fetched from {shown}",

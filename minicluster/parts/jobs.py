@@ -9,9 +9,8 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
-from minicluster.engine import base_image
+from minicluster.engine import build_settings
 from minicluster.engine.protocol import Engine, File, ImageBuild, Job
 from minicluster.errors import ImageError, Interrupted, MiniclusterError
 from minicluster.leases import lock
@@ -25,9 +24,6 @@ from minicluster.profile.image_tag import file_hash
 _ENDED = "minicluster-job: ended with "
 _SAID = "minicluster-part: "
 _ALIVE = 20.0  #: seconds between signs of life to a job, which waits 200 for one: the machine may be busy
-#: What Go reads of its user's settings: https://go.dev/ref/mod#environment-variables
-_GO_SETTINGS = ("GOPROXY", "GOSUMDB", "GOFLAGS", "GOPRIVATE", "GONOPROXY", "GONOSUMDB", "GOINSECURE", "GOAUTH")
-_CA = "/etc/ssl/certs/ca-certificates.crt"
 
 _MEMORY = 5 << 30  #: bytes that a compilation may take
 _waiting = threading.Condition()
@@ -48,7 +44,7 @@ def go(work: Work) -> None:
         "CGO_ENABLED": "1" if about.cgo else "0",
         "MODULE": f"{about.module}@{module}" if about.module_folder else "",
         "GOGC": "400",  # less frequent garbage collection is faster, and takes memory
-        **{name: os.environ[name] for name in _GO_SETTINGS if os.environ.get(name)},
+        **build_settings.go_settings(),
     }
     sources = tuple(
         File(f"/part/{name}", path.read_bytes())
@@ -91,8 +87,8 @@ def _builder(work: Work) -> str:
         if not work.engine.has_image(ref):
             work.progress("installing the compiler")
             about = {labels.BUILD: "part/builder"}
-            args = {"BASE": work.base, **base_image.build_args()}
-            build = ImageBuild(folder, ref, about, args, {})
+            args = {"BASE": work.base, **build_settings.proxies()}
+            build = ImageBuild(folder, ref, about, args)
             try:
                 work.engine.build_image(build, work.progress, work.cancel)
             except ImageError as error:
@@ -119,18 +115,15 @@ def _run(
     """Runs one of the scripts in ``_parts/_build`` in a container, and makes an image of what it leaves in /out."""
     folder = parts.build_folder()
     scripts = [File(f"/build/{name}", (folder / name).read_bytes(), 0o755) for name in ("job", script)]
-    bundle = Path(os.environ.get("SSL_CERT_FILE") or _CA)
-    try:
-        authorities = [File("/build/ca.pem", bundle.read_bytes())] if bundle.is_file() else []
-    except OSError as error:
-        raise Unavailable(f"{bundle} cannot be read: {error.strerror}") from None
-    trusted = {"SSL_CERT_FILE": "/build/ca.pem"} if authorities else {}
+    bundle = build_settings.read_bundle()
+    authorities = [File("/build/ca.pem", bundle)] if bundle else []
+    trusted = {"SSL_CERT_FILE": "/build/ca.pem"} if bundle else {}
     name = f"minicluster-part-{work.spec.name}-{os.urandom(4).hex()}"
     job = Job(
         name,
         image,
         ("/build/job", f"/build/{script}"),
-        {**base_image.build_args(), **trusted, **env},
+        {**build_settings.proxies(), **trusted, **env},
         volumes,
         (*scripts, *authorities, *files),
         {labels.BUILD: f"part/{work.spec.name}"},

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from minicluster.engine import build_settings
 from minicluster.executor.signals import SIGNALS
 from minicluster.profile.load import load
 from minicluster.profile.loaded import Loaded
@@ -24,6 +25,9 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
     monkeypatch.delenv("MINICLUSTER", raising=False)
     monkeypatch.delenv("MINICLUSTER_ADDRESS_MODE", raising=False)
+    monkeypatch.setattr(build_settings, "_ETC", home)  # whatever mirror of Debian this machine has
+    for name in (build_settings.MIRROR, *build_settings.BUNDLES, *build_settings.GO, *build_settings.PIP):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(autouse=True)

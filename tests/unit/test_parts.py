@@ -272,6 +272,20 @@ def test_a_mirror_takes_the_place_of_every_server(
     assert get(engine, store())[0] == "v2.1.0 (release)"
 
 
+def test_a_mirror_does_not_take_the_place_of_the_users_address(
+    engine: FakeEngine, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(download.MIRROR, "https://127.0.0.1:1/mirror")
+    server.answers |= {"/mine.tar.gz": RELEASE, "/mine.tar.gz.sha256": SUM.encode()}
+    assert get(engine, store(source=f"{server.url}/mine.tar.gz"))[0].startswith("v2.1.0 (https://")
+    server.answers["/mine.tar.gz.sha256"] = b"0" * 64
+    other = store(source=f"{server.url}/mine.tar.gz?2")
+    server.answers |= {"/mine.tar.gz?2": RELEASE, "/mine.tar.gz.sha256?2": b"0" * 64}
+    with pytest.raises(ImageError, match=f"{server.url}/mine.tar.gz") as refused:
+        get(engine, other)
+    assert "mirror" not in str(refused.value) + refused.value.why
+
+
 @pytest.mark.parametrize(
     "sums",
     [
