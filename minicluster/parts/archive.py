@@ -89,16 +89,22 @@ def members(file: IO[bytes], work: Work, where: str) -> Iterator[tuple[str, int,
         )
 
 
+def machine_of(content: bytes) -> str:
+    """The architecture of a program, by its first 20 bytes; "" where it is none."""
+    if content[:4] != b"\x7fELF":
+        return ""
+    return _MACHINES.get(int.from_bytes(content[18:20], "little"), "another architecture")
+
+
 def of_machine(content: bytes, work: Work, name: str) -> IO[bytes]:
     """A file's content. Raises ``ImageError`` if it is a program of another architecture than the engine's."""
-    if content[:4] == b"\x7fELF":
-        is_ = _MACHINES.get(int.from_bytes(content[18:20], "little"), "another architecture")
-        if is_ != work.arch:
-            raise ImageError(
-                f"{name} is a program for {is_}, and the engine's machine is {work.arch}",
-                "",
-                f"Name the archive for linux-{work.arch}.",
-            )
+    is_ = machine_of(content)
+    if is_ and is_ != work.arch:
+        raise ImageError(
+            f"{name} is a program for {is_}, and the engine's machine is {work.arch}",
+            "",
+            f"Name the archive for linux-{work.arch}.",
+        )
     return io.BytesIO(content)
 
 

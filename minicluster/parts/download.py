@@ -187,7 +187,9 @@ def published(url: str, of: str, cancel: Cancel, *, mirror: bool = True) -> str:
     name = of.rpartition("/")[2]
     lines = [line.split() for line in text.splitlines() if line.strip()]
     named = [words for words in lines if len(words) > 1 and Path(words[-1].lstrip("*")).name == name]
-    for words in named or lines[:1]:
+    # A list of others' checksums has none; a file of one download's own may call that by another name.
+    own = url.rpartition("/")[2].startswith(name) or (lines and len(lines[0]) == 1)
+    for words in named or (lines[:1] if own else []):
         if re.fullmatch(r"[0-9a-fA-F]{64}|[0-9a-fA-F]{128}", words[0]):
             return words[0].lower()
     raise Unavailable(f"{mirrored(url) if mirror else url} has no checksum of {name}")

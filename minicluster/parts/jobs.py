@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from minicluster.engine import build_settings
 from minicluster.engine.protocol import Engine, File, ImageBuild, Job
@@ -17,13 +18,16 @@ from minicluster.leases import lock
 from minicluster.model import labels
 from minicluster.model.naming import PART_CACHE
 from minicluster.parts.archive import below
-from minicluster.parts.work import Unavailable, Work, keep
+from minicluster.parts.work import Unavailable, Work, keep, machine
 from minicluster.profile import parts
 from minicluster.profile.image_tag import file_hash
 
 _ENDED = "minicluster-job: ended with "
 _SAID = "minicluster-part: "
 _ALIVE = 20.0  #: seconds between signs of life to a job, which waits 200 for one: the machine may be busy
+
+#: Architecture -> variables with which Go calls its C compiler, which the Dockerfile of cross-ARCHITECTURE installs.
+_CROSS_C = {"arm64": {"CC": "aarch64-linux-gnu-gcc", "PKG_CONFIG_PATH": "/usr/lib/aarch64-linux-gnu/pkgconfig"}}
 
 _MEMORY = 5 << 30  #: bytes that a compilation may take
 _waiting = threading.Condition()
@@ -46,11 +50,18 @@ def go(work: Work) -> None:
         "GOGC": "400",  # less frequent garbage collection is faster, and takes memory
         **build_settings.go_settings(),
     }
+    cross = work.arch != machine(work.engine)
+    if cross:
+        env |= {"GOARCH": work.arch}
+        if about.cgo:
+            env |= _CROSS_C[work.arch]
     sources = tuple(
         File(f"/part/{name}", path.read_bytes())
         for name, path in parts.go_files(work.spec.name, work.spec.version).items()
     )
     image = _builder(work)
+    if cross and about.cgo:
+        image = _built(work, parts.build_folder() / f"cross-{work.arch}", image)
     work.engine.create_volume(PART_CACHE, {labels.BUILD: "part/cache"})
     with _turn(work):
         _run(work, "go", image, env, sources, {"/cache": PART_CACHE})
@@ -81,13 +92,16 @@ def _pairs(names: Mapping[str, str]) -> str:
 
 def _builder(work: Work) -> str:
     """The image in which parts are compiled."""
-    folder = parts.build_folder()
+    return _built(work, parts.build_folder(), work.base)
+
+
+def _built(work: Work, folder: Path, base: str) -> str:
     ref = f"minicluster/part-builder:{file_hash(folder / 'Dockerfile')[:12]}"
     with lock.building(ref, work.cancel, lambda: work.progress("waiting for the image with the compiler")):
         if not work.engine.has_image(ref):
             work.progress("installing the compiler")
             about = {labels.BUILD: "part/builder"}
-            args = {"BASE": work.base, **build_settings.proxies()}
+            args = {"BASE": base, **build_settings.proxies()}
             build = ImageBuild(folder, ref, about, args)
             try:
                 work.engine.build_image(build, work.progress, work.cancel)

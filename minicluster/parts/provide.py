@@ -15,7 +15,7 @@ from minicluster.leases import lock
 from minicluster.model import labels
 from minicluster.model.spec import PartSpec
 from minicluster.parts import downloads, jobs
-from minicluster.parts.work import Unavailable, Work
+from minicluster.parts.work import Unavailable, Work, machine
 from minicluster.profile import parts
 
 #: Name of a source -> how it gives a part; anything else is the user's own.
@@ -29,9 +29,19 @@ _SOURCES: dict[str, Callable[[Work], None]] = {
 
 
 def provide(
-    engine: Engine, wanted: Sequence[PartSpec], base: str, progress: Progress, note: Progress, cancel: Cancel
+    engine: Engine,
+    wanted: Sequence[PartSpec],
+    base: str,
+    progress: Progress,
+    note: Progress,
+    cancel: Cancel,
+    *,
+    arch: str = "",
 ) -> dict[str, str]:
     """Gets the parts that the engine does not have, side by side.
+
+    Args:
+        arch: of the programs, as Go names it; by default that of the engine's machine.
 
     Returns:
         Part -> which source it is from: ``v3.6.16 (go)``.
@@ -43,7 +53,9 @@ def provide(
     missing = [spec for spec in wanted if not engine.has_image(spec.ref)]
     ended = Cancel()  # the error of one part ends all
     with cancel.calls(ended.set):
-        at_once([partial(_provide_one, engine, spec, base, progress, note, ended) for spec in missing], cancel=ended)
+        at_once(
+            [partial(_provide_one, engine, spec, base, progress, note, ended, arch) for spec in missing], cancel=ended
+        )
     if cancel.is_set():
         raise Interrupted("stopped: getting the parts of an image")
     made = {tag: image.labels for image in engine.images() for tag in image.tags}
@@ -55,15 +67,16 @@ def _origin(spec: PartSpec, about: Mapping[str, str]) -> str:
     return f"{spec.version} ({about.get(labels.SOURCE, '?')}{unpinned})"
 
 
-def _provide_one(engine: Engine, spec: PartSpec, base: str, progress: Progress, note: Progress, cancel: Cancel) -> None:
+def _provide_one(
+    engine: Engine, spec: PartSpec, base: str, progress: Progress, note: Progress, cancel: Cancel, arch: str
+) -> None:
     def prefixed(line: str) -> None:
         progress(f"{spec.name} {spec.version}: {line}")
 
     with lock.building(spec.ref, cancel, lambda: prefixed("another minicluster process is getting it")):
         if engine.has_image(spec.ref):
             return
-        arch = engine.info.platform.partition("/")[2]
-        work = Work(engine, spec, base, prefixed, note, cancel, arch)
+        work = Work(engine, spec, base, prefixed, note, cancel, arch or machine(engine))
         parts.check_source(spec.name, spec.version, spec.source)  # a file may be gone since it was asked for
         if work.version.notice:
             note(work.version.notice)

@@ -25,7 +25,7 @@ class Work:
     progress: Progress
     note: Progress
     cancel: Cancel
-    arch: str  #: of the engine's machine, as Go names it
+    arch: str  #: of the programs, as Go names it
 
     @property
     def about(self) -> parts.Part:
@@ -40,6 +40,11 @@ class Work:
     def filled(self, text: str) -> str:
         """A text of the part's description, with the version and the architecture in place."""
         return parts.filled(text, self.spec.version, self.arch)
+
+
+def machine(engine: Engine) -> str:
+    """The architecture of the engine's machine, as Go names it."""
+    return engine.info.platform.partition("/")[2]
 
 
 def keep(work: Work, source: str, content: Iterable[bytes], *, pinned: bool = True) -> None:

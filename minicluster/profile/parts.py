@@ -141,6 +141,15 @@ class Version(_Model):
     """Other parts -> the version of each that belongs to it."""
 
 
+class Index(_Model):
+    """A page that lists the versions that a project has released: scripts/update-parts reads it."""
+
+    url: str
+    """Its address."""
+    pattern: str
+    """A regular expression; {number} in it is a version."""
+
+
 class Part(_Model):
     """The description of a part."""
 
@@ -154,6 +163,8 @@ class Part(_Model):
     """The version that is taken where none is asked for."""
     supported: str
     """A regular expression: the versions that the profiles can work with, listed or not."""
+    index: Index | None = None
+    """Which versions there are, where no registry of a source has it."""
     sources: Sources
     """How each source gives it."""
     versions: dict[str, Version] = Field(min_length=1)
