@@ -97,6 +97,25 @@ def check_counts(loaded: Loaded, before: Spec, spec: Spec) -> None:
             raise _immutable(f"--size {name}={wanted}", f"role {name} has {was}", before)
 
 
+def check_versions(loaded: Loaded, before: Spec, spec: Spec) -> None:
+    """Refuses a version of a part that does not support the data of the one that nodes have."""
+    had, wanted = ({part.name: part for image in one.images.values() for part in image.parts} for one in (before, spec))
+    changed = [part for name, part in wanted.items() if name in had and had[name].version != part.version]
+    changed.sort(key=lambda part: part.name != loaded.profile.main_part)  # which brings others with it
+    if not changed:
+        return
+    from minicluster.profile import parts
+
+    for part in changed:
+        was, key = had[part.name].version, parts.setting(part.name, loaded.profile.main_part)
+        if why := parts.refused_change(part.name, was, part.version):
+            raise UsageError(
+                f"{part.name} {was} in cluster {before.cluster} cannot become {part.version}",
+                why,
+                f"Keep it (--set {key}={was}), or create another cluster with --name.",
+            )
+
+
 def _immutable(option: str, now: str, before: Spec) -> UsageError:
     return UsageError(
         f"{option}: {now} in cluster {before.cluster}, and that cannot change",

@@ -328,6 +328,7 @@ def _next_spec(
     )
     if bootstrapped:
         preflight.check_counts(loaded, before, spec)
+        preflight.check_versions(loaded, before, spec)
     return spec
 
 

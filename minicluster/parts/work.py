@@ -9,6 +9,7 @@ from minicluster.engine.protocol import Cancel, Engine, Progress
 from minicluster.model import labels
 from minicluster.model.spec import PartSpec
 from minicluster.profile import parts
+from minicluster.profile.part_schema import Part, Version
 
 
 class Unavailable(Exception):
@@ -28,12 +29,12 @@ class Work:
     arch: str  #: of the programs, as Go names it
 
     @property
-    def about(self) -> parts.Part:
+    def about(self) -> Part:
         """The part's description."""
         return parts.load(self.spec.name)
 
     @property
-    def version(self) -> parts.Version:
+    def version(self) -> Version:
         """What is known of the version; of one that is not listed, what is known of the default one."""
         return self.about.versions.get(self.spec.version) or self.about.versions[self.about.default]
 

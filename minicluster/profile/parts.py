@@ -12,163 +12,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from minicluster.errors import ProfileError, UsageError, nearest
 from minicluster.model.spec import PartSpec
 from minicluster.profile.image_tag import file_hash
+from minicluster.profile.part_schema import SOURCES, Go, Part, SourceName
 from minicluster.profile.wording import must
 from minicluster.profile.yamldoc import parse
-
-SourceName = Literal["release", "go", "maven", "debian", "image"]
-
-#: In the order in which they are tried.
-SOURCES: tuple[SourceName, ...] = ("release", "go", "maven", "debian", "image")
-
-Hex = Annotated[str, Field(pattern=r"^([0-9a-f]{64}|[0-9a-f]{128})$")]  #: a SHA-256 or SHA-512
-Arch = Literal["amd64", "arm64"]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-class Download(_Model):
-    """A file of the project's own, an archive or a single program. Texts may name {version}, {number} and {arch}."""
-
-    url: str
-    """Where it is: only https."""
-    checksum: str = ""
-    """Where the project publishes its checksum: a file that begins with it, or lists it beside the file's name."""
-    files: dict[str, str]
-    """Path in the archive, or a pattern with * -> path in the image; "" is the whole file."""
-
-
-class Go(_Model):
-    """Programs that are compiled from the Go module registry."""
-
-    module: str
-    """The module that has the version."""
-    module_version: dict[str, str] = {}
-    """The module's version, where it is another than the part's."""
-    module_folder: bool = False
-    """The module itself is compiled, with its vendor.mod as go.mod: it cannot be another module's dependency."""
-    programs: dict[str, str]
-    """Program -> package; "." is the main package in the part's folder."""
-    links: dict[str, str] = {}
-    """Further names of programs."""
-    directory: str = "usr/local/bin"
-    """Where the programs are in the image."""
-    tags: str = ""
-    """Build tags."""
-    program_tags: dict[str, str] = {}
-    """Program -> further build tags of its own."""
-    ldflags: str = ""
-    """In addition to -s -w."""
-    cgo: bool = False
-    """Programs call C."""
-
-
-class Artifact(_Model):
-    """A file of Maven's central repository."""
-
-    artifact: str
-    """GROUP:NAME:VERSION."""
-    sha256: Hex
-    """Its checksum."""
-    path: str
-    """Path in the image."""
-
-
-class Maven(_Model):
-    """Java archives."""
-
-    artifacts: list[Artifact]
-    """All that the program needs at run time."""
-
-
-class Debian(_Model):
-    """Programs of Debian's packages, with the libraries that they need."""
-
-    packages: list[str]
-    """What is installed; the first one's upstream version is the part's."""
-    programs: list[str]
-    """Their names on PATH."""
-    suite: str = ""
-    """The release that has the packages, where it is not the base image's."""
-
-
-class FromImage(_Model):
-    """Programs that are copied out of an image."""
-
-    ref: str
-    """Its reference, pulled where the engine does not have it."""
-    files: dict[str, str]
-    """Path in it -> path in the part's image."""
-
-
-class Sources(_Model):
-    """How each source gives the part."""
-
-    release: Download | None = None
-    """The project's own download."""
-    go: Go | None = None
-    """The Go module registry."""
-    maven: Maven | None = None
-    """Maven's central repository."""
-    debian: Debian | None = None
-    """Debian's packages."""
-    image: FromImage | None = None
-    """Another image."""
-
-
-class Version(_Model):
-    """A version, and the sources that give exactly that one."""
-
-    sources: list[SourceName] = Field(min_length=1)
-    """The sources that have it."""
-    sha256: dict[Arch, Hex] = {}
-    """Checksum of its release (SHA-256 or SHA-512, by its length); without one, the checksum beside it counts."""
-    license: str = ""
-    """Its SPDX identifier, where it is another than the part's."""
-    notice: str = ""
-    """What a user is told when it is fetched."""
-    go: Go | None = None
-    """How it is compiled, where that differs from other versions."""
-    along: dict[str, str] = Field({}, alias="with")
-    """Other parts -> the version of each that belongs to it."""
-
-
-class Index(_Model):
-    """A page that lists the versions that a project has released: scripts/update-parts reads it."""
-
-    url: str
-    """Its address."""
-    pattern: str
-    """A regular expression; {number} in it is a version."""
-
-
-class Part(_Model):
-    """The description of a part."""
-
-    summary: str
-    """What it is, for people."""
-    license: str
-    """SPDX identifier."""
-    home: str
-    """The project's page."""
-    default: str
-    """The version that is taken where none is asked for."""
-    supported: str
-    """A regular expression: the versions that the profiles can work with, listed or not."""
-    index: Index | None = None
-    """Which versions there are, where no registry of a source has it."""
-    sources: Sources
-    """How each source gives it."""
-    versions: dict[str, Version] = Field(min_length=1)
-    """All versions that are known, newest first."""
 
 
 def folder(name: str) -> Path:
@@ -259,6 +112,11 @@ def choose(name: str, wanted: str, option: str, *, source: str = "") -> str:
     raise UsageError(f"{option}: {name} {wanted} is not supported", f"Known versions: {known}.", fix)
 
 
+def _offered(part: Part, version: str) -> bool:
+    """Whether a version is chosen where it is asked for."""
+    return version in part.versions or (re.fullmatch(part.supported, version) is not None and _verifiable(part))
+
+
 def _verifiable(part: Part) -> bool:
     """Whether a version that is not listed can be had, and compared with something."""
     return part.sources.image is not None or (part.sources.release is not None and part.sources.release.checksum != "")
@@ -273,6 +131,11 @@ def _given(source: str) -> bool:
     return source != "" and source not in SOURCES
 
 
+def setting(name: str, main: str | None) -> str:
+    """The setting that chooses a part's version."""
+    return "version" if name == main else f"{name}.version"
+
+
 def resolve(
     wanted: Mapping[str, tuple[str, str]], order: Iterable[str], main: str, before: Mapping[str, PartSpec]
 ) -> dict[str, PartSpec]:
@@ -282,7 +145,7 @@ def resolve(
         wanted: part -> version and source that are asked for, each "" where none is.
         order: the parts.
         main: the one whose version the profile's setting ``version`` chooses.
-        before: what nodes have.
+        before: what nodes have: where no version is asked for, they keep theirs.
 
     Raises:
         UsageError: a version or a source is not one of the part's.
@@ -291,18 +154,44 @@ def resolve(
     along: dict[str, str] = {}
     for name in sorted(order, key=lambda part: part != main):
         version, source = wanted.get(name, ("", ""))
-        key = "version" if name == main else f"{name}.version"
-        chosen = choose(name, version or along.get(name, ""), f"--set {key}={version}", source=source)
+        key = setting(name, main)
+        had = before.get(name)
+        kept = had.version if had and not version and _offered(load(name), had.version) else ""
+        chosen = choose(name, version or along.get(name, "") or kept, f"--set {key}={version}", source=source)
         if name == main:
             along = _along(name, chosen)
         if _given(source) and "://" not in source:
             source = str(Path(source).expanduser().resolve()) if "/" in source or Path(source).exists() else source
-        if _given(source) and (had := before.get(name)) and (had.version, had.source) == (chosen, source):
+        if _given(source) and had and (had.version, had.source) == (chosen, source):
             specs[name] = had
             continue
         check_source(name, chosen, source)
         specs[name] = PartSpec(name, chosen, source, _digest(name, chosen, source))
     return specs
+
+
+def refused_change(name: str, was: str, wanted: str) -> str:
+    """Why nodes with the data of one version may not get another; "" where they may.
+
+    Versions of the same minor version read each other's data, unless the part says that none may change.
+    """
+    upgrade = load(name).upgrade
+    before, after = _numbers(was), _numbers(wanted)
+    if upgrade == "none":
+        return f"The version of {name} is chosen when a cluster is created." if was != wanted else ""
+    if upgrade == "any" or before[:2] == after[:2]:
+        return ""
+    if after < before:
+        return f"{name} of an older minor version does not support the data of a newer one."
+    if upgrade == "next" and (before[:1], before[1] + 1) != (after[:1], after[1]):
+        return f"{name} is upgraded from one minor version to the next."
+    return ""
+
+
+def _numbers(version: str) -> list[int]:
+    """Major and minor version, and what follows, for comparison."""
+    found = [int(number) for number in re.findall(r"\d+", version)]
+    return [*found, 0, 0][: max(2, len(found))]
 
 
 def _along(name: str, version: str) -> dict[str, str]:

@@ -64,7 +64,7 @@ def resolve(
     before = {node.name: node for node in previous.nodes} if previous else {}
     roles = _topology(counts, subnet, before)
     nodes = [node for group in roles.values() for node in group]
-    had = previous.images.values() if previous and previous.overrides.set == overrides.set else ()
+    had = previous.images.values() if previous else ()
     before_parts = {part.name: part for image in had for part in image.parts}
     top = Scope(
         loaded,

@@ -255,10 +255,22 @@ def test_another_number_of_masters_once_it_is_formed(kubernetes: FakeEngine) -> 
         Cluster.up("kubernetes", size={"master": 3}, engine=kubernetes)
 
 
-def test_another_release_once_it_is_formed(kubernetes: FakeEngine) -> None:
+@pytest.mark.parametrize("setting", ["version", "kubernetes.version"])
+def test_another_release_once_it_is_formed(kubernetes: FakeEngine, setting: str) -> None:
     Cluster.up("kubernetes", engine=kubernetes)
-    with pytest.raises(UsageError, match="and that cannot change"):
-        Cluster.up("kubernetes", set={"version": "v1.36.3"}, engine=kubernetes)
+    Cluster.up("kubernetes", set={setting: "v1.37"}, engine=kubernetes)  # the one that it has
+    with pytest.raises(
+        UsageError, match=r"kubernetes v1\.37\.2 in cluster kubernetes cannot become v1\.36\.3"
+    ) as refused:
+        Cluster.up("kubernetes", set={setting: "v1.36"}, engine=kubernetes)
+    assert refused.value.why == "The version of kubernetes is chosen when a cluster is created."
+    assert refused.value.fix == "Keep it (--set version=v1.37.2), or create another cluster with --name."
+
+
+def test_another_etcd_once_it_is_formed(kubernetes: FakeEngine) -> None:
+    Cluster.up("kubernetes", engine=kubernetes)
+    with pytest.raises(UsageError, match=r"etcd v3\.7\.3 in cluster kubernetes cannot become v3\.6\.16"):
+        Cluster.up("kubernetes", set={"etcd.version": "3.6"}, engine=kubernetes)
 
 
 @pytest.mark.parametrize(("setting", "value"), [("grace", "40"), ("status_period", "1"), ("eviction", "5s")])

@@ -534,3 +534,31 @@ def test_parts_are_refused_once_for_all(engine: FakeEngine) -> None:
     with pytest.raises(ImageError, match=r"store v2\.2\.3 is not available"):
         provide(engine, list(found.values()), "base", lambda _line: None, lambda _text: None, Cancel())
     assert not engine.boxes
+
+
+# Other versions in a cluster that exists
+
+
+@pytest.mark.parametrize(
+    ("upgrade", "allowed"),
+    [
+        ("any", ["2.1.0", "2.2.0", "2.2.5", "2.3.0", "2.4.0", "3.0.0"]),
+        ("newer", ["2.2.0", "2.2.5", "2.3.0", "2.4.0", "3.0.0"]),
+        ("next", ["2.2.0", "2.2.5", "2.3.0"]),
+        ("none", ["2.2.3"]),
+    ],
+)
+def test_which_versions_the_data_of_one_allows(root: Path, server: Server, upgrade: str, allowed: list[str]) -> None:
+    text = PART.format(url=server.url, sum=SUM).replace("sources:\n", f"upgrade: {upgrade}\nsources:\n", 1)
+    write(root, text)
+    versions = ["2.1.0", "2.2.0", "2.2.3", "2.2.5", "2.3.0", "2.4.0", "3.0.0"]
+    found = [version for version in versions if not parts.refused_change("store", "v2.2.3", f"v{version}")]
+    assert found == sorted({*allowed, "2.2.3"})
+
+
+def test_without_a_version_nodes_keep_theirs(root: Path, server: Server) -> None:
+    had = store("2.2.0")
+    assert parts.resolve({}, ["store"], "store", {"store": had})["store"] == had
+    assert store().version == "v2.1.0"
+    gone = PartSpec("store", "v0.9.0", "", "x")  # neither listed nor supported
+    assert parts.resolve({}, ["store"], "store", {"store": gone})["store"].version == "v2.1.0"

@@ -13,6 +13,8 @@ import pytest
 
 from minicluster.parts import download
 from minicluster.profile import folders, parts
+from minicluster.profile.part_schema import Part
+from minicluster.profile.yamldoc import parse
 from tests.https_server import serving
 
 ROOT = Path(__file__).parents[2]
@@ -157,7 +159,7 @@ def test_a_try_for_another_architecture_is_a_line_of_its_own(script: ModuleType)
 @pytest.mark.parametrize("name", parts.names())
 def test_each_version_of_the_real_descriptions_can_be_pinned(script: ModuleType, name: str, tmp_path: Path) -> None:
     real = ROOT / "profiles" / "_parts" / name / "part.yaml"
-    for version, about in parts.Part.model_validate(parts.parse(real).data).versions.items():
+    for version, about in Part.model_validate(parse(real).data).versions.items():
         if "release" in about.sources and not about.sha256:
             text = script.pinned(real.read_text(), version, {"amd64": AMD64})
             shutil.rmtree(tmp_path / "_parts" / name, ignore_errors=True)
