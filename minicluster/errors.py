@@ -117,6 +117,13 @@ class Interrupted(MiniclusterError):
     exit_code = 130
 
 
+#: What programs say of a full disk, and what to do then.
+DISK_FULL = "no space left on device"
+FREE_SPACE = (
+    "Free some space: `docker system df`, `minicluster image remove --cache`, `minicluster image remove --all`."
+)
+
+
 def nearest(word: str, known: Iterable[str], shown: Iterable[str] | None = None) -> str:
     """A hint with the nearest of the known words, or all of them; empty if there are none.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from minicluster.engine import build_settings
 from minicluster.engine.protocol import Engine, File, ImageBuild, Job
-from minicluster.errors import ImageError, Interrupted, MiniclusterError
+from minicluster.errors import DISK_FULL, FREE_SPACE, ImageError, Interrupted, MiniclusterError
 from minicluster.leases import lock
 from minicluster.model import labels
 from minicluster.model.naming import PART_CACHE
@@ -166,6 +166,8 @@ def _finish(work: Work, source: str, container: str) -> None:
     status, output = _follow(work, container)
     if status != 0:
         said = [line.removeprefix(_SAID) for line in output if line.startswith(_SAID)]
+        if full := next((line for line in output if DISK_FULL in line.lower()), ""):
+            raise ImageError(f"{work.spec.name} {work.spec.version} cannot be made: the disk is full", full, FREE_SPACE)
         ended = "its container was killed" if status is None else f"ended with status {status}"
         raise Unavailable("\n".join(said or [*output[-10:], ended]))
     keep(work, source, below(work.engine.read_archive(container, "/out"), "out"))

@@ -148,7 +148,7 @@ class Part(_Model):
     supported: str
     """A regular expression: the versions that the profiles can work with, listed or not."""
     upgrade: Literal["any", "newer", "next", "none"] = "any"
-    """To which other minor version nodes with data may go: any, a newer one, the next one; none: nor to another patch."""
+    """The other minor versions that nodes with data may get: any, newer, the next one; none: not even another patch."""
     index: Index | None = None
     """Which versions there are, where no registry of a source has it."""
     sources: Sources

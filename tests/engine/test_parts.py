@@ -17,8 +17,10 @@ import pytest
 from minicluster.engine import base_image
 from minicluster.engine.protocol import Cancel, Engine
 from minicluster.errors import ImageError, Interrupted
+from minicluster.model import labels
 from minicluster.model.naming import PART_CACHE
 from minicluster.model.spec import PartSpec
+from minicluster.parts import jobs
 from minicluster.parts.provide import provide
 from minicluster.profile import folders, parts
 from tests.engine.conftest import Shell, eventually
@@ -175,6 +177,30 @@ def test_interrupting_a_compilation_leaves_nothing(engine: Engine, outer: Shell,
     thread.join()
     assert not containers(outer, hello.name)
     assert not engine.has_image(hello.ref)
+
+
+@pytest.mark.long
+def test_a_full_disk_ends_a_compilation_and_leaves_nothing(
+    engine: Engine, outer: Shell, base: str, hello: PartSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = f"{NAME}-cache-{os.getpid()}"
+    options = ("--opt", "type=tmpfs", "--opt", "device=tmpfs", "--opt", "o=size=8m")
+    outer.docker("volume", "create", "--label", f"{labels.BUILD}=part/cache", *options, small)
+    try:
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(ImageError, match="cannot be made: the disk is full") as refused,
+        ):
+            patch.setattr(jobs, "PART_CACHE", small)
+            get(engine, hello, base)
+        assert "no space left on device" in refused.value.why
+        assert "minicluster image remove --cache" in refused.value.fix
+        assert not containers(outer, hello.name)
+        assert not engine.has_image(hello.ref)
+    finally:
+        outer.docker("volume", "rm", small)
+    get(engine, hello, base)  # with the usual cache
+    assert engine.has_image(hello.ref)
 
 
 @pytest.mark.long

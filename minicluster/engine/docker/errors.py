@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from minicluster.engine.address import EngineAddress
 from minicluster.engine.http import APIError, ConnectionLost
-from minicluster.errors import Conflict, EngineError, NoEngine, NotFound, PortTaken, SubnetTaken
+from minicluster.errors import DISK_FULL, FREE_SPACE, Conflict, EngineError, NoEngine, NotFound, PortTaken, SubnetTaken
 
 # The last is what the engine says of two networks with the same subnet and the same dynamic range.
 _OVERLAPS = ("Pool overlaps", "pool overlaps", "conflicts with network", "failed to allocate gateway")
@@ -67,12 +67,8 @@ def refusal(what: str, error: APIError) -> EngineError:
         )
     if "Address already in use" in said:
         return EngineError(f"cannot {what}: another container has its address", said)
-    if "no space left on device" in said:
-        return EngineError(
-            f"cannot {what}: the disk is full",
-            said,
-            "Free some space: `docker system df`, `minicluster image remove --all`.",
-        )
+    if DISK_FULL in said:
+        return EngineError(f"cannot {what}: the disk is full", said, FREE_SPACE)
     if "cannot assign requested address" in said:
         return EngineError(
             f"cannot {what}: the engine's machine does not have the address that its ports are to be published on",

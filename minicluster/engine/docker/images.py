@@ -15,7 +15,7 @@ from minicluster.engine.docker.client_side import all_credentials, build_context
 from minicluster.engine.docker.errors import translated
 from minicluster.engine.http import Api, APIError, ConnectionLost
 from minicluster.engine.protocol import Cancel, Image, ImageBuild, Progress
-from minicluster.errors import ImageError, Interrupted, MiniclusterError
+from minicluster.errors import DISK_FULL, FREE_SPACE, ImageError, Interrupted, MiniclusterError
 from minicluster.model.labels import PROFILE
 from minicluster.model.naming import printable
 
@@ -79,9 +79,7 @@ def pull(api: Api, ref: str, progress: Progress, timeout: float | None, cancel: 
     if unexpected:
         raise unexpected[0]
     if reasons or not has(api, ref):
-        raise ImageError(
-            f"cannot pull image {ref}", "\n".join(reasons) or "The registry has no image for this platform."
-        )
+        raise _failed(f"cannot pull image {ref}", "\n".join(reasons) or "The registry has no image for this platform.")
 
 
 def build(api: Api, build: ImageBuild, progress: Progress, cancel: Cancel) -> None:
@@ -122,6 +120,9 @@ def _read_message(
                 "\n".join(said),
                 "Pass other files with --set, or use a ready image with --image NAME=REF.",
             )
+        if any(DISK_FULL in line.lower() for line in (*output[-15:], str(message["error"]))):
+            why = "\n".join([*output[-3:], str(message["error"]).strip()])
+            raise ImageError(f"the build of image {ref} failed: the disk is full", why, FREE_SPACE)
         raise ImageError(
             f"the build of image {ref} failed",
             "\n".join([*output[-15:], str(message["error"]).strip()]),
@@ -145,7 +146,13 @@ def import_tar(api: Api, archive: Iterable[bytes], ref: str, labels: Mapping[str
     ):
         for message in response.messages():
             if "error" in message:
-                raise ImageError(f"cannot import image {ref}", str(message["error"]))
+                raise _failed(f"cannot import image {ref}", str(message["error"]))
+
+
+def _failed(what: str, why: str) -> ImageError:
+    return (
+        ImageError(f"{what}: the disk is full", why, FREE_SPACE) if DISK_FULL in why.lower() else ImageError(what, why)
+    )
 
 
 def load(api: Api, archive: Iterable[bytes]) -> list[str]:
@@ -164,7 +171,7 @@ def load(api: Api, archive: Iterable[bytes]) -> list[str]:
         except APIError as error:
             failure = error.message
     if failure or not loaded:
-        raise ImageError("the engine cannot load it", failure or "The engine found no image in it.")
+        raise _failed("the engine cannot load it", failure or "The engine found no image in it.")
     return loaded
 
 
