@@ -45,6 +45,7 @@ def members(file: IO[bytes], work: Work, where: str) -> Iterator[tuple[str, int,
                 found[pattern] = True
                 yield path + (Path(name).name if path.endswith("/") else "")
 
+    file.seek(0)
     start = file.read(4)
     file.seek(0)
     try:

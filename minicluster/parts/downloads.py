@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import urllib.parse
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO
 
 from minicluster.engine.protocol import Job
 from minicluster.errors import ImageError
 from minicluster.model import labels
-from minicluster.parts.archive import members, of_machine, packed
+from minicluster.parts import jobs
+from minicluster.parts.archive import machine_of, members, of_machine, packed
 from minicluster.parts.download import verified
 from minicluster.parts.work import Unavailable, Work, keep
 from minicluster.profile import parts
@@ -51,7 +54,27 @@ def given(work: Work) -> None:
     else:
         file = open(parts.given_file(work.spec.name, source), "rb")  # noqa: SIM115
     with file:
+        _check_version(work, file, shown)
         keep(work, shown, packed(members(file, work, shown)), pinned=False)
+
+
+def _check_version(work: Work, file: IO[bytes], where: str) -> None:
+    """Refuses programs that say another version than the one that was asked for."""
+    program, *arguments = work.about.says or [""]
+    content = next(
+        (inner.read() for path, _size, inner in members(file, work, where) if Path(path).name == program), b""
+    )
+    if not machine_of(content):
+        return  # a script, or no program that says it
+    work.progress("asking it for its version")
+    found = re.search(r"\d+\.\d+[\w.+~-]*", "\n".join(jobs.said(work, content, arguments)))
+    wanted = work.spec.version.removeprefix("v")
+    if found and not re.match(rf"{re.escape(wanted)}(?!\d)", found[0]):
+        raise ImageError(
+            f"{where} has {work.spec.name} {found[0]}, not {work.spec.version}",
+            f"`{' '.join(work.about.says)}` says so.",
+            f"Choose its version: --set {work.spec.name}.version={found[0]}, or name another file.",
+        )
 
 
 def maven(work: Work) -> None:

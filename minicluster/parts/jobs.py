@@ -123,25 +123,45 @@ def debian(work: Work) -> None:
     _run(work, "debian", work.base, env, (), {})
 
 
+def said(work: Work, program: bytes, arguments: Sequence[str]) -> list[str]:
+    """What a program prints; [] where it cannot run in the base image."""
+    command = ("/build/program", *arguments)
+    files = (_script("job"), File(command[0], program, 0o755))
+    with _running(work, work.base, command, {}, files, {}) as name:
+        status, output = _follow(work, name)
+        return output if status == 0 else []
+
+
+def _script(name: str) -> File:
+    return File(f"/build/{name}", (parts.build_folder() / name).read_bytes(), 0o755)
+
+
 def _run(
     work: Work, script: str, image: str, env: Mapping[str, str], files: Sequence[File], volumes: Mapping[str, str]
 ) -> None:
     """Runs one of the scripts in ``_parts/_build`` in a container, and makes an image of what it leaves in /out."""
-    folder = parts.build_folder()
-    scripts = [File(f"/build/{name}", (folder / name).read_bytes(), 0o755) for name in ("job", script)]
     bundle = build_settings.read_bundle()
     authorities = [File("/build/ca.pem", bundle)] if bundle else []
     trusted = {"SSL_CERT_FILE": "/build/ca.pem"} if bundle else {}
+    all_env = {**build_settings.proxies(), **trusted, **env}
+    all_files = (_script("job"), _script(script), *authorities, *files)
+    with _running(work, image, (f"/build/{script}",), all_env, all_files, volumes) as name:
+        _finish(work, script, name)
+
+
+@contextmanager
+def _running(
+    work: Work,
+    image: str,
+    command: Sequence[str],
+    env: Mapping[str, str],
+    files: Sequence[File],
+    volumes: Mapping[str, str],
+) -> Iterator[str]:
+    """The name of a container that runs a command by the script ``job``, for the block, which a cancellation ends."""
     name = f"minicluster-part-{work.spec.name}-{os.urandom(4).hex()}"
-    job = Job(
-        name,
-        image,
-        ("/build/job", f"/build/{script}"),
-        {**build_settings.proxies(), **trusted, **env},
-        volumes,
-        (*scripts, *authorities, *files),
-        {labels.BUILD: f"part/{work.spec.name}"},
-    )
+    about = {labels.BUILD: f"part/{work.spec.name}"}
+    job = Job(name, image, ("/build/job", *command), env, volumes, tuple(files), about)
     engine = work.engine
 
     def stop() -> None:
@@ -152,7 +172,7 @@ def _run(
         engine.create_job(job)
         engine.start_container(name)
         with work.cancel.calls(stop), _signs_of_life(engine, name):
-            _finish(work, script, name)
+            yield name
     except MiniclusterError:
         if work.cancel.is_set():  # its container is gone, whatever was being asked of it
             raise Interrupted(f"stopped: getting {work.spec.name} {work.spec.version}") from None

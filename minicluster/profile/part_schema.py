@@ -149,6 +149,8 @@ class Part(_Model):
     """A regular expression: the versions that the profiles can work with, listed or not."""
     upgrade: Literal["any", "newer", "next", "none"] = "any"
     """The other minor versions that nodes with data may get: any, newer, the next one; none: not even another patch."""
+    says: list[str] = []
+    """A program of it, and the arguments with which that prints its version."""
     index: Index | None = None
     """Which versions there are, where no registry of a source has it."""
     sources: Sources

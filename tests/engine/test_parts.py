@@ -187,12 +187,10 @@ def test_a_full_disk_ends_a_compilation_and_leaves_nothing(
     options = ("--opt", "type=tmpfs", "--opt", "device=tmpfs", "--opt", "o=size=8m")
     outer.docker("volume", "create", "--label", f"{labels.BUILD}=part/cache", *options, small)
     try:
-        with (
-            monkeypatch.context() as patch,
-            pytest.raises(ImageError, match="cannot be made: the disk is full") as refused,
-        ):
+        with monkeypatch.context() as patch:
             patch.setattr(jobs, "PART_CACHE", small)
-            get(engine, hello, base)
+            with pytest.raises(ImageError, match="cannot be made: the disk is full") as refused:
+                get(engine, hello, base)
         assert "no space left on device" in refused.value.why
         assert "minicluster image remove --cache" in refused.value.fix
         assert not containers(outer, hello.name)

@@ -391,6 +391,36 @@ def test_an_archive_or_a_program_of_the_users(engine: FakeEngine, tmp_path: Path
     assert engine.contents[spec.ref] == {"usr/local/bin/store": program()}
 
 
+@pytest.mark.parametrize(
+    ("said", "refused"),
+    [
+        (["store version v2.1.0 (linux)"], ""),
+        (["a library v1", "store v2.1.0-dirty+abc"], ""),
+        (["unknown"], ""),
+        (["store 2.1.01"], "2.1.01"),
+        (["store/v2 v2.2.3"], "2.2.3"),
+    ],
+)
+def test_a_given_program_is_asked_for_its_version(
+    engine: FakeEngine, server: Server, root: Path, tmp_path: Path, said: list[str], refused: str
+) -> None:
+    text = PART.format(url=server.url, sum=SUM).replace("sources:\n", "says: [store, --version]\nsources:\n", 1)
+    write(root, text)
+    (tmp_path / "given").write_bytes(RELEASE)
+    engine.works = lambda _job: (0, said, {})
+    spec = store(source=str(tmp_path / "given"))
+    if refused:
+        with pytest.raises(ImageError, match=f"has store {refused}, not v2.1.0") as error:
+            get(engine, spec)
+        assert f"--set store.version={refused}" in error.value.fix
+        assert not engine.has_image(spec.ref)
+    else:
+        get(engine, spec)
+    (job,) = engine.jobs
+    assert job.command == ("/build/job", "/build/program", "--version")
+    assert not engine.boxes
+
+
 def test_a_given_file_may_be_gone_once_nodes_have_it(tmp_path: Path) -> None:
     file = tmp_path / "given"
     file.write_bytes(RELEASE)
@@ -503,6 +533,14 @@ def test_a_compilation_that_fails_leaves_nothing_and_says_why(engine: FakeEngine
     assert refused.value.why == "go: main.go:1:1: broken\nended with status 1"
     assert not engine.boxes
     assert store("2.2.3").ref not in engine.refs
+
+
+def test_a_full_disk_is_no_reason_for_another_source(engine: FakeEngine) -> None:
+    engine.works = lambda _job: (1, ["write /cache/x: No space left on device", "exit status 1"], {})
+    with pytest.raises(ImageError, match="cannot be made: the disk is full") as refused:
+        get(engine, store("2.2.3"))
+    assert "write /cache/x" in refused.value.why
+    assert len(engine.jobs) == 1
 
 
 def test_debian_has_another_version(engine: FakeEngine) -> None:
