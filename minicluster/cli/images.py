@@ -59,16 +59,18 @@ def import_(file: str, output: Output, quiet: bool) -> None:
 @output_option
 def list_(parts_: bool, output: Output) -> None:
     """List the built node images."""
+    from minicluster.engine.discover import connect
     from minicluster.operations import images
 
     if parts_:
         _list_parts(output)
         return
-    found = images.listing()
+    engine = connect(start_private=True)
+    found = images.listing(engine)
     if output is Output.json:
         print_json(found)
         return
-    if cache := images.cache_size():
+    if cache := images.cache_size(engine):
         print(f"Compiler's cache: {size(cache)}.", file=sys.stderr)
     if found:
         rows = [(i.ref, i.profile, i.name, size(i.size), "yes" if i.in_use else "") for i in found]

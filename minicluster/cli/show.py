@@ -220,6 +220,7 @@ def env(cluster: str | None, shell: exports.Shell, unset: bool, address_mode: st
         former = exports.recorded()
         names = facade.env_names(cluster) if cluster or not former else ()
         statements = exports.unsets([*former, *names], shell)
+        statements += exports.exports(clients.former_path(), shell)
     else:
         opened = facade.Cluster.open(cluster, address_mode=address_mode)
         opened.connect()

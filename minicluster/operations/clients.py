@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -61,9 +62,10 @@ def _running(engine: Engine, spec: Spec, role: str) -> str:
 def extracted(engine: Engine, spec: Spec, program: ProgramSpec) -> Path:
     """The path on this machine of a client out of a node image; it is kept for the next call."""
     ref = spec.images[program.image].ref if program.image in spec.images else ""
-    place = folder(spec) / program.name
+    place = folder(engine, spec) / program.name
     if place.exists():
         return place
+    _remove_old(engine)
     name = f"minicluster-client-{os.urandom(6).hex()}"
     about = {labels.BUILD: "part/client"}
     try:
@@ -94,10 +96,30 @@ def extracted(engine: Engine, spec: Spec, program: ProgramSpec) -> Path:
     return place
 
 
-def folder(spec: Spec) -> Path:
-    """Where the clients of a cluster's node image are kept on this machine."""
+def folder(engine: Engine, spec: Spec) -> Path:
+    """Where the clients of a cluster's node image are kept on this machine: by its ID, since its name may move."""
     refs = sorted({spec.images[p.image].ref for p in spec.programs.values() if p.image in spec.images})
-    return paths.cache_home() / "clients" / re.sub(r"[^A-Za-z0-9.-]", "-", refs[0] if refs else "none")
+    ref = refs[0] if refs else "none"
+    tagged = ref if ":" in ref.rpartition("/")[2] else f"{ref}:latest"
+    identity = next((image.id for image in engine.images() if tagged in image.tags), ref)
+    return _of_engine(engine) / _name(identity)
+
+
+def _of_engine(engine: Engine) -> Path:
+    return paths.cache_home() / "clients" / hashlib.sha256(engine.endpoint.encode()).hexdigest()[:8]
+
+
+def _name(identity: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]", "-", identity.removeprefix("sha256:"))[:64]
+
+
+def _remove_old(engine: Engine) -> None:
+    """Removes the clients of images that the engine no longer has."""
+    kept = {_name(image.id) for image in engine.images()}
+    with contextlib.suppress(OSError):
+        for one in _of_engine(engine).iterdir():
+            if one.name not in kept:
+                shutil.rmtree(one, ignore_errors=True)
 
 
 def path(engine: Engine, spec: Spec) -> dict[str, str]:
@@ -107,8 +129,13 @@ def path(engine: Engine, spec: Spec) -> dict[str, str]:
         for program in lacking:
             with contextlib.suppress(MiniclusterError):  # an image of the user's own may have none
                 extracted(engine, spec, program)
-        own = os.pathsep.join([str(folder(spec)), *([own] if own else [])])
+        own = os.pathsep.join([str(folder(engine, spec)), *([own] if own else [])])
     return {"PATH": own} if own != before else {}
+
+
+def former_path() -> dict[str, str]:
+    """``PATH`` without the clients of any cluster; {} where it has none."""
+    return {"PATH": own} if (own := _own_path()) != os.environ.get("PATH", "") else {}
 
 
 def _own_path() -> str:
@@ -137,7 +164,7 @@ def _fits(program: ProgramSpec) -> bool:
 
 def _said(path: str, program: ProgramSpec) -> str:
     """What a client of this machine says of its version; kept, since asking takes longer than all else."""
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+    with contextlib.suppress(OSError):
         stat = os.stat(path)
         key = f"{os.path.realpath(path)} {stat.st_mtime_ns} {stat.st_size}"
         kept = paths.cache_home() / "clients" / "versions.json"
@@ -145,10 +172,11 @@ def _said(path: str, program: ProgramSpec) -> str:
         with contextlib.suppress(OSError, ValueError):
             known = json.loads(kept.read_text())
         if key not in known:
-            asked = subprocess.run(
-                [path, *program.version_argv], capture_output=True, timeout=_ASK_PATIENCE, check=False
-            )
-            known[key] = asked.stdout.decode(errors="replace")
+            known[key] = ""  # what says nothing in time is not asked again, either
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                line = [path, *program.version_argv]
+                asked = subprocess.run(line, capture_output=True, timeout=_ASK_PATIENCE, check=False)
+                known[key] = asked.stdout.decode(errors="replace")
             kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             kept.write_text(json.dumps(known))
         return known[key]

@@ -28,6 +28,7 @@ from minicluster.cli.app import COMMANDS, app
 from minicluster.cli.exports import Shell, exports, unsets
 from minicluster.cli.output import columns
 from minicluster.cli.termination import repeated, terminable
+from minicluster.engine import discover
 from minicluster.engine.protocol import ContainerConfig, ExecResult
 from minicluster.model import spec
 from minicluster.model.events import Event, Listener, ignore
@@ -729,9 +730,10 @@ def test_image_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     from minicluster.operations import images
 
     asked: list[Any] = []
+    monkeypatch.setattr(discover, "connect", lambda **_options: None)
     found = [images.ImageInfo("a:1", "swarm", "node", 300 * 1024 * 1024, 1700000000, True)]
-    monkeypatch.setattr(images, "listing", lambda: found)
-    monkeypatch.setattr(images, "cache_size", lambda: 1 << 30)
+    monkeypatch.setattr(images, "listing", lambda _engine: found)
+    monkeypatch.setattr(images, "cache_size", lambda _engine: 1 << 30)
     monkeypatch.setattr(images, "remove_cache", lambda: ["minicluster-part-cache"])
     part = images.PartInfo("r", "etcd", "v3.6.16", "go", "Apache-2.0", 70 << 20)
     monkeypatch.setattr(images, "parts", lambda: [part])

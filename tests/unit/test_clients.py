@@ -13,11 +13,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from minicluster import cluster as facade
-from minicluster import paths
+from minicluster import discovery, paths
 from minicluster.cli import plugins
 from minicluster.cli.app import app
 from minicluster.cluster import Cluster
 from minicluster.engine import discover
+from minicluster.engine.protocol import Image
 from minicluster.errors import MiniclusterError, UsageError
 from minicluster.model.spec import ProgramSpec, Spec
 from minicluster.operations import clients
@@ -39,7 +40,7 @@ def entry_points() -> dict[str, str]:
 @pytest.fixture
 def up(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Cluster]:
     """Creates a cluster, whose image has the client; commands find the engine."""
-    for module in (facade, discover):
+    for module in (facade, discover, discovery):
         monkeypatch.setattr(module, "connect", lambda **_options: engine)
     monkeypatch.setattr(plugins, "found", entry_points)  # of this source, which may be installed as it was once
 
@@ -220,11 +221,15 @@ def test_env_puts_a_client_that_this_machine_lacks_in_front(
 ) -> None:
     cluster = up()
     monkeypatch.setenv("PATH", f"{tmp_path}/none:/nowhere")
-    place = clients.folder(cluster.spec)
+    place = clients.folder(engine, cluster.spec)
     assert f"export PATH={place}:{tmp_path}/none:/nowhere\n" in run("env").stdout
     assert (place / "etcdctl").read_bytes() == PROGRAM
-    assert "PATH=" not in run("env", "--unset").stdout
-    assert "unset PATH" not in run("env", "--unset").stdout
+    assert "PATH=" not in run("env", "--unset").stdout  # it was never evaluated
+    monkeypatch.setenv("PATH", f"{place}:{tmp_path}/none:/nowhere")
+    answer = run("env", "--unset").stdout
+    assert f"export PATH={tmp_path}/none:/nowhere\n" in answer
+    assert "unset PATH" not in answer
+    monkeypatch.setenv("PATH", f"{tmp_path}/none:/nowhere")
     assert "PATH" not in run("env", "-o", "json").stdout
 
 
@@ -270,10 +275,34 @@ def test_a_client_is_asked_for_its_version_once(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_client_that_says_nothing_in_time_fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    has("kubectl", tmp_path / "bin").write_text("#!/bin/sh\nexec sleep 30\n")
+    has("kubectl", tmp_path / "bin").write_text(f"#!/bin/sh\necho asked >>{tmp_path}/bin/asked\nexec sleep 30\n")
     monkeypatch.setattr(clients, "_ASK_PATIENCE", 0.2)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
-    assert clients.needed(with_programs(KUBECTL)) == []
+    for _ in range(2):
+        assert clients.needed(with_programs(KUBECTL)) == []
+    assert (tmp_path / "bin/asked").read_text() == "asked\n"  # it is not waited for again
+
+
+def test_a_client_is_that_of_the_image_and_goes_with_it(engine: FakeEngine) -> None:
+    program = replace(KUBECTL, name="etcdctl", path="/usr/local/bin/etcdctl")
+    spec = with_programs(program)
+    ref = spec.images["node"].ref
+
+    def image(identity: str, content: bytes) -> Path:
+        engine.refs[ref] = Image(identity, (f"{ref}:latest",), {}, 1, 0)
+        engine.contents[ref] = {"usr/local/bin/etcdctl": content}
+        return clients.extracted(engine, spec, program)
+
+    first = image("sha256:one", b"one")
+    assert first.read_bytes() == b"one"
+    second = image("sha256:two", b"two")  # the same name, built again
+    assert second.read_bytes() == b"two"
+    assert not first.parent.exists()
+    other = FakeEngine()
+    other.endpoint = "tcp://elsewhere"
+    other.refs[ref], other.contents[ref] = Image("sha256:three", (f"{ref}:latest",), {}, 1, 0), engine.contents[ref]
+    clients.extracted(other, spec, program)
+    assert second.exists()  # of an engine that was not asked
 
 
 def test_the_client_of_another_cluster_is_not_this_machines_own(
@@ -283,7 +312,7 @@ def test_the_client_of_another_cluster_is_not_this_machines_own(
     engine.contents["build/node"] = {"usr/local/bin/kubectl": PROGRAM, "usr/bin/docker": PROGRAM}
     monkeypatch.setenv("PATH", f"{tmp_path}/bin")
     path = clients.path(engine, one)["PATH"]
-    assert path == f"{clients.folder(one)}:{tmp_path}/bin"
+    assert path == f"{clients.folder(engine, one)}:{tmp_path}/bin"
     monkeypatch.setenv("PATH", path)
     assert clients.path(engine, one) == {}  # it is there
     has("docker", tmp_path / "bin")
