@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -44,8 +45,27 @@ class Result:
         return json.loads(self.out)
 
 
-#: Options for profiles whose default version can be had only by a download.
-VERSION = {"consul": ("--set", "version=1.8.7")}
+#: A program to test the profile consul with, in place of Debian's.
+CONSUL_SOURCE = "MINICLUSTER_TEST_CONSUL_SOURCE"
+
+
+def _consul() -> dict[str, str]:
+    source = os.environ.get(CONSUL_SOURCE)
+    if not source:
+        return {"version": "1.8.7"}
+    said = subprocess.run([source, "version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"\d+\.\d+[\w.+-]*", said)
+    assert found, f"{source} says no version: {said}"
+    return {"version": found[0], "consul.source": str(Path(source).resolve())}
+
+
+#: Settings for profiles whose default version can be had only by a download.
+SETTINGS = {"consul": _consul()}
+#: The same as options.
+VERSION = {
+    profile: tuple(word for name, value in settings.items() for word in ("--set", f"{name}={value}"))
+    for profile, settings in SETTINGS.items()
+}
 
 
 @dataclass

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import consul
 import pytest
 
-from tests.engine.conftest import VERSION, Shell, eventually, remains
+from tests.engine.conftest import SETTINGS, VERSION, Shell, eventually, remains
 from tests.https_server import serving
 
 NAME = "t-consul"
@@ -371,25 +371,29 @@ def test_any_consul_of_the_users_or_of_a_mirror(cluster: Shell, tmp_path: Path, 
     """Its program is that of the nodes: as a file, and as a release that is not listed, of a server on this machine."""
     name = "t-consul-given"
     program = tmp_path / "consul"
-    cluster.docker("cp", "-L", f"{NAME}-master-1:/usr/bin/consul", str(program))
+    place = cluster.docker("exec", f"{NAME}-master-1", "sh", "-c", "command -v consul").out.strip()
+    cluster.docker("cp", "-L", f"{NAME}-master-1:{place}", str(program))
+    version = SETTINGS["consul"]["version"]
     small = ("--size", "master=1", "--size", "agent=0")
     with serving(tmp_path) as server:
         archive = io.BytesIO()
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed:
-            packed.write(program, "consul")
+            packed.writestr("consul", program.read_bytes())
         place = "/releases.hashicorp.com/consul/1.22.99"
         zipped = f"consul_1.22.99_linux_{cluster.docker('version', '--format', '{{.Server.Arch}}').out.strip()}.zip"
         server.answers[f"{place}/{zipped}"] = archive.getvalue()
         sums = f"{hashlib.sha256(archive.getvalue()).hexdigest()}  {zipped}\n"
         server.answers[f"{place}/consul_1.22.99_SHA256SUMS"] = sums.encode()
         shell = Shell(cluster.env | {"SSL_CERT_FILE": str(tmp_path / "ca.pem"), "MINICLUSTER_MIRROR": server.url})
-        given = {"file": (f"consul.source={program}", "version=1.8.7"), "release": ("version=1.22.99",)}[source]
+        given = {"file": (f"consul.source={program}", f"version={version}"), "release": ("version=1.22.99",)}[source]
         options = [word for setting in given for word in ("--set", setting)]
         try:
             shell.minicluster("up", "consul", "--name", name, *small, *options, timeout=300)
             told = shell.minicluster("info", name, "-o", "json").json["parts"]["consul"]
-            assert told == {"file": f"1.8.7 ({program}, unpinned)", "release": "1.22.99 (release, unpinned)"}[source]
-            assert "1.8.7" in cli(shell, "master-1", "version", name=name)
+            assert (
+                told == {"file": f"{version} ({program}, unpinned)", "release": "1.22.99 (release, unpinned)"}[source]
+            )
+            assert version in cli(shell, "master-1", "version", name=name)
         finally:
             shell.minicluster("down", name, ok=False)
             for image in cluster.minicluster("image", "list", "-o", "json").json:

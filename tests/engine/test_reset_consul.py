@@ -12,7 +12,7 @@ from consul.callback import CB
 
 from minicluster.cluster import Cluster
 from minicluster.engine.protocol import Engine
-from tests.engine.conftest import Shell, eventually
+from tests.engine.conftest import SETTINGS, Shell, eventually
 from tests.engine.reset import NAME, published, reset, up
 
 
@@ -97,7 +97,7 @@ def fill_consul(each: dict[str, consul.Consul]) -> None:
 
 
 def test_everything_but_the_nodes_is_removed(engine: Engine, outer: Shell) -> None:
-    with up(engine, outer, "consul", size={"agent": 1}, set={"acl": "true", "version": "1.8.7"}) as cluster:
+    with up(engine, outer, "consul", size={"agent": 1}, set={"acl": "true", **SETTINGS["consul"]}) as cluster:
         each = consul_clients(cluster)
         for node in each.values():  # each server by itself gives up the kind of ACLs that it begins with
             eventually(lambda node=node: answers(node.acl.policy.list), what="the server has policies")
@@ -122,9 +122,7 @@ def test_everything_but_the_nodes_is_removed(engine: Engine, outer: Shell) -> No
 
 @pytest.mark.long
 def test_without_acls_and_with_one_server(engine: Engine, outer: Shell) -> None:
-    with up(
-        engine, outer, "consul", f"{NAME}-one", size={"master": 1, "agent": 0}, set={"version": "1.8.7"}
-    ) as cluster:
+    with up(engine, outer, "consul", f"{NAME}-one", size={"master": 1, "agent": 0}, set=SETTINGS["consul"]) as cluster:
         client = consul_clients(cluster)["master-1"]
         client.kv.put("key", "value")
         client.agent.service.register("web", port=1)
