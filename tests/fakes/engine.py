@@ -260,7 +260,9 @@ class FakeEngine(Images):
     def create_job(self, job: Job) -> None:
         network = "default"
         self.nets.setdefault(network, Network(network, network, {}, ()))
-        config = ContainerConfig(job.name, job.image, job.name, network, "", job.labels, job.command, env=job.env)
+        config = ContainerConfig(
+            job.name, job.image, job.name, network, "", job.labels, job.command, env=job.env, volumes=job.volumes
+        )
         for volume in job.volumes.values():
             if volume not in self.vols:
                 raise EngineError(f"volume {volume} would be made without labels")
@@ -349,6 +351,8 @@ class FakeEngine(Images):
         with self._lock:
             if name in self.boxes and self.boxes[name].container.alive:
                 self._kill(self.boxes[name])
+                if any(job.name == name for job in self.jobs):
+                    del self.boxes[name]
 
     def _kill(self, box: Box) -> None:
         self._tell("container", "kill", box.container.name, box.container.labels, signal="SIGKILL")
