@@ -15,8 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from minicluster.engine.address import EngineAddress
-from minicluster.engine.docker.engine import DockerEngine
 from minicluster.engine.private import daemon
 from tests.engine.checker import store_of, writing
 from tests.engine.conftest import VERSION, Shell, eventually, remains, swarm_client
@@ -162,18 +160,6 @@ def test_without_a_reaper_the_next_command_removes_the_cluster(own: Shell) -> No
     answer = own.minicluster("ls")
     assert f"Removed cluster {LEASED}: its owner, process {process.pid}, has exited." in answer.err
     assert remains(own, LEASED) == {}
-
-
-@pytest.mark.long
-def test_a_volume_that_exists_is_recognized_after_a_restart(own: Shell) -> None:
-    """The engine returns it without its labels, the first time."""
-    name, about = "t-again-volume", {"t-again": "yes"}
-    with contextlib.closing(DockerEngine(EngineAddress(own.env["DOCKER_HOST"], "test"))) as engine:
-        engine.create_volume(name, about)
-    restart_engine(own)
-    with contextlib.closing(DockerEngine(EngineAddress(own.env["DOCKER_HOST"], "test"))) as engine:
-        engine.create_volume(name, about)
-        engine.remove_volume(name)
 
 
 @pytest.mark.long

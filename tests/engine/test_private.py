@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import random
@@ -21,9 +22,10 @@ import pytest
 
 from minicluster.engine import discover
 from minicluster.engine.address import EngineAddress
+from minicluster.engine.docker.engine import DockerEngine
 from minicluster.engine.private import bridge, cleanup, daemon
 from minicluster.engine.private.layout import Layout
-from minicluster.errors import NoEngine
+from minicluster.errors import Conflict, NoEngine
 from minicluster.host import procfs
 
 pytestmark = pytest.mark.skipif(bool(daemon.obstacle()), reason=f"no private engine here: {daemon.obstacle()}")
@@ -124,6 +126,18 @@ def test_after_kill_9_it_starts_again(layout: Layout) -> None:
     second = daemon.start()
     assert second.pid != first.pid
     assert docker(layout, "ps", "--quiet") == ""
+
+
+def test_a_volume_that_exists_is_recognized_after_a_restart(layout: Layout) -> None:
+    """The engine returns it without its labels, the first time."""
+    name, about = "t-private-volume", {"t-private": "yes"}
+    for _ in range(2):
+        daemon.start()
+        with contextlib.closing(DockerEngine(EngineAddress(f"unix://{layout.socket}", "test"))) as engine:
+            engine.create_volume(name, about)
+            with pytest.raises(Conflict):
+                engine.create_volume(name, {"t-private": "no"})
+        daemon.stop()
 
 
 @pytest.mark.parametrize("dockerd", ["works", pytest.param("fails", marks=pytest.mark.long)])
