@@ -101,6 +101,35 @@ def test_a_client_without_a_certificate_is_refused(cluster: Shell) -> None:
 
 
 @pytest.mark.long
+def test_the_next_minor_version_goes_from_member_to_member_and_none_goes_back(outer: Shell) -> None:
+    name = f"{NAME}-next"
+
+    def versions() -> set[str]:
+        answers = json.loads(own("endpoint", "status", "--cluster", "-w", "json"))
+        return {answer["Status"]["version"] for answer in answers}
+
+    def own(*words: str) -> str:
+        return outer.minicluster("etcdctl", "-c", name, *words).out
+
+    try:
+        outer.minicluster("up", "etcd", "--name", name, "--set", "version=3.6", timeout=600)
+        own("put", "greeting", "hello")
+        assert versions() == {"3.6.16"}
+        outer.minicluster("up", "etcd", "--name", name, "--set", "version=3.7", timeout=600)
+        assert versions() == {"3.7.3"}
+        assert own("get", "greeting", "--print-value-only") == "hello\n"
+        refused = outer.minicluster("up", "etcd", "--name", name, "--set", "version=3.6", ok=False)
+        assert refused.code == 2
+        assert f"etcd v3.7.3 in cluster {name} cannot become v3.6.16" in refused.err
+        assert "--set version=v3.7.3" in refused.err
+        outer.minicluster("up", "etcd", "--name", name, "--size", "kv=1")  # keeps its version, not the default one
+        assert versions() == {"3.7.3"}
+    finally:
+        outer.minicluster("down", name, ok=False)
+    assert remains(outer, name) == {}
+
+
+@pytest.mark.long
 def test_one_grows_to_three_and_to_five_and_back_without_its_leader(outer: Shell) -> None:
     name = f"{NAME}-grow"
     try:
