@@ -19,8 +19,8 @@ LOCAL = "minicluster/base:trixie"  #: the one that we bootstrap
 SUITE = "trixie"
 PULL_PATIENCE = 8.0  #: seconds for a registry's first answer
 
-#: The authorities that this machine trusts, in the images that are built on the base, where apt needs them.
-AUTHORITIES = "etc/apt/minicluster.pem"
+#: The authorities that this machine trusts, where apt needs them or a Dockerfile names the file.
+AUTHORITIES = "etc/minicluster/authorities.pem"
 
 _CHUNK = 1 << 20
 _COPY = b"ARG BASE\nFROM ${BASE}\nCOPY etc /etc/\n"
@@ -34,17 +34,20 @@ def source(engine: Engine) -> str:
     return "registry or mmdebstrap" if shutil.which("mmdebstrap") else "registry"
 
 
-def provide(engine: Engine, progress: Progress, note: Progress, cancel: Cancel) -> str:
+def provide(engine: Engine, progress: Progress, note: Progress, cancel: Cancel, *, authorities: bool = False) -> str:
     """The reference of a base image of the engine's; pulls or bootstraps one where it has none.
 
-    Where this machine has a mirror of Debian or authorities of its own, it is one whose apt uses them.
+    Where this machine uses a mirror of Debian, it is one whose apt uses that, too.
+
+    Args:
+        authorities: it has the authorities that this machine trusts.
 
     Raises:
         ImageError: it can neither be pulled nor bootstrapped.
         Interrupted: when cancelled.
         UsageError: a setting of this machine is not valid.
     """
-    files = _apt_files()
+    files = _settings(authorities)
     ref = _plain(engine, progress, note, cancel)
     return _with(engine, ref, files, progress, cancel) if files else ref
 
@@ -111,17 +114,15 @@ def _sources() -> list[str]:
     return [*lines, *([f"deb {security} {SUITE}-security main"] if security else [])]
 
 
-def _apt_files() -> dict[str, bytes]:
+def _settings(authorities: bool) -> dict[str, bytes]:
     """Files with which apt uses this machine's mirror of Debian, and its authorities: path -> content."""
     sources, files, configuration = _sources(), {}, []
     if sources:
         files["etc/apt/minicluster/debian.list"] = "\n".join([*sources, ""]).encode()
         configuration += ['Dir::Etc::sourcelist "/dev/null";', 'Dir::Etc::sourceparts "/etc/apt/minicluster";']
-    if build_settings.own_bundle() or any(" https://" in line for line in sources):
-        authorities = build_settings.read_bundle()
-        if authorities:
-            files[AUTHORITIES] = authorities
-            configuration.append(f'Acquire::https::CAInfo "/{AUTHORITIES}";')
+    if (authorities or any(" https://" in line for line in sources)) and (bundle := build_settings.read_bundle()):
+        files[AUTHORITIES] = bundle
+        configuration.append(f'Acquire::https::CAInfo "/{AUTHORITIES}";')
     if configuration:
         files["etc/apt/apt.conf.d/00minicluster"] = "\n".join([*configuration, ""]).encode()
     return files

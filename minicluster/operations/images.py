@@ -94,9 +94,16 @@ def _build(
     with lock.building(image.ref, cancel, lambda: progress(f"{image.ref}: another minicluster process is building it")):
         if not force and engine.has_image(image.ref):
             return
+        dockerfile = (folder / "Dockerfile").read_text(errors="replace")
         # Several images may be built at once, on a base image that does not exist yet.
         with lock.building(base_image.LOCAL, cancel, lambda: progress("waiting for the base image")):
-            base_ref = base_image.provide(engine, progress, lambda text: listener(Event("note", text=text)), cancel)
+            base_ref = base_image.provide(
+                engine,
+                progress,
+                lambda text: listener(Event("note", text=text)),
+                cancel,
+                authorities=base_image.AUTHORITIES in dockerfile,
+            )
         given = {"IMAGE": image.overlay_on} if image.overlay_on else {}
         about = base_image.build_labels(profile, image.name)
         if image.parts:
@@ -107,7 +114,7 @@ def _build(
             about[labels.PARTS] = json.dumps(origins)
             given |= {f"PART_{part.name.upper().replace('-', '_')}": part.ref for part in image.parts}
         progress(f"building {image.ref}")
-        settings, refused = build_settings.arguments((folder / "Dockerfile").read_text(errors="replace"))
+        settings, refused = build_settings.arguments(dockerfile)
         for name in refused:
             why = f"{name} is not passed to the build of image {image.name}: the last stage's history would keep it."
             listener(Event("note", text=f"{why} Declare it in an earlier stage."))

@@ -31,7 +31,7 @@ ARG BASE
 FROM ${BASE} AS settings
 ARG PIP_INDEX_URL
 ARG GOFLAGS
-RUN echo "$PIP_INDEX_URL $GOFLAGS" >/told && cp /etc/apt/minicluster.pem /authorities
+RUN echo "$PIP_INDEX_URL $GOFLAGS" >/told && cp /etc/minicluster/authorities.pem /authorities
 FROM ${BASE}
 COPY --from=settings /told /authorities /
 RUN apt-get update -o Acquire::Retries=0 >/log 2>&1 || true

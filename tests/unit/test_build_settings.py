@@ -96,7 +96,7 @@ ARG BASE
 FROM ${BASE} AS build
 ARG PIP_INDEX_URL
 arg GOPROXY
-RUN pip download it
+RUN pip download --cert /etc/minicluster/authorities.pem it
 from ${BASE}
 ARG GOFLAGS
 COPY --from=build /it /
@@ -146,7 +146,7 @@ def test_a_build_gets_the_mirror_by_its_base_and_settings_by_arguments(
         "GOFLAGS is not passed to the build of image node: the last stage's history would keep it. "
         "Declare it in an earlier stage."
     ]
-    assert engine.contents[base[1]]["etc/apt/minicluster.pem"] == b"of this firm"
+    assert engine.contents[base[1]]["etc/minicluster/authorities.pem"] == b"of this firm"
     assert b"http://mirror.example/debian trixie main" in engine.contents[base[1]]["etc/apt/minicluster/debian.list"]
     images.build(str(folder), force=True, engine=engine)
     assert len(engine.builds) == 3  # the base is there
