@@ -162,7 +162,7 @@ def resolve(
             along = _along(name, chosen)
         if _given(source) and "://" not in source:
             source = str(Path(source).expanduser().resolve()) if "/" in source or Path(source).exists() else source
-        if _given(source) and had and (had.version, had.source) == (chosen, source):
+        if had and _given(source) and (had.version, had.source) == (chosen, source) and not Path(source).is_file():
             specs[name] = had
             continue
         check_source(name, chosen, source)

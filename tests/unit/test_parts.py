@@ -425,6 +425,8 @@ def test_a_given_file_may_be_gone_once_nodes_have_it(tmp_path: Path) -> None:
     file = tmp_path / "given"
     file.write_bytes(RELEASE)
     had = store(source=str(file))
+    file.write_bytes(RELEASE + b"another")
+    assert parts.resolve({"store": ("", str(file))}, ["store"], "store", {"store": had})["store"] != had
     file.unlink()
     assert parts.resolve({"store": ("", str(file))}, ["store"], "store", {"store": had})["store"] == had
     with pytest.raises(UsageError, match="cannot read"):
