@@ -105,7 +105,7 @@ def build(
         NodeFailed: a node does not run.
         ImageError: the build fails.
     """
-    from minicluster.engine import base_image
+    from minicluster.engine import build_settings
     from minicluster.engine.protocol import Cancel, ImageBuild
     from minicluster.executor.signals import shielded
     from minicluster.operations import build_context
@@ -118,7 +118,7 @@ def build(
         inner = build_context.write(Path(folder).expanduser(), dockerfile, context)
         context.flush()
         listener(Event("progress", "", "building image", f"building {name}"))
-        wanted = ImageBuild(Path(context.name), name, {}, base_image.build_args(), {}, inner)
+        wanted = ImageBuild(Path(context.name), name, {}, build_settings.proxies(), inner)
         try:
             engine.build_image(wanted, lambda line: listener(Event("progress", "", "building image", line)), cancel)
         except KeyboardInterrupt:

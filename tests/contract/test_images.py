@@ -84,7 +84,7 @@ def test_building_from_a_tar(world: World, tmp_path: Path) -> None:
             entry = tarfile.TarInfo(name)
             entry.size = len(text)
             tar.addfile(entry, io.BytesIO(text.encode()))
-    engine.build_image(ImageBuild(tmp_path / "context.tar", ref, {}, {}, {}, "Other"), lambda _line: None)
+    engine.build_image(ImageBuild(tmp_path / "context.tar", ref, {}, {}, "Other"), lambda _line: None)
     assert engine.has_image(ref)
 
 
