@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from minicluster.profile import folders
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from minicluster.profile.loaded import Loaded
 
 
@@ -56,26 +58,22 @@ def json_schema() -> dict[str, Any]:
     """The JSON Schema of profile.yaml, as published in docs/profile.schema.json."""
     from minicluster.profile.schema import Profile
 
-    schema = Profile.model_json_schema()
-    _describe(schema)
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "minicluster profile"
-    return schema
+    return described(Profile, "minicluster profile")
 
 
-def _describe(schema: dict[str, Any]) -> None:
-    """Puts the docstrings of fields into a schema. Pydantic can, at the cost of every command's time."""
+def described(root: type[BaseModel], title: str) -> dict[str, Any]:
+    """The JSON Schema of a file, with the docstrings of fields. Pydantic can, at the cost of every command's time."""
     import ast
     import inspect
     import itertools
 
-    from minicluster.profile import schema as module
-
-    for part in ast.parse(Path(module.__file__).read_text(encoding="utf-8")).body:
+    schema = {**root.model_json_schema(), "$schema": "https://json-schema.org/draft/2020-12/schema", "title": title}
+    for part in ast.parse(Path(inspect.getfile(root)).read_text(encoding="utf-8")).body:
         if isinstance(part, ast.ClassDef):
-            about = schema if part.name == "Profile" else schema["$defs"].get(part.name)
+            about = schema if part.name == root.__name__ else schema["$defs"].get(part.name)
             for field, doc in itertools.pairwise(part.body):
                 match field, doc:
                     case ast.AnnAssign(target=ast.Name(name)), ast.Expr(value=ast.Constant(str(text))):
                         said = {**about["properties"][name], "description": inspect.cleandoc(text)}
                         about["properties"][name] = dict(sorted(said.items()))
+    return schema

@@ -30,13 +30,14 @@ def load(directory: Path, settings: Mapping[str, str] | None = None, *, bundled:
     _check_version(document)
     for path, value in (settings or {}).items():
         override(document, path, value)
-    for at, text in _texts(document.data, ()):
+    for at, text in texts(document.data, ()):
         if "\0" in text:
             raise ProfileError(f"{document.where(at)}: a NUL in the text", "", "Remove it.")
     try:
         profile = Profile.model_validate(document.data)
     except ValidationError as error:
-        raise _profile_error(error, document) from None
+        fix = "`minicluster profile schema` prints the keys and their types."
+        raise explained(error, document, Profile, "the profile", fix) from None
     loaded = Loaded(profile, directory, document, bundled)
     check_references(loaded)
     return loaded
@@ -66,31 +67,36 @@ def _check_version(document: Document) -> None:
     )
 
 
-def _texts(data: Any, at: Where) -> Iterator[tuple[Where, str]]:
+def texts(data: Any, at: Where) -> Iterator[tuple[Where, str]]:
     """Every text in a document, with its place."""
     if isinstance(data, str):
         yield at, data
     elif isinstance(data, dict):
         for key, value in data.items():
             yield (*at, key), key
-            yield from _texts(value, (*at, key))
+            yield from texts(value, (*at, key))
     elif isinstance(data, list):
         for i, value in enumerate(data):
-            yield from _texts(value, (*at, i))
+            yield from texts(value, (*at, i))
 
 
-def _profile_error(error: ValidationError, document: Document) -> ProfileError:
+def explained(error: ValidationError, document: Document, root: type[BaseModel], whole: str, fix: str) -> ProfileError:
+    """The errors that pydantic found in a document, each with its place, in our own words.
+
+    Args:
+        root: what the document was to be.
+        whole: what it is called.
+    """
     lines: list[str] = []
-    fix = "`minicluster profile schema` prints the keys and their types."
     for item in error.errors(include_url=False):
         at = tuple(part for part in item["loc"] if part != "[key]")
         name = ".".join(str(part) for part in at)
         if item["type"] == "extra_forbidden":
-            hint = nearest(str(at[-1]), _known_keys(at[:-1]))
-            around = ".".join(map(str, at[:-1])) or "the profile"
+            hint = nearest(str(at[-1]), _known_keys(at[:-1], root))
+            around = ".".join(map(str, at[:-1])) or whole
             lines.append(f"{document.where(at, key=True)}: unknown key {at[-1]!r} in {around}. {hint}")
         elif item["type"] == "missing":
-            around = ".".join(map(str, at[:-1])) or "the profile"
+            around = ".".join(map(str, at[:-1])) or whole
             lines.append(f"{document.where(at[:-1])}: {around} lacks the key {at[-1]!r}")
         else:
             place = document.where(at, key="[key]" in item["loc"])
@@ -99,8 +105,8 @@ def _profile_error(error: ValidationError, document: Document) -> ProfileError:
     return ProfileError(what, "\n".join(more), fix)
 
 
-def _known_keys(at: Sequence[str | int]) -> list[str]:
-    kind: Any = Profile
+def _known_keys(at: Sequence[str | int], root: type[BaseModel]) -> list[str]:
+    kind: Any = root
     for part in at:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             kind = kind.model_fields[str(part)].annotation

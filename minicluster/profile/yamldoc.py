@@ -24,6 +24,7 @@ class Document:
     values: dict[Where, str] = field(default_factory=dict)  #: path -> "line:column" of the value
     overridden: dict[Where, str] = field(default_factory=dict)  #: path -> the option that set it
     defaults: dict[str, Any] = field(default_factory=dict)  #: setting that was overridden -> its value in the file
+    written: dict[Where, str] = field(default_factory=dict)  #: path -> a single value as it is written
 
     def where(self, at: Sequence[str | int], *, key: bool = False) -> str:
         """``FILE:LINE:COLUMN`` of a part, or of the nearest part around it; or the option that set it."""
@@ -40,12 +41,26 @@ class Document:
             path = path[:-1]
 
 
-def parse(path: Path) -> Document:
+@dataclass(frozen=True)
+class Kind:
+    """What a file is, for errors."""
+
+    name: str  #: with its article
+    place: str  #: what to do about one that cannot be read
+    example: str  #: what to do about one that is no mapping
+
+
+PROFILE = Kind(
+    "a profile", "Name a folder that holds a profile.yaml.", "`minicluster profile new NAME` writes an example."
+)
+
+
+def parse(path: Path, kind: Kind = PROFILE) -> Document:
     """Reads a file. Raises :class:`ProfileError` with line and column for invalid YAML and for keys given twice."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ProfileError(f"{path}: cannot be read", str(error), "Name a folder that holds a profile.yaml.") from None
+        raise ProfileError(f"{path}: cannot be read", str(error), kind.place) from None
     document = Document(path, None)
     try:
         root = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -59,9 +74,9 @@ def parse(path: Path) -> Document:
         raise ProfileError(f"{path}: not valid YAML", str(error), "Correct the file.") from None
     if not isinstance(document.data, dict):
         raise ProfileError(
-            f"{path}:1:1: a profile is a mapping",
+            f"{path}:1:1: {kind.name} is a mapping",
             "The file holds something else, or nothing.",
-            "`minicluster profile new NAME` writes an example.",
+            kind.example,
         )
     return document
 
@@ -89,6 +104,7 @@ def _build(node: yaml.Node, at: Where, document: Document, depth: int) -> Any:
         return result
     if isinstance(node, yaml.SequenceNode):
         return [_build(item, (*at, i), document, depth + 1) for i, item in enumerate(node.value)]
+    document.written[at] = node.value
     return _scalar(node)
 
 

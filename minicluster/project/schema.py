@@ -1,0 +1,96 @@
+"""The keys of minicluster.yaml. Published as JSON Schema, so every field's docstring is what an editor shows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from minicluster.errors import UsageError
+from minicluster.model.durations import seconds
+from minicluster.model.naming import NAME
+from minicluster.profile.schema import Identifier, MountPath, Name, Text
+
+FORMAT = 1  #: the version of the file's format that this minicluster reads
+
+
+def _duration(value: str) -> str:
+    try:
+        seconds(value)
+    except UsageError:
+        raise ValueError("must be a duration, such as 30m, 8h or 1h30m") from None
+    return value
+
+
+def _reference(value: str) -> str:
+    if len(value.split()) != 1:
+        raise ValueError("must be the reference of an image")
+    return value
+
+
+def _no(value: Any) -> Any:
+    return "no" if value is False else value  # YAML reads no as false
+
+
+ClusterName = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
+Reference = Annotated[str, AfterValidator(_reference)]
+FilePath = Annotated[str, Field(min_length=1)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Size = Annotated[int, Field(ge=0, le=1000)]
+
+
+class Part(BaseModel):
+    """The base of everything in the file: no unknown keys, never changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Mount(Part):
+    """A file or folder of this machine in the nodes of a role."""
+
+    role: FilePath
+    """The role, or the name of one node."""
+    host: FilePath
+    """Its path on this machine; a relative one begins in the file's folder."""
+    path: MountPath
+    """Its path in the node."""
+    read_only: bool = False
+    """Nodes cannot write it."""
+
+
+class Cluster(Part):
+    """One cluster: its profile, and what differs from it. The keys are those of "minicluster up"."""
+
+    profile: FilePath
+    """Name of a profile, or the path of its folder; a relative one contains a slash and begins in the file's folder."""
+    size: dict[Name, Size] = {}
+    """Role -> number of nodes."""
+    set: dict[str, Text] = {}
+    """Setting, or path in the profile -> value."""
+    image: dict[Identifier, Reference] = {}
+    """The profile's name of an image -> the one to use."""
+    ports: dict[str, Port] = {}
+    """Endpoint, or ROLE:PORT or ROLE:PORT/udp -> port on this machine of the first node; the next node has the next."""
+    bind_address: str | None = None
+    """Address of the engine's machine that ports are published on, too; by default only on 127.0.0.1."""
+    mounts: list[Mount] = []
+    """Files and folders of this machine in nodes."""
+    networks: list[FilePath] = []
+    """Networks of the engine that the nodes join too."""
+    restart: Annotated[Literal["no", "on-failure", "unless-stopped", "always"], BeforeValidator(_no)] = "no"
+    """Restart policy of the nodes."""
+    load: list[Reference] = []
+    """Images of the engine that nodes have before "up" returns."""
+    apply: list[FilePath] = []
+    """Files and folders that the system's own client applies once the cluster is ready, in this order."""
+    ttl: Annotated[str, AfterValidator(_duration)] | None = None
+    """How long it is kept, from the last "up"; by default until it is removed."""
+
+
+class File(Part):
+    """A project's clusters."""
+
+    version: Literal[1]
+    """Version of the file's format: 1."""
+    clusters: dict[ClusterName, Cluster] = Field(min_length=1)
+    """Name -> cluster. The name is that of the cluster on the engine, which all projects share."""
