@@ -20,6 +20,7 @@ from minicluster.model.spec import NodeSpec, Spec
 from minicluster.operations import (
     client_folder,
     faults,
+    fill,
     info,
     lifecycle,
     load_images,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from minicluster import pki
-    from minicluster.engine.protocol import Engine, ExecResult
+    from minicluster.engine.protocol import Cancel, Engine, ExecResult
     from minicluster.model import results
     from minicluster.operations.up import UpKeywords
     from minicluster.plan.steps import Plan
@@ -84,6 +85,7 @@ class Cluster:
         *,
         listener: Listener = ignore,
         engine: Engine | None = None,
+        cancel: Cancel | None = None,
         **options: Unpack[UpKeywords],
     ) -> Cluster:
         """Creates a cluster, or applies the difference to one that exists. What fails is rolled back, unless ``keep``.
@@ -92,12 +94,13 @@ class Cluster:
             profile: name or folder; by default what the cluster was created from, else "swarm".
             listener: is called with events, from several threads.
             engine: by default the one that is found, or started.
+            cancel: once set, the change is rolled back; for a thread, which Ctrl-C does not reach.
             options: the fields of :class:`minicluster.operations.up.UpOptions`, such as ``name`` and ``size``.
         """
         wanted = UpOptions(profile=profile, **options)
         name = discovery.target(wanted.profile, wanted.name, wanted.named_by)
         engine = engine or connect(start_private=True, listener=listener)
-        done, change = up.up(engine, name, wanted, listener)
+        done, change = up.up(engine, name, wanted, listener, cancel)
         return cls(engine, done.spec, change, done.authority, wanted.address_mode)
 
     @classmethod
@@ -178,6 +181,24 @@ class Cluster:
         """Builds an image for :meth:`load` on the engine, if these nodes can take it; obeys ``.dockerignore``."""
         names = self.node_names(nodes) if nodes else []
         return load_images.build(self.engine, self.spec, folder, name, dockerfile, names, listener=listener)
+
+    def apply(
+        self, *paths: str | os.PathLike[str], timeout: float = DEFAULT_TIMEOUT, listener: Listener = ignore
+    ) -> None:
+        """Applies files or folders by the system's own client, as the profile says: ``kubectl apply``, ``etcdctl put``.
+
+        ``timeout`` is for each of them. Raises ``MiniclusterError`` if the client refuses one.
+        """
+        fill.fill(
+            self.engine,
+            self.spec,
+            [],
+            [os.fspath(path) for path in paths],
+            authority=self._authority,
+            address_mode=self._address_mode,
+            timeout=timeout,
+            listener=listener,
+        )
 
     def plan_load(self, image: str, nodes: Nodes = ()) -> Plan:
         """The plan that :meth:`load` would carry out."""
@@ -405,17 +426,20 @@ def down(
     names: Sequence[str] = (),
     *,
     all: bool = False,
+    orphans: bool = False,
     strict: bool = False,
     listener: Listener = ignore,
     engine: Engine | None = None,
 ) -> list[Change]:
-    """Removes clusters by name, or all; without a name the one that :meth:`Cluster.open` would give, if any.
+    """Removes clusters by name, or all; without a name those of the project file, else the only one.
+
+    ``orphans``: those that were made from the project file, which no longer has them.
 
     A name that no cluster has is a note, and a change of nothing; with ``strict`` it is an error, once the others are
     removed.
     """
     engine = engine or connect(start_private=True, listener=listener)
-    found, missing = discovery.to_remove(engine, names, all=all, listener=listener)
+    found, missing = discovery.to_remove(engine, names, all=all, orphans=orphans, listener=listener)
     changes = removal.down(engine, found, listener)
     if strict and missing:
         first, *others = missing.values()

@@ -14,6 +14,7 @@ from typing import Any
 from minicluster.model.deferred import SECRET
 from minicluster.model.spec import (
     LOCALHOST,
+    ApplySpec,
     CertificateSpec,
     EndpointSpec,
     FileSpec,
@@ -155,6 +156,7 @@ def from_json(data: Mapping[str, Any]) -> Spec:
             for name, image in data["images"].items()
         },
         programs={name: _make(ProgramSpec, program) for name, program in data["programs"].items()},
+        apply=tuple(_make(ApplySpec, item) for item in data["apply"]),
         nodes=tuple(map(node, data["nodes"])),
         init=_hooks(data["init"]),
         load=_hooks(data["load"]),

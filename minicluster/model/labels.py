@@ -17,5 +17,6 @@ LICENSE = PREFIX + "license"  #: on a part's image: its SPDX identifier
 UNPINNED = PREFIX + "unpinned"  #: on a part's image: its checksum was not known before
 FAULT = PREFIX + "fault"  #: on a helper container: the fault that it holds, as JSON
 REGISTRY = PREFIX + "registry"  #: on the local registry's container and volume: its port on this machine
+PROJECT = PREFIX + "project"  #: path of the project file that the cluster was made from; on everything of it
 LEASE = PREFIX + "lease"  #: owner and expiry; on every object of a temporary cluster
 GENERATION = PREFIX + "lease-generation"  #: on a volume with a later lease: its number; the greatest counts

@@ -102,6 +102,7 @@ class ClusterSummary:
     subnet: str
     lease: str = ""  #: for people: how long it is wanted; "" where it stays until it is removed
     note: str = ""  #: what a user should know, such as that another version of minicluster created it
+    project: str = ""  #: path of the project file that it was made from
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,17 @@ class ProgramSpec:
 
 
 @dataclass(frozen=True)
+class ApplySpec:
+    """How files that a user applies get into the cluster, by one of its programs."""
+
+    files: tuple[str, ...]  #: patterns of names
+    program: str
+    run: tuple[str, ...]
+    whole: bool = False  #: a folder with such a file is given to the program as one
+    stdin: bool = False  #: the file is its standard input, too
+
+
+@dataclass(frozen=True)
 class FileSpec:
     """A file that minicluster writes into a node before it starts."""
 
@@ -204,6 +215,7 @@ class Spec:
     client: CertificateSpec | None = None
     client_files: tuple[FileSpec, ...] = ()  #: next to the client's certificate; ``path`` is a name in its folder
     programs: Mapping[str, ProgramSpec] = field(default_factory=dict)  #: the system's own clients, by name
+    apply: tuple[ApplySpec, ...] = ()  #: of several the first whose pattern matches a file
     kernel: Mapping[str, str] = field(default_factory=dict)  #: kernel feature -> what to say where it is missing
     demo_image: str = ""
     example: str = ""

@@ -46,12 +46,12 @@ def command(
             f"cluster {spec.cluster} has no client {name!r}", "", nearest(name, spec.programs) if spec.programs else ""
         )
     if program.on:
-        node = _running(engine, spec, program.on)
+        node = running(engine, spec, program.on)
         return selection.interactive(engine, spec, node, [program.path, *arguments], tty=tty)
     return [str(extracted(engine, spec, program)), *arguments], dict(env)
 
 
-def _running(engine: Engine, spec: Spec, role: str) -> str:
+def running(engine: Engine, spec: Spec, role: str) -> str:
     """The first node of a role that runs, else its first one."""
     names = selection.node_names(spec, role)
     states = {container.name: container.state for container in engine.containers(spec.cluster)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -44,6 +45,38 @@ def check_owner(observed: Observed, lease: Lease | None) -> None:
             f"Its lease: {observed.lease}." if observed.lease else "It has no lease.",
             f"Use another name, or delete that cluster: `minicluster down {name}`.",
         )
+
+
+def check_project(observed: Observed, project: str, *, named: bool) -> None:
+    """Refuses to change a cluster that was not made from this project's file, or from one where there is none here.
+
+    Args:
+        project: path of the project file; "" if there is none.
+        named: the user named the cluster.
+    """
+    name, its = observed.cluster, observed.project
+    if not observed or its == project or (not project and named):
+        return
+    if its:
+        raise foreign_project(name, its)
+    raise UsageError(
+        f"cluster {name} exists already, and was not made from {project}",
+        "The file would change it.",
+        f"Give the cluster another name in the file, or remove the one that exists: `minicluster down {name}`.",
+    )
+
+
+def foreign_project(name: str, project: str) -> UsageError:
+    """The error for a cluster that was made from another project file."""
+    gone = "" if os.path.exists(project) else ", which no longer exists"
+    way = f"`minicluster -f {shlex.quote(project)} COMMAND`, or change to that folder."
+    if gone:
+        way = f"Remove the cluster where there is no project file, or with -f none: `minicluster -f none down {name}`."
+    return UsageError(
+        f"cluster {name} is of another project",
+        f"It was made from {project}{gone}.",
+        f"{way} All projects share names: another name avoids this.",
+    )
 
 
 def check_networks(engine: Engine, names: Sequence[str], cluster: str) -> None:

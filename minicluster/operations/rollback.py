@@ -135,9 +135,10 @@ def _restore(engine: Engine, name: str, before: Spec, authority: pki.Authority) 
     from minicluster.executor.executor import Run, execute
     from minicluster.operations import images, registries
     from minicluster.plan import reconcile
-    from minicluster.plan.leases import with_lease
+    from minicluster.plan.leases import with_lease, with_project
 
     observed = look_within(engine, look(engine, name), before, before, authority)
     values = registries.credentials(before, strict=False)
     run = Run(engine, authority, DEFAULT_TIMEOUT, ignore, images.provide(engine, before.profile, ignore), values=values)
-    execute(with_lease(reconcile.reconcile(before, observed), observed, None, before.profile), run)
+    plan = with_lease(reconcile.reconcile(before, observed), observed, None, before.profile)
+    execute(with_project(plan, observed.project), run)

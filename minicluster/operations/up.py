@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypedDict
 
+from minicluster.engine.protocol import Cancel
 from minicluster.errors import (
     Interrupted,
     MiniclusterError,
@@ -26,7 +27,7 @@ from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.naming import container_name, value_text
 from minicluster.model.results import Change
 from minicluster.model.spec import RESTART_POLICIES, Overrides, RegistrySpec, Spec
-from minicluster.operations import client_folder, preflight, registries, remove_expired
+from minicluster.operations import client_folder, fill, preflight, registries, remove_expired
 from minicluster.operations import connect as addresses
 from minicluster.operations.down import remove_all
 from minicluster.operations.observe import look, look_within
@@ -64,6 +65,9 @@ class UpKeywords(TypedDict, total=False):
     force: bool
     keep: bool
     timeout: float
+    project: str
+    load: Sequence[str]
+    apply: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +99,9 @@ class UpOptions:
     lease: Lease | None = None  #: how long the cluster is wanted; None: unchanged, at first until it is removed
     force: bool = False  #: continue where nodes that leave take the quorum with them, or memory is short
     keep: bool = False  #: do not roll back after a failure
+    project: str = ""  #: path of the project file; the options are then all that is asked for, nothing earlier stays
+    load: Sequence[str] = ()  #: images of the engine that nodes have in the end
+    apply: Sequence[str] = ()  #: files and folders that the system's own client applies in the end
     timeout: float = DEFAULT_TIMEOUT  #: seconds that the nodes have to get ready, counted from when their images exist
 
     def __post_init__(self) -> None:
@@ -133,8 +140,13 @@ class UpPlan:
     plan: Plan
 
 
-def up(engine: Engine, name: str, options: UpOptions, listener: Listener) -> tuple[UpPlan, Change]:
+def up(
+    engine: Engine, name: str, options: UpOptions, listener: Listener, cancel: Cancel | None = None
+) -> tuple[UpPlan, Change]:
     """Creates a cluster, or applies the difference to one that exists.
+
+    Args:
+        cancel: once set, it is as if the user pressed Ctrl-C; for one of several at the same time, in a thread.
 
     Raises:
         MiniclusterError: it failed, and has been rolled back unless ``options.keep``.
@@ -145,21 +157,33 @@ def up(engine: Engine, name: str, options: UpOptions, listener: Listener) -> tup
     if options.lease and options.lease.owner:
         reaper_client.hold(engine, name, options.lease)
     with _dropped_on_failure(engine, name), lock.changing(name):
-        up_plan = _up(engine, name, options, listener)
+        up_plan = _up(engine, name, options, listener, cancel)
+        fill.fill(
+            engine,
+            up_plan.spec,
+            options.load,
+            options.apply,
+            authority=up_plan.authority,
+            address_mode=options.address_mode,
+            timeout=options.timeout,
+            listener=listener,
+            cancel=cancel or Cancel(),
+        )
     return up_plan, up_plan.plan.change(time.monotonic() - begun)
 
 
-def _up(engine: Engine, name: str, options: UpOptions, listener: Listener) -> UpPlan:
+def _up(engine: Engine, name: str, options: UpOptions, listener: Listener, cancel: Cancel | None) -> UpPlan:
     """Plans and applies; again with another subnet or port where another process took the chosen one."""
     refused: list[int] = []  # ports that the engine could not publish, though they may be free on this machine
     for attempt in range(1, _ATTEMPTS + 1):
         last = attempt == _ATTEMPTS
-        up_plan = plan(engine, name, options, refused, attempt)
+        # Of several at the same time, each searches for a subnet at another place from the beginning.
+        up_plan = plan(engine, name, options, refused, attempt + (cancel is not None))
         spec, observed = up_plan.spec, up_plan.observed
         if attempt == 1:
             preflight.check_capacity(engine, spec, observed, up_plan.plan, options.force, listener)
         try:
-            apply(engine, up_plan, options, listener)
+            apply(engine, up_plan, options, listener, cancel)
             break
         except NodeEnded as error:
             # Only where the spec did not change; any other change has been rolled back by now.
@@ -216,12 +240,13 @@ def plan(
     """
     from minicluster import pki
     from minicluster.plan import reconcile
-    from minicluster.plan.leases import with_lease
+    from minicluster.plan.leases import with_lease, with_project
 
     observed = look(engine, name) if engine else Observed(name)
     preflight.check_record(observed)
     before = observed.spec
-    overrides = _merge(before.overrides if before else Overrides(), options.overrides)
+    preflight.check_project(observed, options.project, named=options.name is not None)
+    overrides = _merge(before.overrides if before and not options.project else Overrides(), options.overrides)
     if engine:
         preflight.check_networks(engine, overrides.networks or (), name)
     preflight.check_owner(observed, options.lease)
@@ -235,7 +260,8 @@ def plan(
         observed = look_within(engine, observed, before, spec, authority)
         observed = replace(observed, own_container=addresses.own_container(options.address_mode, engine))
     steps = reconcile.reconcile(spec, observed, force=options.force)
-    return UpPlan(spec, observed, authority, with_lease(steps, observed, options.lease, spec.profile))
+    steps = with_lease(steps, observed, options.lease, spec.profile)
+    return UpPlan(spec, observed, authority, with_project(steps, options.project or observed.project))
 
 
 def from_nothing(spec: Spec) -> Plan:
@@ -312,7 +338,7 @@ def _next_spec(
             f"the name {before.cluster} is in use",
             f"Cluster {before.cluster} is of profile {before.profile}, not {loaded.profile.name}."
             + (f" {named_by} names it." if named_by.startswith("$") else ""),
-            "Use another name: --name NAME.",
+            f"Remove it first: `minicluster down {before.cluster}`; or use another name: --name NAME.",
         )
     if bootstrapped:
         preflight.check_immutable(loaded, before, source)
@@ -332,7 +358,7 @@ def _next_spec(
     return spec
 
 
-def apply(engine: Engine, up_plan: UpPlan, options: UpOptions, listener: Listener) -> None:
+def apply(engine: Engine, up_plan: UpPlan, options: UpOptions, listener: Listener, cancel: Cancel | None) -> None:
     """Carries out a plan and writes the client's files; rolls back whatever goes wrong, and raises it."""
     from minicluster.executor.executor import Run, execute
     from minicluster.operations import images
@@ -347,7 +373,8 @@ def apply(engine: Engine, up_plan: UpPlan, options: UpOptions, listener: Listene
         authority.prepare()
     try:
         if up_plan.plan:
-            execute(up_plan.plan, run)
+            with cancel.calls(run.cancel.set) if cancel else contextlib.nullcontext():
+                execute(up_plan.plan, run)
         registries.renew(engine, spec, values)
         mode = addresses.choose(addresses.asked(options.address_mode), engine, spec)
         notes = client_folder.write_files(engine, spec, authority, mode)

@@ -1,10 +1,9 @@
-"""Puts a cluster's lease on a plan: everything that is created for a temporary cluster carries its lease."""
+"""Puts a cluster's lease and its project on a plan: everything that is created for the cluster carries them."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any
 
 from minicluster.model import labels
 from minicluster.model.lease import Lease
@@ -31,8 +30,7 @@ def with_lease(plan: Plan, observed: Observed, asked: Lease | None, profile: str
     lease = asked or observed.lease
     if lease is None or (lease == Lease() and observed.lease is None):
         return plan
-    text = lease.encode()
-    steps = tuple(replace(step, action=_labelled(step.action, text)) for step in plan.steps)
+    steps = _labelled(plan, labels.LEASE, lease.encode()).steps
     if asked and observed and asked != observed.lease:
         # First, so that no process removes the cluster in between because its old lease has ended.
         made = Step(
@@ -58,15 +56,19 @@ def generation(cluster: str, profile: str, lease: Lease, number: int | None = No
     return CreateVolume(f"{cluster}-lease-{of}", about)
 
 
-def _labelled(action: Action, lease: str) -> Action:
-    match action:
-        case Record() | CreateNetwork() | CreateVolume():
-            return replace(action, labels=_with(action.labels, lease))
-        case CreateContainer(config):
-            return CreateContainer(replace(config, labels=_with(config.labels, lease)))
-        case _:
-            return action
+def with_project(plan: Plan, project: str) -> Plan:
+    """The plan with the path of a project file in the labels of everything that it creates; "" is none."""
+    return _labelled(plan, labels.PROJECT, project) if project else plan
 
 
-def _with(about: Any, lease: str) -> dict[str, str]:
-    return {**about, labels.LEASE: lease}
+def _labelled(plan: Plan, key: str, value: str) -> Plan:
+    def one(action: Action) -> Action:
+        match action:
+            case Record() | CreateNetwork() | CreateVolume():
+                return replace(action, labels={**action.labels, key: value})
+            case CreateContainer(config):
+                return CreateContainer(replace(config, labels={**config.labels, key: value}))
+            case _:
+                return action
+
+    return replace(plan, steps=tuple(replace(step, action=one(step.action)) for step in plan.steps))

@@ -45,6 +45,7 @@ class Observed:
     records: tuple[RecordVolume, ...] = ()
     members: Mapping[str, Member] | None = None  #: by the node's name; None if no node answered
     lease: Lease | None = None  #: the one in force; None: the cluster stays until it is removed
+    project: str = ""  #: path of the project file that it was made from
     generations: tuple[str, ...] = ()  #: volumes that hold a later lease
     images: frozenset[str] = frozenset()  #: of the images that a plan is about, those that the engine has
     authority: str = ""  #: identity of the certificate authority that issues new certificates
@@ -103,6 +104,7 @@ def observe(cluster: str, containers: list[Container], networks: list[Network], 
         volumes=tuple(v.name for v in volumes if labels.REVISION not in v.labels and labels.GENERATION not in v.labels),
         records=records(volumes),
         lease=lease_of([*containers, *networks, *volumes]),
+        project=project_of([*containers, *networks, *volumes]),
         generations=tuple(v.name for v in volumes if labels.GENERATION in v.labels),
     )
 
@@ -124,6 +126,11 @@ def lease_of(things: Iterable[Container | Network | Volume]) -> Lease | None:
         return Lease.parse(max(labelled, key=generation_of)[labels.LEASE]) if labelled else None
     except ValueError:
         return None
+
+
+def project_of(things: Iterable[Container | Network | Volume]) -> str:
+    """The project file that a cluster was made from, by everything that carries its name; "" if there is none."""
+    return next((path for thing in things if (path := thing.labels.get(labels.PROJECT))), "")
 
 
 def generation_of(about: Mapping[str, str]) -> int:

@@ -55,6 +55,10 @@ def check_references(loaded: Loaded) -> None:
             )
     for name, program in profile.programs.items():
         _check_program(loaded, name, program)
+    for i, apply in enumerate(profile.apply):
+        if apply.program not in profile.programs:
+            at, fix = ("apply", i, "program"), nearest(apply.program, profile.programs)
+            raise _error(loaded, at, f"no program named {apply.program!r}", fix=fix)
     _check_hooks(loaded)
 
 

@@ -123,6 +123,16 @@ def resolve(
         else None,
         client_files=_client_files(env_scope, profile),
         programs={name: _program(top, name, program) for name, program in profile.programs.items()},
+        apply=tuple(
+            spec.ApplySpec(
+                tuple(one.files),
+                one.program,
+                top.inner("apply", i, place="apply", **hook_values(profile)).words(one.run, "run"),
+                one.whole,
+                one.stdin,
+            )
+            for i, one in enumerate(profile.apply)
+        ),
         kernel=dict(profile.kernel),
         example=top.inner(place="client").text(profile.example, "example"),
         demo_image=_demo_image(profile, overrides),

@@ -295,6 +295,21 @@ class Program(Part):
     """How many minor versions it may be away from the part's."""
 
 
+class Apply(Part):
+    """How files that a user applies get into the cluster. Of several the first one is used whose pattern matches."""
+
+    files: Annotated[list[str], Field(min_length=1)] = ["*"]
+    """Patterns of file names, such as *.yaml."""
+    whole: bool = False
+    """A folder with such a file is given to the program as one; else each such file in it and in the folders below."""
+    program: str
+    """Which of the programs."""
+    run: Argv
+    """Its arguments; templates."""
+    stdin: bool = False
+    """The file is the program's standard input, too."""
+
+
 class Profile(Part):
     """The description of one kind of cluster."""
 
@@ -330,6 +345,8 @@ class Profile(Part):
     """The user's own client certificate."""
     programs: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], Program] = {}
     """The system's own clients in the images, run by "minicluster NAME"."""
+    apply: list[Apply] = []
+    """What puts files of "apply" in a project file into the cluster, by its own client."""
     env: dict[str, Text] = {}
     """Variables for the system's own client, printed by "minicluster env"; templates."""
     kernel: dict[Identifier, str] = {}

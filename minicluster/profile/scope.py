@@ -17,6 +17,9 @@ from minicluster.profile.references import inside
 from minicluster.profile.template import FunctionFailed, render
 from minicluster.profile.variables import VARIABLES
 
+#: What `run` of `apply` sees of a file.
+APPLIED = ("path", "name", "folder", "folder_name", "key")
+
 
 @dataclass(frozen=True)
 class Node:
@@ -133,6 +136,7 @@ def hook_values(profile: schema.Profile, before: int | None = None) -> dict[str,
         ),
         "archive": Deferred("archive"),
         "image": DeferredGroup("image", {part: f"image.{part}" for part in ("source", "name")}),
+        "applied": DeferredGroup("applied", {part: f"applied.{part}" for part in APPLIED}),
     }
 
 

@@ -19,6 +19,7 @@ PLACES = {
     "tag": "`tag` hooks",
     "reset": "`reset` hooks",
     "members": "`members` and `write`",
+    "apply": "`run` of `apply`",
     "client": "`client.certificate`, and `example`",
     "env": "`env` of the profile, and `client.files`",
 }
@@ -68,6 +69,13 @@ VARIABLES = {
         "image",
         "`source`: an image by a name, or the ID, that it has in the node; `name`: a further name",
         frozenset({"tag"}),
+        True,
+    ),
+    "applied": Variable(
+        "applied",
+        "the file or folder: its `path`, its `name` without a suffix; `folder` and `folder_name`, where it is; `key`, "
+        "its path within the folder that the user applies",
+        frozenset({"apply"}),
         True,
     ),
     "endpoint": Variable(

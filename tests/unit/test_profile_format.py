@@ -351,6 +351,7 @@ def test_each_place_sees_the_names_that_the_table_says(write_profile: Write, pla
         "captured": "{{ captured.x }}",
         "archive": "{{ archive }}",
         "image": "{{ image.source }} {{ image.name }}",
+        "applied": "{{ applied.path }}",
         "endpoint": "{{ endpoint('web').node }}",
         "endpoints": "{{ endpoints('web')[0].port }}",
         "client": "{{ client.directory }}",
@@ -397,6 +398,8 @@ hooks:
   reset: [{{on: worker, run: ["{reset}"]}}]
 members: {{on: worker, run: ["{members}"]}}
 client: {{certificate: {{common_name: "{client}"}}}}
+programs: {{tool: {{image: node, path: /tool}}}}
+apply: [{{program: tool, run: ["{apply}"]}}]
 env: {{A: "{env}"}}
 """
 
