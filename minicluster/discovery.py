@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING
 from minicluster.engine.discover import connect
 from minicluster.errors import Incomplete, NoCluster, NoEngine, UsageError, nearest
 from minicluster.model import labels
-from minicluster.model.events import Listener
+from minicluster.model.events import Event, Listener
 from minicluster.model.naming import NAME_RULE, is_name
 from minicluster.model.results import ClusterSummary
 from minicluster.model.spec import Spec
-from minicluster.operations import down
+from minicluster.operations import down, preflight
 from minicluster.operations.observe import by_cluster, everything
 from minicluster.operations.up import DEFAULT_PROFILE
-from minicluster.plan.observed import lease_of, made_by_another, observe, records
+from minicluster.plan.observed import lease_of, made_by_another, observe, project_of, records
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
+    from minicluster.project.definition import Project
 
 VARIABLE = "MINICLUSTER"  #: names the cluster that commands are about by default
 
@@ -40,9 +41,44 @@ def from_variable() -> Default | None:
     return Default(name, f"${VARIABLE}") if name else None
 
 
+def project() -> Project | None:
+    """The project file that is named or nearest; None if there is none. Without one, this is only a search.
+
+    Raises:
+        UsageError: it cannot be used, or something is wrong with it.
+    """
+    from minicluster.project import find
+
+    found = find.find()
+    if found is None:
+        return None
+    from minicluster.project.load import load
+
+    return load(found[0], named=found[1])
+
+
+def _project_if_any() -> Project | None:
+    with contextlib.suppress(UsageError):
+        return project()
+    return None
+
+
 def default() -> Default | None:
-    """The cluster that commands are about where none is named, before the only one: that of $MINICLUSTER."""
-    return from_variable()
+    """The cluster that commands are about where none is named: that of $MINICLUSTER, else of the project file.
+
+    Raises:
+        UsageError: the file has several, or something is wrong with it.
+    """
+    if (named := from_variable()) or (its := project()) is None:
+        return named
+    if len(its.clusters) > 1:
+        first = next(iter(its.clusters))
+        raise UsageError(
+            f"{its.path} has several clusters",
+            f"Clusters: {', '.join(its.clusters)}.",
+            f"Name one, such as -c {first}, or set ${VARIABLE}.",
+        )
+    return Default(next(iter(its.clusters)), str(its.path))
 
 
 def check_name(name: str | None, origin: str = "--name") -> None:
@@ -138,11 +174,12 @@ def with_program(engine: Engine, program: str, name: str | None) -> str:
         NoCluster: there is none.
         UsageError: there are several and none is named.
     """
-    if _wanted(name):
+    its = None if name or from_variable() else project()
+    if its is None and _wanted(name):
         return choose(engine, name)
     having = []
     volumes = engine.volumes()
-    for cluster in names(engine):
+    for cluster in names(engine) if its is None else its.clusters:
         found = records([volume for volume in volumes if volume.labels[labels.CLUSTER] == cluster])
         if found and (spec := found[-1].spec) and program in spec.programs:
             having.append(cluster)
@@ -161,8 +198,12 @@ def unknown(engine: Engine, name: str, known: Sequence[str], origin: str = "") -
     """The error for a name that no cluster has; ``origin`` is what gave it, if not the user just now."""
     why = "No object on the engine has that cluster's label."
     fix = nearest(name, known) or "`minicluster ls` lists the clusters."
+    if origin and not origin.startswith("$"):
+        return NoCluster(f"cluster {name} does not exist", f"{origin} names it.", "Start it: `minicluster up`.")
     if owners := [c.labels[labels.CLUSTER] for c in engine.containers() if c.labels.get(labels.NODE) == name]:
         why, fix = f"{name} is a node.", f"Name its cluster: {' or '.join(f'-c {owner}' for owner in owners)}."
+    elif (its := _project_if_any()) and name in its.clusters:
+        why, fix = f"{its.path} has it, and it was not started.", f"Start it: `minicluster up {name}`."
     elif engine.container(name):
         why = "There is a container of that name, which minicluster did not create."
     return NoCluster(f"no cluster named {name!r}", f"{origin} names it. {why}" if origin else why, fix)
@@ -187,14 +228,41 @@ def clusters(engine: Engine) -> list[ClusterSummary]:
         profile = things[0].labels.get(labels.PROFILE, "")
         subnet = its.spec.subnet if its.spec else ""
         lease, note = str(lease_of(things) or ""), f"{foreign.what}. {foreign.fix}" if foreign else ""
-        found.append(ClusterSummary(name, profile, phase, wanted, running, subnet, lease, note))
+        found.append(ClusterSummary(name, profile, phase, wanted, running, subnet, lease, note, project_of(things)))
     return found
 
 
+def refuse_foreign(engine: Engine, name: str, its: Project | None) -> None:
+    """Refuses a cluster of another project than this one. Where there is none, users may name any cluster.
+
+    Raises:
+        UsageError: it was made from another project file.
+    """
+    made_from = project_of(engine.volumes(name))
+    if its and made_from and made_from != str(its.path):
+        raise preflight.foreign_project(name, made_from)
+
+
+def of_project(engine: Engine, its: Project) -> list[str]:
+    """The clusters that were made from a project file."""
+    grouped = by_cluster(everything(engine))
+    return [name for name, things in grouped.items() if project_of(things) == str(its.path)]
+
+
+def note_orphans(engine: Engine, its: Project, listener: Listener) -> None:
+    """Says which clusters were made from a project file that no longer has them."""
+    if left := [name for name in of_project(engine, its) if name not in its.clusters]:
+        are, them = ("is", "it") if len(left) == 1 else ("are", "them")
+        fix = f"`minicluster down --orphans` removes {them}"
+        listener(Event("note", text=f"{', '.join(left)} {are} no longer in {its.path.name}: {fix}"))
+
+
 def to_remove(
-    engine: Engine, words: Sequence[str], *, all: bool, listener: Listener
+    engine: Engine, words: Sequence[str], *, all: bool, orphans: bool = False, listener: Listener
 ) -> tuple[list[str], dict[str, NoCluster]]:
-    """The clusters that a ``down`` is about: all, those named, or what :func:`choose` gives.
+    """The clusters that a ``down`` is about: all, those named, those of the project file, or the only one.
+
+    With ``orphans`` those that were made from the project file, which no longer has them.
 
     With them the names that no cluster has, each with an error; what this machine keeps of such a cluster is removed.
 
@@ -204,7 +272,20 @@ def to_remove(
     known = names(engine)
     if all:
         return known, {}
-    wanted = [Default(word, "") for word in dict.fromkeys(words)] or [one for one in [default()] if one]
+    its = project()
+    if orphans and its is None:
+        raise UsageError("--orphans needs a project file", "There is none here.", "Name it: `-f FILE`.")
+    wanted = [Default(word, "") for word in dict.fromkeys(words)] or [one for one in [from_variable()] if one]
+    if its and (orphans or not wanted):
+        made = of_project(engine, its)
+        chosen = [name for name in made if (name not in its.clusters) == orphans]
+        if not orphans:
+            note_orphans(engine, its, listener)
+        if not chosen:
+            what = f"no cluster has left {its.path}" if orphans else f"no cluster of {its.path} exists"
+            return [], {"": NoCluster(what)}
+        listener(Event("note", text=f"removing {', '.join(chosen)}, made from {its.path}"))
+        return chosen, {}
     if not wanted:
         try:
             return [choose(engine, None)], {}
@@ -212,6 +293,7 @@ def to_remove(
             return [], {"": NoCluster("there are no clusters")}
     for one in wanted:
         check_name(one.name, one.origin or "cluster")
+        refuse_foreign(engine, one.name, its)
     missing = {}
     for one in wanted:
         if one.name not in known:

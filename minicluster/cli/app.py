@@ -28,6 +28,8 @@ COMMANDS = {
         "ls": "show:ls",
         "status": "show:status",
         "wait": "wait:wait",
+        "config": "project:config",
+        "init": "project:init",
         "info": "show:info",
         "env": "show:env",
     },

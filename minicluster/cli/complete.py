@@ -62,6 +62,7 @@ def _profile(ctx: click.Context) -> Mapping[str, Any]:
     """The profile that the words so far name, as it is written: checking it would take a multiple of the time."""
     import yaml
 
+    from minicluster import discovery
     from minicluster.operations.up import DEFAULT_PROFILE
     from minicluster.profile import folders
 
@@ -72,6 +73,9 @@ def _profile(ctx: click.Context) -> Mapping[str, Any]:
         from minicluster.cluster import Cluster
 
         word = Cluster.open(name).spec.source
+    its = discovery.project()
+    if its and (chosen := word or name or next(iter(its.clusters))) in its.clusters:
+        word = its.clusters[chosen].profile
     folder, _bundled = folders.locate(word or name or DEFAULT_PROFILE)
     text = (folder / "profile.yaml").read_text(encoding="utf-8")
     data: Mapping[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -95,6 +99,13 @@ def _profiles(_ctx: click.Context, _incomplete: str) -> list[str]:
     from minicluster.profile import folders
 
     return folders.names()
+
+
+def _clusters_and_profiles(ctx: click.Context, incomplete: str) -> list[str]:
+    from minicluster import discovery
+
+    its = discovery.project()
+    return list(dict.fromkeys([*(its.clusters if its else ()), *_profiles(ctx, incomplete)]))
 
 
 def _address_modes(_ctx: click.Context, _incomplete: str) -> Iterable[str]:
@@ -193,6 +204,7 @@ words = _of(_words)  #: names of commands, after those of groups
 clusters = _of(_clusters)  #: names of clusters
 nodes = _of(_nodes)  #: nodes and roles of the cluster at hand
 profiles = _of(_profiles)  #: names of profiles
+clusters_and_profiles = _of(_clusters_and_profiles)  #: clusters of the project file, and names of profiles
 address_modes = _of(_address_modes)
 restart_policies = _of(_restart_policies)
 networks = _of(_networks)  #: the engine's

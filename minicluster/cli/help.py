@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from minicluster.cli import verbose
+from minicluster.cli import project_file, verbose
 from minicluster.cli.output import paint
 
 
@@ -39,7 +39,7 @@ class Command(click.Command):
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
-        self.params.append(verbose.OPTION)
+        self.params += [project_file.option(self), verbose.OPTION]
 
     def format_arguments(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the arguments: ``NODE...`` where the usage line has ``[NODE...]``."""
@@ -59,7 +59,7 @@ class Group(click.Group):
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
-        self.params.append(verbose.OPTION)
+        self.params += [project_file.option(self), verbose.OPTION]
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the order of their definition; click sorts them."""

@@ -25,7 +25,7 @@ from minicluster.cli.options import (
 )
 from minicluster.cli.output import paint, print_json
 from minicluster.cli.progress import listening
-from minicluster.cli.target import of_nodes
+from minicluster.cli.target import of_nodes, of_project
 from minicluster.errors import UsageError
 from minicluster.model.naming import count
 
@@ -144,9 +144,7 @@ def scale(
     Members join and leave the cluster in order.
     """
 
-    from minicluster.cluster import Cluster
-
-    opened = Cluster.open(cluster)
+    opened = of_project(cluster)
 
     def act(listener: Listener) -> Change:
         return opened.scale(sizes, force=force, keep=keep, timeout=timeout, listener=listener)
@@ -162,9 +160,7 @@ def scale(
 @quiet_option
 def reset(cluster: str | None, timeout: float, dry_run: bool, output: Output, quiet: bool) -> None:
     """Delete what users created; nodes and members stay."""
-    from minicluster.cluster import Cluster
-
-    opened = Cluster.open(cluster)
+    opened = of_project(cluster)
     if dry_run:
         from minicluster.cli.planned import show_plan
 

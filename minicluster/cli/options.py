@@ -128,7 +128,7 @@ def _once(ctx: click.Context, param: click.Parameter, name: str | None) -> str |
     return name or before
 
 
-_WHICH = "Cluster (default: $MINICLUSTER, else the only one)"
+_WHICH = "Cluster (default: $MINICLUSTER, else that of the project file, else the only one)"
 
 #: For commands whose arguments are something else, such as nodes.
 cluster_option = click.option(

@@ -57,12 +57,16 @@ def _plain(event: Event, line: Line | None) -> str:
 
 
 @contextmanager
-def listening(quiet: bool = False) -> Iterator[Listener]:
-    """The listener for a command that changes something. It writes to stderr: stdout is for the command's answer."""
+def listening(quiet: bool = False, *, several: bool = False) -> Iterator[Listener]:
+    """The listener for a command that changes something. It writes to stderr: stdout is for the command's answer.
+
+    Args:
+        several: clusters change at the same time; the live view shows one.
+    """
     with terminable():
         if quiet:
             yield _verbose(ignore)
-        elif on_terminal(sys.stderr) and not verbose.enabled():
+        elif on_terminal(sys.stderr) and not verbose.enabled() and not several:
             from minicluster.cli.live import live
 
             with live() as listener:

@@ -44,6 +44,20 @@ def of_nodes(
     return found, tuple(nodes)
 
 
+def of_project(name: str | None) -> Cluster:
+    """The cluster that a command changes.
+
+    Raises:
+        UsageError: there is none, or it was made from another project file than the one that is used here.
+    """
+    from minicluster import discovery
+    from minicluster.cluster import Cluster
+
+    found = Cluster.open(name)
+    discovery.refuse_foreign(found.engine, found.name, discovery.project())
+    return found
+
+
 def _is_cluster(word: str) -> bool:
     from minicluster import cluster as facade
     from minicluster import discovery

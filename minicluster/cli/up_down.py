@@ -13,6 +13,7 @@ import click
 from minicluster import cli
 from minicluster.cli import complete, plugins
 from minicluster.cli.exports import Shell, usage
+from minicluster.cli.failures import describe
 from minicluster.cli.help import Command
 from minicluster.cli.options import (
     Output,
@@ -22,7 +23,6 @@ from minicluster.cli.options import (
     force_option,
     keep_option,
     numbers,
-    optional_profile_argument,
     output_option,
     pairs,
     pairs_option,
@@ -86,13 +86,19 @@ class _Up(Command):
 
 
 @click.command(cls=_Up)
-@optional_profile_argument("Profile name or folder (default: swarm)")
+@click.argument(
+    "profile",
+    required=False,
+    metavar="[CLUSTER|PROFILE]",
+    help="Cluster of the project file, else a profile's name or folder (default: all of the file, else swarm)",
+    shell_complete=complete.clusters_and_profiles,
+)
 @click.option(
     "--name",
     "-c",
     "--cluster",
     metavar="NAME",
-    help="Cluster name (default: $MINICLUSTER, else the profile's name)",
+    help="Cluster name (default: $MINICLUSTER, else the project file's, else the profile's name)",
     shell_complete=complete.clusters,
 )
 @pairs_option(
@@ -203,8 +209,11 @@ def up(
     quiet: bool,
     **added: Any,
 ) -> None:
-    """Start a cluster or apply changes to it."""
-    from minicluster import discovery
+    """Start a cluster or apply changes to it.
+
+    In a folder with a minicluster.yaml, or below it: the clusters of that file, all at the same time.
+    """
+    from minicluster import discovery, projects
 
     default = discovery.from_variable() if name is None else None
     options: UpKeywords = {
@@ -228,31 +237,53 @@ def up(
     }
     if dry_run and timings:
         raise UsageError("--dry-run and --timings cannot be used together")
+    wanted = projects.wanted(profile, options)
+    several = len(wanted.options) > 1
     if dry_run:
-        from minicluster import cluster as facade
-        from minicluster.cli.planned import show_plan
+        from minicluster.cli.planned import show_plan, show_plans
 
-        show_plan(facade.dry_run(profile, **options), output)
+        plans = projects.plans(wanted)
+        if several:
+            show_plans(plans, output)
+        else:
+            show_plan(plans[0], output)
+        for one in wanted.options if output is Output.text else ():
+            for what in ("load", "apply"):
+                for word in one.get(what, ()):
+                    print(f"Then {what} {word}.")
         return
+    if several and timings:
+        raise UsageError("--timings needs one cluster", "", f"Name it: `minicluster up {wanted.names[0]} --timings`.")
 
     from minicluster.cli.timings import Timings, table
-    from minicluster.cluster import Cluster
     from minicluster.executor import signals
 
-    with listening(quiet) as shown:
+    with listening(quiet, several=several) as shown:
         listener = Timings(shown)
-        cluster = Cluster.up(profile, listener=listener, **options)
+        done = projects.up(wanted, listener)
         signals.ignored()
-        cluster.connect()
-        info = cluster.info()
-        info = replace(info, notes=(*info.notes, *plugins.run_after_up(cluster, added)))
+        clusters = [one for one in done if not isinstance(one, projects.Failed)]
+        infos = []
+        for cluster in clusters:
+            cluster.connect()
+            info = cluster.info()
+            infos.append(replace(info, notes=(*info.notes, *plugins.run_after_up(cluster, added))))
     if output is Output.json:
-        change = plain_data(cluster.change) if cluster.change else {"cluster": info.cluster, "changed": False}
-        print_json({**change, "info": info, **({"timings": listener.phases()} if timings else {})})
+        answers = []
+        for cluster, info in zip(clusters, infos, strict=True):
+            change = plain_data(cluster.change) if cluster.change else {"cluster": info.cluster, "changed": False}
+            answers.append({**change, "info": info, **({"timings": listener.phases()} if timings else {})})
+        print_json(answers if several else answers[0])
     elif not quiet:
-        print(_summary(info, cluster.change))
+        for cluster, info in zip(clusters, infos, strict=True):
+            print(_summary(info, cluster.change))
         if timings:
             print(f"\n{table(listener.phases())}")
+    failed = [one for one in done if isinstance(one, projects.Failed)]
+    for one in failed[:-1]:
+        print(describe(one.error), file=sys.stderr)
+    if failed:
+        raise failed[-1].error
 
 
 def _summary(info: ClusterInfo, change: Change | None) -> str:
@@ -275,21 +306,34 @@ def _summary(info: ClusterInfo, change: Change | None) -> str:
 @click.command(cls=Command)
 @clusters_argument
 @click.option("--all", "all_", is_flag=True, help="Remove all clusters")
+@click.option("--orphans", is_flag=True, help="Remove the clusters that have left the project file")
 @click.option("--strict", is_flag=True, help="Exit with 7 if a cluster does not exist")
 @output_option
 @quiet_option
-def down(names: tuple[str, ...], named: tuple[str, ...], all_: bool, strict: bool, output: Output, quiet: bool) -> None:
+def down(
+    names: tuple[str, ...],
+    named: tuple[str, ...],
+    all_: bool,
+    orphans: bool,
+    strict: bool,
+    output: Output,
+    quiet: bool,
+) -> None:
     """Remove clusters and everything created for them.
+
+    Without a name, in a folder with a minicluster.yaml or below it: those that were made from that file.
 
     The exit status is 0 if they do not exist, unless --strict is given.
     """
     names += named
     if names and all_:
         raise UsageError("cluster names and --all cannot be used together")
+    if orphans and (names or all_):
+        raise UsageError(f"--orphans and {'--all' if all_ else 'cluster names'} cannot be used together")
     from minicluster import cluster as facade
 
     with listening(quiet) as listener:
-        changes = facade.down(names, all=all_, strict=strict, listener=listener)
+        changes = facade.down(names, all=all_, orphans=orphans, strict=strict, listener=listener)
     if output is Output.json:
         print_json(changes)
     elif not quiet:

@@ -434,8 +434,14 @@ def test_down_answers_json(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {}
 
     def down(
-        names: Sequence[str], *, all: bool = False, strict: bool = False, listener: Listener = ignore
+        names: Sequence[str],
+        *,
+        all: bool = False,
+        orphans: bool = False,
+        strict: bool = False,
+        listener: Listener = ignore,
     ) -> list[Change]:
+        assert not orphans
         asked.update(names=names, all=all, strict=strict)
         return [Change("a", True, 3, 0.5, {"remove-container": 3})]
 
@@ -535,6 +541,7 @@ def test_ls(monkeypatch: pytest.MonkeyPatch) -> None:
             "subnet": "10.55.0.0/24",
             "lease": "",
             "note": "",
+            "project": "",
         }
     ]
     monkeypatch.setattr(

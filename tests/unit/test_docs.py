@@ -15,6 +15,8 @@ import pytest
 
 from minicluster.cli.app import app
 from minicluster.profile import catalog
+from minicluster.project import definition
+from minicluster.project.load import load
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "examples/README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -44,6 +46,19 @@ def test_the_readme_shows_the_whole_example() -> None:
     shown = {"profile.yaml", "image/Dockerfile", "files/redis.conf.j2"}
     folder = ROOT / "docs/examples/redis"
     assert {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} == shown
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs/project.md"], ids=lambda page: page.name)
+def test_project_files_in_the_docs_are_valid(page: Path, tmp_path: Path) -> None:
+    found = [b for b in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL) if "\nclusters:" in b]
+    assert found
+    for text in found:
+        (tmp_path / "minicluster.yaml").write_text(text)
+        project = load(tmp_path / "minicluster.yaml", environment={})
+        for it in project.clusters.values():
+            for path in it.apply:
+                Path(path).mkdir(parents=True, exist_ok=True)
+            definition.check(project, it.name)
 
 
 def test_what_is_generated_is_up_to_date() -> None:
