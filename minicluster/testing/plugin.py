@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
@@ -23,6 +24,8 @@ Scope = Literal["function", "class", "module", "package", "session"]
 
 _TTL = "24h"
 _HELP = {
+    "file": "the project file that minicluster(NAME) reads (default: $MINICLUSTER_FILE, else the nearest "
+    "minicluster.yaml above the test); 'none': none",
     "reuse": "keep shared clusters for the next run",
     "keep": "keep the clusters of failed tests, for debugging",
     "ttl": "how long --minicluster-reuse and --minicluster-keep keep clusters: 30m, 2h (default: 24h)",
@@ -31,6 +34,7 @@ _HELP = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("minicluster", "clusters for tests")
+    group.addoption("--minicluster-file", metavar="FILE", help=_HELP["file"])
     group.addoption("--minicluster-reuse", action="store_true", help=_HELP["reuse"])
     group.addoption("--minicluster-keep", action="store_true", help=_HELP["keep"])
     group.addoption("--minicluster-ttl", metavar="TIME", default=_TTL, help=_HELP["ttl"])
@@ -72,7 +76,8 @@ class ClusterFactory:
         """A running cluster with every node ready: the same one for the same arguments, as long as its scope lasts.
 
         Args:
-            profile: name or folder; "swarm" by default.
+            profile: a cluster of the project file, of which it gets one of its own; else a profile's name or folder;
+                "swarm" by default.
             scope: how long it lasts. One of scope "session" is shared with the other processes of pytest-xdist.
             isolated: no other test uses it at the same time, and it is reset before each test if its profile can do
                 that. Otherwise it is never reset, and tests of other processes use it at the same time.
@@ -179,7 +184,8 @@ class _State:
                 f"minicluster: a fixture of scope {asker} cannot use a cluster of scope {scope}, which ends earlier"
             )
         place = "" if scope == "session" else _place(item, scope)
-        pooled = self.pool.get(profile, asked, place=place, label=label)
+        profile, asked, base = self._defined(profile, asked)
+        pooled = self.pool.get(profile, asked, place=place, label=label, base=base)
         cluster = self._acquire(pooled, isolated, wait)
         if self._setting_up:
             definition, parameter = self._setting_up[-1]
@@ -188,6 +194,30 @@ class _State:
                 self._uses.setdefault(definition, []).append(use)
         self._mark_used(pooled)
         return cluster
+
+    def _defined(self, name: str | None, asked: Mapping[str, Any]) -> tuple[str | None, Mapping[str, Any], str]:
+        """The profile, the arguments and the beginning of the name of a cluster, of the project file or not.
+
+        What the file has of ports is left out: a cluster at a terminal may have them, and so may other processes.
+        """
+        from minicluster.project import find
+
+        folder = self.item.path.parent if self.item is not None else self.config.rootpath
+        named = self.config.getoption("--minicluster-file")
+        found = find.find(folder, named and (named if named == find.NONE else str(Path(named).absolute())))
+        if name is None or found is None:
+            return name, asked, ""
+        from minicluster.project import definition
+        from minicluster.project.load import load
+
+        project = load(found[0], named=found[1])
+        if name not in project.clusters:
+            return name, asked, ""
+        definition.check_files(project, name)
+        made = definition.shape(project.clusters[name])
+        for key, value in asked.items():
+            made[key] = {**made.get(key, {}), **value} if isinstance(value, Mapping) else value
+        return made.pop("profile"), made, name
 
     @contextmanager
     def setting_up(self, definition: Any, parameter: object) -> Iterator[None]:

@@ -28,6 +28,7 @@ from minicluster.model import labels, published
 from minicluster.model.events import Listener, ignore
 from minicluster.model.lease import Lease
 from minicluster.model.naming import derived_name, value_text
+from minicluster.operations.apply_files import fingerprint
 from minicluster.operations.faults import heal_if_any
 from minicluster.operations.up import DEFAULT_PROFILE
 from minicluster.plan.observed import lease_of
@@ -81,7 +82,7 @@ class PooledCluster:
             return self.cluster
         try:
             self._lock(isolated, timeout)
-            while self.shared and self._was_kept():
+            while self.shared and self._is_anothers():
                 self.release()
                 self.cluster, self.name = None, self.pool.next_name(self)
                 self.generation += 1
@@ -148,13 +149,16 @@ class PooledCluster:
         finally:
             self.release()
 
-    def _was_kept(self) -> bool:
-        """Another process of this run kept it for debugging."""
-        if not self.pool.run.keep or self.pool.run.reuse:
+    def _is_anothers(self) -> bool:
+        """It is not of this run: made at a terminal under that name, or kept for debugging by another process."""
+        seen = self.cluster is not None
+        if seen and (not self.pool.run.keep or self.pool.run.reuse):
             return False
         volumes = self.pool.engine.volumes(self.name)
         lease = lease_of(volumes)
-        return bool(volumes) and (lease is None or lease.owner != self.pool.run.owner)
+        if not volumes or self.pool.run.reuse:
+            return bool(volumes) and lease is None
+        return lease is None or (self.pool.run.keep and lease.owner != self.pool.run.owner)
 
     def _is_healthy(self) -> bool:
         """Whether it exists, is as it was asked for, and every node is ready."""
@@ -237,6 +241,7 @@ class PooledCluster:
         try:
             with self.pool.stats.timed("reset"):
                 self.cluster.reset()
+                self.cluster.apply(*self.asked.get("apply", ()))  # a reset removes that, too
         except (Interrupted, NoEngine):
             raise
         except MiniclusterError:
@@ -269,7 +274,9 @@ class Pool:
         """Whether a cluster was asked for."""
         return self._engine is not None
 
-    def get(self, profile: str | None, asked: Mapping[str, Any], *, place: str, label: str = "") -> PooledCluster:
+    def get(
+        self, profile: str | None, asked: Mapping[str, Any], *, place: str, label: str = "", base: str = ""
+    ) -> PooledCluster:
         """The cluster for these arguments: the same object for the same arguments.
 
         Args:
@@ -277,9 +284,10 @@ class Pool:
             asked: further arguments of :meth:`Cluster.up`.
             place: the scope to which it is private, as a text; "" if all processes of the run share it.
             label: distinguishes clusters whose other arguments are equal.
+            base: how the cluster's name begins; by default with the profile's.
         """
         asked = _plain(asked)
-        key = (profile, json.dumps(asked, sort_keys=True, default=str), place, label)
+        key = (profile, json.dumps(asked, sort_keys=True, default=str), place, label, base)
         if key not in self._clusters:
             self._clusters[key] = PooledCluster(self, self._name(profile, key), profile, asked, shared=not place)
         return self._clusters[key]
@@ -365,21 +373,22 @@ class Pool:
 
     def _name(self, profile: str | None, key: tuple[Any, ...]) -> str:
         """Derived from what the cluster is, so that other processes find it; random for a private one."""
-        _profile, options, place, label = key
+        _profile, options, place, label, base = key
         profile = profile or DEFAULT_PROFILE
         folder, _bundled = folders.locate(profile)
-        base = derived_name(folder.name, 20)
+        base = derived_name(base or folder.name, 20)
         if place:
             return f"{base}-{secrets.token_hex(4)}"
         run = "" if self.run.reuse else self.run.id
         owner = [lock.place(), str(folder), run]  # processes that share a cluster must share its locks
-        about = [__version__, catalog.fingerprint(profile), options, label, self._kept[key], *owner]
+        applied = fingerprint(json.loads(options).get("apply", ()))
+        about = [__version__, catalog.fingerprint(profile), options, label, self._kept[key], applied, *owner]
         return f"{base}-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]}"
 
 
 def _plain(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of :meth:`Cluster.up`, with the values of settings as strings, as on the command line."""
-    for name in ("name", "lease", "engine", "listener", "keep"):
+    for name in ("name", "lease", "engine", "listener", "keep", "project"):
         if name in asked:
             raise UsageError(
                 f"minicluster() takes no {name}: the plugin sets it",
