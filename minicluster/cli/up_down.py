@@ -247,9 +247,9 @@ def up(
             show_plans(plans, output)
         else:
             show_plan(plans[0], output)
-        for one in wanted.options if output is Output.text else ():
+        for asked in wanted.options if output is Output.text else ():
             for what in ("load", "apply"):
-                for word in one.get(what, ()):
+                for word in asked.get(what, ()):
                     print(f"Then {what} {word}.")
         return
     if several and timings:
