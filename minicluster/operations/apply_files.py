@@ -116,7 +116,14 @@ def apply(
         end = time.monotonic() + timeout
         said = [_carry_out(engine, spec, call, env, end, cancel) for call in todo]
         lines = said[0].split("\n") if len(said) == 1 and said[0] else [count(len(said), "file")]
-        listener(Event("note", text="\n".join(f"applied {os.path.relpath(path)}: {line}" for line in lines)))
+        listener(Event("note", text="\n".join(f"applied {_shown(path)}: {line}" for line in lines)))
+
+
+def _shown(path: str | Path) -> str:
+    """A path for people: relative where that is below the current folder."""
+    with contextlib.suppress(ValueError, OSError):
+        return str(Path(path).relative_to(Path.cwd()))
+    return str(path)
 
 
 def _carry_out(engine: Engine, spec: Spec, call: Call, env: Mapping[str, str], end: float, cancel: Cancel) -> str:
@@ -133,7 +140,7 @@ def _carry_out(engine: Engine, spec: Spec, call: Call, env: Mapping[str, str], e
     status, out, err = run(engine, spec, call, values, env, end, cancel)
     if status:
         raise MiniclusterError(
-            f"{os.path.relpath(path)} could not be applied",
+            f"{_shown(path)} could not be applied",
             f"{call.how.program} ended with status {status}: {(err or out).strip()[-2000:]}",
             f"Cluster {spec.cluster} is up. Correct the file, and run `minicluster up` again.",
         )
@@ -219,4 +226,4 @@ def _stopped(call: Call, cancel: Cancel) -> None:
     if cancel.is_set():
         raise Interrupted("interrupted")
     fix = "Give it longer with --timeout, or correct the file."
-    raise NotReady(f"{os.path.relpath(call.path)} was not applied in time", f"{call.how.program} still ran.", fix)
+    raise NotReady(f"{_shown(call.path)} was not applied in time", f"{call.how.program} still ran.", fix)

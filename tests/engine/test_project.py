@@ -190,8 +190,8 @@ def test_kubernetes_applies_folders_and_kustomizations(new: New) -> None:
     mine.write("resources: [map.yaml]\n", "base/kustomization.yaml")
     mine.write("resources: [../base]\nnamePrefix: over-\n", "over/kustomization.yaml")
     said = mine.do("up").err
-    assert "applied deploy: configmap/plain created" in said
-    assert "applied over: configmap/over-map created" in said
+    assert f"applied {mine.folder}/deploy: configmap/plain created" in said
+    assert f"applied {mine.folder}/over: configmap/over-map created" in said
     mine.write("kind: [", "deploy/map.yaml")
     refused = mine.do("up", ok=False)
     assert refused.code == 1
