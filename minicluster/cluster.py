@@ -94,7 +94,7 @@ class Cluster:
             profile: name or folder; by default what the cluster was created from, else "swarm".
             listener: is called with events, from several threads.
             engine: by default the one that is found, or started.
-            cancel: once set, the change is rolled back; for a thread, which Ctrl-C does not reach.
+            cancel: once set, the change is rolled back; Ctrl-C does not reach a thread.
             options: the fields of :class:`minicluster.operations.up.UpOptions`, such as ``name`` and ``size``.
         """
         wanted = UpOptions(profile=profile, **options)
@@ -182,23 +182,9 @@ class Cluster:
         names = self.node_names(nodes) if nodes else []
         return load_images.build(self.engine, self.spec, folder, name, dockerfile, names, listener=listener)
 
-    def apply(
-        self, *paths: str | os.PathLike[str], timeout: float = DEFAULT_TIMEOUT, listener: Listener = ignore
-    ) -> None:
-        """Applies files or folders by the system's own client, as the profile says: ``kubectl apply``, ``etcdctl put``.
-
-        ``timeout`` is for each of them. Raises ``MiniclusterError`` if the client refuses one.
-        """
-        fill.fill(
-            self.engine,
-            self.spec,
-            [],
-            [os.fspath(path) for path in paths],
-            authority=self._authority,
-            address_mode=self._address_mode,
-            timeout=timeout,
-            listener=listener,
-        )
+    def apply(self, *paths: str | os.PathLike[str], listener: Listener = ignore) -> None:
+        """Applies files or folders by the system's own client, as the profile says, such as ``kubectl apply``."""
+        fill.apply(self.engine, self.spec, paths, self._authority, self._address_mode, listener)
 
     def plan_load(self, image: str, nodes: Nodes = ()) -> Plan:
         """The plan that :meth:`load` would carry out."""

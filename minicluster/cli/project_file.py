@@ -26,11 +26,12 @@ def _use(ctx: click.Context, _param: click.Parameter, value: str | None) -> None
 
 
 def option(command: click.Command) -> click.Option:
-    """The option for a command. Help lists it where it is about clusters; ``logs`` has a ``-f`` of its own."""
+    """The option for a command. Help lists it where it is about clusters; some have a ``-f`` of their own."""
     about = {name for param in command.params for name in param.opts}
+    free = [name for name in ("-f", "--file") if name not in about]
     root = isinstance(command, click.Group) and command.name == "app"
     return click.Option(
-        ["project_file", *(name for name in ("-f", "--file") if name not in about)],
+        ["project_file", *(free or ["--project-file"])],
         metavar="FILE",
         is_eager=True,
         expose_value=False,

@@ -158,17 +158,9 @@ def up(
         reaper_client.hold(engine, name, options.lease)
     with _dropped_on_failure(engine, name), lock.changing(name):
         up_plan = _up(engine, name, options, listener, cancel)
-        fill.fill(
-            engine,
-            up_plan.spec,
-            options.load,
-            options.apply,
-            authority=up_plan.authority,
-            address_mode=options.address_mode,
-            timeout=options.timeout,
-            listener=listener,
-            cancel=cancel or Cancel(),
-        )
+        spec, authority, mode = up_plan.spec, up_plan.authority, options.address_mode
+        fill.load(engine, spec, options.load, listener)
+        fill.apply(engine, spec, options.apply, authority, mode, listener, options.timeout, cancel)
     return up_plan, up_plan.plan.change(time.monotonic() - begun)
 
 

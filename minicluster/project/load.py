@@ -119,7 +119,7 @@ def _definition(name: str, it: schema.Cluster, document: Document, folder: Path)
         tuple(Mount(one.role, absolute(one.host), one.path, one.read_only) for one in it.mounts),
         tuple(it.networks),
         it.restart,
-        tuple(it.load),
+        tuple(absolute(word) if word.startswith((".", "/", "~")) else word for word in it.load),
         tuple(map(absolute, it.apply)),
         it.ttl or "",
     )

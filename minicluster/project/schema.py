@@ -23,8 +23,8 @@ def _duration(value: str) -> str:
 
 
 def _reference(value: str) -> str:
-    if len(value.split()) != 1:
-        raise ValueError("must be the reference of an image")
+    if len(value.split()) != 1 or value == "-":
+        raise ValueError("must be the reference of an image, or the path of an archive")
     return value
 
 
@@ -80,7 +80,7 @@ class Cluster(Part):
     restart: Annotated[Literal["no", "on-failure", "unless-stopped", "always"], BeforeValidator(_no)] = "no"
     """Restart policy of the nodes."""
     load: list[Reference] = []
-    """Images of the engine that nodes have before "up" returns."""
+    """Images of the engine, or paths of archives, that nodes have before "up" returns."""
     apply: list[FilePath] = []
     """Files and folders that the system's own client applies once the cluster is ready, in this order."""
     ttl: Annotated[str, AfterValidator(_duration)] | None = None

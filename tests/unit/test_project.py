@@ -218,7 +218,7 @@ def test_mounts_are_words_of_the_option(write: Write, tmp_path: Path) -> None:
         (one("ports: {api: 70000}"), ":5:18: clusters.dev.ports.api must be at most 65535, not 70000"),
         (one("ttl: soon"), ":5:10: clusters.dev.ttl must be a duration, such as 30m, 8h or 1h30m, not 'soon'"),
         (one("mounts: [{role: a, host: b, path: c}]"), ":5:39: clusters.dev.mounts.0.path must be an absolute path"),
-        (one('load: ["a b"]'), ":5:12: clusters.dev.load.0 must be the reference of an image, not 'a b'"),
+        (one('load: ["a b"]'), ":5:12: clusters.dev.load.0 must be the reference of an image, or the path of an"),
         (one('set: {color: "${X:?choose one}"}'), ":5:18: the variable X has no value: choose one"),
         (one("set: {color: 5$}"), ":5:18: not a variable: $"),
         (one('networks: ["a\\0b"]'), ":5:16: a NUL in the text"),
