@@ -69,13 +69,13 @@ def _profile(ctx: click.Context) -> Mapping[str, Any]:
     # click parses no argument while the value of an option is missing: what it has not parsed is in ``args``.
     word = ctx.params.get("profile") or next(iter(ctx.args), None)
     name = ctx.params.get("name")
+    its = discovery.project() if ctx.command.name == "up" else None
+    if its and (chosen := word or name or next(iter(its.clusters))) in its.clusters:
+        word = its.clusters[chosen].profile
     if word is None and name and name not in folders.names():
         from minicluster.cluster import Cluster
 
         word = Cluster.open(name).spec.source
-    its = discovery.project()
-    if its and (chosen := word or name or next(iter(its.clusters))) in its.clusters:
-        word = its.clusters[chosen].profile
     folder, _bundled = folders.locate(word or name or DEFAULT_PROFILE)
     text = (folder / "profile.yaml").read_text(encoding="utf-8")
     data: Mapping[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
