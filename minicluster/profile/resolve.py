@@ -378,10 +378,10 @@ def _files(scope: Scope, role: schema.Role) -> tuple[spec.FileSpec, ...]:
 
 
 def _file(scope: Scope, key: str, path: str, file: schema.File) -> list[spec.FileSpec]:
-    """A file, or none where its template gives no text. ``key``: its place in the profile."""
+    """A file, or none where it is optional and has no text. ``key``: its place in the profile."""
     uid, gid = map(int, file.owner.split(":"))
     content = scope.content(file.source, key, "source")
-    if not content.strip() and file.source.endswith(".j2"):
+    if file.optional and not content.strip():
         return []
     return [spec.FileSpec(path, content, int(file.mode, 8), file.bootstrap, uid, gid)]
 

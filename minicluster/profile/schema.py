@@ -129,11 +129,13 @@ class File(Part):
     """A file that is written into the node before it starts."""
 
     source: str
-    """Path in the profile's folder, or PROFILE:PATH in another's. .j2 is a template; no text of it makes no file."""
+    """Path in the profile's folder, or PROFILE:PATH in another's. .j2 is a template."""
     mode: Annotated[str, Field(pattern=r"^0[0-7]{3}$")] = "0644"
     """Permissions, octal."""
     owner: Annotated[str, Field(pattern=r"^[0-9]{1,5}:[0-9]{1,5}$")] = "0:0"
     """User and group, as numbers: UID:GID."""
+    optional: bool = False
+    """No file is written where the template gives no text."""
     bootstrap: bool = False
     """Only for the nodes from which the cluster is bootstrapped, such as a list of the first voters."""
 
