@@ -51,8 +51,8 @@ class Server:
         self._file: BinaryIO | None = None
 
     def request(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Answer:
-        """Raises ``OSError`` where there is no answer."""
-        content = b"" if body is None else json.dumps(body).encode()
+        """Raises ``OSError`` where there is no answer. A body is sent as JSON, or as it is where it is bytes."""
+        content = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in self.headers.items())]
         if method != "GET":
             lines.append(f"Content-Length: {len(content)}")

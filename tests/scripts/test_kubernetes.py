@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
+import socket
+import threading
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.scripts.conftest import DATA, Node
+from tests.unit.standing import spec_of
 
 Program = Callable[[str, str], ModuleType]
 
@@ -170,20 +175,152 @@ def test_an_etcd_member_by_its_status(members: ModuleType) -> None:
 
 
 def test_agents_by_the_api_server(members: ModuleType) -> None:
-    assert list(members.agents(recorded("nodes"), True)) == [
+    assert list(members.agents(recorded("nodes"), True, True)) == [
         {"name": "agent-1", "ready": True, "detail": ""},
         {"name": "agent-2", "ready": True, "detail": "cordoned"},
     ]
-    assert not any(agent["ready"] for agent in members.agents(recorded("nodes"), False))
+    assert not any(agent["ready"] for agent in members.agents(recorded("nodes"), False, True))
+
+
+def test_an_agent_is_not_ready_before_names_resolve_unless_it_takes_no_pods(members: ModuleType) -> None:
+    assert list(members.agents(recorded("nodes"), True, False)) == [
+        {"name": "agent-1", "ready": False, "detail": "CoreDNS does not answer"},
+        {"name": "agent-2", "ready": True, "detail": "cordoned"},
+    ]
 
 
 def test_an_agent_that_leaves_or_cannot_be_used(members: ModuleType) -> None:
     nodes = recorded("nodes")
     nodes["items"][0]["metadata"].setdefault("annotations", {})["minicluster/leaving"] = "mark"
     nodes["items"][1]["spec"]["taints"] = [{"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"}]
-    assert list(members.agents(nodes, True)) == [{"name": "agent-2", "ready": False, "detail": "cordoned"}]
+    assert list(members.agents(nodes, True, True)) == [{"name": "agent-2", "ready": False, "detail": "cordoned"}]
     nodes["items"][1]["spec"]["taints"] = [{"key": "own", "effect": "NoSchedule"}]
-    assert [agent["ready"] for agent in members.agents(nodes, True)] == [True]
+    assert [agent["ready"] for agent in members.agents(nodes, True, True)] == [True]
+
+
+class Names(threading.Thread):
+    """A server of names on a free port, which answers each question with the same bytes after its number."""
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__(daemon=True)
+        self.answer, self.asked = answer, b""
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.start()
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self.asked, client = self.socket.recvfrom(512)
+                self.socket.sendto(self.asked[:2] + self.answer, client)
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        (b"\x85\x00\0\1\0\1\0\0\0\0", True),
+        (b"\x85\x03\0\1\0\0\0\0\0\0", False),  # NXDOMAIN
+        (b"\x81\x02\0\1\0\0\0\0\0\0", False),  # SERVFAIL
+        (b"\x85\x00\0\1\0\0\0\0\0\0", False),  # no record
+    ],
+)
+def test_names_resolve_when_the_server_says_so(members: ModuleType, answer: bytes, right: bool) -> None:
+    server = Names(answer)
+    with server.socket:
+        assert members.resolves("127.0.0.1", server.socket.getsockname()[1]) is right
+    assert b"\x0akubernetes\x07default\x03svc\x07cluster\x05local\0\0\1\0\1" in server.asked
+
+
+def test_names_are_waited_for_only_where_coredns_is_to_run(members: ModuleType, reset: ModuleType) -> None:
+    def answer(status: int, body: Any) -> Any:
+        return reset.Answer(status, json.dumps(body).encode())
+
+    none, some = answer(200, {"items": []}), answer(200, {"spec": {"replicas": 2}})
+    assert members.names_resolve(answer(404, {}), none)
+    assert members.names_resolve(answer(200, {"spec": {"replicas": 0}}), none)
+    assert not members.names_resolve(some, none)
+    assert not members.names_resolve(some, OSError("refused"))
+    assert not members.names_resolve(OSError("refused"), none)
+
+
+def test_only_endpoints_that_are_ready_are_asked(members: ModuleType) -> None:
+    endpoints = [
+        {"addresses": ["10.244.1.2"], "conditions": {"ready": True}},
+        {"addresses": ["10.244.1.3"], "conditions": {"ready": False}},
+    ]
+    assert members.dns_addresses({"items": [{"endpoints": endpoints}, {"endpoints": None}]}) == ["10.244.1.2"]
+
+
+class ApiServer:
+    """Creates objects as the API server does, and has two agents."""
+
+    def __init__(self, answer: type[Any], folder: str) -> None:
+        self.answer, self.folder = answer, folder
+        self.objects: list[tuple[str, Any]] = []  #: where each was created, and what it is
+        self.recorded: dict[str, str] = {}
+
+    def named(self) -> list[tuple[str, str]]:
+        return [(path, made["metadata"].get("name", "")) for path, made in self.objects]
+
+    def request(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
+        if method == "PATCH":
+            self.recorded.update(body["data"])
+            return self.answer(200, b"{}")
+        if method == "GET":
+            nodes = [{"metadata": {"name": name}} for name in ("agent-1", "agent-2")]
+            record = (f"{self.folder}/configmaps", "minicluster-addons") in self.named()
+            missing = path.endswith("/minicluster-addons") and not record
+            return self.answer(404 if missing else 200, json.dumps({"items": nodes, "data": self.recorded}).encode())
+        made = yaml.safe_load(body) if isinstance(body, bytes) else copy.deepcopy(body)
+        made["metadata"]["uid"] = f"{len(self.objects):08x}-0000"
+        self.objects.append((path, made))
+        return self.answer(201, json.dumps(made).encode())
+
+
+@pytest.fixture
+def addons(program: Program, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    module = program("kubernetes", "kube-addons")
+    monkeypatch.setattr(module, "read", lambda _path: "AUTHORITY")
+    return module
+
+
+@pytest.fixture
+def beginning() -> dict[str, str]:
+    """The files of objects that every cluster begins with."""
+    (master,) = spec_of("kubernetes").of_role("master")
+    return {f.path.rpartition("/")[2]: f.content for f in master.files if "/addons/" in f.path}
+
+
+SYSTEM = "/api/v1/namespaces/kube-system"
+
+
+def test_objects_that_every_cluster_begins_with_are_created_once(addons: ModuleType, beginning: dict[str, str]) -> None:
+    server = ApiServer(addons.Answer, SYSTEM)
+    addons.add(server, {**beginning, "disabled.yaml": "\n"})
+    assert {
+        (f"{SYSTEM}/services", "kube-dns"),
+        ("/apis/apps/v1/namespaces/kube-system/deployments", "coredns"),
+        ("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", "system:coredns"),
+        ("/apis/storage.k8s.io/v1/storageclasses", "standard"),
+    } < set(server.named())
+    assert set(server.recorded) == set(beginning)
+    before = len(server.objects)
+    addons.add(server, beginning)
+    assert len(server.objects) == before  # what the user deleted meanwhile stays so
+
+
+def test_the_first_pods_are_those_that_controllers_would_create(addons: ModuleType, beginning: dict[str, str]) -> None:
+    server = ApiServer(addons.Answer, SYSTEM)
+    addons.add(server, beginning)
+    made = {one["kind"]: one for _, one in server.objects}
+    assert made["ReplicaSet"]["metadata"]["ownerReferences"][0]["uid"] == made["Deployment"]["metadata"]["uid"]
+    pods = [one for path, one in server.objects if path == f"{SYSTEM}/pods"]
+    assert [pod["spec"]["nodeName"] for pod in pods] == ["agent-1", "agent-2"]
+    selector = made["ReplicaSet"]["spec"]["selector"]["matchLabels"]
+    for pod in pods:
+        assert pod["metadata"]["ownerReferences"][0]["uid"] == made["ReplicaSet"]["metadata"]["uid"]
+        assert selector.items() <= pod["metadata"]["labels"].items()
+    assert selector["pod-template-hash"]
 
 
 def test_node_env(members: ModuleType, program: Program) -> None:
@@ -212,6 +349,7 @@ cat "$file" 2>/dev/null || {{ printf "curl: (7) no answer\\nfrom $url" >&2; exit
 
 
 def test_ready_when_every_component_says_so(probes: Node) -> None:
+    probes.write("/run/kube-addons", "")
     probes.write("/answers/127.0.0.1:6443_readyz", "ok")
     probes.write("/answers/127.0.0.1:10259_healthz", "ok")
     done = probes.run("kube-healthy")
@@ -221,6 +359,8 @@ def test_ready_when_every_component_says_so(probes: Node) -> None:
     )
     probes.write("/answers/127.0.0.1:10257_healthz", "ok")
     assert probes.run("kube-healthy").returncode == 0
+    (probes.root / "run/kube-addons").unlink()
+    assert "own objects are not created yet" in probes.run("kube-healthy").stderr
 
 
 def test_not_ready_says_what_the_api_server_answers(probes: Node) -> None:

@@ -63,7 +63,7 @@ def test_every_file_of_settings_can_be_read() -> None:
     spec = spec_of("kubernetes")
     for file in [*node(spec, "agent-1").files, *node(spec, "master-1").files]:
         if file.path.endswith(".yaml"):
-            assert yaml.safe_load(file.content)["kind"]
+            assert all(document["kind"] for document in yaml.safe_load_all(file.content))
         elif file.path.endswith((".json", ".conflist")):
             assert json.loads(file.content)
         elif file.path.endswith(".flags"):
@@ -106,6 +106,13 @@ def test_the_address_in_front_of_a_master_is_in_its_certificate() -> None:
             *served.addresses
         }
         assert {node(spec, "balancer-1").name, master.name} <= {*served.names}
+
+
+def test_what_is_disabled_has_no_objects() -> None:
+    path = "/etc/kubernetes/addons/coredns.yaml"
+    assert not list(yaml.safe_load_all(content(spec_of("kubernetes", set={"disable": "coredns"}), "master-1", path)))
+    with pytest.raises(ProfileError, match="--set disable=dns: disable must be coredns"):
+        spec_of("kubernetes", set={"disable": "dns"})
 
 
 def test_an_agent_more_is_no_news_to_the_others() -> None:
@@ -186,7 +193,9 @@ def test_parts_of_the_users_choice() -> None:
     spec = spec_of("kubernetes", set={"version": "v1.36", "etcd.version": "3.7", "kubernetes.source": "go"})
     assert part(spec, "etcd").version == "v3.7.3"
     assert (part(spec).version, part(spec).source) == ("v1.36.3", "go")
-    assert {p.name for p in spec.images["node"].parts} == {"kubernetes", "containerd", "runc", "cni-plugins"}
+    assert {p.name for p in spec.images["node"].parts} == {
+        "kubernetes", "containerd", "runc", "cni-plugins", "coredns"
+    }  # fmt: skip
 
 
 def test_a_file_need_not_stay_once_nodes_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,12 +158,11 @@ def least_running(kube: Kube, name: str) -> Iterator[list[int]]:
         ("agent-1", "kubelet"),
         pytest.param("agent-1", "kube-proxy", marks=pytest.mark.long),
         pytest.param("agent-1", "containerd", marks=pytest.mark.long),
-        pytest.param("agent-1", "dnsmasq", marks=pytest.mark.long),
-        pytest.param("agent-1", "kube-dns", marks=pytest.mark.long),
+        pytest.param("agent-1", "coredns", marks=pytest.mark.long),
     ],
 )
 def test_a_component_is_killed(whole: Kube, node: str, component: str) -> None:
-    others = ("kube-proxy", "dnsmasq", "kube-dns")  # which serve whoever asks
+    others = ("kube-proxy", "coredns")  # which serve whoever asks
     on, asked_on = ("agent-2", "agent-1") if component in others else ("agent-1", "agent-2")
     before = pids(whole, node, component)
     begun = time.monotonic()

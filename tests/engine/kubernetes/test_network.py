@@ -7,6 +7,8 @@ import re
 import time
 from collections import Counter
 
+import pytest
+
 from tests.engine.conftest import eventually
 from tests.engine.kubernetes.kube import (
     AGENTS,
@@ -145,10 +147,75 @@ def test_records(asking: Space, space: Space) -> None:
     full = f"web.{space.name}.svc.cluster.local"
     eventually(lambda: addresses(asking, full) == {made.spec.clusterIP})
     eventually(
-        lambda: f"0 8000 {full}" in asking.run("agent-1", f"nslookup -type=srv _http._tcp.{full}", ok=False),
+        lambda: f"0 100 8000 {full}" in asking.run("agent-1", f"nslookup -type=srv _http._tcp.{full}", ok=False),
         what="its SRV record",
     )
     assert full in asking.run("agent-1", f"nslookup {made.spec.clusterIP}", ok=False)
+
+
+@conformance("Names", "a SRV record for each pod of a headless service, A records of pods, `dns-version`")
+def test_records_of_pods(asking: Space, space: Space) -> None:
+    headless = service("web", clusterIP="None")
+    space.create(workload("StatefulSet", "web", pod("web"), replicas=2, serviceName="web"), headless)
+    found = {pod.metadata.name: pod.status.pod_ip for pod in space.several(2, "app=web")}
+    full = f"web.{space.name}.svc.cluster.local"
+    wanted = {f"0 50 80 {name}.{full}" for name in found}
+    srv = f"nslookup -type=srv _http._tcp.{full}"
+    eventually(lambda: set(re.findall(r"service = (.+)", asking.run("agent-1", srv, ok=False))) == wanted)
+    address = found["web-1"]
+    assert addresses(asking, f"{address.replace('.', '-')}.{space.name}.pod.cluster.local") == {address}
+    assert "1.1.0" in asking.run("agent-1", "nslookup -type=txt dns-version.cluster.local")
+
+
+@conformance("Names", "ExternalName: an alias of a name outside the cluster, followed")
+def test_external_name(kube: Kube, asking: Space, space: Space) -> None:
+    outside = f"{kube.cluster}-master-1"
+    space.create(
+        {"kind": "Service", "metadata": {"name": "ext"}, "spec": {"type": "ExternalName", "externalName": outside}}
+    )
+    full = f"ext.{space.name}.svc.cluster.local"
+    eventually(lambda: addresses(asking, full) == {kube.addresses["master-1"]})
+    assert f"canonical name = {outside}" in asking.run("agent-1", f"nslookup {full}", ok=False)
+
+
+@conformance("Names", "the service kube-dns in kube-system; reverse names of other addresses are forwarded")
+def test_names_around_the_cluster(kube: Kube, asking: Space) -> None:
+    server = kube.core.read_namespaced_service("kube-dns", "kube-system").spec.cluster_ip
+    assert addresses(asking, "kube-dns.kube-system.svc.cluster.local") == {server}
+    assert f"nameserver {server}" in asking.run("agent-1", "cat /etc/resolv.conf")
+    # Asked backwards, CoreDNS passes on what is not in the cluster, and it is the engine that knows no such name.
+    said = asking.run("agent-1", "nslookup 10.200.3.4", ok=False)
+    assert "can't find 4.3.200.10.in-addr.arpa" in said
+    backwards = asking.run("agent-1", f"nslookup {kube.addresses['agent-2']} 169.254.20.53", ok=False)
+    assert f"{kube.cluster}-agent-2" in backwards
+
+
+@conformance("Names", "search domains and name servers of the node reach pods")
+def test_search_domains(kube: Kube, space: Space) -> None:
+    node, file = f"{kube.cluster}-agent-1", "/etc/kubernetes/resolv.conf"
+    kube.shell.docker("exec", node, "sh", "-c", f"cp {file} /tmp/kept; echo search corp.example >>{file}")
+    try:
+        own = pod("own", nodeName="agent-1", dnsPolicy="Default")
+        space.create(pod("usual", nodeName="agent-1"), own)
+        space.ready("usual", "own")
+    finally:
+        kube.shell.docker("exec", node, "cp", "/tmp/kept", file)
+    assert "svc.cluster.local cluster.local corp.example" in space.run("usual", "cat /etc/resolv.conf")
+    assert "search corp.example" in space.run("own", "cat /etc/resolv.conf")
+    assert addresses(space, f"{kube.cluster}-master-1.", "own") == {kube.addresses["master-1"]}
+
+
+@pytest.mark.long
+@conformance("Names", "a stub domain in the ConfigMap coredns is served once CoreDNS has read it")
+def test_stub_domain(kube: Kube, asking: Space) -> None:
+    config = kube.core.read_namespaced_config_map("coredns", "kube-system")
+    before = config.data["Corefile"]
+    stub = "corp.example:53 {\n    hosts {\n        192.0.2.7 printer.corp.example\n    }\n}\n"
+    try:
+        kube.core.patch_namespaced_config_map("coredns", "kube-system", {"data": {"Corefile": before + stub}})
+        eventually(lambda: addresses(asking, "printer.corp.example") == {"192.0.2.7"}, within=180)
+    finally:
+        kube.core.patch_namespaced_config_map("coredns", "kube-system", {"data": {"Corefile": before}})
 
 
 @conformance("Names", "unknown names of the cluster get NXDOMAIN; others are forwarded to the engine's DNS")
@@ -176,9 +243,9 @@ def test_names_are_steady(asking: Space, space: Space) -> None:
     assert not lines
 
 
-def addresses(asking: Space, name: str) -> set[str]:
+def addresses(asking: Space, name: str, asker: str = "agent-1") -> set[str]:
     """What a name resolves to, asked from a pod."""
-    said = asking.run("agent-1", f"nslookup {name}", ok=False).partition("Name:")[2]
+    said = asking.run(asker, f"nslookup {name}", ok=False).partition("Name:")[2]
     return set(re.findall(r"Address(?: \d+)?: (\S+)", said))
 
 
