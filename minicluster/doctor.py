@@ -182,7 +182,9 @@ def check_capabilities(info: EngineInfo, root: Path = Path("/")) -> Check:
         return Check(name, "ok", "not known: the engine's process cannot be seen from here")
     lacking = privileges.missing(bounding)
     if not lacking:
-        return Check(name, "ok", "the engine has all that nested nodes need")
+        rest = [f"CAP_{one}" for one in privileges.ALL if one not in privileges.named(bounding)]
+        but = f"; nothing in a node gets {', '.join(rest)}, which it lacks" if rest else ""
+        return Check(name, "ok", f"the engine has all that nested nodes need{but}")
     return Check(
         name, "error",
         f"the engine's bounding set lacks {', '.join('CAP_' + one for one in lacking)}: nested nodes cannot start",

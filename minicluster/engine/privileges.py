@@ -1,8 +1,11 @@
 """The privileges of nested nodes, which run a container engine or a kubelet of their own.
 
-``--privileged`` would be shorter, but it asks for every capability, so that a container cannot start where the engine's
-own bounding set lacks one (CAP_SYS_RESOURCE in many sandboxes), and it gives the node all of the machine's devices. No
-rule for devices is added either: with MKNOD, a default capability, it would give access to the machine's disks.
+A node gets what a real one has, so that what runs in it may ask for that: every capability, and access to every
+device. ``--privileged`` would be shorter, but a container that asks for it cannot start where the engine's own bounding
+set lacks one of the capabilities (CAP_SYS_RESOURCE in many sandboxes). So those that the engine has are named.
+
+A nested node that is not privileged gets :data:`NESTED_CAPABILITIES` and no rule for devices: with MKNOD, a default
+capability, such a rule would give access to the machine's disks.
 """
 
 from __future__ import annotations
@@ -49,6 +52,12 @@ def on_containers() -> dict[str, Any]:
         "Binds": ["/sys/fs/cgroup:/sys/fs/cgroup:rw"],
     }
 
+
+#: Every device, block or character; of a node that is privileged.
+DEVICE_RULE = "a *:* rwm"
+
+#: Tells the scripts of a node that is privileged to create what is in the machine's /dev.
+PRIVILEGED_ENV = "MINICLUSTER_PRIVILEGED"
 
 #: What the engine grants every container by default, which nested nodes need as well, and all others. With their bit
 #: numbers in a capability set, from linux/capability.h.
@@ -99,7 +108,15 @@ _OTHERS = {
 }
 
 
+#: All capabilities: name -> bit number.
+ALL: Mapping[str, int] = {**_DEFAULTS, **_OTHERS}
+
+
+def named(bounding: int) -> list[str]:
+    """The capabilities in a set."""
+    return [name for name, bit in ALL.items() if bounding >> bit & 1]
+
+
 def missing(bounding: int) -> list[str]:
     """The capabilities that a nested node needs and that a bounding set (``CapBnd`` of a process) lacks."""
-    bits = {**_DEFAULTS, **_OTHERS}
-    return [name for name in dict.fromkeys((*NESTED_CAPABILITIES, *_DEFAULTS)) if not bounding >> bits[name] & 1]
+    return [name for name in dict.fromkeys((*NESTED_CAPABILITIES, *_DEFAULTS)) if not bounding >> ALL[name] & 1]

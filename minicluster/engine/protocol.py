@@ -176,7 +176,9 @@ class ContainerConfig:
     ports: Mapping[str, int] = field(default_factory=dict)  #: such as 80/tcp -> port on 127.0.0.1
     bind_address: str = LOCALHOST  #: a further address of the engine's machine that the ports are published on
     memory: int = 0  #: limit in bytes; 0 is none
+    cpus: float = 0  #: limit in processors; 0 is none
     nested: bool = False  #: runs a container engine of its own: gets the privileges which that needs
+    privileged: bool = False  #: nested, with all capabilities and devices that the engine can give
     capabilities: tuple[str, ...] = ()  #: Linux capabilities in addition to those that the engine grants
     stop_timeout: int = 10  #: seconds between the stop signal and the kill
     restart: str = "no"  #: the restart policy: when it ends by itself, and when the engine starts

@@ -171,6 +171,8 @@ class NodeSpec:
     mounts: tuple[MountSpec, ...] = ()
     local_registry: tuple[FileSpec, ...] = ()  #: with markers: how it is told of the engine's local registry, if any
     registry_hook: tuple[str, ...] = ()  #: a command in it, while it runs, once those files were written
+    privileged: bool = False  #: nested, with all capabilities and devices that the engine can give
+    cpus: float = 0  #: limit in processors; 0 is none
 
     @property
     def bootstraps(self) -> bool:

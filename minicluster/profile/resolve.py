@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from minicluster.errors import UsageError, nearest
+from minicluster.errors import ProfileError, UsageError, nearest
 from minicluster.model import spec
 from minicluster.model.deferred import CLIENT_PARTS, REGISTRY_CREDENTIALS
 from minicluster.model.spec import LOCALHOST
@@ -352,6 +352,8 @@ def _node(
         memory=int(role.memory or 0),
         footprint=int(role.footprint),
         nested=role.nested,
+        privileged=role.nested and _is_true(scope, role),
+        cpus=role.cpus or 0,
         authority=role.authority,
         stop_timeout=role.stop_timeout,
         files=(*_files(scope, role), *told, *installed),
@@ -367,6 +369,13 @@ def _node(
         join=hooks.hooks(role.hooks.join, "join"),
         leave=hooks.hooks(role.hooks.leave, "leave"),
     )
+
+
+def _is_true(scope: Scope, role: schema.Role) -> bool:
+    value = scope.text(role.privileged, "privileged").lower()  # a template prints True
+    if value not in ("true", "false"):
+        raise ProfileError(f"{scope.where('privileged')}: {value!r} is neither true nor false")
+    return value == "true"
 
 
 def _files(scope: Scope, role: schema.Role) -> tuple[spec.FileSpec, ...]:

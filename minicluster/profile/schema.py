@@ -218,6 +218,8 @@ class Role(Part):
     """Which of the profile's images its nodes run."""
     nested: bool = False
     """The node runs a container engine of its own: it gets the capabilities and options, by name, that this takes."""
+    privileged: Text = "true"
+    """A nested node gets all capabilities and devices that the engine can give, as a real one has; a template."""
     capabilities: list[Annotated[str, Field(pattern=r"^[A-Z][A-Z_]*$")]] = []
     """Linux capabilities in addition to the engine's defaults, such as NET_ADMIN."""
     authority: bool = False
@@ -235,7 +237,9 @@ class Role(Part):
     tmpfs: dict[MountPath, str] = {}
     """Paths kept in memory, with mount options."""
     memory: ByteSize | None = None
-    """Memory limit, such as 512MiB; none by default."""
+    """Memory limit, such as 512MiB; none by default. What runs in a nested node sees it as the node's memory."""
+    cpus: float | None = Field(default=None, gt=0)
+    """How many of the machine's processors a node may use, such as 1.5; all by default."""
     footprint: ByteSize = ByteSize(0)
     """Memory that an idle node uses, such as 120MiB: shown, and checked before a start."""
     stop_timeout: int = Field(default=10, ge=0, le=600)

@@ -81,6 +81,10 @@ class Scope:
         """One template."""
         return render(text, self.seen, self.loaded.document.where((*self.at, *at)), place=self.place)
 
+    def where(self, *at: str | int) -> str:
+        """File and line of a part."""
+        return self.loaded.document.where((*self.at, *at))
+
     def words(self, words: Iterable[str], *at: str | int) -> tuple[str, ...]:
         """A list of templates."""
         return tuple(self.text(word, *at, i) for i, word in enumerate(words))

@@ -86,6 +86,16 @@ def test_nodes_run_without_privileged(cluster: Shell, outer: Shell) -> None:
         assert "ALL" not in capabilities
 
 
+def test_containers_may_ask_for_what_they_may_on_a_real_node(cluster: Shell) -> None:
+    def run(*argv: str) -> str:
+        return cluster.docker("run", "--rm", *argv[:-1], "localhost/minicluster/demo", "sh", "-c", argv[-1]).out
+
+    assert "fuse" in run("--privileged", "mkdir /m; mount -t tmpfs x /m && ls /dev")
+    bits = int(run("--cap-add", "SYS_MODULE", "cat /proc/self/status").partition("CapEff:")[2].split()[0], 16)
+    assert bits >> 16 & 1
+    assert run("--device", "/dev/fuse", "exec 3<>/dev/fuse && echo open") == "open\n"
+
+
 def test_ten_replicas_run_on_all_nodes(web: Shell) -> None:
     spread = eventually(lambda: (n := running(web)).total() == 10 and n, what="ten replicas run")
     assert set(spread) == {"master-1", "agent-1", "agent-2"}

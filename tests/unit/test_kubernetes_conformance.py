@@ -20,8 +20,8 @@ from tests.engine.kubernetes import (
 from tests.engine.kubernetes.kube import PROVED
 
 AREAS = (
-    "Cluster", "Pods", "Network", "Services", "Names", "Workloads", "Storage", "Scheduling", "Policy", "Access", "API",
-    "minicluster",
+    "Cluster", "Pods", "Network", "Services", "Names", "Workloads", "Storage", "Privileges", "Scheduling", "Policy",
+    "Access", "API", "minicluster",
 )  # fmt: skip
 MODULES = (test_cluster, test_pods, test_network, test_workloads, test_access, test_api, test_mounts)
 

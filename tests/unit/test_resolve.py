@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from minicluster.errors import UsageError
+from minicluster.errors import ProfileError, UsageError
 from minicluster.model.codec import FORMAT, AnotherFormat, decode, encode, from_json, node_hash, to_json
 from minicluster.model.deferred import fill
 from minicluster.model.spec import (
@@ -232,6 +232,8 @@ def change(node: NodeSpec, **fields: object) -> NodeSpec:
         {"tmpfs": {"/x": ""}},
         {"memory": 1},
         {"nested": True},
+        {"privileged": True},
+        {"cpus": 1.5},
         {"stop_timeout": 99},
         {"files": (FileSpec("/x", "y"),)},
         {"files": (FileSpec("/x", "y", uid=1),)},
@@ -305,3 +307,16 @@ def test_markers_are_replaced_by_values_that_are_known(argv: list[str], filled: 
 
 def test_what_is_filled_in_is_not_looked_at_again() -> None:
     assert fill(["\0a\0"], {"a": "\0b\0", "b": "secret"}) == ["\0b\0"]
+
+
+@pytest.mark.parametrize(("asked", "privileged"), [({}, True), ({"privileged": "false"}, False)])
+def test_nested_nodes_are_privileged_unless_a_setting_says_otherwise(asked: dict[str, str], privileged: bool) -> None:
+    for profile in ("swarm", "kubernetes", "mesos"):
+        spec = resolve_spec(catalog.load(profile, asked))
+        assert {node.privileged for node in spec.nodes if node.nested} == {privileged}
+        assert not any(node.privileged for node in spec.nodes if not node.nested)
+
+
+def test_privileged_is_true_or_false() -> None:
+    with pytest.raises(ProfileError, match=r"roles\.agent\.privileged=perhaps: 'perhaps' is neither"):
+        resolve_spec(catalog.load("swarm", {"roles.agent.privileged": "perhaps"}))

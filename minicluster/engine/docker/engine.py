@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -11,7 +12,7 @@ from typing import Any
 
 from minicluster.engine import privileges
 from minicluster.engine.address import EngineAddress
-from minicluster.engine.docker import answers, archive, events, images, routes, streams
+from minicluster.engine.docker import answers, archive, capabilities, events, images, routes, streams
 from minicluster.engine.docker.answers import cluster_label, filters
 from minicluster.engine.docker.client_side import proxies
 from minicluster.engine.docker.errors import translated
@@ -48,6 +49,8 @@ class DockerEngine:
         self.endpoint = address.url
         self.reference = address.dump()
         self._api = Api(address)
+        self._capabilities: tuple[str, ...] | None = None  # that it can give; None until they are needed
+        self._capabilities_lock = threading.Lock()
 
     @cached_property
     def _version(self) -> dict[str, Any]:
@@ -246,10 +249,15 @@ class DockerEngine:
             "Tmpfs": dict(config.tmpfs),
             "RestartPolicy": {"Name": config.restart},
             "Memory": config.memory,
+            "NanoCpus": round(config.cpus * 1e9),
             "CapAdd": list(config.capabilities),
         }
         if config.nested:
-            host["CapAdd"] += [c for c in privileges.NESTED_CAPABILITIES if c not in config.capabilities]
+            added = privileges.NESTED_CAPABILITIES
+            if config.privileged:
+                added = self._granted(config)
+                host["DeviceCgroupRules"] = [privileges.DEVICE_RULE]
+            host["CapAdd"] += [c for c in added if c not in config.capabilities]
             # The API has no "systempaths": the docker client translates it to these two lists.
             host["SecurityOpt"] = [o for o in privileges.NESTED_SECURITY_OPT if not o.startswith("systempaths")]
             host |= {"MaskedPaths": [], "ReadonlyPaths": []}
@@ -257,6 +265,8 @@ class DockerEngine:
             host["CgroupnsMode"] = privileges.NESTED_CGROUPNS
         endpoint = {"IPAMConfig": {"IPv4Address": config.address}, "Aliases": [config.hostname]}
         env = {**(proxies(self.endpoint, config.address) if config.address else {}), **config.env}
+        if config.privileged:
+            env[privileges.PRIVILEGED_ENV] = "yes"
         body: dict[str, Any] = {
             "Image": config.image,
             "Hostname": config.hostname,
@@ -271,6 +281,15 @@ class DockerEngine:
         }
         with translated(f"create container {config.name}"):
             self._api.request("POST", "/containers/create", params={"name": config.name}, data=body)
+
+    def _granted(self, config: ContainerConfig) -> tuple[str, ...]:
+        """All capabilities that the engine can give a container."""
+        with self._capabilities_lock:
+            if self._capabilities is None:
+                self._capabilities = capabilities.granted(
+                    self._api, self.endpoint, str(self._version.get("ApiVersion", "")), config
+                )
+            return self._capabilities
 
     def create_job(self, job: Job) -> None:
         body: dict[str, Any] = {

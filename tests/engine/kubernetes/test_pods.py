@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 from tests.engine.conftest import eventually
 from tests.engine.kubernetes.kube import (
     HOLD,
     Kube,
+    Manifest,
     Space,
     claim,
     conformance,
@@ -307,3 +309,129 @@ def test_volumes_are_everywhere(space: Space) -> None:
     space.create(pod("reader", container(read, **mounts), nodeName="agent-2", **common))
     assert space.ended("reader").status.phase == "Succeeded"
     assert space.log("reader") == "1000 was here\n"
+
+
+# --- privileges
+
+
+def privileged(name: str, script: str, mounts: Manifest | None = None, **spec: Any) -> Manifest:
+    """A privileged pod that runs a script."""
+    main = container(script, securityContext={"privileged": True}, **(mounts or {}))
+    return pod(name, main, **{"restartPolicy": "Never", "nodeName": "agent-1", **spec})
+
+
+def capabilities(status: str) -> dict[str, int]:
+    """The sets of capabilities in a process's status."""
+    return {name: int(bits, 16) for name, bits in re.findall(r"^(Cap\w+):\s+([0-9a-f]+)$", status, re.M)}
+
+
+@conformance("Privileges", "a privileged pod has all capabilities and devices that the engine can give")
+def test_privileged(kube: Kube, space: Space) -> None:
+    space.create(privileged("all", "cat /proc/self/status; ls /dev; mkdir /m; mount -t tmpfs x /m && echo mounted"))
+    assert space.ended("all").status.phase == "Succeeded"
+    said = space.log("all")
+    agent = kube.shell.docker("exec", f"{kube.cluster}-agent-1", "cat", "/proc/1/status").out
+    assert capabilities(said)["CapEff"] == capabilities(agent)["CapBnd"]
+    assert capabilities(agent)["CapBnd"] >> 16 & 1  # SYS_MODULE, which no container has by default
+    assert {"fuse", "loop0", "kmsg", "null"} <= set(said.split())
+    assert "mounted" in said
+
+
+@conformance("Privileges", "added capabilities")
+def test_added_capabilities(space: Space) -> None:
+    added = {"capabilities": {"add": ["NET_ADMIN", "SYS_MODULE", "SYS_TIME", "SYS_PTRACE"]}}
+    script = "cat /proc/self/status; ip addr add 192.0.2.1/32 dev lo && ip addr"
+    space.create(pod("some", container(script, securityContext=added), restartPolicy="Never"))
+    assert space.ended("some").status.phase == "Succeeded"
+    found = capabilities(space.log("some"))["CapEff"]
+    assert all(found >> bit & 1 for bit in (12, 16, 25, 19))
+    assert not found >> 21 & 1  # SYS_ADMIN
+    assert "192.0.2.1" in space.log("some")
+
+
+@conformance("Privileges", "hostNetwork, hostPID and hostIPC show the agent's own")
+def test_name_spaces_of_the_agent(kube: Kube, space: Space) -> None:
+    shared = {"hostNetwork": True, "hostPID": True, "hostIPC": True}
+    space.create(
+        pod(
+            "host",
+            container("ps; ip addr; readlink /proc/self/ns/ipc"),
+            nodeName="agent-1",
+            restartPolicy="Never",
+            **shared,
+        )
+    )
+    space.ended("host")
+    said = space.log("host")
+    assert "containerd" in said
+    assert kube.addresses["agent-1"] in said
+    assert kube.shell.docker("exec", f"{kube.cluster}-agent-1", "readlink", "/proc/self/ns/ipc").out.strip() in said
+
+
+@conformance("Privileges", "hostPath of each type: folders, files, sockets, devices")
+def test_host_paths(space: Space) -> None:
+    kinds = {
+        "DirectoryOrCreate": "/var/tmp/t-folder",
+        "Directory": "/var/lib/kubelet",
+        "FileOrCreate": "/var/tmp/t-file",
+        "File": "/etc/hostname",
+        "Socket": "/run/containerd/containerd.sock",
+        "CharDevice": "/dev/fuse",
+        "BlockDevice": "/dev/loop0",
+    }
+    names = {kind: kind.lower() for kind in kinds}
+    tests = "; ".join(
+        f"test {flag} /host/{names[kind]} && echo {kind}"
+        for kind, flag in zip(kinds, ("-d", "-d", "-f", "-s", "-S", "-c", "-b"), strict=True)
+    )
+    mounts = {"volumeMounts": [{"name": name, "mountPath": f"/host/{name}"} for name in names.values()]}
+    volumes = [{"name": names[kind], "hostPath": {"path": path, "type": kind}} for kind, path in kinds.items()]
+    space.create(privileged("paths", tests, mounts, volumes=volumes))
+    space.ended("paths")
+    assert set(space.log("paths").split()) == set(kinds)
+
+
+@conformance("Privileges", "FUSE and loop devices")
+def test_fuse_and_loop_devices(space: Space) -> None:
+    fuse = (
+        "mkdir /m; exec 3<>/dev/fuse; mount -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 x /m &&"
+        " grep -c ' /m fuse ' /proc/mounts; umount -l /m; exec 3>&-"
+    )
+    loop = (
+        "dd if=/dev/zero of=/disk bs=1M count=1 2>/dev/null; device=$(losetup -f); losetup $device /disk &&"
+        " echo gold | dd of=$device conv=fsync 2>/dev/null; losetup -d $device; head -n 1 /disk"
+    )
+    space.create(privileged("fuse", fuse), privileged("loop", loop))
+    space.ended("fuse")
+    space.ended("loop")
+    assert space.log("fuse") == "1\n"
+    assert space.log("loop") == "gold\n"
+
+
+@conformance("Privileges", "a mount in a volume with Bidirectional propagation is seen by other pods")
+def test_bidirectional_mounts(space: Space) -> None:
+    def shares(how: str) -> Manifest:
+        return {"volumeMounts": [{"name": "shared", "mountPath": "/shared", "mountPropagation": how}]}
+
+    volumes = [{"name": "shared", "hostPath": {"path": "/var/tmp/t-shared", "type": "DirectoryOrCreate"}}]
+    script = f"mkdir -p /shared/in; mount -t tmpfs x /shared/in; echo gold >/shared/in/word; {HOLD}; umount /shared/in"
+    space.create(privileged("mounts", script, shares("Bidirectional"), volumes=volumes))
+    reader = container("until cat /shared/in/word; do sleep 0.1; done 2>/dev/null", **shares("HostToContainer"))
+    space.ready("mounts")
+    space.create(pod("reads", reader, nodeName="agent-1", volumes=volumes, restartPolicy="Never"))
+    assert space.ended("reads").status.phase == "Succeeded"
+    assert space.log("reads") == "gold\n"
+
+
+@conformance("Privileges", "safe sysctls are set in a pod; unsafe ones are refused unless the kubelet allows them")
+def test_sysctls(space: Space) -> None:
+    def asks(name: str, value: str) -> Manifest:
+        return {"securityContext": {"sysctls": [{"name": name, "value": value}]}}
+
+    script = "cat /proc/sys/net/ipv4/ip_local_port_range"
+    safe = asks("net.ipv4.ip_local_port_range", "20000 30000")
+    space.create(pod("safe", container(script), restartPolicy="Never", **safe))
+    space.create(pod("unsafe", container(script), restartPolicy="Never", **asks("net.core.somaxconn", "77")))
+    space.ended("safe")
+    assert space.log("safe").split() == ["20000", "30000"]
+    assert space.ended("unsafe").status.reason == "SysctlForbidden"
