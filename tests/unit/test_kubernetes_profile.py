@@ -109,8 +109,10 @@ def test_the_address_in_front_of_a_master_is_in_its_certificate() -> None:
 
 
 def test_what_is_disabled_has_no_objects() -> None:
-    path = "/etc/kubernetes/addons/coredns.yaml"
-    assert not list(yaml.safe_load_all(content(spec_of("kubernetes", set={"disable": "coredns"}), "master-1", path)))
+    spec = spec_of("kubernetes", set={"disable": "metrics,coredns"})
+    for path in ("/etc/kubernetes/addons/coredns.yaml", "/etc/kubernetes/addons-later/metrics-server.yaml"):
+        assert content(spec_of("kubernetes"), "master-1", path)
+        assert not content(spec, "master-1", path).strip()
     with pytest.raises(ProfileError, match="--set disable=dns: disable must be coredns"):
         spec_of("kubernetes", set={"disable": "dns"})
 
@@ -194,7 +196,7 @@ def test_parts_of_the_users_choice() -> None:
     assert part(spec, "etcd").version == "v3.7.3"
     assert (part(spec).version, part(spec).source) == ("v1.36.3", "go")
     assert {p.name for p in spec.images["node"].parts} == {
-        "kubernetes", "containerd", "runc", "cni-plugins", "coredns"
+        "kubernetes", "containerd", "runc", "cni-plugins", "coredns", "metrics-server"
     }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import pytest
 from tests.engine.conftest import eventually
 from tests.engine.kubernetes.kube import (
     AGENTS,
+    HOLD,
     Kube,
     Space,
     conformance,
@@ -261,3 +262,26 @@ def test_environment_of_services(space: Space) -> None:
         if (said := space.log(f"main-{number}")) == wanted:
             break
     assert said == wanted
+
+
+@conformance("Services", "an address or port that nobody serves is refused in the node")
+def test_nobody_else_answers(kube: Kube, asking: Space, space: Space) -> None:
+    def tried(address: str) -> str:
+        return asking.run("agent-1", f"timeout 10 wget -q -O - http://{address}/ 2>&1", ok=False)
+
+    made = space.create(service("web"))
+    space.create(pod("web"), pod("host", container(HOLD), nodeName="agent-1", hostNetwork=True))
+    space.ready("web", "host")
+    address = made.spec.clusterIP
+    assert eventually(lambda: tried(address)) == "web"
+    assert "Connection refused" in tried(f"{address}:81")
+    assert "Connection refused" in space.run("host", f"timeout 10 wget -q -O - http://{address}:81/ 2>&1", ok=False)
+    kube.core.delete_namespaced_service("web", space.name)
+    eventually(lambda: "Connection refused" in tried(address), what="the deleted service is refused")
+    for gone in ("10.244.1.250", "10.244.2.250", "10.244.99.9"):  # of this agent, of the other one, of none
+        assert "No route to host" in tried(gone)
+    # A master, where no kube-proxy is, does not ask outside either.
+    said = kube.shell.docker(
+        "exec", f"{kube.cluster}-master-1", "curl", "-sS", "-m", "5", f"http://{address}/", ok=False
+    )
+    assert "Could not connect" in said.err

@@ -309,3 +309,38 @@ def test_cron_jobs_are_on_time(kube: Kube, begun: Space) -> None:
         what="a minute has come",
     )
     assert made[0].metadata.owner_references[0].name == "minutely"
+
+
+@pytest.mark.long
+@conformance("Workloads", "`kubectl top`; a HorizontalPodAutoscaler scales from 1 to 5 under load, and back")
+def test_autoscaling(kube: Kube, space: Space) -> None:
+    script = "while :; do if [ -e /tmp/busy ]; then :; else sleep 0.2; fi; done"
+    resources = {"requests": {"cpu": "20m"}, "limits": {"cpu": "100m"}}
+    space.create(
+        workload("Deployment", "web", pod("web", container(script, resources=resources))),
+        {
+            "apiVersion": "autoscaling/v2",
+            "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": "web"},
+            "spec": {
+                "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
+                "minReplicas": 1,
+                "maxReplicas": 5,
+                "metrics": [
+                    {
+                        "type": "Resource",
+                        "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}},
+                    }
+                ],
+                "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}},  # by default five minutes
+            },
+        },
+    )
+    space.several(1, "app=web")
+    eventually(lambda: set(AGENTS) <= set(kube.kubectl("top", "nodes", ok=False).out.split()), within=120)
+    space.run("deploy/web", "touch /tmp/busy")
+    space.several(5, "app=web", within=240)
+    assert "web-" in space.kubectl("top", "pods").out
+    for one in space.pods("app=web"):
+        space.run(one.metadata.name, "rm -f /tmp/busy", ok=False)
+    space.several(1, "app=web", within=300)
