@@ -303,7 +303,7 @@ def test_start_says_what_an_image_lacks(scripts: Path) -> None:
 def agent(scripts: Path, tmp_path: Path) -> Path:
     """The agent's start script, with stand-ins for Mesos and for what only a container allows."""
     text = (scripts / "mesos-agent-start").read_text()
-    for path in ("/proc/self/mounts", "/run/mesos-agent.pid"):
+    for path in ("/proc/self/mounts", "/run/mesos-agent.pid", "/run/minicluster-limits"):
         assert path in text
         text = text.replace(path, str(tmp_path / Path(path).name))
     write(scripts / "mesos-agent-start", text)
@@ -313,8 +313,10 @@ def agent(scripts: Path, tmp_path: Path) -> Path:
     write(scripts / "umount", f"#!/bin/sh\necho $1 >>{tmp_path}/umounted\n")
     write(
         scripts / "mesos-agent",
-        '#!/bin/sh\necho "$MESOS_CONTAINERIZERS $MESOS_DOCKER $XTABLES_LIBDIR"; ls "$MESOS_WORK_DIR/meta/slaves"\n',
+        '#!/bin/sh\necho "$MESOS_RESOURCES" >&2\n'
+        'echo "$MESOS_CONTAINERIZERS $MESOS_DOCKER $XTABLES_LIBDIR"; ls "$MESOS_WORK_DIR/meta/slaves"\n',
     )
+    (tmp_path / "minicluster-limits").write_text("MEMORY=\nCPUS=\n")
     (tmp_path / "work/meta/slaves").mkdir(parents=True)
     (tmp_path / "work/meta/slaves/latest").touch()
     return scripts
@@ -337,6 +339,24 @@ def test_an_agent_waits_for_its_engine(agent: Path, tmp_path: Path) -> None:
     with_engine(agent, tmp_path)
     docker = str(agent / "docker")
     assert start_agent(agent, tmp_path, "cpus:1") == [f"docker,mesos {docker} ", "latest", "other"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "limits", "offered"),
+    [
+        ("cpus:2.0;mem:1024;ports:[1-2]", "MEMORY=524288\nCPUS=1500\n", "cpus:1.500;mem:512.000;ports:[1-2]"),
+        ("cpus:0.5;mem:100", "MEMORY=524288\nCPUS=1500\n", "cpus:0.5;mem:100"),
+        ("cpus:4;mem:9000", "MEMORY=\nCPUS=2250\n", "cpus:2.250;mem:9000"),
+        ("disk:5", "MEMORY=1\nCPUS=1\n", "disk:5"),
+    ],
+)
+def test_an_agent_offers_no_more_than_its_node_may_use(
+    agent: Path, tmp_path: Path, asked: str, limits: str, offered: str
+) -> None:
+    with_engine(agent, tmp_path)
+    (tmp_path / "minicluster-limits").write_text(limits)
+    done = run(agent, "mesos-agent-start", MESOS_WORK_DIR=str(tmp_path / "work"), MESOS_RESOURCES=asked)
+    assert done.stderr.splitlines()[-1] == offered
 
 
 def test_version_two_of_control_groups_is_left_at_its_one_place_alone(agent: Path, tmp_path: Path) -> None:
