@@ -28,7 +28,7 @@ NAMES = {profile: f"t-again-{profile}" for profile in (*STORES, "swarm")}
 SIZES = {
     **VERSION,
     "swarm": ("--size", "master=3", "--size", "agent=1"),
-    "kubernetes": ("--size", "kv=3", "--size", "master=3", "--size", "agent=1"),
+    "kubernetes": ("--size", "kv=3", "--size", "master=3", "--size", "agent=1", "--set", "failover=quick"),
 }
 
 

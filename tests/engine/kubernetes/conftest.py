@@ -24,7 +24,7 @@ def kube(request: pytest.FixtureRequest, outer: Shell, tmp_path_factory: pytest.
     """One master and two agents, under a name that no other module's cluster has."""
     name = f"t-kube-{request.module.__name__.rpartition('test_')[2]}"
     try:
-        outer.minicluster("up", "kubernetes", "--name", name, timeout=1200)
+        outer.minicluster("up", "kubernetes", "--name", name, "--set", "failover=quick", timeout=1200)
         yield Kube(Shell(outer.env | variables(outer, name)), name, tmp_path_factory.mktemp("kube"))
     finally:
         outer.minicluster("down", name, ok=False)

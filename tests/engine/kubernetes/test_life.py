@@ -26,7 +26,7 @@ NODES = {"kv-1", "master-1", "agent-1", "agent-2"}
 def kube(outer: Shell) -> Iterator[Kube]:
     """One kv, one master, two agents with a pod for requests each; an object and a file in a volume that must stay."""
     try:
-        outer.minicluster("up", "kubernetes", "--name", NAME, timeout=900)
+        outer.minicluster("up", "kubernetes", "--name", NAME, "--set", "failover=quick", timeout=900)
         kube = Kube(outer, NAME)
         kube.furnish("agent-1", "agent-2")
         kube.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kept"}, "data": {"word": "gold"}})

@@ -24,7 +24,7 @@ SIZES = ("--size", "kv=3", "--size", "master=3", "--size", "agent=1")
 @pytest.fixture(scope="module")
 def kube(outer: Shell) -> Iterator[Kube]:
     try:
-        outer.minicluster("up", "kubernetes", "--name", NAME, *SIZES, timeout=900)
+        outer.minicluster("up", "kubernetes", "--name", NAME, *SIZES, "--set", "failover=quick", timeout=900)
         kube = Kube(outer, NAME)
         kube.furnish("agent-1")
         yield kube
