@@ -64,6 +64,8 @@ def _path_of(document: Document, path: str, option: str) -> list[str]:
     settings = _mapping(document, "settings")
     if len(parts) == 1 and parts[0] in settings:  # a setting may have the name of a key, such as version
         return ["settings", *parts]
+    if isinstance(settings.get(parts[0]), dict):
+        return ["settings", *parts]
     if parts[0] in _parts(document) and parts[1:] in (["version"], ["source"]):
         return ["parts", *parts]
     if parts[0] not in Profile.model_fields:
@@ -92,9 +94,19 @@ def _mapping(document: Document, key: str) -> dict[str, Any]:
 
 
 def _of_its_type(value: Any, default: Any, name: str, text: str, option: str) -> Any:
-    """A setting's value, which must be of the same type as its default."""
-    if isinstance(default, str):  # what was read as a number is a text again; a list is refused by the schema
-        return value if isinstance(value, (str, list, dict)) else text
+    """A setting's value, which must be of the same type as its default. A list may be written with commas alone."""
+    if isinstance(default, list):
+        return value if isinstance(value, list) else [one.strip() for one in text.split(",") if one.strip()]
+    if isinstance(default, dict):
+        if value == "":
+            return {}
+        if not isinstance(value, dict):
+            raise ProfileError(f"{option}: {name} must be a mapping", "", f"Such as --set {name}.KEY=VALUE.")
+        return value
+    if isinstance(default, str):  # what was read as a number is a text again
+        if isinstance(value, (list, dict)):
+            raise ProfileError(f"{option}: {name} must be a text", "", "Put it into further quotes.")
+        return value if isinstance(value, str) else text
     words = {bool: "true or false", int: "an integer", float: "a number"}
     takes: dict[type, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (float, int)}
     if type(default) in takes and type(value) not in takes[type(default)]:

@@ -118,12 +118,16 @@ def _check_settings(loaded: Loaded) -> None:
     profile = loaded.profile
     named: list[tuple[Where, str]] = [(("immutable", i), name) for i, name in enumerate(profile.immutable)]
     named += [(("patterns", name), name) for name in profile.patterns]
+    named += [(("subnets", i), name) for i, name in enumerate(profile.subnets)]
     for at, name in named:
         if name not in profile.settings:
             raise _error(loaded, at, f"no setting named {name!r}", fix=nearest(name, profile.settings), key=True)
     for name, wanted in profile.patterns.items():
         try:
-            matches = re.fullmatch(wanted.pattern, str(profile.settings[name]))
+            value = profile.settings[name]
+            matches = all(
+                re.fullmatch(wanted.pattern, str(one)) for one in (value if isinstance(value, list) else [value])
+            )
         except re.error as error:
             raise _error(
                 loaded, ("patterns", name, "pattern"), f"not a regular expression: {error}", fix="Correct it."

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from ipaddress import IPv4Network
 from typing import Any
 
 from minicluster.errors import ProfileError, UsageError, nearest
@@ -61,6 +62,7 @@ def resolve(
                 "Write its reference, as `docker pull` takes it.",
             )
     _check_registries(profile, overrides.registries or ())
+    _check_subnets(loaded, subnet)
     before = {node.name: node for node in previous.nodes} if previous else {}
     roles = _topology(counts, subnet, before)
     nodes = [node for group in roles.values() for node in group]
@@ -173,6 +175,24 @@ _LOCAL = Registry(
 
 def _registry(one: spec.RegistrySpec) -> Registry:
     return Registry(one.host, f"https://{one.host}", one.ca, one.mirrors, one.insecure, one.credentials)
+
+
+def _check_subnets(loaded: Loaded, subnet: str) -> None:
+    """Refuses settings that are no subnets, and subnets that overlap. Raises ``ProfileError``."""
+    known = {"the cluster's own": IPv4Network(subnet)}
+    for name in loaded.profile.subnets:
+        where, text = loaded.document.where(("settings", name)), str(loaded.profile.settings[name])
+        try:
+            network = IPv4Network(text)
+        except ValueError as error:
+            raise ProfileError(f"{where}: {name} must be a subnet", str(error), "Such as 10.244.0.0/16.") from None
+        for other, taken in known.items():
+            if network.overlaps(taken):
+                what = f"{where}: {name} {network} overlaps with {other}, {taken}"
+                raise ProfileError(
+                    what, "Addresses in both would be ambiguous.", f"Choose another one: --set {name}=SUBNET."
+                )
+        known[name] = network
 
 
 def _program(top: Scope, name: str, program: schema.Program) -> spec.ProgramSpec:

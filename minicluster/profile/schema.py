@@ -47,10 +47,10 @@ def _shell_word(value: Any) -> Any:
     return value_text(value) if isinstance(value, (bool, int, float)) else value
 
 
-def _single(value: Any) -> Any:
+def _setting(value: Any) -> Any:
     # One message in place of one for each of the types.
-    if not isinstance(value, (str, int, float, bool)):
-        raise ValueError("must be a text, a number, true or false")
+    if not isinstance(value, (str, int, float, bool, list, dict)):
+        raise ValueError("must be a text, a number, true, false, a list or a mapping")
     return value
 
 
@@ -65,7 +65,7 @@ AbsolutePath = Annotated[str, Field(pattern=r"^/[^\s]*$"), AfterValidator(_path)
 MountPath = Annotated[str, Field(pattern=r"^/[^\s]*$"), AfterValidator(_mount_path)]
 Argv = Annotated[list[str], Field(min_length=1)]
 Text = Annotated[str, BeforeValidator(_shell_word), WithJsonSchema({"type": ["string", "number", "boolean"]})]
-Setting = Annotated[str | int | float | bool, BeforeValidator(_single)]
+Setting = Annotated[str | int | float | bool | list[Any] | dict[str, Any], BeforeValidator(_setting)]
 Folders = Annotated[
     list[str],
     BeforeValidator(_words),
@@ -328,11 +328,13 @@ class Profile(Part):
     summary: str
     """One line for people."""
     settings: dict[Identifier, Setting] = {}
-    """Values for the templates, changed by --set NAME=VALUE."""
+    """Values for the templates, changed by --set NAME=VALUE; --set NAME.KEY=VALUE where one is a mapping."""
     immutable: list[Identifier] = []
     """Settings that cannot change once the cluster is bootstrapped."""
     patterns: dict[Identifier, Pattern] = {}
-    """What the values of settings must match."""
+    """What the values of settings must match; of a list, each item."""
+    subnets: list[Identifier] = []
+    """Settings that are IPv4 subnets: they must overlap neither each other nor the cluster's own."""
     main_part: PartName | None = None
     """The part whose version the setting "version" chooses."""
     parts: dict[PartName, PartChoice] = {}

@@ -107,9 +107,10 @@ def test_volumes_go_with_their_claims(reset: ModuleType) -> None:
 
 def test_agents_get_their_labels_and_taints_back(reset: ModuleType) -> None:
     first, second = recorded("nodes")["items"]
-    assert reset.node_patch(first)["metadata"]["labels"] == {"mine": None}
+    none: dict[str, Any] = {"labels": {}, "taints": []}
+    assert reset.node_patch(first, none)["metadata"]["labels"] == {"mine": None}
     assert [taint["key"] for taint in second["spec"]["taints"]] == ["node.kubernetes.io/unschedulable"]
-    assert reset.node_patch(second) == {"metadata": {"labels": {}}, "spec": {"unschedulable": None, "taints": []}}
+    assert reset.node_patch(second, none) == {"metadata": {"labels": {}}, "spec": {"unschedulable": None, "taints": []}}
     assert reset.is_ready(first)
 
 

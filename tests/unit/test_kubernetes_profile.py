@@ -113,8 +113,39 @@ def test_what_is_disabled_has_no_objects() -> None:
     for path in ("/etc/kubernetes/addons/coredns.yaml", "/etc/kubernetes/addons-later/metrics-server.yaml"):
         assert content(spec_of("kubernetes"), "master-1", path)
         assert not content(spec, "master-1", path).strip()
-    with pytest.raises(ProfileError, match="--set disable=dns: disable must be coredns"):
+    with pytest.raises(ProfileError, match="--set disable=dns: disable must be a list of coredns"):
         spec_of("kubernetes", set={"disable": "dns"})
+
+
+def test_subnets_that_overlap_are_refused() -> None:
+    with pytest.raises(
+        ProfileError, match=r"service_subnet 10\.244\.0\.0/16 overlaps with pod_subnet, 10\.244\.0\.0/16"
+    ):
+        spec_of("kubernetes", set={"service_subnet": "10.244.0.0/16"})
+    with pytest.raises(ProfileError, match=r"pod_subnet 172\.28\.0\.0/16 overlaps with the cluster's own"):
+        spec_of("kubernetes", set={"pod_subnet": "172.28.0.0/16"})
+    with pytest.raises(ProfileError, match="pod_subnet must be a subnet"):
+        spec_of("kubernetes", set={"pod_subnet": "10.300.0.0/16"})
+
+
+def test_settings_of_components() -> None:
+    spec = spec_of(
+        "kubernetes",
+        set={
+            "feature_gates": "{A: true, B: false}",
+            "runtime_config.api/alpha": "true",
+            "arguments": "{kube-apiserver: {v: 4, profiling: false}}",
+            "kubelet.maxPods": "50",
+        },
+    )
+    server = flags(spec, "master-1", "kube-apiserver")
+    assert (server["feature-gates"], server["runtime-config"]) == ("A=true,B=false", "api/alpha=true")
+    assert (server["v"], server["profiling"]) == ("4", "false")
+    assert flags(spec, "agent-1", "kubelet")["feature-gates"] == "A=true,B=false"
+    merged = yaml.safe_load(content(spec, "agent-1", "/etc/kubernetes/kubelet.conf.d/50-settings.conf"))
+    assert merged["maxPods"] == 50
+    assert "STRICT=yes" in content(spec, "agent-1", "/etc/kubernetes/node.env")
+    assert "STRICT" not in content(spec_of("kubernetes"), "agent-1", "/etc/kubernetes/node.env")
 
 
 def test_an_agent_more_is_no_news_to_the_others() -> None:

@@ -254,3 +254,25 @@ def test_an_image_is_another_one_with_another_version_of_its_parts_alone(tmp_pat
     one = refs(runc__source=str(file))
     file.write_bytes(b"another")
     assert refs(runc__source=str(file))["node"] not in (one["node"], was["node"])
+
+
+LISTS = """settings:
+  words: [one]
+  table: {a: 1}
+patterns: {words: {pattern: "[a-z]+", message: m}}
+"""
+
+
+def test_settings_that_are_lists_or_mappings(write_profile: Write) -> None:
+    def settings(**set: str) -> Mapping[str, object]:
+        return load(write_profile(LEAST.replace("roles:", f"{LISTS}roles:", 1)), set).profile.settings
+
+    assert settings() == {"words": ["one"], "table": {"a": 1}}
+    assert settings(words="two,three")["words"] == settings(words="[two, three]")["words"] == ["two", "three"]
+    assert settings(words="")["words"] == []
+    assert settings(table="{b: [1, x]}")["table"] == {"b": [1, "x"]}
+    assert settings(**{"table.b": "true"})["table"] == {"a": 1, "b": True}
+    with pytest.raises(ProfileError, match="words m"):
+        settings(words="two,3")
+    with pytest.raises(ProfileError, match="--set table=x: table must be a mapping"):
+        settings(table="x")
