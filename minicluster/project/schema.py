@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from minicluster.errors import UsageError
 from minicluster.model.durations import seconds
@@ -28,10 +29,16 @@ def _reference(value: str) -> str:
     return value
 
 
+def _value(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, (list, dict)) else value
+
+
 def _no(value: Any) -> Any:
     return "no" if value is False else value  # YAML reads no as false
 
 
+#: As --set takes it: lists and mappings as JSON.
+Value = Annotated[Text, BeforeValidator(_value), WithJsonSchema({})]
 ClusterName = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
 Reference = Annotated[str, AfterValidator(_reference)]
 FilePath = Annotated[str, Field(min_length=1)]
@@ -65,7 +72,7 @@ class Cluster(Part):
     """Name of a profile, or the path of its folder; a relative one contains a slash and begins in the file's folder."""
     size: dict[Name, Size] = {}
     """Role -> number of nodes."""
-    set: dict[str, Text] = {}
+    set: dict[str, Value] = {}
     """Setting, or path in the profile -> value."""
     image: dict[Identifier, Reference] = {}
     """The profile's name of an image -> the one to use."""
