@@ -13,8 +13,9 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -61,6 +62,7 @@ def examine(
     footprint: int,
     base_source: BaseSource,
     *,
+    kernel: Mapping[str, str] | None = None,
     root: Path = Path("/"),
 ) -> list[Check]:
     """Runs all checks that apply.
@@ -71,13 +73,15 @@ def examine(
         footprint: bytes of memory that the cluster to start is expected to use; 0 for no cluster.
         base_source: where builds get their base image, as :func:`minicluster.engine.base_image.source` returns it:
             "image REF", "registry or mmdebstrap", "registry"; or a function that returns it; None skips this check.
+        kernel: features of the kernel that the profile can use, and what does not work without them.
         root: where this machine's /proc, /sys and /lib are.
     """
     info, error = _info_of(engine, error)
     here = platform.system() == "Linux" and (info.local if info else True)
-    return _run(
-        [("engine", lambda: check_engine(info, error)), *_checks(engine, info, footprint, base_source, here, root)]
-    )
+    checks = [("engine", lambda: check_engine(info, error)), *_checks(engine, info, footprint, base_source, here, root)]
+    known = {name for name, _ in checks}
+    wanted = {name: text for name, text in (kernel or {}).items() if here and name not in known}
+    return _run(checks + [(name, partial(check_feature, name, text, root)) for name, text in wanted.items()])
 
 
 def _info_of(engine: Engine | None, error: NoEngine | None) -> tuple[EngineInfo | None, NoEngine | None]:
@@ -251,6 +255,13 @@ def _not_in_kernel(module: str, option: str, text: str, otherwise: str = "") -> 
     """The warning about a module that the kernel lacks. ``option``: the one of the kernel's build."""
     fix = f"Load it (`sudo modprobe {module}`) or boot a kernel with it ({option}).{otherwise}"
     return Check(module, "warning", text, fix)
+
+
+def check_feature(name: str, missing: str, root: Path = Path("/")) -> Check:
+    """Whether the kernel has a feature that a profile names; ``missing``: what does not work without it."""
+    if procfs.has_feature(name, root):
+        return Check(name, "ok", "the kernel has it")
+    return Check(name, "warning", missing)
 
 
 def check_inotify(root: Path = Path("/")) -> Check:

@@ -18,11 +18,18 @@ from pathlib import Path
 ROOT = Path("/")
 
 _POLL = 0.01  # seconds
+_CGROUP_V1 = "cgroup_v1_"
 _MNT_DETACH = 2  # from sys/mount.h
 
 
 def has_feature(name: str, root: Path = ROOT) -> bool:
-    """Whether the kernel has a feature, named as its module is: loaded, built in, or loadable."""
+    """Whether the kernel has a feature, named as its module is: loaded, built in, or loadable.
+
+    ``cgroup_v1_NAME`` is a controller that is in use in the first version of control groups.
+    """
+    if name.startswith(_CGROUP_V1):
+        rows = [line.split() for line in read(root / "proc/cgroups").splitlines()]
+        return any(row[0] == name.removeprefix(_CGROUP_V1) and row[1] != "0" for row in rows if len(row) > 1)
     return (root / "proc/net" / name).exists() or has_module(name, root)
 
 

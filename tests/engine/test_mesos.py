@@ -276,6 +276,33 @@ def test_a_killed_master_is_reported_and_starts_again(cluster: Shell) -> None:
     is_ready(cluster)
 
 
+@pytest.mark.parametrize("node", ["master-1", "agent-2", "scheduler-1"])
+def test_a_process_that_ends_runs_again_in_its_node(cluster: Shell, node: str) -> None:
+    """As one does that loses its session with ZooKeeper. In its first seconds the node would end with it."""
+    number = ("exec", node, "--", "cat", "/run/mesos.pid")
+    eventually(lambda: age(cluster, node) > 6, what=f"{node} has been running for a while")
+    before = cluster.minicluster(*number).out
+    cluster.minicluster("exec", node, "--", "sh", "-c", f"kill -KILL {before}")
+    eventually(lambda: cluster.minicluster(*number).out != before, what="another process runs")
+    state = cluster.docker("inspect", f"{NAME}-{node}", "--format", "{{.RestartCount}} {{.State.Running}}").out
+    assert state.split() == ["0", "true"]
+    is_ready(cluster)
+
+
+def age(shell: Shell, node: str) -> float:
+    """Seconds since a node has started."""
+    script = "set -- $(sed 's/.*) //' /proc/1/stat); up=$(cut -d. -f1 /proc/uptime); echo $((up - ${20} / 100))"
+    return float(shell.minicluster("exec", node, "--", "sh", "-c", script).out)
+
+
+def test_each_start_of_an_agents_node_is_a_boot_to_it(cluster: Shell) -> None:
+    number = ("exec", "agent-1", "--", "cat", "/var/lib/mesos/meta/boot_id")
+    before = cluster.minicluster(*number).out
+    assert len(before.strip()) == 36
+    cluster.minicluster("restart", "agent-1", timeout=300)
+    assert cluster.minicluster(*number).out != before
+
+
 def test_the_number_of_masters_cannot_change(cluster: Shell) -> None:
     refused = cluster.minicluster("up", "--name", NAME, "--size", "master=5", ok=False)
     assert refused.code == 2

@@ -284,13 +284,102 @@ def test_removal_waits_until_the_agent_is_gone(scripts: Path) -> None:
 # Starting
 
 
-def test_start_becomes_the_first_program_that_there_is(scripts: Path) -> None:
-    write(scripts / "mesos-slave", '#!/bin/sh\necho "slave $MESOS_IP"\n')
-    done = run(scripts, "mesos-start", "mesos-agent", "mesos-slave", MESOS_IP="10.0.0.1")
+@pytest.fixture
+def starter(scripts: Path, tmp_path: Path) -> Path:
+    """The script that runs Mesos, with its files in another place than /run."""
+    replace(scripts / "mesos-start", "/run/", f"{tmp_path}/")
+    replace(scripts / "mesos-leave", "/run/", f"{tmp_path}/")
+    return scripts
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_start_runs_the_first_program_that_there_is(starter: Path) -> None:
+    write(starter / "mesos-slave", '#!/bin/sh\necho "slave $MESOS_IP"\n')
+    done = run(starter, "mesos-start", "mesos-agent", "mesos-slave", MESOS_IP="10.0.0.1")
     assert (done.returncode, done.stdout) == (0, "slave 10.0.0.1\n")
-    write(scripts / "mesos-agent", "#!/bin/sh\necho agent\n")
-    assert run(scripts, "mesos-start", "mesos-agent", "mesos-slave").stdout == "agent\n"
-    assert run(scripts, "mesos-start", "none", str(scripts / "mesos-agent")).stdout == "agent\n"
+    write(starter / "mesos-agent", "#!/bin/sh\necho agent\n")
+    assert run(starter, "mesos-start", "mesos-agent", "mesos-slave").stdout == "agent\n"
+    assert run(starter, "mesos-start", "none", str(starter / "mesos-agent")).stdout == "agent\n"
+
+
+def test_a_program_that_refuses_its_settings_ends_the_node(starter: Path) -> None:
+    write(starter / "mesos-master", "#!/bin/sh\necho 'no such flag' >&2\nexit 3\n")
+    done = run(starter, "mesos-start", "mesos-master")
+    assert (done.returncode, done.stderr) == (3, "no such flag\n")
+
+
+PROGRAM = """#!/bin/sh
+echo run >>{folder}/runs
+child=
+trap 'kill "$child"; echo term >>{folder}/runs; exit 0' TERM
+trap 'kill "$child"; echo left >>{folder}/runs; exit 0' USR1
+sleep 60 &
+child=$!
+: >{folder}/ready
+wait
+"""
+
+
+@contextlib.contextmanager
+def kept(starter: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that mesos-start runs, in a node that has been running for a while."""
+    replace(starter / "mesos-start", "uptime + 500", "uptime")
+    write(starter / "mesos-master", PROGRAM.format(folder=tmp_path))
+    env = {"PATH": f"{starter}:{os.environ['PATH']}"}
+    with subprocess.Popen([str(starter / "mesos-start"), "mesos-master"], env=env) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+def program_pid(tmp_path: Path, but: int = 0) -> int:
+    """The number of the program that runs, once it is ready and another one than before."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            pid = int((tmp_path / "mesos.pid").read_text())
+            if pid != but and (tmp_path / "ready").exists():
+                return pid
+        time.sleep(0.02)
+    raise AssertionError("it does not run")
+
+
+def runs(tmp_path: Path) -> list[str]:
+    return (tmp_path / "runs").read_text().split()
+
+
+def test_a_program_that_ends_runs_again(starter: Path, tmp_path: Path) -> None:
+    with kept(starter, tmp_path) as process:
+        first = program_pid(tmp_path)
+        (tmp_path / "ready").unlink()
+        os.kill(first, signal.SIGKILL)
+        assert program_pid(tmp_path, but=first) != first
+        assert process.poll() is None
+    assert runs(tmp_path) == ["run", "run", "term"]
+    assert process.returncode == 0
+
+
+def test_a_stop_reaches_the_program_and_waits_for_it(starter: Path, tmp_path: Path) -> None:
+    with kept(starter, tmp_path) as process:
+        program_pid(tmp_path)
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+    assert runs(tmp_path) == ["run", "term"]
+
+
+def test_an_agent_that_leaves_is_told_so_and_not_started_again(starter: Path, tmp_path: Path) -> None:
+    with kept(starter, tmp_path) as process:
+        program_pid(tmp_path)
+        assert run(starter, "mesos-leave").returncode == 0
+        assert process.wait(timeout=30) == 0
+    assert runs(tmp_path) == ["run", "left"]
 
 
 def test_start_says_what_an_image_lacks(scripts: Path) -> None:
@@ -299,32 +388,35 @@ def test_start_says_what_an_image_lacks(scripts: Path) -> None:
     assert "this image has no mesos-none /opt/none" in done.stderr
 
 
+V2 = "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n"
+HYBRID = "proc /proc proc rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw,relatime,cpu 0 0\n" + (
+    "cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n"
+)
+
+
 @pytest.fixture
-def agent(scripts: Path, tmp_path: Path) -> Path:
+def agent(starter: Path, tmp_path: Path) -> Path:
     """The agent's start script, with stand-ins for Mesos and for what only a container allows."""
-    text = (scripts / "mesos-agent-start").read_text()
-    for path in ("/proc/self/mounts", "/run/mesos-agent.pid", "/run/minicluster-limits"):
-        assert path in text
-        text = text.replace(path, str(tmp_path / Path(path).name))
-    write(scripts / "mesos-agent-start", text)
-    (tmp_path / "mounts").write_text(
-        "proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n"
-    )
-    write(scripts / "umount", f"#!/bin/sh\necho $1 >>{tmp_path}/umounted\n")
+    for path in ("/proc/self/mounts", "/run/minicluster-cpu", "/run/minicluster-limits"):
+        replace(starter / "mesos-agent-start", path, str(tmp_path / Path(path).name))
+    (tmp_path / "mounts").write_text(V2 + HYBRID)
+    write(starter / "umount", f"#!/bin/sh\necho $1 >>{tmp_path}/umounted\n")
+    write(starter / "mount", "#!/bin/sh\nexit 1\n")
     write(
-        scripts / "mesos-agent",
+        starter / "mesos-agent",
         '#!/bin/sh\necho "$MESOS_RESOURCES" >&2\n'
         'echo "$MESOS_CONTAINERIZERS $MESOS_DOCKER $XTABLES_LIBDIR"; ls "$MESOS_WORK_DIR/meta/slaves"\n',
     )
     (tmp_path / "minicluster-limits").write_text("MEMORY=\nCPUS=\n")
     (tmp_path / "work/meta/slaves").mkdir(parents=True)
     (tmp_path / "work/meta/slaves/latest").touch()
-    return scripts
+    return starter
 
 
-def start_agent(folder: Path, tmp_path: Path, resources: str, path: str = "") -> list[str]:
+def start_agent(folder: Path, tmp_path: Path, resources: str, path: str = "", **env: str) -> list[str]:
     (tmp_path / "work/meta/slaves/other").touch()
-    done = run(folder, "mesos-agent-start", path=path, MESOS_WORK_DIR=str(tmp_path / "work"), MESOS_RESOURCES=resources)
+    work = str(tmp_path / "work")
+    done = run(folder, "mesos-agent-start", path=path, MESOS_WORK_DIR=work, MESOS_RESOURCES=resources, **env)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -375,7 +467,7 @@ def test_an_agent_takes_the_engine_that_was_put_into_its_image(agent: Path, tmp_
         (agent / program).rename(tmp_path / "engine" / program)
     few = tmp_path / "few"  # what an image has, where this machine may have more
     few.mkdir()
-    for program in ("bash", "sh", "ls", "mkdir", "rm", "sleep", "touch"):
+    for program in ("bash", "cat", "sh", "ls", "mkdir", "rm", "sleep", "touch"):
         (few / program).symlink_to(shutil.which(program) or "")
     said, *_ = start_agent(agent, tmp_path, "cpus:1", path=str(few))
     assert said == f"docker,mesos {tmp_path}/engine/docker /opt/minicluster/engine/xtables"
@@ -391,16 +483,50 @@ def test_an_agent_whose_engine_ends_does_not_start(agent: Path, tmp_path: Path) 
 
 def test_an_agent_with_other_resources_begins_as_a_new_one(agent: Path, tmp_path: Path) -> None:
     with_engine(agent, tmp_path)
+    (tmp_path / "work/minicluster-resources").write_text("cpus:1\n")  # as versions wrote it that compared these alone
     assert start_agent(agent, tmp_path, "cpus:1")[1:] == ["latest", "other"]
     assert start_agent(agent, tmp_path, "cpus:1")[1:] == ["latest", "other"]
     assert start_agent(agent, tmp_path, "cpus:2")[1:] == ["other"]
 
 
-def test_an_agent_that_leaves_is_told_so(scripts: Path, tmp_path: Path) -> None:
-    text = (scripts / "mesos-leave").read_text()
-    assert "/run/mesos-agent.pid" in text
-    write(scripts / "mesos-leave", text.replace("/run/mesos-agent.pid", str(tmp_path / "pid")))
-    with subprocess.Popen(["sleep", "30"]) as process:
-        (tmp_path / "pid").write_text(f"{process.pid}\n")
-        assert run(scripts, "mesos-leave").returncode == 0
-        assert process.wait(timeout=10) == -signal.SIGUSR1
+@pytest.mark.parametrize("name", ["MESOS_ATTRIBUTES", "MESOS_DOMAIN"])
+def test_an_agent_with_other_attributes_or_another_domain_begins_as_a_new_one(
+    agent: Path, tmp_path: Path, name: str
+) -> None:
+    with_engine(agent, tmp_path)
+    assert start_agent(agent, tmp_path, "cpus:1")[1:] == ["latest", "other"]
+    assert start_agent(agent, tmp_path, "cpus:1", **{name: "rack:1"})[1:] == ["other"]
+    (tmp_path / "work/meta/slaves/latest").touch()
+    assert start_agent(agent, tmp_path, "cpus:1", **{name: "rack:1"})[1:] == ["latest", "other"]
+    assert start_agent(agent, tmp_path, "cpus:1")[1:] == ["other"]
+
+
+def test_each_start_of_a_node_is_a_boot_to_its_agent(agent: Path, tmp_path: Path) -> None:
+    with_engine(agent, tmp_path)
+    seen = set()
+    for _ in range(2):
+        start_agent(agent, tmp_path, "cpus:1")
+        seen.add((tmp_path / "work/meta/boot_id").read_text())
+    assert len(seen) == 2
+    assert {len(text.strip()) for text in seen} == {36}
+
+
+def test_without_version_one_of_control_groups_an_agent_runs_no_docker_tasks(agent: Path, tmp_path: Path) -> None:
+    with_engine(agent, tmp_path)
+    (tmp_path / "mounts").write_text(V2)
+    assert start_agent(agent, tmp_path, "cpus:1")[0].split()[0] == "mesos"
+
+
+def test_a_hierarchy_of_version_one_that_only_the_kernel_has_is_mounted(agent: Path, tmp_path: Path) -> None:
+    with_engine(agent, tmp_path)
+    (tmp_path / "mounts").write_text(V2)
+    write(agent / "mount", f"#!/bin/sh\necho $* >>{tmp_path}/mounted\n")
+    assert start_agent(agent, tmp_path, "cpus:1")[0].split()[0] == "docker,mesos"
+    place = tmp_path / "minicluster-cpu"
+    assert (tmp_path / "mounted").read_text() == f"-t cgroup -o cpu minicluster {place}\n"
+
+
+def test_the_users_containerizers_are_what_an_agent_gets(agent: Path, tmp_path: Path) -> None:
+    with_engine(agent, tmp_path)
+    said, *_ = start_agent(agent, tmp_path, "cpus:1", MESOS_CONTAINERIZERS="mesos", MESOS_DOCKER="/opt/docker")
+    assert said.split() == ["mesos", "/opt/docker"]

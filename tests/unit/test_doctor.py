@@ -236,3 +236,17 @@ def test_base_image(source: str, level: str) -> None:
     check = doctor.check_base_image(lambda: source)
     assert check.level == level
     assert ("mmdebstrap" in check.fix) == (level != "ok")
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="looks at this machine")
+def test_features_that_a_profile_names(tmp_path: Path) -> None:
+    """One that has a check of its own is reported once."""
+    (tmp_path / "proc").mkdir()
+    table = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t{}\t3\t1\ncpuset\t7\t3\t1\n"
+    wanted = {"cgroup_v1_cpu": "no Docker tasks", "ip_vs": "no routing mesh"}
+    for hierarchy, level in ((0, "warning"), (1, "ok")):
+        (tmp_path / "proc/cgroups").write_text(table.format(hierarchy))
+        found = [c for c in doctor.examine(fake(), None, 0, None, kernel=wanted, root=tmp_path) if c.name in wanted]
+        assert [c.name for c in found] == ["ip_vs", "cgroup_v1_cpu"]
+        assert found[1].level == level
+        assert (found[1].text == "no Docker tasks") == (level == "warning")
