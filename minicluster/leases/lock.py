@@ -70,6 +70,25 @@ def building(image: str, cancel: Cancel, waiting: Callable[[], None]) -> Iterato
         yield
 
 
+@contextmanager
+def building_any(cancel: Cancel, *, alone: bool = False) -> Iterator[None]:
+    """Holds the lock of all builds within the block, shared with other builds or alone.
+
+    Raises:
+        Interrupted: cancelled while it waits for others.
+        MiniclusterError: the folder for locks cannot be written.
+    """
+
+    def pause(seconds: float) -> None:
+        if cancel.wait(seconds):
+            raise Interrupted("stopped: waiting for other builds")
+
+    held = flock.wait(_path("all", "build"), shared=not alone, pause=pause)
+    assert held
+    with held:
+        yield
+
+
 def using(cluster: str, *, alone: bool, timeout: float) -> Held:
     """Takes a cluster to work with, shared with other processes or alone, and waits for those that use it.
 

@@ -18,7 +18,8 @@ from minicluster.leases import lock
 from minicluster.model import labels, spec
 from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.naming import PART_CACHE
-from minicluster.profile.image_tag import build_ref
+from minicluster.operations import built_images
+from minicluster.profile.image_tag import build_ref, ref_on
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _SAVED = (
@@ -54,28 +55,36 @@ def provide(engine: Engine, profile: str, listener: Listener) -> Callable[[spec.
     """What the executor calls for an image: builds or pulls it where the engine does not have it."""
 
     def have(image: spec.ImageSpec, cancel: Cancel) -> None:
-        ref = image.overlay_on or image.ref
-        if image.source != "build" and not engine.has_image(ref):
-            pull(ref, image.name, cancel)
+        if image.source != "build" and not engine.has_image(image.overlay_on or image.ref):
+            pull(engine, image, cancel, listener)
         if image.build:
             _build(engine, profile, image, cancel, listener)
 
-    def pull(ref: str, name: str, cancel: Cancel) -> None:
-        def progress(line: str) -> None:
-            listener(Event("progress", "", "image", f"{ref}: {line}"))
-
-        listener(Event("progress", "", "image", f"pulling {ref}"))
-        try:
-            engine.pull_image(ref, progress, cancel=cancel)
-        except ImageError as error:
-            error.fix = (
-                f"Use another image: --image {name}=REF; or import one that `docker save` wrote on another machine:\n"
-                "`minicluster image import FILE`; or configure a mirror of the registry (registry-mirrors in the "
-                "engine's daemon.json)."
-            )
-            raise
-
     return have
+
+
+def pull(engine: Engine, image: spec.ImageSpec, cancel: Cancel, listener: Listener) -> None:
+    """Pulls an image, or the one that it is built on.
+
+    Raises:
+        ImageError: no registry has it or answers.
+        Interrupted: when cancelled.
+    """
+    ref = image.overlay_on or image.ref
+
+    def progress(line: str) -> None:
+        listener(Event("progress", "", "image", f"{ref}: {line}"))
+
+    listener(Event("progress", "", "image", f"pulling {ref}"))
+    try:
+        engine.pull_image(ref, progress, cancel=cancel)
+    except ImageError as error:
+        error.fix = (
+            f"Use another image: --image {image.name}=REF; or import one that `docker save` wrote on another machine:\n"
+            "`minicluster image import FILE`; or configure a mirror of the registry (registry-mirrors in the "
+            "engine's daemon.json)."
+        )
+        raise
 
 
 def _build(
@@ -85,10 +94,12 @@ def _build(
         listener(Event("progress", "", "image", line))
 
     folder = Path(image.build)
-    if image.ref != build_ref(profile, image.name, folder, image.overlay_on, args=image.args, parts=image.parts):
+    expected = build_ref(profile, image.name, folder, image.overlay_on, args=image.args, parts=image.parts)
+    if image.ref not in (expected, image.overlay_on and ref_on(expected, engine.image_id(image.overlay_on))):
         raise ImageError(
             f"image {image.ref} is missing, and its build has changed",
-            f"{image.build} now builds another image.",
+            f"{image.build} now builds another image"
+            + (f", or {image.overlay_on} is another one." if image.overlay_on else "."),
             "`minicluster up` uses the build as it is now.",
         )
     with lock.building(image.ref, cancel, lambda: progress(f"{image.ref}: another minicluster process is building it")):
@@ -120,7 +131,8 @@ def _build(
             listener(Event("note", text=f"{why} Declare it in an earlier stage."))
         args = {"BASE": base_ref, **given, **settings, **image.args, **build_settings.proxies()}
         build = ImageBuild(folder, image.ref, about, args)
-        engine.build_image(build, progress, cancel)
+        with built_images.tidy(engine, image.ref, image.overlay_on, progress, cancel) as noting:
+            engine.build_image(build, noting, cancel)
 
 
 def build(

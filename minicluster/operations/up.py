@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, TypedDict
 
 from minicluster.engine.protocol import Cancel
@@ -27,7 +28,7 @@ from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.naming import container_name, value_text
 from minicluster.model.results import Change
 from minicluster.model.spec import RESTART_POLICIES, Overrides, RegistrySpec, Spec
-from minicluster.operations import client_folder, fill, preflight, registries, remove_expired
+from minicluster.operations import client_folder, fill, given_images, preflight, registries, remove_expired
 from minicluster.operations import connect as addresses
 from minicluster.operations.down import remove_all
 from minicluster.operations.observe import look, look_within
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from minicluster import pki
     from minicluster.engine.protocol import Container, Engine
     from minicluster.model.lease import Lease
+    from minicluster.model.spec import ImageSpec
     from minicluster.plan.steps import Plan
 
 DEFAULT_PROFILE = "swarm"
@@ -166,11 +168,12 @@ def up(
 
 def _up(engine: Engine, name: str, options: UpOptions, listener: Listener, cancel: Cancel | None) -> UpPlan:
     """Plans and applies; again with another subnet or port where another process took the chosen one."""
+    pull = partial(_pull, engine, cancel or Cancel(), listener)
     refused: list[int] = []  # ports that the engine could not publish, though they may be free on this machine
     for attempt in range(1, _ATTEMPTS + 1):
         last = attempt == _ATTEMPTS
         # Of several at the same time, each searches for a subnet at another place from the beginning.
-        up_plan = plan(engine, name, options, refused, attempt + (cancel is not None))
+        up_plan = plan(engine, name, options, refused, attempt + (cancel is not None), pull)
         spec, observed = up_plan.spec, up_plan.observed
         if attempt == 1:
             preflight.check_capacity(engine, spec, observed, up_plan.plan, options.force, listener)
@@ -220,8 +223,24 @@ def _dropped_on_failure(engine: Engine, name: str) -> Iterator[None]:
         raise
 
 
+def _pull(engine: Engine, cancel: Cancel, listener: Listener, image: ImageSpec) -> None:
+    """Pulls the image that another one is built on."""
+    from minicluster.operations import images
+
+    try:
+        images.pull(engine, image, cancel, listener)
+    except KeyboardInterrupt:
+        cancel.set()
+        raise
+
+
 def plan(
-    engine: Engine | None, name: str, options: UpOptions, refused: Collection[int] = (), attempt: int = 1
+    engine: Engine | None,
+    name: str,
+    options: UpOptions,
+    refused: Collection[int] = (),
+    attempt: int = 1,
+    pull: Callable[[ImageSpec], None] | None = None,
 ) -> UpPlan:
     """What an ``up`` will do.
 
@@ -229,6 +248,7 @@ def plan(
         engine: None: plan as for an empty engine.
         refused: ports that the engine could not publish.
         attempt: counts the attempts at a subnet that another process took.
+        pull: pulls an image that has to be known for the plan; None: nothing is pulled.
     """
     from minicluster import pki
     from minicluster.plan import reconcile
@@ -247,6 +267,7 @@ def plan(
         preflight.check_platforms(engine, spec)
         preflight.check_mounts(engine, spec)
         preflight.check_addresses(engine, spec, before)
+        spec = given_images.identified(engine, spec, before, pull)
     authority = (read_authority(engine, before) if engine and before else None) or pki.Authority()
     if engine:
         observed = look_within(engine, observed, before, spec, authority)

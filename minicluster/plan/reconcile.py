@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -105,6 +106,10 @@ def _wait_until_back(
     return steps.add(f"converged {last}", last, wait_members(spec, asked, expected), cause, needs)
 
 
+#: How the engine lists a container's image whose name is another image's by now.
+_ID = re.compile(r"(sha256:)?[0-9a-f]{12,64}")
+
+
 @dataclass(frozen=True)
 class NodeAction:
     """What happens to a node: at most one of these, and why."""
@@ -139,6 +144,9 @@ def _node_action(spec: Spec, node: NodeSpec, observed: Observed) -> NodeAction:
     if container.labels.get(labels.SPEC) != node_hash(spec, node, observed.authority):
         changed = difference(observed.last_applied, spec, node)
         return NodeAction(f"its spec has changed{changed and f': {changed}'}", creates=True, replaces=True)
+    ref = spec.images[node.image].ref
+    if _ID.fullmatch(container.image) and container.image != ref and ref in observed.images:
+        return NodeAction(f"{ref} is another image now", creates=True, replaces=True)
     if container.state in ("exited", "paused"):
         return NodeAction("the node is stopped" if container.state == "exited" else "the node is paused", starts=True)
     return NodeAction()

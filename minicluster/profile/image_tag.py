@@ -29,6 +29,14 @@ def file_hash(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def ref_on(ref: str, base: str) -> str:
+    """The reference of an image that is built on one with the ID ``base``; ``ref`` where that is not known."""
+    if not base:
+        return ref
+    repository, _, tag = ref.rpartition(":")
+    return f"{repository}:{hashlib.sha256(f'{tag} {base}'.encode()).hexdigest()[:12]}"
+
+
 def build_ref(
     profile: str,
     image: str,

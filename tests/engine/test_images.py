@@ -10,6 +10,7 @@ import tarfile
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -109,6 +110,54 @@ def test_an_overlay_on_an_image_that_is_pulled(outer: Shell, published: str, tmp
     finally:
         outer.minicluster("down", NAME, ok=False)
         outer.minicluster("image", "remove", "outfit", ok=False)
+    assert remains(outer, NAME) == {}
+
+
+@pytest.mark.long
+def test_images_that_are_built_again_under_their_tag_are_used(outer: Shell, node_image: str, tmp_path: Path) -> None:
+    """As they are, or built upon. The builds, of two stages, leave no image without a name."""
+    folder, tag, word = tmp_path / "outfit", "t-images/dev:1", str(uuid4())
+    (folder / "fit").mkdir(parents=True)
+    (folder / "fit" / "Dockerfile").write_text(
+        f"ARG BASE\nARG IMAGE\nFROM ${{BASE}} AS stage\nRUN echo {word} >/stage\nFROM ${{IMAGE}}\n"
+        "COPY --from=stage /stage /stage\n"
+    )
+    (folder / "profile.yaml").write_text(
+        "version: 2\nname: outfit\nsummary: two idle nodes\n"
+        f"images: {{plain: {{image: '{tag}'}}, fitted: {{image: '{tag}', overlay: fit}}}}\n"
+        "roles:\n  plain: {count: 1, image: plain, entrypoint: [sleep], command: [infinity], stop_timeout: 1}\n"
+        "  fitted: {count: 1, image: fitted, entrypoint: [sleep], command: [infinity], stop_timeout: 1}\n"
+    )
+    (tmp_path / "dev").mkdir()
+
+    def develop(word: str) -> None:
+        (tmp_path / "dev" / "Dockerfile").write_text(f"FROM {node_image}\nRUN echo {word} >/word\n")
+        outer.docker("build", "--quiet", "--tag", tag, str(tmp_path / "dev"))
+
+    def words() -> list[str]:
+        return [
+            outer.minicluster("exec", "-c", NAME, f"{role}-1", "--", "cat", "/word").out for role in ("plain", "fitted")
+        ]
+
+    def unnamed() -> set[str]:
+        return set(outer.docker("images", "--quiet", "--no-trunc", "--filter", "dangling=true").out.split())
+
+    try:
+        develop("one")
+        before = unnamed()
+        outer.minicluster("up", str(folder), "--name", NAME)
+        assert words() == ["one\n", "one\n"]
+        assert "up to date" in outer.minicluster("up", str(folder), "--name", NAME).out
+        develop("two")
+        outer.minicluster("up", str(folder), "--name", NAME)
+        assert words() == ["two\n", "two\n"]
+        assert "up to date" in outer.minicluster("up", str(folder), "--name", NAME).out
+        history = "".join(outer.docker("history", "--no-trunc", id, ok=False).out for id in unnamed() - before)
+        assert word not in history
+    finally:
+        outer.minicluster("down", NAME, ok=False)
+        outer.minicluster("image", "remove", "outfit", ok=False)
+        outer.docker("rmi", "--force", tag, ok=False)
     assert remains(outer, NAME) == {}
 
 

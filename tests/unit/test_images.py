@@ -6,14 +6,15 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from minicluster.cli.planned import what
-from minicluster.cluster import Cluster
+from minicluster.cluster import Cluster, dry_run
 from minicluster.engine import base_image
-from minicluster.engine.protocol import Cancel
+from minicluster.engine.protocol import Cancel, Image, ImageBuild, Progress
 from minicluster.errors import ImageError, UsageError
 from minicluster.model import labels
 from minicluster.model.events import Event
@@ -159,6 +160,64 @@ def test_up_runs_what_was_given_and_builds_it_once(empty: FakeEngine, write_prof
     assert len(empty.builds) == 1
     up(image={"node": "mine:1"})
     assert len(empty.builds) == 1
+
+
+def test_a_tag_that_names_another_image_is_built_on_again(empty: FakeEngine, write_profile: Write) -> None:
+    folder = write_profile(OUTFIT, FILES)
+    empty.import_image([], "mine:dev")
+
+    def up() -> str:
+        return Cluster.up(str(folder), name="c", image={"node": "mine:dev"}, engine=empty).spec.images["node"].ref
+
+    first = up()
+    assert up() == first
+    empty.refs["mine:dev"] = replace(empty.refs["mine:dev"], id="sha256:another")
+    second = up()
+    assert second != first
+    assert {box.container.image for box in empty.boxes.values()} == {second}
+    assert [ref for _, ref, _ in empty.builds] == [first, second]
+    del empty.refs["mine:dev"]  # what was built on it is still there
+    assert up() == second
+    assert len(empty.builds) == 2
+
+
+def test_a_given_image_is_pulled_before_the_plan_and_not_by_a_dry_run(
+    empty: FakeEngine, write_profile: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = str(write_profile(OUTFIT, FILES))
+    empty.registry.add("mine:1")
+    monkeypatch.setattr("minicluster.discovery.engine_if_any", lambda: empty)
+    dry_run(folder, image={"node": "mine:1"})
+    assert empty.calls == []
+    Cluster.up(folder, name="c", image={"node": "mine:1"}, engine=empty)
+    assert [call for call in empty.calls if call[0] == "pull_image"] == [("pull_image", "mine:1")]
+
+
+class Staged(FakeEngine):
+    """An engine whose builds leave images without a name, as Docker's do of stages, and report every step."""
+
+    def build_image(self, build: ImageBuild, progress: Progress, cancel: Cancel | None = None) -> None:
+        former = self.refs.get(build.ref)
+        for made in ("a" * 12, "b" * 12):
+            progress(f"---> {made}")
+        for id in ("sha256:" + "a" * 64, "sha256:" + "c" * 64):
+            self.refs[id] = Image(id, (), {}, 1, 0)
+        super().build_image(build, progress, cancel)
+        self.refs[build.ref] = replace(self.refs[build.ref], id="sha256:" + f"{len(self.builds):064x}")
+        if former:
+            self.refs[former.id] = replace(former, tags=())
+
+
+def test_a_build_leaves_nothing_without_a_name(write_profile: Write) -> None:
+    """Except what another build has left: only images of its own steps are removed, and the one that it replaces."""
+    engine = Staged()
+    engine.every_image = False
+    for ref in (base_image.REGISTRY, "mine:1"):
+        engine.import_image([], ref)
+    image = image_of(write_profile(OUTFIT, FILES), "mine:1")
+    provide(engine, image)
+    images._build(engine, "least", image, Cancel(), lambda _: None, force=True)
+    assert [i.id for i in engine.images() if not i.tags] == ["sha256:" + "c" * 64]
 
 
 def test_an_image_that_is_fitted_out_is_built_not_pulled() -> None:

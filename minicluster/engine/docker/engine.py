@@ -442,7 +442,10 @@ class DockerEngine:
         return images.listing(self._api)
 
     def has_image(self, ref: str) -> bool:
-        return images.has(self._api, ref)
+        return bool(images.id_of(self._api, ref))
+
+    def image_id(self, ref: str) -> str:
+        return images.id_of(self._api, ref)
 
     def pull_image(
         self, ref: str, progress: Progress, timeout: float | None = None, cancel: Cancel | None = None

@@ -25,15 +25,14 @@ def listing(api: Api) -> list[Image]:
         return [answers.image(found) for found in api.request("GET", "/images/json")]
 
 
-def has(api: Api, ref: str) -> bool:
+def id_of(api: Api, ref: str) -> str:
     with translated(f"inspect image {ref}"):
         try:
-            api.request("GET", f"/images/{ref}/json")
+            return str(api.request("GET", f"/images/{ref}/json")["Id"])
         except APIError as error:
             if error.status == 404:
-                return False
+                return ""
             raise
-    return True
 
 
 def pull(api: Api, ref: str, progress: Progress, timeout: float | None, cancel: Cancel) -> None:
@@ -78,7 +77,7 @@ def pull(api: Api, ref: str, progress: Progress, timeout: float | None, cancel: 
             raise ImageError(f"cannot pull image {ref}", f"No registry answered within {timeout:g} s.")
     if unexpected:
         raise unexpected[0]
-    if reasons or not has(api, ref):
+    if reasons or not id_of(api, ref):
         raise _failed(f"cannot pull image {ref}", "\n".join(reasons) or "The registry has no image for this platform.")
 
 
@@ -102,7 +101,7 @@ def build(api: Api, build: ImageBuild, progress: Progress, cancel: Cancel) -> No
                 raise
     if cancel.is_set():
         raise Interrupted(f"stopped: building image {build.ref}")
-    if not has(api, build.ref):
+    if not id_of(api, build.ref):
         raise ImageError(f"image {build.ref} was not built", "\n".join(output[-15:]))
 
 
