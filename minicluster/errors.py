@@ -124,15 +124,18 @@ FREE_SPACE = (
 )
 
 
-def nearest(word: str, known: Iterable[str], shown: Iterable[str] | None = None) -> str:
-    """A hint with the nearest of the known words, or all of them; empty if there are none.
+def nearest(word: str, known: Iterable[str], shown: Iterable[str] | None = None, most: int = 20) -> str:
+    """A hint with the nearest of the known words; without a near one all, or the five nearest of many.
 
     Args:
         shown: those to list where none is near; all by default.
+        most: how many are listed; of more only the five nearest.
     """
     words = sorted(known)
     match = get_close_matches(word, words, n=1, cutoff=0.6)
     if match:
         return f"Did you mean {match[0]!r}?"
     words = words if shown is None else sorted(shown)
+    if len(words) > most:
+        return f"The nearest of {len(words)}: {', '.join(get_close_matches(word, words, n=5, cutoff=0))}."
     return f"Available: {', '.join(words)}." if words else ""

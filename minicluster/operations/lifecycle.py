@@ -13,7 +13,7 @@ from minicluster.model.events import Event, Listener
 from minicluster.model.results import Change
 from minicluster.model.spec import Spec
 from minicluster.operations.nodes import Nodes, node_names
-from minicluster.operations.observe import look, members, members_after_election
+from minicluster.operations.observe import look, members, settled_members
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
@@ -54,7 +54,7 @@ def operate(
                 fix = f"`minicluster status {spec.cluster}` lists its nodes."
                 raise UsageError(what, "Another process removed it.", fix)
         if rolling or lifecycle.depends_on_voters(verb, spec, observed, names):
-            ask = members_after_election if rolling else members
+            ask = settled_members if rolling else members
             observed = replace(observed, members=ask(engine, spec, observed.containers)[0])
         if rolling:
             plan = rolling_restart(spec, observed, names, force=force)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from minicluster.errors import NotFound
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     Labelled: TypeAlias = Container | Network | Volume
 
 _ELECTION = 2.0  # seconds that voters have to elect a leader
+_SETTLING = 5.0  # seconds that voters have to be ready again before a change that needs a quorum
 _MEMBERS_TIMEOUT = 10.0  # seconds that a node has to answer: a slow machine takes some for a command in it
 
 
@@ -34,8 +36,7 @@ def look_within(
     engine: Engine, observed: Observed, before: Spec | None, wanted: Spec, authority: pki.Authority
 ) -> Observed:
     """Adds what else a plan for ``wanted`` depends on: the members, the images that the engine has, the authority."""
-    leaving = before is not None and any(wanted.node(node.name) is None for node in before.nodes)
-    ask = members_after_election if leaving else members  # removing voters needs a stable list of them
+    ask = settled_members if wanted != before else members  # removing and replacing voters needs a stable list of them
     counted = ask(engine, before, observed.containers)[0] if before else None
     there = frozenset(image.ref for image in wanted.images.values() if engine.has_image(image.ref))
     found = local_registry(engine) if any(node.local_registry for node in wanted.nodes) else None
@@ -105,10 +106,37 @@ def members_after_election(
 
     Where a majority of the voters runs, a missing leader or quorum lasts a moment only, and is not worth reporting.
     """
-    end = time.monotonic() + _ELECTION
+    ask = partial(members, engine, spec, containers, cancel, seen=seen)
+    return _members_once(ask, lambda found: not _electing(spec, containers, found), _ELECTION, cancel)
+
+
+def settled_members(
+    engine: Engine, spec: Spec, containers: Mapping[str, Container]
+) -> tuple[Mapping[str, Member] | None, str]:
+    """As :func:`members_after_election`, for a change that is refused, or done otherwise, where it loses the quorum.
+
+    A voter that runs and is not ready is asked again: it may only have answered late, or have just started.
+    """
+    running = {node for node, container in containers.items() if container.state == "running"}
+
+    def settled(found: Mapping[str, Member] | None) -> bool:
+        late = [m for m in (found or {}).values() if m.voter and not m.ready and m.name in running]
+        return not late and not _electing(spec, containers, found)
+
+    return _members_once(partial(members, engine, spec, containers), settled, _SETTLING)
+
+
+def _members_once(
+    ask: Callable[[], tuple[Mapping[str, Member] | None, str]],
+    good: Callable[[Mapping[str, Member] | None], bool],
+    patience: float,
+    cancel: Cancel | None = None,
+) -> tuple[Mapping[str, Member] | None, str]:
+    """Asks until the answer is good, or for so many seconds."""
+    end = time.monotonic() + patience
     while True:
-        found, why = members(engine, spec, containers, cancel, seen=seen)
-        if not _electing(spec, containers, found) or time.monotonic() > end or (cancel and cancel.is_set()):
+        found, why = ask()
+        if good(found) or time.monotonic() > end or (cancel and cancel.is_set()):
             return found, why
         time.sleep(0.1)
 

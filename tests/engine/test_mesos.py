@@ -276,7 +276,12 @@ def test_a_killed_master_is_reported_and_starts_again(cluster: Shell) -> None:
     is_ready(cluster)
 
 
-@pytest.mark.parametrize("node", ["master-1", "agent-2", "scheduler-1"])
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    "node", ["master-1", pytest.param("agent-2", marks=LONG), pytest.param("scheduler-1", marks=LONG)]
+)
 def test_a_process_that_ends_runs_again_in_its_node(cluster: Shell, node: str) -> None:
     """As one does that loses its session with ZooKeeper. In its first seconds the node would end with it."""
     number = ("exec", node, "--", "cat", "/run/mesos.pid")

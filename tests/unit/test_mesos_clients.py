@@ -169,6 +169,22 @@ def test_tasks_that_run_come_with_their_ports() -> None:
         assert [task.id for task in mesos.tasks(ended=True)] == ["web.1", "t1"]
 
 
+def test_a_task_that_has_ended_and_is_not_acknowledged_does_not_run() -> None:
+    data = state(a="TASK_FAILED", b="TASK_RUNNING", c="TASK_KILLED", d="TASK_UNREACHABLE", e="TASK_KILLING")
+    with serving({"/master/state": said(data)}) as server:
+        mesos = Mesos(client(server.url), {})
+        assert [task.id for task in mesos.tasks()] == ["b", "d", "e"]
+        assert [task.id for task in mesos.tasks(ended=True)] == ["b", "d", "e", "a", "c", "t1"]
+
+
+def test_of_many_tasks_the_nearest_are_named() -> None:
+    tasks = {f"web__{i}": "TASK_RUNNING" for i in range(30)}
+    with cluster_of_one(state(**tasks)) as (mesos, _agent), pytest.raises(UsageError) as caught:
+        mesos.log("nothing-like-it")
+    assert caught.value.fix.startswith("The nearest of 31: ")
+    assert caught.value.fix.count(",") == 4
+
+
 def test_ports_by_discovery_where_no_resource_tells_them() -> None:
     data = state(a="TASK_RUNNING")
     task = data["frameworks"][0]["tasks"][0]

@@ -150,16 +150,19 @@ class FakeMesos:
 
     def __init__(self, engine: FakeEngine) -> None:
         self.engine = engine
+        self.late: dict[str, int] = {}  #: master -> how many lists still say that it has not answered in time
         engine.answers["mesos-members"] = self._members
 
     def _members(self, container: str, argv: Sequence[str]) -> ExecResult:
         cluster = self.engine.boxes[container].container.labels[labels.CLUSTER]
         states = {c.labels[labels.NODE]: c.state for c in self.engine.containers(cluster)}
         names = [n for n in states if n.startswith("kv-")] + [word.partition("=")[0] for word in argv[1].split()]
+        late = {name for name, count in self.late.items() if count > 0}
+        self.late = {name: count - 1 for name, count in self.late.items()}
         rows = [
             {
                 "name": name,
-                "ready": states.get(name) == "running",
+                "ready": states.get(name) == "running" and name not in late,
                 "voter": name.startswith(("kv-", "master-")),
                 "leader": name in ("kv-1", "master-1", "scheduler-1"),
                 "detail": "2 agents, frameworks: marathon" if name == "master-1" else "",
@@ -170,8 +173,12 @@ class FakeMesos:
 
 
 @pytest.fixture
-def mesos(engine: FakeEngine) -> FakeEngine:
-    FakeMesos(engine)
+def members(engine: FakeEngine) -> FakeMesos:
+    return FakeMesos(engine)
+
+
+@pytest.fixture
+def mesos(engine: FakeEngine, members: FakeMesos) -> FakeEngine:
     return engine
 
 
@@ -192,6 +199,35 @@ def test_status_names_leader_quorums_agents_and_frameworks(mesos: FakeEngine) ->
     after = cluster.status()
     assert after.phase == "broken"
     assert after.quorum == after.quorums["master"]
+
+
+def test_one_late_answer_does_not_stop_a_rolling_restart(mesos: FakeEngine, members: FakeMesos) -> None:
+    cluster = Cluster.up("mesos", name="m", size={"master": 3}, engine=mesos)
+    members.late = {"master-2": 1}
+    cluster.restart("master", rolling=True)
+    restarted = [name for kind, name in mesos.calls if kind == "stop_container"]
+    assert restarted == ["m-master-2", "m-master-3", "m-master-1"]
+
+
+def test_a_change_is_rolled_where_voters_answer_late(mesos: FakeEngine, members: FakeMesos) -> None:
+    """Without their answers no quorum would be left to keep, and all would be replaced at the same time."""
+    cluster = Cluster.up("mesos", name="m", size={"master": 3}, engine=mesos)
+    members.late = {"master-2": 1, "master-3": 1}
+    mesos.calls.clear()
+    Cluster.up(name="m", set={"log_level": "WARNING"}, engine=mesos)
+    calls = [(kind, name) for kind, name in mesos.calls if "m-master" in name and "_container" in kind]
+    kinds = [kind for kind, _ in calls if kind in ("remove_container", "start_container")]
+    assert kinds == ["remove_container", "start_container"] * 3
+
+
+def test_a_voter_that_stays_unready_stops_a_rolling_restart(
+    mesos: FakeEngine, members: FakeMesos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minicluster.operations.observe._SETTLING", 0.3)
+    cluster = Cluster.up("mesos", name="m", size={"master": 3}, engine=mesos)
+    members.late = {"master-2": 1000}
+    with pytest.raises(MiniclusterError, match="restarting master-3 would lose the quorum"):
+        cluster.restart("master-3", rolling=True)
 
 
 def test_env_has_a_url_and_an_address_for_each_role(mesos: FakeEngine) -> None:

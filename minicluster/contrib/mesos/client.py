@@ -11,6 +11,12 @@ from urllib.parse import quote
 from minicluster.contrib.mesos.http import Client, HTTPError
 from minicluster.errors import MiniclusterError, UsageError, nearest
 
+#: The states in which a task has ended for good. An unreachable one may come back.
+_ENDED = frozenset(
+    f"TASK_{state}"
+    for state in ("FINISHED", "FAILED", "KILLED", "ERROR", "LOST", "DROPPED", "GONE", "GONE_BY_OPERATOR")
+)
+
 
 @dataclass(frozen=True)
 class Task:
@@ -92,12 +98,13 @@ def tasks_of(state: Mapping[str, Any]) -> list[Task]:
     for key in ("frameworks", "completed_frameworks"):
         for framework in state.get(key, ()):
             for kind in ("tasks", "unreachable_tasks", "completed_tasks"):
-                active = key == "frameworks" and kind != "completed_tasks"
-                found += [_task(task, str(framework["name"]), active) for task in framework.get(kind, ())]
+                listed = key == "frameworks" and kind != "completed_tasks"
+                found += [_task(task, str(framework["name"]), listed) for task in framework.get(kind, ())]
     return sorted(found, key=lambda task: not task.active)
 
 
-def _task(data: Mapping[str, Any], framework: str, active: bool) -> Task:
+def _task(data: Mapping[str, Any], framework: str, listed: bool) -> Task:
+    """A task; ``listed``: among those that have not ended, where it stays until its framework acknowledges its end."""
     return Task(
         framework=framework,
         id=str(data["id"]),
@@ -107,7 +114,7 @@ def _task(data: Mapping[str, Any], framework: str, active: bool) -> Task:
         agent=str(data.get("slave_id", "")),
         framework_id=str(data.get("framework_id", "")),
         executor=str(data.get("executor_id", "")),
-        active=active,
+        active=listed and str(data.get("state", "")) not in _ENDED,
     )
 
 
@@ -130,7 +137,7 @@ def _matching(word: str, tasks: Iterable[Task]) -> Task:
     if len({task.id for task in found}) > 1:
         raise UsageError(f"{word!r} matches several tasks", f"They are {', '.join(task.id for task in found)}.")
     if not found:
-        raise UsageError(f"no task matches {word!r}", "", nearest(word, {task.id for task in known}))
+        raise UsageError(f"no task matches {word!r}", "", nearest(word, {task.id for task in known}, most=5))
     return found[-1]  # the last run under this ID
 
 
