@@ -151,6 +151,18 @@ def test_get_waits_a_second(scripts: Path) -> None:
         assert (done.returncode, done.stderr) == (1, f"nothing answers on {server.place}\n")
 
 
+def test_get_waits_as_long_as_it_is_told(scripts: Path) -> None:
+    """A Marathon that finds no leader answers after 2.5 s."""
+
+    def slow(_request: Request) -> Reply:
+        time.sleep(1.5)
+        return Reply(503, b"late")
+
+    with serving({"/ping": slow}) as server:
+        done = run(scripts, "mesos-ready", server.place, "/ping", "20")
+    assert (done.returncode, done.stderr) == (1, f"{server.place} answers to /ping: 503 Service Unavailable\n")
+
+
 # Readiness
 
 

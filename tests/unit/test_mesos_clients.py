@@ -12,7 +12,7 @@ import pytest
 
 from minicluster.contrib.mesos.client import Mesos, Task, tasks_of
 from minicluster.contrib.mesos.http import Client, HTTPError
-from minicluster.contrib.mesos.marathon import Definition, Deployment, Marathon, read
+from minicluster.contrib.mesos.marathon import Definition, Deployment, Marathon, applications, read
 from minicluster.errors import MiniclusterError, NotReady, UsageError
 from tests.replay import DATA, Answer, Reply, Request, Server, master, recorded, recorded_json, said, serving
 
@@ -306,12 +306,13 @@ def test_a_token_that_is_unknown_is_named_with_the_nearest() -> None:
         (APP, "app", "/web", "/v2/apps/web"),
         ({"id": "/a/b c"}, "app", "/a/b c", "/v2/apps/a/b%20c"),
         (GROUP, "group", "/shop", "/v2/groups/shop"),
-        ({"groups": [GROUP]}, "group", "/", "/v2/groups"),
+        ({"id": "shop/", "groups": [GROUP]}, "group", "/shop", "/v2/groups/shop"),
     ],
 )
 def test_applications_and_groups(data: Any, kind: str, id: str, path: str) -> None:
     it = read(json.dumps(data), {}, "f")
     assert (it.kind, it.id, it.path) == (kind, id, path)
+    assert it.data == data | {"id": id}
 
 
 @pytest.mark.parametrize(
@@ -323,6 +324,8 @@ def test_applications_and_groups(data: Any, kind: str, id: str, path: str) -> No
         ('{"cmd": "x"}', "f: the application has no id"),
         ('{"id": "/", "cmd": "x"}', "f: the application has no id"),
         ('{"id": "p", "containers": []}', "f: pods are not supported"),
+        ('{"apps": []}', "f: the group has no id"),
+        ('{"id": "/", "groups": []}', "f: the group has no id"),
     ],
 )
 def test_what_is_no_definition(text: str, what: str) -> None:
@@ -333,7 +336,7 @@ def test_what_is_no_definition(text: str, what: str) -> None:
 
 # Marathon, whose answers are written after its own documentation
 
-IT = Definition("app", "/web", APP)
+IT = Definition("app", "/web", APP | {"id": "/web"})
 SHOP = Definition("group", "/shop", GROUP)
 BEGUN = {"version": "2026-11-23T10:00:00.000Z", "deploymentId": "d1"}
 
@@ -344,21 +347,30 @@ def marathon(server: Server) -> Marathon:
 
 def test_install_of_an_application() -> None:
     with serving({"POST /v2/apps": said({**APP, "deployments": [{"id": "d1"}]}, 201)}) as server:
-        assert marathon(server).install(IT) == Deployment("app", "/web", "d1")
-    assert [(r.method, r.path, r.json) for r in server.asked] == [("POST", "/v2/apps", APP)]
+        assert marathon(server).install(IT) == Deployment("app", "/web", "d1", apps=("/web",))
+    assert [(r.method, r.path, r.json) for r in server.asked] == [("POST", "/v2/apps", APP | {"id": "/web"})]
 
 
 def test_install_of_a_group() -> None:
     with serving({"POST /v2/groups": said(BEGUN, 201)}) as server:
-        assert marathon(server).install(SHOP) == Deployment("group", "/shop", "d1")
+        assert marathon(server).install(SHOP) == Deployment("group", "/shop", "d1", BEGUN["version"], ("/shop/web",))
     assert server.asked[0].json == GROUP
 
 
-def test_install_of_what_is_there() -> None:
-    there = said({"message": "An app with id [/web] already exists."}, 409)
-    with serving({"POST /v2/apps": there}) as server, pytest.raises(UsageError) as caught:
-        marathon(server).install(IT)
-    assert caught.value.what == "app /web is already installed"
+@pytest.mark.parametrize(
+    ("it", "message"),
+    [
+        (IT, "An app with id [/web] already exists."),
+        (SHOP, "Group /shop is already created. Use PUT to change this group."),
+    ],
+)
+def test_install_of_what_is_there(it: Definition, message: str) -> None:
+    with (
+        serving({f"POST /v2/{it.kind}s": said({"message": message}, 409)}) as server,
+        pytest.raises(UsageError) as caught,
+    ):
+        marathon(server).install(it)
+    assert caught.value.what == f"{it.kind} {it.id} is already installed"
     assert "mesos update" in caught.value.fix
 
 
@@ -378,9 +390,9 @@ def test_update_and_uninstall() -> None:
         assert marathon(server).uninstall(IT).deployment == "d1"
         assert marathon(server).uninstall(SHOP, force=True).deployment == "d1"
     assert [(r.method, r.path) for r in server.asked] == [
-        ("PUT", "/v2/apps/web"),
+        ("PUT", "/v2/apps/web?force=false&partialUpdate=false"),
         ("PUT", "/v2/groups/shop?force=true"),
-        ("DELETE", "/v2/apps/web"),
+        ("DELETE", "/v2/apps/web?force=false"),
         ("DELETE", "/v2/groups/shop?force=true"),
     ]
     assert [r.body for r in server.asked[2:]] == [b"", b""]
@@ -392,10 +404,19 @@ def test_uninstall_of_what_is_not_there() -> None:
         marathon(server).uninstall(IT)
 
 
-def test_everything_at_once_is_not_uninstalled() -> None:
-    with serving({"/v2/groups": said(BEGUN)}) as server, pytest.raises(UsageError, match="the root group"):
-        marathon(server).uninstall(read('{"apps": []}', {}, "f"))
-    assert server.asked == []
+def test_a_change_that_another_deployment_is_in_the_way_of() -> None:
+    locked = said({"message": "App is locked by one or more deployments. Override with the option '?force=true'."}, 409)
+    with serving({"/v2/apps": locked, "/v2/apps/web": locked}) as server:
+        for change in (marathon(server).install, marathon(server).update, marathon(server).uninstall):
+            with pytest.raises(HTTPError) as caught:
+                change(IT)
+            assert "--force" in caught.value.fix
+
+
+def test_the_applications_of_a_group() -> None:
+    inner = {"id": "back", "apps": [{"id": "db"}, {"id": "/shop/back/cache"}]}
+    group = {"id": "/shop", "apps": [{"id": "web"}], "groups": [inner, {"id": "none", "apps": []}]}
+    assert [*applications(group)] == ["/shop/web", "/shop/back/db", "/shop/back/cache"]
 
 
 class Clock:
@@ -411,13 +432,72 @@ class Clock:
         self.now += seconds
 
 
+VERSION, NEWER = "2026-11-23T10:00:00.000Z", "2026-11-23T10:00:07.000Z"
+BEGINS = Deployment("app", "/web", "d1", VERSION, ("/web",))
+LISTED, OTHER, NONE = said([{"id": "d0"}, {"id": "d1"}]), said([{"id": "d0"}]), said([])
+
+
+def web(running: int = 2, version: str = VERSION, deployments: tuple[str, ...] = ()) -> Reply:
+    about = {"id": "/web", "instances": 2, "tasksRunning": running, "version": version}
+    return said({"app": about | {"deployments": [{"id": id} for id in deployments]}})
+
+
+def wait(change: Deployment, lists: list[Reply], apps: list[Reply], timeout: float = 20) -> tuple[int, int]:
+    """Waits with answers in turn, of which the last one is repeated; returns how many there have been of each."""
+    clock, counts = Clock(), [0, 0]
+
+    def turn(replies: list[Reply], which: int) -> Answer:
+        def answer(_request: Request) -> Reply:
+            counts[which] += 1
+            return replies[min(counts[which], len(replies)) - 1]
+
+        return answer
+
+    answers = {"/v2/deployments": turn(lists, 0), "/v2/apps/web": turn(apps, 1)}
+    with serving(answers) as server:
+        marathon(server).wait(change, timeout=timeout, clock=clock, sleep=clock.sleep)
+    return counts[0], counts[1]
+
+
 def test_a_deployment_is_waited_for() -> None:
-    lists = [said([{"id": "d0"}, {"id": "d1"}]), said([{"id": "d1"}]), said([{"id": "d0"}])]
-    clock = Clock()
-    with serving({"/v2/deployments": lambda _request: lists.pop(0)}) as server:
-        marathon(server).wait(Deployment("app", "/web", "d1"), timeout=10, clock=clock, sleep=clock.sleep)
-    assert lists == []
-    assert clock.now > 0
+    assert wait(BEGINS, [LISTED, LISTED, OTHER], [web()]) == (3, 1)
+
+
+def test_a_list_that_is_empty_too_early_is_not_the_end() -> None:
+    """Neither before the deployment begins nor when a new leader has just read what there is."""
+    assert wait(BEGINS, [NONE, NONE, LISTED, NONE], [web()]) == (4, 3)
+    assert wait(BEGINS, [NONE], [web()]) == (3, 3)
+    assert wait(BEGINS, [NONE, NONE, LISTED, NONE], [web(0), web(0), web()])[0] == 4
+
+
+def test_an_application_that_ends_at_once_is_deployed_all_the_same() -> None:
+    assert wait(BEGINS, [LISTED, NONE], [web(running=0)])[0] == 4
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_an_election_is_waited_for(status: int) -> None:
+    between = Reply(status, b"Bad Gateway")
+    assert wait(BEGINS, [LISTED, between, between, NONE, LISTED, OTHER], [between, web()])[0] >= 6
+
+
+def test_an_election_that_does_not_end_is_told() -> None:
+    with pytest.raises(NotReady) as caught:
+        wait(BEGINS, [Reply(502)], [web()], timeout=3)
+    assert caught.value.why == "the Marathon returned 502 Bad Gateway for GET /v2/deployments."
+
+
+def test_a_deployment_that_is_replaced_is_not_done() -> None:
+    with pytest.raises(MiniclusterError, match="replaced by another change"):
+        wait(BEGINS, [LISTED, OTHER], [web(version=NEWER, deployments=("d0",))])
+    with pytest.raises(MiniclusterError, match="replaced by another change"):
+        wait(BEGINS, [LISTED, NONE], [Reply(404)])
+
+
+def test_a_removal_is_done_when_nothing_is_there() -> None:
+    removal = Deployment("app", "/web", "d1", VERSION, removes=True)
+    assert wait(removal, [LISTED, NONE], [web(), Reply(404)])[0] == 3
+    with pytest.raises(MiniclusterError, match="replaced by another change"):
+        wait(removal, [LISTED, NONE], [web()])
 
 
 def test_nothing_to_deploy_is_not_waited_for() -> None:

@@ -211,7 +211,7 @@ def test_one_late_answer_does_not_stop_a_rolling_restart(mesos: FakeEngine, memb
 
 def test_a_change_is_rolled_where_voters_answer_late(mesos: FakeEngine, members: FakeMesos) -> None:
     """Without their answers no quorum would be left to keep, and all would be replaced at the same time."""
-    cluster = Cluster.up("mesos", name="m", size={"master": 3}, engine=mesos)
+    Cluster.up("mesos", name="m", size={"master": 3}, engine=mesos)
     members.late = {"master-2": 1, "master-3": 1}
     mesos.calls.clear()
     Cluster.up(name="m", set={"log_level": "WARNING"}, engine=mesos)
