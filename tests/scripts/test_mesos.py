@@ -293,6 +293,89 @@ def test_removal_waits_until_the_agent_is_gone(scripts: Path) -> None:
     assert (done.returncode, replies) == (0, [])
 
 
+# Reset
+
+
+class Standing:
+    """A leading master and Marathon that do what they are told, with answers as those of one real master."""
+
+    def __init__(self, frameworks: list[str], groups: list[str], apps: list[str]) -> None:
+        self.frameworks, self.there = frameworks, {"groups": groups, "apps": apps}
+        self.deactivated = True
+        self.deployments = 0
+
+    def master(self) -> dict[str, Answer]:
+        about = recorded_json("frameworks")["completed_frameworks"][0]
+        slave = recorded_json("slaves")["slaves"][0]
+
+        def call(request: Request) -> Reply:
+            if request.json["type"] == "TEARDOWN":
+                self.frameworks.remove(request.json["teardown"]["framework_id"]["value"])
+            else:
+                assert request.json == {
+                    "type": "REACTIVATE_AGENT",
+                    "reactivate_agent": {"agent_id": {"value": slave["id"]}},
+                }
+                self.deactivated = False
+            return Reply(202)
+
+        return master() | {
+            "/frameworks": lambda _r: said({"frameworks": [about | {"id": id} for id in self.frameworks]}),
+            "/slaves": lambda _r: said({"slaves": [slave | {"deactivated": self.deactivated}]}),
+            "POST /api/v1": call,
+        }
+
+    def marathon(self, leader: str = MARATHON["leader"]) -> dict[str, Answer]:
+        def delete(request: Request) -> Reply:
+            _, _, kind, name = request.path.partition("?")[0].split("/")
+            assert request.path.endswith("?force=true")
+            self.there[kind].remove(f"/{name}")
+            self.deployments += 1
+            return said({"deploymentId": "d"})
+
+        def listed(_request: Request) -> Reply:
+            self.deployments, before = 0, self.deployments
+            return said([{"id": "d"}] * before)
+
+        names = [*self.there["groups"], *self.there["apps"]]
+        return {
+            "/v2/info": said(MARATHON | {"leader": leader}),
+            "GET /v2/groups": lambda _r: said({k: [{"id": id} for id in ids] for k, ids in self.there.items()}),
+            "/v2/deployments": listed,
+            **{f"DELETE /v2/{kind}{name}": delete for kind in self.there for name in names},
+        }
+
+
+def reset(folder: Path, *names: str) -> subprocess.CompletedProcess[str]:
+    return run(folder, "mesos-reset", " ".join(f"{name}={ADDRESSES[name]}" for name in names))
+
+
+def test_reset_removes_everything_but_marathon_itself(scripts: Path) -> None:
+    keep = MARATHON["frameworkId"]
+    what = Standing([keep, "f-1", "f-2"], ["/shop"], ["/web", "/db"])
+    with nodes(master_1=standby(), master_2=what.master(), scheduler_1={}, scheduler_2=what.marathon()):
+        done = reset(scripts, "master-1", "master-2", "scheduler-1", "scheduler-2")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (what.frameworks, what.there, what.deactivated) == ([keep], {"groups": [], "apps": []}, False)
+        assert reset(scripts, "master-1", "master-2", "scheduler-1", "scheduler-2").returncode == 0
+
+
+def test_reset_without_marathon_tears_down_every_framework(scripts: Path) -> None:
+    what = Standing([MARATHON["frameworkId"], "f-1"], [], [])
+    with nodes(master_1=what.master()):
+        assert reset(scripts, "master-1").returncode == 0
+    assert what.frameworks == []
+
+
+def test_reset_tears_nothing_down_while_marathon_does_not_say_which_framework_it_is(scripts: Path) -> None:
+    replace(scripts / "mesos-reset", "retry(30, 0.2", "retry(0.5, 0.2")
+    what = Standing(["f-1"], [], [])
+    with nodes(master_1=what.master(), scheduler_1={"/v2/info": Reply(503)}):
+        done = reset(scripts, "master-1", "scheduler-1")
+    assert (done.returncode, done.stderr) == (1, "mesos-reset: there is no Marathon\n")
+    assert what.frameworks == ["f-1"]
+
+
 # Starting
 
 

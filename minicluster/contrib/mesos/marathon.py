@@ -16,7 +16,7 @@ from minicluster.errors import MiniclusterError, NotReady, UsageError, nearest
 _VARIABLE = re.compile(r"\$\{(MINICLUSTER_\w+)\}")
 _PERIOD = 0.5  # seconds between two requests for the state of a deployment
 _BETWEEN_LEADERS = (0, 502, 503, 504)  # no answer, or that of an instance that finds no leader to pass a request on to
-#: In how many lists in a row a deployment must be missing to be finished. A list is empty for a moment when a deployment
+#: In how many lists in a row a deployment must be missing to be finished. A list is empty for a moment when one
 #: is about to begin and when another instance begins to lead, so more are needed where none had it before.
 _MISSING, _MISSING_FROM_THE_START = 3, 10
 
