@@ -356,6 +356,7 @@ def _node(
     hooks = scope.inner("hooks", **hook_values(top.loaded.profile))
     reached = bind_address if endpoints else LOCALHOST
     told, local = _registry_files(scope, role)
+    own = role.nodes.get(node.index, schema.NodeValues())
     return spec.NodeSpec(
         name=node.name,
         role=node.role,
@@ -364,7 +365,7 @@ def _node(
         image=role.image,
         entrypoint=scope.words(role.entrypoint, "entrypoint"),
         command=scope.words(role.command, "command"),
-        env=scope.mapping(role.env, "env"),
+        env=scope.mapping(role.env, "env") | scope.mapping(own.env, "nodes", node.index, "env"),
         volumes=tuple(role.volumes),
         shared=tuple(role.shared),
         capabilities=tuple(role.capabilities),

@@ -195,6 +195,13 @@ class RoleHooks(Part):
     """Before the node is removed from a cluster that stays. On another node about a voter, it must succeed."""
 
 
+class NodeValues(Part):
+    """What one node of a role has in addition to the role's."""
+
+    env: dict[str, Text] = {}
+    """Environment variables; templates. They replace the role's of the same name."""
+
+
 class Role(Part):
     """A kind of node."""
 
@@ -230,6 +237,8 @@ class Role(Part):
     """Replaces the image's command; templates."""
     env: dict[str, Text] = {}
     """Environment variables; templates."""
+    nodes: dict[Annotated[int, Field(ge=1, le=200)], NodeValues] = {}
+    """Number of a node -> what it has in addition: nodes.2 of role agent is about agent-2."""
     volumes: list[MountPath] = []
     """Paths on a volume of the node's own, which survives the container."""
     shared: list[MountPath] = []

@@ -7,6 +7,7 @@ import json
 import socket
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
@@ -202,8 +203,6 @@ def cluster_of_one(data: Any, agent: Any = None, **answers: Answer) -> Iterator[
 
 
 def download(request: Request) -> Reply:
-    from urllib.parse import parse_qs, urlsplit
-
     (path,) = parse_qs(urlsplit(request.path).query)["path"]
     return Reply(200, f"{path}\n".encode())
 
@@ -226,6 +225,45 @@ def test_a_log_that_is_no_text_comes_as_it_is() -> None:
     data = bytes(range(256)) * 1000
     with cluster_of_one(recorded_json("state"), **{"/files/download": Reply(200, data)}) as (mesos, _agent):
         assert b"".join(mesos.log("t1")[1]) == data
+
+
+def test_a_file_that_a_sandbox_lacks_is_named_with_those_that_it_has() -> None:
+    entries = said([{"path": f"{SANDBOX}/{name}", "size": 1} for name in ("stdout", "stderr", "core")])
+    with cluster_of_one(recorded_json("state"), **{"/files/browse": entries}) as (mesos, agent):
+        with pytest.raises(UsageError) as caught:
+            b"".join(mesos.log("t1", "stdoutt")[1])
+        assert (caught.value.what, caught.value.fix) == ("task t1 has no file stdoutt", "Did you mean 'stdout'?")
+        assert any(unquote(r.path).endswith(f"browse?path={SANDBOX}") for r in agent.asked)
+
+
+def test_a_file_is_followed_until_its_task_has_ended() -> None:
+    written = [b"one\n"]
+    states = [state(web__1="TASK_RUNNING")] * 4 + [state(web__1="TASK_FINISHED")]
+    agent = json.loads((DATA / "agent_state.json").read_text())
+    agent["frameworks"][0]["executors"][0]["id"] = "web.1"
+
+    def read(request: Request) -> Reply:
+        assert "offset" not in request.path  # then it says how much there is
+        return said({"data": "", "offset": len(b"".join(written))})
+
+    def pause(_seconds: float) -> None:
+        written.append(b"more\n")
+        if len(states) > 1:
+            states.pop(0)
+
+    files = {"/state": said(agent), "/files/download": lambda _r: Reply(200, b"".join(written)), "/files/read": read}
+    answers: dict[str, Answer] = {"/master/state": lambda _r: said(states[0])}
+    with serving(answers) as leader, serving(files) as slave:
+        mesos = Mesos(client(leader.url), {"127.0.0.1:5051": slave.url})
+        assert b"".join(mesos.follow("web.1", sleep=pause)) == b"one\n" + 4 * b"more\n"
+
+
+def test_a_task_comes_with_the_node_of_its_agent() -> None:
+    with serving({"/master/state": said(state(a="TASK_RUNNING"))}) as server:
+        (task,) = Mesos(client(server.url), {}, {"127.0.0.1:5051": "agent-2"}).tasks()
+        assert task.node == "agent-2"
+        (task,) = Mesos(client(server.url), {}).tasks()
+        assert task.node == ""
 
 
 def test_a_sandbox_that_was_removed() -> None:
@@ -278,6 +316,51 @@ def test_a_task_that_is_not_there_or_not_the_only_one() -> None:
         with pytest.raises(UsageError, match=r"no task matches 'wbe\.1'") as caught:
             mesos.log("wbe.1")
         assert caught.value.fix == "Did you mean 'web.1'?"
+
+
+# Draining
+
+AGENT = "6275c029-0751-4561-b276-1fd693070880-S0"
+
+
+def test_an_agent_is_drained_and_reactivated() -> None:
+    states = [state(a="TASK_RUNNING", b="TASK_KILLING"), state(a="TASK_RUNNING"), state(a="TASK_KILLED")]
+    clock = Clock()
+    answers: dict[str, Answer] = {
+        "/version": said({"version": "1.11.0"}),
+        "/master/state": lambda _r: said(states[0] if len(states) == 1 else states.pop(0)),
+        "POST /api/v1": Reply(200),
+    }
+    with serving(answers) as server:
+        mesos = Mesos(client(server.url), {})
+        mesos.drain("127.0.0.1:5051", grace_period=1.5)
+        mesos.wait_drained("127.0.0.1:5051", timeout=10, clock=clock, sleep=clock.sleep)
+        mesos.reactivate("127.0.0.1:5051")
+    assert [r.json for r in server.asked if r.method == "POST"] == [
+        {
+            "type": "DRAIN_AGENT",
+            "drain_agent": {"agent_id": {"value": AGENT}, "max_grace_period": {"nanoseconds": 1500000000}},
+        },
+        {"type": "REACTIVATE_AGENT", "reactivate_agent": {"agent_id": {"value": AGENT}}},
+    ]
+
+
+def test_an_agent_that_does_not_drain_in_time_is_told_with_its_tasks() -> None:
+    clock = Clock()
+    with serving({"/master/state": said(state(a="TASK_RUNNING"))}) as server, pytest.raises(NotReady) as caught:
+        Mesos(client(server.url), {}).wait_drained("127.0.0.1:5051", timeout=3, clock=clock, sleep=clock.sleep)
+    assert caught.value.why == "Tasks that have not ended: a."
+
+
+def test_what_cannot_be_drained() -> None:
+    answers = {"/version": said({"version": "1.7.1"}), "/master/state": said(state())}
+    with serving(answers) as server:
+        with pytest.raises(UsageError, match=r"before version 1\.9"):
+            Mesos(client(server.url), {}).drain("127.0.0.1:5051")
+        server.answers["/version"] = said({"version": "1.11.0"})
+        with pytest.raises(MiniclusterError, match="not registered"):
+            Mesos(client(server.url), {}).drain("127.0.0.1:1")
+    assert {r.method for r in server.asked} == {"GET"}
 
 
 # Reading definitions

@@ -16,7 +16,7 @@ from minicluster import cluster as facade
 from minicluster.cluster import Cluster
 from minicluster.engine import base_image
 from minicluster.engine.protocol import ExecResult
-from minicluster.errors import ImageError, MiniclusterError, NoEngine, UsageError
+from minicluster.errors import ImageError, MiniclusterError, NoEngine, ProfileError, UsageError
 from minicluster.model import labels
 from minicluster.model.deferred import readable
 from minicluster.model.spec import Spec
@@ -97,6 +97,20 @@ def test_resources_are_settings() -> None:
     wanted = {"cpus": "0.5", "mem": "256", "ports": "20000-20010,30000-30000"}
     about = env(spec_of("mesos", set=wanted), "agent-2")
     assert about["MESOS_RESOURCES"] == "cpus:0.5;mem:256;disk:2000;ports:[20000-20010,30000-30000]"
+
+
+def test_an_agent_may_have_resources_of_its_own() -> None:
+    own = "cpus:4;mem:{{ settings.mem * 2 }}"
+    spec = spec_of("mesos", set={"roles.agent.nodes.2.env.MESOS_RESOURCES": own, "roles.agent.nodes.9.env.NAME": "x"})
+    assert env(spec, "agent-2")["MESOS_RESOURCES"] == "cpus:4;mem:2048"
+    assert env(spec, "agent-1")["MESOS_RESOURCES"].startswith("cpus:2.0;mem:1024;")
+    assert env(spec, "agent-2").keys() == env(spec, "agent-1").keys()
+
+
+@pytest.mark.parametrize("node", ["0", "one", "-1"])
+def test_values_of_a_node_are_by_its_number(node: str) -> None:
+    with pytest.raises(ProfileError, match=rf"roles\.agent\.nodes\.{node} must be"):
+        spec_of("mesos", set={f"roles.agent.nodes.{node}.env.NAME": "x"})
 
 
 def test_zookeeper_is_the_other_profiles_own() -> None:

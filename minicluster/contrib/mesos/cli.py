@@ -1,4 +1,4 @@
-"""``minicluster mesos state|ps|logs|install|update|uninstall``."""
+"""``minicluster mesos state|ps|logs|drain|reactivate|install|update|uninstall``."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def state(cluster: str | None, agent: str | None) -> None:
 @click.option("--all", "all_", is_flag=True, help="Include tasks that have ended")
 @output_option
 def ps(cluster: str | None, all_: bool, output: Output) -> None:
-    """List tasks: framework, task, state, port."""
+    """List tasks: framework, task, state, agent's node, port."""
     from minicluster.cluster import Cluster
     from minicluster.contrib.mesos import reach
 
@@ -67,25 +67,77 @@ def ps(cluster: str | None, all_: bool, output: Output) -> None:
     if output is Output.json:
         print_json(tasks)
     elif tasks:
-        rows = [(t.framework, t.id, t.state, ",".join(map(str, t.ports)) or "-") for t in tasks]
-        print(columns(rows, ("FRAMEWORK", "TASK", "STATE", "PORT")))
+        rows = [(t.framework, t.id, t.state, t.node or "-", ",".join(map(str, t.ports)) or "-") for t in tasks]
+        print(columns(rows, ("FRAMEWORK", "TASK", "STATE", "AGENT", "PORT")))
     else:
         print("No tasks.", file=sys.stderr)
 
 
 @app.command()
 @click.argument("task", metavar="TASK", help="A task ID or part of one")
+@click.argument("file", required=False, metavar="[FILE]", help="A path in the task's sandbox; default: stdout")
 @cluster_option
 @click.option("--stderr", is_flag=True, help="Print standard error instead")
-def logs(task: str, cluster: str | None, stderr: bool) -> None:
-    """Print a task's standard output."""
+@click.option("-f", "--follow", is_flag=True, help="Print what is added until the task ends")
+def logs(task: str, file: str | None, cluster: str | None, stderr: bool, follow: bool) -> None:
+    """Print a task's standard output, or another file of its sandbox."""
     from minicluster.cluster import Cluster
     from minicluster.contrib.mesos import reach
 
-    _, content = reach.mesos(Cluster.open(cluster)).log(task, "stderr" if stderr else "stdout")
-    for chunk in content:
+    if file and stderr:
+        raise UsageError("--stderr and FILE exclude each other", "", "Name one file.")
+    mesos, path = reach.mesos(Cluster.open(cluster)), (file or ("stderr" if stderr else "stdout")).lstrip("/")
+    for chunk in mesos.follow(task, path) if follow else mesos.log(task, path)[1]:
         sys.stdout.buffer.write(chunk)
-    sys.stdout.buffer.flush()
+        sys.stdout.buffer.flush()
+
+
+agent_argument = click.argument("agent", metavar="AGENT", help="A node of role agent", shell_complete=complete.nodes)
+
+
+@app.command()
+@agent_argument
+@cluster_option
+@click.option(
+    "--grace-period", type=click.FloatRange(min=0), metavar="S", help="Seconds that a task has to end at most"
+)
+@click.option("--no-wait", is_flag=True, help="Do not wait until the tasks have ended")
+@timeout_option(300.0, "Time limit for the tasks to end")
+@quiet_option
+def drain(
+    agent: str, cluster: str | None, grace_period: float | None, no_wait: bool, timeout: float, quiet: bool
+) -> None:
+    """End an agent's tasks and offer it no more.
+
+    Frameworks start the tasks elsewhere. Waits until they have ended. Needs Mesos 1.9 or newer.
+    """
+    from minicluster.cluster import Cluster
+    from minicluster.contrib.mesos import reach
+
+    opened = Cluster.open(cluster)
+    mesos, address = reach.mesos(opened), reach.agent(opened, agent)
+    begun = time.monotonic()
+    mesos.drain(address, grace_period=grace_period)
+    if not no_wait:
+        mesos.wait_drained(address, timeout=timeout)
+    if not quiet:
+        done = f"Drained {agent} in {time.monotonic() - begun:.1f} s."
+        print(f"Draining {agent} started." if no_wait else paint(done, "bold"))
+
+
+@app.command()
+@agent_argument
+@cluster_option
+@quiet_option
+def reactivate(agent: str, cluster: str | None, quiet: bool) -> None:
+    """Offer a drained agent to frameworks again."""
+    from minicluster.cluster import Cluster
+    from minicluster.contrib.mesos import reach
+
+    opened = Cluster.open(cluster)
+    reach.mesos(opened).reactivate(reach.agent(opened, agent))
+    if not quiet:
+        print(f"Reactivated {agent}.")
 
 
 @app.command()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
 from minicluster.contrib.mesos.http import Client, HTTPError
-from minicluster.errors import MiniclusterError, UsageError, nearest
+from minicluster.errors import MiniclusterError, NotReady, UsageError, nearest
+
+_PERIOD = 0.5  # seconds between two requests for what has been added to a file
 
 #: The states in which a task has ended for good. An unreachable one may come back.
 _ENDED = frozenset(
@@ -31,6 +34,7 @@ class Task:
     framework_id: str
     executor: str  #: "" if Mesos' own executor runs it
     active: bool  #: it has not ended
+    node: str = ""  #: the node of its agent; "" where that is gone
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Mesos:
 
     masters: Client
     agents: Mapping[str, str]  #: HOST:PORT as the master knows it -> the agent's published base URL
+    nodes: Mapping[str, str] = field(default_factory=dict)  #: HOST:PORT as the master knows it -> the agent's node
 
     def state(self) -> dict[str, Any]:
         """The leading master's state, as Mesos documents ``/master/state``; a follower redirects to the leader."""
@@ -52,41 +57,151 @@ class Mesos:
 
     def tasks(self, *, ended: bool = False) -> list[Task]:
         """The tasks of all frameworks that have not ended; with ``ended``, also those that the master still lists."""
-        found = tasks_of(self.state())
+        state = self.state()
+        nodes = {id: self.nodes.get(address, "") for id, address in _addresses(state).items()}
+        found = [replace(task, node=nodes.get(task.agent, "")) for task in tasks_of(state)]
         return [task for task in found if ended or task.active]
+
+    def drain(self, address: str, *, grace_period: float | None = None) -> None:
+        """Asks the agent at HOST:PORT to end its tasks; its master offers it no more. Frameworks start them elsewhere.
+
+        Args:
+            grace_period: seconds that a task has to end at the most; None: as its framework wants.
+
+        Raises:
+            UsageError: this Mesos cannot drain agents.
+        """
+        limit = {} if grace_period is None else {"max_grace_period": {"nanoseconds": round(grace_period * 1e9)}}
+        self._about_agent("DRAIN_AGENT", address, **limit)
+
+    def wait_drained(
+        self,
+        address: str,
+        *,
+        timeout: float,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Waits until all tasks of an agent that drains have ended.
+
+        Raises:
+            NotReady: some have not after ``timeout`` seconds.
+        """
+        deadline = clock() + timeout
+        while True:
+            state = self.state()
+            agent = next((id for id, place in _addresses(state).items() if place == address), "")
+            left = [task.id for task in tasks_of(state) if task.active and task.agent == agent]
+            if not left:
+                return
+            if clock() >= deadline:
+                raise NotReady(
+                    f"the agent is not drained after {timeout:g} s",
+                    f"Tasks that have not ended: {', '.join(left)}.",
+                    "It continues. --grace-period limits the time that a task has.",
+                )
+            sleep(_PERIOD)
+
+    def reactivate(self, address: str) -> None:
+        """Makes the agent at HOST:PORT, which was drained, take tasks again.
+
+        Raises:
+            UsageError: this Mesos cannot drain agents.
+        """
+        self._about_agent("REACTIVATE_AGENT", address)
+
+    def _about_agent(self, call: str, address: str, **more: Any) -> None:
+        version = str(self.masters.get("/version")["version"])
+        if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < (1, 9):
+            raise UsageError("Mesos cannot drain agents before version 1.9", f"The masters run {version}.")
+        agent = next((id for id, place in _addresses(self.state()).items() if place == address), "")
+        if not agent:
+            raise MiniclusterError(
+                f"the agent at {address} is not registered", "", "Wait until it is: `minicluster status`."
+            )
+        body = {"type": call, call.lower(): {"agent_id": {"value": agent}, **more}}
+        self.masters.call("POST", "/api/v1", body)
 
     def log(self, word: str, file: str = "stdout") -> tuple[Task, Iterator[bytes]]:
         """The task that a word refers to, and the content of a file in its sandbox.
 
         Args:
             word: a task ID, or a part that occurs in one ID only; tasks that have not ended are preferred.
+            file: a path in the sandbox.
 
         Raises:
             UsageError: no task matches, or several do.
-            MiniclusterError: its agent no longer exists or has no sandbox of it.
+            MiniclusterError: its agent no longer exists or has no sandbox of it, or the sandbox has no such file.
         """
+        task, address, directory = self._sandbox(word)
+        return task, self._read(task, address, directory, file)
+
+    def follow(
+        self, word: str, file: str = "stdout", *, sleep: Callable[[float], None] = time.sleep
+    ) -> Iterator[bytes]:
+        """The content of a file in a task's sandbox, and what is added to it until the task has ended.
+
+        Arguments and errors are those of :meth:`log`.
+        """
+        task, address, directory = self._sandbox(word)
+        offset = 0
+        for chunk in self._read(task, address, directory, file):
+            offset += len(chunk)
+            yield chunk
+        ended = not task.active
+        while True:
+            # Read once more after the task has ended: it may have written until then.
+            if self._size(task, address, directory, file) > offset:
+                known = offset  # a download has all of the file; a read only of what is text
+                for chunk in self._read(task, address, directory, file):
+                    new, known = chunk[known:], max(0, known - len(chunk))
+                    offset += len(new)
+                    yield new
+            if ended:
+                return
+            sleep(_PERIOD)
+            ended = not any(t.id == task.id and t.active for t in tasks_of(self.state()))
+
+    def _sandbox(self, word: str) -> tuple[Task, str, str]:
+        """A task, its agent's HOST:PORT, and the directory of its files there."""
         state = self.state()
         task = _matching(word, tasks_of(state))
-        pid = next((str(a["pid"]) for a in state.get("slaves", ()) if a["id"] == task.agent), "")
-        address = pid.partition("@")[2]
+        address = _addresses(state).get(task.agent, "")
         if address not in self.agents:
             raise MiniclusterError(
                 f"the agent of task {task.id} no longer exists",
                 f"The task's output was on agent {task.agent or '(unknown)'}.",
             )
-        directory = _sandbox(task, self.agent_state(address))
-        return task, self._read(address, f"{directory}/{file}", task)
+        return task, address, _sandbox(task, self.agent_state(address))
 
-    def _read(self, address: str, path: str, task: Task) -> Iterator[bytes]:
+    def _read(self, task: Task, address: str, directory: str, file: str) -> Iterator[bytes]:
         try:
-            yield from self._agent(address).stream(f"/files/download?path={quote(path, safe='')}")
+            yield from self._agent(address).stream(f"/files/download?path={quote(f'{directory}/{file}', safe='')}")
         except HTTPError as error:
-            if error.status != 404:
-                raise
-            raise MiniclusterError(
-                f"task {task.id} has no {path.rpartition('/')[2]}",
-                f"The agent at {address} has no {path}: agents delete the sandboxes of tasks that ended some time ago.",
-            ) from error
+            raise self._no_file(error, task, address, directory, file) from error
+
+    def _size(self, task: Task, address: str, directory: str, file: str) -> int:
+        """The bytes that a file has now."""
+        try:
+            answer = self._agent(address).get(f"/files/read?path={quote(f'{directory}/{file}', safe='')}")
+        except HTTPError as error:
+            raise self._no_file(error, task, address, directory, file) from error
+        return int(answer["offset"])
+
+    def _no_file(self, error: HTTPError, task: Task, address: str, directory: str, file: str) -> MiniclusterError:
+        """The error of a file that could not be read: where the sandbox is there, with the files that it has."""
+        if error.status not in (400, 404):
+            return error
+        folder = f"{directory}/{file}".rpartition("/")[0]
+        try:
+            found = self._agent(address).get(f"/files/browse?path={quote(folder, safe='')}")
+            names = [str(entry["path"]).removeprefix(f"{directory}/") for entry in found]
+        except HTTPError:
+            why = (
+                f"The agent at {address} has no {directory}: agents delete the sandboxes of tasks that ended long ago."
+            )
+            return MiniclusterError(f"task {task.id} has no {file}", why)
+        return UsageError(f"task {task.id} has no file {file}", "", nearest(file, names))
 
     def _agent(self, address: str) -> Client:
         return Client("Mesos agent", [self.agents[address]], {})
@@ -127,6 +242,11 @@ def _numbers(ranges: str) -> Iterator[int]:
 def _discovered(data: Mapping[str, Any]) -> Iterator[int]:
     for port in ((data.get("discovery") or {}).get("ports") or {}).get("ports", ()):
         yield int(port["number"])
+
+
+def _addresses(state: Mapping[str, Any]) -> dict[str, str]:
+    """HOST:PORT of each agent that the master knows, by the agent's ID."""
+    return {str(a["id"]): str(a.get("pid", "")).partition("@")[2] for a in state.get("slaves", ())}
 
 
 def _matching(word: str, tasks: Iterable[Task]) -> Task:

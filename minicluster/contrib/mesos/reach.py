@@ -16,7 +16,8 @@ def mesos(cluster: Cluster) -> Mesos:
     Raises:
         UsageError: it has none.
     """
-    return Mesos(_client(cluster, "Mesos master", "master"), _published(cluster, "agent"))
+    nodes = {_place(cluster, endpoint): endpoint.node for endpoint in cluster.endpoints() if endpoint.name == "agent"}
+    return Mesos(_client(cluster, "Mesos master", "master"), _published(cluster, "agent"), nodes)
 
 
 def marathon(cluster: Cluster) -> Marathon:
