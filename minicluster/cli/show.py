@@ -161,7 +161,7 @@ def _info_text(answer: ClusterInfo) -> str:
         lines += ["", f"Environment for the native client: {paint(hint, 'cyan')}"]
         lines += [columns([(key, value) for key, value in answer.env.items()], indent="  ")]
     if answer.demo_image:
-        lines += ["", f"Image present on every node: {answer.demo_image}"]
+        lines += ["", f"Demo image, in the engine of each node that has one: {answer.demo_image}"]
     return "\n".join([*lines, *(f"Note: {note}" for note in answer.notes)])
 
 

@@ -295,8 +295,9 @@ def _image(top: Scope, name: str, given: str | None) -> spec.ImageSpec:
 
 
 def _demo_image(profile: schema.Profile, overrides: spec.Overrides) -> str:
-    # The demo image is part of the images that the profile builds; one that the user brings does not have it.
-    return "" if overrides.image else profile.demo_image or ""
+    # It is part of images that the profile builds, or builds upon. One that a user brings does not have it as it is.
+    bare = [name for name in overrides.image if profile.images[name].build and not profile.images[name].overlay]
+    return "" if bare else profile.demo_image or ""
 
 
 def _endpoint_functions(published: Mapping[str, Sequence[spec.EndpointSpec]]) -> dict[str, Any]:

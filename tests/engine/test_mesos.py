@@ -308,6 +308,36 @@ def test_each_start_of_an_agents_node_is_a_boot_to_it(cluster: Shell) -> None:
     assert cluster.minicluster(*number).out != before
 
 
+@pytest.mark.long
+def test_the_balancer_answers_while_agents_come_and_go(cluster: Shell) -> None:
+    """HAProxy is real, and so are the web servers in the agents' engines; which there are is said by no Marathon."""
+    docker = "/opt/minicluster/engine/bin/docker"
+    for agent in ("agent-1", "agent-2"):
+        run = (docker, "run", "-d", "--name", "web", "-p", "31000:80", "localhost/minicluster/demo")
+        eventually(
+            lambda agent=agent, run=run: cluster.minicluster("exec", agent, "--", *run, ok=False).code in (0, 125),
+            what=f"{agent} runs the demo image",
+        )
+    cluster.minicluster("scale", "balancer=1", timeout=600)
+    try:
+        assert is_ready(cluster)["nodes"][-1]["name"] == "balancer-1"
+        url = cluster.minicluster("env", "-o", "json").json["MINICLUSTER_BALANCER"]
+
+        def answers(name: str = "web.shop.localhost") -> set[str]:
+            return {cluster.run("curl", "-sS", "-m", "5", "-H", f"Host: {name}", url).out.split()[0] for _ in range(6)}
+
+        eventually(lambda: answers() == {"agent-1", "agent-2"}, what="both agents answer")
+        assert answers("nothing.example") == {"no"}
+        address = addresses(cluster)["balancer-1"]
+        inside = f"exec 3<>/dev/tcp/{address}/10000; printf 'GET / HTTP/1.0\r\n\r\n' >&3; cat <&3"
+        assert "agent-" in cluster.minicluster("exec", "kv-1", "--", "bash", "-c", inside).out
+        cluster.minicluster("kill", "agent-2")
+        eventually(lambda: answers() == {"agent-1"}, what="the agent that is left answers alone")
+    finally:
+        cluster.minicluster("up", "--name", NAME, timeout=300)
+        cluster.minicluster("scale", "balancer=0", timeout=300)
+
+
 def test_the_number_of_masters_cannot_change(cluster: Shell) -> None:
     refused = cluster.minicluster("up", "--name", NAME, "--size", "master=5", ok=False)
     assert refused.code == 2

@@ -30,6 +30,7 @@ ADDRESSES = {
     **{f"master-{i}": f"127.91.1.{i}" for i in (1, 2, 3)},
     **{f"agent-{i}": f"127.91.2.{i}" for i in (1, 2)},
     **{f"scheduler-{i}": f"127.91.3.{i}" for i in (1, 2)},
+    **{f"balancer-{i}": f"127.91.4.{i}" for i in (1, 2)},
 }
 MARATHON = {
     "name": "marathon",
@@ -97,7 +98,7 @@ def nodes(**answers: dict[str, Answer]) -> Iterator[dict[str, Server]]:
         servers = {}
         for word, what in answers.items():
             name = word.replace("_", "-")
-            port = 8080 if name.startswith("scheduler") else 5050
+            port = {"scheduler": 8080, "balancer": 9090}.get(name.partition("-")[0], 5050)
             servers[name] = stack.enter_context(serving(what, ADDRESSES[name], port))
         yield servers
 
@@ -205,6 +206,8 @@ def test_three_masters_two_agents_and_two_schedulers(scripts: Path) -> None:
         master_3=standby(),
         scheduler_1={"/v2/info": said(MARATHON)},
         scheduler_2={"/v2/info": said(MARATHON | {"elected": False})},
+        balancer_1={"/ready": Reply(200, b"<html>")},
+        balancer_2={"/ready": Reply(503)},
     ) as servers:
         found = members(scripts, *ADDRESSES)
     assert found == {
@@ -215,6 +218,8 @@ def test_three_masters_two_agents_and_two_schedulers(scripts: Path) -> None:
         "agent-2": (True, False, False, "registered"),
         "scheduler-1": (True, False, True, ""),
         "scheduler-2": (True, False, False, ""),
+        "balancer-1": (True, False, False, ""),
+        "balancer-2": (False, False, False, "it does not answer"),
     }
     assert [r.path for r in servers["master-2"].asked] == ["/metrics/snapshot"]
 
@@ -291,6 +296,165 @@ def test_removal_waits_until_the_agent_is_gone(scripts: Path) -> None:
             scripts, "mesos-wait-removed", f"agent-1={ADDRESSES['agent-1']}", f"master-1={ADDRESSES['master-1']} "
         )
     assert (done.returncode, replies) == (0, [])
+
+
+# The balancer
+
+WEB = {
+    "id": "/shop/web",
+    "labels": {"HAPROXY_0_VHOST": "shop.example, bad{name"},
+    "networks": [{"mode": "host"}],
+    "portDefinitions": [{"port": 10000}, {"port": 10001}],
+    "healthChecks": [{"protocol": "MESOS_TCP"}],
+    "tasks": [
+        {"id": "web.2", "host": "172.28.0.6", "ports": [31005, 31006], "state": "TASK_RUNNING",
+         "healthCheckResults": [{"alive": True}]},
+        {"id": "web.1", "host": "172.28.0.5", "ports": [31000, 31001], "state": "TASK_RUNNING",
+         "healthCheckResults": [{"alive": True}]},
+        {"id": "web.3", "host": "172.28.0.5", "ports": [31007, 31008], "state": "TASK_RUNNING",
+         "healthCheckResults": [{"alive": False}]},
+        {"id": "web.4", "host": "172.28.0.5", "ports": [31009, 31010], "state": "TASK_RUNNING"},
+        {"id": "web.5", "host": "172.28.0.5", "ports": [31011, 31012], "state": "TASK_STAGING",
+         "healthCheckResults": [{"alive": True}]},
+    ],
+}  # fmt: skip
+BRIDGED = {
+    "id": "/db",
+    "networks": [{"mode": "container/bridge"}],
+    "container": {"type": "DOCKER", "portMappings": [{"containerPort": 5432, "hostPort": 0, "servicePort": 5432}]},
+    "tasks": [{"id": "db.1", "host": "172.28.0.5", "ports": [31020], "state": "TASK_RUNNING"}],
+}
+OWN_ADDRESS = {
+    "id": "/own",
+    "networks": [{"mode": "container", "name": "net"}],
+    "container": {"type": "MESOS", "portMappings": [{"containerPort": 8080}]},
+    "tasks": [{"id": "own.1", "host": "172.28.0.5", "ports": [], "ipAddresses": [{"ipAddress": "9.0.0.2"}]}],
+}
+
+
+HAPROXY = """#!/bin/sh
+if [ $1 = -c ]; then
+  ! grep -q refuse $4
+  exit
+fi
+sleep 60 >/dev/null 2>&1 &
+trap 'echo reload >>{told}' USR2
+trap 'kill $!; echo stop >>{told}; exit' TERM
+echo "$*" >>{told}
+while :; do wait; done
+"""
+
+
+class Balancer:
+    """The program, with a stand-in for HAProxy that says what it is told."""
+
+    def __init__(self, folder: Path, tmp_path: Path) -> None:
+        replace(folder / "mesos-balancer", "/run/haproxy.cfg", f"{tmp_path}/haproxy.cfg")
+        replace(folder / "mesos-balancer", "PERIOD = 1 ", "PERIOD = 0.1 ")
+        write(folder / "haproxy", HAPROXY.format(told=f"{tmp_path}/told"))
+        self.path, self.told = tmp_path / "haproxy.cfg", tmp_path / "told"
+        command = [str(folder / "mesos-balancer"), "127.91.3.1 127.91.3.2"]
+        env = {"PATH": f"{folder}:{os.environ['PATH']}"}
+        self.process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+
+    def config(self, has: str, but: str = "never") -> str:
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            if self.path.exists() and has in (text := self.path.read_text()) and but not in text:
+                return text
+            time.sleep(0.02)
+        raise AssertionError(self.path.read_text() if self.path.exists() else "no configuration")
+
+    def wait_told(self, *lines: str) -> None:
+        end = time.monotonic() + 30
+        while time.monotonic() < end and (not self.told.exists() or self.told.read_text().splitlines() != [*lines]):
+            time.sleep(0.02)
+        assert self.told.read_text().splitlines() == [*lines]
+
+    def stop(self) -> str:
+        self.process.terminate()
+        _, said = self.process.communicate(timeout=30)
+        return said
+
+
+@pytest.fixture
+def balancer(scripts: Path, tmp_path: Path) -> Iterator[Balancer]:
+    running = Balancer(scripts, tmp_path)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.stop()
+
+
+def apps(*which: dict[str, Any]) -> dict[str, Answer]:
+    return {"GET /v2/apps?embed=apps.tasks": said({"apps": [*which]})}
+
+
+def servers(text: str, backend: str) -> list[str]:
+    """ADDRESS:PORT of each server of a backend."""
+    lines = text.partition(f"\nbackend {backend}\n")[2].partition("\nbackend ")[0].partition("\nfrontend ")[0]
+    return [line.split()[2] for line in lines.splitlines() if line.split()[0] == "server"]
+
+
+def test_the_balancer_knows_applications_by_name_and_by_port(balancer: Balancer) -> None:
+    with nodes(scheduler_2=apps(WEB, BRIDGED, OWN_ADDRESS)):
+        text = balancer.config("web.shop")
+        assert (
+            servers(text, "http:shop_web:0")
+            == servers(text, "tcp:shop_web:0")
+            == ["172.28.0.5:31000", "172.28.0.6:31005"]
+        )
+        assert servers(text, "tcp:shop_web:1") == ["172.28.0.5:31001", "172.28.0.6:31006"]
+        assert servers(text, "tcp:db:0") == ["172.28.0.5:31020"]
+        assert servers(text, "http:own:0") == ["9.0.0.2:8080"]
+        for port, backend in ((10000, "tcp:shop_web:0"), (10001, "tcp:shop_web:1"), (5432, "tcp:db:0")):
+            assert f"frontend port-{port}\n  bind *:{port}\n  default_backend {backend}\n" in text
+        names = [line.split()[7] for line in text.splitlines() if "use_backend http:shop_web:0" in line]
+        assert names == ["web.shop", "web.shop.localhost", "web.shop.marathon.mesos", "shop.example"]
+        balancer.wait_told(f"-W -db -f {balancer.path}")
+
+
+def test_the_balancer_follows_what_marathon_says_and_survives_its_elections(balancer: Balancer) -> None:
+    run = f"-W -db -f {balancer.path}"
+    with nodes(scheduler_1=apps(BRIDGED)) as standing:
+        balancer.config("tcp:db:0")
+        balancer.wait_told(run)
+        standing["scheduler-1"].answers.clear()
+        standing["scheduler-1"].answers["/v2/apps"] = Reply(503)
+        asked = len(standing["scheduler-1"].asked)
+        while len(standing["scheduler-1"].asked) < asked + 3:
+            time.sleep(0.02)
+        assert "tcp:db:0" in balancer.path.read_text()
+        standing["scheduler-1"].answers.update(apps(WEB))
+        balancer.config("web.shop", but="tcp:db:0")
+        balancer.wait_told(run, "reload")
+        standing["scheduler-1"].answers.update(apps(BRIDGED | {"id": "/refuse"}))
+        while len(standing["scheduler-1"].asked) < asked + 20:
+            time.sleep(0.02)
+        assert "web.shop" in balancer.path.read_text()
+        assert balancer.stop() == "HAProxy refuses this configuration, and keeps the last one\n"
+    balancer.wait_told(run, "reload", "stop")
+
+
+def test_a_service_port_of_two_applications_is_the_firsts(balancer: Balancer) -> None:
+    taken = [
+        BRIDGED | {"id": "/z"},
+        BRIDGED,
+        BRIDGED | {"id": "/y", "portDefinitions": [{"port": 80}], "container": None},
+    ]
+    with nodes(scheduler_1=apps(*taken)):
+        text = balancer.config("frontend port-5432")
+        assert text.count("frontend port-") == 1
+        assert "default_backend tcp:db:0" in text
+        assert servers(text, "http:y:0") == ["172.28.0.5:31020"]
+        said = balancer.stop()
+    assert said.splitlines() == ["service port 80 of /y is the balancer's", "service port 5432 of /z is /db's"]
+
+
+def test_a_balancer_without_a_scheduler_ends(scripts: Path) -> None:
+    done = run(scripts, "mesos-balancer", "")
+    assert (done.returncode, done.stderr.startswith("mesos-balancer: there is no scheduler")) == (1, True)
 
 
 # Reset

@@ -268,6 +268,20 @@ def test_without_a_scheduler_nothing_is_said_of_one(mesos: FakeEngine) -> None:
     assert [i.name for i in cluster.spec.images.values()] == ["kv", "master", "agent"]
 
 
+def test_a_balancer_is_there_if_asked_for(mesos: FakeEngine) -> None:
+    cluster = Cluster.up("mesos", name="m", engine=mesos)
+    assert not [name for name in cluster.env() if "BALANCER" in name]
+    cluster.scale({"balancer": 1, "scheduler": 3})
+    balancer = cluster.spec.of_role("balancer")[0]
+    assert balancer.command == (" ".join(n.address for n in cluster.spec.of_role("scheduler")),)
+    assert cluster.env()["MINICLUSTER_BALANCER_IP"] == balancer.address
+
+
+def test_the_demo_image_is_added_to_images_for_agents_too(mesos: FakeEngine) -> None:
+    own = {"master": "mine:1", "agent": "mine:1", "scheduler": "mine:1"}
+    assert Cluster.up("mesos", name="m", image=own, engine=mesos).spec.demo_image == "localhost/minicluster/demo"
+
+
 def test_a_scheduler_may_be_added_later(mesos: FakeEngine) -> None:
     cluster = Cluster.up("mesos", name="m", size={"scheduler": 0}, engine=mesos)
     cluster.scale({"scheduler": 1})

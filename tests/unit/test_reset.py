@@ -72,7 +72,7 @@ def test_a_hook_that_cannot_be_is_refused(write_profile: Callable[..., Path], ho
         catalog.validate(str(folder))
 
 
-@pytest.mark.parametrize("profile", ["etcd", "zookeeper", "consul", "swarm"])
+@pytest.mark.parametrize("profile", ["etcd", "zookeeper", "consul", "swarm", "mesos"])
 def test_every_bundled_profile_can_be_reset(profile: str) -> None:
     made = spec_of(profile)
     assert made.reset
