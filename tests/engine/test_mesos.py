@@ -332,6 +332,7 @@ def test_the_balancer_answers_while_agents_come_and_go(cluster: Shell) -> None:
         inside = f"exec 3<>/dev/tcp/{address}/10000; printf 'GET / HTTP/1.0\r\n\r\n' >&3; cat <&3"
         assert "agent-" in cluster.minicluster("exec", "kv-1", "--", "bash", "-c", inside).out
         cluster.minicluster("kill", "agent-2")
+        assert answers() == {"agent-1"}  # each request is answered, also those that are sent to the dead one first
         eventually(lambda: answers() == {"agent-1"}, what="the agent that is left answers alone")
     finally:
         cluster.minicluster("up", "--name", NAME, timeout=300)
