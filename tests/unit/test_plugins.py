@@ -22,7 +22,7 @@ from minicluster.cli.app import app
 from minicluster.cluster import Cluster
 from minicluster.model.results import EndpointInfo
 from tests.fakes import FakeEngine
-from tests.replay import Server, master, recorded, said, serving
+from tests.replay import Reply, Request, Server, master, recorded, said, serving
 from tests.unit.samples import TOY
 from tests.unit.standing import spec_of
 
@@ -207,11 +207,13 @@ def test_ps(cluster: Any, leader: Server) -> None:
     result = run("mesos", "ps")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "No tasks.\n")
     assert run("mesos", "ps", "--all").stdout == (
-        "FRAMEWORK               TASK  STATE          PORT\nmesos-execute instance  t1    TASK_FINISHED  -\n"
+        "FRAMEWORK               TASK  STATE          AGENT  PORT\n"
+        "mesos-execute instance  t1    TASK_FINISHED  -      -\n"
     )
     (task,) = json.loads(run("mesos", "ps", "--all", "-o", "json").stdout)
     assert list(task) == [
         "framework", "id", "name", "state", "ports", "agent", "framework_id", "executor", "active",
+        "node",
     ]  # fmt: skip
 
 
@@ -256,7 +258,15 @@ def test_install_update_uninstall(cluster: Any, tmp_path: Path) -> None:
     cluster.values = {"MINICLUSTER_MASTER_IP": "172.28.0.3"}
     (tmp_path / "app.json").write_text('{"id": "/web", "cmd": "${MINICLUSTER_MASTER_IP}"}')
     begun = said({"deploymentId": "d1", "version": "v"})
-    with serving({"/v2/apps": begun, "/v2/apps/web": begun, "/v2/deployments": said([])}) as marathon:
+    gone: list[str] = []
+
+    def web(request: Request) -> Reply:
+        if request.method == "DELETE":
+            gone.append(request.path)
+        there = {"app": {"instances": 1, "tasksRunning": 1, "deployments": []}}
+        return begun if request.method != "GET" else Reply(404) if gone else said(there)
+
+    with serving({"/v2/apps": begun, "/v2/apps/web": web, "/v2/deployments": said([])}) as marathon:
         cluster.bind_address(scheduler_1=marathon.url)
         installed = run("mesos", "install", str(tmp_path / "app.json"))
         assert installed.stdout.startswith("Installed app /web in ")
@@ -266,12 +276,10 @@ def test_install_update_uninstall(cluster: Any, tmp_path: Path) -> None:
         answer = json.loads(removed.stdout)
         assert answer.pop("seconds") < 60
         assert answer == {"kind": "app", "id": "/web", "deployment": "d1"}
-    assert [(r.method, r.path) for r in marathon.asked] == [
+    assert [(r.method, r.path) for r in marathon.asked if r.method != "GET"] == [
         ("POST", "/v2/apps"),
-        ("GET", "/v2/deployments"),
-        ("PUT", "/v2/apps/web?force=true"),
-        ("DELETE", "/v2/apps/web"),
-        ("GET", "/v2/deployments"),
+        ("PUT", "/v2/apps/web?force=true&partialUpdate=false"),
+        ("DELETE", "/v2/apps/web?force=false"),
     ]
     assert marathon.asked[0].json["cmd"] == "172.28.0.3"
 
