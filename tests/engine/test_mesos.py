@@ -196,8 +196,8 @@ def test_an_agents_engine_needs_nothing_of_its_image(outer: Shell, stand_in: str
     files = folders.bundled_directory() / "swarm" / "files" / "engine"
     bin = tmp_path / "files" / "usr" / "local" / "bin"
     bin.mkdir(parents=True)
-    for name in ("minicluster-entrypoint", "minicluster-nested"):
-        shutil.copy(files / name, bin)
+    for file in files.iterdir():
+        shutil.copy(file, bin)
     try:
         outer.docker("build", "--quiet", "--tag", "t-mesos/bare:1", str(tmp_path), timeout=300)
         args = (f"--build-arg=BASE={base_ref}", "--build-arg=IMAGE=t-mesos/bare:1")
