@@ -300,6 +300,7 @@ def age(shell: Shell, node: str) -> float:
     return float(shell.minicluster("exec", node, "--", "sh", "-c", script).out)
 
 
+@pytest.mark.long
 def test_each_start_of_an_agents_node_is_a_boot_to_it(cluster: Shell) -> None:
     number = ("exec", "agent-1", "--", "cat", "/var/lib/mesos/meta/boot_id")
     before = cluster.minicluster(*number).out
