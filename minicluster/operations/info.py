@@ -27,8 +27,7 @@ def info(engine: Engine, spec: Spec, authority: pki.Authority | None, mode: str)
         env=client_folder.variables(engine, spec, authority, mode),
         demo_image=spec.demo_image or None,
         address_mode=mode,
-        # One of our own commands has to name the cluster, where there are several.
-        example=f"{spec.example} -c {spec.cluster}" if spec.example.startswith("minicluster ") else spec.example,
+        example=spec.example,
         notes=tuple(status.kernel_notes(engine, spec)),
         parts=_origins(engine, [image.ref for image in spec.images.values()]),
     )
