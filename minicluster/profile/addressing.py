@@ -67,16 +67,21 @@ def dynamic_range(subnet: str) -> str:
     return str(list(ipaddress.ip_network(subnet).subnets(3))[-1])
 
 
+def virtual_range(subnet: str) -> str:
+    """The last eighth but one of a subnet: addresses for what the cluster's own software moves between nodes."""
+    return str(list(ipaddress.ip_network(subnet).subnets(3))[-2])
+
+
 def free_addresses(subnet: str, taken: Iterable[str]) -> Iterator[str]:
-    """Addresses for nodes: all but the gateway's, the dynamic range and those that are taken."""
+    """Addresses for nodes: all but the gateway's, the virtual and the dynamic range and those that are taken."""
     used = set(taken)
-    kept = ipaddress.ip_network(dynamic_range(subnet))
+    kept = {address for part in (virtual_range, dynamic_range) for address in ipaddress.ip_network(part(subnet))}
     hosts = ipaddress.ip_network(subnet).hosts()
     next(hosts)  # the gateway
     for host in hosts:
         if str(host) not in used and host not in kept:
             yield str(host)
-    raise UsageError(f"too many nodes for {subnet}", "A cluster has at most 222 nodes.", "Ask for fewer.")
+    raise UsageError(f"too many nodes for {subnet}", "A cluster has at most 190 nodes.", "Ask for fewer.")
 
 
 def place_of(key: str, places: int) -> int:

@@ -71,7 +71,12 @@ def resolve(
     top = Scope(
         loaded,
         {
-            "cluster": {"name": cluster, "subnet": subnet, "gateway": addressing.gateway(subnet)},
+            "cluster": {
+                "name": cluster,
+                "subnet": subnet,
+                "gateway": addressing.gateway(subnet),
+                "virtual_range": addressing.virtual_range(subnet),
+            },
             "settings": profile.settings,
             "parts": parts_of(loaded, before_parts),
             "roles": roles,

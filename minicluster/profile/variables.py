@@ -41,7 +41,11 @@ class Variable:
 VARIABLES = {
     "settings": Variable("settings.NAME", "the profile's settings, after `--set`", frozenset(PLACES)),
     "parts": Variable("parts.NAME.version", "the version of each part of the images", frozenset(PLACES)),
-    "cluster": Variable("cluster", "`name`, `subnet`, `gateway`", _CLUSTER),
+    "cluster": Variable(
+        "cluster",
+        "`name`, `subnet`, `gateway`, `virtual_range`: addresses in it that no node and no other container gets",
+        _CLUSTER,
+    ),
     "roles": Variable(
         "roles.ROLE",
         "the nodes of each role, as a list; a node has `name`, `role`, `index` (from 1), `address`, `hostname`",

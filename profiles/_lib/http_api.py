@@ -9,7 +9,7 @@ from program import connect
 TYPE_CHECKING = False  # typing takes longer to import than the rest
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any, BinaryIO
 
 
@@ -68,11 +68,30 @@ class Server:
                 raise
             return self._request(request)  # the server may close a connection that it has kept
 
+    def lines(self, path: str, timeout: float) -> Iterator[bytes]:
+        """The lines of an answer that grows, as they come, until it ends. Raises ``OSError`` where there is none.
+
+        Args:
+            timeout: seconds that the server may be silent. One that is gone is noticed sooner.
+        """
+        self.close()
+        connection = self._connected()
+        try:
+            connection.settimeout(timeout)
+            head = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in self.headers.items()), "", ""]
+            connection.sendall("\r\n".join(head).encode())
+            with connection.makefile("rb") as file:
+                yield from read_lines(file)
+        finally:
+            connection.close()
+
+    def _connected(self) -> socket.socket:
+        connection = connect(self.host, self.port, self.timeout)
+        return self.secure(connection) if self.secure else connection
+
     def _request(self, request: bytes) -> Answer:
         if self._socket is None or self._file is None:
-            self._socket = connect(self.host, self.port, self.timeout)
-            if self.secure:
-                self._socket = self.secure(self._socket)
+            self._socket = self._connected()
             self._file = self._socket.makefile("rb")
         self._socket.sendall(request)
         answer, keeps = read_answer(self._file)
@@ -99,24 +118,44 @@ def read_answer(file: BinaryIO) -> tuple[Answer, bool]:
         raise ConnectionError("the answer is not HTTP") from None
 
 
-def _read_answer(file: BinaryIO) -> tuple[Answer, bool]:
+def read_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Reads the lines of an answer as they come. Raises ``OSError`` where it is no success, or is cut short."""
+    try:
+        _, status, headers = _head(file)
+        if status != 200 or headers.get(b"transfer-encoding") != b"chunked":
+            raise ConnectionError(f"HTTP {status}")
+        rest = b""
+        for part in _chunks(file):
+            *whole, rest = (rest + part).split(b"\n")
+            yield from whole
+    except (IndexError, ValueError):
+        raise ConnectionError("the answer is not HTTP") from None
+
+
+def _head(file: BinaryIO) -> tuple[bytes, int, dict[bytes, bytes]]:
     words = _line(file).split(None, 2)
-    status = int(words[1])
     headers = {}
     while line := _line(file):
         name, _, value = line.partition(b":")
         headers[name.lower()] = value.strip().lower()
-    keeps = words[0] == b"HTTP/1.1" and headers.get(b"connection") != b"close"
+    return words[0], int(words[1]), headers
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    while size := int(_line(file).partition(b";")[0], 16):
+        yield _exactly(file, size)
+        _line(file)
+    while _line(file):
+        pass
+
+
+def _read_answer(file: BinaryIO) -> tuple[Answer, bool]:
+    protocol, status, headers = _head(file)
+    keeps = protocol == b"HTTP/1.1" and headers.get(b"connection") != b"close"
     if status in (204, 304):
         return Answer(status, b""), keeps
     if headers.get(b"transfer-encoding") == b"chunked":
-        parts = []
-        while size := int(_line(file).partition(b";")[0], 16):
-            parts.append(_exactly(file, size))
-            _line(file)
-        while _line(file):
-            pass
-        return Answer(status, b"".join(parts)), keeps
+        return Answer(status, b"".join(_chunks(file))), keeps
     if b"content-length" in headers:
         return Answer(status, _exactly(file, int(headers[b"content-length"]))), keeps
     return Answer(status, file.read()), False
