@@ -93,7 +93,13 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], ModuleType]
         assert spec
         module = importlib.util.module_from_spec(spec)
         loader.exec_module(module)
-        for own in ("program", "http_api", "consul_api", "kube_api"):  # another test may have another path
+        for own in (
+            "program",
+            "http_api",
+            "consul_api",
+            "kube_api",
+            "kube_watch",
+        ):  # another test may have another path
             if own not in before:
                 sys.modules.pop(own, None)
         return module

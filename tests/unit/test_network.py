@@ -64,9 +64,10 @@ def test_nodes_get_every_address_but_the_gateways_and_those_taken() -> None:
     assert addressing.gateway("10.1.2.0/24") == "10.1.2.1"
 
 
-def test_a_subnet_has_222_addresses_for_nodes_and_then_it_is_said() -> None:
+def test_a_subnet_has_190_addresses_for_nodes_and_then_it_is_said() -> None:
     addresses = addressing.free_addresses("10.1.2.0/24", [])
-    assert [next(addresses) for _ in range(222)][-1] == "10.1.2.223"
+    assert [next(addresses) for _ in range(190)][-1] == "10.1.2.191"
+    assert addressing.virtual_range("10.1.2.0/24") == "10.1.2.192/27"
     assert addressing.dynamic_range("10.1.2.0/24") == "10.1.2.224/27"
     with pytest.raises(UsageError):
         next(addresses)
