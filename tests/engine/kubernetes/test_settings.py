@@ -91,7 +91,7 @@ def test_an_unsafe_sysctl_that_the_kubelet_allows(kube: Kube) -> None:
         ("arguments={kube-apiserver: {no-such-flag: 1}}", "unknown flag: --no-such-flag"),
         ("kubelet={maxPods: many}", "cannot unmarshal string into Go struct field KubeletConfiguration.maxPods"),
         ("service_subnet=10.244.0.0/16", "service_subnet 10.244.0.0/16 overlaps with pod_subnet, 10.244.0.0/16"),
-        ("disable=ingress", "disable must be a list of coredns, load-balancer and metrics"),
+        ("disable=ingress", "disable must be a list of coredns, load-balancer, metrics and network-policy"),
     ],
 )
 def test_what_a_component_does_not_accept_is_told_in_its_words(outer: Shell, given: str, said: str) -> None:
