@@ -16,15 +16,26 @@ from tests.engine.kubernetes import (
     test_mounts,
     test_network,
     test_pods,
+    test_policy,
     test_workloads,
 )
 from tests.engine.kubernetes.kube import PROVED
 
 AREAS = (
-    "Cluster", "Pods", "Network", "Services", "Load balancers", "Names", "Workloads", "Storage", "Privileges", "Scheduling", "Policy",
-    "Access", "API", "minicluster",
+    "Cluster", "Pods", "Network", "Services", "Load balancers", "Names", "Workloads", "Storage", "Privileges",
+    "Scheduling", "Policy", "Access", "API", "minicluster",
 )  # fmt: skip
-MODULES = (test_cluster, test_pods, test_network, test_balancer, test_workloads, test_access, test_api, test_mounts)
+MODULES = (
+    test_cluster,
+    test_pods,
+    test_network,
+    test_balancer,
+    test_policy,
+    test_workloads,
+    test_access,
+    test_api,
+    test_mounts,
+)
 
 PAGE = Path(__file__).parents[2] / "docs/kubernetes-conformance.md"
 BEGIN, END = "<!-- proved: begin -->\n", "<!-- proved: end -->\n"
