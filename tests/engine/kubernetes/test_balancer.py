@@ -2,70 +2,17 @@
 
 from __future__ import annotations
 
-import re
+import json
 import socket
 import time
 
 import pytest
 
 from tests.engine.conftest import eventually
-from tests.engine.kubernetes.kube import AGENTS, Kube, Space, conformance, get, pod, service, workload
+from tests.engine.kubernetes.kube import AGENTS, Kube, Space, conformance, container, get, pod, service, workload
+from tests.engine.kubernetes.network import address, announced_by, asks, reasons
 
-
-def address(space: Space, name: str) -> str:
-    """The address in a Service's status; empty as long as there is none."""
-    ingress = space.kube.core.read_namespaced_service(name, space.name).status.load_balancer.ingress
-    return str(ingress[0].ip) if ingress else ""
-
-
-def announced_by(kube: Kube, wanted: str) -> str:
-    """The agent that has an address."""
-    for agent in AGENTS:
-        said = kube.shell.docker("exec", f"{kube.cluster}-{agent}", "ip", "addr", "show", "dev", "lo", ok=False)
-        if f"inet {wanted}/" in said.out:
-            return agent
-    return ""
-
-
-def reasons(space: Space, name: str) -> dict[str, str]:
-    """Events about a Service: reason -> message."""
-    found = space.kube.core.list_namespaced_event(space.name, field_selector=f"involvedObject.name={name}").items
-    return {event.reason: event.message for event in found}
-
-
-def asks(kube: Kube, node: str, url: str) -> str:
-    said = kube.shell.docker("exec", f"{kube.cluster}-{node}", "curl", "-sS", "-m", "2", url, ok=False)
-    return said.out.strip() or said.err.strip()
-
-
-@conformance(
-    "Load balancers", "an address of the cluster's network, for this machine, nodes, pods and other containers"
-)
-def test_from_everywhere(kube: Kube, asking: Space, space: Space) -> None:
-    space.create(pod("web"), service("web", 8000, type="LoadBalancer"))
-    space.ready("web")
-    ip = eventually(lambda: address(space, "web"))
-    network = kube.addresses["agent-1"].rpartition(".")[0]
-    assert re.fullmatch(rf"{re.escape(network)}\.(19[2-9]|20\d|21\d|22[0-3])", ip)
-    url = f"http://{ip}:8000/"
-    assert eventually(lambda: get(url)) == "web"
-    for node in ("master-1", *AGENTS):
-        eventually(lambda node=node: asks(kube, node, url) == "web", what=node)
-    for agent in AGENTS:
-        script = f"timeout 5 wget -q -O - {url}"
-        eventually(lambda agent=agent, script=script: asking.run(agent, script, ok=False) == "web", what=agent)
-    image = kube.shell.docker("inspect", "--format", "{{.Config.Image}}", f"{kube.cluster}-agent-1").out.strip()
-    other = ("run", "--rm", "--network", f"{kube.cluster}-net", "--entrypoint", "curl", image, "-sS", "-m", "5", url)
-    assert kube.shell.docker(*other).out.strip() == "web"
-    # What the Service does not serve is refused at once, also where the agent itself serves it.
-    for port in (81, 10250):
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection((ip, port), timeout=5)
-    events = reasons(space, "web")
-    assert events["IPAllocated"] == f"the address is {ip}"
-    assert events["AgentAssigned"] == f"{ip} is announced by {announced_by(kube, ip)}"
-    kube.core.patch_namespaced_service("web", space.name, {"spec": {"type": "ClusterIP"}})
-    eventually(lambda: not address(space, "web") and not announced_by(kube, ip), what="it is given back")
+pytestmark = pytest.mark.long  # the core of it is in test_network.py
 
 
 def resolved(server: str, name: str) -> str:
@@ -80,7 +27,6 @@ def resolved(server: str, name: str) -> str:
             return ""
 
 
-@pytest.mark.long
 @conformance("Load balancers", "UDP and TCP ports at one address")
 def test_udp(kube: Kube) -> None:
     system = Space(kube, "kube-system")
@@ -97,7 +43,6 @@ def test_udp(kube: Kube) -> None:
         kube.core.delete_namespaced_service("names", "kube-system")
 
 
-@pytest.mark.long
 @conformance("Load balancers", "externalTrafficPolicy Local: pods see who asks, and the address is where a pod is")
 def test_local(kube: Kube, space: Space) -> None:
     script = "mkdir /tmp/w; hostname >/tmp/w/index.html; exec httpd -f -v -h /tmp/w 2>&1"
@@ -117,7 +62,6 @@ def test_local(kube: Kube, space: Space) -> None:
     assert eventually(lambda: get(f"http://{ip}/index.html")) == "two"
 
 
-@pytest.mark.long
 @conformance("Load balancers", "loadBalancerSourceRanges: others are not answered")
 def test_source_ranges(kube: Kube, space: Space) -> None:
     allowed = [f"{kube.addresses['master-1']}/32"]
@@ -128,7 +72,6 @@ def test_source_ranges(kube: Kube, space: Space) -> None:
     assert get(f"http://{ip}/") == ""
 
 
-@pytest.mark.long
 @conformance("Load balancers", "an address that is asked for; none left is an event, until another Service is deleted")
 def test_used_up(kube: Kube, space: Space) -> None:
     network = kube.addresses["agent-1"].rpartition(".")[0]
@@ -150,7 +93,6 @@ def test_used_up(kube: Kube, space: Space) -> None:
     eventually(lambda: address(space, left) == last, what="it gets the one that is free again")
 
 
-@pytest.mark.long
 @conformance("Load balancers", "another agent takes an address over when its agent dies")
 def test_an_agent_dies(kube: Kube, space: Space) -> None:
     template = pod("web", tolerations=[{"operator": "Exists"}])
@@ -175,7 +117,6 @@ def test_an_agent_dies(kube: Kube, space: Space) -> None:
     assert announced_by(kube, ip) == other  # it does not go back by itself
 
 
-@pytest.mark.long
 @conformance("Load balancers", "addresses outlive the controller, the agents' part of it, and a restart of an agent")
 def test_its_parts_are_killed(kube: Kube, space: Space) -> None:
     space.create(pod("web", nodeName="agent-1"), service("web", type="LoadBalancer"))
@@ -197,3 +138,45 @@ def test_its_parts_are_killed(kube: Kube, space: Space) -> None:
     kube.shell.minicluster("restart", "agent-1", "--cluster", kube.cluster)
     space.ready("web")
     eventually(lambda: get(f"http://{ip}/") == get(f"http://{second}/") == "web")
+
+
+@conformance(
+    "Load balancers", "what ingress controllers expect: the label ingress-ready, host ports, a LoadBalancer address"
+)
+def test_ingress_controllers(kube: Kube, space: Space) -> None:
+    ports = [
+        {"name": name, "containerPort": port, "hostPort": port} for name, port in (("web", 80), ("websecure", 443))
+    ]
+    controller = pod("controller", container(ports=ports), nodeSelector={"ingress-ready": "true"})
+    space.create(
+        workload("Deployment", "controller", controller),
+        service("controller", type="LoadBalancer", externalTrafficPolicy="Local"),
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "IngressClass",
+            "metadata": {"name": space.name},
+            "spec": {"controller": "example.org/stand-in"},
+        },
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "Ingress",
+            "metadata": {"name": "web"},
+            "spec": {
+                "ingressClassName": space.name,
+                "defaultBackend": {"service": {"name": "web", "port": {"number": 80}}},
+            },
+        },
+    )
+    (found,) = space.several(1, "app=controller")
+    assert found.spec.node_name == "agent-1"  # --port agent:80=8080 publishes its port 80 as 8080
+    assert eventually(lambda: get(f"http://{kube.addresses['agent-1']}/")) == found.metadata.name
+    ip = eventually(lambda: address(space, "controller"))
+    assert eventually(lambda: get(f"http://{ip}/")) == found.metadata.name
+    assert announced_by(kube, ip) == "agent-1"
+    # A controller tells by its Ingresses' status where they are reached.
+    status = {"status": {"loadBalancer": {"ingress": [{"ip": ip}]}}}
+    space.kubectl(
+        "patch", "ingress", "web", "--subresource", "status", "--type", "merge", "--patch", json.dumps(status)
+    )
+    assert ip in space.kubectl("get", "ingress", "web").out
+    space.kubectl("delete", "ingressclass", space.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import re
+import socket
 import time
 from collections import Counter
 
@@ -23,6 +24,7 @@ from tests.engine.kubernetes.kube import (
     service,
     workload,
 )
+from tests.engine.kubernetes.network import address, announced_by, asks, policy, reaches, reasons
 
 # --- pods
 
@@ -285,3 +287,63 @@ def test_nobody_else_answers(kube: Kube, asking: Space, space: Space) -> None:
         "exec", f"{kube.cluster}-master-1", "curl", "-sS", "-m", "5", f"http://{address}/", ok=False
     )
     assert "Could not connect" in said.err
+
+
+# --- load balancers and policies
+
+
+@conformance(
+    "Load balancers", "an address of the cluster's network, for this machine, nodes, pods and other containers"
+)
+def test_from_everywhere(kube: Kube, asking: Space, space: Space) -> None:
+    space.create(pod("web"), service("web", 8000, type="LoadBalancer"))
+    space.ready("web")
+    ip = eventually(lambda: address(space, "web"))
+    network = kube.addresses["agent-1"].rpartition(".")[0]
+    assert re.fullmatch(rf"{re.escape(network)}\.(19[2-9]|20\d|21\d|22[0-3])", ip)
+    url = f"http://{ip}:8000/"
+    assert eventually(lambda: get(url)) == "web"
+    for node in ("master-1", *AGENTS):
+        eventually(lambda node=node: asks(kube, node, url) == "web", what=node)
+    for agent in AGENTS:
+        script = f"timeout 5 wget -q -O - {url}"
+        eventually(lambda agent=agent, script=script: asking.run(agent, script, ok=False) == "web", what=agent)
+    image = kube.shell.docker("inspect", "--format", "{{.Config.Image}}", f"{kube.cluster}-agent-1").out.strip()
+    other = ("run", "--rm", "--network", f"{kube.cluster}-net", "--entrypoint", "curl", image, "-sS", "-m", "5", url)
+    assert kube.shell.docker(*other).out.strip() == "web"
+    # What the Service does not serve is refused at once, also where the agent itself serves it.
+    for port in (81, 10250):
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((ip, port), timeout=5)
+    events = reasons(space, "web")
+    assert events["IPAllocated"] == f"the address is {ip}"
+    assert events["AgentAssigned"] == f"{ip} is announced by {announced_by(kube, ip)}"
+    kube.core.patch_namespaced_service("web", space.name, {"spec": {"type": "ClusterIP"}})
+    eventually(lambda: not address(space, "web") and not announced_by(kube, ip), what="it is given back")
+
+
+WEB = {"ports": [{"name": "http", "containerPort": 80}, {"name": "other", "containerPort": 81}]}
+BOTH = "httpd -p 81 -h /tmp; exec /serve"
+
+
+@conformance("Policy", "NetworkPolicies: ingress by pods, named ports; what is not allowed is not answered")
+def test_ingress(asking: Space, space: Space) -> None:
+    space.create(
+        pod("web", container(BOTH, **WEB), nodeName="agent-1"),
+        *(pod(f"friend-{a}", container(HOLD), nodeName=a, labels={"app": "friend"}) for a in AGENTS),
+        pod("stranger", container(HOLD), nodeName="agent-1"),
+        service("web"),
+    )
+    (web, *_) = space.ready("web", *(f"friend-{agent}" for agent in AGENTS), "stranger")
+    ip = web.status.pod_ip
+    eventually(lambda: reaches(space, "stranger", ip) and reaches(space, "stranger", ip, 81))
+    allowed = {"from": [{"podSelector": {"matchLabels": {"app": "friend"}}}], "ports": [{"port": "http"}]}
+    space.create(policy("friends", "web", ingress=[allowed]))
+    eventually(lambda: not reaches(space, "stranger", ip), what="strangers are not answered")
+    assert not reaches(asking, "agent-2", ip)
+    for agent in AGENTS:
+        eventually(lambda agent=agent: reaches(space, f"friend-{agent}", ip), what=f"a friend on {agent}")
+        eventually(lambda agent=agent: reaches(space, f"friend-{agent}", "web"), what="by the service")
+        assert not reaches(space, f"friend-{agent}", ip, 81)
+    space.kubectl("delete", "networkpolicy", "friends")
+    eventually(lambda: reaches(space, "stranger", ip), what="without it all is open again")

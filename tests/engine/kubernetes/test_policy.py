@@ -9,33 +9,16 @@ from tests.engine.kubernetes.kube import (
     AGENTS,
     HOLD,
     Kube,
-    Manifest,
     Space,
     conformance,
     container,
     pod,
-    service,
 )
+from tests.engine.kubernetes.network import policy, reaches
 
-WEB = {"ports": [{"name": "http", "containerPort": 80}, {"name": "other", "containerPort": 81}]}
-BOTH = "httpd -p 81 -h /tmp; exec /serve"
-
-
-def policy(name: str, selects: str = "", **spec: object) -> Manifest:
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": name},
-        "spec": {"podSelector": {"matchLabels": {"app": selects}} if selects else {}} | spec,
-    }
+pytestmark = pytest.mark.long  # the core of it is in test_network.py
 
 
-def reaches(space: Space, asker: str, host: str, port: int = 80) -> bool:
-    """Whether a pod gets a connection."""
-    return "open" in space.run(asker, f"nc -w 1 {host} {port} </dev/null >/dev/null 2>&1 && echo open", ok=False)
-
-
-@pytest.mark.long
 @conformance("Policy", "NetworkPolicies hold before a new pod's first packet, on its agent and from others")
 def test_before_the_first_packet(space: Space) -> None:
     space.create(pod("web", nodeName="agent-1"))
@@ -58,30 +41,6 @@ def test_before_the_first_packet(space: Space) -> None:
     assert eventually(lambda: reaches(space, "web", web.status.pod_ip)), "other pods are not concerned"
 
 
-@conformance("Policy", "NetworkPolicies: ingress by pods, named ports; what is not allowed is not answered")
-def test_ingress(asking: Space, space: Space) -> None:
-    space.create(
-        pod("web", container(BOTH, **WEB), nodeName="agent-1"),
-        *(pod(f"friend-{a}", container(HOLD), nodeName=a, labels={"app": "friend"}) for a in AGENTS),
-        pod("stranger", container(HOLD), nodeName="agent-1"),
-        service("web"),
-    )
-    (web, *_) = space.ready("web", *(f"friend-{agent}" for agent in AGENTS), "stranger")
-    ip = web.status.pod_ip
-    eventually(lambda: reaches(space, "stranger", ip) and reaches(space, "stranger", ip, 81))
-    allowed = {"from": [{"podSelector": {"matchLabels": {"app": "friend"}}}], "ports": [{"port": "http"}]}
-    space.create(policy("friends", "web", ingress=[allowed]))
-    eventually(lambda: not reaches(space, "stranger", ip), what="strangers are not answered")
-    assert not reaches(asking, "agent-2", ip)
-    for agent in AGENTS:
-        eventually(lambda agent=agent: reaches(space, f"friend-{agent}", ip), what=f"a friend on {agent}")
-        eventually(lambda agent=agent: reaches(space, f"friend-{agent}", "web"), what="by the service")
-        assert not reaches(space, f"friend-{agent}", ip, 81)
-    space.kubectl("delete", "networkpolicy", "friends")
-    eventually(lambda: reaches(space, "stranger", ip), what="without it all is open again")
-
-
-@pytest.mark.long
 @conformance("Policy", "NetworkPolicies: by namespaces and blocks of addresses with exceptions; egress")
 def test_namespaces_and_blocks(kube: Kube, asking: Space, space: Space) -> None:
     space.create(pod("web", nodeName="agent-2"), pod("out", container(HOLD), nodeName="agent-1"))
@@ -106,7 +65,6 @@ def test_namespaces_and_blocks(kube: Kube, asking: Space, space: Space) -> None:
     assert reaches(space, "web", master, 6443)
 
 
-@pytest.mark.long
 @conformance("Policy", "NetworkPolicies hold while kube-policies is killed, and after a restart of the agent")
 def test_kube_policies_is_killed(kube: Kube, space: Space) -> None:
     space.create(pod("web", nodeName="agent-1"), pod("out", container(HOLD), nodeName="agent-1"))
