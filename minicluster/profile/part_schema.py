@@ -151,6 +151,8 @@ class Part(_Model):
     """The other minor versions that nodes with data may get: any, newer, the next one; none: not even another patch."""
     says: list[str] = []
     """A program of it, and the arguments with which that prints its version."""
+    flaws: list[str] = []
+    """What is known to be wrong with it, for docs/versions.md."""
     index: Index | None = None
     """Which versions there are, where no registry of a source has it."""
     sources: Sources

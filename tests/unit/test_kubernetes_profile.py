@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -112,11 +113,40 @@ def test_what_is_disabled_has_no_objects() -> None:
     def files(**set: str) -> list[str]:
         return [f.path for f in node(spec_of("kubernetes", set=set), "master-1").files if "/addons" in f.path]
 
-    both = ["/etc/kubernetes/addons/coredns.yaml", "/etc/kubernetes/addons-later/metrics-server.yaml"]
-    assert set(both) < set(files())
-    assert files(disable="metrics,coredns") == ["/etc/kubernetes/addons/storage-class.json"]
+    off = {
+        "coredns": "/etc/kubernetes/addons/coredns.yaml",
+        "load-balancer": "/etc/kubernetes/addons-later/load-balancer.yaml",
+        "metrics": "/etc/kubernetes/addons-later/metrics-server.yaml",
+        "network-policy": "/etc/kubernetes/addons/network-policy.yaml",
+    }
+    for name, path in off.items():
+        assert set(files()) - set(files(disable=name)) == {path}
+    assert files(disable=",".join(off)) == ["/etc/kubernetes/addons/storage-class.json"]
     with pytest.raises(ProfileError, match="--set disable=dns: disable must be a list of coredns"):
         spec_of("kubernetes", set={"disable": "dns"})
+
+
+def test_agents_without_a_load_balancer_and_policies() -> None:
+    def agent(**set: str) -> dict[str, str]:
+        return {f.path: f.content for f in node(spec_of("kubernetes", set=set), "agent-1").files}
+
+    usual, without = agent(), agent(disable="load-balancer,network-policy")
+    env, plugins = "/etc/kubernetes/node.env", "/etc/cni/net.d/10-pods.conflist"
+    assert "POLICIES=yes" in usual[env]
+    assert re.search(r"^LOAD_BALANCERS=[\d.]+\.192/27$", usual[env], re.M)
+    assert [p["type"] for p in json.loads(usual[plugins])["plugins"]] == ["bridge", "portmap", "network-policy"]
+    assert not re.search("POLICIES|LOAD_BALANCERS", without[env])
+    assert [p["type"] for p in json.loads(without[plugins])["plugins"]] == ["bridge", "portmap"]
+
+
+def test_the_first_agent_is_for_ingress_controllers() -> None:
+    def labels(name: str, **set: str) -> dict[str, str]:
+        files = {f.path: f.content for f in node(spec_of("kubernetes", set=set), name).files}
+        return dict(json.loads(files["/etc/kubernetes/node.json"])["labels"])
+
+    assert labels("agent-1") == {"ingress-ready": "true"}
+    assert labels("agent-2") == labels("master-1") == {}
+    assert labels("agent-1", **{"node_labels.disk": "ssd"}) == {"ingress-ready": "true", "disk": "ssd"}
 
 
 def test_subnets_that_overlap_are_refused() -> None:
@@ -229,7 +259,7 @@ def test_parts_of_the_users_choice() -> None:
     assert part(spec, "etcd").version == "v3.7.3"
     assert (part(spec).version, part(spec).source) == ("v1.36.3", "go")
     assert {p.name for p in spec.images["node"].parts} == {
-        "kubernetes", "containerd", "runc", "cni-plugins", "coredns", "metrics-server"
+        "kubernetes", "containerd", "runc", "cni-plugins", "coredns", "metrics-server", "kube-router"
     }  # fmt: skip
 
 
