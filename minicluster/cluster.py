@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from minicluster import discovery
@@ -219,9 +219,13 @@ class Cluster:
         return status.examine(self.engine, self.spec, memory=memory)
 
     def wait(
-        self, condition: str = "ready", *, timeout: float = DEFAULT_TIMEOUT, listener: Listener = ignore
+        self,
+        condition: str | Callable[[results.ClusterStatus], object] = "ready",
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        listener: Listener = ignore,
     ) -> results.ClusterStatus:
-        """Waits until it is ``ready``, has a ``quorum`` or ``members=N`` ready ones; raises ``NotReady``."""
+        """Waits until it is ``ready``, has a ``quorum`` or ``members=N``, or a function of its status is true."""
         from minicluster.operations import wait
 
         return wait.wait(self.engine, self.spec, wait.Condition.parse(condition), timeout, listener)

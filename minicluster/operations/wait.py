@@ -7,7 +7,7 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,12 +31,15 @@ _MEMBERS = re.compile(r"members=([1-9][0-9]{0,5})")
 class Condition:
     """What is waited for."""
 
-    kind: str  #: ready, quorum or members
+    kind: str  #: ready, quorum, members or check
     members: int = 0
+    check: Callable[[ClusterStatus], object] = bool  #: a caller's own: met once its result is true
 
     @classmethod
-    def parse(cls, text: str) -> Condition:
-        """Raises ``UsageError`` for what is none of :data:`FORMS`."""
+    def parse(cls, text: str | Callable[[ClusterStatus], object]) -> Condition:
+        """Raises ``UsageError`` for what is none of :data:`FORMS`, and no function."""
+        if callable(text):
+            return cls("check", check=text)
         if text in ("ready", "quorum"):
             return cls(text)
         if found := _MEMBERS.fullmatch(text):
@@ -49,6 +52,8 @@ class Condition:
         Raises:
             UsageError: the cluster can never meet it.
         """
+        if self.kind == "check":
+            return "" if self.check(answer) else f"not yet: the cluster is {answer.phase}{_first(answer)}"
         if self.kind == "quorum":
             return _no_quorum(answer)
         ready = sum(node.ready for node in answer.nodes)

@@ -14,7 +14,7 @@ from minicluster import cluster as facade
 from minicluster.cli.app import app
 from minicluster.cluster import Cluster
 from minicluster.engine.protocol import Sandbox
-from minicluster.errors import NodeFailed, UsageError
+from minicluster.errors import NodeFailed, NotReady, UsageError
 from minicluster.model import labels
 from minicluster.model.fault import ActiveFault, Fault
 from minicluster.model.membership import Member
@@ -397,6 +397,12 @@ def test_nonsense_is_refused(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
     assert done.exit_code == 2
     assert "Error: " in done.stderr
     assert helpers(engine) == []
+
+
+def test_a_function_of_the_status_is_waited_for(engine: FakeEngine, etcd: Cluster) -> None:
+    assert etcd.wait(lambda status: status.quorum and status.quorum.leader == "kv-2").phase == "ready"
+    with pytest.raises(NotReady, match="not yet"):
+        etcd.wait(lambda status: status.quorum and status.quorum.leader == "kv-1", timeout=0.2)
 
 
 # Chaos
