@@ -237,7 +237,7 @@ def check_addresses(engine: Engine, spec: Spec, before: Spec | None) -> None:
             continue
         for address in dict.fromkeys((LOCALHOST, spec.bind_address)):
             if _bound(address, e.host_port, e.protocol) == errno.EADDRINUSE:
-                raise UsageError(
+                raise MiniclusterError(
                     f"--port {e.name}={first}: {node.name} would have port {e.host_port}, which is in use",
                     f"Something else on this machine has {address}:{e.host_port}/{e.protocol}.",
                     "Ask for another port, or stop what uses it.",

@@ -336,12 +336,14 @@ def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, objec
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     __tracebackhide__ = True
-    from minicluster.errors import MiniclusterError
-
     try:
         item.config.stash[_STATE].before(item)
-    except (MiniclusterError, pytest.UsageError) as error:
-        raise error.with_traceback(None) from None
+    except Exception as error:
+        from minicluster.errors import MiniclusterError  # a run without clusters does not import it
+
+        if isinstance(error, (MiniclusterError, pytest.UsageError)):
+            raise error.with_traceback(None) from None
+        raise
 
 
 @pytest.hookimpl(wrapper=True)

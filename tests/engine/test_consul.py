@@ -290,6 +290,7 @@ def test_scaling_agents(cluster: Shell) -> None:
     assert cluster.docker("ps", "-q", "--filter", f"name={NAME}-master").out == kept
 
 
+@pytest.mark.long
 def test_scaling_masters_takes_the_leader_out_as_well(cluster: Shell) -> None:
     clients(cluster)["master-1"].kv.put("scaled", "x")
     up(cluster, "--size", "master=5")
@@ -330,6 +331,7 @@ def arguments(shell: Shell, node: str, seen: str, doing: Callable[[], object], t
     return found.read_bytes()
 
 
+@pytest.mark.long
 def test_encryption_and_access_control(outer: Shell, tmp_path: Path) -> None:
     name = "t-consul-safe"
     try:

@@ -168,6 +168,7 @@ def test_an_image_that_fails_to_build(outer: Shell, profile: Path) -> None:
     assert_clear(answer, 1, "the build of image", "the-reason-is-here", str(profile))
 
 
+@pytest.mark.long
 def test_a_build_ends_when_it_is_interrupted(outer: Shell, profile: Path) -> None:
     with (profile / "image" / "Dockerfile").open("a") as file:
         # A layer of this run alone: an earlier run that was not interrupted may have left the engine a whole image.

@@ -131,6 +131,7 @@ def content(outer: Shell, ref: str) -> dict[str, tarfile.TarInfo]:
         return {entry.name: entry for entry in tar}
 
 
+@pytest.mark.long
 def test_a_compiled_program_runs(
     engine: Engine, outer: Shell, base: str, hello: PartSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -363,6 +363,7 @@ def test_two_runs_at_once(runs: Runs) -> None:
         assert outcomes(output) == {"passed": 1}, output
 
 
+@pytest.mark.long
 def test_reuse(runs: Runs) -> None:
     runs.write("""
         def test_puts(etcd):
@@ -389,6 +390,7 @@ def test_reuse(runs: Runs) -> None:
     runs.shell.minicluster("down", *there)
 
 
+@pytest.mark.long
 def test_keep(runs: Runs) -> None:
     runs.write("""
         def test_fails(etcd):

@@ -163,6 +163,7 @@ def test_a_killed_leader_is_replaced_and_comes_back(cluster: Shell) -> None:
         assert one.exists("/while-one-is-dead")
 
 
+@pytest.mark.long
 def test_it_grows_to_five_and_shrinks_with_its_leader_among_the_removed(cluster: Shell) -> None:
     with client(cluster.env["ZOOKEEPER_HOSTS"]) as one:
         one.create("/before-it-grew", b"x")

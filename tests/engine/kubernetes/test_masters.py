@@ -110,9 +110,8 @@ def test_a_kv_is_killed(whole: Kube, which: str) -> None:
     whole.is_ready()
 
 
-@pytest.mark.parametrize(
-    "which", ["the master whose controllers lead", pytest.param("another master", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("which", ["the master whose controllers lead", "another master"])
 def test_a_master_is_killed(whole: Kube, which: str) -> None:
     leader = eventually(lambda: holder(whole, "kube-controller-manager"), what="a controller manager leads")
     node = leader if which.startswith("the") else next(n for n in ("master-1", "master-2", "master-3") if n != leader)
