@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from minicluster.cli.app import app
 from minicluster.cluster import Cluster
 from minicluster.engine.protocol import ContainerConfig
-from minicluster.errors import PortTaken, UsageError
+from minicluster.errors import MiniclusterError, PortTaken, UsageError
 from minicluster.model import published
 from minicluster.model.codec import decode, encode
 from minicluster.model.events import Event
@@ -39,10 +39,10 @@ def planned(engine: FakeEngine, **options: Any) -> tuple[Step, ...]:
     return operations.plan(engine, "toy", UpOptions(profile=str(TOY), name="toy", **options)).plan.steps
 
 
-def refused(engine: FakeEngine, **options: Any) -> UsageError:
+def refused(engine: FakeEngine, **options: Any) -> MiniclusterError:
     """The error; nothing was changed."""
     before = {name: box.config for name, box in engine.boxes.items()}
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(MiniclusterError) as caught:
         up(engine, **options)
     assert {name: box.config for name, box in engine.boxes.items()} == before
     assert bool(engine.nets) == bool(before)
