@@ -16,6 +16,7 @@ from minicluster.model.events import Event, Listener
 
 if TYPE_CHECKING:
     from minicluster.cluster import Cluster
+    from minicluster.model.spec import RegistrySpec
     from minicluster.operations.up import UpKeywords
     from minicluster.plan.steps import Plan
     from minicluster.project.definition import Project
@@ -92,6 +93,8 @@ _OF_ONE = {
     "bind_address": "--bind-address",
     "restart": "--restart",
     "networks": "--network",
+    "registries": "--registry",
+    "ca": "--ca",
 }
 
 
@@ -100,15 +103,61 @@ def _merged(project: Project, name: str, options: UpKeywords, *, alone: bool) ->
     from minicluster.project.definition import arguments, check_files
 
     check_files(project, name)
-    given: dict[str, Any] = {key: value for key, value in options.items() if value not in (None, "", {})}
+    given: dict[str, Any] = {
+        key: value for key, value in options.items() if value not in (None, "", {}) or (key == "ca" and value == "")
+    }
     if not alone and (of_one := [key for key in _OF_ONE if key in given]):
         what = f"{_OF_ONE[of_one[0]]} needs the name of a cluster"
         raise UsageError(what, f"{project.path} has {', '.join(project.clusters)}.", "`minicluster up NAME ...`")
-    made: dict[str, Any] = arguments(project, name)
+    made: dict[str, Any] = {**arguments(project, name), **trusted(project, name)}
     for key, value in given.items():
         if key not in ("name", "named_by"):
             made[key] = {**made.get(key, {}), **value} if isinstance(value, Mapping) else value
     return made
+
+
+def trusted(project: Project, name: str) -> dict[str, Any]:
+    """The arguments ``registries`` and ``ca`` of :meth:`minicluster.Cluster.up` for a cluster of the file.
+
+    Raises:
+        UsageError: a value is not valid, with its place in the file.
+    """
+    it = project.get(name)
+    if not (it.registry_mirrors or it.registries or it.ca):
+        return {}
+    from minicluster.operations import registries
+
+    def made(key: str, i: int) -> RegistrySpec:
+        try:
+            if key == "registry_mirrors":
+                return registries.mirror(it.registry_mirrors[i])
+            one = it.registries[i]
+            return registries.registry(
+                one.host, mirrors=one.mirrors, ca=one.ca or None, insecure=one.insecure, credentials=one.credentials
+            )
+        except UsageError as error:
+            where = project.document.where(("clusters", name, key, i))
+            raise UsageError(f"{where}: {key} {error.what.partition(' ')[2]}", error.why, error.fix) from None
+
+    named = [made(key, i) for key in ("registry_mirrors", "registries") for i in range(len(getattr(it, key)))]
+    return {"registries": named, "ca": it.ca}
+
+
+def check(project: Project, name: str) -> None:
+    """Refuses what ``up`` would refuse, as far as that can be known without an engine.
+
+    Raises:
+        UsageError: something is wrong, with its place in the file.
+    """
+    from minicluster.operations import registries
+    from minicluster.project import definition
+
+    its = trusted(project, name)
+    try:
+        ca = registries.certificates(its["ca"], "--ca") if its.get("ca") else ""
+    except UsageError as error:
+        raise project.located(error, name) from None
+    definition.check(project, name, registries.merged(its.get("registries", ())), ca)
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ def config(schema: bool, output: Output, quiet: bool) -> None:
 
     Variables that are secrets by their names, such as API_TOKEN, stay as they are written.
     """
-    from minicluster import discovery
+    from minicluster import discovery, projects
     from minicluster.project import config as it
-    from minicluster.project import definition, find
+    from minicluster.project import find
 
     if schema:
         print_json(it.json_schema())
@@ -33,7 +33,7 @@ def config(schema: bool, output: Output, quiet: bool) -> None:
     if project is None:
         raise UsageError(f"no {find.NAME} here", "Nor in a folder above.", "`minicluster init` writes one.")
     for name in project.clusters:
-        definition.check(project, name)
+        projects.check(project, name)
     for note in () if quiet else project.notes:
         print(f"Note: {note}", file=sys.stderr)
     if output is Output.json:

@@ -258,7 +258,7 @@ def plan(
     preflight.check_record(observed)
     before = observed.spec
     preflight.check_project(observed, options.project, named=options.name is not None)
-    overrides = _merge(before.overrides if before and not options.project else Overrides(), options.overrides)
+    overrides = merged(before.overrides if before and not options.project else Overrides(), options.overrides)
     if engine:
         preflight.check_networks(engine, overrides.networks or (), name)
     preflight.check_owner(observed, options.lease)
@@ -284,7 +284,7 @@ def from_nothing(spec: Spec) -> Plan:
     return reconcile.reconcile(spec, Observed(spec.cluster))
 
 
-def _merge(before: Overrides, asked: Overrides) -> Overrides:
+def merged(before: Overrides, asked: Overrides) -> Overrides:
     """What was asked for before stays in force until it is asked for differently."""
     return Overrides(
         {**before.size, **asked.size},

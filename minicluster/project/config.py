@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minicluster.project.definition import Definition, Project
+from minicluster.project.definition import Definition, Project, Registry
 
 
 def resolved(project: Project) -> dict[str, Any]:
@@ -30,6 +30,9 @@ def _cluster(project: Project, it: Definition) -> dict[str, Any]:
             for m in it.mounts
         ],
         "networks": list(it.networks),
+        "registry_mirrors": list(it.registry_mirrors),
+        "registries": [_registry(one) for one in it.registries],
+        "ca": it.ca,
         "restart": "" if it.restart == "no" else it.restart,
         "load": list(it.load),
         "apply": list(it.apply),
@@ -37,6 +40,12 @@ def _cluster(project: Project, it: Definition) -> dict[str, Any]:
     }
     kept = {key: _shown(value, project, (*at, key)) for key, value in data.items()}
     return {key: value for key, value in kept.items() if value not in ("", {}, [])}
+
+
+def _registry(it: Registry) -> dict[str, Any]:
+    more = {"mirrors": list(it.mirrors), "ca": it.ca, "insecure": it.insecure}
+    shown = {key: value for key, value in more.items() if value}
+    return {"host": it.host, **shown, **({} if it.credentials else {"credentials": False})}
 
 
 def _shown(value: Any, project: Project, at: tuple[str | int, ...]) -> Any:

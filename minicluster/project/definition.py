@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from minicluster.errors import ProfileError, UsageError, nearest
 
 if TYPE_CHECKING:
+    from minicluster.model.spec import RegistrySpec
     from minicluster.profile.yamldoc import Document
 
 #: Option of ``up`` in an error -> the key of the file.
 _KEYS = {"--size": "size", "--set": "set", "--image": "image", "--port": "ports", "--network": "networks"}
 _KEYS |= {"--mount": "mounts", "--restart": "restart", "--bind-address": "bind_address"}
+_KEYS |= {"--registry-mirror": "registry_mirrors", "--registry": "registries", "--ca": "ca"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,20 @@ class Mount:
 
 
 @dataclass(frozen=True)
+class Registry:
+    """A registry that nodes pull images from."""
+
+    host: str
+    mirrors: tuple[str, ...]
+    ca: str  #: absolute path; "" where there is none
+    insecure: bool
+    credentials: bool
+
+    def __str__(self) -> str:
+        return self.host
+
+
+@dataclass(frozen=True)
 class Definition:
     """One cluster of the file."""
 
@@ -43,6 +59,9 @@ class Definition:
     bind_address: str
     mounts: tuple[Mount, ...]
     networks: tuple[str, ...]
+    registry_mirrors: tuple[str, ...]
+    registries: tuple[Registry, ...]
+    ca: str  #: absolute path; "" where there is none
     restart: str
     load: tuple[str, ...]
     apply: tuple[str, ...]  #: absolute paths
@@ -73,7 +92,7 @@ class Project:
     def located(self, error: UsageError, name: str) -> UsageError:
         """An error about an option of ``up`` as one about the place in the file that gives it."""
         option, _, rest = error.what.partition(" ")
-        key = _KEYS.get(option)
+        key = _KEYS.get(option.removesuffix(":"))
         if key is None:
             return error
         at: tuple[str | int, ...] = ("clusters", name, key)
@@ -85,11 +104,13 @@ class Project:
                 return error  # of the command line
             at = (*at, max(words, key=len))
         elif isinstance(below, tuple):
-            found = [i for i, one in enumerate(below) if rest.startswith((f"{one}:", f"{one} "))]
+            found = [i for i, one in enumerate(below) if rest.startswith((f"{one}:", f"{one} ", f"{one},"))]
             if not found:
                 return error
             at = (*at, found[0])
-        what = f"{self.document.where(at)}: {key} {rest}"
+        elif not below or below not in rest:
+            return error
+        what = f"{self.document.where(at)}: {key}{':' * option.endswith(':')} {rest}"
         return type(error)(what, error.why, error.fix)
 
 
@@ -127,8 +148,12 @@ def shape(it: Definition) -> dict[str, Any]:
     }
 
 
-def check(project: Project, name: str) -> None:
+def check(project: Project, name: str, registries: Sequence[RegistrySpec] = (), ca: str = "") -> None:
     """Refuses what ``up`` would refuse, as far as that can be known without an engine.
+
+    Args:
+        registries: what the cluster's nodes are to be told of.
+        ca: the certificates that they are to trust, PEM.
 
     Raises:
         UsageError: something is wrong, with its place in the file.
@@ -157,10 +182,15 @@ def check(project: Project, name: str) -> None:
             it.restart,
             it.networks,
             tuple(published.mount(str(mount)) for mount in it.mounts),
+            registries=tuple(registries),
+            ca=ca,
         )
         spec = resolve(loaded, cluster=name, overrides=overrides, subnet=first_subnet(), source=it.profile)
     except UsageError as error:
-        raise project.located(error, name) from None
+        located = project.located(error, name)
+        if located is error:
+            located = UsageError(f"{project.document.where(at, key=True)}: {error.what}", error.why, error.fix)
+        raise located from None
     for key, able in (("load", spec.load), ("apply", spec.apply)):
         if getattr(it, key) and not able:
             where = project.document.where((*at, key), key=True)

@@ -14,7 +14,7 @@ from minicluster.errors import ProfileError
 from minicluster.profile import load as profiles
 from minicluster.profile.yamldoc import Document, Kind, Where, parse
 from minicluster.project import dotenv, find, schema
-from minicluster.project.definition import Definition, Mount, Project
+from minicluster.project.definition import Definition, Mount, Project, Registry
 from minicluster.project.interpolate import Invalid, interpolate, variables
 
 _KIND = Kind("a project file", "Make it readable.", "`minicluster init` writes an example.")
@@ -118,6 +118,12 @@ def _definition(name: str, it: schema.Cluster, document: Document, folder: Path)
         it.bind_address or "",
         tuple(Mount(one.role, absolute(one.host), one.path, one.read_only) for one in it.mounts),
         tuple(it.networks),
+        tuple(it.registry_mirrors),
+        tuple(
+            Registry(one.host, tuple(one.mirrors), absolute(one.ca) if one.ca else "", one.insecure, one.credentials)
+            for one in it.registries
+        ),
+        absolute(it.ca) if it.ca else "",
         it.restart,
         tuple(absolute(word) if word.startswith((".", "/", "~")) else word for word in it.load),
         tuple(map(absolute, it.apply)),

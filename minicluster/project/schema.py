@@ -65,6 +65,21 @@ class Mount(Part):
     """Nodes cannot write it."""
 
 
+class Registry(Part):
+    """A registry that nodes pull images from. Credentials are docker's, and never in this file."""
+
+    host: FilePath
+    """HOST or HOST:PORT, as names of its images begin with it."""
+    mirrors: list[FilePath] = []
+    """URLs that nodes ask before it. Kubernetes only; those of docker.io are in registry_mirrors."""
+    ca: FilePath | None = None
+    """File with certificates (PEM) that it is trusted by; a relative path begins in the file's folder."""
+    insecure: bool = False
+    """Its certificate is not checked, and plain HTTP is tried as well."""
+    credentials: bool = True
+    """Nodes get the credentials that docker's configuration has for it."""
+
+
 class Cluster(Part):
     """One cluster: its profile, and what differs from it. The keys are those of "minicluster up"."""
 
@@ -84,6 +99,12 @@ class Cluster(Part):
     """Files and folders of this machine in nodes."""
     networks: list[FilePath] = []
     """Networks of the engine that the nodes join too."""
+    registry_mirrors: list[FilePath] = []
+    """URLs of mirrors of docker.io, which nodes ask first, in this order."""
+    registries: list[Registry] = []
+    """Registries that need more than their name: credentials, a certificate, or none."""
+    ca: FilePath | None = None
+    """File with certificates (PEM) that nodes trust as well; a relative path begins in the file's folder."""
     restart: Annotated[Literal["no", "on-failure", "unless-stopped", "always"], BeforeValidator(_no)] = "no"
     """Restart policy of the nodes."""
     load: list[Reference] = []

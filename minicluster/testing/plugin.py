@@ -83,7 +83,7 @@ class ClusterFactory:
                 that. Otherwise it is never reset, and tests of other processes use it at the same time.
             label: distinguishes clusters whose other arguments are equal.
             wait: seconds to wait for tests of other processes that use it.
-            asked: ``size``, ``set``, ``image``, ``port``, ``mounts`` and the other arguments of
+            asked: ``size``, ``set``, ``image``, ``port``, ``mounts``, ``registries``, ``ca`` and the other arguments of
                 :meth:`minicluster.Cluster.up`.
 
         Raises:
@@ -207,6 +207,7 @@ class _State:
         found = find.find(folder, named and (named if named == find.NONE else str(Path(named).absolute())))
         if name is None or found is None:
             return name, asked, ""
+        from minicluster import projects
         from minicluster.project import definition
         from minicluster.project.load import load
 
@@ -214,7 +215,7 @@ class _State:
         if name not in project.clusters:
             return name, asked, ""
         definition.check_files(project, name)
-        made = definition.shape(project.clusters[name])
+        made = {**definition.shape(project.clusters[name]), **projects.trusted(project, name)}
         for key, value in asked.items():
             made[key] = {**made.get(key, {}), **value} if isinstance(value, Mapping) else value
         return made.pop("profile"), made, name

@@ -28,9 +28,10 @@ from minicluster.model import labels, published
 from minicluster.model.events import Listener, ignore
 from minicluster.model.lease import Lease
 from minicluster.model.naming import derived_name, value_text
+from minicluster.model.spec import Overrides
 from minicluster.operations.apply_files import fingerprint
 from minicluster.operations.faults import heal_if_any
-from minicluster.operations.up import DEFAULT_PROFILE
+from minicluster.operations.up import DEFAULT_PROFILE, UpOptions, merged
 from minicluster.plan.observed import lease_of
 from minicluster.profile import catalog, folders
 from minicluster.testing.session import Run
@@ -168,9 +169,8 @@ class PooledCluster:
             try:
                 mode = self.asked.get("address_mode")
                 cluster = Cluster.open(self.name, engine=self.pool.engine, address_mode=mode)
-                same = all(dict(getattr(cluster.spec.overrides, key)) == self.asked.get(key, {}) for key in _OVERRIDES)
-                same = same and list(map(str, cluster.spec.overrides.mounts or ())) == self.asked.get("mounts", [])
-                if not same:
+                wanted = merged(Overrides(), UpOptions(**self.asked).overrides)
+                if cluster.spec.overrides != wanted:
                     return False
                 with ThreadPoolExecutor(1) as meanwhile:
                     renewed = meanwhile.submit(self._renew, cluster)
@@ -246,9 +246,6 @@ class PooledCluster:
             raise
         except MiniclusterError:
             self._recreate()
-
-
-_OVERRIDES = ("size", "set", "image", "port")
 
 
 class Pool:

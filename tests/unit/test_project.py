@@ -13,10 +13,11 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from minicluster import pki, projects
 from minicluster.cli.app import app
 from minicluster.errors import ProfileError, UsageError
 from minicluster.model.lease import Lease
-from minicluster.model.spec import RESTART_POLICIES
+from minicluster.model.spec import RESTART_POLICIES, CertificateSpec
 from minicluster.profile import folders
 from minicluster.project import config, definition, dotenv, find, scaffold
 from minicluster.project.definition import Project
@@ -38,6 +39,11 @@ clusters:
     image: {{extra: example/other:2}}
     ports: {{api: 6443}}
     networks: [back]
+    registry_mirrors: ["https://m.example"]
+    registries:
+      - {{host: "r.example:5000", mirrors: ["https://s.example"], insecure: yes}}
+      - {{host: t, credentials: no}}
+    ca: ca.pem
     restart: no
     load: ["my/app:dev"]
     apply: [deploy/]
@@ -192,6 +198,21 @@ def test_a_file_is_read_to_the_last_key(write: Write, tmp_path: Path) -> None:
     assert definition.arguments(project, "other")["lease"] == Lease()
 
 
+def test_registries_and_authorities_are_arguments(write: Write, tmp_path: Path) -> None:
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(pki.Authority().issue(CertificateSpec("", "x")).ca)
+    more = 'registry_mirrors: ["https://m.example/"]\nca: ./ca.pem\nregistries:\n'
+    more += "  - {host: r.example, ca: ca.pem, credentials: no}\n  - {host: s.example, insecure: yes}"
+    project = load(write(one(more)))
+    made = projects.trusted(project, "dev")
+    assert made["ca"] == str(ca)
+    mirror, secure, insecure = made["registries"]
+    assert (mirror.host, mirror.mirrors, mirror.credentials) == ("docker.io", ("https://m.example",), False)
+    assert (secure.host, secure.ca.strip(), secure.credentials) == ("r.example", ca.read_text().strip(), False)
+    assert (insecure.host, insecure.ca, insecure.insecure) == ("s.example", "", True)
+    assert projects.trusted(load(write(one("size: {}"))), "dev") == {}
+
+
 def test_mounts_are_words_of_the_option(write: Write, tmp_path: Path) -> None:
     mounts = "mounts:\n  - {role: agent, host: ./data, path: /data, read_only: true}\n"
     mounts += "  - {role: agent-1, host: /srv, path: /srv}\n"
@@ -244,6 +265,11 @@ def test_an_error_has_its_line_and_column(write: Write, text: str, what: str) ->
         (one("ports: {'agents:80': 80}"), ":5:26: ports agents:80=80: no role or node named"),
         (one("mounts: [{role: agents, host: ., path: /d}]"), ":5:14: mounts agents:"),
         (one("image: {nodes: x}"), ":5:20: image nodes=x: no image named 'nodes'"),
+        (one('registry_mirrors: ["ftp://m"]'), ":5:24: registry_mirrors ftp://m: not the address of a mirror"),
+        (one("registries: [{host: a/b}]"), ":5:18: registries a/b: not the name of a registry"),
+        (one("registries: [{host: r.example, ca: nothing}]"), ":5:18: registries r.example,ca: cannot read"),
+        (one("registries: [{host: r.example}]"), ":3:3: profile toy has no nodes that pull images"),
+        (one("ca: nothing"), ":5:9: ca: cannot read"),
         (one("apply: [nothing]"), ":5:13: no such file or folder: "),
         ("version: 1\nclusters: {dev: {profile: no-such}}", ":2:27: no profile named 'no-such'"),
         ("version: 1\nclusters: {dev: {profile: ./no-such}}", ":2:27: no profile named '"),
@@ -252,7 +278,7 @@ def test_an_error_has_its_line_and_column(write: Write, text: str, what: str) ->
 def test_what_only_the_profile_knows_has_its_place_too(write: Write, text: str, what: str) -> None:
     project = load(write(text))
     with pytest.raises(UsageError) as caught:
-        definition.check(project, "dev")
+        projects.check(project, "dev")
     assert caught.value.what.startswith(f"{project.path}{what}")
 
 

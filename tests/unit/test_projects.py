@@ -20,7 +20,7 @@ from minicluster.model import labels
 from minicluster.model.events import Event
 from minicluster.model.lease import Lease
 from minicluster.model.spec import ApplySpec, ProgramSpec
-from minicluster.operations import apply_files
+from minicluster.operations import apply_files, registries
 from minicluster.project import find
 from minicluster.testing.pool import Pool
 from minicluster.testing.session import Run
@@ -413,6 +413,36 @@ def test_a_pool_never_takes_a_cluster_that_is_not_its_own(engine: FakeEngine, mo
     pooled.release()
     own.finish()
     assert names(engine) == [theirs]
+
+
+def test_a_pool_lends_a_cluster_only_as_it_was_asked_for(engine: FakeEngine) -> None:
+    own, one, two = pool(engine), registries.registry("r.example"), registries.registry("s.example")
+    pooled = own.get("swarm", {"registries": [one], "restart": "always", "size": {"agent": 1}}, place="")
+    assert own.get("swarm", {"registries": [two], "restart": "always", "size": {"agent": 1}}, place="") is not pooled
+    cluster = pooled.acquire(isolated=False, timeout=10)
+    made = cluster.spec.overrides
+    pooled.release()
+    Cluster.up(name=pooled.name, registries=[two], restart="no", engine=engine)  # what a test does to it
+    assert pooled.acquire(isolated=False, timeout=10).spec.overrides == made
+    assert made.registries == (one,)
+    pooled.release()
+    own.finish()
+
+
+def test_options_of_the_command_line_replace_those_of_the_file(engine: FakeEngine, here: Do, do: Do) -> None:
+    path = here("version: 1\nclusters:\n  dev: {profile: swarm, size: {agent: 1}, registries: [{host: r.example}]}\n")
+    do("up --registry s.example,insecure")
+    asked = Cluster.open("dev", engine=engine).spec.overrides.registries
+    assert asked == (registries.registry("s.example", insecure=True),)
+    do("up")
+    asked = Cluster.open("dev", engine=engine).spec.overrides.registries
+    assert asked == (registries.registry("r.example"),)
+    do("up --registry none")
+    assert Cluster.open("dev", engine=engine).spec.overrides.registries == ()
+    path.write_text("version: 1\nclusters: {dev: {profile: swarm, ca: nothing}}\n")
+    done = do("up", code=2)
+    assert f"{path}:2:38: ca: cannot read {path.parent / 'nothing'}" in done.stderr
+    do("up --ca none")
 
 
 def test_lease_of_a_pools_cluster_is_no_projects(engine: FakeEngine) -> None:
