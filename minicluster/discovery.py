@@ -81,6 +81,12 @@ def default() -> Default | None:
     return Default(next(iter(its.clusters)), str(its.path))
 
 
+def several(name: str | None) -> list[str]:
+    """The clusters of the project file, where there are several and none of them is named."""
+    its = None if name or from_variable() else project()
+    return list(its.clusters) if its and len(its.clusters) > 1 else []
+
+
 def check_name(name: str | None, origin: str = "--name") -> None:
     """Refuses what cannot be the name of a cluster; ``origin`` is what gave it."""
     if name is not None and not is_name(name):

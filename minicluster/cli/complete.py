@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _PATIENCE = 2.0  # seconds that an engine has to answer; a user who pressed TAB waits
 
+_OF_CLUSTERS = ("logs", "shell", "start", "stop", "top")  # take a cluster's name in place of a node
+
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
@@ -90,8 +92,18 @@ def _clusters(_ctx: click.Context, _incomplete: str) -> list[CompletionItem]:
 
 def _nodes(ctx: click.Context, _incomplete: str) -> list[str]:
     from minicluster.cluster import Cluster
+    from minicluster.errors import UsageError
 
-    names = Cluster.open(ctx.params.get("cluster")).node_names([])
+    name, words = ctx.params.get("cluster"), ctx.params.get("nodes") or ()
+    try:
+        found = Cluster.open(name)
+    except UsageError:  # several, and none is named yet
+        if name or ctx.command.name not in _OF_CLUSTERS:
+            raise
+        if not words:
+            return [item.value for item in _clusters(ctx, _incomplete)]
+        found = Cluster.open(words[0])
+    names = found.node_names([])
     return [*names, *dict.fromkeys(name.rpartition("-")[0] for name in names)]
 
 

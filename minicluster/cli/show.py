@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from minicluster.cli import exports
 from minicluster.cli.help import Command
 from minicluster.cli.options import Output, address_mode_option, cluster_argument, output_option
 from minicluster.cli.output import columns, paint, plain_data, print_json
-from minicluster.errors import MiniclusterError, UsageError
+from minicluster.errors import MiniclusterError, NoCluster, UsageError
 from minicluster.model.naming import listed, printable, size
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 _GOOD = {"ready", "running", "ok", "yes"}
 #: Exit statuses of `status --exit-code`: it serves, or may soon; or it does not.
-EXIT_CODES = {"degraded": 5, "bootstrapping": 5, "broken": 6, "stopped": 6}
+EXIT_CODES = {"degraded": 5, "bootstrapping": 5, "broken": 6, "stopped": 6, "missing": NoCluster.exit_code}
 _BAD = {"broken", "leftover", "missing", "dead", "no"}
 
 
@@ -68,16 +69,43 @@ def ls(output: Output) -> None:
 @click.option("--exit-code", is_flag=True, help="Exit with 5 if it is degraded or forming, 6 if broken or stopped")
 @output_option
 def status(cluster: str | None, exit_code: bool, output: Output) -> None:
-    """Show the state of a cluster and its nodes."""
+    """Show the state of a cluster and its nodes.
+
+    Without a name, where the project file has several: of all of them.
+    """
+    from minicluster import discovery
     from minicluster.cluster import Cluster
 
-    answer = Cluster.open(cluster).status()
+    several = discovery.several(cluster)
+    answers = _all_of_project(several) if several else [Cluster.open(cluster).status()]
     if output is Output.json:
-        print_json(answer)
+        print_json(answers if several else answers[0])
     else:
-        print(_status_text(answer))
-    if exit_code and answer.phase in EXIT_CODES:
-        raise click.exceptions.Exit(EXIT_CODES[answer.phase])
+        print("\n\n".join(map(_status_text, answers)))
+    worst = max(EXIT_CODES.get(answer.phase, 0) for answer in answers)
+    if exit_code and worst:
+        raise click.exceptions.Exit(worst)
+
+
+def _all_of_project(names: Sequence[str]) -> list[ClusterStatus]:
+    """The state of clusters of the project file, those that were not started included."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from minicluster import discovery
+    from minicluster.cluster import Cluster, connect
+    from minicluster.model.results import ClusterStatus
+
+    its, engine = discovery.project(), connect()
+    assert its
+    known = discovery.names(engine)
+
+    def one(name: str) -> ClusterStatus:
+        if name in known:
+            return Cluster.open(name, engine=engine).status()
+        return ClusterStatus(name, os.path.basename(its.clusters[name].profile), "missing", None, ())
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        return list(pool.map(one, names))
 
 
 def _quorum(quorum: Quorum) -> str:
@@ -98,6 +126,9 @@ def _voters(nodes: Sequence[NodeStatus]) -> list[str]:
 
 
 def _status_text(answer: ClusterStatus) -> str:
+    if answer.phase == "missing":
+        name = paint(answer.cluster, "bold")
+        return f"{name} ({answer.profile}): not started; `minicluster up {answer.cluster}` starts it"
     quorums = answer.quorums or ({"": answer.quorum} if answer.quorum else {})
     lost = any(quorum.lost for quorum in quorums.values())
     phase = paint("quorum lost", "red") if lost and answer.phase == "broken" else _phase(answer.phase)

@@ -45,7 +45,8 @@ class ClusterStatus:
 
     cluster: str
     profile: str
-    phase: str  #: ready, degraded, stopped, bootstrapping (a change was interrupted) or broken (nothing works)
+    #: ready, degraded, stopped, bootstrapping (a change was interrupted), broken (nothing works) or missing (not started)
+    phase: str
     quorum: Quorum | None  #: of several the one that is the nearest to being lost
     nodes: tuple[NodeStatus, ...]
     notes: tuple[str, ...] = ()  #: what a user should know, such as a missing kernel feature

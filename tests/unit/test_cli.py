@@ -910,11 +910,21 @@ def test_completion_of_names(cluster: FakeCluster, monkeypatch: pytest.MonkeyPat
     from minicluster.cli import complete
 
     monkeypatch.setattr(facade, "clusters", lambda: [ClusterSummary("a", "swarm", "running", 3, 3, "")])
-    context: Any = SimpleNamespace(params={"cluster": "a"})
+    context: Any = SimpleNamespace(params={"cluster": "a"}, command=SimpleNamespace(name="logs"))
     param: Any = None
     (offered,) = complete.clusters(context, param, "")
     assert (offered.value, offered.help) == ("a", "swarm, running")
     assert [item.value for item in complete.nodes(context, param, "ag")] == ["agent-1", "agent-2", "agent"]
+    opened = facade.Cluster.open
+    monkeypatch.setattr(
+        facade.Cluster, "open", lambda name: opened(name) if name else _raising(errors.UsageError("several"))()
+    )
+    context.params = {"cluster": None}
+    assert [item.value for item in complete.nodes(context, param, "")] == ["a"]  # which of several is not said yet
+    context.params = {"cluster": None, "nodes": ("a",)}
+    assert [item.value for item in complete.nodes(context, param, "ag")] == ["agent-1", "agent-2", "agent"]
+    context.params, context.command.name = {"cluster": None}, "kill"
+    assert complete.nodes(context, param, "") == []
     monkeypatch.setattr(facade, "clusters", _raising(errors.NoEngine("none")))
     assert complete.clusters(context, param, "") == []
 

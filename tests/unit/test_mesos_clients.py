@@ -23,7 +23,7 @@ GROUP = {"id": "/shop", "apps": [APP]}
 
 
 def client(*servers: str, **routes: str) -> Client:
-    return Client("Mesos master", list(servers), routes)
+    return Client("Mesos master", list(servers), routes, "web")
 
 
 # HTTP
@@ -71,7 +71,7 @@ def test_where_none_answers_each_is_named() -> None:
     assert caught.value.what == "no Mesos master responds"
     assert refusing in caught.value.why
     assert hanging_up in caught.value.why
-    assert "minicluster status" in caught.value.fix
+    assert "minicluster status web" in caught.value.fix
 
 
 def test_what_may_have_been_heard_is_not_said_to_another() -> None:
@@ -425,7 +425,7 @@ BEGUN = {"version": "2026-11-23T10:00:00.000Z", "deploymentId": "d1"}
 
 
 def marathon(server: Server) -> Marathon:
-    return Marathon(Client("Marathon", [server.url], {}))
+    return Marathon(Client("Marathon", [server.url], {}, "web"))
 
 
 def test_install_of_an_application() -> None:
@@ -454,7 +454,7 @@ def test_install_of_what_is_there(it: Definition, message: str) -> None:
     ):
         marathon(server).install(it)
     assert caught.value.what == f"{it.kind} {it.id} is already installed"
-    assert "mesos update" in caught.value.fix
+    assert "mesos update -c web" in caught.value.fix
 
 
 def test_a_refusal_comes_with_its_details() -> None:

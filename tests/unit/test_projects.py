@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 import threading
 from collections.abc import Callable
@@ -226,11 +227,29 @@ def test_a_word_is_a_cluster_of_the_file_and_else_a_profile(engine: FakeEngine, 
 def test_several_clusters_must_be_named(here: Do, do: Do, monkeypatch: pytest.MonkeyPatch) -> None:
     path = here(TWO)
     do("up -q")
-    said = do("status", 2).stderr
+    said = do("info", 2).stderr
     assert f"{path} has several clusters" in said
     assert do("status -c other").stdout.startswith("other (toy)")
     monkeypatch.setenv("MINICLUSTER", "other")
     assert do("status").stdout.startswith("other (toy)")
+
+
+def test_status_shows_all_clusters_of_the_file(
+    engine: FakeEngine, here: Do, do: Do, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minicluster.cluster.connect", lambda **_: engine)
+    here(TWO)
+    do("up other -q")
+    first, second = do("status").stdout.split("\n\n")
+    assert first == "dev (toy): not started; `minicluster up dev` starts it"
+    assert second.startswith("other (toy): ready")
+    assert [(one["cluster"], one["phase"]) for one in json.loads(do("status --json", 0).stdout)] == [
+        ("dev", "missing"),
+        ("other", "ready"),
+    ]
+    do("status --exit-code", 7)
+    do("up dev -q")
+    do("status --exit-code")
 
 
 def test_a_cluster_that_is_not_up_is_started_by_the_file(here: Do, do: Do) -> None:

@@ -204,7 +204,7 @@ class Mesos:
         return UsageError(f"task {task.id} has no file {file}", "", nearest(file, names))
 
     def _agent(self, address: str) -> Client:
-        return Client("Mesos agent", [self.agents[address]], {})
+        return Client("Mesos agent", [self.agents[address]], {}, self.masters.cluster)
 
 
 def tasks_of(state: Mapping[str, Any]) -> list[Task]:

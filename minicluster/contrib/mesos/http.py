@@ -34,6 +34,7 @@ class Client:
     name: str  #: of the kind of server, in errors: "Mesos master"
     servers: Sequence[str]  #: base URLs
     routes: Mapping[str, str]  #: HOST:PORT in the cluster's network -> base URL on this machine
+    cluster: str  #: that the servers are of
     timeout: float = 10.0  #: seconds without any data
 
     def get(self, path: str) -> Any:
@@ -94,7 +95,9 @@ class Client:
                 failures.append(f"{server}: {_cause(error)}")
                 if method != "GET":
                     break  # the request may have been received
-        raise HTTPError(f"no {self.name} responds", "\n".join(failures), "Check the nodes: `minicluster status`.")
+        raise HTTPError(
+            f"no {self.name} responds", "\n".join(failures), f"Check the nodes: `minicluster status {self.cluster}`."
+        )
 
     def _follow(
         self, method: str, server: str, path: str, content: bytes | None

@@ -120,9 +120,8 @@ class Marathon:
             answer = self.client.call("POST", f"/v2/{it.kind}s", it.data)
         except HTTPError as error:
             if error.status == 409 and re.search(r"already (exists|created)", error.why):
-                raise UsageError(
-                    f"{it.kind} {it.id} is already installed", error.why, "Update it: `minicluster mesos update`."
-                ) from error
+                fix = f"Update it: `minicluster mesos update -c {self.client.cluster}`."
+                raise UsageError(f"{it.kind} {it.id} is already installed", error.why, fix) from error
             raise _locked(error) from error
         return self._started(it, answer)
 
@@ -192,7 +191,8 @@ class Marathon:
                 raise NotReady(
                     f"the deployment of {change.kind} {change.id} did not finish in {timeout:g} s",
                     trouble or "\n".join(self._state(app) for app in affected or (change.id,)),
-                    "It continues. Correct it with `minicluster mesos update --force`, or wait longer with --timeout.",
+                    f"It continues. Correct it with `minicluster mesos update --force -c {self.client.cluster}`, "
+                    "or wait longer with --timeout.",
                 )
             sleep(_PERIOD)
 

@@ -40,7 +40,7 @@ def _client(cluster: Cluster, server: str, endpoint: str) -> Client:
         raise UsageError(
             f"cluster {cluster.name} has no {server}", f"It was created from profile {cluster.spec.profile}.", fix
         )
-    return Client(server, [*routes.values()], routes)
+    return Client(server, [*routes.values()], routes, cluster.name)
 
 
 def agent(cluster: Cluster, node: str) -> str:
