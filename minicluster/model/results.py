@@ -45,7 +45,7 @@ class ClusterStatus:
 
     cluster: str
     profile: str
-    #: ready, degraded, stopped, bootstrapping (a change was interrupted), broken (nothing works) or missing (not started)
+    #: ready, degraded, stopped, bootstrapping (a change was interrupted), broken (nothing works), missing (not started)
     phase: str
     quorum: Quorum | None  #: of several the one that is the nearest to being lost
     nodes: tuple[NodeStatus, ...]

@@ -82,11 +82,11 @@ def _file(path: str, was: FileSpec | None, now: FileSpec | None) -> Iterator[str
         yield f"owner or permissions of {path}"
     elif was.content != now.content:
         before, after = was.content.splitlines(), now.content.splitlines()
-        gone = next((line.strip() for line in before if line not in after), "")
-        come = next((line.strip() for line in after if line not in before), "")
+        lost, added = [line for line in before if line not in after], [line for line in after if line not in before]
+        gone, come = (next((line.strip() for line in lines), "") for lines in (lost, added))
         private = not now.mode & 0o044 or _PRIVATE.search(gone + come)
         # A whole file, such as a script, is no value: of most changes one line is.
-        if private or not (gone and come):
+        if private or not ((gone and come) or len(lost) + len(added) == 1):
             yield path
         else:
             yield from _values(path, gone, come)

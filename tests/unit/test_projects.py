@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import textwrap
 import threading
 from collections.abc import Callable
@@ -250,6 +251,14 @@ def test_status_shows_all_clusters_of_the_file(
     do("status --exit-code", 7)
     do("up dev -q")
     do("status --exit-code")
+
+
+def test_the_first_command_names_the_cluster_once(here: Do, do: Do) -> None:
+    path = here("version: 1\nclusters: {dev: {profile: ./toy, size: {agent: 1}}}")
+    shutil.copytree(TOY, path.parent / "toy")
+    with (path.parent / "toy" / "profile.yaml").open("a") as profile:
+        profile.write('\nexample: "minicluster kv -c {{ cluster.name }} ls /"\n')
+    assert "minicluster kv -c dev ls /\n" in do("up").stdout
 
 
 def test_a_cluster_that_is_not_up_is_started_by_the_file(here: Do, do: Do) -> None:
