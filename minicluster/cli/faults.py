@@ -78,7 +78,8 @@ def _carry_out(
         print(f"{wanted.text}: {cost}.", file=sys.stderr)
     if lost and not force:
         if not on_terminal(sys.stdin):
-            raise UsageError(f"{wanted.text}: the quorum would be lost", cost, "Use --force to apply it anyway.")
+            what = f"{wanted.text}: the quorum would be lost"
+            raise UsageError(what, f"It {cost}.", "Use --force to apply it anyway.")
         click.confirm("Continue?", abort=True, err=True)
     with listening(quiet) as listener:
         active = faults.apply(target, wanted, listener)

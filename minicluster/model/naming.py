@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+
+from minicluster.errors import nearest
 
 #: What names of clusters and of profiles look like.
 NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
@@ -94,6 +96,15 @@ def listed(names: Iterable[str]) -> str:
         else:
             runs.append([name])
     return ", ".join(f"{run[0]}..{run[-1]}" if len(run) > 3 else ", ".join(run) for run in runs)
+
+
+def nearest_node(word: str, known: Collection[str]) -> str:
+    """The fix for a word that is no node: all nodes of that role, since the nearest name is one of them at random."""
+    role, _, index = word.rpartition("-")
+    names = [name for name in known if re.fullmatch(rf"{re.escape(role)}-[0-9]+", name)]
+    if index.isdecimal() and names:
+        return f"Available: {listed(sorted(names, key=lambda name: int(name[len(role) + 1 :])))}."
+    return nearest(word, known)
 
 
 def value_text(value: object) -> str:

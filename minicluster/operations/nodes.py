@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from minicluster.errors import NodeFailed, UsageError, nearest
-from minicluster.model.naming import container_name, count, listed
+from minicluster.errors import NodeFailed, UsageError
+from minicluster.model.naming import container_name, count, nearest_node
 from minicluster.model.spec import NodeSpec, Spec
 
 if TYPE_CHECKING:
@@ -26,16 +26,8 @@ def node_names(spec: Spec, words: Nodes = ()) -> list[str]:
     known = {node.name for node in spec.nodes} | set(spec.roles)
     for word in words:
         if word not in known:
-            raise UsageError(f"cluster {spec.cluster} has no node or role {word!r}", "", _instead(spec, word, known))
+            raise UsageError(f"cluster {spec.cluster} has no node or role {word!r}", "", nearest_node(word, known))
     return [n.name for n in spec.nodes if not words or n.name in words or n.role in words]
-
-
-def _instead(spec: Spec, word: str, known: Iterable[str]) -> str:
-    """The nodes of the role whose name a word begins with: the nearest name would be one of them at random."""
-    role, _, index = word.rpartition("-")
-    if index.isdecimal() and (names := [node.name for node in spec.of_role(role)]):
-        return f"Available: {listed(names)}."
-    return nearest(word, known)
 
 
 def node_of(spec: Spec, name: str) -> NodeSpec:
@@ -47,7 +39,7 @@ def node_of(spec: Spec, name: str) -> NodeSpec:
     found = spec.node(name)
     if found is None:
         known = [n.name for n in spec.nodes]
-        raise UsageError(f"cluster {spec.cluster} has no node {name!r}", "", _instead(spec, name, known))
+        raise UsageError(f"cluster {spec.cluster} has no node {name!r}", "", nearest_node(name, known))
     return found
 
 

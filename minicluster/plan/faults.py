@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from minicluster.engine.protocol import Sandbox
-from minicluster.errors import UsageError, nearest
+from minicluster.errors import UsageError
 from minicluster.model.fault import ActiveFault, Fault
 from minicluster.model.membership import Member, Quorum
-from minicluster.model.naming import value_text
+from minicluster.model.naming import nearest_node, value_text
 from minicluster.model.spec import Spec
 
 Members = Mapping[str, Member]
@@ -59,7 +59,7 @@ def select(spec: Spec, word: str, members: Members | None, pick: random.Random) 
             raise UsageError(f"cluster {spec.cluster} has no {word}", why, "Name a node.")
         return [pick.choice(sorted(fit, key=lambda m: m.name)).name]
     known = {node.name for node in spec.nodes} | {*spec.roles, *SELECTORS, *(f"{role}{_ANY}" for role in spec.roles)}
-    raise UsageError(f"cluster {spec.cluster} has no node or role {word!r}", "", nearest(word, known))
+    raise UsageError(f"cluster {spec.cluster} has no node or role {word!r}", "", nearest_node(word, known))
 
 
 def _fits(word: str, member: Member) -> bool:

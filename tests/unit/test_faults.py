@@ -62,6 +62,9 @@ def test_a_selector_that_no_node_fits() -> None:
 def test_an_unknown_word_gets_the_nearest() -> None:
     with pytest.raises(UsageError, match="Did you mean 'leader'"):
         planning.select(SPEC, "leadr", {}, PICK)
+    with pytest.raises(UsageError) as caught:
+        planning.select(SPEC, "kv-9", {}, PICK)
+    assert caught.value.fix == "Available: kv-1..kv-5."
 
 
 @pytest.mark.parametrize(("text", "value"), [("100ms", 100), ("1.5s", 1500), ("60s", 60_000)])
