@@ -212,7 +212,8 @@ def _named(name: str, listener: Listener) -> Listener:
     def listen(event: Event) -> None:
         if event.kind in ("note", "preflight", "rollback"):
             subject = f"{event.subject}: " if event.subject and not event.text.startswith(event.subject) else ""
-            listener(replace(event, subject="", text=f"{name}: {subject}{event.text}"))
+            lines = f"{subject}{event.text}".split("\n")
+            listener(replace(event, subject="", text="\n".join(f"{name}: {line}" for line in lines)))
         elif event.kind == "plan":
             listener(event)
         else:
