@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _PATIENCE = 2.0  # seconds that an engine has to answer; a user who pressed TAB waits
 
+_OWN_IMAGES = "minicluster/"  # of nodes and parts
 _OF_CLUSTERS = ("logs", "shell", "start", "stop", "top")  # take a cluster's name in place of a node
 
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
@@ -238,8 +239,9 @@ def places(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 
 
 def images_or_files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The engine's images, and files on this machine."""
-    return images(ctx, param, incomplete) + files(ctx, param, incomplete)
+    """The engine's images, except minicluster's own, and files on this machine."""
+    found = [item for item in images(ctx, param, incomplete) if not item.value.startswith(_OWN_IMAGES)]
+    return found + files(ctx, param, incomplete)
 
 
 class Bash(BashComplete):

@@ -103,9 +103,10 @@ def interactive(
     container = engine.container(name)
     if container is None or container.state != "running":
         why = f"Its container is {container.state}." if container else "Its container no longer exists."
-        fix = f"`minicluster up --name {spec.cluster}` starts it."
-        if container and container.state == "paused":
-            fix = f"`minicluster unpause {node} -c {spec.cluster}` resumes it."
+        fix = f"`minicluster up --name {spec.cluster}` creates it again."
+        if container:
+            verb, does = ("unpause", "resumes") if container.state == "paused" else ("start", "starts")
+            fix = f"`minicluster {verb} {node} -c {spec.cluster}` {does} it."
         raise NodeFailed(f"{node} is not running", why, fix)
     return engine.exec_argv(name, argv, tty=tty, stdin=stdin)
 
