@@ -117,7 +117,9 @@ class Mesos:
         agent = next((id for id, place in _addresses(self.state()).items() if place == address), "")
         if not agent:
             raise MiniclusterError(
-                f"the agent at {address} is not registered", "", "Wait until it is: `minicluster status`."
+                f"the agent at {address} is not registered",
+                "",
+                f"Wait until it is: `minicluster status {self.masters.cluster}`.",
             )
         body = {"type": call, call.lower(): {"agent_id": {"value": agent}, **more}}
         self.masters.call("POST", "/api/v1", body)

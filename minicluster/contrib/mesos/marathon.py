@@ -205,7 +205,7 @@ class Marathon:
         replaced = MiniclusterError(
             f"the deployment of {change.kind} {change.id} was replaced by another change",
             "Marathon has canceled it.",
-            "`minicluster mesos ps` lists what runs.",
+            f"`minicluster mesos ps -c {self.client.cluster}` lists what runs.",
         )
         if change.removes:
             there = self._find(f"/v2/{change.kind}s{quote(change.id)}")
