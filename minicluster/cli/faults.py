@@ -11,7 +11,7 @@ import click
 
 from minicluster.cli import complete
 from minicluster.cli.help import Command, Group
-from minicluster.cli.options import Output, cluster_option, combined, output_option, quiet_option
+from minicluster.cli.options import Output, cluster_argument, cluster_option, combined, output_option, quiet_option
 from minicluster.cli.output import columns, on_terminal, print_json
 from minicluster.cli.progress import listening
 from minicluster.errors import UsageError
@@ -274,7 +274,7 @@ def memory(nodes: tuple[str, ...], amount: str, cluster: str | None, **common: A
 
 
 @fault.command("list")
-@cluster_option
+@cluster_argument
 @output_option
 def list_(cluster: str | None, output: Output) -> None:
     """List the faults in force."""
@@ -310,6 +310,8 @@ def heal(ids: tuple[str, ...], cluster: str | None, output: Output, quiet: bool)
     """End faults."""
     from minicluster.cluster import Cluster
 
+    if ids and not cluster and not ids[0].isdecimal():  # a cluster: faults have numbers
+        cluster, ids = ids[0], ids[1:]
     ended = Cluster.open(cluster).heal(*ids)
     if output is Output.json:
         print_json({"healed": ended})
@@ -345,10 +347,10 @@ def chaos(
     import random
     from dataclasses import asdict
 
-    from minicluster.cluster import Cluster
+    from minicluster.cli.target import of_nodes
     from minicluster.operations import chaos as running
 
-    opened = Cluster.open(cluster)
+    opened, nodes = of_nodes(cluster, nodes, "chaos")
     seed = random.randrange(1 << 31) if seed is None else seed
     rounds = running.chaos(
         opened.engine,

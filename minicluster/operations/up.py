@@ -345,14 +345,10 @@ def _next_spec(
     from minicluster.profile import catalog
     from minicluster.profile.resolve import resolve
 
+    if source != before.source:  # the settings of one profile are none of another's
+        _check_profile(before, catalog.load(source).profile.name, named_by)
     loaded = catalog.load(source, overrides.set)
-    if before.profile != loaded.profile.name:
-        raise UsageError(
-            f"the name {before.cluster} is in use",
-            f"Cluster {before.cluster} is of profile {before.profile}, not {loaded.profile.name}."
-            + (f" {named_by} names it." if named_by.startswith("$") else ""),
-            f"Remove it first: `minicluster down {before.cluster}`; or use another name: --name NAME.",
-        )
+    _check_profile(before, loaded.profile.name, named_by)
     if bootstrapped:
         preflight.check_immutable(loaded, before, source)
     spec = resolve(
@@ -369,6 +365,17 @@ def _next_spec(
         preflight.check_counts(loaded, before, spec)
         preflight.check_versions(loaded, before, spec)
     return spec
+
+
+def _check_profile(before: Spec, profile: str, named_by: str) -> None:
+    """Refuses another profile for a cluster that exists."""
+    if before.profile != profile:
+        raise UsageError(
+            f"the name {before.cluster} is in use",
+            f"Cluster {before.cluster} is of profile {before.profile}, not {profile}."
+            + (f" {named_by} names it." if named_by.startswith("$") else ""),
+            f"Remove it first: `minicluster down {before.cluster}`; or use another name: --name NAME.",
+        )
 
 
 def apply(engine: Engine, up_plan: UpPlan, options: UpOptions, listener: Listener, cancel: Cancel | None) -> None:

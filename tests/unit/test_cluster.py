@@ -118,7 +118,7 @@ def test_up_without_a_profile_takes_the_one_that_the_cluster_was_made_from(engin
 
 
 def test_up_with_another_profile_than_the_clusters_is_refused(engine: FakeEngine) -> None:
-    up(engine, name="mine")
+    up(engine, name="mine", set={"color": "blue"})  # a setting that the other profile does not have
     error = failing(engine, UsageError, profile="swarm", name="mine")
     assert "the name mine is in use" in error.what
 

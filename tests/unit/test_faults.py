@@ -372,6 +372,8 @@ def test_commands(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("fault", "hang", "kv-2", "etcd", "--force", "--for", "30s", "-q").exit_code == 0
     assert json.loads(run("fault", "list", "-o", "json").stdout)[1]["until"] is not None
     assert run("heal").stdout.count("Healed") == 2
+    assert run("heal", "e").stdout == run("fault", "list", "e").stderr == "No faults in force.\n"
+    assert "`minicluster chaos -c e`, if you mean that cluster." in run("chaos", "e").stderr
     assert run("heal").stdout == "No faults in force.\n"
 
 
