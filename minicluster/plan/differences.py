@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from minicluster.model.deferred import SECRET, readable
-from minicluster.model.naming import size, value_text
+from minicluster.model.naming import count, size, value_text
 from minicluster.model.spec import FileSpec, NodeSpec, Spec
 
 _MOST = 3  # changes that are told
@@ -90,6 +90,8 @@ def _file(path: str, was: FileSpec | None, now: FileSpec | None) -> Iterator[str
             yield path
         else:
             yield from _values(path, gone, come)
+            if (more := max(len(lost), len(added)) - 1) > 0:
+                yield f"{count(more, 'more line')} of {path}"
 
 
 def _changed(was: Sequence[str], now: Sequence[str]) -> tuple[str, str]:

@@ -114,7 +114,12 @@ def cluster(request: pytest.FixtureRequest, minicluster: ClusterFactory) -> Clus
             'add @pytest.mark.minicluster("etcd"), or use the fixture `minicluster`',
             pytrace=False,
         )
-    return minicluster(*marker.args, **marker.kwargs)
+    from minicluster.errors import MiniclusterError
+
+    try:
+        return minicluster(*marker.args, **marker.kwargs)
+    except MiniclusterError as error:  # of the marker: no frame is the user's
+        pytest.fail(str(error), pytrace=False)
 
 
 @dataclass

@@ -57,6 +57,7 @@ def test_of_a_file_the_line_that_changed() -> None:
     assert told(node("a=1\nb=2\n"), node("a=1\nb=3\n")) == "/etc/x b=2 -> b=3"
     assert told(node("a=1\n"), node("a=1\nb=3\n")) == "/etc/x none -> b=3"
     assert told(node("a=1\n"), node("a=1\nb=3\nc=4\n")) == "/etc/x"
+    assert told(node("a=1\nb=2\nc=3\n"), node("a=2\nb=3\nc=4\n")) == "/etc/x a=1 -> a=2, 2 more lines of /etc/x"
     assert told(node("a=1\n", 0o600), node("a=2\n", 0o600)) == "/etc/x"  # only root may read it
     assert told(node("requirepass old\n"), node("requirepass new\n")) == "/etc/x"
     assert told(node("a=1\n"), node("a=1\n", 0o600)) == "owner or permissions of /etc/x"

@@ -299,6 +299,12 @@ def test_one_that_fails_does_not_end_the_others(engine: FakeEngine, here: Do, do
     assert names(engine) == ["dev"]
 
 
+def test_each_line_says_which_of_several_clusters() -> None:
+    told: list[Event] = []
+    projects._named("dev", told.append)(Event("note", text="applied a: one\napplied a: two"))
+    assert told[0].text == "dev: applied a: one\ndev: applied a: two"
+
+
 def test_ctrl_c_ends_all_of_several(engine: FakeEngine, here: Do, monkeypatch: pytest.MonkeyPatch, do: Do) -> None:
     here(TWO)
     hang = Hang()

@@ -62,6 +62,10 @@ def test_unknown_profile(minicluster):
 def test_unknown_scope(minicluster):
     minicluster("etcd", scope="moduel")
 
+@pytest.mark.minicluster("nosuch")
+def test_wrong_marker(cluster):
+    pass
+
 def test_no_marker(cluster):
     pass
 
@@ -83,6 +87,7 @@ def test_a_mistake_in_a_test_is_told_without_the_frames_of_the_plugin(tmp_path: 
     for said in (
         "no profile named 'ectd'",
         "unknown scope 'moduel'",
+        "no profile named 'nosuch'",
         "the fixture `cluster` needs a marker",
         "a fixture of scope session cannot use a cluster of scope function",
     ):
