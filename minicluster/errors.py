@@ -101,6 +101,10 @@ class NodeEnded(NodeFailed):
     """A node has stopped since its cluster was observed, by a concurrent operation."""
 
 
+class NeedsUser(NodeFailed):
+    """A node runs and refuses to work until its user does something, such as unlocking it; ``why`` says what."""
+
+
 class NotReady(MiniclusterError):
     """A node or the cluster was not ready in time."""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from minicluster.engine.protocol import Cancel, Container, Engine
-from minicluster.errors import Interrupted, MiniclusterError, NodeEnded, NodeFailed, NotFound, NotReady
+from minicluster.errors import Interrupted, MiniclusterError, NeedsUser, NodeEnded, NodeFailed, NotFound, NotReady
 from minicluster.executor.parallel import first_of
 from minicluster.executor.run import Run
 from minicluster.model import labels, membership
@@ -23,6 +23,7 @@ _LOOK = 0.5  # seconds between two looks at whether nodes still run, by all wait
 _HEAD_START = 0.3  # seconds: a command in a node costs the machine more than the wait for another's answer
 _BY_SCRIPT = re.compile(r"^[a-z0-9]+(-[a-z0-9]+)+: ")  # the name of a profile's script before its message
 _AGAIN = "Run the command again."
+_NEEDS_USER = 77  # exit status of a probe or of `members`: waiting does not help, and the message says what does
 
 
 def poll(
@@ -66,7 +67,7 @@ def wait_ready(container: str, command: Sequence[str], run: Run) -> None:
     """Runs a node's probe until it passes.
 
     Raises:
-        NodeFailed: the node ended, or one that it may need.
+        NodeFailed: the node ended, or one that it may need; or it is in a state that only a user ends.
         NotReady: not in time.
     """
 
@@ -79,11 +80,13 @@ def wait_ready(container: str, command: Sequence[str], run: Run) -> None:
         if result.exit_code == 0:
             return ""
         _check_running(run.expected, run)  # alone, a node may have no quorum, and never get ready
+        if result.exit_code == _NEEDS_USER:
+            raise NeedsUser(f"{container} does not get ready by itself", last_line(result.stderr or result.stdout))
         return last_line(result.stderr or result.stdout) or f"{command[0]} failed with status {result.exit_code}"
 
     try:
         poll(check, what=container, deadline=run.deadline, cancel=run.cancel)
-    except NodeEnded:
+    except (NodeEnded, NeedsUser):
         raise
     except (NodeFailed, NotFound) as error:
         raise _exited(container, run) from error
@@ -130,6 +133,7 @@ def wait_members(container: str, command: Sequence[str], names: Sequence[str], r
 
     Raises:
         NodeEnded: one of them ended.
+        NeedsUser: one is in a state that only a user ends.
         NotReady: not in time.
     """
     roles = {name.rpartition("-")[0] for name in names}  # others may be stopped on purpose
@@ -141,6 +145,8 @@ def wait_members(container: str, command: Sequence[str], names: Sequence[str], r
         except TimeoutError:
             _check_running(names, run)
             raise
+        except NeedsUser:
+            raise
         except NodeFailed as error:
             _check_running(names, run)
             return error.why or error.what
@@ -148,6 +154,8 @@ def wait_members(container: str, command: Sequence[str], names: Sequence[str], r
         late[:] = missing or [name for name in names if not members[name].ready]
         if late:
             _check_running(late, run)
+            if alarms := [members[name].alarm for name in late if name in members and members[name].alarm]:
+                raise NeedsUser(f"cluster {run.cluster} does not get ready by itself", "\n".join(alarms))
             return f"{', '.join(late)} {'not among the members' if missing else 'not ready'}"
         quorum = Quorum.of(member for member in members.values() if member.role in roles)
         return f"{quorum.healthy} of {quorum.voters} voters healthy" if quorum and quorum.lost else ""
@@ -200,8 +208,10 @@ def ask_members(
         TimeoutError: it did not answer.
     """
     result = engine.exec(container, command, timeout=timeout, cancel=cancel)
+    why = last_line(result.stderr or result.stdout)
+    if result.exit_code == _NEEDS_USER:
+        raise NeedsUser(f"{container} does not answer in its present state", why)
     if result.exit_code != 0:
-        why = last_line(result.stderr or result.stdout)
         why = _BY_SCRIPT.sub("", why)
         failed = MembersUnknown(f"`{command[0]}` failed in {container}", why)
         with contextlib.suppress(ValueError):
@@ -224,7 +234,8 @@ def ask_any(
 ) -> tuple[dict[str, Member] | None, str]:
     """The members by the first of these nodes that answers; or None, and why none did.
 
-    One is asked first, and all others at once if it fails or takes long. Asking ends when ``cancel`` is set.
+    One is asked first, and all others at once if it fails or takes long. Asking ends when ``cancel`` is set. A node
+    that lists no member at all is in no cluster; that is the answer only if each of them says so.
 
     Args:
         seen: becomes :attr:`MembersUnknown.seen` of the node that sees the most, where none answers.
@@ -233,19 +244,26 @@ def ask_any(
         return None, "no node that could answer is running"
     enough = Cancel()
     known: list[Mapping[str, Member]] = []
+    alone: list[str] = []
 
     def ask(container: str) -> dict[str, Member]:
         try:
-            return ask_members(engine, container, command, timeout=timeout, cancel=enough)
+            members = ask_members(engine, container, command, timeout=timeout, cancel=enough)
         except MembersUnknown as error:
             known.append(error.seen)
             raise
+        if not members:
+            alone.append(container)
+            raise NodeFailed(f"{container} has no members", "this node is in no cluster")
+        return members
 
-    asking = [partial(ask, container) for container in containers]
     with cancel.calls(enough.set) if cancel else contextlib.nullcontext():
         try:
+            asking = [partial(ask, container) for container in containers]
             return first_of(asking, (MiniclusterError, TimeoutError), head_start=_HEAD_START, cancel=enough), ""
         except (MiniclusterError, TimeoutError) as error:
+            if len(alone) == len(containers):
+                return {}, ""
             if seen is not None and known:
                 most = max(known, key=lambda members: sum(member.ready for member in members.values()))
                 seen.clear()

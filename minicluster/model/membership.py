@@ -17,6 +17,8 @@ class Member:
     voter: bool = False
     leader: bool = False
     detail: str = ""  #: what else it says, for people
+    fix: str = ""  #: the command that ends a state that does not end by itself
+    group: str = ""  #: the role whose voters it votes with, if not its own
 
     @classmethod
     def parse(cls, line: str) -> Member:
@@ -31,12 +33,18 @@ class Member:
         flags = {flag: row.get(flag) or False for flag in ("ready", "voter", "leader")}
         if wrong := [flag for flag, value in flags.items() if not isinstance(value, bool)]:
             raise ValueError(f"{wrong[0]} must be true or false: {line}")
-        return cls(row["name"], **flags, detail=str(row.get("detail") or ""))
+        detail, fix, group = (str(row.get(name) or "") for name in ("detail", "fix", "group"))
+        return cls(row["name"], **flags, detail=detail, fix=fix, group=group)
 
     @property
     def role(self) -> str:
-        """By its name, which is ROLE-N."""
-        return self.name.rpartition("-")[0]
+        """Whose voters it votes with: by its name, which is ROLE-N, unless it says another."""
+        return self.group or self.name.rpartition("-")[0]
+
+    @property
+    def alarm(self) -> str:
+        """The state that does not end by itself, with the command that ends it; "" if it is in none."""
+        return f"{self.name}: {self.detail}: {self.fix}" if self.fix else ""
 
 
 def parse(text: str) -> dict[str, Member]:

@@ -92,7 +92,10 @@ def members(
     able = [name for name in names if name in running]
     if not able:
         return None, f"no {hook.on} node is running"
-    return ask_any(engine, able, hook.run, timeout=timeout, cancel=cancel, seen=seen)
+    found, why = ask_any(engine, able, hook.run, timeout=timeout, cancel=cancel, seen=seen)
+    if found == {} and len(able) < len(names):  # one that is stopped may know the others
+        return None, f"the {hook.on} nodes that run are in no cluster"
+    return found, why
 
 
 def members_after_election(

@@ -52,6 +52,7 @@ def examine(engine: Engine, spec: Spec, *, memory: bool = True) -> ClusterStatus
         why = "the quorum is lost"
     nodes = tuple(_node_status(spec, n, containers.get(n.name), *said[n.name], found, known, why) for n in spec.nodes)
     notes = [why] if why and not (quorum and quorum.lost) and any(n.phase == "running" for n in nodes) else []
+    notes += [member.alarm for member in known.values() if member.alarm]
     notes += [f"{name} exists but is not in the spec" for name in containers if spec.node(name) is None]
     unknown_members = [m.name for m in known.values() if m.voter and m.name not in containers]
     notes += [f"{name} is a voter but is not in the spec" for name in unknown_members if spec.node(name) is None]

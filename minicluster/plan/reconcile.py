@@ -372,13 +372,17 @@ def _all_ready(spec: Spec, observed: Observed) -> bool:
 
 
 def _initial_member(spec: Spec, observed: Observed) -> NodeSpec | None:
-    """The node that ``init`` hooks run on and that others join: a member that is ready, else the first of the role."""
+    """The node that ``init`` hooks run on and that others join: a member that is ready, else the first of the role.
+
+    Of ready ones those come first that vote: a user may have taken the vote from one of the role.
+    """
     roles = [hook.on for hook in (*spec.init, *([spec.members] if spec.members else []))]
     candidates = spec.of_role(roles[0]) if roles else ()
     members = observed.members or {}
     kept = [n for n in candidates if n.name in observed.containers and not observed.lacks_data(n)]
     running = [n for n in kept if n.name in observed.running]
     healthy = [n for n in running if n.name in members and members[n.name].ready]
+    healthy.sort(key=lambda n: not members[n.name].voter)
     return next(iter([*healthy, *running, *kept, *candidates]), None)
 
 

@@ -84,7 +84,7 @@ def remove_members(steps: Steps, spec: Spec, observed: Observed, leaving: Sequen
         node = observed.recorded(name)
         member = (observed.members or {}).get(name)
         # A node that is not a member yet may be about to become one, if the change that added it is undone.
-        for i, hook in enumerate(node.leave if node and observed.members is not None else (), 1):
+        for i, hook in enumerate(node.leave if node and observed.members else (), 1):
             if hook.on == "node":
                 on = container.name if container and container.state == "running" else ""
             else:

@@ -26,7 +26,7 @@ def one_at_a_time(spec: Spec, observed: Observed, replaced: Collection[str]) -> 
     if not any(quorum.voters >= 3 for quorum in quorums.values()):
         return []
     too_few = {role for role, quorum in quorums.items() if quorum.voters < 3}
-    nodes = [n for n in spec.nodes if n.name in replaced and n.name in members and n.role not in too_few]
+    nodes = [n for n in spec.nodes if n.name in replaced and n.name in members and members[n.name].role not in too_few]
     return sorted(nodes, key=lambda n: leader_last(members[n.name]))
 
 

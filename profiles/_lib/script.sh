@@ -13,6 +13,13 @@ not_ready() {
   exit 1
 }
 
+# stuck MESSAGE...: as not_ready, for a state that does not end by itself. The message names the command that ends it, and
+# minicluster does not wait.
+stuck() {
+  echo "$*" >&2
+  exit 77
+}
+
 # Sets "uptime" to hundredths of a second since boot. Reading it starts no process, and setting the clock does not change
 # it.
 read_uptime() {

@@ -402,3 +402,39 @@ def test_any_consul_of_the_users_or_of_a_mirror(cluster: Shell, tmp_path: Path, 
                 if image["ref"].startswith(("minicluster/part-consul:1.22.99", "minicluster/consul-node:")):
                     cluster.minicluster("image", "remove", image["ref"], ok=False)  # not that of the other cluster
     assert remains(cluster, name) == {}
+
+
+@pytest.mark.long
+def test_a_management_token_that_was_replaced_does_not_make_it_sick(outer: Shell) -> None:
+    name = "t-consul-token"
+    consul = ("exec", "-c", name, "master-1", "--", "env", "-u", "CONSUL_HTTP_TOKEN_FILE", "consul", "acl", "token")
+
+    def state() -> dict[str, bool]:
+        return {n["name"]: n["ready"] for n in outer.minicluster("status", name, "-o", "json").json["nodes"]}
+
+    try:
+        size = ("--size", "master=3", "--size", "agent=1")
+        outer.minicluster("up", "consul", "--name", name, "--set", "acl=true", *size, *VERSION["consul"], timeout=600)
+        own = outer.minicluster("exec", "-c", name, "master-1", "--", "cat", "/consul/token").out.strip()
+
+        def created() -> Any:  # the ACLs take a moment to leave their legacy mode
+            made = outer.minicluster(
+                *consul, "create", "-policy-name", "global-management", "-format", "json", "-token", own, ok=False
+            )
+            return made.code == 0 and made.json
+
+        new = eventually(created, what="another management token")["SecretID"]
+        first = outer.minicluster(*consul, "read", "-self", "-format", "json", "-token", own).json["AccessorID"]
+        outer.minicluster(*consul, "delete", "-id", first, "-token", new)
+        found = outer.minicluster("status", name, "-o", "json").json
+        assert (found["phase"], found["quorum"]["voters"]) == ("ready", 3), found
+        assert any("management token is refused" in note for note in found["notes"]), found
+        outer.minicluster("kill", "-c", name, "agent-1")
+        assert state() == {"master-1": True, "master-2": True, "master-3": True, "agent-1": False}
+        outer.minicluster("start", "-c", name, "agent-1")
+        refused = outer.minicluster("scale", "master=1", "-c", name, ok=False)
+        assert refused.code == 1
+        assert "credentials refused" in refused.err
+    finally:
+        outer.minicluster("down", name, ok=False)
+    assert remains(outer, name) == {}

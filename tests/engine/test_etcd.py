@@ -474,3 +474,44 @@ def test_wait_ends_when_the_quorum_is_back(whole: Shell) -> None:
     assert waiting.returncode == 0, said
     assert "has 3 ready nodes" in said
     assert whole.minicluster("wait", NAME, "-o", "json").json["phase"] == "ready"
+
+
+@pytest.mark.long
+def test_authentication_that_a_user_switched_on_is_health(outer: Shell) -> None:
+    name = "t-etcd-auth"
+    try:
+        outer.minicluster("up", "etcd", "--name", name, "--set", "tls=false", timeout=600)
+        for words in ("user add root:pw", "user grant-role root root", "auth enable"):
+            outer.minicluster("exec", "-c", name, "kv-1", "--", "etcdctl", *words.split())
+        is_ready(outer, 3, name)
+        outer.minicluster("stop", name)
+        outer.minicluster("start", name)
+        outer.minicluster("restart", "--rolling", "-c", name)
+        is_ready(outer, 3, name)
+        for size in ("kv=5", "kv=1"):
+            refused = outer.minicluster("scale", size, "-c", name, ok=False)
+            assert refused.code == 1
+            assert "credentials refused" in refused.err
+        is_ready(outer, 3, name)
+    finally:
+        outer.minicluster("down", name, ok=False)
+    assert remains(outer, name) == {}
+
+
+@pytest.mark.long
+def test_a_full_database_is_told_with_what_ends_it(outer: Shell) -> None:
+    name = "t-etcd-full"
+    try:
+        outer.minicluster("up", "etcd", "--name", name, "--size", "kv=1", "--set", "quota=1000000", timeout=600)
+        fill = "for i in 1 2 3 4; do head -c 600000 /dev/zero | tr '\\0' x | etcdctl put k$i; done; true"
+        outer.minicluster("exec", "-c", name, "kv-1", "--", "sh", "-c", fill)
+        assert any("etcdctl alarm disarm" in note for note in status(outer, name)["notes"])
+        # It serves, and the way out may be another quota: neither a restart nor `up` waits for the alarm to end.
+        outer.minicluster("restart", "-c", name)
+        outer.minicluster("up", "--name", name, "--set", "quota=100000000")
+        for words in ("defrag", "alarm disarm", "put k v"):
+            outer.minicluster("exec", "-c", name, "kv-1", "--", "etcdctl", *words.split())
+        assert status(outer, name)["notes"] == []
+    finally:
+        outer.minicluster("down", name, ok=False)
+    assert remains(outer, name) == {}

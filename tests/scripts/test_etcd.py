@@ -28,7 +28,7 @@ ENV = "ETCD_NAME=kv-4\nETCD_INITIAL_ADVERTISE_PEER_URLS=https://172.28.0.5:2380\
 
 @pytest.fixture
 def etcd(node: Node) -> Node:
-    node.install("etcd", "etcd-members", "etcd-join", "etcd-remove", "etcd-ready")
+    node.install("etcd", "etcd-members", "etcd-join", "etcd-remove", "etcd-ready", "etcd-http")
     (node.root / "answers").mkdir()
     node.program("etcdctl", ETCDCTL.format(answers=node.root / "answers"))
     node.write("/etc/etcd/etcd.env", ENV.format(node.root))
@@ -179,3 +179,72 @@ def test_a_join_that_is_refused_can_be_cancelled(etcd: Node) -> None:
     assert etcd.run("etcd-join", "--cancel").returncode == 0
     assert run.communicate(timeout=10)[1] == "etcd-join: cancelled by a newer run\n"
     assert run.returncode == 1
+
+
+# Authentication that a user has switched on, without certificates
+
+ANSWERS = {
+    "members": '[{"id":1,"peerURLs":["http://172.28.0.4:2380"],"name":"kv-3","clientURLs":["http://172.28.0.4:2379"]},'
+    '{"id":2,"peerURLs":["http://172.28.0.2:2380"],"name":"kv-1","clientURLs":["http://172.28.0.2:2379"]},'
+    '{"id":3,"peerURLs":["http://172.28.0.3:2380"],"isLearner":true,"name":"kv-2","clientURLs":["http://172.28.0.3:2379"]}]',
+    "health": '{"health":"true","reason":""}',
+}
+HTTP = """#!/bin/bash
+cd {answers}
+[ ! -e "$1-$3" ] || exec cat "$1-$3"
+cat "$3"
+"""
+
+
+@pytest.fixture
+def refusing(etcd: Node) -> Node:
+    """A node whose etcd wants a password, and answers what needs none."""
+    etcd.program("etcdctl", "#!/bin/sh\necho 'Error: etcdserver: user name is empty' >&2\nexit 1\n")
+    for path, text in ANSWERS.items():
+        answer(etcd, path, text)
+    answer(etcd, "metrics", "etcd_server_has_leader 1\netcd_server_is_leader 0\n")
+    answer(etcd, "172.28.0.4-metrics", "etcd_server_has_leader 1\netcd_server_is_leader 1\n")
+    etcd.program("etcd-http", HTTP.format(answers=etcd.root / "answers"))
+    return etcd
+
+
+def test_members_are_known_without_a_password(refusing: Node) -> None:
+    assert members(refusing) == {"kv-3": (True, True, True), "kv-1": (True, True, False)}
+
+
+def test_no_leader_is_no_leader_without_a_password_too(refusing: Node) -> None:
+    answer(refusing, "172.28.0.4-metrics", "etcd_server_has_leader 0\netcd_server_is_leader 0\n")
+    done = refusing.run("etcd-members")
+    assert (done.returncode, done.stderr) == (1, "etcd-members: the cluster has no leader\n")
+
+
+@pytest.mark.parametrize(
+    ("health", "code"),
+    [
+        ('{"health":"true","reason":""}', 0),
+        ('{"health":"false","reason":"ALARM NOSPACE"}', 0),
+        ('{"health":"false","reason":"RAFT NO LEADER"}', 1),
+    ],
+)
+def test_readiness_needs_no_password(refusing: Node, health: str, code: int) -> None:
+    answer(refusing, "health", health)
+    text = (refusing.bin / "etcd-ready").read_text().replace("retry 1 0.02 waits_or_listens", "true")
+    refusing.program("etcd-ready", text)
+    assert refusing.run("etcd-ready").returncode == code
+
+
+@pytest.mark.parametrize("script", [("etcd-join", "172.28.0.2"), ("etcd-remove", "172.28.0.3")])
+def test_membership_cannot_be_changed_without_a_password(refusing: Node, script: tuple[str, ...]) -> None:
+    done = refusing.run(*script, timeout=10)
+    assert done.returncode == 1
+    assert "credentials refused" in done.stderr
+    assert "etcdctl auth disable" in done.stderr
+
+
+def test_an_alarm_is_told_with_what_ends_it(etcd: Node) -> None:
+    answer(etcd, "member-list", MEMBERS)
+    status = (RECORDED / "endpoint-status").read_text()
+    answer(etcd, "endpoint-status", status.replace('"Errors" : []', '"Errors" : [memberID:1 alarm:NOSPACE ]'))
+    lines = [json.loads(line) for line in etcd.run("etcd-members").stdout.splitlines()]
+    assert {(line["ready"], line.get("detail")) for line in lines} == {(True, "its database is full")}
+    assert all("etcdctl alarm disarm" in line["fix"] for line in lines)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 
-from tests.scripts.conftest import Node
+from tests.scripts.conftest import PROFILES, Node
 
 #: Each call is written down. Answers are in the file of its first two words; those of the next call in ".next".
 DOCKER = """#!/bin/bash
@@ -21,6 +24,9 @@ if [ -e "$at.next" ]; then mv "$at.next" "$at"; fi
 def swarm(node: Node) -> Node:
     node.install("swarm", "swarm-init", "swarm-join", "swarm-remove", "swarm-leave", "swarm-members", "swarm-reset")
     (node.root / "answers").mkdir()
+    shutil.copy(PROFILES / "swarm/files/swarm.sh", node.lib)
+    text = (node.lib / "swarm.sh").read_text().replace("/usr/local/lib/", f"{node.root}/usr/local/lib/")
+    (node.lib / "swarm.sh").write_text(text)
     node.program("docker", DOCKER.format(answers=node.root / "answers"))
     return node
 
@@ -127,8 +133,7 @@ def test_a_wrong_token_is_not_tried_again(swarm: Node) -> None:
 @pytest.mark.parametrize(
     ("state", "why"),
     [
-        ("inactive false", "this node is in no swarm"),
-        ("active false", "this node is a worker: ask a manager"),
+        ("pending false", "this node is not an active member of the swarm (state pending)"),
         ("active true", "the swarm has no leader: too few of its managers are running"),
         ("", "the engine does not answer"),
     ],
@@ -138,6 +143,65 @@ def test_members_says_why_it_cannot_list_them(swarm: Node, state: str, why: str)
     answer(swarm, "info---format", f"{state}\n" if state else "")
     done = swarm.run("swarm-members")
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"swarm-members: {why}\n")
+
+
+def test_members_of_a_node_in_no_swarm_are_none(swarm: Node) -> None:
+    answer(swarm, "node-ls.fails", "Error\n")
+    answer(swarm, "info---format", "inactive false -\n")
+    done = swarm.run("swarm-members")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_locked_swarm_is_not_waited_for(swarm: Node) -> None:
+    answer(swarm, "node-ls.fails", "Error\n")
+    answer(swarm, "info---format", "locked false -\n")
+    done = swarm.run("swarm-members")
+    assert done.returncode == 77
+    assert done.stderr.startswith("the swarm is locked: ")
+    assert "docker swarm unlock" in done.stderr
+
+
+def test_a_worker_asks_a_manager_that_it_knows(swarm: Node) -> None:
+    answer(swarm, "node-ls.fails", "Error response from daemon: This node is not a swarm manager.\n")
+    answer(swarm, "node-ls", 'Ready a1 "name": "agent-1", "ready": true\n')
+    answer(swarm, "info---format", "active false b2 172.28.0.3:2377 \n")
+    done = swarm.run("swarm-members")
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"name": "agent-1", "ready": True})
+
+
+@pytest.mark.parametrize(
+    ("state", "listed"),
+    [
+        ("inactive false -", []),
+        ("locked false -", [{"name": "agent-1", "ready": False, "detail": "its swarm is locked",
+                             "fix": "docker swarm unlock"}]),
+        ("active false a1", [{"name": "agent-1", "ready": False}]),
+    ],
+)  # fmt: skip
+def test_a_member_that_is_down_is_asked_itself(swarm: Node, state: str, listed: list[object]) -> None:
+    answer(swarm, "node-ls", 'Down a1 "name": "agent-1", "ready": false\n')
+    answer(swarm, "node-inspect", "a1 172.28.0.3\n")
+    answer(swarm, "info---format", f"{state} \n")
+    done = swarm.run("swarm-members")
+    assert done.returncode == 0
+    assert [json.loads(line) for line in done.stdout.splitlines()] == listed
+
+
+def test_a_node_that_was_removed_from_the_list_joins_again(swarm: Node) -> None:
+    swarm.write("/var/lib/docker/swarm/docker-state.json", "{}")
+    answer(swarm, "info---format", "active false old \n")
+    answer(swarm, "node-inspect.fails", "Error: No such node: old\n")
+    assert swarm.run("swarm-join", "SWMTKN-1", "172.28.0.2", "172.28.0.3").returncode == 0
+    assert [line.split()[1] for line in asked(swarm, "swarm")] == ["leave", "join"]
+
+
+def test_a_node_that_the_swarm_lists_stays_the_member_it_is(swarm: Node) -> None:
+    swarm.write("/var/lib/docker/swarm/docker-state.json", "{}")
+    answer(swarm, "info---format", "active false old \n")
+    answer(swarm, "node-inspect", "old\n")
+    assert swarm.run("swarm-join", "SWMTKN-1", "172.28.0.2", "172.28.0.3").returncode == 0
+    assert (swarm.root / "answers/asked").exists()
+    assert not asked(swarm, "swarm")
 
 
 def test_a_label_with_spaces_is_removed(swarm: Node) -> None:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from http_api import Server
 from program import NotYet
 
+
+class Refused(NotYet):
+    """The token has no right to that, or does not exist any more."""
+
+
 TYPE_CHECKING = False  # typing takes longer to import than the rest
 if TYPE_CHECKING:
     from typing import Any
@@ -24,6 +29,8 @@ class Agent:
     def get(self, path: str) -> Any:
         """What there is at a path, below /v1. Raises ``NotYet`` or ``OSError`` where there is no answer."""
         answer = self._server.request("GET", f"/v1/{path}")
+        if answer.status == 403:
+            raise Refused(f"{path}: credentials refused: {answer.text}")
         if answer.status != 200:
             raise NotYet(f"{path}: {answer.text}")
         return answer.json
