@@ -5,23 +5,41 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from minicluster.errors import UsageError
+
+
+def home() -> Path:
+    """The user's home directory.
+
+    Raises:
+        UsageError: HOME is not set, and the system has no user of this process's number, as in some CI containers.
+    """
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise UsageError(
+            "this user has no home directory",
+            f"HOME is not set, and the system knows no user with the number {os.getuid()}.",
+            "Set HOME to a directory that can be written.",
+        ) from None
+
 
 def data_home() -> Path:
     """``$XDG_DATA_HOME/minicluster`` (default ``~/.local/share/minicluster``)."""
     base = os.environ.get("XDG_DATA_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "share") / "minicluster"
+    return (Path(base) if base else home() / ".local" / "share") / "minicluster"
 
 
 def config_home() -> Path:
     """``$XDG_CONFIG_HOME/minicluster`` (default ``~/.config/minicluster``)."""
     base = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "minicluster"
+    return (Path(base) if base else home() / ".config") / "minicluster"
 
 
 def cache_home() -> Path:
     """``$XDG_CACHE_HOME/minicluster`` (default ``~/.cache/minicluster``): what may be deleted at any time."""
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "minicluster"
+    return (Path(base) if base else home() / ".cache") / "minicluster"
 
 
 def client_directory(cluster: str) -> Path:

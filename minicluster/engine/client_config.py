@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from minicluster import paths
 from minicluster.engine.address import EngineAddress, Tls
 from minicluster.errors import MiniclusterError, NoEngine
 
@@ -111,7 +112,7 @@ def _tls(folder: Path, *, verify: bool) -> Tls:
 
 def _folder() -> Path:
     folder = os.environ.get("DOCKER_CONFIG")
-    return Path(folder) if folder else Path.home() / ".docker"
+    return Path(folder) if folder else paths.home() / ".docker"
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def locate(*, start_private: bool = False, listener: Listener = ignore) -> Engin
 
 def default_sockets() -> list[Path]:
     """The usual places: Docker's own socket, then those of rootless Docker and the desktop products."""
-    home = Path.home()
+    home = paths.home()
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     return [
         Path("/var/run/docker.sock"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from minicluster.errors import MiniclusterError
+from minicluster.errors import MiniclusterError, UsageError
 
 _POLL = 0.05  # seconds between two attempts at a lock that another process holds
 
@@ -54,8 +55,10 @@ def take(path: Path, *, shared: bool = False) -> Held | str:
     try:
         return _take(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
     except OSError as error:
-        what = f"cannot lock {path}"
-        raise MiniclusterError(what, error.strerror or str(error), "Check $XDG_DATA_HOME and $HOME.") from None
+        # The usual causes are a home that cannot be written, as in CI, and a wrong variable.
+        kind = UsageError if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT) else MiniclusterError
+        fix = "Set XDG_DATA_HOME or HOME to a folder that can be written."
+        raise kind(f"cannot lock {path}", error.strerror or str(error), fix) from None
 
 
 def _take(path: Path, mode: int) -> Held | str:

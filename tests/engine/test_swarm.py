@@ -318,3 +318,26 @@ def test_minicluster_uses_its_engine_in_a_shell_set_up_for_the_cluster(cluster: 
     """After ``eval "$(minicluster env)"`` DOCKER_HOST leads into the cluster; minicluster knows its own hand."""
     assert NAME in [line["cluster"] for line in cluster.minicluster("ls", "-o", "json").json]
     assert cluster.minicluster("status", NAME, "-o", "json").json["phase"] == "ready"
+
+
+@pytest.mark.parametrize("network", ["bridge", "own", "host"])
+def test_containers_of_a_node_ask_whom_the_node_asks(outer: Shell, cluster: Shell, network: str) -> None:
+    inside = ("exec", f"{NAME}-agent-1", "docker")
+    if network == "own":
+        outer.docker(*inside, "network", "create", network)
+    # A name that only the outer engine knows, as only a company's server knows its own. With a dot: Docker's own resolver,
+    # on networks that users make, passes on no others.
+    name = f"{NAME}-master-1.{NAME}-net"
+    asks = ("run", "--rm", "--network", network, "localhost/minicluster/demo", "nslookup", name)
+    address = outer.docker(
+        "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", f"{NAME}-master-1"
+    )
+    assert address.out.strip() in outer.docker(*inside, *asks, ok=False).out
+    if network == "own":
+        outer.docker(*inside, "network", "rm", network)
+
+
+def test_nodes_have_logs_of_their_own_with_a_limit(outer: Shell, cluster: Shell) -> None:
+    log = outer.docker("inspect", "-f", "{{json .HostConfig.LogConfig}}", f"{NAME}-agent-1").json
+    assert log["Type"] == "json-file"
+    assert log["Config"]["max-size"]

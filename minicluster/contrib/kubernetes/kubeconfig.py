@@ -61,7 +61,7 @@ def target() -> Path:
 def _users() -> list[Path]:
     """Files that ``minicluster env`` adds to $KUBECONFIG are left out: they belong to their clusters."""
     named = [Path(word) for word in os.environ.get("KUBECONFIG", "").split(os.pathsep) if word]
-    return [path for path in named if not _is_ours(path)] or [Path.home() / ".kube" / "config"]
+    return [path for path in named if not _is_ours(path)] or [paths.home() / ".kube" / "config"]
 
 
 def current_context() -> str:

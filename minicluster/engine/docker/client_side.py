@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import IO
+from urllib.parse import urlsplit
 
 from minicluster.engine import client_config
 from minicluster.engine.client_config import docker_py
@@ -27,18 +29,31 @@ def all_credentials() -> dict[str, str]:
 def proxies(endpoint: str, address: str) -> dict[str, str]:
     """Variables that the docker client's configuration has for every container, as the client sets them.
 
-    Connections between nodes use no proxy.
+    Where it has none, those of this process, through which node images are built as well: what nodes pull takes the same
+    way. Connections between nodes use no proxy.
     """
     configured = client_config.settings().get("proxies") or {}
-    if not configured:
-        return {}
-    chosen = configured.get(endpoint) or configured.get("default") or {}
-    found = dict(docker_py("utils.proxy").ProxyConfig.from_dict(chosen).get_environment())
+    if configured:
+        chosen = configured.get(endpoint) or configured.get("default") or {}
+        found = dict(docker_py("utils.proxy").ProxyConfig.from_dict(chosen).get_environment())
+    else:
+        found = _own_proxies()
     if found:
         direct = ["localhost", "127.0.0.1", f"{address.rpartition('.')[0]}.0/24"]  # as large as clusters' subnets are
         found["NO_PROXY"] = ",".join([*filter(None, [found.get("NO_PROXY")]), *direct])
         found["no_proxy"] = found["NO_PROXY"]
     return found
+
+
+def _own_proxies() -> dict[str, str]:
+    """This process's proxy settings in both spellings. One of this machine's loopback is not reached from a node."""
+    found = {}
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"):
+        value = os.environ.get(name) or os.environ.get(name.lower()) or ""
+        host = urlsplit(value if "//" in value else f"//{value}").hostname or ""
+        if value and (name == "NO_PROXY" or not (host in ("localhost", "::1") or host.startswith("127."))):
+            found |= {name: value, name.lower(): value}
+    return found if found.keys() - {"NO_PROXY", "no_proxy"} else {}
 
 
 def build_context(directory: Path) -> IO[bytes]:

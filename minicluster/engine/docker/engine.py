@@ -40,6 +40,9 @@ from minicluster.errors import Conflict
 from minicluster.host import procfs
 from minicluster.model.spec import LOCALHOST
 
+#: Logs that can be read, whatever driver the engine's configuration has for containers, and that fill no disk.
+_LOGS = {"Type": "json-file", "Config": {"max-size": "20m", "max-file": "3"}}
+
 
 class DockerEngine:
     """See :class:`minicluster.engine.protocol.Engine` for what each call means."""
@@ -251,6 +254,7 @@ class DockerEngine:
             "Memory": config.memory,
             "NanoCpus": round(config.cpus * 1e9),
             "CapAdd": list(config.capabilities),
+            "LogConfig": _LOGS,
         }
         if config.nested:
             added = privileges.NESTED_CAPABILITIES
@@ -301,7 +305,7 @@ class DockerEngine:
             "HostConfig": {
                 "Init": True,
                 "AutoRemove": True,
-                "LogConfig": {"Type": "json-file"},  # its result is read from there
+                "LogConfig": _LOGS,  # its result is read from there
                 "Binds": [f"{volume}:{path}" for path, volume in job.volumes.items()],
                 **(privileges.on_containers() if job.on_containers else {}),
             },

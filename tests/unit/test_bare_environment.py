@@ -1,0 +1,97 @@
+"""Environments with little in them, as in CI: closed standard streams, no home directory, one that cannot be written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from minicluster import paths
+from minicluster.engine import client_config
+from minicluster.engine.docker.client_side import proxies
+from minicluster.errors import MiniclusterError, UsageError
+
+MINICLUSTER = f"{sys.executable} -m minicluster"
+
+
+def run(line: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "-c", line], env={**os.environ, **env}, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_standard_streams_may_be_closed(closed: str, tmp_path: Path) -> None:
+    done = run(f"{MINICLUSTER} profile list {closed}", DOCKER_HOST=f"unix://{tmp_path}/none")
+    assert done.returncode == 0, done.stderr
+    assert "Error" not in done.stderr
+
+
+def test_an_error_has_its_status_without_a_stderr(tmp_path: Path) -> None:
+    assert run(f"{MINICLUSTER} up nothing-like-this 2>&-", DOCKER_HOST=f"unix://{tmp_path}/none").returncode == 2
+
+
+def test_no_home_directory_is_one_plain_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(cls: type[Path]) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "DOCKER_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", classmethod(none))
+    for place in (paths.data_home, paths.config_home, paths.cache_home, client_config._folder):
+        with pytest.raises(UsageError, match="no home directory") as error:
+            place()
+        assert "HOME" in error.value.fix
+
+
+@pytest.mark.parametrize("home", ["/proc/none", "/dev/null"])
+def test_a_home_that_cannot_be_written_is_a_usage_error(home: str) -> None:
+    from minicluster.host.flock import take
+
+    with pytest.raises(MiniclusterError) as error:
+        take(Path(home) / "x.lock")
+    assert "Set XDG_DATA_HOME or HOME" in error.value.fix
+
+
+@pytest.mark.parametrize("locale", ["xx_YY.bogus", "C", "POSIX"])
+def test_any_locale_will_do(locale: str, tmp_path: Path) -> None:
+    done = run(f"{MINICLUSTER} profile list", LC_ALL=locale, LANG=locale, DOCKER_HOST=f"unix://{tmp_path}/none")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# Proxies
+
+
+@pytest.fixture
+def unproxied(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setattr(client_config, "settings", dict)
+    return monkeypatch
+
+
+def test_nodes_get_this_process_s_proxies(unproxied: pytest.MonkeyPatch) -> None:
+    assert proxies("unix:///x", "172.28.3.4") == {}
+    unproxied.setenv("https_proxy", "http://user:pw@proxy:3128")
+    unproxied.setenv("NO_PROXY", "work")
+    env = proxies("unix:///x", "172.28.3.4")
+    assert env["HTTPS_PROXY"] == env["https_proxy"] == "http://user:pw@proxy:3128"
+    assert env["NO_PROXY"] == env["no_proxy"] == "work,localhost,127.0.0.1,172.28.3.0/24"
+    assert "HTTP_PROXY" not in env
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:3128", "localhost:3128", "http://[::1]:3128"])
+def test_a_proxy_on_the_loopback_is_none_for_nodes(unproxied: pytest.MonkeyPatch, proxy: str) -> None:
+    unproxied.setenv("HTTP_PROXY", proxy)
+    assert proxies("unix:///x", "172.28.3.4") == {}
+
+
+def test_the_docker_clients_own_settings_come_first(unproxied: pytest.MonkeyPatch) -> None:
+    unproxied.setenv("HTTP_PROXY", "http://other:1")
+    settings = {"proxies": {"default": {"httpProxy": "http://proxy:3128"}}}
+    unproxied.setattr(client_config, "settings", lambda: settings)
+    assert proxies("unix:///x", "172.28.3.4")["HTTP_PROXY"] == "http://proxy:3128"
