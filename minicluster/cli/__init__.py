@@ -35,4 +35,4 @@ def _open_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
     for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115  # for good

@@ -1,4 +1,4 @@
-"""Environments with little in them, as in CI: closed standard streams, no home directory, one that cannot be written."""
+"""Environments with little in them, as in CI: closed standard streams, no home directory, one that is read-only."""
 
 from __future__ import annotations
 
