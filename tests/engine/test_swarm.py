@@ -325,8 +325,8 @@ def test_containers_of_a_node_ask_whom_the_node_asks(outer: Shell, cluster: Shel
     inside = ("exec", f"{NAME}-agent-1", "docker")
     if network == "own":
         outer.docker(*inside, "network", "create", network)
-    # A name that only the outer engine knows, as only a company's server knows its own. With a dot: on networks that users
-    # make, Docker's own resolver passes on no others.
+    # A name that only the outer engine knows, as only a company's server knows its own. It has a dot: on networks that
+    # users make, Docker's own resolver passes on no others.
     name = f"{NAME}-master-1.{NAME}-net"
     asks = ("run", "--rm", "--network", network, "localhost/minicluster/demo", "nslookup", name)
     address = outer.docker(

@@ -29,8 +29,8 @@ def all_credentials() -> dict[str, str]:
 def proxies(endpoint: str, address: str) -> dict[str, str]:
     """Variables that the docker client's configuration has for every container, as the client sets them.
 
-    Where it has none, those of this process, through which node images are built too: what nodes pull takes the same way.
-    Connections between nodes use no proxy.
+    Where it has none, those of this process, through which node images are built too. Connections between nodes use no
+    proxy.
     """
     configured = client_config.settings().get("proxies") or {}
     if configured:
