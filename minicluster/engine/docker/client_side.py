@@ -47,7 +47,7 @@ def proxies(endpoint: str, address: str) -> dict[str, str]:
 
 def _own_proxies() -> dict[str, str]:
     """This process's proxy settings in both spellings. One of this machine's loopback is not reached from a node."""
-    found = {}
+    found: dict[str, str] = {}
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"):
         value = os.environ.get(name) or os.environ.get(name.lower()) or ""
         host = urlsplit(value if "//" in value else f"//{value}").hostname or ""
