@@ -20,7 +20,7 @@ import pytest
 
 from minicluster.engine import client_config
 from minicluster.engine.address import EngineAddress
-from minicluster.engine.docker import images
+from minicluster.engine.docker import errors, images
 from minicluster.engine.docker.client_side import proxies
 from minicluster.engine.docker.engine import DockerEngine
 from minicluster.engine.http import LOGGER, Api, APIError, ConnectionLost
@@ -295,3 +295,10 @@ def test_a_pull_that_the_engine_refuses_says_why(serve):
     with pytest.raises(ImageError, match="cannot pull image some/image:1") as caught:
         images.pull(api, "some/image:1", lambda _: None, None, Cancel())
     assert caught.value.why == "manifest unknown"
+
+
+def test_a_container_whose_network_was_pruned_has_a_way_out() -> None:
+    error = errors.refusal("start container c-kv-1", APIError(404, "network 9e not found"))
+    assert "its network no longer exists" in error.what
+    assert "minicluster up" in error.fix
+    assert not errors.refusal("start container c-kv-1", APIError(404, "No such container: c-kv-1")).fix

@@ -78,6 +78,12 @@ def refusal(what: str, error: APIError) -> EngineError:
         )
     if "apparmor_parser" in said:
         return EngineError(f"cannot {what}: the engine lacks AppArmor's parser", said, "Install the package apparmor.")
+    if error.status == 404 and said.startswith("network") and what.startswith("start container"):
+        return NotFound(
+            f"cannot {what}: its network no longer exists",
+            f"{said}. `docker network prune` removes the networks of clusters that are stopped.",
+            "`minicluster up --name NAME` of that cluster makes it again, and keeps the nodes' data.",
+        )
     if error.status == 404:
         return NotFound(f"cannot {what}: not found", said)
     if "is not running" in said:
