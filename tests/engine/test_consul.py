@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import socket
 import subprocess
 import time
 import urllib.error
@@ -438,3 +439,17 @@ def test_a_management_token_that_was_replaced_does_not_make_it_sick(outer: Shell
     finally:
         outer.minicluster("down", name, ok=False)
     assert remains(outer, name) == {}
+
+
+def test_many_clients_of_one_address_may_wait(cluster: Shell) -> None:
+    """All clients on the host come from the gateway's address, and Consul allows an address 200 connections."""
+    url = urlsplit(cluster.minicluster("env", NAME, "-o", "json").json["CONSUL_HTTP_ADDR"])
+    waiting = [socket.create_connection((url.hostname, url.port), timeout=20) for _ in range(260)]
+    try:
+        for connection in waiting:
+            connection.sendall(b"GET /v1/kv/none?index=1&wait=1s HTTP/1.1\r\nHost: consul\r\n\r\n")
+        answers = [connection.recv(64) for connection in waiting]
+    finally:
+        for connection in waiting:
+            connection.close()
+    assert {answer.split(b" ")[1] for answer in answers} <= {b"200", b"404"}
