@@ -158,6 +158,11 @@ def test_a_master_that_left_is_a_manager_again(swarm: Shell) -> None:
     is_whole(swarm, NODES)
     gone = next(name for name in sorted(NODES) if name.startswith("master") and name != leader(swarm))
     swarm.docker("exec", f"{NAME}-{gone}", "docker", "swarm", "leave", "--force")
+
+    def seen() -> bool:  # the others need some heartbeats
+        return swarm.minicluster("status", NAME, "-o", "json").json["phase"] == "degraded"
+
+    eventually(seen, what="it is no member")
     swarm.minicluster("up", "--name", NAME)
     is_whole(swarm, NODES)
     quorum = swarm.minicluster("status", NAME, "-o", "json").json["quorum"]
