@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import signal
 import socket
 import threading
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.scripts.conftest import DATA, Node
+from tests.scripts.conftest import DATA, PROFILES, Node
 from tests.unit.standing import spec_of
 
 Program = Callable[[str, str], ModuleType]
@@ -324,6 +325,32 @@ def test_the_first_pods_are_those_that_controllers_would_create(addons: ModuleTy
     assert selector["pod-template-hash"]
 
 
+def test_answers_that_are_none_are_waited_out(
+    addons: ModuleType, monkeypatch: pytest.MonkeyPatch, beginning: dict[str, str]
+) -> None:
+    """An API server that is overloaded answers 429, one that starts 500, and a proxy 504 with a page."""
+    refusals = [addons.Answer(code, b'{"kind": "Status"}') for code in (429, 500)]
+    pages = [addons.Answer(504, b"<html>"), addons.Answer(200, b"<html>"), addons.Answer(200, b"{}")]
+
+    class Busy(ApiServer):
+        def request(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
+            if path == "/api/v1/nodes" and refusals:
+                return refusals.pop()
+            if "configmaps/" in path and method == "GET" and pages:
+                return pages.pop(0)
+            return super().request(method, path, body, kind)
+
+    server = Busy(addons.Answer, SYSTEM)
+    assert addons.nodes(server, 2) == ["agent-1", "agent-2"]
+    refusals += [addons.Answer(429, b"{}")] * 3
+    monkeypatch.setattr(addons.os, "listdir", lambda _folder: list(beginning))
+    monkeypatch.setattr(addons.os.path, "isdir", lambda _folder: True)
+    monkeypatch.setattr(addons, "read", lambda path: beginning.get(path.rpartition("/")[2], "AUTHORITY"))
+    addons.keep_trying(server, "/addons")
+    assert not pages
+    assert set(server.recorded) == set(beginning)
+
+
 def test_node_env(members: ModuleType, program: Program) -> None:
     api = program("kubernetes", "kube_api.py")
     text = 'NODE=master-1\nADDRESS=172.28.0.3\nETCD="172.28.0.2 "\nMEMBERS="kv-1=172.28.0.2 master-1=172.28.0.3 "\n'
@@ -391,3 +418,61 @@ def test_an_agent_is_ready_when_the_api_server_counts_it_as_ready(probes: Node) 
     assert probes.run("kube-registered").stderr == 'not ready: False runtime\n"cni" is not ready\n'
     probes.write(path, node_object("True", "kubelet is\nready"))
     assert probes.run("kube-registered").returncode == 0
+
+
+# Components that a node keeps running
+
+
+@pytest.fixture
+def kept(node: Node) -> Callable[[str, str], Any]:
+    """Runs a component that ends six times, as a shell function; the answer is what became of the node's script."""
+    node._install(PROFILES / "kubernetes/files/kube-common", node.root / "usr/local/lib/kube-common")
+    node.write("/etc/kubernetes/node.env", "NODE=agent-1\nSTRICT=yes\n")
+
+    def run(name: str, code: str) -> Any:
+        (node.root / "runs").write_text("")
+        node.program(
+            "script",
+            f"""#!/bin/bash
+set -u
+. {node.root}/usr/local/lib/kube-common
+sleep() {{ :; }}
+component() {{
+  echo x >>{node.root}/runs
+  runs=$(wc -l <{node.root}/runs)
+  [ "$runs" -lt 6 ] || exit 0
+  {code}
+}}
+keep {name} component
+wait
+""",
+        )
+        return node.run("script")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "name", ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"]
+)
+def test_a_component_that_refuses_its_settings_ends_the_node(kept: Callable[[str, str], Any], name: str) -> None:
+    done = kept(name, "echo why; return 1")
+    assert done.returncode == -signal.SIGTERM
+    assert f"{name}: does not start with these settings" in done.stdout
+    assert f"{name}: why" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("containerd", "return 1"),  # it gets no settings of the user's
+        ("haproxy", "return 1"),
+        ("kubelet", "return 2"),
+        ("kubelet", "[ $runs != 1 ] || begun=$((SECONDS - 3)); return 1"),  # it has run
+    ],
+)
+def test_other_components_that_end_are_started_again(kept: Callable[[str, str], Any], name: str, code: str) -> None:
+    done = kept(name, code)
+    assert done.returncode == 0
+    assert "does not start" not in done.stdout
+    assert done.stdout.count(f"{name}: ended with status") == 5
