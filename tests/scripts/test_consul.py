@@ -205,3 +205,22 @@ def test_without_a_leader_the_servers_that_are_alive_are_told(
     assert members.NO_LEADER in said.err
     rows = [json.loads(line) for line in said.out.splitlines()]
     assert {row["name"]: row["ready"] for row in rows} == {"master-1": True, "master-2": False, "master-3": False}
+
+
+def test_a_refusal_while_the_leader_is_lost_is_no_traceback(
+    members: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Losing:
+        def __init__(self, *_address: str) -> None:
+            pass
+
+        def get(self, path: str) -> Any:
+            if path == "status/leader":
+                return "172.28.0.2:8300"
+            raise members.Refused("403") if path == "operator/raft/configuration" else OSError("no answer")
+
+    monkeypatch.setattr(members, "Agent", Losing)
+    monkeypatch.setattr("sys.argv", ["consul-members", "master-1=172.28.0.2"])
+    with pytest.raises(SystemExit):
+        members.main()
+    assert members.NO_LEADER in capsys.readouterr().err

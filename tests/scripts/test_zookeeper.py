@@ -140,3 +140,47 @@ def test_members(node: Node, leader: int) -> None:
         {"name": "kv-2", "ready": False, "voter": True, "leader": False},
         {"name": "kv-3", "ready": True, "voter": True, "leader": True},
     ]
+
+
+CLIENT = """#!/bin/sh
+echo "$*" >>{root}/asked
+[ "$3" != set ] || {{ printf %s "$5" >{root}/content; exit 0; }}
+cat >>{root}/asked
+[ ! -e {root}/hangs ] || exec sleep 20
+exit 1
+"""
+
+
+@pytest.fixture
+def apply(node: Node) -> Node:
+    node.install("zookeeper", "zk-apply")
+    node.program("zkCli.sh", CLIENT.format(root=node.root))
+    return node
+
+
+def test_apply_creates_what_is_above_and_sets_the_content(apply: Node) -> None:
+    apply.write("file", "a value\n")
+    done = apply.run("zk-apply", "/a/b", f"{apply.root}/file")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert 'create "/a"\ncreate "/a/b"\n' in (apply.root / "asked").read_text()
+    assert (apply.root / "content").read_text() == "a value"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [("-1\n", "begins with -"), ("x" * 100_001, "has 100001 bytes: zkCli takes 100000 at most")]
+)
+def test_apply_refuses_what_the_client_cannot_take(apply: Node, content: str, why: str) -> None:
+    apply.write("file", content)
+    done = apply.run("zk-apply", "/a", f"{apply.root}/file")
+    assert done.returncode == 1
+    assert done.stderr.startswith("zk-apply: the content of /a ")
+    assert why in done.stderr
+    assert not (apply.root / "asked").exists()
+
+
+def test_apply_does_not_wait_for_a_server_that_does_not_answer(apply: Node) -> None:
+    apply.write("hangs", "")
+    apply.write("file", "x")
+    apply.program("timeout", '#!/bin/sh\n[ "$1" = 30 ] && shift && exec /usr/bin/timeout 0.2 "$@"\n')
+    done = apply.run("zk-apply", "/a", f"{apply.root}/file")
+    assert (done.returncode, done.stderr) == (1, "zk-apply: the server does not answer within 30 s\n")
