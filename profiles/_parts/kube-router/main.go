@@ -2,7 +2,7 @@
 // routes, its services and its addresses, which the cluster has from others.
 //
 // kube-router alone learns of a pod's address from the API server, when the pod runs already. So the plugin that connects
-// pods to the network (kube-policies-wait) tells each new pod's address on a socket, and is answered when the rules for
+// pods to the network (network-policy) tells each new pod's address on a socket, and is answered when the rules for
 // it are in place: a pod sends and gets no packet before. As long as there is no NetworkPolicy, nothing is done at all.
 package main
 
