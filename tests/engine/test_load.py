@@ -82,10 +82,13 @@ def layout(path: Path, name: str) -> str:
 def test_an_archive_of_docker_save(cluster: str, outer: Shell, tmp_path: Path, compressed: bool) -> None:
     name = f"t-load-saved:{int(compressed)}"
     (tmp_path / "unlike").write_text(name)
-    outer.run("bash", "-c", f"tar -C {tmp_path} -c unlike | docker import - {name}")
-    id = outer.docker("image", "inspect", "-f", "{{.Id}}", name).out.strip()
     file = tmp_path / ("x.tgz" if compressed else "x.tar")
-    outer.run("bash", "-c", f"docker save {name} {'| gzip' if compressed else ''} >{file}; docker rmi {name}")
+    try:
+        outer.run("bash", "-c", f"tar -C {tmp_path} -c unlike | docker import - {name}")
+        id = outer.docker("image", "inspect", "-f", "{{.Id}}", name).out.strip()
+        outer.run("bash", "-c", f"set -o pipefail; docker save {name} {'| gzip' if compressed else ''} >{file}")
+    finally:
+        outer.docker("rmi", name, ok=False)
     assert outer.minicluster("load", str(file), "-c", NAME).out == f"{name}: loaded into 2 nodes.\n"
     assert held(outer, name) == [id, id]
     assert outer.minicluster("load", str(file), "-c", NAME).out == f"{name}: already there in 2 nodes.\n"

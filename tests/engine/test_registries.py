@@ -58,16 +58,16 @@ def local(outer: Shell) -> Iterator[str]:
 def demo(outer: Shell, node_image: str, local: str) -> Iterator[str]:
     """A small image that users push to the local registry with the stock client."""
     ref, copy = f"{local}/team/web:1", "t-reg-copy"
-    with tempfile.TemporaryDirectory() as folder:
-        outer.docker("create", "--name", copy, node_image)
-        outer.docker("cp", f"{copy}:/usr/share/minicluster/demo.tar", folder)
-        outer.docker("rm", copy)
-        outer.docker("import", "--change", 'CMD ["/serve"]', f"{folder}/demo.tar", ref)
     try:
+        with tempfile.TemporaryDirectory() as folder:
+            outer.docker("create", "--name", copy, node_image)
+            outer.docker("cp", f"{copy}:/usr/share/minicluster/demo.tar", folder)
+            outer.docker("import", "--change", 'CMD ["/serve"]', f"{folder}/demo.tar", ref)
         outer.docker("push", ref)
         yield ref
     finally:
-        outer.docker("rmi", ref)
+        outer.docker("rm", copy, ok=False)
+        outer.docker("rmi", ref, ok=False)
 
 
 @pytest.fixture(scope="module")
