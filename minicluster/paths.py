@@ -24,6 +24,20 @@ def home() -> Path:
         ) from None
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path that the user wrote, with ``~`` and ``~USER`` replaced by a home directory.
+
+    Raises:
+        UsageError: there is no such user, or the user has no home directory.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        user = Path(path).parts[0]
+        why = "HOME is not set." if user == "~" else f"This machine knows no user {user[1:]}."
+        raise UsageError(f"no home directory for {user} in {path}", why, "Write the whole path.") from None
+
+
 def data_home() -> Path:
     """``$XDG_DATA_HOME/minicluster`` (default ``~/.local/share/minicluster``)."""
     base = os.environ.get("XDG_DATA_HOME")

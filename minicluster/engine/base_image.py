@@ -139,6 +139,9 @@ def _with(engine: Engine, base: str, files: dict[str, bytes], progress: Progress
                 place = Path(folder, path)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_bytes(content)
+                place.chmod(0o644)  # the image has these permissions, not those of the user's umask
+                for parent in place.relative_to(folder).parents[:-1]:
+                    Path(folder, parent).chmod(0o755)
             about = {labels.BUILD: "part/base"}
             engine.build_image(ImageBuild(Path(folder), ref, about, {"BASE": base}), progress, cancel)
     return ref

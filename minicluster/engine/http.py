@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import select
 import socket
 import sys
@@ -247,26 +248,28 @@ class Api:
             self._idle.pop().close()
 
     def _send(self, request: _Request, timeout: float | None) -> Response:
-        started, outcome = time.monotonic(), "failed"
+        started, outcome, said = time.monotonic(), "failed", self._ssh_said()
         try:
             response = self._exchange(request, timeout)
             outcome = str(response.status)
             self._reached = True
             return response
         except ConnectionLost as lost:
-            error = self._told_by_ssh(lost)
+            error = self._told_by_ssh(lost, said)
             error.never, outcome = None if self._reached else self._address, str(error)
             raise error from lost.__cause__
         finally:
             _log(request.method, request.url, outcome, time.monotonic() - started)
 
-    def _told_by_ssh(self, error: ConnectionLost) -> ConnectionLost:
-        """The same, in the words of ssh where it has said why."""
-        if self._ssh_errors is None:
+    def _ssh_said(self) -> int:  # bytes
+        return os.fstat(self._ssh_errors.fileno()).st_size if self._ssh_errors else 0
+
+    def _told_by_ssh(self, error: ConnectionLost, since: int) -> ConnectionLost:
+        """The same, after what ssh has written since: it may be the reason, or a warning."""  # ssh shares the offset
+        if self._ssh_errors is None or (size := self._ssh_said() - since) <= 0:
             return error
-        self._ssh_errors.seek(0)
-        lines = self._ssh_errors.read().decode(errors="replace").strip().splitlines()
-        return ConnectionLost("\n".join(lines[-_SSH_LINES:])) if lines else error
+        lines = os.pread(self._ssh_errors.fileno(), size, since).decode(errors="replace").strip().splitlines()
+        return ConnectionLost("\n".join([*lines[-_SSH_LINES:], str(error)])) if lines else error
 
     def _exchange(self, request: _Request, timeout: float | None) -> Response:
         method, url, headers, body = request

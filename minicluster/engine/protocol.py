@@ -255,6 +255,9 @@ class Engine(Protocol):
     def volumes(self, cluster: str | None = None) -> list[Volume]:
         """All volumes of a cluster, or of every cluster."""
 
+    def volume(self, name: str) -> Volume | None:
+        """The volume with that name, ours or not; None where there is none."""
+
     def subnets(self) -> list[str]:
         """Every subnet that a new network must not overlap: networks, and routes of this machine and the engine's."""
 

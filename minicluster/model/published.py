@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from minicluster.errors import UsageError
 from minicluster.model.spec import MountSpec
+from minicluster.paths import expanded
 
 PROTOCOLS = ("tcp", "udp")
 
@@ -35,7 +36,7 @@ def mount(word: str) -> MountSpec:
         raise UsageError(f"--mount {word}: the path in the node must be absolute", why, form)
     if "\0" in word:
         raise UsageError("--mount: a path cannot contain a null character")
-    host = os.path.abspath(os.path.expanduser(match["host"]))
+    host = os.path.abspath(expanded(match["host"]))
     return MountSpec(match["on"], host, posixpath.normpath("/" + path.lstrip("/")), bool(read_only))
 
 

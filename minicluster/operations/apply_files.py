@@ -45,20 +45,8 @@ def calls(spec: Spec, path: Path) -> list[Call]:
     if not spec.apply:
         why = f"Profile {spec.profile} does not say how files are applied."
         raise UsageError(f"cannot apply {path}", why, "See docs/project.md for the profiles that do.")
-    if not path.exists():
-        raise UsageError(f"no such file or folder: {path}", "", "Check `apply` in the project file.")
-    if path.is_dir():
-        names = sorted(one.name for one in path.iterdir() if one.is_file())
-        for one in spec.apply:
-            if one.whole and any(_matches(one, name) for name in names):
-                return [Call(one, path, path.name)]
-        found = [
-            Call(how, file, file.relative_to(path).as_posix())
-            for file in _files(path)
-            if (how := _how(spec, file.name)) and not how.whole
-        ]
-    else:
-        found = [Call(how, path, path.name)] if (how := _how(spec, path.name)) else []
+    with _readable(path):
+        found = _found(spec, path)
     if not found:
         patterns = dict.fromkeys(pattern for one in spec.apply for pattern in one.files)
         what = f"nothing to apply in {path}" if path.is_dir() else f"cannot apply {path}"
@@ -66,18 +54,49 @@ def calls(spec: Spec, path: Path) -> list[Call]:
     return found
 
 
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        what = f"cannot read {error.filename or path}"
+        raise UsageError(what, f"{error.strerror}.", "Make it readable.") from None
+
+
+def _found(spec: Spec, path: Path) -> list[Call]:
+    if not path.exists():
+        raise UsageError(f"no such file or folder: {path}", "", "Check `apply` in the project file.")
+    if path.is_dir():
+        names = sorted(one.name for one in path.iterdir() if one.is_file())
+        for one in spec.apply:
+            if one.whole and any(_matches(one, name) for name in names):
+                return [Call(one, path, path.name)]
+        return [
+            Call(how, file, file.relative_to(path).as_posix())
+            for file in _files(path, strict=True)
+            if (how := _how(spec, file.name)) and not how.whole
+        ]
+    return [Call(how, path, path.name)] if (how := _how(spec, path.name)) else []
+
+
 def fingerprint(paths: Sequence[str]) -> str:
     """Changes with the content of files and folders; a missing one has none."""
     digest = hashlib.sha256()
     for path in map(Path, paths):
-        for file in [path] if path.is_file() else _files(path):
+        for file in [path] if os.path.isfile(path) else _files(path):
             with contextlib.suppress(OSError):
                 digest.update(f"{file}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest() if paths else ""
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for inner, folders, names in os.walk(folder):
+def _files(folder: Path, *, strict: bool = False) -> Iterator[Path]:
+    """The files of a folder and those in it. ``strict``: raises ``OSError`` for a folder that cannot be read."""
+
+    def failed(error: OSError) -> None:
+        if strict:
+            raise error
+
+    for inner, folders, names in os.walk(folder, onerror=failed):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(inner, name) for name in sorted(names) if not name.startswith("."))
 
@@ -163,7 +182,8 @@ def _here(
     """Runs a program of the node image on this machine."""
     arguments = _arguments(call, values)
     line, more = clients.command(engine, spec, call.how.program, arguments, env, tty=False)
-    source = call.path.open("rb") if call.how.stdin else open(os.devnull, "rb")  # noqa: SIM115
+    with _readable(call.path):
+        source = call.path.open("rb") if call.how.stdin else open(os.devnull, "rb")  # noqa: SIM115
     try:
         with (
             source,
@@ -208,14 +228,14 @@ def _in_node(
     container = container_name(spec.cluster, clients.running(engine, spec, program.on))
     copy = f"/var/tmp/minicluster-apply-{secrets.token_hex(6)}"
     try:
-        engine.put_files(container, [File(copy, call.path.read_bytes(), 0o600)])
+        with _readable(call.path):
+            content = call.path.read_bytes()
+        engine.put_files(container, [File(copy, content, 0o600)])
         argv = [program.path, *_arguments(call, {**values, "path": copy})]
         result = engine.exec(container, argv, timeout=max(1.0, end - time.monotonic()), cancel=cancel)
     except TimeoutError:
         _stopped(call, cancel)
         raise
-    except OSError as error:
-        raise MiniclusterError(f"cannot read {call.path}", str(error.strerror), "Make it readable.") from None
     finally:
         with contextlib.suppress(NodeFailed, TimeoutError):  # the node has gone, and the copy with it
             engine.exec(container, ["rm", "-f", copy], timeout=10.0)

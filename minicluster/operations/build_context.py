@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import tarfile
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from minicluster.errors import UsageError
+from minicluster.paths import expanded
 
 _IGNORE = ".dockerignore"
 
@@ -80,7 +82,7 @@ def _expression(pattern: str) -> str:
         elif one == "?":
             result += "[^/]"
         elif one == "[" and (end := pattern.find("]", i + 2)) > 0:
-            inner = pattern[i + 1 : end].replace("\\", "\\\\")
+            inner = pattern[i + 1 : end].replace("\\", "\\\\").replace("[", "\\[")
             result += f"[{inner}]"
             i = end
         elif one == "\\" and i + 1 < len(pattern):
@@ -107,7 +109,7 @@ def write(folder: Path, dockerfile: str | None, archive: IO[bytes]) -> str:
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise UsageError(f"{folder} {what}", "--build takes a folder with a Dockerfile.", "Check the path.")
-    source = Path(dockerfile).expanduser() if dockerfile else folder / "Dockerfile"
+    source = expanded(dockerfile) if dockerfile else folder / "Dockerfile"
     if dockerfile and not source.is_file() and (folder / dockerfile).is_file():
         source = folder / dockerfile  # as compose reads it
     try:
@@ -116,6 +118,8 @@ def write(folder: Path, dockerfile: str | None, archive: IO[bytes]) -> str:
             (file for file in (source.with_name(f"{source.name}{_IGNORE}"), folder / _IGNORE) if file.is_file()), None
         )
         rules = patterns(rules_file.read_text(encoding="utf-8")) if rules_file else []
+        for rule in rules:
+            _check(rule, rules_file)
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"cannot read {getattr(error, 'filename', None) or folder}", f"{why}.", _FIX) from None
@@ -135,12 +139,23 @@ def write(folder: Path, dockerfile: str | None, archive: IO[bytes]) -> str:
             if lines:
                 _put(tar, _IGNORE, "\n".join(lines).encode())
     except OSError as error:
+        if error.filename is None:  # of the archive: reading names the file
+            fix = f"Free some space in {tempfile.gettempdir()}, or set TMPDIR to another folder."
+            raise UsageError("cannot write the build context", f"{error.strerror}.", fix) from None
         raise UsageError(f"cannot read {error.filename}", f"{error.strerror}.", _FIX) from None
     archive.seek(0)
     return name
 
 
 _FIX = "Check the path and its permissions, or name it in .dockerignore."
+
+
+def _check(rule: Pattern, file: Path | None) -> None:
+    try:
+        rule.expression.fullmatch("")
+    except re.error as error:
+        what = f"{file}: the pattern {rule.text!r} is not valid"
+        raise UsageError(what, f"{error}.", "Correct the pattern, or remove it.") from None
 
 
 def _paths(root: Path, rules: Sequence[Pattern]) -> Iterator[tuple[str, str]]:

@@ -23,6 +23,7 @@ from minicluster.model.redact import Redactor, secrets_in
 from minicluster.model.spec import Spec
 from minicluster.operations import preflight, status, up
 from minicluster.operations.stored_authority import secrets
+from minicluster.paths import expanded
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine, EngineEvent
@@ -48,7 +49,7 @@ def export(
     Raises:
         UsageError: the folder is not empty, or cannot be written.
     """
-    folder = Path(directory).expanduser()
+    folder = expanded(directory)
     _create(folder, directory)
     redactor = Redactor(known_secrets(engine, spec))
     documents: dict[str, Callable[[], Any]] = {

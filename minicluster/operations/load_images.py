@@ -20,6 +20,7 @@ from minicluster.model.image_ids import DIGEST, Held, Wanted, full_name, parse_h
 from minicluster.model.naming import container_name
 from minicluster.model.results import Loaded
 from minicluster.model.spec import Spec
+from minicluster.paths import expanded
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
@@ -115,7 +116,7 @@ def build(
     _Load(engine, spec, nodes).look()
     cancel = Cancel()
     with tempfile.NamedTemporaryFile() as context:
-        inner = build_context.write(Path(folder).expanduser(), dockerfile, context)
+        inner = build_context.write(expanded(folder), dockerfile, context)
         context.flush()
         listener(Event("progress", "", "building image", f"building {name}"))
         wanted = ImageBuild(Path(context.name), name, {}, build_settings.proxies(), inner)
@@ -257,7 +258,7 @@ def _file(word: str) -> IO[bytes]:
         if sys.stdin is None or sys.stdin.isatty():
             raise UsageError("standard input is a terminal", "", "Pipe an archive in: `docker save IMAGE | ...`.")
         return stored(sys.stdin.buffer)
-    path = Path(word).expanduser()
+    path = expanded(word)
     if path.is_dir():
         raise UsageError(
             f"{word} is a folder",

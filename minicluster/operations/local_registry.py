@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from minicluster.engine.protocol import Cancel, ContainerConfig, Engine, File, Volume
-from minicluster.errors import Conflict, MiniclusterError, NotFound, PortTaken
+from minicluster.errors import Conflict, MiniclusterError, NodeFailed, NotFound, PortTaken
 from minicluster.leases import lock
 from minicluster.model import labels
 from minicluster.model.durations import DEFAULT_TIMEOUT
@@ -107,6 +107,7 @@ def stop(engine: Engine, *, remove_data: bool, listener: Listener) -> RegistrySt
             engine.stop_container(NAME)
         if remove_data:
             engine.remove_container(NAME)
+            _check_volume(engine)
             engine.remove_volume(NAME)
     return status(engine)
 
@@ -139,6 +140,16 @@ def _check_ours(engine: Engine) -> None:
             f"the name {NAME} is in use",
             "A container that minicluster did not create has it.",
             f"Rename or remove it: `docker rename {NAME} NAME`.",
+        )
+
+
+def _check_volume(engine: Engine) -> None:
+    volume = engine.volume(NAME)
+    if volume and labels.REGISTRY not in volume.labels:
+        raise Conflict(
+            f"volume {NAME} is left as it is",
+            "minicluster did not create it.",
+            f"If nothing needs it: `docker volume rm {NAME}`.",
         )
 
 
@@ -208,9 +219,10 @@ def _join(engine: Engine, registry: LocalRegistry, listener: Listener) -> None:
         try:
             with lock.changing(cluster):  # `up` or `down` of it reads by itself what there is
                 _join_cluster(engine, registry, spec)
-        except MiniclusterError as error:
+        except (MiniclusterError, TimeoutError) as error:
+            what = error.what if isinstance(error, MiniclusterError) else str(error)
             fix = f"`minicluster registry start` tries again, `minicluster up --name {cluster}` as well."
-            listener(Event("note", text=f"cluster {cluster} does not know the registry: {error.what}. {fix}"))
+            listener(Event("note", text=f"cluster {cluster} does not know the registry: {what}. {fix}"))
 
 
 def _join_cluster(engine: Engine, registry: LocalRegistry, spec: Spec) -> None:
@@ -222,7 +234,10 @@ def _join_cluster(engine: Engine, registry: LocalRegistry, spec: Spec) -> None:
             continue
         engine.put_files(name, [File(f.path, f.content.encode(), f.mode, f.uid, f.gid) for f in files])
         if node.registry_hook and containers[name].state == "running":
-            engine.exec(name, node.registry_hook, timeout=30.0)
+            result = engine.exec(name, node.registry_hook, timeout=30.0)
+            if result.exit_code:
+                what = f"{node.registry_hook[0]} in {name} ended with status {result.exit_code}"
+                raise NodeFailed(what, (result.stderr or result.stdout).strip()[-2000:])
     # Last: by its networks `up` sees of which clusters the nodes know the registry.
     if network_name(spec.cluster) not in registry.networks:
         engine.connect_network(network_name(spec.cluster), NAME)

@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from minicluster.engine import client_config
@@ -19,6 +18,7 @@ from minicluster.errors import MiniclusterError, NotFound, UsageError, nearest
 from minicluster.model.deferred import REGISTRY_CREDENTIALS, SECRET, fill, marker
 from minicluster.model.naming import container_name
 from minicluster.model.spec import RegistrySpec, Spec
+from minicluster.paths import expanded
 
 DEFAULT = "docker.io"  #: the registry of images whose names begin with no host
 _DEFAULT_KEY = "https://index.docker.io/v1/"  # its name in a docker client's configuration
@@ -129,7 +129,7 @@ def certificates(path: str | os.PathLike[str], option: str) -> str:
     """
     from cryptography import x509
 
-    file = Path(path).expanduser()
+    file = expanded(path)
     try:
         content = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

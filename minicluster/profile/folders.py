@@ -6,6 +6,7 @@ from pathlib import Path
 
 from minicluster import paths
 from minicluster.errors import UsageError, nearest
+from minicluster.paths import expanded
 
 
 def bundled_directory() -> Path:
@@ -50,7 +51,7 @@ def locate(name_or_path: str) -> tuple[Path, bool]:
     found = _directories()
     if name_or_path in found:
         return found[name_or_path]
-    path = Path(name_or_path).expanduser()
+    path = expanded(name_or_path)
     if path.name == "profile.yaml" and path.is_file():
         return path.parent.resolve(), False
     if (path / "profile.yaml").is_file():

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from minicluster.errors import ProfileError, UsageError, nearest
 from minicluster.model.spec import PartSpec
+from minicluster.paths import expanded
 from minicluster.profile.image_tag import file_hash
 from minicluster.profile.part_schema import SOURCES, Go, Part, SourceName
 from minicluster.profile.wording import must
@@ -161,7 +162,7 @@ def resolve(
         if name == main:
             along = _along(name, chosen)
         if _given(source) and "://" not in source:
-            source = str(Path(source).expanduser().resolve()) if "/" in source or Path(source).exists() else source
+            source = str(expanded(source).resolve()) if "/" in source or Path(source).exists() else source
         if had and _given(source) and (had.version, had.source) == (chosen, source) and not Path(source).is_file():
             specs[name] = had
             continue
@@ -258,7 +259,7 @@ def go_files(name: str, version: str) -> dict[str, Path]:
 
 def given_file(name: str, source: str) -> str:
     """The absolute path of a file that the user gives as a part's source. Raises ``UsageError`` where it is none."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     option = f"--set {name}.source={source}"
     if path.is_file():
         if not os.access(path, os.R_OK):

@@ -6,7 +6,9 @@ import os
 import stat
 from pathlib import Path
 
+from minicluster import paths
 from minicluster.errors import UsageError
+from minicluster.paths import expanded
 
 NAME = "minicluster.yaml"
 VARIABLE = "MINICLUSTER_FILE"  #: names the file; -f sets it for a command
@@ -27,7 +29,7 @@ def find(start: Path | None = None, named: str | None = None) -> tuple[Path, boo
     if named == NONE:
         return None
     if named:
-        path = Path(named).expanduser()
+        path = expanded(named)
         path = path / NAME if path.is_dir() else path
         if not path.is_file():
             fix = "`minicluster init` writes one."
@@ -51,7 +53,10 @@ def search(start: Path | None = None) -> Path | None:
         device = folder.stat().st_dev
     except OSError:  # the current folder was removed
         return None
-    home = Path.home().resolve()
+    try:
+        home = paths.home().resolve()
+    except UsageError:  # nothing but the file system's boundary ends the search
+        home = None
     for one in (folder, *folder.parents):
         try:
             if one.stat().st_dev != device:

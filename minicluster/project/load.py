@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from minicluster.errors import ProfileError
+from minicluster.paths import expanded
 from minicluster.profile import load as profiles
 from minicluster.profile.yamldoc import Document, Kind, Where, parse
 from minicluster.project import dotenv, find, schema
@@ -105,7 +106,7 @@ def _filled(
 
 def _definition(name: str, it: schema.Cluster, document: Document, folder: Path) -> Definition:
     def absolute(path: str) -> str:
-        return os.path.normpath(folder / Path(path).expanduser())
+        return os.path.normpath(folder / expanded(path))
 
     is_path = "/" in it.profile or it.profile in (".", "..")
     return Definition(

@@ -164,6 +164,9 @@ class FakeEngine(Images):
         with self._lock:
             return [v for v in self.vols.values() if _of(v.labels, cluster)]
 
+    def volume(self, name: str) -> Volume | None:
+        return self.vols.get(name)
+
     def subnets(self) -> list[str]:
         with self._lock:
             return [s for n in self.nets.values() for s in n.subnets] + self.routes

@@ -13,6 +13,7 @@ from minicluster import paths
 from minicluster.engine import client_config
 from minicluster.engine.docker.client_side import proxies
 from minicluster.errors import MiniclusterError, UsageError
+from minicluster.project import find
 
 MINICLUSTER = f"{sys.executable} -m minicluster"
 
@@ -95,3 +96,30 @@ def test_the_docker_clients_own_settings_come_first(unproxied: pytest.MonkeyPatc
     settings = {"proxies": {"default": {"httpProxy": "http://proxy:3128"}}}
     unproxied.setattr(client_config, "settings", lambda: settings)
     assert proxies("unix:///x", "172.28.3.4")["HTTP_PROXY"] == "http://proxy:3128"
+
+
+def test_a_proxy_that_is_no_address_is_left_out(unproxied: pytest.MonkeyPatch) -> None:
+    unproxied.setenv("HTTP_PROXY", "http://[::1")
+    assert proxies("unix:///x", "172.28.3.4") == {}
+    unproxied.setenv("HTTPS_PROXY", "http://proxy:3128")
+    unproxied.setenv("NO_PROXY", "[::1,work")
+    assert proxies("unix:///x", "172.28.3.4")["NO_PROXY"].startswith("[::1,work,")
+
+
+# Home directories
+
+
+def test_a_user_who_does_not_exist_is_named() -> None:
+    with pytest.raises(UsageError, match=r"no home directory for ~no\.such\.user in ~no\.such\.user/x"):
+        paths.expanded("~no.such.user/x")
+    assert paths.expanded("a/~b") == Path("a/~b")
+
+
+def test_without_a_home_folder_a_project_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def home() -> Path:
+        raise RuntimeError
+
+    monkeypatch.setattr(Path, "home", home)
+    (tmp_path / find.NAME).touch()
+    (tmp_path / "inner").mkdir()
+    assert find.search(tmp_path / "inner") == tmp_path / find.NAME

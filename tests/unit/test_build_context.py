@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import tarfile
@@ -116,3 +117,19 @@ def test_no_dockerfile(folder: Path) -> None:
     (folder / "Dockerfile").unlink()
     with pytest.raises(UsageError, match=r"cannot read .*Dockerfile"):
         sent(folder)
+
+
+def test_a_pattern_that_is_not_valid_is_named(folder: Path) -> None:
+    (folder / ".dockerignore").write_text("[z-a]\n")
+    with pytest.raises(UsageError, match=r"\.dockerignore: the pattern '\[z-a\]' is not valid"):
+        sent(folder)
+
+
+def test_a_full_disk_is_no_file_that_cannot_be_read(folder: Path) -> None:
+    class Full(io.BytesIO):
+        def write(self, _content: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UsageError, match="cannot write the build context") as caught:
+        build_context.write(folder, None, Full())
+    assert "TMPDIR" in caught.value.fix

@@ -265,7 +265,7 @@ def test_an_engine_that_ssh_does_not_reach_is_named_in_the_words_of_ssh(tmp_path
     with pytest.raises(NoEngine) as caught:
         engine.containers()
     assert caught.value.what == "the engine at ssh://me@there cannot be reached"
-    assert caught.value.why == "ssh: connect to host there port 22: Connection refused"
+    assert caught.value.why.startswith("ssh: connect to host there port 22: Connection refused\n")
     assert "`ssh me@there docker version`" in caught.value.fix
     assert "DOCKER_HOST" in caught.value.fix
     assert capfd.readouterr().err == ""  # said once
@@ -302,3 +302,23 @@ def test_a_container_whose_network_was_pruned_has_a_way_out() -> None:
     assert "its network no longer exists" in error.what
     assert "minicluster up" in error.fix
     assert not errors.refusal("start container c-kv-1", APIError(404, "No such container: c-kv-1")).fix
+
+
+def test_a_warning_of_ssh_does_not_replace_the_cause(tmp_path, monkeypatch):
+    program = tmp_path / "ssh"
+    program.write_text(
+        f"#!/bin/sh\nif [ -e {tmp_path}/second ]; then exit 255; fi\ntouch {tmp_path}/second\n"
+        "echo 'Warning: Permanently added the host' >&2\nexit 255\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    api = Api(EngineAddress("ssh://there", "test", api_version="1.43"))
+    said = []
+    for _ in range(2):
+        with pytest.raises(ConnectionLost) as caught:
+            api.request("GET", "/x")
+        said.append(str(caught.value).splitlines())
+    assert said[0][0] == "Warning: Permanently added the host"
+    assert len(said[0]) == 2
+    assert len(said[1]) == 1  # the warning is not of this connection
+    assert "Warning" not in said[1][0]

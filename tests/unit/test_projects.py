@@ -323,7 +323,7 @@ def test_ctrl_c_ends_all_of_several(engine: FakeEngine, here: Do, monkeypatch: p
     with pytest.raises(Interrupted):
         projects.up(projects.wanted(None, {}), lambda _event: None)
     assert waited.is_set()
-    assert engine.empty
+    assert engine.empty()
 
 
 def test_a_single_plan_and_several(here: Do, do: Do) -> None:
@@ -489,3 +489,20 @@ def test_lease_of_a_pools_cluster_is_no_projects(engine: FakeEngine) -> None:
     pooled.release()
     with pytest.raises(UsageError, match="takes no project"):
         own.get(str(TOY), {"project": "x"}, place="")
+
+
+def test_a_file_that_cannot_be_read_is_named(
+    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = spec_of(engine, EACH)
+    path = files(tmp_path, "b.txt") / "b.txt"
+
+    def refuse(self: Path, *_words: object) -> bytes:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(UsageError, match=f"cannot read {path}"):
+        apply_files.apply(engine, spec, [str(path)], {}, timeout=5, listener=lambda _e: None, cancel=_never())
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(UsageError, match=f"cannot read {tmp_path}"):
+        apply_files.calls(spec, tmp_path)

@@ -15,10 +15,11 @@ from click.testing import CliRunner
 from minicluster import pki
 from minicluster.cluster import Cluster, down, dry_run
 from minicluster.engine import client_config, discover
+from minicluster.engine.protocol import ExecResult
 from minicluster.errors import Conflict, MiniclusterError, PortTaken, ProfileError, UsageError
 from minicluster.model.codec import encode, from_json, node_hash, to_json
 from minicluster.model.deferred import REGISTRY_CREDENTIALS, marker
-from minicluster.model.events import ignore
+from minicluster.model.events import Event, ignore
 from minicluster.model.local_registry import NAME, LocalRegistry
 from minicluster.model.spec import CertificateSpec, FileSpec, NodeSpec, Overrides, RegistrySpec, Spec
 from minicluster.operations import local_registry, registries
@@ -411,3 +412,23 @@ def test_a_port_in_use_and_a_name_in_use_are_said(engine: FakeEngine, port: int)
         local_registry.start(engine, None, ignore)
     with pytest.raises(Conflict, match="the name minicluster-registry is in use"):
         local_registry.stop(engine, remove_data=True, listener=ignore)
+
+
+def test_a_volume_of_that_name_that_is_not_ours_stays(engine: FakeEngine) -> None:
+    engine.create_volume(NAME, {"somebody": "else"})
+    with pytest.raises(Conflict, match="is left as it is"):
+        local_registry.stop(engine, remove_data=True, listener=ignore)
+    assert NAME in engine.vols
+
+
+@pytest.mark.parametrize("answer", [ExecResult(3, "", "no daemon"), TimeoutError("no answer within 30 s")])
+def test_a_cluster_that_does_not_learn_of_it_is_noted_and_not_joined(
+    engine: FakeEngine, port: int, answer: ExecResult | TimeoutError
+) -> None:
+    Cluster.up("swarm", name="old", engine=engine)
+    engine.answers["minicluster-registries"] = answer
+    told: list[Event] = []
+    assert local_registry.start(engine, None, told.append).clusters == ()
+    assert any("cluster old does not know the registry" in event.text for event in told)
+    del engine.answers["minicluster-registries"]
+    assert local_registry.start(engine, None, told.append).clusters == ("old",)

@@ -11,6 +11,7 @@ from minicluster.cli.help import Command
 from minicluster.cli.options import cluster_argument
 from minicluster.cli.termination import terminable
 from minicluster.errors import UsageError
+from minicluster.paths import expanded
 
 
 @click.command(cls=Command)
@@ -33,7 +34,7 @@ def kubeconfig(cluster: str | None, merge: bool, unmerge: bool, file: str | None
             fix="To write the kubeconfig to a file: `minicluster kubeconfig >FILE`.",
         )
     with terminable():  # an edit leaves no lock behind
-        _run(cluster, merge, unmerge, Path(file).expanduser() if file else None)
+        _run(cluster, merge, unmerge, expanded(file) if file else None)
 
 
 def _run(cluster: str | None, merge: bool, unmerge: bool, path: Path | None) -> None:

@@ -50,10 +50,18 @@ def _own_proxies() -> dict[str, str]:
     found: dict[str, str] = {}
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"):
         value = os.environ.get(name) or os.environ.get(name.lower()) or ""
-        host = urlsplit(value if "//" in value else f"//{value}").hostname or ""
-        if value and (name == "NO_PROXY" or not (host in ("localhost", "::1") or host.startswith("127."))):
+        if value and (name == "NO_PROXY" or _is_reached(value)):
             found |= {name: value, name.lower(): value}
     return found if found.keys() - {"NO_PROXY", "no_proxy"} else {}
+
+
+def _is_reached(proxy: str) -> bool:
+    """Whether a node may reach a proxy: its address is one, and not of this machine's loopback."""
+    try:
+        host = urlsplit(proxy if "//" in proxy else f"//{proxy}").hostname or ""
+    except ValueError:
+        return False
+    return not (host in ("localhost", "::1") or host.startswith("127."))
 
 
 def build_context(directory: Path) -> IO[bytes]:

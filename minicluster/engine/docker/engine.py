@@ -140,6 +140,16 @@ class DockerEngine:
             found = self._api.request("GET", "/volumes", params=filters(label=cluster_label(cluster)))["Volumes"] or []
         return [Volume(v["Name"], v.get("Labels") or {}) for v in found]
 
+    def volume(self, name: str) -> Volume | None:
+        with translated(f"inspect volume {name}"):
+            try:
+                found = self._api.request("GET", f"/volumes/{name}")
+            except APIError as error:
+                if error.status == 404:
+                    return None
+                raise
+        return Volume(found["Name"], found.get("Labels") or {})
+
     def subnets(self) -> list[str]:
         taken = [subnet for network in self._networks() for subnet in network.subnets]
         here = procfs.routes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import threading
 import time
@@ -12,6 +13,7 @@ from minicluster.engine.docker.errors import translated
 from minicluster.engine.http import Api, APIError, ConnectionLost, Response
 from minicluster.engine.protocol import Cancel, ExecResult
 from minicluster.errors import Interrupted, NodeFailed
+from minicluster.model import labels
 
 
 def run(api: Api, container: str, argv: Sequence[str], timeout: float | None, cancel: Cancel) -> ExecResult:
@@ -56,11 +58,18 @@ def _start(api: Api, container: str, argv: Sequence[str], what: str) -> tuple[st
         if "is not running" in error.message or "is paused" in error.message:
             paused = "is paused" in error.message
             why = f"{container} is {'paused' if paused else 'not running'}."
-            fix = "`minicluster unpause` resumes paused nodes." if paused else ""
+            fix = f"`minicluster unpause{_option(api, container)}` resumes paused nodes." if paused else ""
             raise NodeFailed(f"cannot {what}", why, fix) from error
         raise
     response.socket.settimeout(None)
     return exec_id, response
+
+
+def _option(api: Api, container: str) -> str:
+    """ " -c CLUSTER" for a node's container; "" where its cluster is not known."""
+    with contextlib.suppress(APIError, ConnectionLost, KeyError, TypeError):
+        return f" -c {api.request('GET', f'/containers/{container}/json')['Config']['Labels'][labels.CLUSTER]}"
+    return ""
 
 
 def logs(api: Api, container: str, tail: int | None, follow: bool) -> Iterator[bytes]:
