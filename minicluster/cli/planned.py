@@ -9,9 +9,8 @@ from typing import Any
 
 from minicluster.cli.options import Output
 from minicluster.cli.output import columns, on_terminal, plain_data, print_json
-from minicluster.model.deferred import readable
 from minicluster.model.naming import count
-from minicluster.model.redact import Redactor
+from minicluster.model.redact import Redactor, readable_words
 from minicluster.plan import steps as m
 from minicluster.plan.steps import Action, Plan, Step
 
@@ -83,7 +82,7 @@ def what(action: Action) -> str:
 
 
 def _shortened(command: tuple[str, ...], limit: int = 48) -> str:
-    line = " ".join(readable(" ".join(command)).split())
+    line = " ".join(" ".join(readable_words(command)).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
@@ -183,9 +182,10 @@ def _detail(action: Action) -> dict[str, Any]:
     """The fields of an action, without the long ones: a record's spec, the contents of files."""
     data: dict[str, Any] = plain_data(action)
     if isinstance(action, m.CreateContainer):
-        data["config"]["env"] = Redactor().data(data["config"]["env"])
-    if isinstance(action, m.RunHook):
-        data["command"] = [readable(word) for word in action.command]
+        data["config"] = {**Redactor().data(data["config"]), "command": readable_words(action.config.command)}
+        data["config"]["entrypoint"] = readable_words(action.config.entrypoint)
+    if isinstance(action, (m.RunHook, m.WaitReady, m.WaitMembers)):
+        data["command"] = readable_words(action.command)
     if isinstance(action, m.Record):
         del data["spec"]
     if isinstance(action, m.PutFiles):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from minicluster.errors import NodeFailed, NotFound, NotReady
 from minicluster.executor.run import Run
 from minicluster.executor.waiting import ask_any, log_tail, longer
-from minicluster.model.deferred import fill, readable
+from minicluster.model.deferred import fill
 from minicluster.model.events import Event
 from minicluster.model.naming import container_name, count
+from minicluster.model.redact import readable_words
 from minicluster.plan.steps import Fallback, RunHook, Step
 
 _LEAVE_PATIENCE = 60.0  # seconds that a best-effort hook has when nodes leave: moving work away takes its time
@@ -33,7 +34,7 @@ def run_hook(step: Step, action: RunHook, run: Run) -> None:
         return
     if len(lines) < len(action.capture):
         raise NodeFailed(
-            f"`{readable(' '.join(action.command))}` in {action.container} printed {count(len(lines), 'line')}, "
+            f"`{' '.join(readable_words(action.command))}` in {action.container} printed {count(len(lines), 'line')}, "
             f"expected {len(action.capture)} ({', '.join(action.capture)})",
             "The profile captures each of them for later hooks.",
             "Run the command in the node, or correct `capture` in the profile.",
@@ -44,7 +45,7 @@ def run_hook(step: Step, action: RunHook, run: Run) -> None:
 
 def _run_in(container: str, action: RunHook, run: Run) -> list[str]:
     """Runs a hook's command in a node; the lines that it printed."""
-    argv, shown = fill(action.command, run.captured), readable(" ".join(action.command))
+    argv, shown = fill(action.command, run.captured), " ".join(readable_words(action.command))
     patience = min(_LEAVE_PATIENCE, run.timeout) if action.best_effort else run.remaining()
     try:
         result = run.engine.exec(container, argv, timeout=patience, cancel=run.cancel)

@@ -5,15 +5,24 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, unquote
+
+from minicluster.model.deferred import readable
 
 HIDDEN = "***"
 _SHORTEST = 4  # characters: a shorter value is part of too many words to be replaced everywhere
 
 _NAME = r"pass(?:word|wd|phrase|code)|[_-]pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|credentials?"
-_SECRET_NAME = re.compile(rf"(?:^|[^a-z])(?:{_NAME})s?(?:$|[^a-z])|(?:password|secret|token|apikey)s?$", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    rf"passw(?:or)?d|passphrase|passcode|secret|credential|apikey|(?:^|[^a-z])(?:{_NAME})s?(?:$|[^a-z])"
+    r"|tokens?[0-9]*$|(?<!com)(?<!by)pass[0-9]*$"
+    r"|(?:^|[^a-z])(?:key|auth)s?[0-9]*$|[^a-z]pwd[0-9]*$|(?-i:[a-z](?:Key|Auth|Pwd))$",
+    re.IGNORECASE,
+)
+_WORD = re.compile(r"[A-Za-z0-9_.-]+")
+_PLAIN = frozenset(("true", "false", "none", "null"))  # values that are no secrets, whatever their name is
 _SUBSTITUTIONS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----.*?(?:-----END \1-----|\Z)", re.DOTALL), HIDDEN),
     (re.compile(r"LS0tLS1CRUdJTi[A-Za-z0-9+/=]+"), HIDDEN),  # PEM, encoded once more as in a kubeconfig
@@ -27,7 +36,7 @@ _SUBSTITUTIONS: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     (
         re.compile(
-            rf"((?<![a-z0-9_.-])[a-z0-9_.-]{{0,80}}(?:{_NAME})[a-z0-9_-]{{0,40}}\\{{0,3}}[\"']?\s*[=:]\s*\\{{0,3}})(?!\*\*\*)"
+            rf"((?<![a-z0-9_.-])[a-z0-9_.-]{{0,80}}(?:(?:{_NAME})[a-z0-9_-]{{0,40}}|[_-](?:key|auth))\\{{0,3}}[\"']?\s*[=:]\s*\\{{0,3}})(?!\*\*\*)"
             r"(\"(?:[^\"\\]|\\.)*\"|\"[^\"]*\"|'[^']*'|[^\s\"',;&}]+)",
             re.IGNORECASE,
         ),
@@ -40,15 +49,26 @@ _USER_INFO = re.compile(r"[a-z][a-z0-9+.-]*://([^\s/@]*(?:@[^\s/@]*)*)@", re.IGN
 def is_secret_name(name: str) -> bool:
     """Whether a setting or variable of this name has a secret in it.
 
-    >>> is_secret_name("PG_PASSWORD"), is_secret_name("acl.token"), is_secret_name("tick_time")
-    (True, True, False)
+    >>> is_secret_name("PG_PASSWORD"), is_secret_name("acl.token"), is_secret_name("ENCRYPTION_KEY")
+    (True, True, True)
+    >>> is_secret_name("tick_time"), is_secret_name("PWD")
+    (False, False)
     """
     return _SECRET_NAME.search(name) is not None
 
 
+def names_secret(text: str) -> bool:
+    """Whether a word of a text is the name of a secret, as in a line of a configuration file.
+
+    >>> names_secret("requirepass hunter2"), names_secret("--level=3")
+    (True, False)
+    """
+    return any(map(is_secret_name, _WORD.findall(text)))
+
+
 def secrets_in(values: Mapping[str, str]) -> set[str]:
     """The secrets among settings or variables: those of such a name, and the passwords in URLs."""
-    found = {value for name, value in values.items() if is_secret_name(name)}
+    found = {value for name, value in values.items() if is_secret_name(name) and value.lower() not in _PLAIN}
     for value in values.values():
         for user_info in _USER_INFO.findall(value):
             password = user_info.partition(":")[2] or user_info
@@ -88,6 +108,19 @@ class Redactor:
         if isinstance(value, (list, tuple, set, frozenset)):
             return [self.data(item) for item in value]
         return self.text(value) if isinstance(value, str) else value
+
+
+def readable_words(command: Sequence[str]) -> list[str]:
+    """A command for people, without secrets: also the word after an option of such a name is hidden.
+
+    >>> readable_words(["login", "--password", "hunter2", "http://me:pw@host"])
+    ['login', '--password', '***', 'http://***@host']
+    """
+    redactor, before = Redactor(), ["", *command][:-1]
+    return [
+        HIDDEN if option.startswith("-") and is_secret_name(option) else redactor.text(readable(word))
+        for option, word in zip(before, command, strict=True)
+    ]
 
 
 def _forms(secret: str) -> set[str]:

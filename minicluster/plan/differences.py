@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from minicluster.model.deferred import SECRET, readable
 from minicluster.model.naming import count, size, value_text
+from minicluster.model.redact import Redactor, names_secret
 from minicluster.model.spec import FileSpec, NodeSpec, Spec
 
 _MOST = 3  # changes that are told
 _LONGEST = 120  # characters of a value that are shown
-_PRIVATE = re.compile(r"pass|secret|token|credential|auth|key", re.IGNORECASE)  # a name whose value is not shown
 
 #: Fields of a node that are compared as they are.
-_PLAIN = ("address", "volumes", "shared", "tmpfs", "nested", "capabilities", "authority", "stop_timeout")
+_PLAIN = ("address", "volumes", "shared", "tmpfs", "nested", "privileged", "capabilities", "authority", "stop_timeout")
 
 
 def difference(before: Spec | None, after: Spec, node: NodeSpec) -> str:
@@ -37,6 +37,8 @@ def _changes(before: Spec, was: NodeSpec, after: Spec, now: NodeSpec) -> Iterato
     yield from _keys("env ", was.env, now.env)
     if was.memory != now.memory:
         yield from _values("memory", *(size(limit) if limit else "no limit" for limit in (was.memory, now.memory)))
+    if was.cpus != now.cpus:
+        yield from _values("cpus", *(f"{limit:g}" if limit else "no limit" for limit in (was.cpus, now.cpus)))
     for name in _PLAIN:
         yield from _values(name.replace("_", " "), _text(getattr(was, name)), _text(getattr(now, name)))
     files_before, files = ({file.path: file for file in node.files if not file.bootstrap} for node in (was, now))
@@ -52,10 +54,11 @@ def _changes(before: Spec, was: NodeSpec, after: Spec, now: NodeSpec) -> Iterato
 
 def _values(name: str, was: str, now: str) -> Iterator[str]:
     if was != now:
-        if _PRIVATE.search(name) or SECRET.search(was + now):
+        before, after = _shown(was), _shown(now)
+        if names_secret(name) or SECRET.search(was + now) or before == after:
             yield f"{name} (not shown)"
         else:
-            yield f"{name} {_shown(was)} -> {_shown(now)}"
+            yield f"{name} {before} -> {after}"
 
 
 def _keys(kind: str, was: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
@@ -67,7 +70,9 @@ def _words(name: str, was: Sequence[str], now: Sequence[str]) -> Iterator[str]:
     """The words that differ; a word may be ``--password=x``."""
     gone, come = [word for word in was if word not in now], [word for word in now if word not in was]
     if gone or come:
-        if any(map(_PRIVATE.search, [*gone, *come])):
+        # An option may stand before its value: --password x.
+        options = [option for words in (was, now) for option, word in pairwise(words) if word in (*gone, *come)]
+        if any(map(names_secret, [*gone, *come, *options])):
             yield f"{name} (not shown)"
         else:
             yield from _values(name, " ".join(gone), " ".join(come))
@@ -84,7 +89,7 @@ def _file(path: str, was: FileSpec | None, now: FileSpec | None) -> Iterator[str
         before, after = was.content.splitlines(), now.content.splitlines()
         lost, added = [line for line in before if line not in after], [line for line in after if line not in before]
         gone, come = (next((line.strip() for line in lines), "") for lines in (lost, added))
-        private = not now.mode & 0o044 or _PRIVATE.search(gone + come)
+        private = not now.mode & 0o044 or names_secret(f"{gone} {come}")
         # A whole file, such as a script, is no value: of most changes one line is.
         if private or not ((gone and come) or len(lost) + len(added) == 1):
             yield path
@@ -114,5 +119,5 @@ def _text(value: object) -> str:
 
 
 def _shown(value: str) -> str:
-    line = " ".join(readable(value).split())
+    line = " ".join(Redactor().text(readable(value)).split())
     return (line if len(line) <= _LONGEST else f"{line[:_LONGEST]}...") or "none"

@@ -77,7 +77,7 @@ class Project:
     document: Document
     notes: tuple[str, ...] = ()  #: what a user should know, such as variables without a value
     named: bool = False  #: by -f or $MINICLUSTER_FILE
-    secret: Mapping[tuple[str | int, ...], str] = field(default_factory=dict)  #: place -> text with secret variables
+    secret: Mapping[tuple[str | int, ...], Any] = field(default_factory=dict)  #: place -> what is written
 
     def get(self, name: str) -> Definition:
         """The cluster of that name.

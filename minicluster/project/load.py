@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from minicluster.errors import ProfileError
+from minicluster.model.redact import is_secret_name
 from minicluster.paths import expanded
 from minicluster.profile import load as profiles
 from minicluster.profile.yamldoc import Document, Kind, Where, parse
@@ -20,9 +21,6 @@ from minicluster.project.interpolate import Invalid, interpolate, variables
 
 _KIND = Kind("a project file", "Make it readable.", "`minicluster init` writes an example.")
 _FIX = "`minicluster config --schema` prints the keys and their types."
-
-#: Variables whose values `config` does not show.
-_SECRET = re.compile(r"PASS(WORD|WD|PHRASE)?|SECRET|TOKEN|CREDENTIAL|AUTH|(^|_)KEY(_|$)|APIKEY", re.IGNORECASE)
 
 
 def load(path: Path, *, named: bool = False, environment: Mapping[str, str] | None = None) -> Project:
@@ -45,7 +43,7 @@ def load(path: Path, *, named: bool = False, environment: Mapping[str, str] | No
     values = {**dotenv.read(beside, environment), **environment}
     document.data = {key: value for key, value in document.data.items() if not key.startswith("x-")}
     missing: dict[str, None] = {}
-    secret: dict[Where, str] = {}
+    secret: dict[Where, Any] = {}
     document.data = _filled(document, document.data, (), values, missing, secret)
     for at, text in profiles.texts(document.data, ()):
         if "\0" in text:
@@ -85,7 +83,7 @@ def _filled(
     at: Where,
     values: Mapping[str, str],
     missing: dict[str, None],
-    secret: dict[Where, str],
+    secret: dict[Where, Any],
 ) -> Any:
     """The data with variables in its texts filled in. Keys stay as they are."""
     if isinstance(data, dict):
@@ -96,8 +94,10 @@ def _filled(
         data = document.written[at]  # 1.30 is a version, and no number
     if not isinstance(data, str) or "$" not in data:
         return data
-    if any(_SECRET.search(name) for name in variables(data)):
+    if any(map(is_secret_name, variables(data))):
         secret[at] = data
+        if at[2:3] == ("set",):
+            secret[at[:4]] = reduce(lambda inner, key: inner[key], at[:4], document.data)  # the cluster has it as JSON
     try:
         return interpolate(data, values, lambda name: missing.setdefault(name))
     except Invalid as error:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
-from minicluster.cli.planned import rows
+from minicluster.cli.planned import _step_data, rows, what
+from minicluster.engine.protocol import ContainerConfig
 from minicluster.model.deferred import marker
 from minicluster.model.spec import EndpointSpec, FileSpec, NodeSpec, Spec
 from minicluster.plan.differences import difference
 from minicluster.plan.reconcile import reconcile
+from minicluster.plan.steps import CreateContainer, RunHook, Step, WaitReady
 from tests.unit.standing import spec_of, standing
 
 
@@ -39,6 +42,12 @@ NODE = NodeSpec("a-1", "a", 1, "172.28.0.2", "node", command=("serve", "--level=
         ({"tmpfs": {"/run": "size=1m"}}, "tmpfs none -> /run=size=1m"),
         ({"stop_timeout": 3}, "stop timeout 10 -> 3"),
         ({"nested": True}, "nested false -> true"),
+        ({"privileged": True}, "privileged false -> true"),
+        ({"cpus": 1.5}, "cpus no limit -> 1.5"),
+        ({"command": ("serve", "--level=3", "--db=postgres://u:hunter2@h")},
+         "command none -> --db=postgres://***@h"),
+        ({"env": {"DB": "postgres://u:hunter2@h"}}, "env DB none -> postgres://***@h"),
+        ({"command": ("serve", "--level=3", "--password", "hunter2")}, "command (not shown)"),
         ({"files": (FileSpec("/etc/x", "a\n"),)}, "file /etc/x added"),
         ({"endpoints": (EndpointSpec("api", 80, 8080, ""),)}, "published ports none -> 80/tcp on 8080"),
         ({"env": {"A": "x", "B": "y"}, "nested": True, "stop_timeout": 3},
@@ -61,6 +70,23 @@ def test_of_a_file_the_line_that_changed() -> None:
     assert told(node("a=1\n", 0o600), node("a=2\n", 0o600)) == "/etc/x"  # only root may read it
     assert told(node("requirepass old\n"), node("requirepass new\n")) == "/etc/x"
     assert told(node("a=1\n"), node("a=1\n", 0o600)) == "owner or permissions of /etc/x"
+
+
+def test_only_a_password_in_a_url_changed() -> None:
+    was, now = (replace(NODE, env={"DB": f"postgres://u:{word}@h"}) for word in ("hunter1", "hunter2"))
+    assert told(was, now) == "env DB (not shown)"
+
+
+def test_a_plan_has_no_passwords() -> None:
+    command = ("psql", "postgres://u:hunter2@h", "--password", "hunter2")
+    steps = (
+        Step("1", "a-1", RunHook("a-1", command), ""),
+        Step("2", "a-1", WaitReady("a-1", command), ""),
+        Step("3", "a-1", CreateContainer(ContainerConfig("a-1", "i", "a", "n", "", {}, command, command)), ""),
+    )
+    said = json.dumps([_step_data(step) for step in steps]) + " ".join(what(step.action) for step in steps)
+    assert "psql postgres://***@h --password ***" in said
+    assert "hunter2" not in said
 
 
 def test_a_setting_that_changed_is_in_the_plan() -> None:

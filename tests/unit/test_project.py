@@ -423,6 +423,19 @@ def test_config_does_not_show_secrets(write: Write, monkeypatch: pytest.MonkeyPa
     assert json.loads(minicluster("config", "-o", "json").stdout)["clusters"]["dev"]["set"]["color"] == "green"
 
 
+def test_config_does_not_show_secrets_in_lists_of_settings(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB_PASSWORD", "hunter2")
+    monkeypatch.setenv("COLOR", "green")
+    project = load(write(one('set: {color: [a, "${DB_PASSWORD}"], level: {x: {y: "$DB_PASSWORD"}}}')))
+    text = config.yaml_text(project)
+    assert "hunter" not in text
+    assert config.resolved(project)["clusters"]["dev"]["set"] == {
+        "color": ["a", "${DB_PASSWORD}"],
+        "level": {"x": {"y": "$DB_PASSWORD"}},
+    }
+    assert load(write(text)).clusters == project.clusters
+
+
 def test_config_checks_the_file(write: Write) -> None:
     write(one("size: {agents: 1}"))
     done = minicluster("config", "-q")

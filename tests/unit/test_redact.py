@@ -37,6 +37,7 @@ SECRET = 'p"a/s w+ord'
         (r'{"password": "a\"b", "n": 1}', '{"password": ***, "n": 1}'),
         (r'msg="{\"token\":\"abc\"}"', r'msg="{\"token\":\***'),  # rather too much
         ("PG_PASSWORD=x y", "PG_PASSWORD=*** y"),
+        ("ENCRYPTION_KEY=x y", "ENCRYPTION_KEY=*** y"),
         ("--acl-token=abc", "--acl-token=***"),
         ("level=info listening on https://127.0.0.1:2379", "level=info listening on https://127.0.0.1:2379"),
         ("PWD=/ tick_time=500 initial-cluster-state=new", "PWD=/ tick_time=500 initial-cluster-state=new"),
@@ -81,7 +82,16 @@ def test_secrets_among_settings() -> None:
         ("acl.tokens", True),
         ("API_KEY", True),
         ("compass", False),
-        ("key", False),
+        ("key", True),
+        ("ENCRYPTION_KEY", True),
+        ("signingKey", True),
+        ("BASIC_AUTH", True),
+        ("MYSQL_PWD", True),
+        ("requirepass", True),
+        ("PWD", False),
+        ("OLDPWD", False),
+        ("SSH_AUTH_SOCK", False),
+        ("monkey", False),
     ],
 )
 def test_names(name: str, secret: bool) -> None:
