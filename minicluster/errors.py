@@ -28,6 +28,7 @@ class MiniclusterError(Exception):
         self.why = why
         self.fix = fix
         self.leftovers: tuple[str, ...] = ()  #: what a rollback could not remove, one phrase each
+        self.cluster_is_up = False  #: only what an ``up`` loads and applies after that is incomplete
 
     def __str__(self) -> str:
         return "\n".join(part for part in (self.what, self.why, self.fix) if part)

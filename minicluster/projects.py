@@ -193,7 +193,7 @@ def up(wanted: Wanted, listener: Listener) -> list[Cluster | Failed]:
             with shielded():
                 cancel.set()
                 wait(futures)
-            raise _interrupted(wanted.names, futures) from error
+            raise _interrupted(wanted, futures) from error
     return [_result(name, future) for name, future in zip(wanted.names, futures, strict=True)]
 
 
@@ -231,12 +231,16 @@ def _result(name: str, future: Future[Cluster]) -> Cluster | Failed:
     return Failed(name, error)
 
 
-def _interrupted(names: Sequence[str], futures: Sequence[Future[Cluster]]) -> Interrupted:
-    up = [name for name, future in zip(names, futures, strict=True) if not future.exception()]
-    error = Interrupted(
-        "interrupted", f"Complete before that: {', '.join(up)}. The others are as before." if up else ""
-    )
+def _interrupted(wanted: Wanted, futures: Sequence[Future[Cluster]]) -> Interrupted:
     errors = [future.exception() for future in futures]
+    named = list(zip(wanted.names, errors, strict=True))
+    complete = [name for name, one in named if one is None]
+    partly = [name for name, one in named if isinstance(one, MiniclusterError) and one.cluster_is_up]
+    told = [f"Complete before that: {', '.join(complete)}."] if complete else []
+    told += [f"Up, but not all of `load` and `apply` is done: {', '.join(partly)}."] if partly else []
+    if told and len(complete) + len(partly) < len(named) and not any(one.get("keep") for one in wanted.options):
+        told.append("The others are as before.")
+    error = Interrupted("interrupted", " ".join(told))
     error.leftovers = tuple(left for one in errors if isinstance(one, MiniclusterError) for left in one.leftovers)
     return error
 

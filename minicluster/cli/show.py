@@ -100,9 +100,15 @@ def _all_of_project(names: Sequence[str]) -> list[ClusterStatus]:
     known = discovery.names(engine)
 
     def one(name: str) -> ClusterStatus:
-        if name in known:
-            return Cluster.open(name, engine=engine).status()
-        return ClusterStatus(name, os.path.basename(its.clusters[name].profile), "missing", None, ())
+        profile = os.path.basename(its.clusters[name].profile)
+        try:
+            if name in known:
+                return Cluster.open(name, engine=engine).status()
+        except NoCluster:  # removed meanwhile
+            pass
+        except UsageError as error:  # its record cannot be read; the others' can
+            return ClusterStatus(name, profile, "broken", None, (), (" ".join(str(error).split("\n")),))
+        return ClusterStatus(name, profile, "missing", None, ())
 
     with ThreadPoolExecutor(len(names)) as pool:
         return list(pool.map(one, names))
@@ -150,7 +156,7 @@ def _status_text(answer: ClusterStatus) -> str:
         row += [printable(node.detail)] if with_detail else []
         row += ["" if node.ready else " ".join(printable(node.probe).split())] if with_probe else []
         rows.append(row)
-    lines.append(columns(rows, [*head, "PROBE"] if with_probe else head))
+    lines += [columns(rows, [*head, "PROBE"] if with_probe else head)] if rows else []
     if answer.faults:
         from minicluster.cli.faults import described
 

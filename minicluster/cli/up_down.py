@@ -267,7 +267,11 @@ def up(
         for cluster in clusters:
             cluster.connect()
             info = cluster.info()
-            infos.append(replace(info, notes=(*info.notes, *plugins.run_after_up(cluster, added))))
+            notes = plugins.run_after_up(cluster, added)
+            if quiet and output is not Output.json:
+                for note in notes:  # of changes outside the cluster, such as that of kubectl's context
+                    print(f"Note: {note}", file=sys.stderr)
+            infos.append(replace(info, notes=(*info.notes, *notes)))
     if output is Output.json:
         answers = []
         for cluster, info in zip(clusters, infos, strict=True):

@@ -18,17 +18,18 @@ if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
 
 
-def load(engine: Engine, spec: Spec, images: Sequence[str], listener: Listener) -> None:
+def load(engine: Engine, spec: Spec, images: Sequence[str], listener: Listener, cancel: Cancel | None = None) -> None:
     """Loads images and archives into the nodes that lack them. What fails leaves the cluster as it is.
 
     Raises:
         UsageError: the cluster takes no images, or there is no such file.
         ImageError: the engine has no such image, or a node refused it.
+        Interrupted: when cancelled.
     """
     from minicluster.operations import load_images
 
     for image in images:
-        done = load_images.load(engine, spec, image, listener=listener)
+        done = load_images.load(engine, spec, image, listener=listener, cancel=cancel)
         if done.sent or done.tagged:
             listener(Event("note", text=f"loaded {image}"))
 

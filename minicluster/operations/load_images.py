@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from minicluster.errors import ImageError, MiniclusterError, NodeFailed, UsageError
+from minicluster.errors import ImageError, Interrupted, MiniclusterError, NodeFailed, UsageError
 from minicluster.model.events import Event, Listener
 from minicluster.model.image_ids import DIGEST, Held, Wanted, full_name, parse_held, short_name
 from minicluster.model.naming import container_name
@@ -23,7 +23,7 @@ from minicluster.model.spec import Spec
 from minicluster.paths import expanded
 
 if TYPE_CHECKING:
-    from minicluster.engine.protocol import Engine
+    from minicluster.engine.protocol import Cancel, Engine
     from minicluster.plan.load import LoadPlan, Source
     from minicluster.plan.steps import Plan
 
@@ -52,15 +52,25 @@ def plan_load(engine: Engine, spec: Spec, source: str, nodes: Sequence[str] = ()
         return _Load(engine, spec, nodes).plan(found.source).plan
 
 
-def load(engine: Engine, spec: Spec, source: str, nodes: Sequence[str] = (), *, listener: Listener) -> Loaded:
+def load(
+    engine: Engine,
+    spec: Spec,
+    source: str,
+    nodes: Sequence[str] = (),
+    *,
+    listener: Listener,
+    cancel: Cancel | None = None,
+) -> Loaded:
     """Loads an image or an archive into nodes, all at once. What a node has is not sent: a further name is a tag.
 
     Args:
         source: an image of the engine; or a file: a path, or ``-`` for standard input.
+        cancel: once set, it is as if the user pressed Ctrl-C; for one of several clusters, in a thread.
 
     Raises:
         UsageError, ImageError, NodeFailed: as :func:`plan_load` does.
         ImageError: a node refused it.
+        Interrupted: when cancelled.
     """
     from minicluster.executor.executor import Run, execute
 
@@ -70,12 +80,13 @@ def load(engine: Engine, spec: Spec, source: str, nodes: Sequence[str] = (), *, 
         if planned.sent and work.held and file is None:
             # The engine may know the image by another digest than nodes do: the archive has all of them.
             file = saved.enter_context(tempfile.TemporaryFile())
-            wanted = replace(wanted, images=_saved(engine, wanted, file, listener))
+            wanted = replace(wanted, images=_saved(engine, wanted, file, listener, cancel))
             planned = work.plan(wanted)
         run = Run(engine, None, math.inf, listener, archives={source: file} if file else {})
         try:
             if planned.plan:
-                execute(planned.plan, run)
+                with cancel.calls(run.cancel.set) if cancel else contextlib.nullcontext():
+                    execute(planned.plan, run)
         except NodeFailed as error:
             why = f"{error.what}: {error.why}".removesuffix(": ")
             raise ImageError(
@@ -272,12 +283,16 @@ def _file(word: str) -> IO[bytes]:
         raise UsageError(f"cannot read {word}", f"{error.strerror}.", "Check the path.") from None
 
 
-def _saved(engine: Engine, source: Source, file: IO[bytes], listener: Listener) -> tuple[Wanted, ...]:
+def _saved(
+    engine: Engine, source: Source, file: IO[bytes], listener: Listener, cancel: Cancel | None
+) -> tuple[Wanted, ...]:
     """Saves an image of the engine into a file; returns it with every digest that its archive has."""
     from minicluster.operations import image_archive
 
     done = 0
     for chunk in engine.save_image(source.label):
+        if cancel and cancel.is_set():
+            raise Interrupted(f"stopped saving {source.label}")
         file.write(chunk)
         done += len(chunk)
         listener(Event("progress", "", "saving image", f"{source.label}: {done >> 20} MiB"))

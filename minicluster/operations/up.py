@@ -161,8 +161,12 @@ def up(
     with _dropped_on_failure(engine, name), lock.changing(name):
         up_plan = _up(engine, name, options, listener, cancel)
         spec, authority, mode = up_plan.spec, up_plan.authority, options.address_mode
-        fill.load(engine, spec, options.load, listener)
-        fill.apply(engine, spec, options.apply, authority, mode, listener, options.timeout, cancel)
+        try:
+            fill.load(engine, spec, options.load, listener, cancel)
+            fill.apply(engine, spec, options.apply, authority, mode, listener, options.timeout, cancel)
+        except MiniclusterError as error:
+            error.cluster_is_up = True
+            raise
     return up_plan, up_plan.plan.change(time.monotonic() - begun)
 
 

@@ -317,6 +317,8 @@ def test_a_package_adds_to_up(installed: Path, engine: FakeEngine, monkeypatch: 
     words = ("up", str(TOY), "--name", "toy")
     assert "hello" not in run(*words).stdout
     assert "Note: hello you, it is toy\n" in run(*words, "--greet", "you").stdout
+    quiet = run(*words, "--greet", "you", "-q")
+    assert (quiet.stdout, quiet.stderr) == ("", "Note: hello you, it is toy\n")
     failed = run(*words, "--greet", "nobody")
     assert failed.exit_code == 0
     assert "Note: greeting: ValueError: nobody is there" in failed.stdout

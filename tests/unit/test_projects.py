@@ -253,6 +253,21 @@ def test_status_shows_all_clusters_of_the_file(
     do("status --exit-code")
 
 
+def test_status_of_a_cluster_without_a_record_does_not_hide_the_others(
+    engine: FakeEngine, here: Do, do: Do, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minicluster.cluster.connect", lambda **_: engine)
+    here(TWO)
+    do("up -q")
+    for volume in engine.volumes("dev"):
+        if labels.SPEC in volume.labels:
+            del engine.vols[volume.name]
+    first, second = do("status").stdout.split("\n\n")
+    assert first.startswith("dev (toy): broken\nNote: cluster dev is incomplete")
+    assert second.startswith("other (toy): ready")
+    do("status --exit-code", 6)
+
+
 def test_the_first_command_names_the_cluster_once(here: Do, do: Do) -> None:
     path = here("version: 1\nclusters: {dev: {profile: ./toy, size: {agent: 1}}}")
     shutil.copytree(TOY, path.parent / "toy")
@@ -324,6 +339,29 @@ def test_ctrl_c_ends_all_of_several(engine: FakeEngine, here: Do, monkeypatch: p
         projects.up(projects.wanted(None, {}), lambda _event: None)
     assert waited.is_set()
     assert engine.empty()
+
+
+def test_ctrl_c_ends_loading_into_several(
+    engine: FakeEngine, here: Do, monkeypatch: pytest.MonkeyPatch, do: Do
+) -> None:
+    one, other = ONE, TWO.removeprefix(ONE)
+    here(f"{one}    load: [some/image]\n{other}")
+    hang = Hang()
+    engine.answers["load"] = hang
+
+    def wait(futures: Any, timeout: float | None = None) -> Any:
+        if timeout is None:  # after the interrupt
+            return real(futures)
+        assert hang.begun.wait(30)
+        real(futures[1:])
+        raise KeyboardInterrupt
+
+    real = projects.wait
+    monkeypatch.setattr(projects, "wait", wait)
+    with pytest.raises(Interrupted) as caught:
+        projects.up(projects.wanted(None, {}), lambda _event: None)
+    assert caught.value.why == "Complete before that: other. Up, but not all of `load` and `apply` is done: dev."
+    assert names(engine) == ["dev", "other"]
 
 
 def test_a_single_plan_and_several(here: Do, do: Do) -> None:
