@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from minicluster.engine import base_image, build_settings
+from minicluster.engine.protocol import Cancel, ImageBuild
 from minicluster.errors import UsageError
 from minicluster.model.events import Event
 from minicluster.operations import images
@@ -156,3 +158,27 @@ def test_authorities_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
     with pytest.raises(UsageError, match=r"none\.pem cannot be read"):
         build_settings.read_bundle()
+
+
+def test_files_of_the_base_do_not_have_the_users_umask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINICLUSTER_DEBIAN_MIRROR", "http://mirror.example/debian")
+    engine, modes = FakeEngine(), {}
+
+    def build(wanted: ImageBuild, *_more: object) -> None:
+        for path in wanted.directory.rglob("etc/**/*"):
+            modes[path.name] = path.stat().st_mode & 0o777
+
+    monkeypatch.setattr(engine, "build_image", build)
+    engine.every_image = False
+    engine.import_image([], base_image.REGISTRY)
+    before = os.umask(0o077)
+    try:
+        base_image.provide(engine, lambda _line: None, lambda _line: None, Cancel())
+    finally:
+        os.umask(before)
+    assert {name: modes[name] for name in ("apt", "minicluster", "debian.list", "00minicluster")} == {
+        "apt": 0o755,
+        "minicluster": 0o755,
+        "debian.list": 0o644,
+        "00minicluster": 0o644,
+    }

@@ -20,12 +20,13 @@ import pytest
 
 from minicluster.engine import client_config
 from minicluster.engine.address import EngineAddress
-from minicluster.engine.docker import errors, images
+from minicluster.engine.docker import errors, images, streams
 from minicluster.engine.docker.client_side import proxies
 from minicluster.engine.docker.engine import DockerEngine
 from minicluster.engine.http import LOGGER, Api, APIError, ConnectionLost
 from minicluster.engine.protocol import Cancel
-from minicluster.errors import EngineError, ImageError, NoEngine
+from minicluster.errors import EngineError, ImageError, NodeFailed, NoEngine
+from minicluster.model import labels
 
 Response = Callable[["Handler"], None]
 
@@ -322,3 +323,19 @@ def test_a_warning_of_ssh_does_not_replace_the_cause(tmp_path, monkeypatch):
     assert len(said[0]) == 2
     assert len(said[1]) == 1  # the warning is not of this connection
     assert "Warning" not in said[1][0]
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [(b'{"Config": {"Labels": {"%s": "web"}}}' % labels.CLUSTER.encode(), "unpause -c web`"), (b"{}", "unpause`")],
+)
+def test_the_command_that_resumes_a_paused_node_names_its_cluster(serve, found, said):
+    api, _ = serve(
+        {
+            "/v1.41/containers/web-a-1/exec": lambda h: h.say(409, b'{"message": "Container web-a-1 is paused"}'),
+            "/v1.41/containers/web-a-1/json": lambda h: h.say(200, found),
+        }
+    )
+    with pytest.raises(NodeFailed) as caught:
+        streams.run(api, "web-a-1", ["true"], 5, Cancel())
+    assert said in caught.value.fix
