@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,7 @@ from minicluster.cli.help import Command, Group
 from minicluster.cli.options import Output, cluster_argument, cluster_option, combined, output_option, quiet_option
 from minicluster.cli.output import columns, on_terminal, print_json
 from minicluster.cli.progress import listening
+from minicluster.cli.termination import terminable
 from minicluster.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,13 +84,13 @@ def _carry_out(
             raise UsageError(what, f"It {cost}.", "Use --force to apply it anyway.")
         click.confirm("Continue?", abort=True, err=True)
     with listening(quiet) as listener:
-        active = faults.apply(target, wanted, listener)
+        active = faults.apply(opened.engine, opened.spec, wanted, listener)
     if output is Output.json:
         print_json({"id": active.id, "fault": wanted.text, "nodes": wanted.nodes, "cost": cost, "quorum_lost": lost})
     elif not quiet and wanted.kind == "kill":
         print(f"Killed {wanted.process} in {', '.join(wanted.nodes)}.")
     elif not quiet:
-        end = f"for {lasting:g} s" if lasting else f"until `minicluster heal {active.id}`"
+        end = f"for {lasting:g} s" if lasting else f"until `minicluster heal {active.id} -c {opened.name}`"
         print(f"Fault {active.id} of cluster {opened.name}: {wanted.text}, {end}.")
 
 
@@ -217,12 +219,6 @@ _node_argument = click.argument("node", metavar="NODE", help=_NODES, shell_compl
 _process_argument = click.argument("process", metavar="PROCESS", help="Name of the processes, as 'ps' shows it")
 
 
-def _process(process: str) -> str:
-    if not process or any(c.isspace() for c in process):
-        raise UsageError(f"invalid name of a process: {process!r}")
-    return process
-
-
 @fault.command()
 @_node_argument
 @_process_argument
@@ -231,8 +227,7 @@ def hang(node: str, process: str, cluster: str | None, **common: Any) -> None:
     """Stop processes in a node (SIGSTOP); the node itself goes on."""
     from minicluster.plan import faults as planning
 
-    name = _process(process)
-    _carry_out(cluster, lambda t: planning.simple("hang", t.nodes([node]), name, process=name), **common)
+    _carry_out(cluster, lambda t: planning.simple("hang", t.nodes([node]), process, process=process), **common)
 
 
 @fault.command()
@@ -243,10 +238,9 @@ def kill(node: str, process: str, cluster: str | None, **common: Any) -> None:
     """Kill processes in a node (SIGKILL), once."""
     from minicluster.plan import faults as planning
 
-    name = _process(process)
     if common["lasting"]:
         raise UsageError("kill takes no --for", "A killed process does not come back by itself.")
-    _carry_out(cluster, lambda t: planning.simple("kill", t.nodes([node]), name, process=name), **common)
+    _carry_out(cluster, lambda t: planning.simple("kill", t.nodes([node]), process, process=process), **common)
 
 
 @fault.command()
@@ -365,14 +359,15 @@ def chaos(
     if output is Output.text:
         print(f"Faults for cluster {opened.name}, seed {seed}.", file=sys.stderr)
     done = []
-    for one in rounds:
-        done.append(one)
-        if output is Output.json:
-            import json
+    with terminable(), closing(rounds):
+        for one in rounds:
+            done.append(one)
+            if output is Output.json:
+                import json
 
-            print(json.dumps({"seed": seed, **asdict(one)}), flush=True)
-        else:
-            print(_round_text(one), flush=True)
+                print(json.dumps({"seed": seed, **asdict(one)}), flush=True)
+            else:
+                print(_round_text(one), flush=True)
     if output is Output.text:
         summary = running.Summary(opened.name, seed, tuple(done))
         longest = [f"{text} {_span(summary.longest(what))}" for what, text in _MEASURES.items()]

@@ -42,6 +42,18 @@ def changing(cluster: str) -> Iterator[None]:
 
 
 @contextmanager
+def injecting(cluster: str) -> Iterator[None]:
+    """Holds the lock of a cluster's faults within the block: one is applied at a time, and others wait for it.
+
+    It is another lock than that of changes, since faults are applied during changes, too.
+    """
+    held = flock.wait(_path(cluster, "fault"))
+    assert held
+    with held:
+        yield
+
+
+@contextmanager
 def building(image: str, cancel: Cancel, waiting: Callable[[], None]) -> Iterator[None]:
     """Holds the lock of an image within the block, so that one process builds it at a time.
 
@@ -118,7 +130,7 @@ def _wait(cluster: str, kind: str, shared: bool, end: float, timeout: float) -> 
 
 def forget(cluster: str) -> None:
     """Removes lock files that killed processes left of a cluster that no longer exists; locks that are held stay."""
-    for kind in ("lock", "use", "gate"):
+    for kind in ("lock", "use", "gate", "fault"):
         path = _path(cluster, kind)
         if path.exists() and isinstance(held := flock.take(path), Held):
             held.release()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -148,7 +148,7 @@ def chaos(
     nodes: Sequence[str] = (),
     keep_quorum: bool = False,
     seed: int = 0,
-) -> Iterator[Round]:
+) -> Generator[Round, None, None]:
     """Applies a fault every so many seconds, holds it for half of that time, and yields what happened.
 
     The same seed gives the same faults on the same nodes, whatever the cluster does. The last fault is healed, also
@@ -174,51 +174,55 @@ def chaos(
         nodes = sorted(voters) or [node.name for node in spec.nodes]
     pick = random.Random(seed)
     watch = _Watch(engine, spec)
+    pending: list[Callable[[], object]] = []
     watch.begin()
     try:
         for number in range(1, int(seconds / every + 1e-6) + 1):
             begun = time.monotonic()
             kind, node = pick.choice(list(kinds)), pick.choice(list(nodes))
             watch.restart()
-            yield _round(engine, spec, watch, number, kind, node, every, keep_quorum)
+            yield _round(engine, spec, watch, number, kind, node, every, keep_quorum, pending)
             time.sleep(max(0.0, begun + every - time.monotonic()))
     finally:
-        watch.end()
-        with suppress(MiniclusterError):
-            faults.heal_if_any(engine, spec)
-            lifecycle.operate(engine, spec, "start", (), listener=ignore)
+        from minicluster.executor.signals import shielded
+
+        with shielded():  # what is in force when the user has enough is undone all the same
+            watch.end()
+            for undo in pending:
+                undo()
 
 
 def _round(
-    engine: Engine, spec: Spec, watch: _Watch, number: int, kind: str, node: str, every: float, keep_quorum: bool
+    engine: Engine,
+    spec: Spec,
+    watch: _Watch,
+    number: int,
+    kind: str,
+    node: str,
+    every: float,
+    keep_quorum: bool,
+    pending: list[Callable[[], object]],
 ) -> Round:
+    """One fault. ``pending`` has what undoes it, as long as it is in force."""
     started, begun = time.time(), time.monotonic()
-    inject = Faults(engine, lambda: spec)
     error = ""
-    undo: Callable[[], object] | None = None
     try:
-        if keep_quorum and _loses_quorum(engine, spec, node):
-            error = "left out: a quorum would be lost"
-        elif kind in ("kill", "hang"):
-            verb = {"kill": "kill", "hang": "pause"}[kind]
-            lifecycle.operate(engine, spec, verb, [node], listener=ignore)
-            undo = lambda: lifecycle.operate(engine, spec, "start", [node], listener=ignore)  # noqa: E731
-        elif kind == "partition":
-            undo = inject.isolate(node).heal
-        elif kind == "delay":
-            undo = inject.delay(node, _DELAY).heal
+        if keep_quorum and (why := _risk(engine, spec, kind, node)):
+            error = f"left out: {why}"
         else:
-            undo = inject.loss(node, _LOSS).heal
+            # If this process is killed, the helper ends a fault by itself.
+            _apply(engine, spec, kind, node, every, pending)
     except MiniclusterError as problem:
         error = problem.what
     held = 0.0
-    if undo:
+    if pending:
         time.sleep(max(0.0, begun + every / 2 - time.monotonic()))
         held = time.monotonic() - begun
         try:
-            undo()
+            pending[0]()
         except MiniclusterError as problem:
             error = problem.what
+        pending.clear()
     healed = time.monotonic()
     watch.healthy = False  # by a look that begins now
     while not watch.healthy and time.monotonic() < begun + every:
@@ -237,9 +241,37 @@ def _round(
     )
 
 
-def _loses_quorum(engine: Engine, spec: Spec, node: str) -> bool:
+def _apply(
+    engine: Engine, spec: Spec, kind: str, node: str, seconds: float, pending: list[Callable[[], object]]
+) -> None:
+    if kind in ("kill", "hang"):
+        pending.append(lambda: lifecycle.operate(engine, spec, "start", [node], listener=ignore))
+        try:
+            lifecycle.operate(engine, spec, {"kill": "kill", "hang": "pause"}[kind], [node], listener=ignore)
+        except MiniclusterError:
+            pending.clear()
+            raise
+        return
+    inject = Faults(engine, lambda: spec)
+    if kind == "partition":
+        pending.append(inject.isolate(node, seconds=seconds).heal)
+    elif kind == "delay":
+        pending.append(inject.delay(node, _DELAY, seconds=seconds).heal)
+    else:
+        pending.append(inject.loss(node, _LOSS, seconds=seconds).heal)
+
+
+def _risk(engine: Engine, spec: Spec, kind: str, node: str) -> str:
+    """Why a fault is left out where the quorum is to be kept; "" where it is not."""
     from minicluster.plan import faults as planning
 
+    if kind not in ("kill", "hang", "partition"):
+        return ""
     target = faults.Target(engine, spec)
-    stop = planning.simple("hang", [node], process="")
-    return planning.cost(stop, target.active(), target.members)[1]
+    if target.members is None:
+        return "no node answers who the members are" if spec.members else ""
+    quorums = Quorum.by_role(target.members.values()).values()
+    if any(quorum.lost for quorum in quorums):
+        return "a quorum is lost already"
+    stop = planning.simple("hang", [node], process="any")
+    return "a quorum would be lost" if planning.cost(stop, target.active(), target.members)[1] else ""

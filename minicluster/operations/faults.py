@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from minicluster.errors import Conflict, EngineError, NodeFailed, UsageError
+from minicluster.leases import lock
 from minicluster.model import labels
 from minicluster.model.events import Listener, ignore
 from minicluster.model.fault import ActiveFault, Fault
@@ -25,7 +26,7 @@ from minicluster.model.spec import ImageSpec, Spec
 from minicluster.operations import images
 from minicluster.operations.observe import members
 from minicluster.plan import faults as planning
-from minicluster.plan.observed import observe
+from minicluster.plan.observed import observe, records
 from minicluster.profile import folders
 from minicluster.profile.image_tag import build_ref
 
@@ -115,7 +116,7 @@ def refuse(target: Target, fault: Fault) -> None:
     Raises:
         UsageError: it contradicts a fault in force, or a node that it is about does not run.
     """
-    planning.refuse_conflict(fault, target.active())
+    planning.refuse_conflict(fault, target.active(), target.spec.cluster)
     for node in dict.fromkeys([*fault.nodes, *fault.to]):
         container = target.containers.get(node)
         if container is None or container.state not in ("running", "paused"):
@@ -136,30 +137,53 @@ def check(target: Target, fault: Fault) -> tuple[str, bool]:
     return "", False
 
 
-def apply(target: Target, fault: Fault, listener: Listener = ignore) -> ActiveFault:
+def apply(engine: Engine, spec: Spec, fault: Fault, listener: Listener = ignore) -> ActiveFault:
     """Applies a fault, and returns once it is in force on all of its nodes.
 
     Raises:
+        UsageError: as :func:`refuse` does.
         NodeFailed: the kernel or the engine refuses it; nothing of it is left.
     """
-    engine, spec = target.engine, target.spec
     image = helper_image()
-    from minicluster.engine.protocol import Cancel, Job
+    from minicluster.engine.protocol import Cancel
 
     if not engine.has_image(image.ref):
         images.provide(engine, "fault", listener)(image, Cancel())
-    sandboxes = target.sandboxes()
+    with lock.injecting(spec.cluster):
+        target = Target(engine, spec)
+        refuse(target, fault)
+        active, helper = _create(target, fault, image.ref)
+        try:
+            engine.start_container(helper)
+            _wait(engine, helper, fault)
+            if not records(engine.volumes(spec.cluster)):  # it would outlive the cluster
+                raise NodeFailed(f"cluster {spec.cluster} no longer exists", "Another process removed it.")
+        except BaseException:
+            from minicluster.executor.signals import shielded
+
+            with shielded():
+                _end(engine, helper)
+            raise
+    if fault.kind == "kill":
+        engine.remove_container(helper)
+    return active
+
+
+def _create(target: Target, fault: Fault, image: str) -> tuple[ActiveFault, str]:
+    """The helper's container, which is not started yet."""
+    from minicluster.engine.protocol import Job
+
+    sandboxes, spec = target.sandboxes(), target.spec
     operations = planning.operations(fault, sandboxes)
     touched = fault.to if fault.kind == "loss" and fault.to else fault.nodes
     processes = {name: sandboxes[name].pid for name in touched if name in sandboxes}
-    ids = [int(ActiveFault.parse(c.labels[labels.FAULT]).id) for c in target.helpers]
-    number = max(ids, default=0)
+    number = max((int(c.name.rpartition(".")[2]) for c in target.helpers), default=0)  # also of labels nobody can read
     while True:
         number += 1
         active = ActiveFault(str(number), fault, time.time(), processes)
         job = Job(
             fault_name(spec.cluster, active.id),
-            image.ref,
+            image,
             ("fault", f"{fault.seconds:g}", *operations),
             {"FAULT": active.id},
             {},
@@ -168,22 +192,10 @@ def apply(target: Target, fault: Fault, listener: Listener = ignore) -> ActiveFa
             on_containers=True,
         )
         try:
-            engine.create_job(job)
-            break
-        except Conflict:  # another process has just applied one
+            target.engine.create_job(job)
+            return active, job.name
+        except Conflict:  # another user's process has just applied one
             continue
-    try:
-        engine.start_container(job.name)
-        _wait(engine, job.name, fault)
-    except BaseException:
-        from minicluster.executor.signals import shielded
-
-        with shielded():
-            _end(engine, job.name)
-        raise
-    if fault.kind == "kill":
-        engine.remove_container(job.name)
-    return active
 
 
 def _wait(engine: Engine, helper: str, fault: Fault) -> None:
@@ -224,7 +236,7 @@ def listing(engine: Engine, spec: Spec) -> tuple[FaultInfo, ...]:
 def heal(engine: Engine, spec: Spec, ids: Sequence[str] = ()) -> tuple[str, ...]:
     """Ends faults, by default all, and returns what they were.
 
-    Without ids, and where no helper is there, it looks in the nodes for what a killed one left.
+    Without ids, it also removes from the nodes what a helper left that was killed before it could undo its fault.
 
     Raises:
         UsageError: there is no such fault.
@@ -234,15 +246,13 @@ def heal(engine: Engine, spec: Spec, ids: Sequence[str] = ()) -> tuple[str, ...]
     for id_ in ids:
         if id_ not in active:
             known = ", ".join(active) or "none"
-            raise UsageError(
-                f"cluster {spec.cluster} has no fault {id_!r}", f"In force: {known}.", "`minicluster fault list`."
-            )
+            fix = f"`minicluster fault list -c {spec.cluster}`."
+            raise UsageError(f"cluster {spec.cluster} has no fault {id_!r}", f"In force: {known}.", fix)
     helpers = [fault_name(spec.cluster, id_) for id_ in ids] or [helper.name for helper in target.helpers]
     from minicluster.executor.parallel import at_once
 
-    at_once([partial(_end, engine, name) for name in helpers])
-    if not helpers:
-        sweep(engine, spec)
+    ending = [partial(_end, engine, name) for name in helpers]
+    at_once([*ending, *([] if ids else [partial(_sweep, target)])])
     return tuple(fault.fault.text for id_, fault in active.items() if not ids or id_ in ids)
 
 
@@ -253,14 +263,12 @@ def heal_if_any(engine: Engine, spec: Spec) -> tuple[str, ...]:
     return ()
 
 
-def sweep(engine: Engine, spec: Spec, listener: Listener = ignore) -> None:
-    """Removes from all nodes whatever a helper left that was killed before it could undo its fault."""
-    target = Target(engine, spec)
-    image = helper_image()
+def _sweep(target: Target) -> None:
     from minicluster.engine.protocol import Job
 
+    engine, spec, image = target.engine, target.spec, helper_image()
     operations = planning.sweep(target.sandboxes())
-    if not engine.has_image(image.ref) or not operations:  # there never was a fault
+    if not operations or not engine.has_image(image.ref):  # there never was a fault
         return
     name = fault_name(spec.cluster, "0")
     engine.remove_container(name)

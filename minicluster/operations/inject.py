@@ -60,8 +60,7 @@ class Faults:
 
     def _apply(self, target: faults.Target, fault: Fault, seconds: float) -> Injected:
         wanted = planning.lasting(fault, seconds)
-        faults.refuse(target, wanted)
-        return Injected(self._engine, target.spec, faults.apply(target, wanted, self._listener))
+        return Injected(self._engine, target.spec, faults.apply(self._engine, target.spec, wanted, self._listener))
 
     def partition(self, *groups: Words, one_way: bool = False, clients: bool = False, seconds: float = 0.0) -> Injected:
         """No packet passes between the groups.

@@ -180,13 +180,35 @@ def shaped(kind: str, nodes: Sequence[str], to: Sequence[str] = (), **options: f
     first, more = (part.format(**options) for part in named)
     word, _, amount = first.partition(" ")
     text = f"{word} {' '.join(nodes)} {amount}{more}{''.join(f' --to {n}' for n in to)}"
-    return Fault(kind, tuple(nodes), text, to=tuple(to), **options)  # type: ignore[arg-type]
+    return _checked(Fault(kind, tuple(nodes), text, to=tuple(to), **options))  # type: ignore[arg-type]
 
 
 def simple(kind: str, nodes: Sequence[str], shown: object = "", **options: float | str) -> Fault:
     """A fault of another kind: ``rate``, ``dns``, ``hang``, ``kill``, ``cpu`` or ``memory``."""
     text = " ".join(filter(None, [kind, *nodes, value_text(shown)]))
-    return Fault(kind, tuple(nodes), text, **options)  # type: ignore[arg-type]
+    return _checked(Fault(kind, tuple(nodes), text, **options))  # type: ignore[arg-type]
+
+
+_BOUNDS = {
+    "delay": (("delay", 0.001, 60_000, "milliseconds"), ("jitter", 0, 60_000, "milliseconds")),
+    "reorder": (("percent", 0.1, 100, "percent"), ("delay", 0.001, 60_000, "milliseconds")),
+    "loss": (("percent", 0.1, 100, "percent"),),
+    "rate": (("rate", 8000, 10 * 1000**3, "bits a second"),),
+    "cpu": (("percent", 1, 10_000, "percent"),),
+    "memory": (("memory", 4 << 20, 1 << 50, "bytes"),),
+}
+_PROCESS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]*")
+
+
+def _checked(fault: Fault) -> Fault:
+    """Refuses what makes no sense, from whichever side it comes."""
+    for name, least, most, unit in _BOUNDS.get(fault.kind, ()):
+        value = getattr(fault, name)
+        if not least <= value <= most:
+            raise UsageError(f"{fault.text}: {name} must be from {least:g} to {most:g} {unit}, not {value:g}")
+    if fault.kind in ("hang", "kill") and not _PROCESS.fullmatch(fault.process):
+        raise UsageError(f"invalid name of a process: {fault.process!r}", "", "Use the name that `ps` shows.")
+    return fault
 
 
 # What may be done
@@ -196,7 +218,7 @@ def simple(kind: str, nodes: Sequence[str], shown: object = "", **options: float
 _EXCLUSIVE = ({"delay", "reorder"}, {"rate"}, {"cpu"}, {"memory"}, {"dns"})
 
 
-def refuse_conflict(fault: Fault, active: Iterable[ActiveFault]) -> None:
+def refuse_conflict(fault: Fault, active: Iterable[ActiveFault], cluster: str) -> None:
     """Refuses a fault that contradicts one in force, or repeats it.
 
     Raises:
@@ -212,7 +234,7 @@ def refuse_conflict(fault: Fault, active: Iterable[ActiveFault]) -> None:
             raise UsageError(
                 f"{fault.text}: {shared[0]} has a fault of this kind",
                 f"Fault {other.id} is in force: {other.fault.text}.",
-                f"End that one first: `minicluster heal {other.id}`.",
+                f"End that one first: `minicluster heal {other.id} -c {cluster}`.",
             )
 
 

@@ -15,6 +15,7 @@ import pytest
 from minicluster.cluster import Cluster
 from minicluster.engine.protocol import Engine
 from minicluster.errors import NodeFailed, UsageError
+from minicluster.operations.faults import helper_image
 from tests.engine.conftest import Shell, eventually, remains
 
 NAME = "t-faults"
@@ -48,11 +49,11 @@ def put(cluster: Cluster, node: str, key: str = "k", within: float = 2.0) -> boo
 
 def rules(outer: Shell, cluster: Cluster) -> str:
     """What packet filters and queues the nodes have, apart from the engine's own."""
-    found = []
+    image, found = helper_image().ref, []
     for node in cluster.nodes():
-        pid = outer.docker("inspect", "-f", "{{.State.Pid}}", node.container).out.strip()
-        for argv in (("nft", "list", "tables"), ("tc", "qdisc", "show")):
-            found.append(outer.run("nsenter", "-t", pid, "-n", *argv).out)
+        into = ("run", "--rm", "--network", f"container:{node.container}", "--cap-add", "NET_ADMIN", "--entrypoint")
+        both = "nft list tables && tc qdisc show"
+        found.append(outer.docker(*into, "sh", image, "-c", both).out)
     lines = [line for text in found for line in text.splitlines() if "ip nat" not in line and "noqueue" not in line]
     return "\n".join(lines)
 

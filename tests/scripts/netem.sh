@@ -4,13 +4,15 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 processes=()
-trap 'kill "${processes[@]}" 2>/dev/null || true' EXIT
+logs=$(mktemp -d)
+trap 'kill "${processes[@]}" 2>/dev/null || true; rm -r "$logs"' EXIT
 
 for _ in 1 2; do
   unshare --net sleep 600 &
   processes+=($!)
 done
-sleep 1
+until [[ $(readlink "/proc/${processes[0]}/ns/net") != "$(readlink /proc/self/ns/net)" &&
+$(readlink "/proc/${processes[1]}/ns/net") != "$(readlink /proc/self/ns/net)" ]]; do sleep 0.1; done
 a=${processes[0]} b=${processes[1]}
 in_a() { nsenter -t "$a" -n -- "$@"; }
 in_b() { nsenter -t "$b" -n -- "$@"; }
@@ -25,11 +27,12 @@ mac_a=$(in_a ip -o link show eth0 | sed 's/.*ether \([^ ]*\).*/\1/')
 mac_b=$(in_b ip -o link show eth0 | sed 's/.*ether \([^ ]*\).*/\1/')
 
 with() { # OPERATION COMMAND...: runs a command under a fault
-  local log
-  log=$(mktemp)
-  FAULT=1 profiles/_fault/fault 0 "$1" >"$log" 2>&1 &
+  local log=$logs/$RANDOM
+  : >"$log"
+  FAULT=$RANDOM profiles/_fault/fault 0 "$1" >"$log" 2>&1 &
   local helper=$!
-  until grep -q . "$log"; do sleep 0.2; done
+  processes+=("$helper")
+  while ! grep -q . "$log" && kill -0 "$helper" 2>/dev/null; do sleep 0.2; done
   cat "$log"
   shift
   "$@"
@@ -62,14 +65,16 @@ check_loss() { near "loss" "$(lost 1000)" 20 20; }
 with "lose $a 200 $mac_a" check_loss
 with "drop $b 200 $mac_a" check_loss
 check_reorder() {
-  in_a ping -c 100 -i 0.01 10.9.0.2 | sed -n 's/.*icmp_seq=\([0-9]*\) .*/\1/p' >"/tmp/order.$$"
+  in_a ping -c 100 -i 0.01 10.9.0.2 | sed -n 's/.*icmp_seq=\([0-9]*\) .*/\1/p' >"$logs/order"
   local late
-  late=$(awk 'NR > 1 && $1 < last { n++ } { last = $1 } END { print n + 0 }' "/tmp/order.$$")
-  rm "/tmp/order.$$"
+  late=$(awk 'NR > 1 && $1 < last { n++ } { last = $1 } END { print n + 0 }' "$logs/order")
   ((late > 5)) && echo "ok: $late of 100 packets were overtaken"
 }
 with "shape $a $mac_a - delay 50ms reorder 25%" check_reorder
-with "rate $a $mac_a 100000" true
+rate_then_delay() { with "shape $a $mac_a - delay 100ms" check_delay; }
+with "rate $a $mac_a 10000000" rate_then_delay
+delay_then_rate() { with "rate $a $mac_a 10000000" check_delay; }
+with "shape $a $mac_a - delay 100ms" delay_then_rate
 after=$(round_trip 10)
 awk -v v="$after" -v b="$base" 'BEGIN { exit !(v < b + 20) }' && echo "ok: nothing is left: $after ms"
 [[ -z $(in_a nft list tables) && $(in_a tc qdisc show dev eth0) == *noqueue* ]]

@@ -13,12 +13,12 @@ from click.testing import CliRunner, Result
 from minicluster import cluster as facade
 from minicluster.cli.app import app
 from minicluster.cluster import Cluster
-from minicluster.engine.protocol import Sandbox
+from minicluster.engine.protocol import Job, Sandbox
 from minicluster.errors import NodeFailed, NotReady, UsageError
 from minicluster.model import labels
 from minicluster.model.fault import ActiveFault, Fault
 from minicluster.model.membership import Member
-from minicluster.operations import chaos
+from minicluster.operations import chaos, faults
 from minicluster.plan import faults as planning
 from tests.fakes import ExecResult, FakeEngine
 from tests.unit.standing import spec_of
@@ -270,10 +270,10 @@ def test_a_quorum_that_is_lost_already_is_not_lost_again() -> None:
 )
 def test_contradictions(one: Fault, other: Fault, refused: bool) -> None:
     if not refused:
-        planning.refuse_conflict(other, in_force(one))
+        planning.refuse_conflict(other, in_force(one), "e")
         return
-    with pytest.raises(UsageError, match="minicluster heal 1"):
-        planning.refuse_conflict(other, in_force(one))
+    with pytest.raises(UsageError, match="minicluster heal 1 -c e"):
+        planning.refuse_conflict(other, in_force(one), "e")
 
 
 # On an engine
@@ -348,6 +348,43 @@ def test_a_node_that_does_not_run_is_refused(engine: FakeEngine, etcd: Cluster) 
     assert helpers(engine) == []
 
 
+@pytest.mark.parametrize(
+    "inject",
+    [
+        lambda c: c.fault.hang("kv-1", ""),
+        lambda c: c.fault.hang("kv-1", "a b"),
+        lambda c: c.fault.kill("kv-1", "e*"),
+        lambda c: c.fault.loss("kv-1", 0.01),
+        lambda c: c.fault.delay("kv-1", -5),
+        lambda c: c.fault.rate("kv-1", 0),
+        lambda c: c.fault.memory("kv-1", 0),
+    ],
+)
+def test_python_refuses_nonsense_too(engine: FakeEngine, etcd: Cluster, inject: Callable[[Cluster], object]) -> None:
+    with pytest.raises(UsageError):
+        inject(etcd)
+    assert helpers(engine) == []
+
+
+def test_a_helper_whose_label_cannot_be_read_is_no_obstacle(engine: FakeEngine, etcd: Cluster) -> None:
+    about = {labels.CLUSTER: "e", labels.PROFILE: "etcd", labels.FAULT: ""}
+    engine.create_job(Job("e-fault.4", faults.helper_image().ref, ("fault",), {}, {}, (), about, on_containers=True))
+    with etcd.fault.dns("kv-1") as fault:
+        assert fault.id == "5"
+        etcd.heal()
+    assert helpers(engine) == []
+
+
+def test_chaos_undoes_only_what_it_did(engine: FakeEngine, etcd: Cluster) -> None:
+    etcd.stop("kv-3")
+    etcd.fault.loss("kv-1", 5)
+    for _ in chaos.chaos(engine, etcd.spec, seconds=60, every=2, kinds=["kill"], nodes=["kv-2"], seed=1):
+        break
+    states = {c.labels[labels.NODE]: c.state for c in engine.containers("e") if labels.NODE in c.labels}
+    assert states == {"kv-1": "running", "kv-2": "running", "kv-3": "exited"}
+    assert helpers(engine) == ["e-fault.1"]
+
+
 def test_heal_of_an_unknown_fault(etcd: Cluster) -> None:
     etcd.fault.dns("kv-1")
     with pytest.raises(UsageError, match="In force: 1"):
@@ -364,7 +401,7 @@ def test_commands(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     done = run("fault", "partition", "kv-1/kv-2", "kv-3")
     assert done.exit_code == 0, done.output
     assert "writes go on" in done.stderr
-    assert "Fault 1 of cluster e: partition kv-1 / kv-2 kv-3, until `minicluster heal 1`." in done.stdout
+    assert "Fault 1 of cluster e: partition kv-1 / kv-2 kv-3, until `minicluster heal 1 -c e`." in done.stdout
     assert "partition kv-1 / kv-2 kv-3" in run("fault", "list").stdout
     done = run("fault", "hang", "kv-2", "etcd")
     assert done.exit_code == 2
