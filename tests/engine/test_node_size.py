@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.engine.conftest import Shell, remains, swarm_client
+from tests.engine.conftest import Shell, eventually, remains, swarm_client
 
 NAME = "t-size"
 LIMITS = ("--set", "roles.agent.memory=512MiB", "--set", "roles.agent.cpus=1")
@@ -27,8 +27,10 @@ def test_a_swarm_places_tasks_by_the_limits_of_nodes(outer: Shell) -> None:
         assert inside.split() == [str(512 << 20), str(10**9)]
         create = ("service", "create", "--name", "big", "--detach", "--no-resolve-image", "--reserve-memory", "600M")
         client.docker(*create, "--constraint", "node.hostname==agent-1", "localhost/minicluster/demo")
-        said = client.docker("service", "ps", "big", "--no-trunc", "--format", "{{.Error}}").out
-        assert "insufficient resources on 1 node" in said
+        listed = ("service", "ps", "big", "--no-trunc", "--format", "{{.Error}}")
+        eventually(
+            lambda: "insufficient resources on 1 node" in client.docker(*listed).out, what="no node is large enough"
+        )
     finally:
         outer.minicluster("down", NAME, ok=False)
     assert remains(outer, NAME) == {}

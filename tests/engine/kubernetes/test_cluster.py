@@ -250,7 +250,8 @@ def test_reset(kube: Kube, outer: Shell) -> None:
     nodes = kube.core.list_node().items
     assert not any(node.spec.unschedulable for node in nodes)
     labels = {label for node in nodes for label in node.metadata.labels}
-    assert {name.removeprefix("beta.") for name in labels} == {f"kubernetes.io/{n}" for n in ("arch", "os", "hostname")}
+    own = {"ingress-ready", *(f"kubernetes.io/{n}" for n in ("arch", "os", "hostname"))}
+    assert {name.removeprefix("beta.") for name in labels} == own
     classes = kube.kubectl("get", "storageclass", "-o", "json").json["items"]
     assert [c["metadata"]["name"] for c in classes] == ["standard"]
     assert classes[0]["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"] == "true"
