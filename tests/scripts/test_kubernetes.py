@@ -260,13 +260,18 @@ class ApiServer:
         self.answer, self.folder = answer, folder
         self.objects: list[tuple[str, Any]] = []  #: where each was created, and what it is
         self.recorded: dict[str, str] = {}
+        self.deleted: list[str] = []
 
     def named(self) -> list[tuple[str, str]]:
         return [(path, made["metadata"].get("name", "")) for path, made in self.objects]
 
     def request(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
         if method == "PATCH":
-            self.recorded.update(body["data"])
+            if path.endswith("/minicluster-addons"):
+                self.recorded.update(body["data"])
+            return self.answer(200, b"{}")
+        if method == "DELETE":
+            self.deleted.append(path)
             return self.answer(200, b"{}")
         if method == "GET":
             nodes = [{"metadata": {"name": name}} for name in ("agent-1", "agent-2")]
@@ -274,6 +279,8 @@ class ApiServer:
             missing = path.endswith("/minicluster-addons") and not record
             return self.answer(404 if missing else 200, json.dumps({"items": nodes, "data": self.recorded}).encode())
         made = yaml.safe_load(body) if isinstance(body, bytes) else copy.deepcopy(body)
+        if made["metadata"].get("name") == "minicluster-addons":
+            self.recorded.update(made.get("data") or {})
         made["metadata"]["uid"] = f"{len(self.objects):08x}-0000"
         self.objects.append((path, made))
         return self.answer(201, json.dumps(made).encode())
@@ -305,10 +312,24 @@ def test_objects_that_every_cluster_begins_with_are_created_once(addons: ModuleT
         ("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", "system:coredns"),
         ("/apis/storage.k8s.io/v1/storageclasses", "standard"),
     } < set(server.named())
-    assert set(server.recorded) == set(beginning)
+    assert set(server.recorded) == {"authority", *beginning}
     before = len(server.objects)
     addons.add(server, beginning)
     assert len(server.objects) == before  # what the user deleted meanwhile stays so
+    assert server.deleted == []
+
+
+def test_pods_that_trust_a_former_authority_are_recreated_once(
+    addons: ModuleType, monkeypatch: pytest.MonkeyPatch, beginning: dict[str, str]
+) -> None:
+    server = ApiServer(addons.Answer, SYSTEM)
+    addons.add(server, beginning)
+    monkeypatch.setattr(addons, "read", lambda _path: "ANOTHER AUTHORITY")
+    addons.add(server, beginning)
+    addons.add(server, beginning)
+    (deleted,) = server.deleted
+    assert deleted.startswith(f"{SYSTEM}/pods?labelSelector=")
+    assert "kube-dns" in deleted
 
 
 def test_the_first_pods_are_those_that_controllers_would_create(addons: ModuleType, beginning: dict[str, str]) -> None:
@@ -348,7 +369,7 @@ def test_answers_that_are_none_are_waited_out(
     monkeypatch.setattr(addons, "read", lambda path: beginning.get(path.rpartition("/")[2], "AUTHORITY"))
     addons.keep_trying(server, "/addons")
     assert not pages
-    assert set(server.recorded) == set(beginning)
+    assert set(server.recorded) == {"authority", *beginning}
 
 
 def test_node_env(members: ModuleType, program: Program) -> None:
