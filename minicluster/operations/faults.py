@@ -7,6 +7,7 @@ ends in time even if this process is killed.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Sequence
@@ -177,7 +178,8 @@ def _create(target: Target, fault: Fault, image: str) -> tuple[ActiveFault, str]
     operations = planning.operations(fault, sandboxes)
     touched = fault.to if fault.kind == "loss" and fault.to else fault.nodes
     processes = {name: sandboxes[name].pid for name in touched if name in sandboxes}
-    number = max((int(c.name.rpartition(".")[2]) for c in target.helpers), default=0)  # also of labels nobody can read
+    taken = [c.name.rpartition(".")[2] for c in target.helpers]  # also of those whose labels nobody can read
+    number = max((int(word) for word in taken if word.isdecimal()), default=0)
     while True:
         number += 1
         active = ActiveFault(str(number), fault, time.time(), processes)
@@ -270,8 +272,7 @@ def _sweep(target: Target) -> None:
     operations = planning.sweep(target.sandboxes())
     if not operations or not engine.has_image(image.ref):  # there never was a fault
         return
-    name = fault_name(spec.cluster, "0")
-    engine.remove_container(name)
+    name = fault_name(spec.cluster, f"heal-{os.urandom(3).hex()}")  # several may heal at the same time
     about = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile, labels.FAULT: ""}
     engine.create_job(Job(name, image.ref, ("fault", "0", *operations), {}, {}, (), about, on_containers=True))
     try:
