@@ -231,6 +231,7 @@ def test_a_process_in_a_container_starts_a_cluster_and_reaches_it(outer: Shell, 
             assert healthy(engine)[0].startswith("https://127.0.0.1:")
         finally:
             inside.minicluster("down", NAME, "-q")
+            outer.minicluster("down", NAME, "-q")  # the client's files that were written on the machine itself
         assert not remains(outer, f"{NAME}-kv")
         assert f"{NAME}-net" not in facts(outer, "t-addr-caller", "{{.NetworkSettings.Networks}}")
         assert not inside.run("find", "/tmp/data", "-type", "f").out

@@ -151,19 +151,3 @@ def test_killed_in_the_middle_of_scaling_masters_then_up_finishes(swarm: Shell) 
         process.communicate()
         swarm.minicluster("up", "--name", NAME, "--size", f"master={size}", timeout=300)
         is_whole(swarm, {"agent-1", *(f"master-{n}" for n in range(1, size + 1))})
-
-
-@pytest.mark.long
-def test_a_master_that_left_is_a_manager_again(swarm: Shell) -> None:
-    is_whole(swarm, NODES)
-    gone = next(name for name in sorted(NODES) if name.startswith("master") and name != leader(swarm))
-    swarm.docker("exec", f"{NAME}-{gone}", "docker", "swarm", "leave", "--force")
-
-    def seen() -> bool:  # the others need some heartbeats
-        return swarm.minicluster("status", NAME, "-o", "json").json["phase"] == "degraded"
-
-    eventually(seen, what="it is no member")
-    swarm.minicluster("up", "--name", NAME)
-    is_whole(swarm, NODES)
-    quorum = swarm.minicluster("status", NAME, "-o", "json").json["quorum"]
-    assert (quorum["voters"], quorum["healthy"]) == (3, 3)
