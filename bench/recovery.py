@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """recovery.py [ROUNDS]: how long real systems are without a leader, and without writes, under each fault.
 
-Prints the table of docs/faults.md. Each fault is held for 12 seconds; the median of the rounds is shown.
+Prints a table. Each fault is held for 12 seconds; the median of the rounds is shown.
 """
 
 from __future__ import annotations

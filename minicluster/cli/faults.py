@@ -251,7 +251,7 @@ def cpu(nodes: tuple[str, ...], share: str, cluster: str | None, **common: Any) 
     """Limit the processor time of nodes."""
     from minicluster.plan import faults as planning
 
-    amount = planning.percent(share, most=10_000)
+    amount = planning.percent(share)
     _carry_out(cluster, lambda t: planning.simple("cpu", t.nodes(nodes), f"{amount:g}%", percent=amount), **common)
 
 

@@ -250,7 +250,9 @@ def heal(engine: Engine, spec: Spec, ids: Sequence[str] = ()) -> tuple[str, ...]
             known = ", ".join(active) or "none"
             fix = f"`minicluster fault list -c {spec.cluster}`."
             raise UsageError(f"cluster {spec.cluster} has no fault {id_!r}", f"In force: {known}.", fix)
-    helpers = [fault_name(spec.cluster, id_) for id_ in ids] or [helper.name for helper in target.helpers]
+    # One that runs and holds no fault is another heal's.
+    all_ = [c.name for c in target.helpers if c.labels[labels.FAULT] or c.state != "running"]
+    helpers = [fault_name(spec.cluster, id_) for id_ in ids] or all_
     from minicluster.executor.parallel import at_once
 
     ending = [partial(_end, engine, name) for name in helpers]

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from minicluster.cluster import Cluster
 from minicluster.engine import discover
 from minicluster.engine.protocol import Engine
 from minicluster.profile import catalog
@@ -213,3 +214,16 @@ def etcd_called(outer: Shell, folder: Path) -> Path:
 def node_image(outer: Shell) -> str:
     """The Swarm node's image, built if necessary."""
     return outer.minicluster("image", "build", "swarm", timeout=600).out.split()[-1]
+
+
+@pytest.fixture
+def own_cluster(request: pytest.FixtureRequest, outer: Shell, engine: Engine) -> Iterator[Cluster]:
+    """A cluster of the test's own: indirectly parametrized by the arguments of ``up``, the profile first."""
+    profile, *options = request.param
+    name = f"{request.module.NAME}-{profile}"
+    try:
+        outer.minicluster("up", profile, "--name", name, *options, timeout=600)
+        yield Cluster.open(name, engine=engine)
+    finally:
+        outer.minicluster("down", name, ok=False)
+    assert remains(outer, name) == {}

@@ -5,33 +5,20 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from minicluster.cluster import Cluster
-from minicluster.engine.protocol import Engine
 from minicluster.operations import chaos
 from minicluster.testing.history import History, check, run
-from tests.engine.conftest import Shell, eventually, remains
+from tests.engine.conftest import Shell, eventually
 
 pytestmark = pytest.mark.long
 
 NAME = "t-chaos"
-
-
-@pytest.fixture
-def cluster(request: pytest.FixtureRequest, outer: Shell, engine: Engine) -> Iterator[Cluster]:
-    profile, *options = request.param
-    name = f"{NAME}-{profile}"
-    try:
-        outer.minicluster("up", profile, "--name", name, *options, timeout=600)
-        yield Cluster.open(name, engine=engine)
-    finally:
-        outer.minicluster("down", name, ok=False)
-    assert remains(outer, name) == {}
 
 
 def worker(make: Callable[[int], tuple[Callable[[str], None], Callable[[], Any]]]) -> Callable[[int, History], None]:
@@ -55,14 +42,14 @@ def during(cluster: Cluster, pool: ThreadPoolExecutor, seed: int) -> Future[list
     return pool.submit(lambda: [*go])
 
 
-@pytest.mark.parametrize("cluster", [("etcd",)], indirect=True)
-def test_etcd_is_linearizable_under_chaos(cluster: Cluster) -> None:
+@pytest.mark.parametrize("own_cluster", [("etcd",)], indirect=True)
+def test_etcd_is_linearizable_under_chaos(own_cluster: Cluster) -> None:
     import etcd3gw
     import requests
 
-    env = cluster.env()
-    cluster.write_client_files()
-    endpoints = cluster.endpoints("client")
+    env = own_cluster.env()
+    own_cluster.write_client_files()
+    endpoints = own_cluster.endpoints("client")
 
     def make(client: int) -> tuple[Callable[[str], None], Callable[[], Any]]:
         session = requests.Session()
@@ -79,7 +66,7 @@ def test_etcd_is_linearizable_under_chaos(cluster: Cluster) -> None:
         return lambda value: etcd.put("k", value), get
 
     with ThreadPoolExecutor(1) as pool:
-        rounds = during(cluster, pool, seed=5)
+        rounds = during(own_cluster, pool, seed=5)
         history = run(5, worker(make), seconds=22)
         assert len([one for one in rounds.result() if one.held]) >= 2  # one may be left out to keep the quorum
     assert len(history.operations) > 100
@@ -87,12 +74,12 @@ def test_etcd_is_linearizable_under_chaos(cluster: Cluster) -> None:
     assert found.verdict == "linearizable", found
 
 
-@pytest.mark.parametrize("cluster", [("consul", "--set", "version=1.8.7", "--size", "agent=0")], indirect=True)
-def test_a_stale_read_of_consul_is_found(cluster: Cluster) -> None:
+@pytest.mark.parametrize("own_cluster", [("consul", "--set", "version=1.8.7", "--size", "agent=0")], indirect=True)
+def test_a_stale_read_of_consul_is_found(own_cluster: Cluster) -> None:
     import consul
 
-    at = {e.node: e for e in cluster.endpoints("http")}
-    leader = cluster.leader()
+    at = {e.node: e for e in own_cluster.endpoints("http")}
+    leader = own_cluster.leader()
     follower = next(node for node in at if node != leader)
 
     def client(node: str, consistency: str) -> Any:
@@ -108,7 +95,7 @@ def test_a_stale_read_of_consul_is_found(cluster: Cluster) -> None:
     eventually(lambda: get(stale) == "a", what="the follower has the value")
     history.read(1, "k", functools.partial(get, writes))
     assert history.check().verdict == "linearizable"
-    with cluster.fault.isolate(follower):
+    with own_cluster.fault.isolate(follower):
         assert history.write(1, "k", "b", lambda: writes.kv.put("k", "b"))
         history.read(2, "k", functools.partial(get, stale))
     found = history.check()
@@ -116,25 +103,25 @@ def test_a_stale_read_of_consul_is_found(cluster: Cluster) -> None:
     assert "read 'a'" in found.why
 
 
-@pytest.mark.parametrize("cluster", [("zookeeper",)], indirect=True)
-def test_a_read_of_zookeeper_without_sync_is_found(cluster: Cluster) -> None:
+@pytest.mark.parametrize("own_cluster", [("zookeeper",)], indirect=True)
+def test_a_read_of_zookeeper_without_sync_is_found(own_cluster: Cluster) -> None:
     from kazoo.client import KazooClient
 
-    leader = cluster.leader()
-    follower = next(node for node in cluster.node_names("kv") if node != leader)
+    leader = own_cluster.leader()
+    follower = next(node for node in own_cluster.node_names("kv") if node != leader)
 
     def client(node: str) -> Any:
-        at = cluster.node(node).endpoint("client")
-        made = KazooClient(hosts=f"{at.host}:{at.port}", timeout=20)
-        made.start(timeout=30)
-        return made
+        at = own_cluster.node(node).endpoint("client")
+        zk = KazooClient(hosts=f"{at.host}:{at.port}", timeout=20)
+        zk.start(timeout=30)
+        return zk
 
     history = History()
     writes, reads = client(leader), client(follower)
     try:
         writes.create("/k", b"0")
         eventually(lambda: reads.exists("/k"), what="the follower has the node")
-        with cluster.fault.loss(leader, 60, to=follower):
+        with own_cluster.fault.loss(leader, 60, to=follower):
 
             def stale() -> bool:
                 value = str(len(history.operations))
@@ -155,12 +142,12 @@ def test_a_read_of_zookeeper_without_sync_is_found(cluster: Cluster) -> None:
             one.close()
 
 
-@pytest.mark.parametrize("cluster", [("etcd",)], indirect=True)
-def test_the_command_is_repeatable_and_measures(outer: Shell, cluster: Cluster) -> None:
+@pytest.mark.parametrize("own_cluster", [("etcd",)], indirect=True)
+def test_the_command_is_repeatable_and_measures(outer: Shell, own_cluster: Cluster) -> None:
     argv = (
         "chaos",
         "-c",
-        cluster.name,
+        own_cluster.name,
         "--for",
         "12s",
         "--every",
@@ -176,5 +163,5 @@ def test_the_command_is_repeatable_and_measures(outer: Shell, cluster: Cluster) 
     assert [(r["kind"], r["node"]) for r in first] == [(r["kind"], r["node"]) for r in second]
     assert len(first) == 2
     assert all(r["without_writes"] is not None and r["held"] >= 3 for r in first)
-    assert cluster.status(memory=False).phase == "ready"
-    assert cluster.faults() == ()
+    assert own_cluster.status(memory=False).phase == "ready"
+    assert own_cluster.faults() == ()

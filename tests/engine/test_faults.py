@@ -215,34 +215,22 @@ def test_a_process_is_killed_and_the_node_says_so(etcd: Cluster) -> None:
 # Other systems
 
 
-@pytest.fixture
-def cluster(request: pytest.FixtureRequest, outer: Shell, engine: Engine) -> Iterator[Cluster]:
-    profile, *options = request.param
-    name = f"{NAME}-{profile}"
-    try:
-        outer.minicluster("up", profile, "--name", name, *options, timeout=600)
-        yield Cluster.open(name, engine=engine)
-    finally:
-        outer.minicluster("down", name, ok=False)
-    assert remains(outer, name) == {}
-
-
 @pytest.mark.long
-@pytest.mark.parametrize("cluster", [("zookeeper",)], indirect=True)
-def test_a_zookeeper_session_expires_in_the_minority(cluster: Cluster) -> None:
+@pytest.mark.parametrize("own_cluster", [("zookeeper",)], indirect=True)
+def test_a_zookeeper_session_expires_in_the_minority(own_cluster: Cluster) -> None:
     from kazoo.client import KazooClient, KazooState
 
     node = "kv-1"
-    at = cluster.node(node).endpoint("client")
+    at = own_cluster.node(node).endpoint("client")
     client = KazooClient(hosts=f"{at.host}:{at.port}", timeout=4)
     states: list[str] = []
     client.add_listener(states.append)
     client.start(timeout=30)
     try:
         client.create("/held", ephemeral=True)
-        with cluster.fault.isolate(node):
+        with own_cluster.fault.isolate(node):
             eventually(lambda: KazooState.SUSPENDED in states, what="its server hangs up")
-            at = cluster.node("kv-2").endpoint("client")
+            at = own_cluster.node("kv-2").endpoint("client")
             other = KazooClient(hosts=f"{at.host}:{at.port}", timeout=10)
             eventually(lambda: _started(other), what="the majority serves")
             eventually(lambda: other.exists("/held") is None, what="the majority lets the session expire")
@@ -264,25 +252,25 @@ def _started(client: Any) -> bool:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("cluster", [("consul", "--set", "version=1.8.7")], indirect=True)
-def test_consul_elects_another_leader(cluster: Cluster) -> None:
-    before = leader(cluster)
-    with cluster.fault.isolate("leader"):
-        assert cluster.faults()[0].nodes
-        eventually(lambda: cluster.leader() not in ("", before), what="another leader")
-    eventually(lambda: cluster.status(memory=False).phase == "ready", what="all are members again")
+@pytest.mark.parametrize("own_cluster", [("consul", "--set", "version=1.8.7")], indirect=True)
+def test_consul_elects_another_leader(own_cluster: Cluster) -> None:
+    before = leader(own_cluster)
+    with own_cluster.fault.isolate("leader"):
+        assert own_cluster.faults()[0].nodes
+        eventually(lambda: own_cluster.leader() not in ("", before), what="another leader")
+    eventually(lambda: own_cluster.status(memory=False).phase == "ready", what="all are members again")
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("cluster", [("swarm", "--size", "master=3", "--size", "agent=2")], indirect=True)
-def test_a_swarm_is_cut_and_its_tasks_move(cluster: Cluster) -> None:
+@pytest.mark.parametrize("own_cluster", [("swarm", "--size", "master=3", "--size", "agent=2")], indirect=True)
+def test_a_swarm_is_cut_and_its_tasks_move(own_cluster: Cluster) -> None:
     def docker(node: str, *argv: str, timeout: float = 60) -> str:
-        done = cluster.exec(node, ["docker", *argv], timeout=timeout)
+        done = own_cluster.exec(node, ["docker", *argv], timeout=timeout)
         assert done.exit_code == 0, done.stderr
         return done.stdout
 
     docker("master-1", "network", "create", "--driver", "overlay", "--attachable", "o")
-    demo = cluster.info().demo_image
+    demo = own_cluster.info().demo_image
     assert demo
     workers = ["--constraint", "node.role==worker", "--network", "o"]
     docker("master-1", "service", "create", "--name", "s", "--replicas", "2", *workers, demo, timeout=120)
@@ -295,28 +283,28 @@ def test_a_swarm_is_cut_and_its_tasks_move(cluster: Cluster) -> None:
     names = {n: docker(n, "ps", "-q", "--filter", "label=com.docker.swarm.service.name=s").split()[0] for n in where()}
     there = docker("agent-2", "inspect", "-f", '{{(index .NetworkSettings.Networks "o").IPAddress}}', names["agent-2"])
     ping = ["docker", "exec", names["agent-1"], "ping", "-c", "1", "-W", "2", there.strip()]
-    assert cluster.exec("agent-1", ping).exit_code == 0
-    with cluster.partition("agent-1", "agent-2"):
-        assert cluster.exec("agent-1", ping).exit_code != 0  # the overlay does not tunnel past the partition
+    assert own_cluster.exec("agent-1", ping).exit_code == 0
+    with own_cluster.partition("agent-1", "agent-2"):
+        assert own_cluster.exec("agent-1", ping).exit_code != 0  # the overlay does not tunnel past the partition
         assert len(where()) == 2
-    with cluster.fault.isolate("agent-2"):
+    with own_cluster.fault.isolate("agent-2"):
         eventually(lambda: where() == {"agent-1"}, what="the tasks are on the other agent")
-    with cluster.fault.isolate("leader") as fault:
+    with own_cluster.fault.isolate("leader") as fault:
         cut = fault.groups[0][0]
-        listed = lambda: cluster.exec(cut, ["docker", "node", "ls"], timeout=60).exit_code == 0  # noqa: E731
+        listed = lambda: own_cluster.exec(cut, ["docker", "node", "ls"], timeout=60).exit_code == 0  # noqa: E731
         eventually(lambda: not listed(), what="a manager in the minority steps down")
-    eventually(lambda: cluster.status(memory=False).phase == "ready", what="all are ready again")
+    eventually(lambda: own_cluster.status(memory=False).phase == "ready", what="all are ready again")
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("cluster", [("kubernetes", "--size", "agent=2")], indirect=True)
-def test_kubernetes_moves_pods_of_a_cut_agent(cluster: Cluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize("own_cluster", [("kubernetes", "--size", "agent=2")], indirect=True)
+def test_kubernetes_moves_pods_of_a_cut_agent(own_cluster: Cluster, tmp_path: Path) -> None:
     def kubectl(*argv: str) -> str:
-        done = cluster.exec("master-1", ["kubectl", *argv], timeout=150)
+        done = own_cluster.exec("master-1", ["kubectl", *argv], timeout=150)
         assert done.exit_code == 0, done.stderr
         return done.stdout
 
-    demo = cluster.info().demo_image
+    demo = own_cluster.info().demo_image
     kubectl("create", "deployment", "d", f"--image={demo}", "--replicas=2")
     quick = [{"key": f"node.kubernetes.io/{k}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}
              for k in ("unreachable", "not-ready")]  # fmt: skip
@@ -338,10 +326,10 @@ def test_kubernetes_moves_pods_of_a_cut_agent(cluster: Cluster, tmp_path: Path) 
     eventually(lambda: {n for n, _a in pods()} == {"agent-1", "agent-2"}, what="a pod on each agent")
     ip = dict(pods())["agent-2"]
     fetch = ["curl", "-s", "-m", "2", "-o", "/dev/null", f"http://{ip}"]
-    if cluster.exec("agent-1", fetch).exit_code in (0, 7):  # 7: nothing listens on that port, but packets come back
-        with cluster.partition("agent-1", "agent-2"):
-            assert cluster.exec("agent-1", fetch).exit_code == 28  # pods do not tunnel past the partition
-    with cluster.fault.isolate("agent-2"):
+    if own_cluster.exec("agent-1", fetch).exit_code in (0, 7):  # 7: nothing listens on that port, but packets come back
+        with own_cluster.partition("agent-1", "agent-2"):
+            assert own_cluster.exec("agent-1", fetch).exit_code == 28  # pods do not tunnel past the partition
+    with own_cluster.fault.isolate("agent-2"):
         eventually(lambda: ready("agent-2") != "True", what="agent-2 is not ready", within=120)
         eventually(lambda: [n for n, _a in pods()].count("agent-1") == 2, what="both pods are on agent-1", within=120)
     eventually(lambda: ready("agent-2") == "True", what="agent-2 is ready again", within=120)

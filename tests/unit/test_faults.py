@@ -72,15 +72,15 @@ def test_a_delay(text: str, value: float) -> None:
     assert planning.milliseconds(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "0ms", "-1s", "5", "61s", "1h", "ms"])
+@pytest.mark.parametrize("text", ["", "-1s", "5", "1h", "ms"])
 def test_no_delay(text: str) -> None:
     with pytest.raises(UsageError, match="100ms"):
         planning.milliseconds(text)
 
 
-@pytest.mark.parametrize("text", ["0", "0%", "101%", "-3", "many", "5%%", "0.01"])
+@pytest.mark.parametrize("text", ["", "-3", "many", "5%%"])
 def test_no_percentage(text: str) -> None:
-    with pytest.raises(UsageError, match=r"0\.1% to 100%"):
+    with pytest.raises(UsageError, match="10%"):
         planning.percent(text)
 
 
@@ -89,13 +89,13 @@ def test_a_rate(text: str, value: int) -> None:
     assert planning.bits(text) == value
 
 
-@pytest.mark.parametrize("text", ["1", "0mbit", "100gbit", "fast", "1mbyte"])
+@pytest.mark.parametrize("text", ["", "fast", "1mbyte", "-1mbit"])
 def test_no_rate(text: str) -> None:
     with pytest.raises(UsageError, match="1mbit"):
         planning.bits(text)
 
 
-@pytest.mark.parametrize("text", ["64", "1MiB", "x", "-1GiB"])
+@pytest.mark.parametrize("text", ["64", "x", "-1GiB"])
 def test_no_size(text: str) -> None:
     with pytest.raises(UsageError, match="64MiB"):
         planning.size(text)
@@ -423,6 +423,12 @@ def test_commands(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
         ["partition", "/", "kv-1"],
         ["partition", "kv-1 / kv-2", "--isolate", "leader"],
         ["delay", "kv-1", "soon"],
+        ["delay", "kv-1", "0ms"],
+        ["delay", "kv-1", "61s"],
+        ["loss", "kv-1", "0.01%"],
+        ["rate", "kv-1", "100gbit"],
+        ["memory", "kv-1", "1MiB"],
+        ["cpu", "kv-1", "0%"],
         ["delay", "kv-1", "10ms", "--jitter", "20ms"],
         ["loss", "kv-1", "200%"],
         ["rate", "kv-1", "-1"],
