@@ -250,9 +250,7 @@ def heal(engine: Engine, spec: Spec, ids: Sequence[str] = ()) -> tuple[str, ...]
             known = ", ".join(active) or "none"
             fix = f"`minicluster fault list -c {spec.cluster}`."
             raise UsageError(f"cluster {spec.cluster} has no fault {id_!r}", f"In force: {known}.", fix)
-    # One that runs and holds no fault is another heal's.
-    all_ = [c.name for c in target.helpers if c.labels[labels.FAULT] or c.state != "running"]
-    helpers = [fault_name(spec.cluster, id_) for id_ in ids] or all_
+    helpers = [fault_name(spec.cluster, id_) for id_ in ids] or [helper.name for helper in target.helpers]
     from minicluster.executor.parallel import at_once
 
     ending = [partial(_end, engine, name) for name in helpers]
@@ -278,8 +276,9 @@ def _sweep(target: Target) -> None:
     about = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile, labels.FAULT: ""}
     engine.create_job(Job(name, image.ref, ("fault", "0", *operations), {}, {}, (), about, on_containers=True))
     try:
-        engine.start_container(name)
-        _wait(engine, name, replace(planning.simple("dns", ()), text="removal of all faults"))
+        with suppress(EngineError, NodeFailed):  # another heal ends it, and does the same; or a node has just ended
+            engine.start_container(name)
+            _wait(engine, name, replace(planning.simple("dns", ()), text="removal of all faults"))
     finally:
         engine.remove_container(name)
 
