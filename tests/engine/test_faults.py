@@ -39,7 +39,7 @@ def healed(request: pytest.FixtureRequest) -> Iterator[None]:
     if "etcd" in request.fixturenames:
         cluster: Cluster = request.getfixturevalue("etcd")
         cluster.heal()
-        eventually(lambda: cluster.status(memory=False).phase == "ready", what="the ensemble is ready")
+        cluster.wait(timeout=60)
 
 
 def put(cluster: Cluster, node: str, key: str = "k", within: float = 2.0) -> bool:
@@ -258,7 +258,7 @@ def test_consul_elects_another_leader(own_cluster: Cluster) -> None:
     with own_cluster.fault.isolate("leader"):
         assert own_cluster.faults()[0].nodes
         eventually(lambda: own_cluster.leader() not in ("", before), what="another leader")
-    eventually(lambda: own_cluster.status(memory=False).phase == "ready", what="all are members again")
+    own_cluster.wait(timeout=150)
 
 
 @pytest.mark.long
@@ -293,7 +293,7 @@ def test_a_swarm_is_cut_and_its_tasks_move(own_cluster: Cluster) -> None:
         cut = fault.groups[0][0]
         listed = lambda: own_cluster.exec(cut, ["docker", "node", "ls"], timeout=60).exit_code == 0  # noqa: E731
         eventually(lambda: not listed(), what="a manager in the minority steps down")
-    eventually(lambda: own_cluster.status(memory=False).phase == "ready", what="all are ready again")
+    own_cluster.wait(timeout=150)
 
 
 @pytest.mark.long
