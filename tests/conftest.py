@@ -23,7 +23,7 @@ from tests import shards
 from tests.engine.conftest import PREFIX, remains, shell_on
 
 _MARK = "MINICLUSTER_TESTS"  # a variable in the environment of every process that the tests start, and of its children
-_PATIENCE = 15.0  # seconds: a lease's reaper checks twice before it ends
+_PATIENCE = 30.0  # seconds: a lease's reaper checks twice before it ends, and gives up after twenty attempts
 _LEFT_BEHIND = 10  # pytest's exit code if something is left behind, even if tests failed too; its own codes end at 5
 
 _had_engine = False
@@ -126,11 +126,13 @@ def _processes() -> list[str]:
     found, mark = [], f"{_MARK}={os.environ[_MARK]}".encode()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if int(folder.name) == os.getpid() or mark not in (folder / "environ").read_bytes().split(b"\0"):
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            if int(folder.name) == os.getpid() or mark not in variables:
                 continue
             command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
         except OSError:
             continue  # it has ended, or belongs to another user
         if command and not any(name in command.split()[0] for name in ("dockerd", "containerd", "docker-proxy")):
-            found.append(f"process {folder.name}: {command}")
+            test = next((v.decode(errors="replace") for v in variables if v.startswith(b"PYTEST_CURRENT_TEST=")), "")
+            found.append(f"process {folder.name}: {command} {test}")
     return found

@@ -193,10 +193,10 @@ def test_an_agents_engine_needs_nothing_of_its_image(outer: Shell, stand_in: str
     (tmp_path / "Dockerfile").write_text(BARE.format(base=base_ref))
     overlay = folders.bundled_directory() / "mesos" / "image-agent"
     path = "PATH=/bin:/opt/minicluster/engine/bin"
-    files = folders.bundled_directory() / "swarm" / "files" / "engine"
+    files = folders.bundled_directory() / "swarm" / "files"
     bin = tmp_path / "files" / "usr" / "local" / "bin"
     bin.mkdir(parents=True)
-    for file in files.iterdir():
+    for file in (*(files / "engine").iterdir(), *(files / "nested").iterdir()):
         shutil.copy(file, bin)
     try:
         outer.docker("build", "--quiet", "--tag", "t-mesos/bare:1", str(tmp_path), timeout=300)

@@ -183,5 +183,5 @@ def test_the_plugin_with_a_remote_engine(outer: Shell, remote: Remote, tests: di
     assert found_at(far.run(*pytest_words(tests)).out) == remote.address
     assert not remains(outer, KIND)
     # The reaper checks twice for late objects. Until then it must be able to reach the engine.
-    words = ("pgrep", "-f", f"reaper.py.*{Path(tests['TESTS']).parent}")
+    words = ("pgrep", "-f", f"reaper_process.py.*{Path(tests['TESTS']).parent}")
     eventually(lambda: not outer.run(*words, ok=False).out, within=30)

@@ -11,6 +11,7 @@ from minicluster.engine.http import Api, ConnectionLost
 from minicluster.engine.protocol import Cancel, Engine, EngineEvent
 from minicluster.errors import NoEngine
 from minicluster.model.labels import CLUSTER
+from minicluster.model.naming import network_name
 
 #: Lifecycle events only: no commands in nodes, no mounts.
 _ACTIONS = (
@@ -48,6 +49,7 @@ class _Known:
         self.engine, self.cluster = engine, cluster
         self.containers = {c.id: c.labels for c in engine.containers(cluster)}
         self.networks = {n.id for n in engine.networks(cluster)}
+        self.others: set[str] = set()  # networks that are not the cluster's
         self.volumes = {v.name: v.labels for v in engine.volumes(cluster)}
         self.connections: dict[tuple[str, str], str] = {}  # network and container -> the last action
         self.created: set[str] = set()  # volumes whose creation was reported: the engine repeats it for each container
@@ -76,9 +78,7 @@ class _Known:
             self.containers[key] = about
             return about
         if kind == "network":
-            if action == "create" and key not in self.networks:
-                self.networks = {n.id for n in self.engine.networks(self.cluster)}
-            if key not in self.networks:
+            if not self._owns_network(key, about.get("name", "")):
                 return None
             container = about.get("container", "")
             if action in ("connect", "disconnect"):  # the engine reports a disconnection twice
@@ -94,3 +94,15 @@ class _Known:
         if action == "destroy":
             self.created.discard(key)
         return self.volumes.get(key)
+
+    def _owns_network(self, key: str, name: str) -> bool:
+        """Whether a network is the cluster's. Any event may be the first one seen: the engine answers a request for
+        events a moment before it begins to collect them."""
+        if key not in self.networks | self.others:
+            self.networks |= {n.id for n in self.engine.networks(self.cluster)}
+            # One that has been removed meanwhile is known by its name only.
+            if key not in self.networks and name == network_name(self.cluster) and not self.engine.network(name):
+                self.networks.add(key)
+            if key not in self.networks:
+                self.others.add(key)
+        return key in self.networks
