@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from minicluster import pki
-from minicluster.engine.privileges import NESTED_CAPABILITIES, NESTED_CGROUPNS, NESTED_SECURITY_OPT, NESTED_TMPFS
+from minicluster.engine import privileges
+from minicluster.engine.discover import connect
+from minicluster.engine.docker.engine import DockerEngine
+from minicluster.engine.protocol import ContainerConfig
 from minicluster.executor.node_files import node_files
 from minicluster.model.naming import shared_volume_name, volume_name
 from minicluster.model.spec import NodeSpec, Overrides, Spec
@@ -20,7 +24,7 @@ from minicluster.profile.resolve import resolve
 SUBNET = "172.28.251.0/24"
 
 
-def prepare(profile: str, name: str, folder: Path) -> Spec:
+def prepare(profile: str, name: str, folder: Path, size: Mapping[str, int] | None = None) -> Spec:
     """Writes a folder for floor-nodes.sh, and ``compose.json`` in it for Docker Compose; returns what it describes.
 
     Certificates are made here, before any clock starts. ``folder`` has: ``name``, ``subnet``, ``nodes``; the command
@@ -28,12 +32,12 @@ def prepare(profile: str, name: str, folder: Path) -> Spec:
     ``docker create``, ``NODE.ready``, its probe, and ``NODE.tar``, its files; and these files once more in a folder
     ``NODE``, for Compose to mount.
     """
-    spec = resolve(catalog.load(profile, {}), cluster=name, overrides=Overrides(), subnet=SUBNET)
+    spec = resolve(catalog.load(profile, {}), cluster=name, overrides=Overrides(size=size or {}), subnet=SUBNET)
     assert spec.members
     authority = pki.Authority()
     services = {}
     for node in spec.nodes:
-        files = node_files(PutFiles(node.name, node.files, node.certificates, node.authority), authority)
+        files = node_files(PutFiles(node.name, node.files, node.certificates, node.authority), authority, {})
         with tarfile.open(folder / f"{node.name}.tar", "w") as tar:
             for file in files:
                 entry = tarfile.TarInfo(file.path.lstrip("/"))
@@ -67,18 +71,31 @@ def prepare(profile: str, name: str, folder: Path) -> Spec:
 def _create(spec: Spec, node: NodeSpec) -> list[str]:
     options = ["--init", f"--hostname={node.name}", f"--ip={node.address}", f"--stop-timeout={node.stop_timeout}"]
     options += [f"--memory={node.memory}"] if node.memory else []
-    options += [f"--env={name}={value}" for name, value in node.env.items()]
     options += [f"--volume={volume}:{path}" for volume, path in _volumes(spec, node).items()]
     options += [f"--tmpfs={path}:{value}" for path, value in node.tmpfs.items()]
     options += [f"--cap-add={name}" for name in node.capabilities]
+    env = dict(node.env)
     if node.nested:
-        options += [f"--cap-add={name}" for name in NESTED_CAPABILITIES]
-        options += [f"--security-opt={option}" for option in NESTED_SECURITY_OPT]
-        options += [f"--tmpfs={path}:{value}" for path, value in NESTED_TMPFS.items()]
-        options += [f"--cgroupns={NESTED_CGROUPNS}"]
+        capabilities = privileges.NESTED_CAPABILITIES
+        if node.privileged:
+            capabilities = granted(node.name, spec.images[node.image].ref)
+            options += [f"--device-cgroup-rule={privileges.DEVICE_RULE}"]
+            env[privileges.PRIVILEGED_ENV] = "yes"
+        options += [f"--cap-add={name}" for name in capabilities]
+        options += [f"--security-opt={option}" for option in privileges.NESTED_SECURITY_OPT]
+        options += [f"--tmpfs={path}:{value}" for path, value in privileges.NESTED_TMPFS.items()]
+        options += [f"--cgroupns={privileges.NESTED_CGROUPNS}"]
+    options += [f"--env={name}={value}" for name, value in env.items()]
     options += [f"--publish=127.0.0.1:{e.host_port}:{e.port}" for e in node.endpoints]
     options += [f"--entrypoint={node.entrypoint[0]}"] if node.entrypoint else []
     return [*options, spec.images[node.image].ref, *node.entrypoint[1:], *node.command]
+
+
+def granted(name: str, image: str) -> tuple[str, ...]:
+    """All capabilities that the engine can give."""
+    engine = connect()
+    assert isinstance(engine, DockerEngine)
+    return engine._granted(ContainerConfig(name, image, hostname=name, network="none", address="", labels={}))
 
 
 def _volumes(spec: Spec, node: NodeSpec) -> dict[str, str]:

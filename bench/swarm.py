@@ -9,17 +9,18 @@ import shutil
 import subprocess
 import tempfile
 import time
+from pathlib import Path
 
+import plain
 from measure import MINICLUSTER, NAME, ROOT, Report, median, minicluster, run, spread
 
 
 def up_and_down(report: Report, rounds: int) -> None:
     """`up` and `down` against the plain script, in turn."""
     floor_up, floor_down, ups, downs = [], [], [], []
-    _, built = minicluster("image", "build", "swarm")
-    image = built.split()[-1]
+    minicluster("image", "build", "swarm")
     for n in range(rounds + 1):
-        up_floor, down_floor = _plain_script(image, 2)
+        up_floor, down_floor = _plain_script(2)
         seconds_up, _ = minicluster("up", "swarm", "--name", NAME, "-q")
         seconds_down, _ = minicluster("down", NAME, "-q")
         if n:  # the first round warms caches
@@ -36,31 +37,32 @@ def up_and_down(report: Report, rounds: int) -> None:
 
 def scale(report: Report, rounds: int, sizes: tuple[int, ...] = (2, 8, 14, 20)) -> None:
     """Seconds per added agent, by the size; and the same of the plain script, which shows what the machine adds."""
-    _, built = minicluster("image", "build", "swarm")
-    image = built.split()[-1]
+    minicluster("image", "build", "swarm")
     times: dict[int, list[float]] = {agents: [] for agents in sizes}
     floor: dict[int, list[float]] = {agents: [] for agents in sizes}
     for _ in range(rounds):
         for agents in sizes:
-            floor[agents].append(_plain_script(image, agents)[0])
+            floor[agents].append(_plain_script(agents)[0])
             size = f"agent={agents}"
             seconds, _ = minicluster("up", "swarm", "--name", NAME, "--size", size, "--timeout", "600", "-q")
             times[agents].append(seconds)
             minicluster("down", NAME, "-q")
-    ours, plain = _per_agent(times), _per_agent(floor)
+    ours, theirs = _per_agent(times), _per_agent(floor)
     detail = f"{_by_size(times)}; per added agent {_figures(ours)}"
     report.add("the last agents of 20 against the first, per added agent", ours[-1] / ours[0], 1.15, "times", detail)
-    detail = f"plain script {_by_size(floor)}; per added agent {_figures(plain)}"
-    growth = (ours[-1] / ours[0]) / (plain[-1] / plain[0])
+    detail = f"plain script {_by_size(floor)}; per added agent {_figures(theirs)}"
+    growth = (ours[-1] / ours[0]) / (theirs[-1] / theirs[0])
     report.add("that growth, against the plain script's own", growth, 1.15, "times", detail)
     last = sizes[-1]
     ratio = median(times[last]) / median(floor[last])
     report.add(f"up swarm, 1 master + {last} agents, against the plain script", ratio, 1.25, "times")
 
 
-def _plain_script(image: str, agents: int) -> tuple[float, float]:
+def _plain_script(agents: int) -> tuple[float, float]:
     """Seconds that the floor takes until all members are ready, and until its containers are removed."""
-    _, text = run(str(ROOT / "bench" / "floor.sh"), image, str(agents), env={"FLOOR_NAME": "bench-floor"})
+    with tempfile.TemporaryDirectory(prefix="mc-") as folder:
+        plain.prepare("swarm", "bench-floor", Path(folder), {"agent": agents})
+        _, text = run(str(ROOT / "bench" / "floor.sh"), folder)
     up, down = (re.findall(rf"{event}\s+([\d.]+)", text)[0] for event in ("all members ready", "containers removed"))
     return float(up), float(down)
 
