@@ -34,6 +34,7 @@ class Request:
     method: str
     path: str  #: with its query
     body: bytes
+    login: str = ""  #: what it authenticates with, as HTTP has it
 
     @property
     def json(self) -> Any:
@@ -107,7 +108,8 @@ def serving(answers: Mapping[str, Answer], host: str = "127.0.0.1", port: int = 
     class Handler(BaseHTTPRequestHandler):
         def do(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
-            reply = server.reply(Request(self.command, self.path, self.rfile.read(length)))
+            body, login = self.rfile.read(length), self.headers.get("Authorization", "")
+            reply = server.reply(Request(self.command, self.path, body, login))
             self.send_response(reply.status)
             for name, value in reply.headers.items():
                 self.send_header(name, value)

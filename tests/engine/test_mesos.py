@@ -340,6 +340,79 @@ def test_the_balancer_answers_while_agents_come_and_go(cluster: Shell) -> None:
         cluster.minicluster("scale", "balancer=0", timeout=300)
 
 
+# Authentication, and names
+
+
+@pytest.fixture(scope="module")
+def guarded(outer: Shell, stand_in: str) -> Iterator[Shell]:
+    """One of each, Mesos-DNS' stand-in too, with ``authentication``."""
+    name = f"{NAME}-auth"
+    sizes = ("--size=agent=1", "--size=dns=1", f"--image=dns={STAND_IN}")
+    try:
+        outer.minicluster("up", "mesos", "--name", name, "--set", "authentication=true", *sizes, *IMAGES, timeout=900)
+        yield Shell(outer.env | {"MINICLUSTER": name} | outer.minicluster("env", name, "-o", "json").json)
+    finally:
+        outer.minicluster("down", name, ok=False)
+    assert remains(outer, name) == {}
+
+
+@pytest.mark.long
+def test_who_does_not_know_the_secret_is_refused(guarded: Shell) -> None:
+    is_ready(guarded)
+    code = ("curl", "-sS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}")
+    for variable, path in {"MASTER": "/slaves", "AGENT": "/state", "SCHEDULER": "/v2/info"}.items():
+        url = guarded.env[f"MINICLUSTER_{variable}"]
+        login, _, place = url.removeprefix("http://").partition("@")
+        assert login.startswith("minicluster:")
+        assert guarded.run(*code, f"http://{place}{path}").out == "401"
+        assert guarded.run(*code, f"http://minicluster:wrong@{place}{path}").out == "401"
+        assert guarded.run(*code, f"{url}{path}").out == "200"
+        secret = login.partition(":")[2]
+        for node in ("master-1", "agent-1", "scheduler-1", "dns-1"):
+            assert secret not in guarded.docker("inspect", f"{NAME}-auth-{node}").out
+    assert "anyone" not in guarded.minicluster("up", "--bind-address", "127.0.0.2", "--dry-run").err
+
+
+@pytest.mark.long
+def test_the_commands_know_the_secret(guarded: Shell, tmp_path: Path) -> None:
+    assert guarded.minicluster("mesos", "state", "--agent", "agent-1").json["hostname"] == "localhost"
+    assert guarded.minicluster("mesos", "ps", "--all", "-o", "json").json
+    (tmp_path / "app.json").write_text('{"id": "web", "cmd": "sleep 1000"}')
+    assert guarded.minicluster("mesos", "install", str(tmp_path / "app.json"), "-o", "json").json["id"] == "/web"
+
+
+@pytest.mark.long
+def test_nodes_are_given_what_mesos_authenticates_with(guarded: Shell) -> None:
+    secret = guarded.env["MINICLUSTER_MASTER"].partition("minicluster:")[2].partition("@")[0]
+    masters = guarded.minicluster("logs", "master-1").out
+    assert f"MESOS_ZK=zk://minicluster:{secret}@" in masters
+    for name in ("AGENTS", "FRAMEWORKS", "HTTP_READONLY", "HTTP_READWRITE", "HTTP_FRAMEWORKS"):
+        assert f"MESOS_AUTHENTICATE_{name}=true\n" in masters
+    assert "MESOS_HTTP_FRAMEWORK_AUTHENTICATORS=basic\n" in masters
+    assert f"MESOS_MASTER=zk://minicluster:{secret}@" in guarded.minicluster("logs", "agent-1").out
+    about = json.loads(guarded.minicluster("exec", "agent-1", "--", "cat", "/run/minicluster-credential").out)
+    assert about == {"principal": "minicluster", "secret": secret}
+    schedulers = guarded.minicluster("logs", "scheduler-1").out
+    assert "MARATHON_MESOS_AUTHENTICATION=\n" in schedulers
+    assert "MARATHON_MESOS_AUTHENTICATION_PRINCIPAL=minicluster\n" in schedulers
+    assert guarded.minicluster("exec", "scheduler-1", "--", "cat", "/run/minicluster-secret").out == secret
+    config = json.loads(guarded.minicluster("exec", "dns-1", "--", "cat", "/etc/mesos-dns/config.json").out)
+    assert config["mesosCredentials"] == about
+
+
+@pytest.mark.long
+def test_agents_and_tasks_ask_mesos_dns_for_names(guarded: Shell) -> None:
+    name = "web.shop.marathon.mesos"
+    assert "10.99.98.97" in guarded.minicluster("exec", "agent-1", "--", "getent", "hosts", name).out
+    kv = addresses(guarded)["kv-1"]
+    assert kv in guarded.minicluster("exec", "agent-1", "--", "getent", "hosts", "kv-1").out  # passed on
+    docker = ("/opt/minicluster/engine/bin/docker", "run", "--rm", "--entrypoint", "/bin/busybox")
+    look = ("exec", "agent-1", "--", *docker, "localhost/minicluster/demo", "nslookup", name)
+    assert eventually(lambda: (a := guarded.minicluster(*look, ok=False)).code == 0 and "10.99.98.97" in a.out)
+    guarded.minicluster("restart", "agent-1", timeout=300)
+    assert "10.99.98.97" in guarded.minicluster("exec", "agent-1", "--", "getent", "hosts", name).out
+
+
 def test_the_number_of_masters_cannot_change(cluster: Shell) -> None:
     refused = cluster.minicluster("up", "--name", NAME, "--size", "master=5", ok=False)
     assert refused.code == 2

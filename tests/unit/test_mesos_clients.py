@@ -121,6 +121,27 @@ def test_a_redirect_keeps_method_and_body() -> None:
     assert [(r.method, r.json) for r in leader.asked] == [("POST", APP)]
 
 
+def test_a_login_is_sent_to_each_server_of_the_cluster_and_is_in_no_error() -> None:
+    moved = Reply(307, b"", {"Location": "//172.28.0.4:5050"})
+    with serving(master()) as leader, serving({"/version": moved}) as follower:
+        first, second = (server.url.replace("//", "//minicluster:a%3Ab@") for server in (follower, leader))
+        client(first, **{"172.28.0.4:5050": second}).get("/version")
+    encoded = "Basic bWluaWNsdXN0ZXI6YTpi"  # minicluster:a:b
+    assert [r.login for r in (*follower.asked, *leader.asked)] == [encoded, encoded]
+    with deaf() as (refusing, _), pytest.raises(HTTPError) as caught:
+        client(refusing.replace("//", "//minicluster:hidden@")).get("/state")
+    assert refusing in caught.value.why
+    assert "hidden" not in caught.value.why
+
+
+def test_a_login_is_not_sent_to_strangers() -> None:
+    with serving(master()) as stranger:
+        moved = Reply(307, b"", {"Location": f"//{stranger.place}"})
+        with serving({"/version": moved}) as follower:
+            client(follower.url.replace("//", "//minicluster:x@")).get("/version")
+    assert [r.login for r in stranger.asked] == [""]
+
+
 def test_a_leader_that_is_not_published_is_asked_where_it_is() -> None:
     with serving(master()) as leader:
         moved = Reply(307, b"", {"Location": f"//{leader.place}"})

@@ -47,4 +47,4 @@ def test_the_image_of_a_program_has_a_python(profile: str) -> None:
 def test_some_programs_have_one() -> None:
     kv = next(node for node in spec_of("mesos").nodes if node.role == "kv")
     (members,) = (file for file in kv.files if file.path.endswith("/mesos-members"))
-    assert needed(members) == {f"{LIBRARY}/http_api.py", f"{LIBRARY}/program.py"}
+    assert needed(members) == {f"{LIBRARY}/mesos_server.py", f"{LIBRARY}/program.py"}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 from minicluster.errors import MiniclusterError
 
@@ -32,7 +33,7 @@ class Client:
     """
 
     name: str  #: of the kind of server, in errors: "Mesos master"
-    servers: Sequence[str]  #: base URLs
+    servers: Sequence[str]  #: base URLs, with a login where they want one
     routes: Mapping[str, str]  #: HOST:PORT in the cluster's network -> base URL on this machine
     cluster: str  #: that the servers are of
     timeout: float = 10.0  #: seconds without any data
@@ -90,9 +91,9 @@ class Client:
             try:
                 return self._follow(method, server, path, content)
             except ConnectionRefusedError as error:
-                failures.append(f"{server}: {_cause(error)}")
+                failures.append(f"{_place(server)}: {_cause(error)}")
             except (OSError, http.client.HTTPException) as error:
-                failures.append(f"{server}: {_cause(error)}")
+                failures.append(f"{_place(server)}: {_cause(error)}")
                 if method != "GET":
                     break  # the request may have been received
         raise HTTPError(
@@ -107,9 +108,14 @@ class Client:
             parts = urlsplit(url)
             connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=self.timeout)
             try:
-                headers = {"Content-Type": "application/json"} if content is not None else {}
+                headers = {"Accept": "*/*"}
+                if content is not None:
+                    headers["Content-Type"] = "application/json"
+                if parts.username is not None:
+                    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+                    headers["Authorization"] = f"Basic {base64.b64encode(login).decode()}"
                 target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-                connection.request(method, target, content, {"Accept": "*/*", **headers})
+                connection.request(method, target, content, headers)
                 answer = connection.getresponse()
             except BaseException:
                 connection.close()
@@ -119,7 +125,8 @@ class Client:
                 return connection, answer
             connection.close()
             url = self._reached(url, location, path)
-        raise HTTPError(f"the {self.name} redirects {method} {path} too many times", f"The last redirect was to {url}.")
+        last = f"The last redirect was to {_place(url)}."
+        raise HTTPError(f"the {self.name} redirects {method} {path} too many times", last)
 
     def _reached(self, url: str, location: str, path: str) -> str:
         """The URL of a redirect's target on this machine."""
@@ -150,6 +157,12 @@ def explanation(data: bytes) -> str:
         else:
             lines.append(str(detail))
     return "\n".join(lines)
+
+
+def _place(url: str) -> str:
+    """A URL without a login."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _short(data: bytes, limit: int = 400) -> str:
