@@ -27,6 +27,7 @@ from minicluster.operations import (
     logs,
     monitor,
     reset,
+    services,
     status,
     up,
 )
@@ -191,12 +192,26 @@ class Cluster:
         return load_images.plan_load(self.engine, self.spec, image, self.node_names(nodes) if nodes else [])
 
     def endpoint(self, name: str) -> results.EndpointInfo:
-        """A published port by its name; of several nodes that offer it the first that is running."""
-        return addresses.endpoint(self.engine, self.spec, self.address_mode, name, authority=self._authority)
+        """A published port, or a service of a user's, by its name; of several the first that is reached from here."""
+        return self.endpoints(name)[0]
 
     def endpoints(self, name: str | None = None) -> tuple[results.EndpointInfo, ...]:
-        """Published ports, all or by their name, those of running nodes first; as they are reached from here."""
-        return addresses.endpoints(self.engine, self.spec, self.address_mode, self._authority, name)
+        """Published ports, all or by their name, those of running nodes first; as they are reached from here.
+
+        And what users have published by the cluster's own software, such as Services of type LoadBalancer, as
+        NAMESPACE/NAME.
+        """
+        engine, spec, mode = self.engine, self.spec, self.address_mode
+        if name is None:
+            own = addresses.endpoints(engine, spec, mode, self._authority)
+            return (*own, *services.services(engine, spec, mode))
+        # Names of the cluster's own have no slash, or a protocol behind it: agent:53/udp.
+        if "/" not in name or ":" in name:
+            return addresses.endpoints(engine, spec, mode, self._authority, name)
+        found = services.services(engine, spec, mode)
+        if not (wanted := tuple(one for one in found if one.name == name)):
+            raise addresses.no_endpoint(f"cluster {spec.cluster}", name, found)
+        return wanted
 
     def connect(self) -> None:
         """Connects the container that this runs in, if any, as :meth:`up` does; checks that a node is reached."""
@@ -210,9 +225,9 @@ class Cluster:
         """Updates the native client's certificate and files, as :meth:`up` does; returns notes of what it could not."""
         return client_folder.write_files(self.engine, self.spec, self._authority, self.address_mode)
 
-    def info(self) -> results.ClusterInfo:
-        """How to reach the cluster."""
-        return info.info(self.engine, self.spec, self._authority, self.address_mode)
+    def info(self, *, published: bool = True) -> results.ClusterInfo:
+        """How to reach the cluster, and with ``published`` what its users have published in it."""
+        return info.info(self.engine, self.spec, self._authority, self.address_mode, published=published)
 
     def status(self, *, memory: bool = True) -> results.ClusterStatus:
         """Asks the engine, the nodes' probes and the cluster's software; with ``memory`` it may take a second."""

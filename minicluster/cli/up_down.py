@@ -266,7 +266,7 @@ def up(
         infos = []
         for cluster in clusters:
             cluster.connect()
-            info = cluster.info()
+            info = cluster.info(published=False)
             notes = plugins.run_after_up(cluster, added)
             if quiet and output is not Output.json:
                 for note in notes:  # of changes outside the cluster, such as that of kubectl's context

@@ -102,7 +102,7 @@ class EndpointSpec:
     name: str  #: the profile's, or for a port that the user asks for ROLE:PORT[/PROTOCOL]
     port: int  #: in the node
     host_port: int  #: the published one
-    url: str  #: with markers for ``host`` and ``port``: where it is reached depends on the client
+    url: str  #: with markers for ``host`` and ``port``: where it is reached depends on the client; "": not listed
     protocol: str = "tcp"  #: or "udp"
     anyone: str = ""  #: what every client may do there without a login, a phrase; "" where none may
 
@@ -212,6 +212,7 @@ class Spec:
     tag: tuple[HookSpec, ...] = ()  #: give an image of a node a further name
     reset: tuple[HookSpec, ...] = ()
     members: HookSpec | None = None
+    services: HookSpec | None = None  #: prints what users have published by the system's own means
     write: HookSpec | None = None  #: writes something by the system's own means
     env: Mapping[str, str] = field(default_factory=dict)
     client: CertificateSpec | None = None

@@ -172,7 +172,7 @@ def usable(mode: str, engine: Engine, spec: Spec) -> str:
 def endpoints(
     engine: Engine, spec: Spec, mode: str, authority: pki.Authority | None = None, name: str | None = None
 ) -> tuple[EndpointInfo, ...]:
-    """Published ports with their URLs by a mode that :func:`choose` returned; those of running nodes first.
+    """Published ports that have a URL, by a mode that :func:`choose` returned; those of running nodes first.
 
     Args:
         authority: the cluster's, for secrets in URLs; None: it is read from a node where it is needed.
@@ -183,17 +183,20 @@ def endpoints(
     """
     found, secret = [], secrets(engine, spec, [endpoint.url for _node, endpoint in spec.endpoints()], authority)
     for node, endpoint in spec.endpoints():
+        if not endpoint.url:  # the `services` hook says whether anything is there
+            continue
         host, port = address(mode, spec, node, endpoint)
         url = fill([endpoint.url], {**secret, "host": host, "port": str(port)})[0]
         found.append(EndpointInfo(endpoint.name, node.name, url, endpoint.port))
     running = {c.name for c in engine.containers(spec.cluster) if c.state == "running"}
     if name is not None and name not in {e.name for e in found}:
-        raise _no_endpoint(f"cluster {spec.cluster}", name, found)
+        raise no_endpoint(f"cluster {spec.cluster}", name, found)
     wanted = [e for e in found if name in (None, e.name)]
     return tuple(sorted(wanted, key=lambda e: container_name(spec.cluster, e.node) not in running))
 
 
-def _no_endpoint(owner: str, name: str, found: Sequence[EndpointInfo]) -> UsageError:
+def no_endpoint(owner: str, name: str, found: Sequence[EndpointInfo]) -> UsageError:
+    """The error that there is none of that name."""
     return UsageError(f"{owner} has no endpoint {name!r}", "", nearest(name, {e.name for e in found}))
 
 
@@ -209,7 +212,7 @@ def endpoint(
     for one in found:
         if one.name == name:
             return one
-    raise _no_endpoint(node or f"cluster {spec.cluster}", name, found)
+    raise no_endpoint(node or f"cluster {spec.cluster}", name, found)
 
 
 def connect(engine: Engine, spec: Spec, mode: str) -> None:

@@ -255,6 +255,8 @@ def _hooks(loaded: Loaded) -> Iterator[tuple[Where, Hook]]:
             yield ("hooks", event, i), hook
     if profile.members:
         yield ("members",), profile.members
+    if profile.services:
+        yield ("services",), profile.services
     if profile.write:
         yield ("write",), profile.write
     for name, role in profile.roles.items():
@@ -284,8 +286,9 @@ def _check_hooks(loaded: Loaded) -> None:
         if wanted and on != wanted:
             why = f"It asks the initial member, on which the init hook runs: a node of role {wanted}."
             raise _error(loaded, ("members", "on"), "members runs on the role of init hooks", why, f"Write {wanted}.")
-    if profile.write and profile.write.on == "node":
-        raise _error(loaded, ("write", "on"), "write runs on a role", "", f"Name a role: {roles}.")
+    for name, one in (("services", profile.services), ("write", profile.write)):
+        if one and one.on == "node":
+            raise _error(loaded, (name, "on"), f"{name} runs on a role", "", f"Name a role: {roles}.")
     for name, role in profile.roles.items():
         if role.hooks.join and not profile.hooks.init and not profile.members:
             why = "Without init hooks and members there is no member that nodes could join."

@@ -120,7 +120,8 @@ class Endpoint(Part):
     port: int = Field(ge=1, le=65535)
     """The port in the node."""
     url: str = "tcp://{{ host }}:{{ port }}"
-    """The URL for users; a template, in which host and port are where the user reaches the port."""
+    """The URL for users; a template, in which host and port are where the user reaches the port. Where it is empty,
+    the endpoint is listed only if `services` says that something is there."""
     anyone: str = ""
     """What every client may do there without a login, such as "read all keys"; a template, empty where none may."""
 
@@ -356,6 +357,9 @@ class Profile(Part):
     """Commands about the whole cluster."""
     members: Hook | None = None
     """Prints the members by the cluster's own software, one JSON object a line: name, ready, voter, leader, detail."""
+    services: Hook | None = None
+    """Prints what users have published in the cluster, one JSON object a line: name, node, address, port, protocol, and
+    in `at` the endpoint of the nodes of the role that leads there, if any."""
     write: Hook | None = None
     """Writes something, by which "chaos" sees whether writes go on; ends with 0 once it is acknowledged."""
     client: Client | None = None

@@ -87,7 +87,8 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], ModuleType]
         monkeypatch.syspath_prepend(str(folder))
         monkeypatch.setattr(sys, "dont_write_bytecode", True)
         before = set(sys.modules)
-        path = folder / name if (folder / name).exists() else next(folder.glob(f"*/{name}"))
+        found = [folder / name, *folder.glob(f"*/{name}"), *folder.parent.glob(f"image/*/{name}")]
+        path = next(path for path in found if path.exists())
         loader = importlib.machinery.SourceFileLoader(name.replace("-", "_"), str(path))
         spec = importlib.util.spec_from_loader(loader.name, loader)
         assert spec

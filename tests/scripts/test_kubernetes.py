@@ -191,6 +191,16 @@ def test_an_agent_is_not_ready_before_names_resolve_unless_it_takes_no_pods(memb
     ]
 
 
+def test_an_agent_that_waits_for_the_users_network(members: ModuleType) -> None:
+    nodes = recorded("nodes")
+    del nodes["items"][1:]
+    message = "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:..."
+    nodes["items"][0]["status"]["conditions"] = [{"type": "Ready", "status": "False", "message": message}]
+    assert [one["ready"] for one in members.agents(nodes, True, False)] == [False]
+    (waits,) = members.agents(nodes, True, False, True)
+    assert (waits["ready"], waits["detail"]) == (True, "no CNI plugin yet")
+
+
 def test_an_agent_that_leaves_or_cannot_be_used(members: ModuleType) -> None:
     nodes = recorded("nodes")
     nodes["items"][0]["metadata"].setdefault("annotations", {})["minicluster/leaving"] = "mark"

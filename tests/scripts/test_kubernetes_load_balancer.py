@@ -9,10 +9,13 @@ from __future__ import annotations
 import copy
 import io
 import json
+import os
+import signal
 import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -231,6 +234,10 @@ def acting(balancer: ModuleType, services: dict[str, Object]) -> Any:
     made = balancer.Balancer.__new__(balancer.Balancer)
     made.pool, made.pool_name, made.told, made.server = POOL, NAME, {}, Requests()
     made.services = Known(list(services.values()), balancer.key)
+    given = {balancer.key(one): one for one in services.values() if balancer.ingress(one)}
+    for name, ports in balancer.publish(given, dict.fromkeys(given, "")).items():
+        text = ",".join(f"{port}=service{number}" for port, number in ports.items())
+        given[name]["metadata"].setdefault("annotations", {})["minicluster/published-ports"] = text
     made.nodes = Known(recorded("nodes")["items"], balancer.key)
     made.slices = Known(recorded("endpointslices")["items"], balancer.key)
     made.config = Known([recorded("configmap")], balancer.key)
@@ -266,6 +273,104 @@ def test_the_status_is_written_after_the_agent_is_told(acting: Any, services: di
     ]
     assert acting.server.made[0][2]["data"] == {"agent-1": "172.28.4.192"}
     assert acting.server.made[1][2] == {"status": {"loadBalancer": {"ingress": [{"ip": "172.28.4.192"}]}}}
+
+
+def of_ports(name: str, *ports: int, leads: str = "", protocol: str = "TCP", created: str = "1") -> Object:
+    annotations = {"minicluster/published-ports": leads} if leads else {}
+    metadata = {"namespace": "d", "name": name, "creationTimestamp": created, "annotations": annotations}
+    spec = {"type": "LoadBalancer", "ports": [{"port": port, "protocol": protocol} for port in ports]}
+    return {"metadata": metadata, "spec": spec, "status": {"loadBalancer": {"ingress": [{"ip": f"10.0.0.{name}"}]}}}
+
+
+def published(balancer: ModuleType, *services: Object) -> dict[str, dict[int, int]]:
+    by_name = {balancer.key(one): one for one in services}
+    found: dict[str, dict[int, int]] = balancer.publish(by_name, dict.fromkeys(by_name, ""))
+    return found
+
+
+def test_published_ports_go_to_the_oldest_services(balancer: ModuleType) -> None:
+    found = published(balancer, of_ports("1", 80, 443, created="2"), of_ports("2", 53, 80, 8080, created="1"))
+    assert found == {"d/2": {53: 1, 80: 2, 8080: 3}, "d/1": {80: 4}}
+
+
+def test_a_published_port_stays_where_it_leads(balancer: ModuleType) -> None:
+    old, new = of_ports("1", 80, created="1"), of_ports("2", 80, 81, leads="80=service1,81=service9", created="2")
+    assert published(balancer, old, new) == {"d/1": {80: 2}, "d/2": {80: 1, 81: 3}}
+    both = of_ports("3", 80, leads="80=service1", created="0")
+    assert published(balancer, both, new) == {"d/3": {80: 1}, "d/2": {80: 2, 81: 3}}
+
+
+def test_udp_has_no_published_port(balancer: ModuleType) -> None:
+    assert published(balancer, of_ports("1", 53, protocol="UDP")) == {"d/1": {}}
+
+
+def test_the_annotation_is_written_and_followed(acting: Any, services: dict[str, Object]) -> None:
+    del services["web"]["metadata"]["annotations"]["minicluster/published-ports"]
+    acting.services.objects = {"default/web": services["web"]}
+    acting.act()
+    method, path, body = acting.server.made[-1]
+    assert (method, path) == ("PATCH", "/api/v1/namespaces/default/services/web")
+    assert body == {"metadata": {"annotations": {"minicluster/published-ports": "80=service1"}}}
+    services["web"]["metadata"]["annotations"] |= body["metadata"]["annotations"]
+    seen: list[dict[int, str]] = []
+    acting.forwards = type("Forwards", (), {"show": staticmethod(seen.append)})
+    acting.forward()
+    services["web"]["spec"]["type"] = "ClusterIP"
+    acting.forward()
+    assert seen == [{1: "172.28.4.192:80"}, {}]
+
+
+def test_a_port_of_the_master_follows_its_service(
+    balancer: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = tmp_path / "noted"
+    socat = tmp_path / "socat"
+    socat.write_text(f'#!/bin/sh\necho "$$ $*" >>{noted}\nexec sleep 1000\n')
+    socat.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    forwards = balancer.Forwards()
+
+    def started(count: int) -> list[tuple[int, str]]:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            lines = [line.partition(" ") for line in noted.read_text().splitlines()] if noted.exists() else []
+            if len(lines) >= count:
+                return [(int(number), text) for number, _, text in lines]
+            time.sleep(0.02)
+        raise AssertionError(f"not {count}: {lines}")
+
+    def runs(number: int) -> bool:
+        return Path(f"/proc/{number}").exists()
+
+    forwards.show({1: "172.28.4.192:80"})
+    ((first, text),) = started(1)
+    assert text == "TCP-LISTEN:8001,fork,reuseaddr,backlog=128 TCP:172.28.4.192:80,connect-timeout=5"
+    forwards.show({1: "172.28.4.192:80", 2: "172.28.4.193:443"})
+    assert runs(first)
+    assert [text.split(",")[0] for _, text in started(2)] == ["TCP-LISTEN:8001", "TCP-LISTEN:8002"]
+    forwards.show({1: "172.28.4.194:80"})
+    (_, (second, _), (third, text)) = started(3)
+    assert "TCP:172.28.4.194:80" in text
+    assert (runs(first), runs(second), runs(third)) == (False, False, True)
+    os.kill(third, signal.SIGKILL)
+    while forwards._running[1][1].poll() is None:
+        time.sleep(0.02)
+    forwards.show({1: "172.28.4.194:80"})
+    assert runs(started(4)[-1][0])
+    forwards.show({})
+    assert not any(runs(number) for number, _ in started(4))
+
+
+def test_services_are_told_with_their_ports(program: Program) -> None:
+    told = list(program("kubernetes", "kube-services").ports(recorded("services"), recorded("configmap")))
+    web = next(one for one in told if one["name"] == "default/web")
+    assert web == {
+        "name": "default/web", "node": "agent-2", "address": "172.28.4.192", "port": 80, "protocol": "tcp"
+    }  # fmt: skip
+    assert {one["name"] for one in told} == {f"default/{name}" for name in ("web", "udp", "local", "ranges", "asked")}
+    leading = {"items": [of_ports("1", 80, 81, leads="81=service2")]}
+    told = list(program("kubernetes", "kube-services").ports(leading, {}))
+    assert [(one["port"], one.get("at")) for one in told] == [(80, None), (81, "service2")]
 
 
 def test_a_service_that_is_none_any_more_has_no_address(acting: Any, services: dict[str, Object]) -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 PKI = "/etc/kubernetes/pki"
 MERGE = "application/merge-patch+json"
+#: The annotation of a Service that says which published ports of the masters lead to it: PORT=serviceN,...
+PUBLISHED = "minicluster/published-ports"
 
 
 def node_env(text: str) -> dict[str, str]:
