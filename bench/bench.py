@@ -31,6 +31,7 @@ SECTIONS: dict[str, Callable[[Report, int], None]] = {
     "etcd": lambda report, rounds: kv.measure(report, "etcd", rounds),
     "zookeeper": lambda report, rounds: kv.measure(report, "zookeeper", rounds),
     "kubernetes": kube.measure,
+    "masters": kube.masters,
     "reset": lambda report, _rounds: kv.reset(report),
     "fixtures": fixtures.measure,
     "cli": cost.cli,

@@ -63,6 +63,24 @@ def measure(report: Report, rounds: int) -> None:
     against("down kubernetes, against docker rm -fv", "down", "floor down: containers removed", 1.5)
 
 
+def masters(report: Report, rounds: int) -> None:
+    """Three etcds and three masters against one of each, with two agents, in turn."""
+    several = ("--size", "kv=3", "--size", "master=3")
+    times: dict[str, list[float]] = defaultdict(list)
+    minicluster("image", "build", "kubernetes")
+    for n in range(rounds + 1):
+        for what, size in (("one", ()), ("three", several)):
+            try:
+                seconds, _ = minicluster("up", "kubernetes", "--name", NAME, "-q", *size)
+            finally:
+                minicluster("down", NAME, "-q")
+            if n:  # the first round warms caches
+                times[what].append(seconds)
+    detail = f"{spread(times['three'])} against {spread(times['one'])}"
+    ratio = median(times["three"]) / median(times["one"])
+    report.add("up kubernetes, 3 kv + 3 masters + 2 agents against 1 + 1 + 2", ratio, 2.0, "times", detail)
+
+
 def _idle(report: Report) -> None:
     time.sleep(_SETTLE)
     before = _used()

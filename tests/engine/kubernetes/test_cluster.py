@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import time
 import urllib.error
@@ -18,6 +19,7 @@ from tests.engine.kubernetes.kube import (
     AGENTS,
     CRD,
     Kube,
+    Manifest,
     Space,
     claim,
     conformance,
@@ -82,6 +84,66 @@ def test_apis(kube: Kube) -> None:
     assert len(states) > 10
     assert [name for name, state in states.items() if state["Available"] != "True"] == []
     assert kube.kubectl("get", "--raw", "/readyz").out == "ok"
+
+
+@conformance("Cluster", "`/readyz?verbose` and `kubectl get componentstatuses` find nothing wrong")
+def test_health(kube: Kube) -> None:
+    said = kube.kubectl("get", "--raw", "/readyz?verbose").out
+    assert said.endswith("readyz check passed\n")
+    assert all(line.startswith("[+]") for line in said.splitlines()[:-1])
+    parts = kube.kubectl("get", "componentstatuses", "--no-headers").out.splitlines()
+    assert {line.split()[0]: line.split()[1] for line in parts} == {
+        "controller-manager": "Healthy", "scheduler": "Healthy", "etcd-0": "Healthy"
+    }  # fmt: skip
+
+
+@pytest.mark.long
+@conformance("Cluster", "a fresh cluster has no event of a failure, and no error again and again in its logs")
+def test_a_fresh_cluster_is_quiet(kube: Kube, outer: Shell) -> None:
+    begun = time.monotonic()
+    eventually(lambda: kube.kubectl("top", "nodes", ok=False).code == 0, within=180, what="all of it has started")
+    settled = len(outer.minicluster("logs", "-c", kube.cluster, timeout=60).out.splitlines())
+    eventually(lambda: time.monotonic() > begun + 60, within=90, what="a minute later")
+    events = kube.kubectl("get", "events", "--all-namespaces").out
+    # What starts before what it needs fails once or twice. Nothing does so for longer.
+    counts = kube.core.list_event_for_all_namespaces(field_selector="type=Warning").items
+    assert [f"{e.reason}: {e.message}" for e in counts if (e.count or 1) > 5] == [], events
+    later = outer.minicluster("logs", "-c", kube.cluster, timeout=60).out.splitlines()[settled:]
+    errors = [line for line in later if re.search(r"(kube\S+|kubelet): [EF]\d{4} |level=(error|fatal)|\bpanic", line)]
+    assert errors == []
+
+
+@pytest.mark.long
+@conformance("Cluster", "`kubectl debug node/...` shows the agent's files and processes")
+def test_debug_node(kube: Kube, space: Space) -> None:
+    script = "cat /host/etc/hostname; ps | grep -c [k]ubelet; chroot /host crictl version >/dev/null 2>&1; echo done"
+    given = ("debug", "node/agent-1", "--image", "localhost/minicluster/demo:1", "--profile", "sysadmin")
+    space.kubectl(*given, "--", "sh", "-c", script)
+    (made,) = eventually(lambda: space.pods())
+    assert space.ended(made.metadata.name).status.phase == "Succeeded"
+    said = space.log(made.metadata.name).split()
+    assert (said[0], said[-1]) == ("agent-1", "done")
+    assert int(said[1]) >= 1
+
+
+@pytest.mark.long
+@conformance("Cluster", "`kubectl drain` moves pods to other agents; `kubectl get events` tells of it")
+def test_drain(kube: Kube, space: Space) -> None:
+    template = pod("web", affinity=spread("web"))
+    space.create(workload("Deployment", "web", template, replicas=2))
+    space.several(2, "app=web")
+    try:
+        kube.kubectl("drain", "agent-2", "--ignore-daemonsets", "--delete-emptydir-data", "--force", timeout=120)
+        assert {found.spec.node_name for found in space.several(2, "app=web")} == {"agent-1"}
+        assert "NodeNotSchedulable" in kube.kubectl("get", "events", "--namespace", "default").out
+    finally:
+        kube.kubectl("uncordon", "agent-2")
+
+
+def spread(app: str) -> Manifest:
+    term = {"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": "kubernetes.io/hostname"}
+    preferred = [{"weight": 100, "podAffinityTerm": term}]
+    return {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
 
 
 @conformance("Cluster", "requests without a certificate or with a wrong token get 401 or 403")

@@ -87,6 +87,22 @@ def test_status_shows_the_quorum(whole: Kube) -> None:
 
 
 @pytest.mark.long
+def test_five_of_each(outer: Shell) -> None:
+    name = f"{NAME}-five"
+    try:
+        sizes = ("--size", "kv=5", "--size", "master=5", "--size", "agent=1")
+        outer.minicluster("up", "kubernetes", "--name", name, *sizes, timeout=900)
+        kube = Kube(outer, name)
+        kube.furnish("agent-1")
+        outer.minicluster("kill", "master-1", "master-2", "kv-1", "kv-2", "-c", name)
+        assert "survives no loss" in outer.minicluster("status", name, ok=False).out
+        kube.canary("agent-1", "agent-1", within=120)
+    finally:
+        outer.minicluster("down", name, ok=False)
+    assert remains(outer, name) == {}
+
+
+@pytest.mark.long
 def test_the_balancers_certificate(whole: Kube) -> None:
     """It is valid for the balancer's address and name, and issued by the cluster's authority."""
     trusted = ("curl", "-sS", "--cacert", "/etc/kubernetes/pki/kubelet/ca.pem")

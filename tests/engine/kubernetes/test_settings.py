@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -22,6 +23,10 @@ SETTINGS = (
     "pod_subnet=10.50.0.0/16",
     "service_subnet=10.51.0.0/16",
     "disable=metrics",
+    "audit_policy={rules: [{level: Metadata, resources: [{group: '', resources: [configmaps]}]}, {level: None}]}",
+    "admission={plugins: [{name: PodSecurity, configuration: {apiVersion: pod-security.admission.config.k8s.io/v1,"
+    " kind: PodSecurityConfiguration, defaults: {enforce: baseline},"
+    " exemptions: {namespaces: [default, kube-system]}}}]}",
     "roles.agent.memory=1GiB",
     "roles.agent.cpus=1.5",
 )
@@ -77,6 +82,33 @@ def test_subnets_gates_apis_and_flags(kube: Kube) -> None:
     assert names == {"coredns"}
 
 
+def test_the_audit_policy_says_what_is_recorded(kube: Kube) -> None:
+    kube.kubectl("create", "configmap", "audited")
+
+    def recorded() -> list[str]:
+        log = kube.outer.docker("exec", f"{NAME}-master-1", "cat", "/var/log/kubernetes/audit.log", ok=False).out
+        events = [json.loads(line) for line in log.splitlines()]
+        assert {one["objectRef"]["resource"] for one in events} <= {"configmaps"}
+        return [one["verb"] for one in events if one["objectRef"].get("name") == "audited"]
+
+    eventually(lambda: "create" in recorded(), what="the request is in the log")
+
+
+def test_admission_plugins_are_configured(kube: Kube) -> None:
+    refused = kube.kubectl(
+        "run",
+        "all",
+        "--namespace",
+        "kube-public",
+        "--image",
+        "localhost/minicluster/demo:1",
+        "--privileged",
+        "--dry-run=server",
+        ok=False,
+    )
+    assert 'violates PodSecurity "baseline:latest": privileged' in refused.err
+
+
 def test_an_unsafe_sysctl_that_the_kubelet_allows(kube: Kube) -> None:
     asks = pod("sysctl", "agent-1")
     asks["spec"]["securityContext"] = {"sysctls": [{"name": "net.core.somaxconn", "value": "77"}]}
@@ -90,6 +122,11 @@ def test_an_unsafe_sysctl_that_the_kubelet_allows(kube: Kube) -> None:
         ("feature_gates={NoSuchGate: true}", "unrecognized feature gate: NoSuchGate"),
         ("arguments={kube-apiserver: {no-such-flag: 1}}", "unknown flag: --no-such-flag"),
         ("kubelet={maxPods: many}", "cannot unmarshal string into Go struct field KubeletConfiguration.maxPods"),
+        ("kubelet={nosuchkey: 1}", 'unknown field "nosuchkey"'),
+        ("audit_policy={rules: [{level: Everything}]}", 'Unsupported value: "Everything"'),
+        ("admission={plugins: [{name: NoSuchPlugin}]}", "NoSuchPlugin"),
+        ("service_subnet=fd00:10:96::/112", "the networks of clusters have no IPv6"),
+        ("cni=flannel", "cni must be bridge or none"),
         ("service_subnet=10.244.0.0/16", "service_subnet 10.244.0.0/16 overlaps with pod_subnet, 10.244.0.0/16"),
         ("disable=ingress", "disable must be a list of coredns, load-balancer, metrics and network-policy"),
     ],
