@@ -17,6 +17,7 @@ from tests.engine.kubernetes import (
     test_network,
     test_pods,
     test_policy,
+    test_volumes,
     test_workloads,
 )
 from tests.engine.kubernetes.kube import PROVED
@@ -31,6 +32,7 @@ MODULES = (
     test_network,
     test_balancer,
     test_policy,
+    test_volumes,
     test_workloads,
     test_access,
     test_api,

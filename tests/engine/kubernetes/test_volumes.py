@@ -1,0 +1,134 @@
+"""Conformance: volumes of a CSI driver, which is the mock of Kubernetes' own test suite (csi/main.go), installed as
+drivers are; block devices; user namespaces."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.engine.conftest import Shell, eventually
+from tests.engine.kubernetes.kube import HOLD, Kube, Manifest, Space, claim, conformance, container, pod, workload
+from tests.engine.kubernetes.test_pods import privileged
+
+pytestmark = pytest.mark.long
+
+DRIVER = "csi.t.example.org"
+IMAGE = "localhost/t-csi:1"
+KUBELET = "/var/lib/kubelet"
+
+
+@pytest.fixture(scope="module")
+def image(kube: Kube, outer: Shell, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("csi")
+    static = Shell(outer.env | {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false"})
+    source = Path(__file__).parent / "csi"
+    static.run("go", "build", "-trimpath", "-ldflags=-s -w", "-o", str(folder / "csi"), ".", cwd=source, timeout=900)
+    (folder / "Dockerfile").write_text('FROM scratch\nCOPY csi /csi-driver\nENTRYPOINT ["/csi-driver"]\n')
+    try:
+        kube.shell.minicluster("load", "--build", str(folder), "-t", IMAGE, "-c", kube.cluster)
+    finally:
+        kube.shell.docker("rmi", "-f", IMAGE, ok=False)
+    os.unlink(folder / "csi")
+    return IMAGE
+
+
+def driver(image: str) -> list[Manifest]:
+    """As drivers' own manifests: a DaemonSet with folders of the kubelet, and the object CSIDriver."""
+    folders = {"/csi": f"{KUBELET}/plugins/{DRIVER}", "/registration": f"{KUBELET}/plugins_registry", KUBELET: KUBELET}
+    names = {path: f"v{number}" for number, path in enumerate(folders)}
+    mounts = [{"name": names[path], "mountPath": path} for path in folders]
+    mounts[-1]["mountPropagation"] = "Bidirectional"
+    main = {"name": "main", "image": image, "args": [DRIVER], "securityContext": {"privileged": True}}
+    volumes = [
+        {"name": names[path], "hostPath": {"path": on_host, "type": "DirectoryOrCreate"}}
+        for path, on_host in folders.items()
+    ]
+    spec = {"attachRequired": False, "volumeLifecycleModes": ["Persistent"]}
+    return [
+        {"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver", "metadata": {"name": DRIVER}, "spec": spec},
+        workload("DaemonSet", "driver", pod("driver", main | {"volumeMounts": mounts}, volumes=volumes)),
+    ]
+
+
+@pytest.mark.skipif(not shutil.which("go"), reason="the driver is compiled with this machine's Go")
+@conformance("Storage", "a CSI driver's volume is mounted into a pod, and unmounted after it")
+def test_csi_driver(kube: Kube, space: Space, image: str) -> None:
+    volume = {
+        "kind": "PersistentVolume",
+        "metadata": {"name": "t-csi"},
+        "spec": {
+            "capacity": {"storage": "1Mi"},
+            "accessModes": ["ReadWriteOnce"],
+            "persistentVolumeReclaimPolicy": "Retain",
+            "claimRef": {"namespace": space.name, "name": "data"},
+            "csi": {"driver": DRIVER, "volumeHandle": "1", "fsType": "tmpfs"},
+        },
+    }
+    wanted = {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "volumeName": "t-csi"}
+    bound = {
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "data"},
+        "spec": wanted | {"resources": {"requests": {"storage": "1Mi"}}},
+    }
+    try:
+        space.create(*driver(image), volume, bound)
+        space.several(2, "app=driver")
+        registered = "jsonpath={.items[*].spec.drivers[*].name}"
+        eventually(
+            lambda: kube.kubectl("get", "csinodes", "-o", registered).out == f"{DRIVER} {DRIVER}",
+            what="the kubelets know it",
+        )
+        mounts = {"volumeMounts": [{"name": "data", "mountPath": "/data"}]}
+        volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+        script = f"echo gold >/data/word; {HOLD}"
+        space.create(pod("uses", container(script, **mounts), nodeName="agent-1", volumes=volumes))
+        space.ready("uses")
+        eventually(lambda: space.run("uses", "cat /data/word") == "gold")
+        assert "csi /data tmpfs" in space.run("uses", "cat /proc/mounts")
+
+        def mounted() -> bool:
+            said = kube.shell.docker("exec", f"{kube.cluster}-agent-1", "cat", "/proc/mounts").out
+            return any(line.startswith("csi ") for line in said.splitlines())
+
+        assert mounted()
+        kube.core.delete_namespaced_pod("uses", space.name)
+        eventually(lambda: not mounted(), what="it is unmounted")
+    finally:
+        kube.kubectl("delete", "pv/t-csi", f"csidriver/{DRIVER}", "--wait=false", ok=False)
+
+
+@conformance("Privileges", "a block device of the agent as a volume of mode Block")
+def test_block_volume(kube: Kube, space: Space) -> None:
+    device = "losetup -d /dev/loop27 2>/dev/null; dd if=/dev/zero of=/v/disk bs=1M count=1; losetup /dev/loop27 /v/disk"
+    folder = {"volumeMounts": [{"name": "v", "mountPath": "/v"}]}
+    volumes = [{"name": "v", "hostPath": {"path": "/var/tmp/t-block", "type": "DirectoryOrCreate"}}]
+    space.create(privileged("makes", device, folder, volumes=volumes))
+    assert space.ended("makes").status.phase == "Succeeded"
+    terms = [{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": ["agent-1"]}]}]
+    both = {"volumeMode": "Block", "accessModes": ["ReadWriteOnce"], "storageClassName": ""}
+    volume = {
+        "kind": "PersistentVolume",
+        "metadata": {"name": "t-block"},
+        "spec": both
+        | {
+            "capacity": {"storage": "1Mi"},
+            "local": {"path": "/dev/loop27"},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": terms}},
+        },
+    }
+    wanted = claim("data")
+    wanted["spec"] |= both | {"volumeName": "t-block", "resources": {"requests": {"storage": "1Mi"}}}
+    try:
+        script = "echo gold | dd of=/dev/mine conv=fsync && head -n 1 /dev/mine"
+        main = container(script, volumeDevices=[{"name": "data", "devicePath": "/dev/mine"}])
+        disk = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+        space.create(volume, wanted, pod("uses", main, restartPolicy="Never", volumes=disk))
+        assert space.ended("uses").status.phase == "Succeeded"
+        assert "gold" in space.log("uses").splitlines()
+    finally:
+        kube.kubectl("delete", "pv", "t-block", "--wait=false")
+        space.create(privileged("frees", "losetup -d /dev/loop27"))
+        space.ended("frees")
