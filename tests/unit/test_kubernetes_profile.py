@@ -266,6 +266,40 @@ def kubernetes() -> FakeEngine:
     return engine
 
 
+# What users have published
+
+SAID = """\
+{"name": "default/web", "node": "agent-2", "address": "172.28.0.192", "port": 80, "protocol": "tcp", "at": "service2"}
+{"name": "default/dns", "node": "agent-1", "address": "172.28.0.193", "port": 53, "protocol": "udp"}
+"""
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_services_are_listed_by_address_and_by_published_port(kubernetes: FakeEngine, local: bool) -> None:
+    kubernetes.local = local
+    kubernetes.answers["kube-services"] = ExecResult(0, SAID, "")
+    cluster = Cluster.up("kubernetes", engine=kubernetes)
+    ports = {e.name: e.host_port for _n, e in cluster.spec.endpoints() if not e.url}
+    assert list(ports) == ["service1", "service2", "service3", "service4"]
+    direct, published = ("agent-2", "tcp://172.28.0.192:80"), ("master-1", f"tcp://127.0.0.1:{ports['service2']}")
+    web = [direct, published] if local else [published, direct]
+    assert [(e.node, e.url) for e in cluster.endpoints("default/web")] == web
+    assert cluster.endpoint("default/web").url == web[0][1]
+    assert [e.name for e in cluster.endpoints()] == ["api", "default/web", "default/web", "default/dns"]
+    assert [e.name for e in cluster.info().endpoints] == ["api", "default/web", "default/web", "default/dns"]
+    assert [e.name for e in cluster.info(published=False).endpoints] == ["api"]
+    with pytest.raises(UsageError, match="cluster kubernetes has no endpoint 'default/wep'"):
+        cluster.endpoint("default/wep")
+
+
+def test_a_master_that_does_not_say_what_is_published(kubernetes: FakeEngine) -> None:
+    kubernetes.answers["kube-services"] = ExecResult(1, "", "kube-services: the API server does not answer: refused\n")
+    cluster = Cluster.up("kubernetes", engine=kubernetes)
+    info = cluster.info()
+    assert [e.name for e in info.endpoints] == ["api"]
+    assert any("the API server does not answer: refused" in note for note in info.notes)
+
+
 # Versions, and where the programs are from
 
 
