@@ -26,7 +26,7 @@ _SPIN = "while :; do :; done"
 
 def kubectl(name: str, *argv: str) -> Any:
     """What kubectl prints as JSON; None where the API server does not answer."""
-    command = [*MINICLUSTER, "kubectl", "-c", name, "--", *argv, "-o", "json", "--request-timeout=20s"]
+    command = [*MINICLUSTER, "kubectl", "-c", name, *argv, "-o", "json", "--request-timeout=20s"]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     return json.loads(done.stdout) if done.returncode == 0 else None
 
@@ -58,7 +58,7 @@ def watch(name: str, seconds: float) -> int:
                 since[its] = condition["lastTransitionTime"]
                 print(f"{its}: Ready={condition['status']} since {since[its]}: {condition['message']}", flush=True)
         for lease in leases["items"] if leases else ():
-            oldest = max(oldest, now - moment(lease["spec"]["renewTime"]))
+            oldest = max(oldest, time.time() - moment(lease["spec"]["renewTime"]))
         if now >= begun + 60 * (minute + 1):
             minute += 1
             said = f"{minute} min: {len(since)} nodes, {failures} changes; load {loads[-1]:.1f}"

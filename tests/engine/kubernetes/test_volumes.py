@@ -132,3 +132,13 @@ def test_block_volume(kube: Kube, space: Space) -> None:
         kube.kubectl("delete", "pv", "t-block", "--wait=false")
         space.create(privileged("frees", "losetup -d /dev/loop27"))
         space.ended("frees")
+
+
+@conformance("Privileges", "user namespaces: root of a pod with hostUsers: false is another user on its agent")
+def test_user_namespaces(kube: Kube, space: Space) -> None:
+    space.create(pod("own", container(f"id -u; cat /proc/self/uid_map; {HOLD}"), hostUsers=False, nodeName="agent-1"))
+    space.ready("own")
+    user, inside, outside, count = space.log("own").split()
+    assert (user, inside, count) == ("0", "0", "65536")
+    said = kube.shell.docker("exec", f"{kube.cluster}-agent-1", "ps", "-eo", "uid,args").out
+    assert outside in {line.split()[0] for line in said.splitlines() if "sleep 10000" in line}
