@@ -342,7 +342,7 @@ class Profile(Part):
     immutable: list[Identifier] = []
     """Settings that cannot change once the cluster is bootstrapped."""
     patterns: dict[Identifier, Pattern] = {}
-    """What the values of settings must match; of a list, each item."""
+    """What the values of settings must match; of a list each item, of a mapping each key."""
     subnets: list[Identifier] = []
     """Settings that are IPv4 subnets: they must overlap neither each other nor the cluster's own."""
     main_part: PartName | None = None

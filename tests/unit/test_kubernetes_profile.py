@@ -174,6 +174,21 @@ def test_audit_policy_and_admission() -> None:
     }
 
 
+def test_configuration_of_kube_proxy_is_merged() -> None:
+    def proxy(**set: str) -> dict[str, object]:
+        files = {f.path: f.content for f in node(spec_of("kubernetes", set=set), "agent-1").files}
+        found: dict[str, object] = yaml.safe_load(files["/etc/kubernetes/kube-proxy.yaml"])
+        return found
+
+    usual = proxy()
+    assert proxy(kube_proxy="{mode: nftables, portRange: 30000-31000}") == {
+        **usual, "mode": "nftables", "portRange": "30000-31000"
+    }  # fmt: skip
+    assert usual["mode"] == "iptables"
+    with pytest.raises(ProfileError, match="arguments must be a mapping with the keys kube-apiserver"):
+        spec_of("kubernetes", set={"arguments.kube-proxy.v": "3"})
+
+
 def test_the_first_agent_is_for_ingress_controllers() -> None:
     def labels(name: str, **set: str) -> dict[str, str]:
         files = {f.path: f.content for f in node(spec_of("kubernetes", set=set), name).files}
