@@ -27,6 +27,7 @@ SETTINGS = (
     "admission={plugins: [{name: PodSecurity, configuration: {apiVersion: pod-security.admission.config.k8s.io/v1,"
     " kind: PodSecurityConfiguration, defaults: {enforce: baseline},"
     " exemptions: {namespaces: [default, kube-system]}}}]}",
+    "kube_proxy={mode: nftables}",
     "roles.agent.memory=1GiB",
     "roles.agent.cpus=1.5",
 )
@@ -82,6 +83,18 @@ def test_subnets_gates_apis_and_flags(kube: Kube) -> None:
     assert names == {"coredns"}
 
 
+def test_services_by_nftables(kube: Kube) -> None:
+    kube.furnish("agent-1")
+    kube.canary("agent-1", "agent-1")
+    rules = kube.outer.docker("exec", f"{NAME}-agent-1", "nft", "list", "table", "ip", "kube-proxy").out
+    assert "chain services" in rules
+    assert "KUBE-SERVICES" not in kube.outer.docker("exec", f"{NAME}-agent-1", "iptables-save").out
+    # What nobody serves is refused in the node here, too.
+    address = kube.get("service", "kubernetes")["spec"]["clusterIP"]
+    said = kube.outer.docker("exec", f"{NAME}-agent-1", "curl", "-sS", "-m", "5", f"http://{address}:81/", ok=False)
+    assert "Could not connect" in said.err
+
+
 def test_the_audit_policy_says_what_is_recorded(kube: Kube) -> None:
     kube.kubectl("create", "configmap", "audited")
 
@@ -124,7 +137,6 @@ def test_an_unsafe_sysctl_that_the_kubelet_allows(kube: Kube) -> None:
         ("kubelet={maxPods: many}", "cannot unmarshal string into Go struct field KubeletConfiguration.maxPods"),
         ("kube_proxy={mode: userspace}", "userspace"),
         ("arguments={kube-proxy: {v: 3}}", "arguments must be a mapping with the keys kube-apiserver,"),
-        ("kubelet={nosuchkey: 1}", 'unknown field "nosuchkey"'),
         ("audit_policy={rules: [{level: Everything}]}", 'Unsupported value: "Everything"'),
         ("admission={plugins: [{name: NoSuchPlugin}]}", "NoSuchPlugin"),
         ("service_subnet=fd00:10:96::/112", "the networks of clusters have no IPv6"),

@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 
 from tests.engine.conftest import Shell, eventually
-from tests.engine.kubernetes.kube import HOLD, Kube, Manifest, Space, claim, conformance, container, pod, workload
+from tests.engine.kubernetes.kube import (
+    AGENTS,
+    HOLD,
+    Kube,
+    Manifest,
+    Space,
+    claim,
+    conformance,
+    container,
+    pod,
+    workload,
+)
 from tests.engine.kubernetes.test_pods import privileged
 
 pytestmark = pytest.mark.long
@@ -141,4 +152,50 @@ def test_user_namespaces(kube: Kube, space: Space) -> None:
     user, inside, outside, count = space.log("own").split()
     assert (user, inside, count) == ("0", "0", "65536")
     said = kube.shell.docker("exec", f"{kube.cluster}-agent-1", "ps", "-eo", "uid,args").out
-    assert outside in {line.split()[0] for line in said.splitlines() if "sleep 10000" in line}
+    assert int(outside) in {int(line.split()[0]) % 2**32 for line in said.splitlines() if "sleep 10000" in line}
+
+
+@conformance(
+    "Storage", "WaitForFirstConsumer, ReadWriteMany; an expansion that is not possible is refused with the reason"
+)
+def test_classes_and_modes(kube: Kube, space: Space) -> None:
+    late = {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": "t-late"},
+        "provisioner": "kubernetes.io/host-path",
+        "volumeBindingMode": "WaitForFirstConsumer",
+    }
+    wanted = claim("data")
+    wanted["spec"] |= {"accessModes": ["ReadWriteMany"], "storageClassName": "t-late"}
+    mounts = {"volumeMounts": [{"name": "data", "mountPath": "/data"}]}
+    volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+    try:
+        space.create(late, wanted)
+        eventually(lambda: "WaitForFirstConsumer" in space.kubectl("describe", "pvc", "data").out)
+        space.create(
+            pod("one", container(f"echo gold >/data/word; {HOLD}", **mounts), volumes=volumes),
+        )
+        space.ready("one")
+        there = space.pod("one").spec.node_name
+        other = next(agent for agent in AGENTS if agent != there)
+        space.create(pod("two", container(HOLD, **mounts), nodeName=other, volumes=volumes))
+        space.ready("two")
+        assert space.run("two", "cat /data/word") == "gold"
+        more = '{"spec": {"resources": {"requests": {"storage": "20Mi"}}}}'
+        refused = space.kubectl("patch", "pvc", "data", "--patch", more, ok=False)
+        assert "the storageclass that provisions the pvc must support resize" in refused.err
+    finally:
+        kube.kubectl("delete", "storageclass", "t-late")
+
+
+@conformance("Storage", "local ephemeral storage is counted: a pod that uses more than its limit is evicted")
+def test_ephemeral_storage(kube: Kube, space: Space) -> None:
+    assert "ephemeral-storage" in kube.core.read_node("agent-1").status.allocatable
+    main = container(
+        f"dd if=/dev/zero of=/big bs=1M count=9; {HOLD}", resources={"limits": {"ephemeral-storage": "4Mi"}}
+    )
+    space.create(pod("big", main, nodeName="agent-1", restartPolicy="Never"))
+    ended = space.ended("big", within=180)
+    assert (ended.status.phase, ended.status.reason) == ("Failed", "Evicted")
+    assert "ephemeral local storage" in ended.status.message
