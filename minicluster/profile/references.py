@@ -125,8 +125,8 @@ def _check_settings(loaded: Loaded) -> None:
     for name, wanted in profile.patterns.items():
         try:
             value = profile.settings[name]
-            several = isinstance(value, (list, dict))
-            matches = all(re.fullmatch(wanted.pattern, str(one)) for one in (value if several else [value]))
+            values = [*value] if isinstance(value, (list, dict)) else [value]
+            matches = all(re.fullmatch(wanted.pattern, str(one)) for one in values)
         except re.error as error:
             raise _error(
                 loaded, ("patterns", name, "pattern"), f"not a regular expression: {error}", fix="Correct it."

@@ -315,9 +315,9 @@ def test_from_everywhere(kube: Kube, asking: Space, space: Space) -> None:
     listed = kube.shell.minicluster("info", kube.cluster, "-o", "json").json["endpoints"]
     rows = {one["node"]: one["url"] for one in listed if one["name"] == f"{space.name}/web"}
     assert rows == {announced_by(kube, ip): f"tcp://{ip}:8000", "master-1": rows.get("master-1")}
-    port = rows["master-1"].replace("tcp:", "http:")
-    assert port.startswith("http://127.0.0.1:")
-    assert eventually(lambda: get(port)) == "web"
+    published = rows["master-1"].replace("tcp:", "http:")
+    assert published.startswith("http://127.0.0.1:")
+    assert eventually(lambda: get(published)) == "web"
     # What the Service does not serve is refused at once, also where the agent itself serves it.
     for port in (81, 10250):
         with pytest.raises(ConnectionRefusedError):
@@ -327,7 +327,7 @@ def test_from_everywhere(kube: Kube, asking: Space, space: Space) -> None:
     assert events["AgentAssigned"] == f"{ip} is announced by {announced_by(kube, ip)}"
     kube.core.patch_namespaced_service("web", space.name, {"spec": {"type": "ClusterIP"}})
     eventually(lambda: not address(space, "web") and not announced_by(kube, ip), what="it is given back")
-    eventually(lambda: not get(port), what="the published port leads nowhere")
+    eventually(lambda: not get(published), what="the published port leads nowhere")
 
 
 WEB = {"ports": [{"name": "http", "containerPort": 80}, {"name": "other", "containerPort": 81}]}
