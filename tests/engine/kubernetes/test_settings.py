@@ -138,7 +138,7 @@ def test_an_unsafe_sysctl_that_the_kubelet_allows(kube: Kube) -> None:
         ("kube_proxy={mode: userspace}", "userspace"),
         ("arguments={kube-proxy: {v: 3}}", "arguments must be a mapping with the keys kube-apiserver,"),
         ("audit_policy={rules: [{level: Everything}]}", 'Unsupported value: "Everything"'),
-        ("admission={plugins: [{name: NoSuchPlugin}]}", "NoSuchPlugin"),
+        ("admission={kind: NoSuchKind}", "NoSuchKind"),
         ("service_subnet=fd00:10:96::/112", "the networks of clusters have no IPv6"),
         ("cni=flannel", "cni must be bridge or none"),
         ("service_subnet=10.244.0.0/16", "service_subnet 10.244.0.0/16 overlaps with pod_subnet, 10.244.0.0/16"),
