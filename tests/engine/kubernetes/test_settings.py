@@ -135,7 +135,6 @@ def test_an_unsafe_sysctl_that_the_kubelet_allows(kube: Kube) -> None:
         ("feature_gates={NoSuchGate: true}", "unrecognized feature gate: NoSuchGate"),
         ("arguments={kube-apiserver: {no-such-flag: 1}}", "unknown flag: --no-such-flag"),
         ("kubelet={maxPods: many}", "cannot unmarshal string into Go struct field KubeletConfiguration.maxPods"),
-        ("kube_proxy={mode: userspace}", "userspace"),
         ("arguments={kube-proxy: {v: 3}}", "arguments must be a mapping with the keys kube-apiserver,"),
         ("audit_policy={rules: [{level: Everything}]}", 'Unsupported value: "Everything"'),
         ("admission={kind: NoSuchKind}", "NoSuchKind"),
