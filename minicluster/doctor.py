@@ -9,8 +9,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import platform
-import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,8 +20,8 @@ from typing import Literal
 from minicluster.engine import privileges
 from minicluster.engine.protocol import Engine, EngineInfo
 from minicluster.errors import MiniclusterError, NoEngine
-from minicluster.host import procfs
-from minicluster.model.naming import count, size
+from minicluster.host import kernel, procfs
+from minicluster.model.naming import size
 from minicluster.profile.addressing import POOL, PREFIX, without_overlap
 
 Level = Literal["ok", "warning", "error"]
@@ -34,13 +32,6 @@ TIMEOUT = 2.0
 
 #: The oldest engine whose API has all that minicluster uses: 20.10 added private cgroup namespaces.
 OLDEST_VERSION, OLDEST_API = "20.10", (1, 41)
-
-#: What kind recommends (https://kind.sigs.k8s.io/docs/user/known-issues/), for the same reason: every container's shim,
-#: kubelet and systemd watch files, and all count for one user, since nodes share the machine's root.
-INOTIFY_INSTANCES, INOTIFY_WATCHES = 512, 524288
-#: Instances counted for a node. A Swarm node takes none (21 nodes ran with a limit of 128); a node with a kubelet takes
-#: several, and so do its containers.
-INOTIFY_INSTANCES_PER_NODE = 8
 
 DISK_WANTED, DISK_NEEDED = 5 << 30, 1 << 30  # bytes free: for a build and its cache; for the nodes' data
 SUBNETS_WANTED = 8
@@ -62,7 +53,7 @@ def examine(
     footprint: int,
     base_source: BaseSource,
     *,
-    kernel: Mapping[str, str] | None = None,
+    features: Mapping[str, str] | None = None,
     root: Path = Path("/"),
 ) -> list[Check]:
     """Runs all checks that apply.
@@ -73,14 +64,13 @@ def examine(
         footprint: bytes of memory that the cluster to start is expected to use; 0 for no cluster.
         base_source: where builds get their base image, as :func:`minicluster.engine.base_image.source` returns it:
             "image REF", "registry or mmdebstrap", "registry"; or a function that returns it; None skips this check.
-        kernel: features of the kernel that the profile can use, and what does not work without them.
+        features: those of the kernel that the profile can use, and what does not work without them.
         root: where this machine's /proc, /sys and /lib are.
     """
     info, error = _info_of(engine, error)
     here = platform.system() == "Linux" and (info.local if info else True)
     checks = [("engine", lambda: check_engine(info, error)), *_checks(engine, info, footprint, base_source, here, root)]
-    known = {name for name, _ in checks}
-    wanted = {name: text for name, text in (kernel or {}).items() if here and name not in known}
+    wanted = {**(features or {}), **kernel.FAULTS} if here else {}
     return _run(checks + [(name, partial(check_feature, name, text, root)) for name, text in wanted.items()])
 
 
@@ -103,10 +93,7 @@ def _checks(
         yield "capabilities", lambda: check_capabilities(info, root)
     if here:
         yield "apparmor", lambda: check_apparmor(info, root)
-        yield "ip_vs", lambda: check_ip_vs(root)
-        yield "overlay", lambda: check_overlay(root)
-        yield "vxlan", lambda: check_vxlan(root)
-        yield "inotify", lambda: check_inotify(root)
+        yield "limits", lambda: check_limits(root)
     elif info:
         yield "kernel", lambda: check_elsewhere(info)
     if here and info:
@@ -215,76 +202,32 @@ def check_apparmor(info: EngineInfo | None, root: Path = Path("/")) -> Check:
     )  # fmt: skip
 
 
-def check_ip_vs(root: Path = Path("/")) -> Check:
-    """Whether the kernel has IPVS, by which Docker Swarm balances over a service's tasks."""
-    if (root / "proc/net/ip_vs").exists():
-        return Check("ip_vs", "ok", "loaded")
-    if procfs.has_module("ip_vs", root):
-        return Check("ip_vs", "ok", "a module that the kernel loads when needed")
-    return _not_in_kernel(
-        "ip_vs", "CONFIG_IP_VS",
-        "the kernel has no ip_vs: Docker Swarm's virtual IPs and its routing mesh do not work",
-        " Otherwise create services with `--endpoint-mode dnsrr` and publish ports with `mode=host`.",
-    )  # fmt: skip
-
-
-def check_overlay(root: Path = Path("/")) -> Check:
-    """Whether nested engines can use the overlay file system."""
-    if "overlay" in procfs.read(root / "proc/filesystems").split() or procfs.has_module("overlay", root):
-        return Check("overlay", "ok", "the kernel has it")
-    return _not_in_kernel(
-        "overlay",
-        "CONFIG_OVERLAY_FS",
-        "the kernel has no overlay file system: engines in nodes copy every layer of every image",
-    )
-
-
-def check_vxlan(root: Path = Path("/")) -> Check:
-    """Whether the kernel has VXLAN, which networks across nodes use."""
-    if (root / "sys/module/vxlan").exists() or procfs.has_module("vxlan", root):
-        return Check("vxlan", "ok", "the kernel has it")
-    created = _creates_vxlan() if root == Path("/") else None
-    if created:
-        return Check("vxlan", "ok", "the kernel has it (a link could be created)")
-    if created is None:
-        return Check("vxlan", "warning", "not known: only root can test it", "Run `sudo minicluster doctor`.")
-    return _not_in_kernel("vxlan", "CONFIG_VXLAN", "the kernel has no VXLAN: overlay networks across nodes do not work")
-
-
-def _not_in_kernel(module: str, option: str, text: str, otherwise: str = "") -> Check:
-    """The warning about a module that the kernel lacks. ``option``: the one of the kernel's build."""
-    fix = f"Load it (`sudo modprobe {module}`) or boot a kernel with it ({option}).{otherwise}"
-    return Check(module, "warning", text, fix)
-
-
 def check_feature(name: str, missing: str, root: Path = Path("/")) -> Check:
     """Whether the kernel has a feature that a profile names; ``missing``: what does not work without it."""
-    if procfs.has_feature(name, root):
+    has = kernel.has(name, root)
+    if has is None and root == Path("/"):
+        has = kernel.tried(name)
+    if has is None:
+        return Check(name, "ok", "not known: neither a list of the kernel's modules nor its configuration is here")
+    if has:
         return Check(name, "ok", "the kernel has it")
-    return Check(name, "warning", missing)
+    feature = kernel.FEATURES.get(name)
+    fix = f"Load it (`sudo modprobe {name}`) or boot a kernel with it ({feature.option})." if feature else ""
+    return Check(name, "warning", missing, fix)
 
 
-def check_inotify(root: Path = Path("/")) -> Check:
-    """Whether the limits on file watches suffice: nodes report "too many open files" where they do not."""
-    folder = root / "proc/sys/fs/inotify"
-    try:
-        instances = int((folder / "max_user_instances").read_text(encoding="ascii"))
-        watches = int((folder / "max_user_watches").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return Check("inotify", "ok", "not known: the kernel's limits cannot be read")
-    text = f"{instances} instances, {watches} watches"
-    if instances >= INOTIFY_INSTANCES and watches >= INOTIFY_WATCHES:
-        return Check("inotify", "ok", text)
-    nodes = max(1, instances // INOTIFY_INSTANCES_PER_NODE)
-    wanted = {
-        "fs.inotify.max_user_instances": max(instances, INOTIFY_INSTANCES),
-        "fs.inotify.max_user_watches": max(watches, INOTIFY_WATCHES),
-    }
-    settings = " ".join(f"{key}={value}" for key, value in wanted.items())
+def check_limits(root: Path = Path("/")) -> Check:
+    """Whether the kernel's limits suffice that all nodes share."""
+    now = kernel.limits(root)
+    if not now:
+        return Check("limits", "ok", "not known: the kernel's settings cannot be read")
+    low = {name: kernel.LIMITS[name].wanted for name, value in now.items() if value < kernel.LIMITS[name].wanted}
+    if not low:
+        return Check("limits", "ok", ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in now.items()))
+    settings = " ".join(f"{name}={value}" for name, value in low.items())
     return Check(
-        "inotify", "warning",
-        f"{text}: enough for about {count(nodes, 'nested node')} that watch files; "
-        "with more of them, some may fail with \"too many open files\"",
+        "limits", "warning",
+        "\n".join(kernel.enough_for(name, now[name]) for name in low),
         f"`sudo sysctl {settings}`, and the same in a file in /etc/sysctl.d to keep it across reboots.",
     )  # fmt: skip
 
@@ -293,7 +236,7 @@ def check_elsewhere(info: EngineInfo) -> Check:
     """Says what is not checked of an engine on another machine."""
     return Check(
         "kernel", "ok",
-        f"{info.kernel} on the engine's machine; ip_vs, vxlan, inotify and disk can only be checked there",
+        f"{info.kernel} on the engine's machine; its features, its limits and disk can only be checked there",
     )  # fmt: skip
 
 
@@ -395,16 +338,3 @@ def _run(checks: list[tuple[str, Callable[[], Check]]]) -> list[Check]:
         thread.join(max(0.0, deadline - time.monotonic()))
     late = "could not be checked in time"
     return [found.get(index) or Check(name, "warning", late) for index, (name, _) in enumerate(checks)]
-
-
-def _creates_vxlan() -> bool | None:
-    """Whether a VXLAN link can be created, in a network namespace of its own; None: cannot be tested."""
-    unshare, ip = shutil.which("unshare"), shutil.which("ip", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-    if os.geteuid() != 0 or not unshare or not ip:
-        return None
-    link = [ip, "link", "add", "vxlan0", "type", "vxlan", "id", "1", "dstport", "4789"]
-    try:
-        done = subprocess.run([unshare, "--net", *link], capture_output=True, timeout=TIMEOUT, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.returncode == 0

@@ -1,9 +1,8 @@
-"""What this machine's kernel knows: features, processes, mounts, control groups, routes, disk. Runs no program."""
+"""What this machine's kernel knows: processes, mounts, control groups, routes, disk. Runs no program."""
 
 from __future__ import annotations
 
 import os
-import platform
 import re
 import signal
 import socket
@@ -18,38 +17,7 @@ from pathlib import Path
 ROOT = Path("/")
 
 _POLL = 0.01  # seconds
-_CGROUP_V1 = "cgroup_v1_"
 _MNT_DETACH = 2  # from sys/mount.h
-
-
-def has_feature(name: str, root: Path = ROOT) -> bool:
-    """Whether the kernel has a feature, named as its module is: loaded, built in, or loadable.
-
-    ``cgroup_v1_NAME`` is a controller that is in use in the first version of control groups.
-    """
-    if name.startswith(_CGROUP_V1):
-        rows = [line.split() for line in read(root / "proc/cgroups").splitlines()]
-        return any(row[0] == name.removeprefix(_CGROUP_V1) and row[1] != "0" for row in rows if len(row) > 1)
-    return (root / "proc/net" / name).exists() or has_module(name, root)
-
-
-def has_module(name: str, root: Path = ROOT) -> bool:
-    """Whether a kernel module is loaded, built in, or loadable."""
-    if (root / "sys/module" / name).exists():
-        return True
-    # The files list paths such as kernel/fs/overlayfs/overlay.ko.xz; some names have - where the kernel has _.
-    wanted = {f"{name}.ko", f"{name.replace('_', '-')}.ko"}
-    folder = root / "lib/modules" / platform.release()
-    for listing in ("modules.builtin", "modules.dep"):
-        try:
-            with (folder / listing).open(encoding="utf-8") as lines:
-                for line in lines:
-                    file = line.partition(":")[0].rstrip().rpartition("/")[2]
-                    if file.partition(".ko")[0] + ".ko" in wanted:
-                        return True
-        except OSError:
-            continue
-    return False
 
 
 def processes(root: Path = ROOT) -> Iterator[tuple[int, list[str]]]:

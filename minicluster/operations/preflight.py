@@ -278,5 +278,5 @@ def examine(profile: str) -> list[Check]:
     try:
         engine = connect()
     except NoEngine as error:
-        return doctor.examine(None, error, footprint, None, kernel=loaded.profile.kernel)
-    return doctor.examine(engine, None, footprint, lambda: base_image.source(engine), kernel=loaded.profile.kernel)
+        return doctor.examine(None, error, footprint, None, features=loaded.profile.kernel)
+    return doctor.examine(engine, None, footprint, lambda: base_image.source(engine), features=loaded.profile.kernel)

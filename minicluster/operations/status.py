@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from minicluster.errors import MiniclusterError
 from minicluster.executor.waiting import last_line, memory_limit_hit
-from minicluster.host import procfs
+from minicluster.host import kernel
 from minicluster.model.membership import Member, Quorum
 from minicluster.model.naming import container_name
 from minicluster.model.results import ClusterStatus, FaultInfo, NodeStatus
@@ -66,10 +66,16 @@ def examine(engine: Engine, spec: Spec, *, memory: bool = True) -> ClusterStatus
 
 
 def kernel_notes(engine: Engine, spec: Spec) -> list[str]:
-    """What does not work because the kernel lacks a feature; nothing where the engine has another kernel."""
-    if not spec.kernel or not engine.local:
+    """What does not work because the kernel lacks it, or has too little of it for so many nodes.
+
+    Nothing where the engine has another kernel.
+    """
+    if not engine.local:
         return []
-    return [text for feature, text in spec.kernel.items() if not procfs.has_feature(feature)]
+    missing = [text for feature, text in spec.kernel.items() if kernel.has(feature) is False]
+    nested = sum(node.nested for node in spec.nodes)
+    low = {name: now for name, now in kernel.limits().items() if now < nested * kernel.LIMITS[name].per_node}
+    return missing + [f"{kernel.enough_for(name, now)}. `minicluster doctor` has the fix" for name, now in low.items()]
 
 
 def _probe(engine: Engine, node: NodeSpec, container: Container | None, cancel: Cancel) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import os
 import platform
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -17,8 +19,14 @@ from minicluster.doctor import Check
 from minicluster.engine import privileges
 from minicluster.engine.protocol import Engine, EngineInfo
 from minicluster.errors import EngineError, NoEngine
+from minicluster.host import kernel
+from minicluster.model.spec import Spec
+from minicluster.operations import status
+from minicluster.profile import catalog
+from minicluster.profile.folders import bundled_directory
 
 GIB = 1 << 30
+SWARM = {"ip_vs": "no ip_vs: no routing mesh", "overlay": "no overlay", "vxlan": "no vxlan"}
 INFO = EngineInfo(
     endpoint="tcp://elsewhere:2376",
     source="DOCKER_HOST",
@@ -74,8 +82,10 @@ def machine(tmp_path: Path) -> Path:
     write(tmp_path, "proc/net/ip_vs")
     write(tmp_path, "proc/filesystems", "nodev\toverlay\n\text4\n")
     write(tmp_path, "sys/module/vxlan/refcnt", "0")
-    write(tmp_path, "proc/sys/fs/inotify/max_user_instances", "1024\n")
-    write(tmp_path, "proc/sys/fs/inotify/max_user_watches", "1048576\n")
+    for name in ("nf_tables", "sch_htb", "sch_netem"):
+        write(tmp_path, f"sys/module/{name}/refcnt", "0")
+    for name, limit in kernel.LIMITS.items():
+        write(tmp_path, f"proc/sys/{name.replace('.', '/')}", f"{2 * limit.wanted}\n")
     write(tmp_path, "proc/meminfo", "MemTotal: 8388608 kB\nMemAvailable: 6291456 kB\nHugePages_Total: 0\n")
     return tmp_path
 
@@ -86,7 +96,7 @@ def linux(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_is_well_on_a_good_machine(machine: Path) -> None:
-    checks = doctor.examine(fake(), None, GIB, "image debian:trixie-slim", root=machine)
+    checks = doctor.examine(fake(), None, GIB, "image debian:trixie-slim", features=SWARM, root=machine)
     levels = {check.name: check.level for check in checks if check.name != "disk"}  # that is this machine's real one
     assert set(levels.values()) == {"ok"}, checks
     assert {"engine", "version", "capabilities", "ip_vs", "vxlan", "memory", "subnets", "base image"} <= levels.keys()
@@ -94,20 +104,20 @@ def test_all_is_well_on_a_good_machine(machine: Path) -> None:
 
 def test_without_an_engine_its_error_comes_first_and_the_machine_is_checked_all_the_same(machine: Path) -> None:
     error = NoEngine("no container engine answers", "Tried everything.", "Install one.")
-    checks = doctor.examine(None, error, 0, None, root=machine)
+    checks = doctor.examine(None, error, 0, None, features=SWARM, root=machine)
     assert checks[0] == Check("engine", "error", "no container engine answers\nTried everything.", "Install one.")
-    assert {"apparmor", "ip_vs", "overlay", "vxlan", "inotify", "memory"} == by_name(checks).keys() - {"engine"}
+    assert {"apparmor", *SWARM, *kernel.FAULTS, "limits", "memory"} == by_name(checks).keys() - {"engine"}
 
 
 def test_nothing_is_asked_of_this_machine_for_an_engine_elsewhere(tmp_path: Path) -> None:
-    checks = by_name(doctor.examine(fake(changed(local=False)), None, 0, None, root=tmp_path))
-    assert not {"ip_vs", "overlay", "vxlan", "inotify", "disk"} & checks.keys()
+    checks = by_name(doctor.examine(fake(changed(local=False)), None, 0, None, features=SWARM, root=tmp_path))
+    assert not {*SWARM, *kernel.FAULTS, "limits", "disk"} & checks.keys()
     assert "can only be checked there" in checks["kernel"].text
     assert checks["memory"].text == "8.0 GiB in all"
 
 
 def test_a_check_that_fails_does_not_hide_the_others(machine: Path) -> None:
-    checks = by_name(doctor.examine(fake(subnets=EngineError("it broke")), None, 0, None, root=machine))
+    checks = by_name(doctor.examine(fake(subnets=EngineError("it broke")), None, 0, None, features=SWARM, root=machine))
     assert checks["subnets"] == Check("subnets", "warning", "could not be checked: it broke")
     assert checks["ip_vs"].level == "ok"
 
@@ -115,7 +125,7 @@ def test_a_check_that_fails_does_not_hide_the_others(machine: Path) -> None:
 def test_a_check_that_hangs_does_not_keep_the_others(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "TIMEOUT", 0.2)
     start = time.monotonic()
-    checks = by_name(doctor.examine(fake(), None, 0, lambda: time.sleep(3) or "", root=machine))
+    checks = by_name(doctor.examine(fake(), None, 0, lambda: time.sleep(3) or "", features=SWARM, root=machine))
     assert time.monotonic() - start < 1.5
     assert checks["base image"].text == "could not be checked in time"
     assert checks["ip_vs"].level == "ok"
@@ -158,6 +168,9 @@ def test_every_named_capability_has_a_bit() -> None:
     assert set(privileges.NESTED_CAPABILITIES) <= set(privileges.missing(0))
 
 
+# What the kernel offers
+
+
 @pytest.mark.parametrize(
     ("listing", "line"),
     [
@@ -166,27 +179,88 @@ def test_every_named_capability_has_a_bit() -> None:
     ],
 )
 def test_a_module_that_can_be_loaded_will_do(tmp_path: Path, listing: str, line: str) -> None:
-    assert doctor.check_ip_vs(tmp_path).level == "warning"
+    assert kernel.has("ip_vs", tmp_path) is None
     folder = f"lib/modules/{platform.release()}"
     write(tmp_path, f"{folder}/{listing}", "kernel/net/netfilter/ipvs/ip_vs_rr.ko: kernel/ipvs/ip_vs.ko\n")
-    assert doctor.check_ip_vs(tmp_path).level == "warning"  # that is another one
+    assert kernel.has("ip_vs", tmp_path) is False  # that is another one
     write(tmp_path, f"{folder}/{listing}", line)
-    assert doctor.check_ip_vs(tmp_path).level == "ok"
+    assert kernel.has("ip_vs", tmp_path) is True
 
 
-def test_missing_kernel_features_are_warnings_with_a_fix(tmp_path: Path) -> None:
-    for check in (doctor.check_ip_vs(tmp_path), doctor.check_overlay(tmp_path), doctor.check_vxlan(tmp_path)):
-        assert check.level == "warning"
-        assert check.fix
+@pytest.mark.parametrize(
+    ("line", "has"),
+    [("CONFIG_INET_ESP=y", True), ("CONFIG_INET_ESP=m", None), ("# CONFIG_INET_ESP is not set", False)],
+)
+@pytest.mark.parametrize("packed", [True, False])
+def test_without_a_list_of_modules_the_configuration_tells(
+    tmp_path: Path, line: str, has: bool | None, packed: bool
+) -> None:
+    text = f"CONFIG_INET_ESPINTCP=y\n{line}\n"
+    if packed:
+        write(tmp_path, "proc/config.gz")
+        (tmp_path / "proc/config.gz").write_bytes(gzip.compress(text.encode()))
+    else:
+        write(tmp_path, f"boot/config-{platform.release()}", text)
+    assert kernel.has("esp4", tmp_path) is has
+    assert kernel.has("one_of_a_users_profile", tmp_path) is None
 
 
-def test_inotify_says_how_many_nodes_and_the_numbers_to_set(machine: Path) -> None:
+@pytest.mark.parametrize(
+    "path", ["proc/net/ip_vs", "sys/module/ip_vs/version", f"lib/modules/{platform.release()}/modules.builtin"]
+)
+def test_what_is_loaded_is_there(tmp_path: Path, path: str) -> None:
+    write(tmp_path, path, "kernel/net/ip-vs.ko\n")
+    write(tmp_path, f"boot/config-{platform.release()}", "# CONFIG_IP_VS is not set\n")
+    assert kernel.has("ip_vs", tmp_path) is True
+
+
+def test_a_missing_feature_is_a_warning_with_a_fix(tmp_path: Path) -> None:
+    assert doctor.check_feature("esp4", "no ESP: no encryption", tmp_path).level == "ok"
+    assert "not known" in doctor.check_feature("esp4", "no ESP: no encryption", tmp_path).text
+    write(tmp_path, f"boot/config-{platform.release()}", "CONFIG_X=y\n")
+    fix = "Load it (`sudo modprobe esp4`) or boot a kernel with it (CONFIG_INET_ESP)."
+    assert doctor.check_feature("esp4", "no ESP: no encryption", tmp_path) == Check(
+        "esp4", "warning", "no ESP: no encryption", fix
+    )
+
+
+def test_every_feature_of_a_bundled_profile_is_known_and_says_what_fails_without_it() -> None:
+    for profile in sorted(file.parent for file in bundled_directory().glob("[!_]*/profile.yaml")):
+        for name, text in catalog.load(str(profile)).profile.kernel.items():
+            assert name in kernel.FEATURES or name.startswith("cgroup_v1_"), f"{profile.name}: {name}"
+            assert text.startswith("this kernel has"), f"{profile.name}: {name}"
+            assert ": " in text, f"{profile.name}: {name}"
+
+
+def test_limits_say_how_many_nodes_and_the_numbers_to_set(machine: Path) -> None:
     write(machine, "proc/sys/fs/inotify/max_user_instances", "128\n")
-    check = doctor.check_inotify(machine)
+    write(machine, "proc/sys/kernel/pid_max", "4096\n")
+    check = doctor.check_limits(machine)
     assert check.level == "warning"
-    assert "about 16 nested nodes" in check.text
-    # What is set higher already stays.
-    assert "fs.inotify.max_user_instances=512 fs.inotify.max_user_watches=1048576" in check.fix
+    assert "fs.inotify.max_user_instances = 128 is enough for about 16 nested nodes" in check.text
+    assert "kernel.pid_max = 4096 is enough for about 13 nested nodes" in check.text
+    assert "`sudo sysctl fs.inotify.max_user_instances=512 kernel.pid_max=32768`" in check.fix  # what is higher stays
+
+
+def test_limits_that_cannot_be_read_are_no_fault(tmp_path: Path) -> None:
+    assert "not known" in doctor.check_limits(tmp_path).text
+
+
+def test_up_and_info_note_what_is_missing_and_limits_that_are_too_low(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = {"esp4": "no ESP", "vxlan": "no VXLAN", "odd": "nobody knows"}
+    spec, nested = (
+        cast(Spec, SimpleNamespace(kernel=features, nodes=[SimpleNamespace(nested=is_nested)] * 2))
+        for is_nested in (False, True)
+    )
+    monkeypatch.setattr(kernel, "has", {"esp4": False, "vxlan": True, "odd": None}.get)
+    monkeypatch.setattr(kernel, "limits", lambda: {"kernel.pid_max": 350})
+    here, elsewhere = (cast(Engine, SimpleNamespace(local=local)) for local in (True, False))
+    assert status.kernel_notes(here, spec) == ["no ESP"]
+    assert status.kernel_notes(elsewhere, nested) == []
+    missing, low = status.kernel_notes(here, nested)
+    assert missing == "no ESP"
+    assert low.startswith("kernel.pid_max = 350 is enough for about 1 nested node: ")
+    assert low.endswith("`minicluster doctor` has the fix")
 
 
 def test_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -238,15 +312,12 @@ def test_base_image(source: str, level: str) -> None:
     assert ("mmdebstrap" in check.fix) == (level != "ok")
 
 
-@pytest.mark.skipif(platform.system() != "Linux", reason="looks at this machine")
-def test_features_that_a_profile_names(tmp_path: Path) -> None:
-    """One that has a check of its own is reported once."""
-    (tmp_path / "proc").mkdir()
+def test_a_controller_of_cgroup_v1_is_a_feature(tmp_path: Path) -> None:
+    write(tmp_path, "proc/cgroups")
     table = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t{}\t3\t1\ncpuset\t7\t3\t1\n"
-    wanted = {"cgroup_v1_cpu": "no Docker tasks", "ip_vs": "no routing mesh"}
     for hierarchy, level in ((0, "warning"), (1, "ok")):
         (tmp_path / "proc/cgroups").write_text(table.format(hierarchy))
-        found = [c for c in doctor.examine(fake(), None, 0, None, kernel=wanted, root=tmp_path) if c.name in wanted]
-        assert [c.name for c in found] == ["ip_vs", "cgroup_v1_cpu"]
-        assert found[1].level == level
-        assert (found[1].text == "no Docker tasks") == (level == "warning")
+        features = {"cgroup_v1_cpu": "no Docker tasks"}
+        found = by_name(doctor.examine(fake(), None, 0, None, features=features, root=tmp_path))["cgroup_v1_cpu"]
+        assert found.level == level
+        assert (found.text == "no Docker tasks") == (level == "warning")
