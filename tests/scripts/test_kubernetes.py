@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -244,15 +245,111 @@ def test_names_resolve_when_the_server_says_so(members: ModuleType, answer: byte
 
 
 def test_names_are_waited_for_only_where_coredns_is_to_run(members: ModuleType, reset: ModuleType) -> None:
-    def answer(status: int, body: Any) -> Any:
-        return reset.Answer(status, json.dumps(body).encode())
+    def answer(status: int, *items: Any) -> Any:
+        return reset.Answer(status, json.dumps({"items": items}).encode())
 
-    none, some = answer(200, {"items": []}), answer(200, {"spec": {"replicas": 2}})
-    assert members.names_resolve(answer(404, {}), none)
-    assert members.names_resolve(answer(200, {"spec": {"replicas": 0}}), none)
-    assert not members.names_resolve(some, none)
-    assert not members.names_resolve(some, OSError("refused"))
-    assert not members.names_resolve(OSError("refused"), none)
+    none, some, service = answer(200), answer(200, {"spec": {"replicas": 2}}), answer(200, {"spec": {}})
+    refused = OSError("refused")
+    assert members.names_resolve(none, service, none)  # the Deployment was deleted
+    assert members.names_resolve(some, none, none)  # its Service was
+    assert members.names_resolve(answer(200, {"spec": {"replicas": 0}}), service, none)
+    assert not members.names_resolve(some, service, none)
+    for odd in refused, answer(500):
+        assert not members.names_resolve(some, service, odd)
+        assert not members.names_resolve(odd, service, none)
+    assert not members.names_resolve(some, refused, none)
+
+
+def test_an_agent_that_a_user_has_tainted_is_ready_without_names(members: ModuleType) -> None:
+    """CoreDNS has nowhere to run; by the cluster's own settings it has."""
+    nodes = recorded("nodes")
+    own = {"key": "own", "effect": "NoExecute"}
+    for node in nodes["items"]:
+        node["spec"] = {"taints": [own]}
+    assert [agent["ready"] for agent in members.agents(nodes, True, False)] == [True, True]
+    own["effect"] = "PreferNoSchedule"
+    assert [agent["ready"] for agent in members.agents(nodes, True, False)] == [False, False]
+    own["effect"] = "NoSchedule"
+    assert [agent["ready"] for agent in members.agents(nodes, True, False, settings=[own])] == [False, False]
+    assert [agent["ready"] for agent in members.agents(nodes, True, False, settings=[])] == [True, True]
+
+
+@pytest.mark.parametrize("kind", ["MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable"])
+def test_pressure_on_an_agent_is_told_with_what_ends_it(members: ModuleType, kind: str) -> None:
+    nodes = recorded("nodes")
+    nodes["items"] = nodes["items"][:1]
+    condition = {"type": kind, "status": "True", "message": "kubelet has too little"}
+    others = [one for one in nodes["items"][0]["status"]["conditions"] if one["type"] != kind]
+    nodes["items"][0]["status"]["conditions"] = [*others, condition]
+    nodes["items"][0]["spec"]["taints"] = [{"key": "node.kubernetes.io/x-pressure", "effect": "NoSchedule"}]
+    (agent,) = members.agents(nodes, True, True)
+    assert (agent["ready"], agent["detail"]) == (False, f"{kind}: kubelet has too little")
+    assert agent["fix"]
+    assert "{}" not in agent["fix"]
+
+
+def test_an_agent_that_is_not_ready_says_why(members: ModuleType) -> None:
+    nodes = recorded("nodes")
+    (ready,) = [one for one in nodes["items"][0]["status"]["conditions"] if one["type"] == "Ready"]
+    ready.update(status="Unknown", message="Kubelet stopped posting node status.")
+    agent = next(members.agents(nodes, True, True))
+    assert (agent["ready"], agent["detail"]) == (False, "Kubelet stopped posting node status.")
+
+
+def test_a_full_store_is_an_alarm(members: ModuleType) -> None:
+    member = members.etcd_member("kv-1", recorded("etcd-status") | {"errors": ["memberID:1 alarm:NOSPACE "]})
+    assert member["detail"] == "its database is full"
+    assert "etcdctl alarm disarm" in member["fix"]
+
+
+class Clients:
+    """An API server and other components, by the certificate that asks: a status for each."""
+
+    def __init__(self, reset: ModuleType, accepted: set[str]) -> None:
+        self.reset, self.accepted = reset, accepted
+
+    def ask(self, address: str, path: str, certificate: str = "", *_: Any, secure: bool = True, **__: Any) -> Any:
+        if not secure:
+            return self.reset.Answer(200, b"{}") if address == "172.28.0.4:10256" else OSError("refused")
+        if address.endswith(":2379"):
+            return self.reset.Answer(200, json.dumps(recorded("etcd-status")).encode())
+        if path in ("/readyz", "/healthz"):
+            return self.reset.Answer(200, b"ok")
+        if certificate not in self.accepted:
+            return self.reset.Answer(401, b'{"message": "Unauthorized"}')
+        return self.reset.Answer(
+            200, json.dumps(recorded("nodes")).encode() if path.endswith("/nodes") else b'{"items": []}'
+        )
+
+
+@pytest.mark.parametrize(
+    ("accepted", "ready", "told"),
+    [
+        ({"admin"}, {"kv-1": True, "master-1": True, "agent-1": False, "agent-2": False}, False),  # no account yet
+        ({"scheduler"}, {"kv-1": True, "master-1": True, "agent-1": True, "agent-2": True}, True),
+        (set(), {"kv-1": True, "master-1": True, "agent-1": True, "agent-2": False}, True),
+    ],
+)
+def test_members_with_an_administrator_whom_nobody_knows(
+    members: ModuleType,
+    reset: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    accepted: set[str],
+    ready: dict[str, bool],
+    told: bool,
+) -> None:
+    env = {"NODE": "master-1", "API": "127.0.0.1:6443", "MEMBERS": "kv-1=172.28.0.2 master-1=172.28.0.3", "CNI": ""}
+    (tmp_path / "node.json").write_text('{"labels": {}, "taints": []}')
+    monkeypatch.setattr(members, "NODE_FILE", str(tmp_path / "node.json"))
+    monkeypatch.setattr(members, "read_node_env", lambda: env)
+    monkeypatch.setattr(members, "ask", Clients(reset, accepted).ask)
+    monkeypatch.setattr(members.sys, "argv", ["kube-members", "agent-1=172.28.0.4 agent-2=172.28.0.5 "])
+    members.main()
+    said = {one["name"]: one for one in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert {name: one["ready"] for name, one in said.items()} == ready
+    assert ("credentials refused" in said["master-1"].get("detail", "")) is told
 
 
 def test_only_endpoints_that_are_ready_are_asked(members: ModuleType) -> None:
@@ -380,6 +477,21 @@ def test_answers_that_are_none_are_waited_out(
     addons.keep_trying(server, "/addons")
     assert not pages
     assert set(server.recorded) == {"authority", *beginning}
+
+
+def test_a_refused_administrator_creates_nothing_and_keeps_no_master_waiting(
+    addons: ModuleType, monkeypatch: pytest.MonkeyPatch, beginning: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Strict(ApiServer):
+        def request(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
+            return addons.Answer(401, b"Unauthorized")
+
+    monkeypatch.setattr(addons.os, "listdir", lambda _folder: list(beginning))
+    monkeypatch.setattr(addons.os.path, "isdir", lambda _folder: True)
+    monkeypatch.setattr(addons, "read", lambda path: beginning.get(path.rpartition("/")[2], "AUTHORITY"))
+    monkeypatch.setattr(addons.time, "sleep", lambda _seconds: None)
+    addons.keep_trying(Strict(addons.Answer, SYSTEM), "/addons")
+    assert "credentials refused" in capsys.readouterr().out
 
 
 def test_node_env(members: ModuleType, program: Program) -> None:

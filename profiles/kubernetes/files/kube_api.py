@@ -65,6 +65,8 @@ class Api:
     def send(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Answer:
         """Raises ``NotYet`` where the API server refuses."""
         answer = self._servers[0].request(method, path, body, kind)
+        if answer.status == 401 or (answer.status == 403 and " cannot " in answer.text):
+            raise NotYet(f"credentials refused: {method} {path}: {answer.text:.300}")
         if answer.status >= 300:
             raise NotYet(f"{method} {path}: HTTP {answer.status}: {answer.text:.300}")
         return answer
