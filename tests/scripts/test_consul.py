@@ -172,6 +172,26 @@ def test_servers_that_are_dead_or_behind_are_not_ready(members: ModuleType) -> N
     assert (details["master-2"], details["master-3"]) == ("", "has not caught up yet")
 
 
+def test_a_server_that_autopilot_counts_as_unhealthy_for_long_is_an_alarm(members: ModuleType) -> None:
+    servers = [
+        {"Name": f"master-{n}", "Healthy": healthy, "SerfStatus": serf, "StableSince": stable, "LastContact": "3.2s"}
+        for n, healthy, serf, stable in (
+            (1, True, "alive", "2026-11-29T10:00:00Z"),
+            (2, False, "alive", "2026-11-29T10:00:00.12345Z"),
+            (3, False, "failed", "2026-11-29T10:00:00Z"),
+        )
+    ]
+    now = 1795946400.0  # 2026-11-29T10:00:00Z
+    assert members.failed({"Servers": servers}, now + 10) == {}
+    told = members.failed({"Servers": servers}, now + 40)
+    assert told == {"master-2": "autopilot counts it as unhealthy: last contact 3.2s"}
+    assert members.failed({}, now) == {}
+    said = {m["name"]: m for m in members.members(RAFT, GOSSIP, "", told)}
+    assert (said["master-2"]["ready"], said["master-2"]["detail"]) == (True, told["master-2"])
+    assert said["master-2"]["fix"] == "minicluster restart master-2"
+    assert "fix" not in said["master-1"]
+
+
 def test_agents_are_members_until_they_have_left(members: ModuleType) -> None:
     gossip = with_status(GOSSIP, agent_1=3, agent_2=4)
     expected = {name: state for name, state in HEALTHY.items() if name != "agent-1"}

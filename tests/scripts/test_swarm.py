@@ -161,6 +161,16 @@ def test_a_locked_swarm_is_not_waited_for(swarm: Node) -> None:
     assert "docker swarm unlock" in done.stderr
 
 
+def test_a_swarm_that_has_failed_is_not_waited_for(swarm: Node) -> None:
+    answer(swarm, "node-ls.fails", "Error\n")
+    answer(swarm, "info---format", "error false -\n")
+    for script in ("swarm-members",), ("swarm-init", "172.28.0.2"):
+        done = swarm.run(*script)
+        assert done.returncode == 77
+        assert done.stderr.startswith("the swarm refuses this node: ")
+        assert "docker swarm leave --force" in done.stderr
+
+
 def test_a_worker_asks_a_manager_that_it_knows(swarm: Node) -> None:
     answer(swarm, "node-ls.fails", "Error response from daemon: This node is not a swarm manager.\n")
     answer(swarm, "node-ls", 'Ready a1 "name": "agent-1", "ready": true\n')
@@ -175,6 +185,10 @@ def test_a_worker_asks_a_manager_that_it_knows(swarm: Node) -> None:
         ("inactive false -", []),
         ("locked false -", [{"name": "agent-1", "ready": False, "detail": "its swarm is locked",
                              "fix": "docker swarm unlock"}]),
+        ("error false -", [{"name": "agent-1", "ready": False,
+                            "detail": "its swarm has failed (docker info says why, such as an expired certificate)",
+                            "fix": "docker swarm leave --force, then minicluster up"}]),
+        ("pending false -", [{"name": "agent-1", "ready": False, "detail": "it reaches no manager"}]),
         ("active false a1", [{"name": "agent-1", "ready": False}]),
     ],
 )  # fmt: skip

@@ -142,6 +142,15 @@ def test_members(node: Node, leader: int) -> None:
     ]
 
 
+def test_a_server_that_is_read_only_is_not_ready(node: Node) -> None:
+    node.install("zookeeper", "zk-members")
+    ask = ASK.format(recorded=RECORDED, leader=3).replace("  *) exit", "  *,srvr) echo Mode: read-only ;;\n  *) exit")
+    node.program("zk-ask", ask)
+    second = json.loads(node.run("zk-members").stdout.splitlines()[1])
+    assert (second["name"], second["ready"]) == ("kv-2", False)
+    assert second["detail"] == "read-only: it reaches no quorum"
+
+
 CLIENT = """#!/bin/sh
 echo "$*" >>{root}/asked
 [ "$3" != set ] || {{ printf %s "$5" >{root}/content; exit 0; }}

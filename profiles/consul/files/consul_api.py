@@ -35,6 +35,14 @@ class Agent:
             raise NotYet(f"{path}: {answer.text}")
         return answer.json
 
+    def health(self) -> Any:
+        """What autopilot says of the servers; nothing where it says nothing."""
+        try:
+            answer = self._server.request("GET", "/v1/operator/autopilot/health")
+        except OSError:
+            return {}
+        return answer.json if answer.status in (200, 429) else {}  # 429: one is unhealthy
+
     def text(self, path: str) -> str:
         """The answer as it is, an error's text too."""
         return self._server.request("GET", f"/v1/{path}").text

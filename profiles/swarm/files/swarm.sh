@@ -32,3 +32,10 @@ use_manager() {
     fi
   done
 }
+
+# Ends a script on a node whose swarm has failed, as it does once a certificate has expired (the swarm renews those of nodes that
+# run) or where its data cannot be read.
+stuck_in_error() {
+  why=$(timeout 5 docker info --format '{{.Swarm.Error}}' 2>/dev/null | tr '\n' ' ')
+  stuck "the swarm refuses this node: $why: \`docker swarm leave --force\` in it, and \`minicluster up\`, which joins it again"
+}
