@@ -135,6 +135,7 @@ def hook_values(profile: schema.Profile, before: int | None = None) -> dict[str,
     return {
         "captured": DeferredGroup("captured", {name: f"captured.{name}" for name in captured}),
         "joining": Deferred("joining"),
+        "kept": Deferred("kept"),
         "initial_member": DeferredGroup(
             "initial_member", {part: f"initial_member.{part}" for part in ("name", "address")}
         ),

@@ -65,6 +65,12 @@ VARIABLES = {
         frozenset({"init", "join"}),
         True,
     ),
+    "kept": Variable(
+        "kept",
+        "addresses of the other nodes that have their data from before; becomes arguments as `{{ joining }}` does",
+        frozenset({"init", "join"}),
+        True,
+    ),
     "captured": Variable(
         "captured.NAME", "a line that an init hook before this one captured", frozenset({"init", "join"}), True
     ),

@@ -86,7 +86,7 @@ def test_init_creates_a_swarm_where_there_is_none(swarm: Node) -> None:
     answer(swarm, "info---format.next", "inactive false\n")
     answer(swarm, "swarm-join-token.fails", "Error response from daemon: rpc error: code = DeadlineExceeded\n")
     answer(swarm, "swarm-join-token", "SWMTKN-1\n")
-    done = swarm.run("swarm-init", "172.28.0.2", "agent-1")
+    done = swarm.run("swarm-init", "172.28.0.2", "--", "agent-1")
     assert (done.returncode, done.stdout) == (0, "SWMTKN-1\nSWMTKN-1\n")
     assert len(asked(swarm, "swarm", "init")) == 1
     assert not asked(swarm, "node", "ls")  # a new swarm has no other nodes
@@ -99,8 +99,41 @@ def test_init_removes_the_dead_of_the_names_that_join(swarm: Node) -> None:
     answer(swarm, "node-ls.next", "a1 agent-1 Down.\nb2 agent-2 Ready.\n")
     answer(swarm, "swarm-join-token", "SWMTKN-1\n")
     swarm.program("swarm-remove", f'#!/bin/sh\necho "$*" >>{swarm.root}/removed\n')
-    assert swarm.run("swarm-init", "172.28.0.2", "agent-1").returncode == 0
+    assert swarm.run("swarm-init", "172.28.0.2", "--", "agent-1").returncode == 0
     assert (swarm.root / "removed").read_text() == "agent-1 down\n"
+
+
+MANAGER = """#!/bin/bash
+echo "${{DOCKER_HOST-here}} $*" >>{root}/calls
+case "${{DOCKER_HOST-here}} $1-$2" in
+  *172.28.0.4*" info---format") echo "active true b2 172.28.0.4:2377 " ;;
+  *" info---format") echo "inactive false - " ;;
+  *172.28.0.4*" node-ls") {ls} ;;
+  *172.28.0.4*" swarm-join-token") echo SWMTKN-1 ;;
+esac
+"""
+
+
+def test_init_joins_the_swarm_that_a_user_gave_to_another_node(swarm: Node) -> None:
+    swarm.program("docker", MANAGER.format(root=swarm.root, ls="echo b2"))
+    done = swarm.run("swarm-init", "172.28.0.2", "172.28.0.3", "172.28.0.4", "--", "agent-1")
+    assert (done.returncode, done.stdout) == (0, "SWMTKN-1\nSWMTKN-1\n")
+    calls = (swarm.root / "calls").read_text()
+    assert "here swarm join --token SWMTKN-1 --advertise-addr 172.28.0.2" in calls
+    assert "172.28.0.4:2377" in calls
+    assert "swarm init" not in calls
+
+
+def test_init_makes_no_swarm_beside_one_without_a_leader(swarm: Node) -> None:
+    swarm.program("docker", MANAGER.format(root=swarm.root, ls="exit 1"))
+    swarm.write("usr/local/bin/sleep", "#!/bin/sh\n")
+    (swarm.root / "usr/local/bin/sleep").chmod(0o755)
+    text = (swarm.root / "usr/local/bin/swarm-init").read_text()
+    (swarm.root / "usr/local/bin/swarm-init").write_text(text.replace("find_manager 20", "find_manager 0"))
+    done = swarm.run("swarm-init", "172.28.0.2", "172.28.0.3", "172.28.0.4", "--")
+    assert done.returncode == 1
+    assert "172.28.0.4 have its data: `docker swarm init --force-new-cluster`" in done.stderr
+    assert "swarm init" not in (swarm.root / "calls").read_text()
 
 
 def test_init_says_that_there_is_no_leader(swarm: Node) -> None:

@@ -33,6 +33,29 @@ use_manager() {
   done
 }
 
+# find_manager SECONDS ADDRESS...: docker talks from now on to one of these nodes that is a manager of a swarm with a leader. Fails
+# where none is, and sets "leaderless" to the addresses of those that are managers all the same.
+find_manager() { # SECONDS ADDRESS...
+  seconds=$1
+  shift
+  leaderless=$(
+    for at; do
+      (engine_of "$at" && local_state 5 && [ "$state $manages" = "active true" ] && echo "$at") &
+    done
+    wait
+  )
+  [ -n "$leaderless" ] && retry "$seconds" 0.5 leads_to
+}
+leads_to() {
+  for at in $leaderless; do
+    if (engine_of "$at" && timeout 4 docker node ls -q >/dev/null 2>&1); then
+      engine_of "$at"
+      return
+    fi
+  done
+  return 1
+}
+
 # Ends a script on a node whose swarm has failed, as it does once a certificate has expired (the swarm renews those of nodes that
 # run) or where its data cannot be read.
 stuck_in_error() {
