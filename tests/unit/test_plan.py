@@ -578,6 +578,20 @@ def test_a_node_whose_data_are_gone_joins_again() -> None:
     assert kinds(node_removed_with_its_data(), RunHook) == ["init 1", "join agent-1 1"]
 
 
+def test_where_the_first_nodes_data_are_gone_all_nodes_join_anew() -> None:
+    """A swarm whose only master lost its data: the others are members of one that may not exist any more."""
+    spec = spec_of("swarm")
+    plan = reconcile(spec, without(standing(spec, members=None), "master-1", volumes=True))
+    assert kinds(plan, RunHook) == ["init 1", "join agent-1 1", "join agent-2 1"]
+    (init,) = (step.action for step in plan.steps if step.id == "init 1")
+    assert isinstance(init, RunHook)
+    agents = [node.address for node in spec.of_role("agent")]  # which are asked whether one has the swarm
+    assert init.command[-5:] == (*agents, "--", "agent-1", "agent-2")
+    # They have to run before they can be asked.
+    stopped = without(standing(spec, members=None, agent_1="exited"), "master-1", volumes=True)
+    assert "ready agent-1" in before(reconcile(spec, stopped))["init 1"]
+
+
 def test_an_interrupted_first_up_is_formed_by_the_next() -> None:
     hooks = kinds(interrupted_before_bootstrap(), RunHook)
     assert hooks == ["init 1", *(f"join {node} 1" for node in ("master-2", "master-3", "agent-1", "agent-2"))]
