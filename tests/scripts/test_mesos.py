@@ -275,6 +275,14 @@ def test_an_agent_that_is_not_active_does_not_count(scripts: Path) -> None:
     assert found["master-1"][3] == "0 agents, no framework"
 
 
+def test_an_agent_that_an_operator_drained_is_a_member(scripts: Path) -> None:
+    slaves = recorded_json("slaves")
+    slaves["slaves"][0] |= {"hostname": ADDRESSES["agent-1"], "active": False, "deactivated": True}
+    with nodes(master_1=master() | {"/slaves": said(slaves)}):
+        found = members(scripts, "master-1", "agent-1")
+    assert found["agent-1"] == (True, False, False, "drained")
+
+
 def test_without_zookeepers_leader_the_list_is_told_and_the_answer_is_an_error(scripts: Path) -> None:
     write(
         scripts / "zk-members",
