@@ -78,8 +78,10 @@ def reach(reference: str) -> Engine:
 
 def locate(*, start_private: bool = False, listener: Listener = ignore) -> EngineAddress:
     """As :func:`connect`, but returns the engine's address and creates no client for it."""
-    named = _behind_env() if _set_by_env() else client_config.from_environment() or client_config.from_context()
-    if named:
+    if _set_by_env():
+        if behind := _behind_env():
+            return _answering(behind, _fix_behind_env(behind))
+    elif named := client_config.from_environment() or client_config.from_context():
         return _answering(named, _fix_named(named))
     attempts: list[Attempt] = []
     places = [("default socket", path) for path in default_sockets()]
@@ -151,9 +153,24 @@ def _answering(candidate: EngineAddress, fix: str) -> EngineAddress:
 
 
 def _fix_named(named: EngineAddress) -> str:
-    if named.source == "DOCKER_HOST":
-        return "Start that engine, or unset DOCKER_HOST (`unset DOCKER_HOST`) to use the engine of this machine."
-    return "Start that engine, or choose another with `docker context use NAME` (`default` is this machine's)."
+    by_variable = named.source == "DOCKER_HOST"
+    moved = ""
+    if not named.url.startswith(("unix:", "npipe:")):
+        context = named.source.removeprefix("docker context ")
+        way = "give it in DOCKER_HOST" if by_variable else f"`docker context update {context} --docker host=URL`"
+        moved = f" If its machine has another address now: {way}."
+    if by_variable:
+        return f"Start that engine.{moved} To use the engine of this machine: `unset DOCKER_HOST`."
+    return f"Start that engine.{moved} `docker context use NAME` chooses another (`default` is this machine's)."
+
+
+def _fix_behind_env(named: EngineAddress) -> str:
+    """Where the variables are a cluster's: they name the engine on which that cluster runs."""
+    way = "give it in DOCKER_HOST" if named.source == "DOCKER_HOST" else "`docker context use NAME`"
+    return (
+        "Start that engine, which runs the cluster whose variables are set. To use another one, or if its machine has "
+        f'another address now: `eval "$(minicluster env --unset)"`, then {way}.'
+    )
 
 
 def _why(attempts: list[Attempt]) -> str:

@@ -276,7 +276,12 @@ def _advice(chosen: str, spec: Spec, engine: Engine) -> str:
         )
     wanted = machine_address(engine, spec.gateway)
     if wanted != spec.bind_address:
-        return f"The address of the engine's machine has changed: {again} publishes the nodes on {wanted}."
+        if spec.overrides.bind_address:  # which is in force whatever the mode, until it is another one
+            again = f"`minicluster up --name {spec.cluster} --bind-address {wanted}`"
+        return (
+            f"The engine is reached at {wanted}, and the nodes are published on {spec.bind_address}. If the address of "
+            f"its machine has changed: {again} publishes them on {wanted}, with their data."
+        )
     return (
         f"Check whether a firewall blocks ports {_ports(spec)} of {spec.bind_address}; "
         "or run this on the engine's machine with --address-mode localhost."

@@ -235,7 +235,12 @@ def test_what_was_tried_is_said(engine: FakeEngine, listening: set[str]) -> None
     engine.endpoint = "tcp://127.9.9.10:2376"
     with pytest.raises(Unreachable) as caught:
         cluster.connect()
-    assert "`minicluster up --name toy --address-mode gateway` publishes the nodes on 127.9.9.10" in caught.value.fix
+    assert "`minicluster up --name toy --address-mode gateway` publishes them on 127.9.9.10" in caught.value.fix
+    # What --bind-address said stays in force in every mode.
+    up(engine, size={"master": 3}, bind_address="127.9.9.9")
+    with pytest.raises(Unreachable) as caught:
+        Cluster.open("toy", engine=engine).connect()
+    assert "`minicluster up --name toy --bind-address 127.9.9.10`" in caught.value.fix
 
 
 def test_one_node_that_is_reached_is_enough(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from minicluster import paths
 from minicluster.engine import discover
 from minicluster.engine.address import EngineAddress, Tls
 from minicluster.engine.discover import Attempt
@@ -176,6 +177,37 @@ def test_a_context_that_does_not_answer_is_an_error(home: Path, serve: Serve, mo
     with pytest.raises(NoEngine, match="docker context desktop-linux") as caught:
         discover.locate()
     assert "docker context use" in caught.value.fix
+
+
+@pytest.mark.parametrize(("by", "way"), [("variable", "give it in DOCKER_HOST"), ("context", "context update far --")])
+def test_an_engine_whose_machine_has_another_address_now(
+    home: Path, monkeypatch: pytest.MonkeyPatch, by: str, way: str
+) -> None:
+    gone = "tcp://127.0.0.1:9"
+    if by == "variable":
+        monkeypatch.setenv("DOCKER_HOST", gone)
+    else:
+        write_context(home / ".docker", "far", {"Host": gone})
+        monkeypatch.setenv("DOCKER_CONTEXT", "far")
+    with pytest.raises(NoEngine) as caught:
+        discover.locate()
+    assert "another address now" in caught.value.fix
+    assert way in caught.value.fix
+
+
+def test_an_engine_behind_a_clusters_variables_that_does_not_answer(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DOCKER_HOST is the cluster's: to unset it alone, or to change it, would be no way out."""
+    folder = paths.clients_directory() / "c"
+    folder.mkdir(parents=True)
+    (folder / "engine").write_text(EngineAddress("tcp://127.0.0.1:9", "DOCKER_HOST").dump())
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(folder))
+    with pytest.raises(NoEngine, match="the engine of DOCKER_HOST does not answer") as caught:
+        discover.locate()
+    assert 'eval "$(minicluster env --unset)"' in caught.value.fix
+    assert "another address now" in caught.value.fix
 
 
 def test_a_context_that_is_not_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

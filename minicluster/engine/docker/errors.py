@@ -73,8 +73,10 @@ def refusal(what: str, error: APIError) -> EngineError:
         return EngineError(
             f"cannot {what}: the engine's machine does not have the address that its ports are to be published on",
             said,
-            "Give one of its own with --bind-address. Behind a router, its address as seen from here is not one: "
-            "--address-mode bridge or localhost publishes on 127.0.0.1 only.",
+            "If that machine has another address now: `minicluster up --name NAME --address-mode gateway` publishes "
+            "nodes there, with their data; where they were made with --bind-address, `--bind-address ADDRESS`. Behind a "
+            "router, its address as seen from here is not one of its own: --address-mode localhost publishes on "
+            "127.0.0.1 only.",
         )
     if "apparmor_parser" in said:
         return EngineError(f"cannot {what}: the engine lacks AppArmor's parser", said, "Install the package apparmor.")
