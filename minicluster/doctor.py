@@ -33,6 +33,11 @@ TIMEOUT = 2.0
 #: The oldest engine whose API has all that minicluster uses: 20.10 added private cgroup namespaces.
 OLDEST_VERSION, OLDEST_API = "20.10", (1, 41)
 
+#: Runtimes that run containers as the kernel's own processes.
+RUNTIMES = ("runc", "io.containerd.runc.v2", "crun", "youki", "nvidia")
+#: In what an engine warns of that matters: limits that it cannot set.
+LIMITS_MISSING = "limit support"
+
 DISK_WANTED, DISK_NEEDED = 5 << 30, 1 << 30  # bytes free: for a build and its cache; for the nodes' data
 SUBNETS_WANTED = 8
 
@@ -89,6 +94,7 @@ def _checks(
     """The checks that apply, by name; ``here``: the engine's machine is this one."""
     if info:
         yield "version", lambda: check_version(info)
+        yield "configuration", lambda: check_configuration(info)
         yield "control groups", lambda: check_cgroups(info)
         yield "capabilities", lambda: check_capabilities(info, root)
     if here:
@@ -149,6 +155,28 @@ def _api(info: EngineInfo) -> tuple[int, ...]:
     except ValueError:
         return ()
     return major, minor
+
+
+def check_configuration(info: EngineInfo) -> Check:
+    """Whether the engine's configuration has defaults with which nodes, or what runs in them, cannot work."""
+    found = []
+    if info.remaps_users:
+        found.append("it remaps users (userns-remap): nodes that run containers of their own cannot start")
+    if info.runtime not in RUNTIMES:
+        found.append(f"containers get the runtime {info.runtime}, in which nodes may not work (default-runtime)")
+    if not info.forwards:
+        found.append("the machine forwards no packets (net.ipv4.ip_forward): nodes reach nothing outside")
+    if not info.file_types:
+        found.append("its data are on a file system without d_type: engines in nodes cannot store images (data-root)")
+    found += [f"the plugin {plugin} may refuse requests (authorization-plugins)" for plugin in info.authorization]
+    found += [f"it says: {text.removeprefix('WARNING: ')}" for text in info.warnings if LIMITS_MISSING in text]
+    if not found:
+        return Check("configuration", "ok", "no setting of the engine is in the way")
+    return Check(
+        "configuration", "warning", "\n".join(found),
+        "Change it in the engine's daemon.json (docs/engine.md has what each setting means for nodes), or use another "
+        "engine.",
+    )  # fmt: skip
 
 
 def check_cgroups(info: EngineInfo) -> Check:

@@ -24,6 +24,8 @@ NESTED_SECURITY_OPT: tuple[str, ...] = (
     "seccomp=unconfined",  # the default profile forbids mount, unshare, keyctl, …, which runc calls
     "apparmor=unconfined",  # docker-default forbids mount
     "systempaths=unconfined",  # /proc/sys and the like writable: forwarding, conntrack limits, vm settings
+    "label=disable",  # SELinux forbids mounts to containers
+    "no-new-privileges=false",  # an engine may have it as its default: then no setuid program works in the node
 )
 
 #: Path -> mount options.

@@ -38,6 +38,12 @@ class EngineInfo:
     memory: int  #: bytes that the engine's machine has
     data_root: str
     local: bool  #: the engine runs on this machine and shares its kernel
+    remaps_users: bool = False  #: its containers' root is another user of the machine (``userns-remap``)
+    runtime: str = "runc"  #: which runtime containers get
+    forwards: bool = True  #: the machine forwards what containers send to other networks
+    file_types: bool = True  #: its file system tells the types of files in folders, which overlay needs
+    authorization: tuple[str, ...] = ()  #: plugins that may refuse requests
+    warnings: tuple[str, ...] = ()  #: what it warns of itself
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,29 @@ def test_version(api: str, level: str) -> None:
     assert doctor.check_version(changed(api_version=api)).level == level
 
 
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"remaps_users": True}, "userns-remap"),
+        ({"runtime": "runsc"}, "default-runtime"),
+        ({"forwards": False}, "net.ipv4.ip_forward"),
+        ({"file_types": False}, "data-root"),
+        ({"authorization": ("opa",)}, "the plugin opa may refuse"),
+        ({"warnings": ("WARNING: No memory limit support",)}, "it says: No memory limit support"),
+    ],
+)
+def test_a_configuration_in_which_nodes_cannot_work_is_told(facts: dict[str, Any], said: str) -> None:
+    check = doctor.check_configuration(changed(**facts))
+    assert check.level == "warning"
+    assert said in check.text
+    assert "daemon.json" in check.fix
+
+
+def test_an_ordinary_configuration_is_in_nobodys_way() -> None:
+    for facts in {}, {"runtime": "nvidia"}, {"warnings": ("WARNING: bridge-nf-call-iptables is disabled",)}:
+        assert doctor.check_configuration(changed(**facts)).level == "ok"
+
+
 def test_rootless_is_a_warning() -> None:
     assert doctor.check_engine(changed(rootless=True), None).level == "warning"
 

@@ -43,6 +43,13 @@ from minicluster.model.spec import LOCALHOST
 #: Logs that can be read, whatever driver the engine's configuration has for containers, and that fill no disk.
 _LOGS = {"Type": "json-file", "Config": {"max-size": "20m", "max-file": "3"}}
 
+#: What the engine's configuration may have otherwise for new networks (``default-network-opts``).
+_REACHED = {
+    "com.docker.network.bridge.enable_icc": "true",
+    "com.docker.network.bridge.enable_ip_masquerade": "true",
+    "com.docker.network.bridge.gateway_mode_ipv4": "nat",
+}
+
 
 class DockerEngine:
     """See :class:`minicluster.engine.protocol.Engine` for what each call means."""
@@ -86,6 +93,12 @@ class DockerEngine:
             cgroup_version=int(info.get("CgroupVersion") or 1),
             storage_driver=str(info.get("Driver", "")),
             rootless=any("rootless" in option for option in info.get("SecurityOptions") or ()),
+            remaps_users=any("userns" in option for option in info.get("SecurityOptions") or ()),
+            runtime=str(info.get("DefaultRuntime") or "runc"),
+            forwards=bool(info.get("IPv4Forwarding", True)),
+            file_types=["Supports d_type", "false"] not in (info.get("DriverStatus") or ()),
+            authorization=tuple((info.get("Plugins") or {}).get("Authorization") or ()),
+            warnings=tuple(info.get("Warnings") or ()),
             cpus=int(info.get("NCPU") or 0),
             memory=int(info.get("MemTotal") or 0),
             data_root=str(info.get("DockerRootDir", "")),
@@ -164,7 +177,7 @@ class DockerEngine:
         ipam = {"Driver": "default", "Config": [{"Subnet": subnet, "Gateway": gateway, "IPRange": dynamic_range}]}
         # Engines before API 1.44 create a second one of the same name unless CheckDuplicate is set.
         body: dict[str, Any] = {"Name": name, "Driver": "bridge", "IPAM": ipam, "Labels": dict(labels)}
-        body |= {"CheckDuplicate": True, "Options": {"com.docker.network.bridge.name": bridge.name()}}
+        body |= {"CheckDuplicate": True, "Options": {"com.docker.network.bridge.name": bridge.name(), **_REACHED}}
         with translated(f"create network {name}"):
             self._api.request("POST", "/networks/create", data=body)
 
