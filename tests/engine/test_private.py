@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import random
 import shutil
@@ -138,6 +139,25 @@ def test_a_volume_that_exists_is_recognized_after_a_restart(layout: Layout) -> N
             with pytest.raises(Conflict):
                 engine.create_volume(name, {"t-private": "no"})
         daemon.stop()
+
+
+def test_networks_of_clusters_have_the_engines_mtu_and_are_not_isolated(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The engine itself uses that setting for its own bridge alone."""
+    config = tmp_path / "daemon.json"
+    config.write_text('{"mtu": 1400}')
+    monkeypatch.setattr("minicluster.engine.private.layout._SYSTEM_CONFIG", config)
+    daemon.start()
+    with contextlib.closing(DockerEngine(EngineAddress(f"unix://{layout.socket}", "test"))) as engine:
+        engine.create_network("t-mtu", "172.31.248.0/24", "172.31.248.1", "172.31.248.224/27", {})
+        options = json.loads(docker(layout, "network", "inspect", "t-mtu", "--format", "{{json .Options}}"))
+        said = docker(
+            layout, "run", "--rm", "--network", "t-mtu", *USR, image(layout), "cat", "/sys/class/net/eth0/mtu"
+        )
+        engine.remove_network("t-mtu")
+    assert said == "1400"
+    assert options["com.docker.network.bridge.enable_icc"] == "true"
 
 
 @pytest.mark.parametrize("dockerd", ["works", pytest.param("fails", marks=pytest.mark.long)])

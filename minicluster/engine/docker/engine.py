@@ -43,6 +43,8 @@ from minicluster.model.spec import LOCALHOST
 #: Logs that can be read, whatever driver the engine's configuration has for containers, and that fill no disk.
 _LOGS = {"Type": "json-file", "Config": {"max-size": "20m", "max-file": "3"}}
 
+_MTU = "com.docker.network.driver.mtu"
+
 #: What the engine's configuration may have otherwise for new networks (``default-network-opts``).
 _REACHED = {
     "com.docker.network.bridge.enable_icc": "true",
@@ -177,9 +179,19 @@ class DockerEngine:
         ipam = {"Driver": "default", "Config": [{"Subnet": subnet, "Gateway": gateway, "IPRange": dynamic_range}]}
         # Engines before API 1.44 create a second one of the same name unless CheckDuplicate is set.
         body: dict[str, Any] = {"Name": name, "Driver": "bridge", "IPAM": ipam, "Labels": dict(labels)}
-        body |= {"CheckDuplicate": True, "Options": {"com.docker.network.bridge.name": bridge.name(), **_REACHED}}
+        options = {"com.docker.network.bridge.name": bridge.name(), **_REACHED, **self._mtu()}
+        body |= {"CheckDuplicate": True, "Options": options}
         with translated(f"create network {name}"):
             self._api.request("POST", "/networks/create", data=body)
+
+    def _mtu(self) -> dict[str, str]:
+        """The option for the largest packets that the engine's configuration allows, which counts for its own bridge
+        alone (``mtu`` in daemon.json); none where it is the usual one."""
+        try:
+            found = self._api.request("GET", "/networks/bridge").get("Options") or {}
+        except APIError:  # an engine with "bridge": "none"
+            return {}
+        return {_MTU: found[_MTU]} if found.get(_MTU, "1500") != "1500" else {}
 
     def remove_network(self, name: str) -> None:
         with translated(f"remove network {name}"):
