@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 
 from minicluster.errors import Interrupted, MiniclusterError
@@ -12,6 +11,7 @@ from minicluster.executor.hooks import run_hook
 from minicluster.executor.node_files import node_files
 from minicluster.executor.run import Run
 from minicluster.executor.waiting import wait_members, wait_ready
+from minicluster.host import spool
 from minicluster.model import labels
 from minicluster.model.codec import encode
 from minicluster.plan import steps as m
@@ -107,12 +107,13 @@ def perform(step: Step, run: Run) -> None:
 def _save_image(image: str, run: Run) -> None:
     if image in run.archives:  # it was saved before, to look into it
         return
-    archive = run.archives[image] = tempfile.TemporaryFile()  # noqa: SIM115 (closed at the end of the plan)
-    for chunk in run.engine.save_image(image):
-        if run.cancel.is_set():
-            raise Interrupted(f"stopped saving {image}")
-        archive.write(chunk)
-    archive.flush()  # os.pread does not see Python's buffer
+    archive = run.archives[image] = spool.temporary()  # closed at the end of the plan
+    with spool.writing():
+        for chunk in run.engine.save_image(image):
+            if run.cancel.is_set():
+                raise Interrupted(f"stopped saving {image}")
+            archive.write(chunk)
+        archive.flush()  # os.pread does not see Python's buffer
 
 
 def _copy_image(image: str, container: str, path: str, run: Run) -> None:

@@ -7,7 +7,6 @@ import os
 import re
 import secrets
 import tarfile
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from minicluster.errors import UsageError
+from minicluster.host import spool
 from minicluster.paths import expanded
 
 _IGNORE = ".dockerignore"
@@ -140,7 +140,7 @@ def write(folder: Path, dockerfile: str | None, archive: IO[bytes]) -> str:
                 _put(tar, _IGNORE, "\n".join(lines).encode())
     except OSError as error:
         if error.filename is None:  # of the archive: reading names the file
-            fix = f"Free some space in {tempfile.gettempdir()}, or set TMPDIR to another folder."
+            fix = f"Free some space in {spool.folder()}, or set TMPDIR to another folder."
             raise UsageError("cannot write the build context", f"{error.strerror}.", fix) from None
         raise UsageError(f"cannot read {error.filename}", f"{error.strerror}.", _FIX) from None
     archive.seek(0)

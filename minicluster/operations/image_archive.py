@@ -8,7 +8,6 @@ import json
 import re
 import shutil
 import tarfile
-import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from minicluster.errors import ImageError, UsageError
+from minicluster.host import spool
 from minicluster.model.image_ids import DIGEST, Wanted, full_name
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
@@ -184,9 +184,9 @@ def _platform(manifest: Mapping[str, Any]) -> str:
 
 def _converted(documents: _Documents, entries: Sequence[Mapping[str, Any]]) -> IO[bytes]:
     """The same images as ``docker save`` writes them, which engines without an OCI image store read too."""
-    made = tempfile.TemporaryFile()  # noqa: SIM115 (closed when its last user drops it)
+    made = spool.temporary()  # closed when its last user drops it
     needed = dict.fromkeys(name for entry in entries for name in (entry["Config"], *entry["Layers"]))
-    with tarfile.open(fileobj=made, mode="w") as tar:
+    with spool.writing(), tarfile.open(fileobj=made, mode="w") as tar:
         for name in needed:
             entry = tarfile.TarInfo(name)
             entry.size = documents.files[name].size
@@ -201,7 +201,8 @@ def _converted(documents: _Documents, entries: Sequence[Mapping[str, Any]]) -> I
 
 def stored(stream: IO[bytes]) -> IO[bytes]:
     """A stream that cannot seek, such as a pipe, as a temporary file."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115 (the caller closes it)
-    shutil.copyfileobj(stream, file, 1 << 20)
-    file.seek(0)
+    file = spool.temporary()  # the caller closes it
+    with spool.writing():
+        shutil.copyfileobj(stream, file, 1 << 20)
+        file.seek(0)
     return file

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from minicluster.errors import ImageError, Interrupted, MiniclusterError, NodeFailed, UsageError
+from minicluster.host import spool
 from minicluster.model.events import Event, Listener
 from minicluster.model.image_ids import DIGEST, Held, Wanted, full_name, parse_held, short_name
 from minicluster.model.naming import container_name
@@ -79,8 +80,9 @@ def load(
         planned, wanted, file = work.plan(found.source), found.source, found.file
         if planned.sent and work.held and file is None:
             # The engine may know the image by another digest than nodes do: the archive has all of them.
-            file = saved.enter_context(tempfile.TemporaryFile())
-            wanted = replace(wanted, images=_saved(engine, wanted, file, listener, cancel))
+            file = saved.enter_context(spool.temporary())
+            with spool.writing():
+                wanted = replace(wanted, images=_saved(engine, wanted, file, listener, cancel))
             planned = work.plan(wanted)
         run = Run(engine, None, math.inf, listener, archives={source: file} if file else {})
         try:
@@ -126,7 +128,7 @@ def build(
         raise UsageError(f"-t {name}: not a name of an image", "", "Write it as NAME:TAG, in lower case.")
     _Load(engine, spec, nodes).look()
     cancel = Cancel()
-    with tempfile.NamedTemporaryFile() as context:
+    with tempfile.NamedTemporaryFile(dir=spool.folder()) as context:
         inner = build_context.write(expanded(folder), dockerfile, context)
         context.flush()
         listener(Event("progress", "", "building image", f"building {name}"))

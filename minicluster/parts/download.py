@@ -9,7 +9,6 @@ import os
 import re
 import socket
 import ssl
-import tempfile
 import threading
 import time
 import urllib.error
@@ -22,6 +21,7 @@ from typing import IO
 from minicluster.engine import build_settings
 from minicluster.engine.protocol import Cancel, Progress
 from minicluster.errors import ImageError, Interrupted
+from minicluster.host import spool
 from minicluster.parts.work import Unavailable
 
 CONNECT_PATIENCE = 5.0  #: seconds for a server's first answer
@@ -65,7 +65,7 @@ def fetch(url: str, progress: Progress, cancel: Cancel, *, mirror: bool = True) 
         raise Unavailable(f"{url}: only https is accepted")
     name, patience = url.rpartition("/")[2], CONNECT_PATIENCE
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(_temporary())
+        file = stack.enter_context(spool.temporary())
         try:
             with _answer(url, cancel) as response, cancel.calls(lambda: _abort(response)):
                 patience = STALL_PATIENCE
@@ -73,7 +73,9 @@ def fetch(url: str, progress: Progress, cancel: Cancel, *, mirror: bool = True) 
                 size = int(response.headers.get("Content-Length") or 0)
                 done, said = 0, 0.0
                 while chunk := response.read(_CHUNK):
-                    _write(file, chunk)
+                    with spool.writing():
+                        file.write(chunk)
+                        file.flush()
                     done += len(chunk)
                     if time.monotonic() - said > 1:
                         said = time.monotonic()
@@ -122,26 +124,6 @@ def _answer(url: str, cancel: Cancel) -> http.client.HTTPResponse:
         return answers[0]
     late.set()
     raise errors[0] if errors else TimeoutError("timed out")
-
-
-def _temporary() -> IO[bytes]:
-    try:
-        return tempfile.TemporaryFile()
-    except OSError as error:
-        raise _no_room(error) from None
-
-
-def _write(file: IO[bytes], chunk: bytes) -> None:
-    try:
-        file.write(chunk)
-        file.flush()
-    except OSError as error:
-        raise _no_room(error) from None
-
-
-def _no_room(error: OSError) -> ImageError:
-    why = f"{tempfile.gettempdir()}: {error.strerror}."
-    return ImageError("a download cannot be written", why, "Free disk space, or set TMPDIR to another folder.")
 
 
 def _set_timeout(response: http.client.HTTPResponse, seconds: float) -> None:

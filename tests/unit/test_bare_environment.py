@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from minicluster import paths
 from minicluster.engine import client_config
 from minicluster.engine.docker.client_side import proxies
 from minicluster.errors import MiniclusterError, UsageError
+from minicluster.host import spool
 from minicluster.project import find
 
 MINICLUSTER = f"{sys.executable} -m minicluster"
@@ -104,6 +106,55 @@ def test_a_proxy_that_is_no_address_is_left_out(unproxied: pytest.MonkeyPatch) -
     unproxied.setenv("HTTPS_PROXY", "http://proxy:3128")
     unproxied.setenv("NO_PROXY", "[::1,work")
     assert proxies("unix:///x", "172.28.3.4")["NO_PROXY"].startswith("[::1,work,")
+
+
+# Temporary files
+
+
+@pytest.fixture
+def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Path]:
+    """A usual folder for temporary files with 1 GB of space, and a further one with 2."""
+    found = {name: tmp_path / name for name in ("usual", "further")}
+    for place in found.values():
+        place.mkdir()
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(spool.tempfile, "gettempdir", lambda: str(found["usual"]))
+    monkeypatch.setattr(spool, "_PLACES", (str(found["further"]),))
+    space = {str(found["usual"]): 1, str(found["further"]): 2}
+    monkeypatch.setattr(spool, "_free", lambda place: space[place])
+    return found
+
+
+def test_what_is_large_goes_where_there_is_space(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert spool.folder() == str(places["further"])
+    monkeypatch.setenv("TMPDIR", str(places["usual"]))  # the user's own choice
+    assert spool.folder() == str(places["usual"])
+
+
+def test_a_folder_that_cannot_be_written_has_no_space(tmp_path: Path) -> None:
+    assert spool._free(str(tmp_path)) > 0
+    assert spool._free(str(tmp_path / "none")) == -1
+    if os.geteuid():
+        assert spool._free("/proc") == -1
+
+
+def test_no_room_is_one_plain_sentence(places: dict[str, Path]) -> None:
+    with pytest.raises(UsageError, match="a temporary file cannot be written") as error, spool.writing():
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert str(places["further"]) in error.value.why
+    assert "TMPDIR" in error.value.fix
+    with pytest.raises(ConnectionResetError), spool.writing():
+        raise ConnectionResetError
+
+
+def test_no_folder_for_temporary_files_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(spool.tempfile, "gettempdir", none)
+    with pytest.raises(UsageError, match="no folder for temporary files"):
+        spool.folder()
 
 
 # Home directories
