@@ -121,3 +121,47 @@ def test_a_swarm_that_its_only_manager_left_is_made_anew(cluster: Shell) -> None
     cluster.minicluster("up", "--name", NAME)
     assert listed(cluster) == ALL
     assert phase(cluster) == "ready"
+
+
+def managers(outer: Shell, node: str) -> list[str]:
+    rows = docker(outer, node, "node", "ls", "--format", "{{.Hostname}} {{.ManagerStatus}}").splitlines()
+    return sorted(row.split()[0] for row in rows if row.endswith(("Leader", "Reachable")))
+
+
+def lose(outer: Shell, node: str) -> None:
+    """Removes a node's container and data."""
+    outer.docker("rm", "-f", f"{NAME}-{node}")
+    outer.docker("volume", "rm", f"{NAME}-{node}-var-lib-docker")
+
+
+@pytest.mark.long
+def test_a_swarm_whose_only_master_lost_its_data_is_made_anew_by_one_up(cluster: Shell) -> None:
+    lose(cluster, "master-1")
+    cluster.minicluster("up", "--name", NAME)
+    assert listed(cluster) == ALL
+    assert phase(cluster) == "ready"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["left", "lost"])
+def test_a_swarm_that_a_user_gave_to_the_agents_goes_on(cluster: Shell, how: str) -> None:
+    """Nothing is made anew: the service is still there."""
+    docker(cluster, "master-1", "config", "create", f"kept-{how}", "/etc/hostname")
+    docker(cluster, "master-1", "node", "promote", "agent-1", "agent-2")
+    eventually(lambda: len(managers(cluster, "agent-1")) == 3, what="three managers")
+    if how == "left":
+        docker(cluster, "agent-1", "node", "demote", "master-1")
+        eventually(lambda: managers(cluster, "agent-1") == ["agent-1", "agent-2"], what="master-1 is none")
+        docker(cluster, "master-1", "swarm", "leave", "--force")
+    else:
+        lose(cluster, "master-1")
+    try:
+        eventually(lambda: "agent-1" in managers(cluster, "agent-1"), what="a leader")
+        cluster.minicluster("up", "--name", NAME)
+        assert listed(cluster, "agent-1") == ALL  # and no dead entries of the same names
+        assert f"kept-{how}" in docker(cluster, "agent-1", "config", "ls")
+        assert phase(cluster) == "ready"
+    finally:
+        for agent in ("agent-1", "agent-2"):
+            cluster.docker("exec", f"{NAME}-master-1", "docker", "node", "demote", agent, ok=False)
+        eventually(lambda: managers(cluster, "master-1") == ["master-1"], what="one manager")

@@ -34,16 +34,35 @@ use_manager() {
 }
 
 # find_manager SECONDS ADDRESS...: docker talks from now on to one of these nodes that is a manager of a swarm with a leader. Fails
-# where none is, and sets "leaderless" to the addresses of those that are managers all the same.
-find_manager() { # SECONDS ADDRESS...
-  seconds=$1
+# where none is, and sets "leaderless" to the addresses of those that are managers all the same, "silent" to those that do
+# not say what they are, and "pending" to those that look for a manager, or are one that has just started.
+find_manager() {
+  seconds=$1 leaderless='' silent='' pending=''
   shift
-  leaderless=$(
+  said=$(
     for at; do
-      (engine_of "$at" && local_state 5 && [ "$state $manages" = "active true" ] && echo "$at") &
+      (
+        engine_of "$at"
+        local_state 10 && is="$state $manages" || is=silent
+        # A manager listens, whether there is a leader or not.
+        if [ "$is" = "pending false" ] && timeout 1 bash -c "</dev/tcp/$at/2377" 2>/dev/null; then is=true; fi
+        case $is in
+          silent | "pending false") echo "${is% *} $at" ;;
+          locked* | error* | *true) echo "manager $at" ;;
+        esac
+      ) &
     done
     wait
   )
+  while read -r kind at; do
+    case $kind in
+      silent) silent="$silent $at" ;;
+      pending) pending="$pending $at" ;;
+      manager) leaderless="$leaderless $at" ;;
+    esac
+  done <<SAID
+$said
+SAID
   [ -n "$leaderless" ] && retry "$seconds" 0.5 leads_to
 }
 leads_to() {
