@@ -61,6 +61,9 @@ DEVICE_RULE = "a *:* rwm"
 #: Tells the scripts of a node that is privileged to create what is in the machine's /dev.
 PRIVILEGED_ENV = "MINICLUSTER_PRIVILEGED"
 
+#: Ends what a privileged node has in the kernel that would outlive it: loop devices. Not every profile has it.
+RELEASE = ("/usr/local/bin/minicluster-release",)
+
 #: What the engine grants every container by default, which nested nodes need as well, and all others. With their bit
 #: numbers in a capability set, from linux/capability.h.
 _DEFAULTS = {

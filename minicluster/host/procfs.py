@@ -200,6 +200,11 @@ def parse_routes(text: str, but: Iterable[str] = ()) -> list[IPv4Network]:
     return found
 
 
+def loop_devices(root: Path = ROOT) -> list[str]:
+    """The names of the loop devices that have a file, such as loop0."""
+    return sorted(folder.parent.name for folder in (root / "sys/block").glob("loop*/loop"))
+
+
 def unmount(points: Iterable[str]) -> None:
     """Unmounts these, as far as that is allowed. One in use is detached, and ends with its last user."""
     import ctypes  # imported here, since only this function needs it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import re
 import threading
@@ -36,7 +37,7 @@ from minicluster.engine.protocol import (
     Sandbox,
     Volume,
 )
-from minicluster.errors import Conflict
+from minicluster.errors import Conflict, MiniclusterError
 from minicluster.host import procfs
 from minicluster.model.spec import LOCALHOST
 
@@ -359,7 +360,17 @@ class DockerEngine:
                     raise
                 self._api.request("POST", f"/containers/{name}/unpause")
 
+    def _release(self, name: str) -> None:
+        """Ends what a container that is about to end has in the machine's kernel, where it may have something there."""
+        if self.local and not procfs.loop_devices():
+            return
+        with contextlib.suppress(MiniclusterError, APIError, TimeoutError):
+            about = self._api.request("GET", f"/containers/{name}/json")
+            if about["State"]["Running"] and f"{privileges.PRIVILEGED_ENV}=yes" in about["Config"]["Env"]:
+                self.exec(name, privileges.RELEASE, timeout=5)
+
     def stop_container(self, name: str) -> None:
+        self._release(name)
         # The engine waits for the container's own stop timeout, so the call has no limit.
         with translated(f"stop container {name}"):
             self._api.request("POST", f"/containers/{name}/stop", timeout=None)
@@ -385,6 +396,7 @@ class DockerEngine:
                     raise
 
     def remove_container(self, name: str) -> None:
+        self._release(name)
         with translated(f"remove container {name}"):
             # Where another removal is in progress (409), ours waits until that is complete.
             for _ in range(100):
