@@ -140,7 +140,8 @@ class BareShell(Shell):
 
 @pytest.mark.long
 def test_every_family_of_commands(shell: BareShell, outer: Shell, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("content\n")
+    (shell.home / "file").write_text("content\n")
+    os.chown(shell.home / "file", shell.bare.user, shell.bare.user)
     try:
         shell.minicluster("doctor", ok=False)
         shell.minicluster("profile", "list")
@@ -149,7 +150,7 @@ def test_every_family_of_commands(shell: BareShell, outer: Shell, tmp_path: Path
         for command in (
             ("ls",), ("status", NAME), ("info", NAME), ("env", NAME), ("logs", NAME), ("top", NAME, "--once"),
             ("exec", "-c", NAME, "kv-1", "--", "true"), ("etcdctl", "-c", NAME, "put", "a", "b"), ("image", "list"),
-            ("cp", str(tmp_path / "file"), "kv-1:/tmp/file", "-c", NAME), ("stop", NAME), ("start", NAME),
+            ("cp", str(shell.home / "file"), "kv-1:/tmp/file", "-c", NAME), ("stop", NAME), ("start", NAME),
             ("reset", NAME), ("restart", "-c", NAME), ("fault", "list", "-c", NAME), ("registry", "status"),
             ("engine", "status"),
         ):  # fmt: skip

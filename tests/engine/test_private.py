@@ -25,7 +25,7 @@ from minicluster.engine import discover
 from minicluster.engine.address import EngineAddress
 from minicluster.engine.docker.engine import DockerEngine
 from minicluster.engine.private import bridge, cleanup, daemon
-from minicluster.engine.private.layout import Layout
+from minicluster.engine.private.layout import Layout, configuration
 from minicluster.errors import Conflict, NoEngine
 from minicluster.host import procfs
 
@@ -147,7 +147,7 @@ def test_networks_of_clusters_have_the_engines_mtu_and_are_not_isolated(
     """The engine itself uses that setting for its own bridge alone."""
     config = tmp_path / "daemon.json"
     config.write_text('{"mtu": 1400}')
-    monkeypatch.setattr("minicluster.engine.private.layout._SYSTEM_CONFIG", config)
+    monkeypatch.setattr(configuration, "__defaults__", (config,))
     daemon.start()
     with contextlib.closing(DockerEngine(EngineAddress(f"unix://{layout.socket}", "test"))) as engine:
         engine.create_network("t-mtu", "172.31.248.0/24", "172.31.248.1", "172.31.248.224/27", {})
