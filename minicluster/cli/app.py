@@ -53,6 +53,9 @@ COMMANDS = {
         "heal": "faults:heal",
         "chaos": "faults:chaos",
     },
+    "Showing": {
+        "demo": "demo:demo",
+    },
     "Profiles, images, engine": {
         "profile": "profiles:profile",
         "image": "images:image",

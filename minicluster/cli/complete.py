@@ -114,6 +114,13 @@ def _profiles(_ctx: click.Context, _incomplete: str) -> list[str]:
     return folders.names()
 
 
+def _demos(ctx: click.Context, incomplete: str) -> list[str]:
+    from minicluster.demos import catalog
+
+    found = dict.fromkeys(path.stem for path, _of in catalog.files(ctx.params.get("profile")))
+    return [*found, *_files(ctx, incomplete)] if incomplete else [*found]
+
+
 def _clusters_and_profiles(ctx: click.Context, incomplete: str) -> list[str]:
     from minicluster import discovery
 
@@ -216,6 +223,7 @@ files = _of(_files)  #: on this machine
 words = _of(_words)  #: names of commands, after those of groups
 clusters = _of(_clusters)  #: names of clusters
 nodes = _of(_nodes)  #: nodes and roles of the cluster at hand
+demos = _of(_demos)  #: names of demos, of the profile at hand, and files
 profiles = _of(_profiles)  #: names of profiles
 clusters_and_profiles = _of(_clusters_and_profiles)  #: clusters of the project file, and names of profiles
 address_modes = _of(_address_modes)

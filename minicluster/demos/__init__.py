@@ -1,0 +1,1 @@
+"""Demos: Markdown files whose commands are run and whose expectations are checked. docs/demos.md has the format."""
