@@ -19,6 +19,7 @@ from minicluster.cli.termination import terminable
 from minicluster.errors import MiniclusterError, UsageError
 
 if TYPE_CHECKING:
+    from minicluster.cluster import Cluster
     from minicluster.demos.catalog import Place
     from minicluster.demos.document import Command as Typed
     from minicluster.demos.document import File, Heading, Prose
@@ -237,6 +238,7 @@ def _present(
     """Presents a demo; returns whether all went as it says."""
     from rich.console import Console
 
+    from minicluster import cluster as facade
     from minicluster.cli.presenter import Left, Presenter, keys
     from minicluster.cli.progress import listening
     from minicluster.demos import perform
@@ -245,6 +247,8 @@ def _present(
     perform.check_commands(place.demo)
     existing = perform.existing_cluster(place, cluster) if cluster else None
     name = cluster or perform.cluster_name(place.demo, checked=False)
+    if not cluster:  # before anything is shown
+        perform.refuse_taken(facade.connect(start_private=True), name)
     terminal = on_terminal(sys.stdout)
     with contextlib.ExitStack() as stack:
         console = Console(highlight=False)
@@ -268,29 +272,38 @@ def _present(
             with listening(quiet=not terminal) as listener:
                 yield listener
 
-        done: list[Outcome] = []
+        def perform_in(cluster: Cluster) -> None:
+            try:
+                perform.perform(cluster, place.demo, presenter, goes_on=not auto)
+            finally:
+                presenter.stops()
+
+        if cluster:
+            end = f"Cluster {name} stays; `minicluster reset {name}` removes what the demo has made in it."
+        elif keep:
+            end = f"Cluster {name} stays; `minicluster down {name}` removes it."
+        else:
+            end = f"Cluster {name} is removed."
         try:
             if existing:
-                done = perform.perform(existing, place.demo, presenter, goes_on=not auto)
+                perform_in(existing)
             else:
                 presenter.types(perform.up_line(place, name, settings))
                 begun = time.monotonic()
                 with perform.own_cluster(place, name, settings, keep=keep, timeout=timeout, listening=shown) as own:
                     presenter.says(f"Cluster {name} is up ({time.monotonic() - begun:.1f} s).")
-                    done = perform.perform(own, place.demo, presenter, goes_on=not auto)
+                    perform_in(own)
                     if not keep:
                         presenter.ends(f"The end. Cluster {name} runs until you press a key.")
         except Left:
             pass
-        failed = [outcome for outcome in done if outcome.problem]
+        except KeyboardInterrupt:
+            presenter.says(end)
+            raise
+        failed = [outcome for outcome in presenter.outcomes if outcome.problem]
         if failed:
-            presenter.says(f"{len(failed)} of {len(done)} commands did not do what the demo says.")
-        if cluster:
-            presenter.says(f"Cluster {name} stays; `minicluster reset {name}` removes what the demo has made in it.")
-        elif keep:
-            presenter.says(f"Cluster {name} stays; `minicluster down {name}` removes it.")
-        else:
-            presenter.says(f"Cluster {name} is removed.")
+            presenter.says(f"{len(failed)} of {len(presenter.outcomes)} commands did not do what the demo says.")
+        presenter.says(end)
     if record:
         print(f"Recorded: {record}", file=sys.stderr)
     return not failed

@@ -65,6 +65,7 @@ class Presenter:
         self._console = console
         self._key = key
         self._pauses = pauses
+        self.outcomes: list[Outcome] = []  #: of the commands that have ended
         self._live: Live | None = None
         self._at_start = True  # of a line
         ascii_only = console.options.ascii_only
@@ -129,6 +130,7 @@ class Presenter:
     def ended(self, outcome: Outcome) -> None:
         """The last output, and what is to be said about it."""
         self.stops()
+        self.outcomes.append(outcome)
         if outcome.command.within and outcome.output:
             self.written(outcome.output)
         if not self._at_start:

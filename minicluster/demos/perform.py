@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from minicluster import cluster as facade
 from minicluster.cluster import Cluster
@@ -25,6 +25,9 @@ from minicluster.model.lease import Lease
 from minicluster.model.naming import derived_name
 from minicluster.operations import clients
 from minicluster.profile import catalog as profiles
+
+if TYPE_CHECKING:
+    from minicluster.engine.protocol import Engine
 
 #: In place of an exit status: the shell has ended with the command.
 ENDED = -1
@@ -87,6 +90,20 @@ def up_line(place: Place, name: str, settings: Mapping[str, str]) -> str:
     return " ".join(words)
 
 
+def refuse_taken(engine: Engine, name: str) -> None:
+    """Refuses the name of a cluster that exists.
+
+    Raises:
+        UsageError: it does.
+    """
+    if name in names(engine):
+        raise UsageError(
+            f"cluster {name} exists",
+            "Another run of this demo may use it.",
+            f"`minicluster down {name}`, or `-c {name}` to run the demo in it.",
+        )
+
+
 @contextmanager
 def own_cluster(
     place: Place,
@@ -108,12 +125,7 @@ def own_cluster(
         UsageError: a cluster of that name exists.
     """
     engine = facade.connect(start_private=True)
-    if name in names(engine):
-        raise UsageError(
-            f"cluster {name} exists",
-            "Another run of this demo may use it.",
-            f"`minicluster down {name}`, or `-c {name}` to run the demo in it.",
-        )
+    refuse_taken(engine, name)
     demo = place.demo
     with listening() as listener:
         cluster = Cluster.up(
