@@ -68,6 +68,7 @@ class Presenter:
         self.outcomes: list[Outcome] = []  #: of the commands that have ended
         self._live: Live | None = None
         self._at_start = True  # of a line
+        self._repeated = False  # the command that runs
         ascii_only = console.options.ascii_only
         self._done, self._failed = ("+", "x") if ascii_only else ("✓", "✗")
 
@@ -113,6 +114,7 @@ class Presenter:
 
     def waiting(self, output: str, seconds: float) -> None:
         """Output that is still not as expected: it is replaced by the next."""
+        self._repeated = True
         if not self._console.is_terminal:
             return
         shown = Group(
@@ -138,10 +140,11 @@ class Presenter:
             self._at_start = True
         if outcome.problem:
             self._console.print(Text(f"{self._failed} {outcome.problem}", style="red"))
-        elif outcome.command.within:
+        elif self._repeated:
             self._console.print(Text(f"{self._done} after {outcome.seconds:.1f} s", style="green"))
         elif outcome.command.fails:
             self._console.print(Text(f"{self._done} it fails, as it should", style="green"))
+        self._repeated = False
         self._console.print()
         self._pause(1.5)
 
