@@ -41,19 +41,19 @@ def test_a_demo_does_what_it_says(outer: Shell, name: str, profile: str) -> None
     (answer,) = done.json
     failed = "".join(f"\n{one['command']}\n{one['output']}" for one in answer["failed"])
     assert answer["verdict"] == "ok", f"{answer['reason']}{failed}"
-    assert answer["commands"] > 3
+    assert answer["commands"] > 5
     assert remains(outer, f"demo-{name}-") == {}
 
 
 def test_the_demo_of_the_docs_in_a_cluster_that_is_there(outer: Shell, tmp_path: Path) -> None:
     """Also from another folder, and recorded."""
-    name, file = "t-demos", shutil.copy(EXAMPLE, tmp_path / "lock.md")
+    name, file = "t-demos", shutil.copy(EXAMPLE, tmp_path / "watch.md")
     try:
         outer.minicluster("up", "etcd", "--name", name, "--size", "kv=1")
         wrong = outer.minicluster("demo", "quorum", "--profile", "etcd", "-c", name, "--auto", ok=False)
         assert (wrong.code, "is too small for demo quorum" in wrong.err) == (2, True)
         done = outer.minicluster("demo", str(file), "-c", name, "--auto")
-        assert re.search(r"\n0\n. after \d", done.out)
+        assert re.search(r"\nPUT\nprice\n12\n", done.out)
         assert f"Cluster {name} stays" in done.out
         assert outer.minicluster("status", name, "-o", "json").json["phase"] == "ready"
     finally:
@@ -131,9 +131,9 @@ def terminal(outer: Shell, tmp_path: Path, request: pytest.FixtureRequest) -> It
 def test_a_presenter_steps_through_it(outer: Shell, terminal: Terminal) -> None:
     terminal.until("$ ")
     assert "is up" not in terminal.read()  # it waits
-    terminal.step("Take it")
-    terminal.step("lock\nmine\n")
-    terminal.step("| wc -l\n0\n")
+    terminal.step("Watch ─")
+    terminal.step("put price 12\nOK\n")
+    terminal.step("PUT\nprice\n12\n")
     terminal.until("runs until you press a key")
     terminal.step("is removed")
     assert terminal.status() == 0
@@ -143,7 +143,7 @@ def test_a_presenter_steps_through_it(outer: Shell, terminal: Terminal) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize(("key", "status"), [("q", 0), ("\x03", 130)])
 def test_a_presenter_leaves(outer: Shell, terminal: Terminal, key: str, status: int) -> None:
-    terminal.step("Take it")
+    terminal.step("Watch ─")
     time.sleep(1)  # a key that is pressed before it is waited for is dropped
     terminal.press(key)
     assert terminal.status() == status
@@ -152,7 +152,7 @@ def test_a_presenter_leaves(outer: Shell, terminal: Terminal, key: str, status: 
 
 @pytest.mark.long
 def test_a_killed_presentation_leaves_nothing(terminal: Terminal) -> None:
-    terminal.step("Take it")
+    terminal.step("Watch ─")
     os.kill(terminal.pid, signal.SIGKILL)  # the rest is the fixture's
 
 
@@ -165,6 +165,6 @@ def test_a_recording_of_a_terminal(outer: Shell, tmp_path: Path) -> None:
     assert (header["version"], header["width"], header["height"]) == (2, 100, 24)
     assert [event[0] for event in events] == sorted(event[0] for event in events)
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\r", "", "".join(event[2] for event in events))
-    assert "lock\nmine\n" in text
-    assert "A lock that frees itself" in made.text
+    assert "PUT\nprice\n12\n" in text
+    assert "Who watches is told" in made.text
     assert remains(outer, "demo-demo") == {}
