@@ -150,7 +150,7 @@ def existing_cluster(place: Place, name: str) -> Cluster:
     """A cluster that a demo can run in.
 
     Raises:
-        UsageError: it is of another profile, or too small.
+        UsageError: it is of another profile, too small, or has other settings.
     """
     cluster = Cluster.open(name)
     wanted = profiles.load(place.profile).profile
@@ -169,6 +169,13 @@ def existing_cluster(place: Place, name: str) -> Cluster:
         sizes = " ".join(f"{role}={count}" for role, count in few.items())
         raise UsageError(
             f"cluster {name} is too small for demo {place.demo.name}", "", f"`minicluster scale {sizes} -c {name}`"
+        )
+    given = cluster.spec.overrides.set
+    lacking = {key: value for key, value in place.demo.settings.items() if given.get(key) != value}
+    if lacking:
+        options = " ".join(f"--set {key}={value}" for key, value in lacking.items())
+        raise UsageError(
+            f"cluster {name} lacks settings of demo {place.demo.name}", "", f"`minicluster up --name {name} {options}`"
         )
     return cluster
 

@@ -21,12 +21,13 @@ from pathlib import Path
 import pytest
 
 from minicluster.demos import catalog
-from tests.engine.conftest import VERSION, Shell, eventually, remains
+from tests.engine.conftest import Shell, eventually, remains
+from tests.engine.demos import check_demo
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/demo.md"
-#: Those whose images are not had here.
-NOT_RUN = {("failover", "mesos")}
-ALL = sorted({(path.stem, profile) for path, profile in catalog.files()} - NOT_RUN)
+#: Kubernetes' are in kubernetes/test_demos.py; the images of Mesos are not had here.
+ELSEWHERE = {"kubernetes", "mesos"}
+ALL = sorted((path.stem, profile) for path, profile in catalog.files() if profile not in ELSEWHERE)
 CORE = {("quorum", "etcd")}
 
 
@@ -35,14 +36,7 @@ CORE = {("quorum", "etcd")}
     [pytest.param(*one, id="-".join(one), marks=() if one in CORE else pytest.mark.long) for one in ALL],
 )
 def test_a_demo_does_what_it_says(outer: Shell, name: str, profile: str) -> None:
-    outer.minicluster("image", "build", profile, *VERSION.get(profile, ()), timeout=1500)
-    words = ("demo", name, "--profile", profile, "--check", "-o", "json", *VERSION.get(profile, ()))
-    done = outer.minicluster(*words, ok=False, timeout=1200)
-    (answer,) = done.json
-    failed = "".join(f"\n{one['command']}\n{one['output']}" for one in answer["failed"])
-    assert answer["verdict"] == "ok", f"{answer['reason']}{failed}"
-    assert answer["commands"] > 5
-    assert remains(outer, f"demo-{name}-") == {}
+    check_demo(outer, name, profile)
 
 
 def test_the_demo_of_the_docs_in_a_cluster_that_is_there(outer: Shell, tmp_path: Path) -> None:

@@ -372,6 +372,11 @@ def test_a_cluster_that_a_demo_cannot_run_in(toy: Cluster, engine: FakeEngine, m
     big = catalog.Place(demo_of(CONSOLE, "---\nsize: {agent: 9}\n---\n"), str(TOY))
     with pytest.raises(UsageError, match=r"too small for demo mine\n`minicluster scale agent=9 -c toy`"):
         perform.existing_cluster(big, "toy")
+    quick = catalog.Place(demo_of(CONSOLE, "---\nset: {failover: quick}\n---\n"), str(TOY))
+    with pytest.raises(
+        UsageError, match=r"lacks settings of demo mine\n`minicluster up --name toy --set failover=quick`"
+    ):
+        perform.existing_cluster(quick, "toy")
     assert perform.existing_cluster(catalog.Place(demo_of(CONSOLE), str(TOY)), "toy").name == "toy"
 
 
