@@ -16,13 +16,11 @@ from minicluster.cli.help import Command
 from minicluster.cli.options import Output, output_option, set_option, timeout_option
 from minicluster.cli.output import columns, on_terminal, paint, print_json
 from minicluster.cli.termination import terminable
-from minicluster.errors import MiniclusterError, UsageError
+from minicluster.errors import Interrupted, MiniclusterError, NoEngine, UsageError
 
 if TYPE_CHECKING:
     from minicluster.cluster import Cluster
     from minicluster.demos.catalog import Place
-    from minicluster.demos.document import Command as Typed
-    from minicluster.demos.document import File, Heading, Prose
     from minicluster.demos.perform import Outcome
     from minicluster.model.events import Listener
 
@@ -32,7 +30,10 @@ _SHOWN = 72  # columns of a command in a line of --check
 @click.command(cls=Command)
 @click.argument("names", nargs=-1, metavar="[NAME...]", help="Demo, or its file", shell_complete=complete.demos)
 @click.option(
-    "--profile", metavar="PROFILE", help="Profile (default: the first that has it)", shell_complete=complete.profiles
+    "--profile",
+    metavar="PROFILE",
+    help="Profile (default: that of -c, else the first that has it)",
+    shell_complete=complete.profiles,
 )
 @click.option("--auto", is_flag=True, help="Go on without keys; end at what is not as expected")
 @click.option("--check", is_flag=True, help="Test demos (default: all) and print what each command did")
@@ -92,6 +93,10 @@ def demo(
         )
     from minicluster.demos import catalog
 
+    if cluster and not profile and not catalog.is_file(names[0]):
+        from minicluster.cluster import Cluster
+
+        profile = Cluster.open(cluster).spec.source
     place = catalog.find(names[0], profile)
     with terminable():
         if not _present(
@@ -149,13 +154,13 @@ def _check(names: Sequence[str], profile: str | None, settings: dict[str, str], 
         if output is Output.text:
             print(paint(f"{place.demo.name} ({place.profile})", "bold"), flush=True)
         begun, done, why = time.monotonic(), [], ""
-        audience = _Lines() if output is Output.text else None
+        ended = _line if output is Output.text else lambda _outcome: None
         try:
             with terminable():
-                done = perform.check(place, settings, timeout=timeout, listener=notices(), audience=audience)
+                done = perform.check(place, settings, timeout=timeout, listener=notices(), ended=ended)
+        except (Interrupted, NoEngine):
+            raise
         except MiniclusterError as error:
-            if error.exit_code == 130:
-                raise
             why = str(error)
         failed = [_failure(place, outcome) for outcome in done if outcome.problem]
         answer = {
@@ -199,27 +204,13 @@ def _print_verdict(answer: dict[str, Any]) -> None:
     print("\n".join(lines), flush=True)
 
 
-class _Lines:
-    """A line for each command that has ended."""
-
-    def told(self, part: Heading | Prose | File) -> None:
-        pass
-
-    def begins(self, command: Typed) -> None:
-        pass
-
-    def written(self, text: str) -> None:
-        pass
-
-    def waiting(self, output: str, seconds: float) -> None:
-        pass
-
-    def ended(self, outcome: Outcome) -> None:
-        word, color = ("failed", "red") if outcome.problem else ("ok", "green")
-        first, *more = outcome.command.text.splitlines()
-        text = f"{first} ..." if more else first
-        text = f"{text[: _SHOWN - 4]} ..." if len(text) > _SHOWN else text
-        print(f"  {paint(f'{word:6}', color)} {outcome.seconds:6.1f} s  {text}", flush=True)
+def _line(outcome: Outcome) -> None:
+    """Prints what a command did."""
+    word, color = ("failed", "red") if outcome.problem else ("ok", "green")
+    first, *more = outcome.command.text.splitlines()
+    text = f"{first} ..." if more else first
+    text = f"{text[: _SHOWN - 4]} ..." if len(text) > _SHOWN else text
+    print(f"  {paint(f'{word:6}', color)} {outcome.seconds:6.1f} s  {text}", flush=True)
 
 
 # The presentation

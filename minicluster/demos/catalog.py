@@ -37,6 +37,11 @@ def ordered(places: list[Place]) -> list[Place]:
     return sorted(places, key=lambda place: (place.demo.name, place.demo.order, place.profile))
 
 
+def is_file(word: str) -> bool:
+    """Whether a word is the path of a demo's file, and not a demo's name."""
+    return word.endswith(".md") or "/" in word
+
+
 def find(word: str, profile: str | None = None) -> Place:
     """A demo by its name, or by the path of its file.
 
@@ -46,7 +51,7 @@ def find(word: str, profile: str | None = None) -> Place:
     Raises:
         UsageError: there is no such demo, or it is malformed, or its file names no profile.
     """
-    if word.endswith(".md") or "/" in word:
+    if is_file(word):
         path = expanded(word)
         demo = read(path)
         named = profile or demo.profile or _around(path)

@@ -256,9 +256,15 @@ def check(
     *,
     timeout: float = DEFAULT_TIMEOUT,
     listener: Listener = ignore,
-    audience: Audience | None = None,
+    ended: Callable[[Outcome], None] = lambda _outcome: None,
 ) -> list[Outcome]:
     """Runs a demo in a cluster of its own, of which nothing stays, and returns what its commands did.
+
+    Args:
+        settings: as ``up --set`` takes them; they take precedence over the demo's.
+        timeout: seconds that nodes have to get ready.
+        listener: receives the cluster's events.
+        ended: receives what each command did.
 
     Raises:
         MiniclusterError: the cluster could not be started.
@@ -268,11 +274,14 @@ def check(
     with own_cluster(
         place, name, settings, timeout=timeout, listening=lambda: contextlib.nullcontext(listener)
     ) as cluster:
-        return perform(cluster, place.demo, audience or Nobody())
+        return perform(cluster, place.demo, Unseen(ended))
 
 
-class Nobody:
-    """Sees nothing."""
+class Unseen:
+    """An audience that sees nothing, and hears what each command did."""
+
+    def __init__(self, ended: Callable[[Outcome], None] = lambda _outcome: None) -> None:
+        self._ended = ended
 
     def told(self, part: Heading | Prose | File) -> None:
         pass
@@ -287,4 +296,4 @@ class Nobody:
         pass
 
     def ended(self, outcome: Outcome) -> None:
-        pass
+        self._ended(outcome)

@@ -39,12 +39,13 @@ def test_a_demo_does_what_it_says(outer: Shell, name: str, profile: str) -> None
     check_demo(outer, name, profile)
 
 
+@pytest.mark.long
 def test_the_demo_of_the_docs_in_a_cluster_that_is_there(outer: Shell, tmp_path: Path) -> None:
     """Also from another folder, and recorded."""
     name, file = "t-demos", shutil.copy(EXAMPLE, tmp_path / "watch.md")
     try:
         outer.minicluster("up", "etcd", "--name", name, "--size", "kv=1")
-        wrong = outer.minicluster("demo", "quorum", "--profile", "etcd", "-c", name, "--auto", ok=False)
+        wrong = outer.minicluster("demo", "quorum", "-c", name, "--auto", ok=False)
         assert (wrong.code, "is too small for demo quorum" in wrong.err) == (2, True)
         done = outer.minicluster("demo", str(file), "-c", name, "--auto")
         assert re.search(r"\nPUT\nprice\n12\n", done.out)

@@ -20,7 +20,7 @@ from minicluster.cli.presenter import Left, Presenter
 from minicluster.cluster import Cluster
 from minicluster.demos import catalog, perform
 from minicluster.demos.document import Command, Demo, File, Heading, Prose, missing, parse, read
-from minicluster.demos.perform import Nobody, Outcome
+from minicluster.demos.perform import Outcome, Unseen
 from minicluster.demos.recording import Recording
 from minicluster.demos.session import Session, ShellEnded, opened
 from minicluster.errors import UsageError
@@ -288,10 +288,11 @@ def test_the_environment_of_a_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 # The performance
 
 
-class Seen(Nobody):
+class Seen(Unseen):
     """Notes what is shown."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.parts: list[str] = []
         self.outcomes: list[Outcome] = []
         self.waited: list[str] = []
@@ -313,7 +314,7 @@ def toy(engine: FakeEngine) -> Cluster:
 
 
 def problems(toy: Cluster, body: str, **options: Any) -> list[str]:
-    return [outcome.problem for outcome in perform.perform(toy, demo_of(body), Nobody(), **options)]
+    return [outcome.problem for outcome in perform.perform(toy, demo_of(body), Unseen(), **options)]
 
 
 def test_a_demo_is_performed_in_order(toy: Cluster) -> None:
