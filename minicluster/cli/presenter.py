@@ -171,7 +171,7 @@ class Presenter:
     def says(self, text: str) -> None:
         """A line of minicluster's own."""
         self.stops()
-        self._console.print(Text(text, style="bold"), soft_wrap=True)
+        self._print(Text(text, style="bold"))
         self._console.print()
 
     def ends(self, text: str) -> None:

@@ -21,12 +21,16 @@ from minicluster.errors import MiniclusterError, UsageError
 from minicluster.model.naming import printable
 from minicluster.project import find
 
-# Commands come on one descriptor, each ended by a zero byte, and their exit statuses leave on another.
+# Commands come on one descriptor, each ended by a zero byte, and their exit statuses leave on another. The first ends
+# where minicluster does, however that is: then nobody else ends the jobs and removes the folder.
 _LOOP = """
 while IFS= read -r -d '' -u "$1" minicluster_command; do
   eval "$minicluster_command"
   printf '%s\\n' "$?" >&"$2"
 done
+trap '' TERM
+kill -TERM 0
+[ -z "$3" ] || rm -rf -- "$3"
 """
 _PATIENCE = 2.0  #: seconds for what still runs at the end, until it is killed
 
@@ -57,15 +61,26 @@ class Session:
     Args:
         folder: in which it begins.
         env: its variables, all of them.
+        temporary: a folder that is removed where this process ends before the session is closed.
     """
 
-    def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, env: Mapping[str, str], temporary: Path | None = None) -> None:
         bash = find_bash()
         command_out, self._commands = os.pipe()
         self._statuses, status_in = os.pipe()
         try:
             self._shell = subprocess.Popen(
-                [bash, "--noprofile", "--norc", "-c", _LOOP, "bash", str(command_out), str(status_in)],
+                [
+                    bash,
+                    "--noprofile",
+                    "--norc",
+                    "-c",
+                    _LOOP,
+                    "bash",
+                    str(command_out),
+                    str(status_in),
+                    str(temporary or ""),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -183,7 +198,7 @@ def opened(cluster: str, variables: Mapping[str, str], beside: Path) -> Iterator
         path = variables.get("PATH") or os.environ.get("PATH", os.defpath)
         env = {**os.environ, **variables, "PATH": f"{programs}{os.pathsep}{path}", "DEMO": str(beside.resolve())}
         env |= {"MINICLUSTER": cluster, find.VARIABLE: find.NONE, "NO_COLOR": "1", "LC_ALL": "C.UTF-8", "TERM": "dumb"}
-        session = Session(work, env)
+        session = Session(work, env, folder)
         try:
             yield session, work
         finally:

@@ -110,16 +110,17 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(outer: Shell, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Terminal]:
+def terminal(outer: Shell, tmp_path: Path) -> Iterator[Terminal]:
     file = tmp_path / f"t{os.getpid()}.md"
     file.write_text(EXAMPLE.read_text())
-    made = Terminal(outer, "demo", str(file), *getattr(request, "param", ()))
+    made = Terminal(Shell(outer.env | {"TMPDIR": str(tmp_path)}), "demo", str(file))
     yield made
     with contextlib.suppress(ProcessLookupError, ChildProcessError):
         os.kill(made.pid, signal.SIGKILL)
         os.waitpid(made.pid, 0)
     os.close(made.master)
     eventually(lambda: remains(outer, f"demo-t{os.getpid()}") == {}, what="nothing is left")
+    eventually(lambda: list(tmp_path.iterdir()) == [file], what="the folder of the commands is gone")
 
 
 @pytest.mark.long

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -263,6 +265,24 @@ def test_what_runs_in_the_background_goes_on_and_ends_with_the_demo(session: Ses
     size = (tmp_path / "log").stat().st_size
     time.sleep(0.2)
     assert (tmp_path / "log").stat().st_size == size
+
+
+def test_nothing_of_a_session_outlives_its_process(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    program = f"""
+import os, pathlib
+from minicluster.demos.session import Session
+folder = pathlib.Path({str(tmp_path / "folder")!r})
+session = Session(folder, {{"PATH": "/usr/bin:/bin"}}, folder)
+session.run("sleep 4713 & echo > started", 10)
+os.kill(os.getpid(), 9)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=False, timeout=60)
+    assert done.returncode == -9
+    end = time.monotonic() + 30
+    while (tmp_path / "folder").exists() or "4713" in running():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def running() -> str:
