@@ -83,7 +83,7 @@ class FakeCluster:
     def write_client_files(self) -> tuple[str, ...]:
         return ("a copy is out of date",)
 
-    def info(self) -> ClusterInfo:
+    def info(self, *, published: bool = True) -> ClusterInfo:
         return INFO
 
     def status(self) -> ClusterStatus:

@@ -348,6 +348,7 @@ def test_each_place_sees_the_names_that_the_table_says(write_profile: Write, pla
         "port": "{{ port }}",
         "initial_member": "{{ initial_member.name }}",
         "joining": "{{ joining }}",
+        "kept": "{{ kept }}",
         "captured": "{{ captured.x }}",
         "archive": "{{ archive }}",
         "image": "{{ image.source }} {{ image.name }}",
