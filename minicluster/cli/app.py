@@ -47,6 +47,7 @@ COMMANDS = {
         "cp": "copy:cp",
         "top": "watch:top",
         "events": "watch:events",
+        "dashboard": "dashboard:dashboard",
     },
     "Faults": {
         "fault": "faults:fault",

@@ -168,6 +168,7 @@ def from_json(data: Mapping[str, Any]) -> Spec:
         members=_make(HookSpec, data["members"]) if data["members"] else None,
         services=_make(HookSpec, data["services"]) if data.get("services") else None,
         write=_make(HookSpec, data["write"]) if data["write"] else None,
+        workload=_make(HookSpec, data["workload"]) if data.get("workload") else None,
         client=_make(CertificateSpec, data["client"]) if data["client"] else None,
         client_files=tuple(_make(FileSpec, f) for f in data["client_files"]),
         overrides=_overrides(data["overrides"]),

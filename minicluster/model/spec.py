@@ -214,6 +214,7 @@ class Spec:
     members: HookSpec | None = None
     services: HookSpec | None = None  #: prints what users have published by the system's own means
     write: HookSpec | None = None  #: writes something by the system's own means
+    workload: HookSpec | None = None  #: prints what runs in the cluster
     env: Mapping[str, str] = field(default_factory=dict)
     client: CertificateSpec | None = None
     client_files: tuple[FileSpec, ...] = ()  #: next to the client's certificate; ``path`` is a name in its folder

@@ -152,9 +152,7 @@ def events(engine: Engine, spec: Spec, since: float | None = None, period: float
 
     def receive() -> None:
         for event in engine.events(spec.cluster, since=since, cancel=stop):
-            if event.labels.get(labels.FAULT) is None:
-                received.put(_from_engine(spec.cluster, event))
-            elif told := _of_fault(spec.cluster, event):
+            if told := from_engine(spec.cluster, event):
                 received.put(told)
 
     def ask() -> None:
@@ -174,8 +172,11 @@ def events(engine: Engine, spec: Spec, since: float | None = None, period: float
         stop.set()
 
 
-def _from_engine(cluster: str, event: EngineEvent) -> ClusterEvent:
+def from_engine(cluster: str, event: EngineEvent) -> ClusterEvent | None:
+    """What an event of the engine means; None where it is nothing to tell, as the end of a fault's helper may be."""
     about = event.labels
+    if about.get(labels.FAULT) is not None:
+        return _of_fault(cluster, event)
     detail = {**({} if event.kind == "container" else {event.kind: event.name}), **event.detail}
     return ClusterEvent(
         event.time, cluster, about.get(labels.NODE, ""), about.get(labels.ROLE, ""), event.action, detail

@@ -17,6 +17,7 @@ from minicluster.operations.observe import look, members_after_election
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Cancel, Container, Engine
+    from minicluster.plan.observed import Observed
 
 _PROBE_TIMEOUT = 10.0  # seconds: a slow machine takes some for a command in a node
 
@@ -45,6 +46,32 @@ def examine(engine: Engine, spec: Spec, *, memory: bool = True) -> ClusterStatus
         except BaseException:  # Ctrl-C does not wait for nodes that hang
             stop.set()
             raise
+    faults: tuple[FaultInfo, ...] = ()
+    if observed.faults:
+        from minicluster.operations.faults import listing  # only where there are any
+
+        faults = listing(engine, spec)
+    return summary(spec, observed, found, why, said, seen=seen, faults=faults)
+
+
+def summary(
+    spec: Spec,
+    observed: Observed,
+    found: Mapping[str, Member] | None,
+    why: str,
+    said: Mapping[str, tuple[str, int | None]],
+    *,
+    seen: Mapping[str, Member],
+    faults: tuple[FaultInfo, ...] = (),
+) -> ClusterStatus:
+    """A cluster's status by what was observed and answered.
+
+    Args:
+        found, why: the members; or None and why nobody tells them.
+        said: node -> what its probe says, and the memory that it uses.
+        seen: the members that a node knows of all the same, where ``found`` is None.
+    """
+    containers = observed.containers
     known = seen if found is None else found
     quorums = Quorum.by_role(known.values())
     quorum = Quorum.weakest(quorums.values())
@@ -57,11 +84,6 @@ def examine(engine: Engine, spec: Spec, *, memory: bool = True) -> ClusterStatus
     unknown_members = [m.name for m in known.values() if m.voter and m.name not in containers]
     notes += [f"{name} is a voter but is not in the spec" for name in unknown_members if spec.node(name) is None]
     phase = _phase(nodes, quorum, observed.converged)
-    faults: tuple[FaultInfo, ...] = ()
-    if observed.faults:
-        from minicluster.operations.faults import listing  # only where there are any
-
-        faults = listing(engine, spec)
     return ClusterStatus(spec.cluster, spec.profile, phase, quorum, nodes, tuple(notes), quorums, faults)
 
 

@@ -252,12 +252,9 @@ def _hooks(loaded: Loaded) -> Iterator[tuple[Where, Hook]]:
     for event in ("init", "load", "held", "tag", "reset"):
         for i, hook in enumerate(getattr(profile.hooks, event)):
             yield ("hooks", event, i), hook
-    if profile.members:
-        yield ("members",), profile.members
-    if profile.services:
-        yield ("services",), profile.services
-    if profile.write:
-        yield ("write",), profile.write
+    for event in ("members", "services", "write", "workload"):
+        if hook := getattr(profile, event):
+            yield (event,), hook
     for name, role in profile.roles.items():
         for event in ("join", "leave"):
             for i, hook in enumerate(getattr(role.hooks, event)):
@@ -285,9 +282,9 @@ def _check_hooks(loaded: Loaded) -> None:
         if wanted and on != wanted:
             why = f"It asks the initial member, on which the init hook runs: a node of role {wanted}."
             raise _error(loaded, ("members", "on"), "members runs on the role of init hooks", why, f"Write {wanted}.")
-    for name, one in (("services", profile.services), ("write", profile.write)):
-        if one and one.on == "node":
-            raise _error(loaded, (name, "on"), f"{name} runs on a role", "", f"Name a role: {roles}.")
+    for event in ("services", "write", "workload"):
+        if (asked := getattr(profile, event)) and asked.on == "node":
+            raise _error(loaded, (event, "on"), f"{event} runs on a role", "", f"Name a role: {roles}.")
     for name, role in profile.roles.items():
         if role.hooks.join and not profile.hooks.init and not profile.members:
             why = "Without init hooks and members there is no member that nodes could join."

@@ -125,6 +125,7 @@ def resolve(
         members=top.inner("members", place="members").hook(profile.members) if profile.members else None,
         services=top.inner("services", place="members").hook(profile.services) if profile.services else None,
         write=top.inner("write", place="members").hook(profile.write) if profile.write else None,
+        workload=top.inner("workload", place="members").hook(profile.workload) if profile.workload else None,
         env=env_scope.mapping(profile.env, "env"),
         client=_certificate(top.inner("client", place="client"), profile.client.certificate, "certificate")
         if profile.client

@@ -362,6 +362,8 @@ class Profile(Part):
     in `at` the endpoint of the nodes of the role that leads there, if any."""
     write: Hook | None = None
     """Writes something, by which "chaos" sees whether writes go on; ends with 0 once it is acknowledged."""
+    workload: Hook | None = None
+    """Prints what runs in the cluster, one JSON object a line: name, node, group, state, ready, detail."""
     client: Client | None = None
     """The user's own client certificate."""
     programs: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], Program] = {}

@@ -18,7 +18,7 @@ PLACES = {
     "held": "`held` hooks",
     "tag": "`tag` hooks",
     "reset": "`reset` hooks",
-    "members": "`members`, `services` and `write`",
+    "members": "`members`, `services`, `write` and `workload`",
     "apply": "`run` of `apply`",
     "client": "`client.certificate`, and `example`",
     "env": "`env` of the profile, and `client.files`",
