@@ -103,6 +103,14 @@ provide_clients() { # the stock clients that tests use, besides docker
   fi
 }
 
+# What tests of the dashboard's page drive. Ubuntu has it in a form of its own alone: there they are skipped.
+provide_browser() {
+  if command -v apt-get >/dev/null && ! { command -v chromium && command -v chromedriver; } >/dev/null &&
+    apt-cache policy chromium-driver 2>/dev/null | grep -q 'Candidate: [0-9]'; then
+    apt_install chromium chromium-driver
+  fi
+}
+
 provide_linters() { # what checks the shell scripts
   local program
   for program in shellcheck shfmt; do

@@ -41,7 +41,7 @@ def dashboard(control: bool, port: int | None, no_browser: bool) -> None:
         raise MiniclusterError(
             f"the dashboard needs the Python package {error.name}",
             "It is an extra of minicluster, which is not installed.",
-            "Install it: `pip install 'minicluster[dashboard]'`, or `pip install '.[dashboard]'` in a checkout.",
+            "Install minicluster with it: `pip install '.[dashboard]'` in a checkout.",
         ) from None
     from minicluster.cluster import connect
     from minicluster.dashboard import access

@@ -6,7 +6,8 @@ import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,15 @@ from minicluster.cli import exports
 from minicluster.cli.help import Command
 from minicluster.cli.options import Output, address_mode_option, cluster_argument, output_option
 from minicluster.cli.output import columns, paint, plain_data, print_json
-from minicluster.errors import MiniclusterError, NoCluster, UsageError
+from minicluster.errors import Incomplete, MiniclusterError, NoCluster, UsageError
 from minicluster.model.naming import listed, printable, size
 
 if TYPE_CHECKING:
+    from minicluster.cluster import Cluster
     from minicluster.model.membership import Quorum
     from minicluster.model.results import ClusterInfo, ClusterStatus, NodeStatus
 
+_PERIOD = 1.0  # seconds between two looks of --watch
 _GOOD = {"ready", "running", "ok", "yes"}
 #: Exit statuses of `status --exit-code`: it serves, or may soon; or it does not.
 EXIT_CODES = {"degraded": 5, "bootstrapping": 5, "broken": 6, "stopped": 6, "missing": NoCluster.exit_code}
@@ -67,16 +70,25 @@ def ls(output: Output) -> None:
 @click.command(cls=Command)
 @cluster_argument
 @click.option("--exit-code", is_flag=True, help="Exit with 5 if it is degraded or forming, 6 if broken or stopped")
+@click.option("-w", "--watch", is_flag=True, help="Show it anew every second until it is removed, or Ctrl-C")
 @output_option
-def status(cluster: str | None, exit_code: bool, output: Output) -> None:
+def status(cluster: str | None, exit_code: bool, watch: bool, output: Output) -> None:
     """Show the state of a cluster and its nodes.
 
-    Without a name, where the project file has several: of all of them.
+    Without a name, where the project file has several: of all of them. With -o json, --watch prints a document per
+    line.
     """
     from minicluster import discovery
     from minicluster.cluster import Cluster
 
     several = discovery.several(cluster)
+    if watch:
+        if exit_code:
+            raise UsageError(
+                "--exit-code and --watch cannot be used together", "A watch has no last state.", "Use either."
+            )
+        _watch(several, Cluster.open(cluster) if not several else None, output)
+        return
     answers = _all_of_project(several) if several else [Cluster.open(cluster).status()]
     if output is Output.json:
         print_json(answers if several else answers[0])
@@ -85,6 +97,40 @@ def status(cluster: str | None, exit_code: bool, output: Output) -> None:
     worst = max(EXIT_CODES.get(answer.phase, 0) for answer in answers)
     if exit_code and worst:
         raise click.exceptions.Exit(worst)
+
+
+def _watch(several: Sequence[str], opened: Cluster | None, output: Output) -> None:
+    """Shows the state again and again."""
+    from minicluster.cli.watch import live, print_line
+
+    try:
+        if output is Output.json:
+            for answers in _states(several, opened):
+                print_line(answers if several else answers[0])
+        else:
+            live("\n\n".join(map(_status_text, answers)) for answers in _states(several, opened))
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(130) from None  # the usual end of watching: no message
+
+
+def _states(several: Sequence[str], opened: Cluster | None) -> Iterator[list[ClusterStatus]]:
+    """The state once a second; of a single cluster until it is removed."""
+    from minicluster.cluster import Cluster
+
+    while True:
+        begun = time.monotonic()
+        if opened is None:
+            yield _all_of_project(several)
+        else:
+            yield [opened.status()]
+        time.sleep(max(0.0, begun + _PERIOD - time.monotonic()))
+        if opened is not None:
+            try:
+                opened = Cluster.open(opened.name, engine=opened.engine)  # nodes may have come or gone
+            except NoCluster:
+                return
+            except Incomplete:  # it is being removed
+                continue
 
 
 def _all_of_project(names: Sequence[str]) -> list[ClusterStatus]:

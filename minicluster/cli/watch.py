@@ -12,6 +12,7 @@ from minicluster.cli.help import Command
 from minicluster.cli.options import Output, cluster_argument, cluster_option, nodes_argument, output_option
 from minicluster.cli.output import columns, on_terminal, paint, plain_data, print_json
 from minicluster.cli.target import of_nodes
+from minicluster.errors import UsageError
 from minicluster.model.naming import size
 
 if TYPE_CHECKING:
@@ -29,38 +30,46 @@ _COLOURS = {
 @nodes_argument
 @cluster_option
 @click.option("--once", is_flag=True, help="Print once instead of every second")
+@click.option("-w", "--watch", is_flag=True, help="Print every second where stdout is no terminal, too")
 @output_option
-def top(nodes: tuple[str, ...], cluster: str | None, once: bool, output: Output) -> None:
+def top(nodes: tuple[str, ...], cluster: str | None, once: bool, watch: bool, output: Output) -> None:
     """Show CPU, memory, network and disk usage of nodes.
 
     Updates every second on a terminal; prints once elsewhere. With -o json it prints an object per line every second,
     unless --once is given.
     """
+    if once and watch:
+        raise UsageError("--once and --watch cannot be used together", "", "Use either.")
     opened, nodes = of_nodes(cluster, nodes, "top", whole=True)
     try:
         if output is Output.json and not once:
             for usage in opened.usages(nodes):
-                _print_line(usage)
+                print_line(usage)
         elif output is Output.json:
             print_json(opened.usage(nodes))
-        elif once or not on_terminal(sys.stdout):
+        elif once or not (watch or on_terminal(sys.stdout)):
             print(_table(opened.usage(nodes)))
         else:
-            _live(opened.usages(nodes))
+            live(map(_table, opened.usages(nodes)))
     except KeyboardInterrupt:
         if once:
             raise
         raise click.exceptions.Exit(130) from None  # the usual end of watching: no message
 
 
-def _live(usages: Iterable[ClusterUsage]) -> None:
+def live(texts: Iterable[str]) -> None:
+    """Shows texts in the place of each other on a terminal; elsewhere one after the other."""
+    if not on_terminal(sys.stdout):
+        for number, text in enumerate(texts):
+            print(f"\n{text}" if number else text, flush=True)
+        return
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
     with Live(console=Console(highlight=False), auto_refresh=False) as view:
-        for usage in usages:
-            view.update(Text.from_ansi(_table(usage), no_wrap=True, overflow="ellipsis"), refresh=True)
+        for text in texts:
+            view.update(Text.from_ansi(text, no_wrap=True, overflow="ellipsis"), refresh=True)
 
 
 def _table(usage: ClusterUsage) -> str:
@@ -104,7 +113,7 @@ def events(cluster: str | None, since: float | None, output: Output) -> None:
     try:
         for event in opened.events(since=begin):
             if output is Output.json:
-                _print_line(event)
+                print_line(event)
             else:
                 print(_line(event, width), flush=True)
     except KeyboardInterrupt:
@@ -122,7 +131,8 @@ def _line(event: ClusterEvent, width: int) -> str:
     return f"{clock}  {event.node or '-':<{width}}  {paint(word, colour) if colour else word}  {detail}".rstrip()
 
 
-def _print_line(value: ClusterUsage | ClusterEvent) -> None:
+def print_line(value: object) -> None:
+    """Prints a value as JSON in a line of its own."""
     import json
 
     print(json.dumps(plain_data(value), ensure_ascii=False), flush=True)

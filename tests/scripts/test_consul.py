@@ -244,3 +244,38 @@ def test_a_refusal_while_the_leader_is_lost_is_no_traceback(
     with pytest.raises(SystemExit):
         members.main()
     assert members.NO_LEADER in capsys.readouterr().err
+
+
+@pytest.fixture
+def workload(program: Program) -> ModuleType:
+    return program("consul", "consul-workload")
+
+
+def test_the_workload_is_the_instances_of_services_and_the_keys(workload: ModuleType) -> None:
+    service = {"ID": "web-1", "Service": "web", "Port": 80}
+    entry = {"Node": {"Node": "agent-1"}, "Service": service, "Checks": [{"Status": "passing", "Output": ""}]}
+    failing = {**entry, "Checks": [{"Status": "critical", "Output": "<b>refused</b>"}]}
+    answers = {
+        "catalog/services": {"consul": [], "we/b": []},
+        "health/service/we%2Fb": [entry, failing],
+        "kv/?keys": ["a", "b/c"],
+    }
+    assert list(workload.rows(answers.__getitem__)) == [
+        {
+            "name": "web-1",
+            "node": "agent-1",
+            "group": "web",
+            "state": "passing",
+            "ready": True,
+            "detail": "port 80",
+        },
+        {
+            "name": "web-1",
+            "node": "agent-1",
+            "group": "web",
+            "state": "critical",
+            "ready": False,
+            "detail": "<b>refused</b>",
+        },
+        {"name": "2 keys", "group": "keys"},
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -28,7 +29,7 @@ ENV = "ETCD_NAME=kv-4\nETCD_INITIAL_ADVERTISE_PEER_URLS=https://172.28.0.5:2380\
 
 @pytest.fixture
 def etcd(node: Node) -> Node:
-    node.install("etcd", "etcd-members", "etcd-join", "etcd-remove", "etcd-ready", "etcd-http")
+    node.install("etcd", "etcd-members", "etcd-join", "etcd-remove", "etcd-ready", "etcd-http", "etcd-workload")
     (node.root / "answers").mkdir()
     node.program("etcdctl", ETCDCTL.format(answers=node.root / "answers"))
     node.write("/etc/etcd/etcd.env", ENV.format(node.root))
@@ -52,6 +53,22 @@ def members(node: Node) -> dict[str, tuple[bool, bool, bool]]:
 
 
 MEMBERS = (RECORDED / "member-list").read_text()
+
+
+def test_the_workload_is_the_keys_and_how_far_each_member_is(etcd: Node) -> None:
+    answer(etcd, "get-", '"ClusterID" : 1\n"Revision" : 9\n"More" : false\n"Count" : 1\n')
+    answer(etcd, "member-list", MEMBERS)
+    answer(etcd, "endpoint-status", (RECORDED / "endpoint-status-kv-3-hangs").read_text())
+    done = etcd.run("etcd-workload")
+    assert (done.returncode, done.stderr) == (0, "")
+    keys, *rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert keys == {"name": "1 key", "group": "keys"}
+    assert [row["node"] for row in rows] == ["kv-1", "kv-2"]
+    assert all(re.fullmatch(r"revision \d+", row["name"]) and "KiB, term" in row["detail"] for row in rows)
+    answer(etcd, "get-.fails", "Error: context deadline exceeded")
+    done = etcd.run("etcd-workload")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "context deadline exceeded" in done.stderr
 
 
 def test_members_of_a_healthy_cluster(etcd: Node) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import shutil
 import signal
 import socket
 import threading
@@ -619,3 +620,41 @@ def test_other_components_that_end_are_started_again(kept: Callable[[str, str], 
     assert done.returncode == 0
     assert "does not start" not in done.stdout
     assert done.stdout.count(f"{name}: ended with status") == 5
+
+
+def pod(name: str, phase: str = "Running", **more: Any) -> dict[str, Any]:
+    """A pod as the API server lists it, changed in some fields of its metadata, spec and status."""
+    ready = {"type": "Ready", "status": "True" if phase == "Running" else "False"}
+    return {
+        "metadata": {"name": name, "namespace": "default", **more.get("metadata", {})},
+        "spec": {"nodeName": "agent-1", "containers": [{"image": "demo:1"}], **more.get("spec", {})},
+        "status": {"phase": phase, "conditions": [ready], **more.get("status", {})},
+    }
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="there is no jq")
+def test_the_workload_is_the_pods_that_have_not_ended(node: Node) -> None:
+    waiting = {"containerStatuses": [{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}
+    pods = [
+        pod("web-1", metadata={"labels": {"app": "web"}}),
+        pod("web-2", metadata={"labels": {"app": "web"}, "deletionTimestamp": "2026-01-01T00:00:00Z"}),
+        pod("job-1", phase="Succeeded"),
+        pod("db-1", metadata={"ownerReferences": [{"name": "db"}]}, status=waiting),
+        pod("new", phase="Pending", spec={"nodeName": None}),
+        pod("coredns-1", metadata={"namespace": "kube-system", "labels": {"app": "x"}}),
+    ]
+    node.write("/pods", json.dumps({"items": pods}))
+    node.write("/usr/local/lib/kube-common", f"ask() {{ [[ $2 == /api/v1/pods* ]] && cat {node.root}/pods; }}\n")
+    script = (PROFILES / "kubernetes/image/kube-workload").read_text()
+    node.program("kube-workload", script.replace("/usr/local/lib/", f"{node.root}/usr/local/lib/"))
+    done = node.run("kube-workload")
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(r["name"], r["node"], r["group"], r["state"], r["ready"]) for r in rows] == [
+        ("web-1", "agent-1", "web", "Running", True),
+        ("web-2", "agent-1", "web", "Terminating", False),
+        ("db-1", "agent-1", "db", "CrashLoopBackOff", False),
+        ("new", "", "", "Pending", False),
+        ("coredns-1", "agent-1", "system", "Running", True),
+    ]
+    assert rows[0]["detail"] == "default, demo:1"

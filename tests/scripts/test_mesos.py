@@ -797,3 +797,31 @@ def test_the_users_containerizers_are_what_an_agent_gets(agent: Path, tmp_path: 
     with_engine(agent, tmp_path)
     said, *_ = start_agent(agent, tmp_path, "cpus:1", MESOS_CONTAINERIZERS="mesos", MESOS_DOCKER="/opt/docker")
     assert said.split() == ["mesos", "/opt/docker"]
+
+
+# What runs
+
+
+def test_the_workload_is_the_tasks_that_have_not_ended_on_the_nodes_where_they_run(scripts: Path) -> None:
+    (task,), (slave,) = recorded_json("tasks")["tasks"], recorded_json("slaves")["slaves"]
+    assert task["state"] == "TASK_FINISHED"
+    running = {**task, "id": "web.1", "name": "web.shop", "state": "TASK_RUNNING", "statuses": []}
+    ill = {**running, "id": "web.2", "statuses": [{"healthy": True}, {"healthy": False}]}
+    lost = {**running, "id": "web.3", "state": "TASK_UNREACHABLE", "slave_id": "gone"}
+    answers = master() | {
+        "/tasks": said({"tasks": [task, running, ill, lost]}),
+        "/slaves": said({"slaves": [{**slave, "hostname": ADDRESSES["agent-2"]}]}),
+    }
+    argument = " ".join(f"{name}={ADDRESSES[name]}" for name in ("master-1", "master-2", "agent-2"))
+    with nodes(master_1=standby(), master_2=answers):
+        done = run(scripts, "mesos-workload", argument)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(r["name"], r["node"], r["group"], r["state"], r["ready"]) for r in rows] == [
+        ("web.1", "agent-2", "web", "running", True),
+        ("web.2", "agent-2", "web", "unhealthy", False),
+        ("web.3", "", "web", "unreachable", False),
+    ]
+    with nodes(master_1=standby()):
+        done = run(scripts, "mesos-workload", argument)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "mesos-workload: there is no leading master\n")

@@ -193,3 +193,17 @@ def test_apply_does_not_wait_for_a_server_that_does_not_answer(apply: Node) -> N
     apply.program("timeout", '#!/bin/sh\n[ "$1" = 30 ] && shift && exec /usr/bin/timeout 0.2 "$@"\n')
     done = apply.run("zk-apply", "/a", f"{apply.root}/file")
     assert (done.returncode, done.stderr) == (1, "zk-apply: the server does not answer within 30 s\n")
+
+
+@pytest.mark.parametrize("leader", [3, 1])
+def test_the_workload_is_the_znodes_of_each_server_that_serves(node: Node, leader: int) -> None:
+    node.install("zookeeper", "zk-workload")
+    node.program("zk-ask", ASK.format(recorded=RECORDED, leader=leader))
+    done = node.run("zk-workload")
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["node"] for row in rows] == ["kv-1", "kv-3"]
+    assert all(row["name"].endswith(" znodes") and row["detail"].startswith("zxid 0x") for row in rows)
+    node.program("zk-ask", "#!/bin/sh\nexit 1\n")
+    done = node.run("zk-workload")
+    assert (done.returncode, done.stderr) == (1, "zk-workload: the server does not answer on port 2181\n")

@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from minicluster import cluster as facade
-from minicluster.cli import complete
+from minicluster.cli import complete, show, watch
 from minicluster.cli.app import app
-from minicluster.cli.watch import _line, _live
+from minicluster.cli.watch import _line, _table, live
 from minicluster.cluster import Cluster, down
 from minicluster.model.results import ClusterEvent, ClusterUsage, NodeUsage
 from minicluster.operations import monitor
@@ -148,9 +148,69 @@ def test_top_answers_a_json_document_a_line_else_until_ctrl_c(monkeypatch: pytes
 def test_top_redraws_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"TERM": "xterm", "FORCE_COLOR": "1", "COLUMNS": "120"}.items():
         monkeypatch.setenv(name, value)
-    _live(ClusterUsage("toy", 0, (NodeUsage("a-1", "a", "running", cpu),)) for cpu in (1.0, 2.0))
+    monkeypatch.setattr(watch, "on_terminal", lambda _stream: True)
+    live(_table(ClusterUsage("toy", 0, (NodeUsage("a-1", "a", "running", cpu),))) for cpu in (1.0, 2.0))
     out = capsys.readouterr().out
     assert out.index("1.0 %") < out.index("\x1b[1A") < out.index("2.0 %")
+
+
+def test_top_watches_where_stdout_is_no_terminal_if_it_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    def usages(*_: object) -> Iterator[ClusterUsage]:
+        yield ClusterUsage("toy", 1, (NodeUsage("a-1", "a", "running", 1.0),))
+        yield ClusterUsage("toy", 2, (NodeUsage("a-1", "a", "running", 2.0),))
+
+    monkeypatch.setattr(monitor, "usages", usages)
+    out = run("top", "--watch").stdout
+    assert out.count("NODE") == 2
+    assert out.index("1.0 %") < out.index("2.0 %")
+    result = run("top", "--watch", "--once")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--once and --watch cannot be used together" in result.stderr
+
+
+# status --watch
+
+
+def removed_after(count: int, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removes the cluster in the pause after so many looks, and kills a node in the first."""
+    pauses = []
+
+    def sleep(_seconds: float) -> None:
+        pauses.append(1)
+        if len(pauses) == 1:
+            engine.kill_container("toy-agent-1")
+        if len(pauses) == count:
+            down(["toy"], engine=engine)
+
+    monkeypatch.setattr(show.time, "sleep", sleep)
+
+
+def test_status_is_watched_until_the_cluster_is_removed(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    removed_after(3, engine, monkeypatch)
+    result = run("status", "toy", "--watch")
+    assert result.exit_code == 0, result.stderr
+    first, second, _third = result.stdout.split("\n\n")
+    assert "agent-1   agent" in first
+    assert "exited" not in first
+    assert "exited" in second
+
+
+def test_status_is_watched_as_a_json_document_a_line(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    removed_after(2, engine, monkeypatch)
+    answers = [json.loads(line) for line in run("status", "-w", "-o", "json").stdout.splitlines()]
+    assert [answer["nodes"][1]["phase"] for answer in answers] == ["running", "exited"]
+
+
+def test_a_watch_ends_quietly_with_130_on_ctrl_c_and_has_no_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(show.time, "sleep", interrupted)
+    result = run("status", "--watch")
+    assert (result.exit_code, result.stderr) == (130, "")
+    assert "agent-1" in result.stdout
+    result = run("status", "--watch", "--exit-code")
+    assert (result.exit_code, result.stdout) == (2, "")
 
 
 # events

@@ -399,7 +399,7 @@ def test_without_the_extra_it_says_what_to_install(missing: str) -> None:
     done = subprocess.run([sys.executable, "-c", code, "dashboard"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (1, "")
     assert f"needs the Python package {missing}" in done.stderr
-    assert "pip install 'minicluster[dashboard]'" in done.stderr
+    assert "pip install '.[dashboard]'" in done.stderr
 
 
 def test_another_port_is_taken_unless_one_is_asked_for() -> None:

@@ -38,7 +38,7 @@ def suite(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "run-tests", tmp_path)
     for folder in ("scripts", "tests", "bin"):
         (tmp_path / folder).mkdir()
-    functions = ("provide_venv", "provide_engine", "provide_clients", "provide_linters")
+    functions = ("provide_venv", "provide_engine", "provide_clients", "provide_linters", "provide_browser")
     (tmp_path / "scripts/setup.sh").write_text(
         "".join(f"{name}() {{ :; }}\n" for name in functions) + 'say() { echo "==> $*"; }\n'
     )
