@@ -114,7 +114,8 @@ def cost(watch: Watch, wish: Wish) -> Cost:
 
 
 def _on_node(rows: tuple[Workload, ...], node: str) -> list[str]:
-    names = [row.name for row in rows if row.node == node]
+    """What runs on a node: what has a state does, numbers of keys have none."""
+    names = [row.name for row in rows if row.node == node and row.state]
     return [f"Runs {listed(names)}."] if names else []
 
 

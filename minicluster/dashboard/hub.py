@@ -42,14 +42,14 @@ class Hub:
                 return
             self._version += 1
             self._topics[topic] = (self._version, text)
-        self._tell()
+        self.wake()
 
     def happened(self, event: Any) -> None:
         """One more event."""
         with self._lock:
             self._version += 1
             self._events.append((self._version, event))
-        self._tell()
+        self.wake()
 
     def since(self, version: int) -> News:
         """What is new since a version; everything there is since version 0."""
@@ -76,7 +76,8 @@ class Hub:
                 if not self._listeners:
                     self.watched.clear()
 
-    def _tell(self) -> None:
+    def wake(self) -> None:
+        """Lets readers look whether there is something new."""
         with self._lock:
             listeners = [*self._listeners]
         for callback in listeners:

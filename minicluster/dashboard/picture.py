@@ -10,7 +10,7 @@ from typing import Any
 from minicluster.model.fault import ActiveFault, Fault
 from minicluster.model.membership import Member, Quorum
 from minicluster.model.naming import listed
-from minicluster.model.results import ClusterUsage, NodeStatus
+from minicluster.model.results import ClusterStatus, ClusterUsage, NodeStatus
 from minicluster.model.spec import Spec
 from minicluster.model.workload import Workload
 from minicluster.operations.status import summary
@@ -42,19 +42,19 @@ def picture(seen: Seen) -> dict[str, Any]:
         state = container.state if container else "missing"
         probe = "ok" if state == "running" else (container.status or state) if container else "its container is missing"
         said[node.name] = (probe, None)
-    members = (
-        seen.members if seen.asked or spec.members is None else {node.name: _unasked(node.name) for node in spec.nodes}
-    )
+    # Without an answer that a node gave, what runs counts as running: no more is known of it.
+    asked = spec.members is None or (seen.asked and bool(seen.members is not None or seen.known))
+    members = seen.members if asked else {node.name: Member(node.name, ready=True) for node in spec.nodes}
     status = summary(spec, seen.observed, members, seen.why, said, seen=seen.known)
     faults = [one for one in seen.faults if one.fault.kind != "kill"]
     return {
         "name": spec.cluster,
         "profile": spec.profile,
-        "phase": "quorum lost" if status.quorum and status.quorum.lost else status.phase,
+        "phase": _phase(status, seen, asked),
         "notes": [*status.notes],
-        "quorums": [_quorum(role, quorum) for role, quorum in status.quorums.items()] if seen.asked else [],
+        "quorums": [_quorum(role, quorum) for role, quorum in status.quorums.items()] if asked else [],
         "roles": [{"name": role, "count": len(spec.of_role(role))} for role in spec.roles],
-        "nodes": [_node(node, seen.asked, faults, seen.lost) for node in status.nodes],
+        "nodes": [_node(node, asked, faults, seen.lost) for node in status.nodes],
         "links": links(faults, seen.lost),
         "faults": [
             {"id": one.id, "text": one.fault.text, "since": one.since, "seconds": one.fault.seconds} for one in faults
@@ -78,8 +78,11 @@ def _rows(workload: Sequence[Workload]) -> list[dict[str, Any]]:
     return rows
 
 
-def _unasked(name: str) -> Member:
-    return Member(name, ready=True)
+def _phase(status: ClusterStatus, seen: Seen, asked: bool) -> str:
+    """The cluster's state in a word or two."""
+    if status.quorum and status.quorum.lost:
+        return "quorum lost"
+    return "unknown" if seen.asked and not asked and status.phase in ("ready", "degraded") else status.phase
 
 
 def _quorum(role: str, quorum: Quorum) -> dict[str, Any]:

@@ -102,6 +102,7 @@ class Dashboard:
         self.watch, self.hub, self.access, self.may_control = watch, watch.hub, access, may_control
         self._hosts = frozenset({f"{HOST}:{port}", f"localhost:{port}"})
         self._origins = frozenset(f"http://{host}" for host in self._hosts)
+        self._over = False
         self._start = secrets.token_hex(8)  # a page sees by it that the dashboard was restarted
 
     def app(self) -> ASGIApp:
@@ -114,6 +115,11 @@ class Dashboard:
             Mount("/static", StaticFiles(directory=STATIC)),
         ]
         return _Guard(Starlette(routes=routes), self._hosts)
+
+    def close(self) -> None:
+        """Ends all streams: a server that ends waits for them."""
+        self._over = True
+        self.hub.wake()
 
     def _is_known(self, request: Request) -> bool:
         return self.access.knows(request.cookies.get(COOKIE, ""))
@@ -147,7 +153,7 @@ class Dashboard:
             news = self.hub.since(0)
             hello = {"start": self._start, "control": self.may_control}
             yield f"retry: 1000\n{_message('all', {'hello': hello, 'topics': news.topics, 'events': news.events})}"
-            while True:
+            while not self._over:
                 try:
                     await asyncio.wait_for(fresh.wait(), _BEAT)
                 except asyncio.TimeoutError:
@@ -250,6 +256,10 @@ def server(dashboard: Dashboard, started: Callable[[], None]) -> uvicorn.Server:
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             started()
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            dashboard.close()
+            await super().shutdown(sockets)
 
     config = uvicorn.Config(
         dashboard.app(),

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 _PERIOD = 1.0  # seconds between two looks at what the engine has no events of
 _SHARE = 0.4  # seconds that are added to that for each cluster: their hooks run on the same processors
 _USAGE_PERIOD = 2.0  # seconds
-_MEMBERS_TIMEOUT = 3.0  # seconds
 _PAUSE = 0.05  # seconds in which several events of the engine become one look
 _OF_FAULTS = ("fault", "healed")
 _LEFT_OUT = ("connect", "disconnect")  # of networks: nothing to see
@@ -124,7 +123,7 @@ class Following:
             return
         known: dict[str, Member] = {}
         containers = seen.observed.containers
-        found, why = members(self.engine, seen.spec, containers, self.over, _MEMBERS_TIMEOUT, known)
+        found, why = members(self.engine, seen.spec, containers, self.over, seen=known)
         if self.over.is_set():
             return
         running = {name for name, c in containers.items() if c.state == "running"}

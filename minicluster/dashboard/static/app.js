@@ -1,7 +1,7 @@
 // The page of `minicluster dashboard`. Every text is set as text: what users call their pods is never HTML.
 
 const GOOD = ["ready", "running"];
-const WARN = ["paused", "restarting", "not ready", "degraded", "bootstrapping", "created"];
+const WARN = ["paused", "restarting", "not ready", "degraded", "bootstrapping", "created", "unknown"];
 const EVENTS = { // event -> tone and words
   die: ["bad", "died"], oom: ["bad", "out of memory"], kill: ["bad", "is killed"], unready: ["bad", "is not ready"],
   "quorum-lost": ["bad", "quorum lost"], unknown: ["bad", "no member answers"], fault: ["bad", "fault"],
@@ -174,7 +174,7 @@ function makeNode(c, node) {
     el("div", { class: "meter", role: "meter", "data-part": what, "aria-valuemin": 0, "aria-valuemax": 100, "aria-label": `${what} of ${node.name}` }, el("span")));
   const card = el("li", { class: "node" },
     el("div", { class: "head" }, el("h3", { text: node.name }), el("span", { class: "pill", "data-part": "state" })),
-    el("div", { class: "about" }, el("span", { text: node.role }), el("span", { class: "leader", "data-part": "leader", text: "\u2605 leader" }),
+    el("div", { class: "about" }, el("span", { class: "role", text: node.role }), el("span", { class: "leader", "data-part": "leader", text: "\u2605 leader" }),
       el("span", { "data-part": "detail" })),
     el("div", { "data-part": "effects" }),
     el("div", { class: "meters", "data-part": "meters" }, meter("CPU"), meter("Memory")),
@@ -240,7 +240,7 @@ function draw(stage, links) {
   svg.replaceChildren(...links.slice(0, LINES).map((link, index) => {
     const line = document.createElementNS("http://www.w3.org/2000/svg", "path");
     const [a, b] = [cards.get(link.from), cards.get(link.to)];
-    if (a && b) line.setAttribute("d", path(a, b, frame, index % 4 * 5));
+    if (a && b) line.setAttribute("d", path(a, b, frame, index % 4 * 14 - 21));
     line.dataset.kind = link.kind;
     return line;
   }));
@@ -249,7 +249,7 @@ function draw(stage, links) {
 function path(a, b, frame, aside) {
   const x = (r) => r.left + r.width / 2 - frame.left + aside, top = (r) => r.top - frame.top, bottom = (r) => r.bottom - frame.top;
   if (Math.abs(a.top - b.top) < 4) { // in one row: above it
-    const high = top(a) - 24 - aside;
+    const high = top(a) - 34 - aside / 2;
     return `M${x(a)},${top(a)} C${x(a)},${high} ${x(b)},${high} ${x(b)},${top(b)}`;
   }
   const [upper, lower] = a.top < b.top ? [a, b] : [b, a];
@@ -295,7 +295,7 @@ function clock(seconds) { return new Date(seconds * 1000).toLocaleTimeString([],
 function happened(event) {
   const [kind, words] = EVENTS[event.event] ?? ["", event.event];
   const detail = Object.entries(event.detail).filter(([key]) => key !== "from");
-  const about = event.event === "leader" ? event.detail.to || "none" : detail.map(([key, value]) => key === "fault" ? value : `${key.replace("_", " ")} ${value}`).join(", ");
+  const about = event.event === "leader" ? event.detail.to || "none" : detail.map(([key, value]) => ["fault", "why"].includes(key) ? value : `${key.replace("_", " ")} ${value}`).join(", ");
   const who = event.event === "leader" ? "" : event.node;
   const item = el("li", { "data-tone": kind }, el("time", { text: clock(event.time), datetime: new Date(event.time * 1000).toISOString() }),
     el("span", {}, el("b", { text: [who, words].filter(Boolean).join(" ") }), about ? ` ${about} ` : " ", el("span", { class: "where", text: event.cluster })));
@@ -357,7 +357,7 @@ function trouble(text) { page.trouble.hidden = !text; set(page.trouble, { text }
 // Control: first what it costs, then the deed
 
 function show(title, ...content) {
-  page.dialog.replaceChildren(el("h2", { id: "dialog-title", text: title }), ...content);
+  page.dialog.replaceChildren(el("h2", { id: "dialog-title", text: title }), ...content.filter((part) => part));
   if (!page.dialog.open) page.dialog.showModal();
 }
 
