@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -193,8 +192,14 @@ class Watch:
 
         def run() -> None:
             while not over.is_set():
-                with suppress(MiniclusterError, TimeoutError):
+                try:
                     work()
+                except (MiniclusterError, TimeoutError):
+                    pass
+                except Exception:  # a bug: the page goes on with what is known
+                    import logging
+
+                    logging.getLogger("minicluster").debug("the dashboard's %s", work, exc_info=True)
                 over.wait(_PERIOD)
 
         threading.Thread(target=run, daemon=True).start()

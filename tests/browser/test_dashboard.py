@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from minicluster.cluster import Cluster
+from minicluster.dashboard import server
 from tests.browser.page import Page
 from tests.dashboard import serving
 from tests.engine.conftest import eventually
@@ -120,15 +121,17 @@ def test_it_goes_on_after_the_server_was_restarted(engine: FakeEngine, page: Pag
         assert page.script("return document.querySelectorAll('.cluster').length") == 1
 
 
-def test_a_server_that_is_silent_is_noticed(engine: FakeEngine, page: Page, start: Start, rows: Rows) -> None:
+def test_a_server_that_is_silent_is_noticed(
+    engine: FakeEngine, page: Page, start: Start, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As one whose machine was suspended, or whose process was: the connection stays."""
+    monkeypatch.setattr(server, "_BEAT", 3600.0)
     rows()
     start()
     with serving(engine) as served:
         page.open(served)
-        page.script("Date.now = () => new Date().getTime() + 60000")
         eventually(lambda: page.connection == "disconnected, trying again")
-        page.script("Date.now = () => new Date().getTime()")
+        engine.kill_container("toy-agent-1")
         eventually(lambda: page.connection == "live")
 
 

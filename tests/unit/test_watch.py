@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from minicluster.cluster import Cluster, down
+from minicluster.engine.docker import answers
 from minicluster.engine.protocol import Sample
 from minicluster.errors import EngineError, NodeFailed, NoEngine, UsageError
 from minicluster.model.membership import Member
@@ -96,6 +97,10 @@ def test_a_node_that_cannot_be_measured_has_no_figures(
 
     monkeypatch.setattr(engine, "sample", measured)
     assert [n.cpu for n in next(usages(cluster)).nodes] == [50.0, None, 50.0]
+
+
+def test_a_container_that_is_being_removed_uses_nothing() -> None:
+    assert answers.sample(None) == Sample(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 # Events

@@ -61,8 +61,9 @@ def image(data: Mapping[str, Any]) -> Image:
     )
 
 
-def sample(stats: Mapping[str, Any]) -> Sample:
-    """One answer of a container's stats."""
+def sample(stats: Mapping[str, Any] | None) -> Sample:
+    """One answer of a container's stats; Docker answers with nothing while it removes the container."""
+    stats = stats or {}
     cpu = stats.get("cpu_stats") or {}
     memory = stats.get("memory_stats") or {}
     detail = memory.get("stats") or {}
