@@ -102,6 +102,7 @@ def cost(watch: Watch, wish: Wish) -> Cost:
         down = Fault("kill", (wish.node,), f"{wish.verb} {wish.node}")
         faults.refuse(target, down)
         text, severe = planning.cost(down, target.active(), target.members)
+        text = text.replace(" until healed", "")  # it is no fault that could be healed
     said = [f"{text[0].upper()}{text[1:]}." if text else "No quorum depends on it."]
     if spec.members is not None and target.members is None:
         said = ["The members do not answer: what it does to a quorum is not known."]

@@ -55,11 +55,14 @@ _HEADERS = {
 # opens this one. From this page on, it sends the cookie.
 _ENTERED = """<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="0; url=/">
-<title>minicluster</title><link rel="stylesheet" href="/static/style.css"><p class="message">Opening the dashboard.
+<title>minicluster</title><link rel="icon" href="/static/icon.svg">
+<link rel="stylesheet" href="/static/style.css">
+<p class="message">Opening the dashboard.
 """
 _REFUSED = """<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>minicluster: not open</title><link rel="stylesheet" href="/static/style.css">
+<title>minicluster: not open</title><link rel="icon" href="/static/icon.svg">
+<link rel="stylesheet" href="/static/style.css">
 <main class="message"><h1>This browser has no access</h1>
 <p>{why}
 <p>The command <code>minicluster dashboard</code> opens it in your browser and prints the file that opens it in
