@@ -68,9 +68,16 @@ class Following:
 
     def stop(self) -> None:
         """Ends all threads, soon, and takes the cluster off the pages."""
-        self.over.set()
-        self.hub.put(f"cluster/{self.name}", None)
-        self.hub.put(f"usage/{self.name}", None)
+        with self._lock:
+            self.over.set()
+            self.hub.put(f"cluster/{self.name}", None)
+            self.hub.put(f"usage/{self.name}", None)
+
+    def _put(self, topic: str, data: Any) -> None:
+        """Tells pages the newest, unless the cluster is gone: an answer to an earlier question may come late."""
+        with self._lock:
+            if not self.over.is_set():
+                self.hub.put(f"{topic}/{self.name}", data)
 
     def _repeat(self, look: Callable[[], None], wake: threading.Event, period: Callable[[], float]) -> None:
         """Looks once a period, and sooner when woken; not while no page is open."""
@@ -101,7 +108,7 @@ class Following:
             foreign = made_by_another(self.name, observed.records)
             why = foreign.what if foreign else "only remains of it are left" if volumes or containers else ""
             if why:
-                self.hub.put(f"cluster/{self.name}", _unreadable(self.name, why))
+                self._put("cluster", _unreadable(self.name, why))
             return
         target = Target(self.engine, spec) if observed.faults else None
         active = tuple(target.active()) if target else ()
@@ -158,7 +165,7 @@ class Following:
             for used in monitor.usages(self.engine, self.seen.spec, period=_USAGE_PERIOD):
                 if self.over.is_set() or not self.hub.watched.is_set():
                     break
-                self.hub.put(f"usage/{self.name}", usage(used))
+                self._put("usage", usage(used))
             self.over.wait(_PERIOD)
 
 
