@@ -44,12 +44,13 @@ MARATHON = {
 @pytest.fixture
 def scripts(tmp_path: Path) -> Path:
     """The profile's scripts in a folder of programs, with a stand-in for ZooKeeper's own: it knows one server."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
+    folder, library = tmp_path / "bin", tmp_path / "lib"
+    for made in (folder, library):
+        made.mkdir()
+    for file in [*(FILES.parents[1] / "_lib").glob("*.*"), *FILES.glob("*.py")]:
+        shutil.copy(file, library)
     for file in FILES.glob("*/*"):
-        write(
-            folder / file.name, file.read_text().replace("/usr/local/lib/minicluster", str(FILES.parents[1] / "_lib"))
-        )
+        write(folder / file.name, file.read_text().replace("/usr/local/lib/minicluster", str(library)))
     write(folder / "zk-members", f"#!/bin/sh\necho '{json.dumps(KV)}'\n")
     return folder
 
