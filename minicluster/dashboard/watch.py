@@ -17,6 +17,7 @@ from minicluster import discovery
 from minicluster.dashboard.hub import Hub
 from minicluster.dashboard.picture import Seen, picture, usage
 from minicluster.errors import MiniclusterError, NoEngine
+from minicluster.model import labels
 from minicluster.operations import monitor
 from minicluster.operations.faults import Target
 from minicluster.operations.observe import members
@@ -25,7 +26,7 @@ from minicluster.plan.faults import gone
 from minicluster.plan.observed import made_by_another, observe
 
 if TYPE_CHECKING:
-    from minicluster.engine.protocol import Cancel, Engine
+    from minicluster.engine.protocol import Cancel, Engine, EngineEvent
     from minicluster.model.membership import Member
     from minicluster.model.results import ClusterEvent
 
@@ -35,6 +36,8 @@ _USAGE_PERIOD = 2.0  # seconds
 _PAUSE = 0.05  # seconds in which several events of the engine become one look
 _OF_FAULTS = ("fault", "healed")
 _LEFT_OUT = ("connect", "disconnect")  # of networks: nothing to see
+#: What an event of the engine says of a node's container, so that a death is told without another question.
+_STATES = {"die": "exited", "start": "running", "pause": "paused", "unpause": "running"}
 _HISTORY = 300.0  # seconds before the start of which events are shown
 
 
@@ -47,12 +50,14 @@ class Following:
         self.engine, self.name, self.hub, self.watch = engine, name, hub, watch
         self.over: Cancel = Cancel()
         self.seen: Seen | None = None  #: what is known now
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._changed = threading.Event()  # the engine has told something
         self._ask_members = threading.Event()
         self._ask_workload = threading.Event()
         self._before: monitor.Seen | None = None
-        self._since = time.time() - _HISTORY
+        self._begun = time.time()
+        self._since = self._begun - _HISTORY
+        self._told = 0  # how often an event said a node's state
 
     def start(self) -> None:
         """Starts to watch."""
@@ -101,6 +106,7 @@ class Following:
 
     def _look(self) -> None:
         """What the engine knows: milliseconds."""
+        told = self._told
         volumes, containers = self.engine.volumes(self.name), self.engine.containers(self.name)
         observed = observe(self.name, containers, [], volumes)
         spec = observed.spec
@@ -121,7 +127,11 @@ class Following:
         if {n: c.state for n, c in before.items()} != {n: c.state for n, c in observed.containers.items()}:
             self._ask_members.set()
             self._ask_workload.set()
-        self._update(spec=spec, observed=observed, faults=active, lost=lost)
+        with self._lock:
+            if told == self._told:
+                self._update(spec=spec, observed=observed, faults=active, lost=lost)
+            else:  # an event came meanwhile: the answer may be older
+                self._changed.set()
 
     def _look_at_members(self) -> None:
         seen = self.seen
@@ -153,9 +163,25 @@ class Following:
         for event in self.engine.events(self.name, since=self._since, cancel=self.over):
             self._changed.set()
             self._since = event.time + 1e-6  # where the engine is lost and found again: what comes after this one
+            self._take(event)
             told = monitor.from_engine(self.name, event)
             if told and (told.node or told.event in _OF_FAULTS) and told.event not in _LEFT_OUT:
                 self.hub.happened(_told(told))
+
+    def _take(self, event: EngineEvent) -> None:
+        """Takes a node's state from an event; the look that follows confirms it."""
+        node, state = event.labels.get(labels.NODE), _STATES.get(event.action)
+        if state is None or event.kind != "container" or labels.FAULT in event.labels or event.time < self._begun:
+            return
+        with self._lock:
+            self._told += 1
+            container = self.seen.observed.containers.get(node or "") if self.seen else None
+            if self.seen and container:
+                changed = {container.labels[labels.NODE]: replace(container, state=state, status="")}
+                observed = replace(self.seen.observed, containers={**self.seen.observed.containers, **changed})
+                self._update(observed=observed)
+        self._ask_members.set()
+        self._ask_workload.set()
 
     def _follow_usage(self) -> None:
         while not self.over.is_set():

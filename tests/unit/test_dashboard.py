@@ -8,6 +8,7 @@ import re
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from minicluster.dashboard import server
 from minicluster.dashboard.access import LIFETIME, Access, folder, key
 from minicluster.dashboard.hub import Hub
 from minicluster.dashboard.picture import effect, links
-from minicluster.engine.protocol import ExecResult
+from minicluster.engine.protocol import Container, ExecResult
 from minicluster.errors import UsageError
 from minicluster.model.fault import ActiveFault, Fault
 from minicluster.plan import faults as planning
@@ -315,6 +316,26 @@ def test_a_death_is_told_while_nobody_says_who_the_members_are(engine: FakeEngin
         engine.kill_container("toy-master-1")
         stream.until(lambda: stream.node("toy", "master-1")["state"] == "down")
         assert "unknown" not in [event["event"] for event in stream.events]  # the members have not answered yet
+
+
+def test_a_death_is_told_without_another_question_to_the_engine(engine: FakeEngine, served: Served) -> None:
+    """Its list of containers may take seconds on a busy machine; the event that it sent says all."""
+    with served.stream() as stream:
+        stream.until(lambda: stream.cluster("toy").get("quorums"))
+        answers, ask = threading.Event(), engine.containers
+
+        def slow(cluster: str | None = None) -> list[Container]:
+            found = ask(cluster)
+            answers.wait(60)  # by then the answer is out of date
+            return found
+
+        engine.containers = slow  # type: ignore[method-assign]
+        engine.kill_container("toy-agent-1")
+        stream.until(lambda: stream.node("toy", "agent-1")["state"] == "down")
+        engine.containers = ask  # type: ignore[method-assign]
+        answers.set()
+        engine.start_container("toy-agent-1")
+        stream.until(lambda: stream.node("toy", "agent-1")["state"] == "ready")
 
 
 def test_nodes_are_asked_only_while_a_page_is_open(engine: FakeEngine, served: Served) -> None:
