@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minicluster import discovery
@@ -224,6 +225,22 @@ class Cluster:
     def write_client_files(self) -> tuple[str, ...]:
         """Updates the native client's certificate and files, as :meth:`up` does; returns notes of what it could not."""
         return client_folder.write_files(self.engine, self.spec, self._authority, self.address_mode)
+
+    def hand_out(
+        self, folder: str | os.PathLike[str], owner: str | None = None, *, with_parent: bool = False
+    ) -> tuple[str, ...]:
+        """Writes a folder (0700) for a user of this cluster: variables, files and a README; returns the files' names.
+
+        Args:
+            folder: may be copied to another machine that reaches the cluster. Removing the cluster removes the files.
+            owner: the user of this machine that gets it.
+            with_parent: the folder that it is in is removed with it, if it is empty.
+        """
+        from minicluster.operations import hand_out
+
+        self.write_client_files()
+        about = (self.engine, self.spec, self._authority, self.address_mode)
+        return hand_out.write(*about, Path(folder), owner, with_parent=with_parent)
 
     def info(self, *, published: bool = True) -> results.ClusterInfo:
         """How to reach the cluster, and with ``published`` what its users have published in it."""

@@ -168,8 +168,11 @@ class Failed:
     error: MiniclusterError
 
 
-def up(wanted: Wanted, listener: Listener) -> list[Cluster | Failed]:
+def up(wanted: Wanted, listener: Listener, at_once: int = 0) -> list[Cluster | Failed]:
     """Creates or changes the clusters, several at the same time.
+
+    Args:
+        at_once: how many at the same time; 0: all.
 
     Raises:
         MiniclusterError: a single cluster failed.
@@ -181,7 +184,7 @@ def up(wanted: Wanted, listener: Listener) -> list[Cluster | Failed]:
         return [_up(wanted, 0, listener)]
     engine = facade.connect(start_private=True, listener=listener)
     cancel = Cancel()
-    with ThreadPoolExecutor(len(wanted.names)) as pool:
+    with ThreadPoolExecutor(at_once or len(wanted.names)) as pool:
         futures = [
             pool.submit(_up, wanted, i, _named(name, listener), cancel=cancel, engine=engine)
             for i, name in enumerate(wanted.names)
@@ -191,6 +194,8 @@ def up(wanted: Wanted, listener: Listener) -> list[Cluster | Failed]:
                 pass  # Python notices Ctrl-C only when it does not block
         except BaseException as error:
             with shielded():
+                for future in futures:
+                    future.cancel()  # those that have not begun
                 cancel.set()
                 wait(futures)
             raise _interrupted(wanted, futures) from error
@@ -232,7 +237,7 @@ def _result(name: str, future: Future[Cluster]) -> Cluster | Failed:
 
 
 def _interrupted(wanted: Wanted, futures: Sequence[Future[Cluster]]) -> Interrupted:
-    errors = [future.exception() for future in futures]
+    errors = [Interrupted("not started") if one.cancelled() else one.exception() for one in futures]
     named = list(zip(wanted.names, errors, strict=True))
     complete = [name for name, one in named if one is None]
     partly = [name for name, one in named if isinstance(one, MiniclusterError) and one.cluster_is_up]

@@ -56,6 +56,7 @@ COMMANDS = {
     },
     "Showing": {
         "demo": "demo:demo",
+        "workshop": "workshop:workshop",
     },
     "Profiles, images, engine": {
         "profile": "profiles:profile",

@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Iterable, Mapping
 from enum import Enum
 
+import click
+
 from minicluster.errors import MiniclusterError
 
 
@@ -18,6 +20,14 @@ class Shell(str, Enum):
     fish = "fish"
     powershell = "powershell"
 
+
+shell_option = click.option(
+    "--shell",
+    type=click.Choice(Shell),
+    default=Shell.sh,
+    metavar="sh|fish|powershell",
+    help="Syntax of the statements (default: sh)",
+)
 
 #: Holds the names of the variables that were set for a cluster, so that they can be unset.
 RECORD = "MINICLUSTER_ENV"

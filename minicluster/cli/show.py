@@ -32,7 +32,7 @@ EXIT_CODES = {"degraded": 5, "bootstrapping": 5, "broken": 6, "stopped": 6, "mis
 _BAD = {"broken", "leftover", "missing", "dead", "no"}
 
 
-def _phase(word: str) -> str:
+def colored_phase(word: str) -> str:
     """A phase in green, yellow or red."""
     return paint(word, "green" if word in _GOOD else "red" if word in _BAD else "yellow")
 
@@ -52,7 +52,7 @@ def ls(output: Output) -> None:
             (
                 c.cluster,
                 c.profile,
-                _phase(c.phase),
+                colored_phase(c.phase),
                 f"{c.running}/{c.nodes}",
                 c.subnet,
                 *([c.lease] if with_lease else []),
@@ -183,7 +183,7 @@ def _status_text(answer: ClusterStatus) -> str:
         return f"{name} ({answer.profile}): not started; `minicluster up {answer.cluster}` starts it"
     quorums = answer.quorums or ({"": answer.quorum} if answer.quorum else {})
     lost = any(quorum.lost for quorum in quorums.values())
-    phase = paint("quorum lost", "red") if lost and answer.phase == "broken" else _phase(answer.phase)
+    phase = paint("quorum lost", "red") if lost and answer.phase == "broken" else colored_phase(answer.phase)
     lines = [f"{paint(answer.cluster, 'bold')} ({answer.profile}): {phase}"]
     for role, quorum in quorums.items():
         lines.append(f"quorum{f' of {role}' if len(quorums) > 1 else ''}: {_quorum(quorum)}")
@@ -196,7 +196,13 @@ def _status_text(answer: ClusterStatus) -> str:
     head += ["DETAIL"] if with_detail else []
     rows = []
     for node in answer.nodes:
-        row = [node.name, node.role, node.address, _phase(node.phase), _phase("yes" if node.ready else "no")]
+        row = [
+            node.name,
+            node.role,
+            node.address,
+            colored_phase(node.phase),
+            colored_phase("yes" if node.ready else "no"),
+        ]
         row += [{True: "yes", False: "", None: ""}[node.leader]] if with_leader else []
         row += [size(node.memory)]
         row += [printable(node.detail)] if with_detail else []
@@ -248,7 +254,7 @@ def _info_text(answer: ClusterInfo) -> str:
     return "\n".join([*lines, *(f"Note: {note}" for note in answer.notes)])
 
 
-class _Env(Command):
+class EnvCommand(Command):
     """Where it fails, what it prints stops ``eval "$(minicluster env)" && ...``, which would ignore its exit status."""
 
     def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> click.Context:
@@ -277,15 +283,9 @@ def _stop(shell: exports.Shell) -> None:
         print("\n".join(exports.failure(shell)), flush=True)
 
 
-@click.command(cls=_Env)
+@click.command(cls=EnvCommand)
 @cluster_argument
-@click.option(
-    "--shell",
-    type=click.Choice(exports.Shell),
-    default=exports.Shell.sh,
-    metavar="sh|fish|powershell",
-    help="Syntax of the statements (default: sh)",
-)
+@exports.shell_option
 @click.option("--unset", is_flag=True, help="Unset the variables instead")
 @address_mode_option
 @output_option
@@ -294,26 +294,35 @@ def env(cluster: str | None, shell: exports.Shell, unset: bool, address_mode: st
 
     For sh, bash and zsh: eval "$(minicluster env)". It also unsets those that an earlier one set for another cluster.
     """
+    if not unset:
+        print_env(cluster, shell, address_mode, output)
+        return
+    if output is Output.json:
+        raise UsageError("--unset and -o json cannot be used together")
     from minicluster import cluster as facade
     from minicluster.operations import clients
 
-    if unset and output is Output.json:
-        raise UsageError("--unset and -o json cannot be used together")
-    if unset:
-        former = exports.recorded()
-        names = facade.env_names(cluster) if cluster or not former else ()
-        statements = exports.unsets([*former, *names], shell)
-        statements += exports.exports(clients.former_path(), shell)
-    else:
-        opened = facade.Cluster.open(cluster, address_mode=address_mode)
-        opened.connect()
-        notes = opened.write_client_files()
-        variables = opened.env()
-        for note in notes:
-            print(f"Note: {note}", file=sys.stderr)
-        if output is Output.json:
-            print_json(variables)
-            return
-        statements = exports.switch(variables, clients.path(opened.engine, opened.spec), shell)
-    arguments = " ".join([*([shlex.quote(cluster)] if cluster else []), *(["--unset"] if unset else [])])
+    former = exports.recorded()
+    names = facade.env_names(cluster) if cluster or not former else ()
+    statements = exports.unsets([*former, *names], shell)
+    statements += exports.exports(clients.former_path(), shell)
+    arguments = f"{shlex.quote(cluster)} --unset" if cluster else "--unset"
     print("\n".join([*statements, f"# {exports.usage(arguments, shell)}"]))
+
+
+def print_env(cluster: str | None, shell: exports.Shell, address_mode: str | None, output: Output) -> None:
+    """The variables of a cluster for its native client, whose files are written."""
+    from minicluster import cluster as facade
+    from minicluster.operations import clients
+
+    opened = facade.Cluster.open(cluster, address_mode=address_mode)
+    opened.connect()
+    notes = opened.write_client_files()
+    variables = opened.env()
+    for note in notes:
+        print(f"Note: {note}", file=sys.stderr)
+    if output is Output.json:
+        print_json(variables)
+        return
+    statements = exports.switch(variables, clients.path(opened.engine, opened.spec), shell)
+    print("\n".join([*statements, f"# {exports.usage(shlex.quote(cluster) if cluster else '', shell)}"]))

@@ -30,7 +30,7 @@ from minicluster.cli.options import (
     set_option,
     timeout_option,
 )
-from minicluster.cli.output import columns, paint, plain_data, print_json
+from minicluster.cli.output import answer, columns, paint, plain_data, print_json
 from minicluster.cli.progress import listening
 from minicluster.errors import UsageError
 
@@ -311,6 +311,7 @@ def _summary(info: ClusterInfo, change: Change | None) -> str:
 @clusters_argument
 @click.option("--all", "all_", is_flag=True, help="Remove all clusters")
 @click.option("--orphans", is_flag=True, help="Remove the clusters that have left the project file")
+@click.option("--seats", is_flag=True, help="Remove the clusters of all workshops' seats")
 @click.option("--strict", is_flag=True, help="Exit with 7 if a cluster does not exist")
 @output_option
 @quiet_option
@@ -319,6 +320,7 @@ def down(
     named: tuple[str, ...],
     all_: bool,
     orphans: bool,
+    seats: bool,
     strict: bool,
     output: Output,
     quiet: bool,
@@ -334,18 +336,40 @@ def down(
         raise UsageError("cluster names and --all cannot be used together")
     if orphans and (names or all_):
         raise UsageError(f"--orphans and {'--all' if all_ else 'cluster names'} cannot be used together")
+    if seats and (names or all_ or orphans):
+        raise UsageError(
+            f"--seats and {'--all' if all_ else '--orphans' if orphans else 'cluster names'} cannot be used together"
+        )
+    if seats:
+        remove_seats("", output, quiet=quiet)
+        return
     from minicluster import cluster as facade
 
     with listening(quiet) as listener:
         changes = facade.down(names, all=all_, orphans=orphans, strict=strict, listener=listener)
-    if output is Output.json:
-        print_json(changes)
-    elif not quiet:
-        for change in changes:
-            if change.changed:
-                print(paint(f"Removed cluster {change.cluster} ({change.seconds:.1f} s).", "bold"))
-        if all_ and not changes:
-            print("No clusters found.", file=sys.stderr)
+    _show_removed(changes, output, quiet=quiet)
+    if all_ and not changes and output is Output.text and not quiet:
+        print("No clusters found.", file=sys.stderr)
+
+
+def remove_seats(profile: str, output: Output, *, quiet: bool) -> None:
+    """Removes the clusters of all workshops' seats, or of those of a profile."""
+    from minicluster import cluster as facade
+    from minicluster import workshop
+
+    with listening(quiet) as listener:
+        names = workshop.names(profile)
+        changes = facade.down(names, listener=listener) if names else []
+    _show_removed(changes, output, quiet=quiet)
+    if not names and output is Output.text and not quiet:
+        print("No seats found.", file=sys.stderr)
+
+
+def _show_removed(changes: Sequence[Change], output: Output, *, quiet: bool) -> None:
+    """The clusters that were removed."""
+    removed = [change for change in changes if change.changed]
+    lines = [paint(f"Removed cluster {change.cluster} ({change.seconds:.1f} s).", "bold") for change in removed]
+    answer(changes, "\n".join(lines), output, quiet=quiet or not lines)
 
 
 @click.command(cls=Command)

@@ -77,6 +77,23 @@ def write_files(engine: Engine, spec: Spec, authority: pki.Authority | None, mod
     return tuple(write_profile_files(spec, _values(engine, spec, texts, authority, mode)))
 
 
+def portable(
+    engine: Engine, spec: Spec, authority: pki.Authority | None, mode: str
+) -> tuple[dict[str, str], dict[str, bytes]]:
+    """The variables and the files of the client, for a folder elsewhere: after :func:`write_files`.
+
+    In the variables, ``marker("client.directory")`` stands for that folder; in the files it is ``.``.
+    """
+    folder = paths.client_directory(spec.cluster)
+    texts = {file.path: file.content for file in spec.client_files}
+    values = _values(engine, spec, [*spec.env.values(), *texts.values()], authority, mode)
+    here = {**values, "client.directory": marker("client.directory")}
+    env = {name: value for name, text in spec.env.items() if (value := fill([text], here)[0])}
+    files = {name: (folder / name).read_bytes() for name in _PARTS.values()} if spec.client else {}
+    there = {**values, "client.directory": "."}
+    return env, files | {name: fill([text], there)[0].encode() for name, text in texts.items()}
+
+
 def _values(
     engine: Engine, spec: Spec, texts: Iterable[str], authority: pki.Authority | None, mode: str
 ) -> dict[str, str]:

@@ -126,11 +126,14 @@ def exposed(spec: Spec) -> str:
     """Warns of endpoints that every client may use, where other machines reach them; or ""."""
     if ipaddress.ip_address(spec.bind_address).is_loopback:
         return ""
+    what = without_login(spec)
+    return f"Warning: every client that reaches {spec.bind_address} can, without a login: {what}." if what else ""
+
+
+def without_login(spec: Spec) -> str:
+    """What every client that reaches the endpoints may do, for people; or ""."""
     open_ = dict.fromkeys((e.name, e.anyone) for _node, e in spec.endpoints() if e.anyone)
-    if not open_:
-        return ""
-    what = "; ".join(f"{anyone} ({name})" for name, anyone in open_)
-    return f"Warning: every client that reaches {spec.bind_address} can, without a login: {what}."
+    return "; ".join(f"{anyone} ({name})" for name, anyone in open_)
 
 
 def own_container(mode: str | None, engine: Engine) -> Container | None:

@@ -320,7 +320,10 @@ def test_each_line_says_which_of_several_clusters() -> None:
     assert told[0].text == "dev: applied a: one\ndev: applied a: two"
 
 
-def test_ctrl_c_ends_all_of_several(engine: FakeEngine, here: Do, monkeypatch: pytest.MonkeyPatch, do: Do) -> None:
+@pytest.mark.parametrize("at_once", [0, 1])
+def test_ctrl_c_ends_all_of_several(
+    engine: FakeEngine, here: Do, monkeypatch: pytest.MonkeyPatch, do: Do, at_once: int
+) -> None:
     here(TWO)
     hang = Hang()
     engine.answers["is-ready"] = hang
@@ -336,7 +339,7 @@ def test_ctrl_c_ends_all_of_several(engine: FakeEngine, here: Do, monkeypatch: p
     real = projects.wait
     monkeypatch.setattr(projects, "wait", wait)
     with pytest.raises(Interrupted):
-        projects.up(projects.wanted(None, {}), lambda _event: None)
+        projects.up(projects.wanted(None, {}), lambda _event: None, at_once)
     assert waited.is_set()
     assert engine.empty()
 
