@@ -57,6 +57,7 @@ COMMANDS = {
     "Showing": {
         "demo": "demo:demo",
         "workshop": "workshop:workshop",
+        "bench": "bench:bench",
     },
     "Profiles, images, engine": {
         "profile": "profiles:profile",

@@ -39,6 +39,7 @@ def validate(name_or_path: str) -> Loaded:
         ProfileError: something is wrong with it.
     """
     from minicluster.model.spec import Overrides
+    from minicluster.profile import bench
     from minicluster.profile.addressing import first_subnet
     from minicluster.profile.resolve import node_counts, resolve
 
@@ -50,7 +51,11 @@ def validate(name_or_path: str) -> Loaded:
         if not count and wanted:
             size[name] = min(wanted)
     for overrides in (Overrides(), Overrides(size=size)):
-        resolve(loaded, cluster=loaded.profile.name, overrides=overrides, subnet=first_subnet(), source=name_or_path)
+        spec = resolve(
+            loaded, cluster=loaded.profile.name, overrides=overrides, subnet=first_subnet(), source=name_or_path
+        )
+        for kind in loaded.profile.bench:
+            bench.resolve(loaded, spec, kind)
     return loaded
 
 

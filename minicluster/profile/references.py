@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from minicluster.errors import ProfileError, UsageError, nearest
 from minicluster.model import naming
 from minicluster.profile.parts import names as part_names
-from minicluster.profile.schema import Hook, Image, Program, Role
+from minicluster.profile.schema import Bench, Hook, Image, Program, Role
 
 if TYPE_CHECKING:
     from minicluster.profile.loaded import Loaded
@@ -59,7 +59,22 @@ def check_references(loaded: Loaded) -> None:
         if apply.program not in profile.programs:
             at, fix = ("apply", i, "program"), nearest(apply.program, profile.programs)
             raise _error(loaded, at, f"no program named {apply.program!r}", fix=fix)
+    for kind, bench in profile.bench.items():
+        _check_bench(loaded, ("bench", kind), bench)
     _check_hooks(loaded)
+
+
+def _check_bench(loaded: Loaded, at: Where, bench: Bench) -> None:
+    if (bench.image is None) == (bench.part is None):
+        raise _error(loaded, at, "a load generator needs either image or part", fix="Say which image has the program.")
+    roles, images = loaded.profile.roles, {role.image for role in loaded.profile.roles.values()}
+    if bench.role not in roles:
+        raise _error(loaded, (*at, "role"), f"no role named {bench.role!r}", fix=nearest(bench.role, roles))
+    if bench.image is not None and bench.image not in images:
+        what = f"no role has an image {bench.image!r}"
+        raise _error(loaded, (*at, "image"), what, fix=nearest(bench.image, images))
+    if bench.part is not None and bench.part not in (known := part_names()):
+        raise _error(loaded, (*at, "part"), f"no part named {bench.part!r}", fix=nearest(bench.part, known))
 
 
 def _check_program(loaded: Loaded, name: str, program: Program) -> None:

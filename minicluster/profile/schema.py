@@ -326,6 +326,27 @@ class Apply(Part):
     """The file is the program's standard input, too."""
 
 
+class Bench(Part):
+    """What loads clusters of the profile in a comparison: a program in a container of its own on their network."""
+
+    role: Name
+    """The role whose nodes store the data: --size kv=N is its number; roles that can be without nodes have none."""
+    image: Name | None = None
+    """The image that has the program, one of the profile's; or part."""
+    part: PartName | None = None
+    """The part that is the program; or image."""
+    run: Argv
+    """The program and its arguments; templates. docs/bench.md says what it is given and what it prints."""
+    env: dict[str, Text] = {}
+    """Variables; templates. BENCH_ENDPOINTS are the addresses of the nodes on the cluster's network."""
+    set: dict[str, Text] = {}
+    """What --set takes: settings in which the comparison is fair to the system."""
+    writes: str
+    """When a write is acknowledged, a phrase; a template."""
+    reads: str
+    """Whose data a read gives, a phrase; a template."""
+
+
 class Profile(Part):
     """The description of one kind of cluster."""
 
@@ -376,5 +397,7 @@ class Profile(Part):
     """Optional kernel features, and what "info" says does not work without them."""
     example: str = ""
     """A first command for the system's own client, shown once a cluster is up; a template."""
+    bench: dict[Literal["kv"], Bench] = {}
+    """Comparisons that it takes part in: "kv" is that of key-value stores."""
     demo_image: str | None = None
     """An image that every node has, to try the cluster with."""

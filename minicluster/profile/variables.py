@@ -22,6 +22,7 @@ PLACES = {
     "apply": "`run` of `apply`",
     "client": "`client.certificate`, and `example`",
     "env": "`env` of the profile, and `client.files`",
+    "bench": "`run`, `env`, `writes` and `reads` of `bench`",
 }
 
 _CLUSTER = frozenset(PLACES) - {"image"}  #: where the cluster is known; an image is the same for every cluster
@@ -126,7 +127,7 @@ VARIABLES = {
     "secret": Variable(
         "secret(NAME, FORM)",
         "a random text of this cluster's own; FORM is hex, base64, uuid or ec (a private key on P-256, PEM)",
-        frozenset({"file", "url", "env"}),
+        frozenset({"file", "url", "env", "bench"}),
         True,
     ),
 }

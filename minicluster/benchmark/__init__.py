@@ -1,0 +1,1 @@
+"""Comparisons of cluster systems on one machine."""
