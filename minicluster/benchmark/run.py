@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,12 @@ from minicluster import __version__, discovery
 from minicluster.benchmark import report
 from minicluster.benchmark.report import Load, Machine, Point, Report, Round, System
 from minicluster.cluster import Cluster, connect
-from minicluster.errors import MiniclusterError, NodeFailed, UsageError, nearest
+from minicluster.errors import NodeFailed, UsageError, nearest
 from minicluster.model.events import Event, Listener
 from minicluster.model.lease import Lease
 from minicluster.model.naming import container_name
 from minicluster.operations import load_generator
+from minicluster.operations.export import past_events
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
@@ -175,37 +176,34 @@ def _while_the_leader_dies(
 ) -> tuple[Round, ...]:
     """Rounds in each of which the leader is killed, and started again afterwards."""
     found: list[Round] = []
+    asked = _settings(load, options, 1, options.warmup)
     for _n in range(options.rounds):
         cluster.wait(listener=listener)
-        leader, killed = cluster.leader(), list[float]()
+        leader = cluster.leader()
         if not leader:
             raise NodeFailed(f"cluster {cluster.name} has no leader to kill")
-        failed: list[MiniclusterError] = []
-
-        def kill(begun: float, leader: str = leader, killed: list[float] = killed, failed: Any = failed) -> None:
-            time.sleep(max(0.0, begun + options.seconds * _KILL_AFTER - time.monotonic()))
-            try:
-                cluster.engine.kill_container(container_name(cluster.name, leader))
-                killed.append(time.monotonic() - begun)
-            except MiniclusterError as error:
-                failed.append(error)
-
-        killer: threading.Thread | None = None
-        for line in load_generator.run(
-            cluster.engine, cluster.spec, bench, _settings(load, options, 1, options.warmup)
-        ):
-            if line["event"] == "begin":
-                killer = threading.Thread(target=kill, args=(time.monotonic(),), daemon=True)
-                killer.start()
-            elif line["event"] == "end":
-                found.append(_round(line, cluster))
-        if killer:
-            killer.join()
-        if failed:
-            raise failed[0]
-        found[-1:] = [replace(one, killed=leader, killed_at=round(killed[0], 3)) for one in found[-1:] if killed]
+        with ThreadPoolExecutor(1) as pool:
+            begun, killed = 0.0, None
+            for line in load_generator.run(cluster.engine, cluster.spec, bench, asked):
+                if line["event"] == "begin":
+                    begun = time.monotonic()
+                    killed = pool.submit(_kill, cluster, leader, begun + options.seconds * _KILL_AFTER)
+                elif line["event"] == "end" and killed:
+                    at = round(killed.result() - begun, 3)
+                    found.append(replace(_round(line, cluster), killed=leader, killed_at=at))
         cluster.start(leader, listener=listener)
     return _checked(found, options.rounds, cluster)
+
+
+def _kill(cluster: Cluster, node: str, at: float) -> float:
+    """Kills a node at a time (``time.monotonic``), and returns when it was killed, as exactly as the engine says."""
+    time.sleep(max(0.0, at - time.monotonic()))
+    name, clock, begun = container_name(cluster.name, node), time.time(), time.monotonic()
+    cluster.engine.kill_container(name)  # a busy engine answers late
+    ended = time.monotonic()
+    events = past_events(cluster.engine, cluster.name)
+    told = [e.time for e in events if e.name == name and e.action in ("kill", "die") and e.time >= clock]
+    return min(ended, begun + min(told) - clock) if told else ended
 
 
 def _round(line: Mapping[str, Any], cluster: Cluster) -> Round:
