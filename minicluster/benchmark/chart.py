@@ -153,11 +153,12 @@ def _timelines(report: Report) -> list[_Panel]:
 def _notes(report: Report) -> Sequence[str]:
     machine = report.machine
     processor = f" ({machine.processor})" if machine.processor else ""
+    shown = "that of the median gap" if report.bucket else "the median, and a line from the slowest to the fastest"
     notes = [
         f"{report.began} UTC, minicluster {report.minicluster}, {machine.engine}, {machine.storage}, "
         f"Linux {machine.kernel}; {machine.cpus} processors{processor}, {size(machine.memory)}",
         f"Values of {report.value} bytes, {report.keys} keys; {report.rounds} rounds of {report.seconds:g} s after "
-        f"{report.warmup:g} s of warm-up: the median, and a line from the slowest to the fastest.",
+        f"{report.warmup:g} s of warm-up: {shown}.",
     ]
     if not report.bucket:
         notes.append(
