@@ -402,6 +402,7 @@ client: {{certificate: {{common_name: "{client}"}}}}
 programs: {{tool: {{image: node, path: /tool}}}}
 apply: [{{program: tool, run: ["{apply}"]}}]
 env: {{A: "{env}"}}
+bench: {{kv: {{role: worker, image: node, run: ["{bench}"], writes: w, reads: r}}}}
 """
 
 
