@@ -66,6 +66,11 @@ def clients_directory() -> Path:
     return data_home() / "clusters"
 
 
+def hosts_directory() -> Path:
+    """The folder with a file for each cluster on several hosts: their names. It says where to look for the cluster."""
+    return data_home() / "hosts"
+
+
 def engine_directory() -> Path:
     """The folder of the private engine: data root, socket, pid file, log."""
     return data_home() / "engine"

@@ -39,10 +39,13 @@ def from_environment() -> EngineAddress | None:
 
 def from_context() -> EngineAddress | None:
     """The engine of the docker context in use; None where that is the context "default"."""
-    folder = _folder()
     name = os.environ.get("DOCKER_CONTEXT") or str(settings().get("currentContext") or "")
-    if name in ("", "default"):
-        return None
+    return None if name in ("", "default") else of_context(name)
+
+
+def of_context(name: str) -> EngineAddress:
+    """The engine of a docker context. Raises ``NoEngine`` where there is no such context, or it has no engine."""
+    folder = _folder()
     # The client stores a context under the hash of its name, so that a name may contain any character.
     key = hashlib.sha256(name.encode()).hexdigest()
     meta = folder / "contexts" / "meta" / key / "meta.json"
@@ -62,6 +65,12 @@ def from_context() -> EngineAddress | None:
     if url.startswith(("tcp:", "https:")) and (certificates.is_dir() or not verify):
         tls = _tls(certificates, verify=verify)
     return EngineAddress(url, source, tls)
+
+
+def contexts() -> list[str]:
+    """The names of all docker contexts that were made, sorted; "default" is not among them."""
+    found = [_read_json(path).get("Name") for path in (_folder() / "contexts" / "meta").glob("*/meta.json")]
+    return sorted(str(name) for name in found if name)
 
 
 def registry_credentials(host: str) -> dict[str, str]:

@@ -6,9 +6,10 @@ the usual places searched. Nothing else imports :mod:`minicluster.engine.docker`
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +18,11 @@ from minicluster import paths
 from minicluster.engine import client_config
 from minicluster.engine.address import EngineAddress
 from minicluster.engine.http import describe, ping
-from minicluster.errors import NoEngine
+from minicluster.errors import MiniclusterError, NoEngine, UsageError, nearest
 from minicluster.model.events import Event, Listener, ignore
 
 if TYPE_CHECKING:
+    from minicluster.engine.hosts import HostsEngine
     from minicluster.engine.protocol import Engine
 
 #: Seconds that an engine in one of the usual places has to answer.
@@ -73,7 +75,88 @@ def reach(reference: str) -> Engine:
     """The engine with this :attr:`~minicluster.engine.protocol.Engine.reference`, whether it answers or not."""
     from minicluster.engine.docker.engine import DockerEngine
 
+    data = json.loads(reference)
+    if isinstance(data, dict) and "hosts" in data:
+        return open_hosts([*data["hosts"], *data["gone"]])
     return DockerEngine(EngineAddress.load(reference))
+
+
+def open_hosts(names: Sequence[str]) -> HostsEngine:
+    """The engines of hosts as one. Hosts are docker contexts; all are asked at once whether they answer.
+
+    Raises:
+        UsageError: there is no such context, or it is reached by TCP without TLS.
+        NoEngine: none of them answers.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from minicluster.engine.docker.engine import DockerEngine
+    from minicluster.engine.hosts import HostsEngine
+
+    addresses = {name: host_address(name) for name in dict.fromkeys(names)}
+    with ThreadPoolExecutor(len(addresses)) as pool:
+        answers = dict(zip(addresses, pool.map(_answer_of_host, addresses.values()), strict=True))
+    gone = {name: answer for name, answer in answers.items() if isinstance(answer, str)}
+    hosts = {name: DockerEngine(answer) for name, answer in answers.items() if isinstance(answer, EngineAddress)}
+    if not hosts:
+        why = "\n".join(f"{name} ({addresses[name].url}): {said}" for name, said in gone.items())
+        raise NoEngine("no host answers", why, "Start their engines; `docker context ls` lists the contexts.")
+    return HostsEngine(hosts, gone, _home)
+
+
+def host_address(name: str) -> EngineAddress:
+    """The address of a host, which is a docker context; "default" is the engine that is used without one.
+
+    Raises:
+        UsageError: there is no such context, or it is reached by TCP without TLS.
+    """
+    if name == "default":
+        found = client_config.from_environment()
+        if found is None:
+            socket = next((path for path in default_sockets() if path.exists()), default_sockets()[0])
+            found = EngineAddress(f"unix://{socket}", "default socket")
+    else:
+        try:
+            found = client_config.of_context(name)
+        except NoEngine:
+            known = [*client_config.contexts(), "default"]
+            raise UsageError(
+                f"host {name}: no docker context has that name",
+                "Hosts are docker contexts.",
+                nearest(name, known) + " `docker context create` makes one.",
+            ) from None
+    if found.url.startswith(("tcp:", "http:")) and found.tls is None:
+        raise UsageError(
+            f"host {name}: {found.url} is not protected by TLS",
+            "Everybody who reaches that port controls the machine.",
+            "Set up TLS (https://docs.docker.com/engine/security/protect-access/), or use ssh://: "
+            f"`docker context create {name} --docker host=ssh://USER@MACHINE`.",
+        )
+    return found
+
+
+def _answer_of_host(address: EngineAddress) -> EngineAddress | str:
+    """The address of a host that answers, or why it does not."""
+    if address.url.startswith("ssh:"):
+        from minicluster.engine.docker.engine import DockerEngine
+
+        engine = DockerEngine(address)
+        try:
+            engine.containers("none")
+        except MiniclusterError as error:
+            return error.why or error.what
+        finally:
+            engine.close()
+        return address
+    answer = _try(address, NAMED_TIMEOUT)
+    return answer if isinstance(answer, EngineAddress) else describe(answer.error)
+
+
+def _home() -> Engine | None:
+    try:
+        return connect()
+    except NoEngine:
+        return None
 
 
 def locate(*, start_private: bool = False, listener: Listener = ignore) -> EngineAddress:

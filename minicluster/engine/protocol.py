@@ -60,6 +60,7 @@ class Container:
     ports: Mapping[str, int] = field(default_factory=dict)  #: such as 80/tcp -> host port, of those published now
     networks: frozenset[str] = frozenset()  #: names of all networks that it is connected to
     network_mode: str = ""  #: name of the network that it was created with, or "host" or "none"
+    host: str = ""  #: of an engine that is several: the one that has it
 
     @property
     def alive(self) -> bool:
@@ -83,6 +84,7 @@ class Volume:
 
     name: str
     labels: Mapping[str, str]
+    host: str = ""  #: of an engine that is several: the one that has it; "" where each has a copy
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,7 @@ class ContainerConfig:
     mounts: tuple[MountSpec, ...] = ()
     ports: Mapping[str, int] = field(default_factory=dict)  #: such as 80/tcp -> port on 127.0.0.1
     bind_address: str = LOCALHOST  #: a further address of the engine's machine that the ports are published on
+    local_ports: tuple[str, ...] = ()  #: those of ``ports`` that are published on 127.0.0.1 only
     memory: int = 0  #: limit in bytes; 0 is none
     cpus: float = 0  #: limit in processors; 0 is none
     nested: bool = False  #: runs a container engine of its own: gets the privileges which that needs
@@ -215,11 +218,38 @@ class Job:
     on_containers: bool = False
 
 
+@dataclass(frozen=True)
+class SwarmNode:
+    """An engine of a Docker Swarm, as its managers list it."""
+
+    id: str
+    name: str  #: the machine's own
+    address: str
+    manager: bool
+    ready: bool  #: it answers its managers
+    leader: bool = False
+
+
+@dataclass(frozen=True)
+class Swarm:
+    """The Docker Swarm that an engine is part of."""
+
+    id: str = ""  #: of this engine in it; "" where it is part of none
+    address: str = ""  #: at which the other engines reach this one
+    cluster: str = ""  #: of the swarm itself; only its managers know it
+    labels: Mapping[str, str] = field(default_factory=dict)  #: of the swarm itself; only its managers know them
+    manager: bool = False  #: this engine is one that works
+    nodes: tuple[SwarmNode, ...] = ()  #: only managers know them
+    error: str = ""  #: why this engine's part of it does not work, in its own words
+
+
 class Engine(Protocol):
-    """One container engine. Thread-safe."""
+    """One container engine, or several that act as one. Thread-safe."""
 
     endpoint: str  #: URL of its API; known without a call
     reference: str  #: text by which :func:`minicluster.engine.discover.reach` finds it in any environment
+    hosts: Mapping[str, Engine]  #: of an engine that is several: those that answer, by name; else empty
+    gone: Mapping[str, str]  #: of an engine that is several: those that do not answer, and why
 
     @property
     def local(self) -> bool:
@@ -267,10 +297,46 @@ class Engine(Protocol):
     def subnets(self) -> list[str]:
         """Every subnet that a new network must not overlap: networks, and routes of this machine and the engine's."""
 
+    def machine_file(self, path: str) -> str:
+        """A file of the engine's machine's /proc or /sys; "" where no image of ours is there to ask with."""
+
+    def clock(self) -> float:
+        """The time of the engine's machine, in seconds since 1970."""
+
+    def swarm(self) -> Swarm:
+        """The Docker Swarm that the engine is part of."""
+
+    def join_swarm(
+        self, address: str, manager: Engine | None, labels: Mapping[str, str], *, as_manager: bool = True
+    ) -> None:
+        """Joins the swarm of a manager, or makes one with these labels where there is none to join.
+
+        ``address``: at which the other engines reach this one; "" where the engine finds it itself.
+        """
+
+    def join_token(self, *, manager: bool) -> str:
+        """What an engine needs to join the swarm that this one manages."""
+
+    def leave_swarm(self) -> None:
+        """Leaves the swarm, even where that ends it; no error where it is part of none."""
+
+    def forget_swarm_node(self, id: str) -> None:
+        """Removes an engine that does not answer from the swarm that this one manages."""
+
     def create_network(
-        self, name: str, subnet: str, gateway: str, dynamic_range: str, labels: Mapping[str, str]
+        self,
+        name: str,
+        subnet: str,
+        gateway: str,
+        dynamic_range: str,
+        labels: Mapping[str, str],
+        *,
+        overlay: bool = False,
     ) -> None:
         """Creates a bridge network. Containers without a given address get one in ``dynamic_range``.
+
+        With ``overlay`` it is one of the engine's swarm, and its traffic between engines is encrypted where the labels
+        have ``ENCRYPTED``.
 
         Raises ``Conflict`` where one of that name exists, and ``SubnetTaken`` where another overlaps with its subnet.
         """

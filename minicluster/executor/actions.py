@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from minicluster.errors import Interrupted, MiniclusterError
 from minicluster.executor.hooks import run_hook
@@ -14,6 +15,8 @@ from minicluster.executor.waiting import wait_members, wait_ready
 from minicluster.host import spool
 from minicluster.model import labels
 from minicluster.model.codec import encode
+from minicluster.model.events import Event
+from minicluster.model.naming import size
 from minicluster.plan import steps as m
 from minicluster.plan.steps import Action, PutFiles, RunHook, Step
 
@@ -54,9 +57,10 @@ def perform(step: Step, run: Run) -> None:
     """Carries out a step."""
     engine = run.engine
     match step.action:
-        case m.ProvideImage(image):
+        case m.ProvideImage(image, hosts):
             assert run.provide_image, "the plan needs an image"
             run.provide_image(image, run.cancel)
+            _give_image(image.ref, hosts, run)
         case m.Record(volume, revision, about, spec):
             label = {labels.REVISION: str(revision), labels.SPEC: encode(spec) if spec else ""}
             engine.create_volume(volume, {**about, **label})
@@ -116,15 +120,31 @@ def _save_image(image: str, run: Run) -> None:
         archive.flush()  # os.pread does not see Python's buffer
 
 
+def _give_image(ref: str, hosts: Sequence[str], run: Run) -> None:
+    """Streams an image to the hosts that lack it: it is read once, and sent to all at the same time."""
+    engines = {name: run.engine.hosts[name] for name in hosts if name in run.engine.hosts}
+    lacking = {name: engine for name, engine in engines.items() if not engine.has_image(ref)}
+    if not lacking:
+        return
+    _save_image(ref, run)
+    total = os.fstat(run.archives[ref].fileno()).st_size
+    names = ", ".join(lacking)
+    run.listener(Event("note", text=f"copying image {ref} to {names}: {size(total)} each"))
+    with ThreadPoolExecutor(len(lacking)) as pool:
+        for done in [pool.submit(engine.load_images, _chunks(ref, run)) for engine in lacking.values()]:
+            done.result()
+
+
+def _chunks(image: str, run: Run) -> Iterator[bytes]:
+    """A saved image; each reader reads at its own pace."""
+    descriptor, at = run.archives[image].fileno(), 0
+    while chunk := os.pread(descriptor, _CHUNK, at):
+        if run.cancel.is_set():
+            raise Interrupted(f"stopped copying {image}")
+        at += len(chunk)
+        yield chunk
+
+
 def _copy_image(image: str, container: str, path: str, run: Run) -> None:
-    descriptor = run.archives[image].fileno()
-
-    def content() -> Iterator[bytes]:
-        at = 0
-        while chunk := os.pread(descriptor, _CHUNK, at):  # each node reads at its own pace
-            if run.cancel.is_set():
-                raise Interrupted(f"stopped copying {image}")
-            at += len(chunk)
-            yield chunk
-
-    run.engine.put_archive_file(container, path, content(), os.fstat(descriptor).st_size)
+    total = os.fstat(run.archives[image].fileno()).st_size
+    run.engine.put_archive_file(container, path, _chunks(image, run), total)

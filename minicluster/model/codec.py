@@ -78,6 +78,8 @@ def node_hash(spec: Spec, node: NodeSpec, authority: str) -> str:
         "bind_address": spec.bind_address if node.endpoints else LOCALHOST,
         "issuer": authority if node.certificates or node.authority or any(map(_has_secret, files)) else "",
     }
+    if node.host:
+        data["host"] = [node.host, [spec.published_on(node, e) for e in node.endpoints]]
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -120,11 +122,22 @@ def _is_first_format(text: str) -> bool:
 def to_json(spec: Spec) -> dict[str, Any]:
     """A spec as plain JSON data. Texts of files, which most nodes have in common, are stored once."""
     data = dataclasses.asdict(spec)
+    # Those of a cluster on one engine are left out: an earlier version can read it.
+    for item, names in ((data, ["hosts"]), (data["overrides"], ["hosts", "place", "encrypt"])):
+        _drop_empty(item, names)
+    for node in data["nodes"]:
+        _drop_empty(node, ["host"])
     texts: dict[str, int] = {}
     for node in data["nodes"]:
         for file in (*node["files"], *node["local_registry"]):
             file["content"] = texts.setdefault(file["content"], len(texts))
     return {**data, "texts": list(texts)}
+
+
+def _drop_empty(item: dict[str, Any], names: list[str]) -> None:
+    for name in names:
+        if not item[name]:
+            del item[name]
 
 
 def from_json(data: Mapping[str, Any]) -> Spec:

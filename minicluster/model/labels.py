@@ -20,3 +20,6 @@ REGISTRY = PREFIX + "registry"  #: on the local registry's container and volume:
 PROJECT = PREFIX + "project"  #: path of the project file that the cluster was made from; on everything of it
 LEASE = PREFIX + "lease"  #: owner and expiry; on every object of a temporary cluster
 GENERATION = PREFIX + "lease-generation"  #: on a volume with a later lease: its number; the greatest counts
+HOSTS = PREFIX + "hosts"  #: the hosts of a cluster that has several; on everything of it, and on a swarm that we made
+HOST = PREFIX + "host"  #: on a container, and on a volume of a node: the host that it is for
+ENCRYPTED = PREFIX + "encrypted"  #: on a network of several hosts: traffic between them is encrypted

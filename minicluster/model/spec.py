@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from minicluster.model.naming import shared_volume_name, volume_name
 
 LOCALHOST = "127.0.0.1"  #: where endpoints are always published
+#: The ``bind_address`` of a cluster on several hosts whose endpoints without a login are published for other machines.
+EVERYWHERE = "0.0.0.0"
 
 #: The engine's own policies: https://docs.docker.com/reference/cli/docker/container/run/#restart
 RESTART_POLICIES = ("no", "on-failure", "unless-stopped", "always")
@@ -173,6 +175,7 @@ class NodeSpec:
     registry_hook: tuple[str, ...] = ()  #: a command in it, while it runs, once those files were written
     privileged: bool = False  #: nested, with all capabilities and devices that the engine can give
     cpus: float = 0  #: limit in processors; 0 is none
+    host: str = ""  #: of a cluster on several hosts: the one that it runs on
 
     @property
     def bootstraps(self) -> bool:
@@ -194,6 +197,9 @@ class Overrides:
     bind_address: str = ""  #: where to publish, in addition to 127.0.0.1; "" where nothing was asked for
     registries: tuple[RegistrySpec, ...] | None = None  #: None where nothing was asked for
     ca: str | None = None  #: certificates that nodes trust as well, PEM; None where nothing was asked for
+    hosts: tuple[str, ...] = ()  #: names of the hosts that nodes are on; () for the one engine
+    place: Mapping[str, str] = field(default_factory=dict)  #: role or node -> hosts, separated by commas
+    encrypt: bool = False  #: traffic between hosts is encrypted
 
 
 @dataclass(frozen=True)
@@ -227,6 +233,7 @@ class Spec:
     source: str = ""  #: the profile's folder, or its name where it is one of those that come with minicluster
     overrides: Overrides = field(default_factory=Overrides)
     bind_address: str = LOCALHOST  #: of the engine's machine: endpoints are published there and on 127.0.0.1
+    hosts: Mapping[str, str] = field(default_factory=dict)  #: host -> its address; empty for a cluster on one engine
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -254,6 +261,16 @@ class Spec:
     def endpoints(self) -> list[tuple[NodeSpec, EndpointSpec]]:
         """Every published port with its node."""
         return [(node, endpoint) for node in self.nodes for endpoint in node.endpoints]
+
+    def published_on(self, node: NodeSpec, endpoint: EndpointSpec) -> str:
+        """The address that an endpoint is published on, in addition to 127.0.0.1.
+
+        On several hosts that is the node's host's own, and those without a login are not published there unless the
+        user asks for it.
+        """
+        if not node.host:
+            return self.bind_address
+        return LOCALHOST if endpoint.anyone and self.bind_address != EVERYWHERE else self.hosts[node.host]
 
 
 def volumes(spec: Spec, node: NodeSpec) -> dict[str, str]:

@@ -29,7 +29,8 @@ _MEMBERS_TIMEOUT = 10.0  # seconds that a node has to answer: a slow machine tak
 
 def look(engine: Engine, name: str) -> Observed:
     """Everything on the engine that carries a cluster's name."""
-    return observe(name, engine.containers(name), engine.networks(name), engine.volumes(name))
+    found = observe(name, engine.containers(name), engine.networks(name), engine.volumes(name))
+    return replace(found, hosts=frozenset(engine.hosts), gone=dict(engine.gone)) if engine.hosts else found
 
 
 def look_within(
@@ -38,9 +39,21 @@ def look_within(
     """Adds what else a plan for ``wanted`` depends on: the members, the images that the engine has, the authority."""
     ask = settled_members if wanted != before else members  # removing and replacing voters needs a stable list of them
     counted = ask(engine, before, observed.containers)[0] if before else None
-    there = frozenset(image.ref for image in wanted.images.values() if engine.has_image(image.ref))
+    lacking = _lacking(engine, wanted)
+    refs = {image.ref for image in wanted.images.values()} - lacking.keys()
+    there = frozenset(ref for ref in refs if engine.hosts or engine.has_image(ref))
     found = local_registry(engine) if any(node.local_registry for node in wanted.nodes) else None
-    return replace(observed, authority=authority.identity, members=counted, images=there, registry=found)
+    return replace(observed, authority=authority.identity, members=counted, images=there, registry=found, lacking=lacking)
+
+
+def _lacking(engine: Engine, wanted: Spec) -> dict[str, tuple[str, ...]]:
+    """Image -> the hosts whose nodes need it and that do not have it; empty where there is one engine."""
+    needed = dict.fromkeys((wanted.images[node.image].ref, node.host) for node in wanted.nodes if node.host)
+    lacking: dict[str, tuple[str, ...]] = {}
+    for ref, host in needed:
+        if host in engine.hosts and not engine.hosts[host].has_image(ref):
+            lacking[ref] = (*lacking.get(ref, ()), host)
+    return lacking
 
 
 def local_registry(engine: Engine) -> LocalRegistry | None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from minicluster.model import labels
 from minicluster.model.lease import Lease
+from minicluster.model.spec import Spec
 from minicluster.plan.observed import Observed
 from minicluster.plan.steps import (
     Action,
@@ -54,6 +55,11 @@ def generation(cluster: str, profile: str, lease: Lease, number: int | None = No
     of = str(time.time_ns() if number is None else number)
     about = {labels.CLUSTER: cluster, labels.PROFILE: profile, labels.LEASE: lease.encode(), labels.GENERATION: of}
     return CreateVolume(f"{cluster}-lease-{of}", about)
+
+
+def with_hosts(plan: Plan, spec: Spec) -> Plan:
+    """The plan with the names of a cluster's hosts in the labels of everything that it creates, if it has several."""
+    return _labelled(plan, labels.HOSTS, ",".join(spec.hosts)) if spec.hosts else plan
 
 
 def with_project(plan: Plan, project: str) -> Plan:

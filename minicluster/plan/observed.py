@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from minicluster.engine.protocol import Container, Network, Volume
 from minicluster.errors import MiniclusterError
@@ -50,6 +50,12 @@ class Observed:
     images: frozenset[str] = frozenset()  #: of the images that a plan is about, those that the engine has
     authority: str = ""  #: identity of the certificate authority that issues new certificates
     registry: LocalRegistry | None = None  #: the engine's, if the cluster's nodes pull images
+    hosts: frozenset[str] = frozenset()  #: of an engine that is several: those that answer
+    gone: Mapping[str, str] = field(default_factory=dict)  #: hosts that do not answer, and why
+    #: Node -> names of its former containers, on other hosts than the one that it is to be on.
+    strays: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    placement: Mapping[str, str] = field(default_factory=dict)  #: node -> why its host was chosen
+    lacking: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  #: image -> hosts that need it and lack it
 
     @property
     def spec(self) -> Spec | None:
@@ -90,18 +96,58 @@ class Observed:
 
         return any(record.spec and lists(record.spec) != lists(spec) for record in self.records)
 
+    def placed(self, spec: Spec) -> Observed:
+        """The same as seen by a spec that has nodes on other hosts: what is elsewhere is a stray."""
+        away = {
+            name: container
+            for name, container in self.containers.items()
+            if container.host and (node := spec.node(name)) and node.host != container.host
+        }
+        if not away:
+            return self
+        strays = {name: (*self.strays.get(name, ()), f"{c.name}@{c.host}") for name, c in away.items()}
+        moved = tuple(
+            f"{v}@{away[name].host}" if (name := self._owner(v)) in away and "@" not in v else v for v in self.volumes
+        )
+        return replace(
+            self,
+            containers={name: c for name, c in self.containers.items() if name not in away},
+            strays={**self.strays, **strays},
+            volumes=moved,
+        )
+
+    def _owner(self, volume: str) -> str:
+        """The node that a volume is of; "" where it is none's."""
+        names = [*self.containers, *(node.name for node in self.spec.nodes)] if self.spec else [*self.containers]
+        return next((name for name in names if volume.startswith(f"{self.cluster}-{name}-")), "")
+
     def __bool__(self) -> bool:
-        return bool(self.containers or self.faults or self.networks or self.volumes or self.records or self.generations)
+        return bool(self.containers or self.strays or self.faults or self.networks or self.volumes or self.records or self.generations)
+
+
+#: In the name of what is on another host than the one of that name that is meant; see :mod:`minicluster.engine.hosts`.
+_ELSEWHERE = "@"
 
 
 def observe(cluster: str, containers: list[Container], networks: list[Network], volumes: list[Volume]) -> Observed:
     """Sorts what the engine lists for a cluster."""
+    nodes = [c for c in containers if labels.FAULT not in c.labels]
+    strays: dict[str, tuple[str, ...]] = {}
+    for c in nodes:
+        if _ELSEWHERE in c.name:
+            name = c.labels.get(labels.NODE, c.name)
+            strays[name] = (*strays.get(name, ()), c.name)
     return Observed(
         cluster=cluster,
-        containers={c.labels.get(labels.NODE, c.name): c for c in containers if labels.FAULT not in c.labels},
+        containers={c.labels.get(labels.NODE, c.name): c for c in nodes if _ELSEWHERE not in c.name},
+        strays=strays,
         faults=tuple(c.name for c in containers if labels.FAULT in c.labels),
         networks=tuple(n.name for n in networks),
-        volumes=tuple(v.name for v in volumes if labels.REVISION not in v.labels and labels.GENERATION not in v.labels),
+        volumes=tuple(
+            v.name
+            for v in volumes
+            if _ELSEWHERE in v.name or (labels.REVISION not in v.labels and labels.GENERATION not in v.labels)
+        ),
         records=records(volumes),
         lease=lease_of([*containers, *networks, *volumes]),
         project=project_of([*containers, *networks, *volumes]),
@@ -114,7 +160,7 @@ def records(volumes: list[Volume]) -> tuple[RecordVolume, ...]:
     found = [
         RecordVolume(v.name, int(v.labels[labels.REVISION]), *_spec(v.labels.get(labels.SPEC, "")))
         for v in volumes
-        if v.labels.get(labels.REVISION, "").isdecimal()
+        if v.labels.get(labels.REVISION, "").isdecimal() and _ELSEWHERE not in v.name
     ]
     return tuple(sorted(found, key=lambda record: record.revision))
 

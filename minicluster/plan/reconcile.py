@@ -11,7 +11,7 @@ from minicluster.model import labels, local_registry
 from minicluster.model.codec import node_hash
 from minicluster.model.deferred import fill
 from minicluster.model.naming import container_name, count, network_name
-from minicluster.model.spec import HookSpec, NodeSpec, Spec, volumes
+from minicluster.model.spec import LOCALHOST, HookSpec, NodeSpec, Spec, volumes
 from minicluster.plan.builder import Steps, dependencies_ready, ready, wait_members
 from minicluster.plan.differences import difference
 from minicluster.plan.observed import Observed
@@ -51,6 +51,7 @@ def reconcile(spec: Spec, observed: Observed, *, force: bool = False) -> Plan:
     check_data(spec, observed)
     leaving = leaving_order(spec, observed, force)
     _provide_network(steps, spec, observed)
+    _remove_strays(steps, spec, observed)
     if leaving:
         # Nodes that stay and are merely stopped start first: the more of them vote, the safer it is to remove one.
         for node in spec.nodes:
@@ -82,9 +83,10 @@ def reconcile(spec: Spec, observed: Observed, *, force: bool = False) -> Plan:
         last = [*left, _wait_until_back(steps, spec, observed, node, [*back, *rolling[: i + 1]], started)]
     _wait_for_all(steps, spec, observed, last)
     used = {volume for node in spec.nodes for volume in volumes(spec, node).values()}
+    strays = [f"remove {stray}" for its in observed.strays.values() for stray in its]
     for volume in observed.volumes:
         if volume not in used and f"remove volume {volume}" not in steps:
-            steps.add(f"remove volume {volume}", "", RemoveVolume(volume), "no node uses this volume")
+            steps.add(f"remove volume {volume}", "", RemoveVolume(volume), "no node uses this volume", strays)
     return _recorded(steps, spec, observed)
 
 
@@ -121,7 +123,25 @@ class NodeAction:
     starts: bool = False
 
 
+def _remove_strays(steps: Steps, spec: Spec, observed: Observed) -> None:
+    """Removes what is left of nodes on hosts that they are no longer on, before they exist again."""
+    for name, containers in observed.strays.items():
+        node = spec.node(name)
+        cause = f"the node is on host {node.host} now" if node else "the spec no longer has this node"
+        for container in containers:
+            steps.add(f"remove {container}", name, RemoveContainer(container), cause)
+
+
 def _node_action(spec: Spec, node: NodeSpec, observed: Observed) -> NodeAction:
+    """What happens to a node, and where it is created why there."""
+    action = _local_action(spec, node, observed)
+    if action.creates and node.host:
+        why = observed.placement.get(node.name, "")
+        return replace(action, cause=f"{action.cause}; on {node.host}{why and f': {why}'}")
+    return action
+
+
+def _local_action(spec: Spec, node: NodeSpec, observed: Observed) -> NodeAction:
     container = observed.containers.get(node.name)
     if node.bootstraps and observed.last_applied is None and observed.bootstrap_differs(spec):
         # An initial member stores the other voters in its data from its first start.
@@ -161,13 +181,15 @@ def _provide_images(steps: Steps, spec: Spec, observed: Observed, actions: Mappi
     for image in spec.images.values():
         used = any(spec.images[n.image] is image and actions[n.name].creates for n in spec.nodes)
         if used and image.ref not in observed.images:
-            steps.add(f"image {image.name}", "", ProvideImage(image), cause[image.source])
+            provide = ProvideImage(image, observed.lacking.get(image.ref, ()))
+            steps.add(f"image {image.name}", "", provide, cause[image.source])
 
 
 def _provide_network(steps: Steps, spec: Spec, observed: Observed) -> None:
     name = network_name(spec.cluster)
     if name not in observed.networks:
         about = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile}
+        about |= {labels.ENCRYPTED: "yes"} if spec.overrides.encrypt else {}
         action = CreateNetwork(name, spec.subnet, spec.gateway, dynamic_range(spec.subnet), about)
         steps.add(f"create network {name}", "", action, f"nodes get fixed addresses in {spec.subnet}")
     own = observed.own_container
@@ -207,7 +229,8 @@ def _provide_node(
             needs.append(steps.add(f"remove {name}", name, remove, action.cause, left, if_planned=[image]))
         needs += _provide_volumes(steps, spec, node, observed, action)
         config = CreateContainer(_config(spec, node, observed))
-        made = [steps.add(f"create {name}", name, config, action.cause, needs, if_planned=[image, *after])]
+        strays = [f"remove {stray}" for stray in observed.strays.get(name, ())]
+        made = [steps.add(f"create {name}", name, config, action.cause, needs, if_planned=[image, *after, *strays])]
         files = tuple(file for file in node.files if not file.bootstrap or observed.last_applied is None)
         files += observed.registry.files(node) if observed.registry else ()
         if files or node.certificates or node.authority:
@@ -236,7 +259,7 @@ def _provide_volumes(steps: Steps, spec: Spec, node: NodeSpec, observed: Observe
     """Creates the volumes of a node that do not exist, or must be empty. Returns the steps after which they do."""
     mounted, done = volumes(spec, node), []
     common = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile}
-    about = common | {labels.ROLE: node.role, labels.NODE: node.name}
+    about = common | {labels.ROLE: node.role, labels.NODE: node.name} | _on(node)
     for path in node.shared:
         volume = mounted[path]
         if volume not in observed.volumes:
@@ -255,6 +278,11 @@ def _provide_volumes(steps: Steps, spec: Spec, node: NodeSpec, observed: Observe
     return done
 
 
+def _on(node: NodeSpec) -> dict[str, str]:
+    """The label that says which host something of a node is on."""
+    return {labels.HOST: node.host} if node.host else {}
+
+
 def _config(spec: Spec, node: NodeSpec, observed: Observed) -> ContainerConfig:
     about = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile, labels.ROLE: node.role}
     return ContainerConfig(
@@ -263,7 +291,7 @@ def _config(spec: Spec, node: NodeSpec, observed: Observed) -> ContainerConfig:
         hostname=node.name,
         network=network_name(spec.cluster),
         address=node.address,
-        labels=about | {labels.NODE: node.name, labels.SPEC: node_hash(spec, node, observed.authority)},
+        labels=about | {labels.NODE: node.name, labels.SPEC: node_hash(spec, node, observed.authority)} | _on(node),
         entrypoint=node.entrypoint,
         command=node.command,
         env=node.env,
@@ -271,7 +299,10 @@ def _config(spec: Spec, node: NodeSpec, observed: Observed) -> ContainerConfig:
         tmpfs=node.tmpfs,
         mounts=node.mounts,
         ports={f"{e.port}/{e.protocol}": e.host_port for e in node.endpoints},
-        bind_address=spec.bind_address,
+        bind_address=spec.hosts.get(node.host, spec.bind_address),
+        local_ports=tuple(
+            f"{e.port}/{e.protocol}" for e in node.endpoints if node.host and spec.published_on(node, e) == LOCALHOST
+        ),
         memory=node.memory,
         cpus=node.cpus,
         nested=node.nested,

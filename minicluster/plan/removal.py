@@ -17,6 +17,8 @@ def remove(observed: Observed) -> Plan:
     cause = "remove the cluster"
     for helper in observed.faults:
         steps.add(f"remove {helper}", "", RemoveContainer(helper), cause)
+    strays = [name for its in observed.strays.values() for name in its]
+    gone = [steps.add(f"remove {stray}", "", RemoveContainer(stray), cause) for stray in strays]
     running = [node for node, container in observed.containers.items() if container.alive]
     for network in observed.networks:
         # The engine keeps a network that a container is connected to. Nodes are disconnected before they are killed,
@@ -38,7 +40,7 @@ def remove(observed: Observed) -> Plan:
             )
             for other in observed.attached.get(network, ())
         ]
-        steps.add(f"remove network {network}", "", RemoveNetwork(network), cause, [*freed, *others])
+        steps.add(f"remove network {network}", "", RemoveNetwork(network), cause, [*freed, *others, *gone])
     removed = [
         steps.add(
             f"remove {node}",
@@ -50,8 +52,8 @@ def remove(observed: Observed) -> Plan:
         for node, container in observed.containers.items()
     ]
     for volume in observed.volumes:
-        owner = _owner(observed, volume)
-        needs = [f"remove {owner}"] if owner else removed
+        owner = "" if "@" in volume else _owner(observed, volume)
+        needs = [f"remove {owner}"] if owner else [*removed, *gone]
         steps.add(f"remove volume {volume}", owner, RemoveVolume(volume), cause, needs)
     everything = steps.ids
     # Last, so that an interrupted `down` can still be found and finished, by any process.

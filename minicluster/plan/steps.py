@@ -15,9 +15,10 @@ from minicluster.model.spec import CertificateSpec, FileSpec, ImageSpec, Spec
 
 @dataclass(frozen=True)
 class ProvideImage:
-    """Builds an image, or pulls it, if the engine lacks it."""
+    """Builds an image, or pulls it, if the engine lacks it; then gives it to hosts of several that lack it."""
 
     image: ImageSpec
+    hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

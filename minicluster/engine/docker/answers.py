@@ -84,3 +84,13 @@ def sample(stats: Mapping[str, Any] | None) -> Sample:
         read=sum(int(d["value"]) for d in disks if d["op"].lower() == "read"),
         written=sum(int(d["value"]) for d in disks if d["op"].lower() == "write"),
     )
+
+
+def moment(text: str) -> float:
+    """A time of the API, such as 2026-01-02T03:04:05.678901234Z, in seconds since 1970."""
+    from datetime import datetime
+
+    whole, _, rest = text.partition(".")
+    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+    zone = rest[len(digits) :] or "Z"
+    return datetime.fromisoformat(f"{whole.removesuffix('Z')}.{digits[:6]:0<6}{zone.replace('Z', '+00:00')}").timestamp()

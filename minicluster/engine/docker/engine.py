@@ -13,7 +13,7 @@ from typing import Any
 
 from minicluster.engine import privileges
 from minicluster.engine.address import EngineAddress
-from minicluster.engine.docker import answers, archive, capabilities, events, images, routes, streams
+from minicluster.engine.docker import answers, archive, capabilities, events, images, machine, streams, swarm
 from minicluster.engine.docker.answers import cluster_label, filters
 from minicluster.engine.docker.client_side import proxies
 from minicluster.engine.docker.errors import translated
@@ -23,6 +23,7 @@ from minicluster.engine.protocol import (
     Cancel,
     Container,
     ContainerConfig,
+    Engine,
     EngineEvent,
     EngineInfo,
     ExecResult,
@@ -35,6 +36,7 @@ from minicluster.engine.protocol import (
     Progress,
     Sample,
     Sandbox,
+    Swarm,
     Volume,
 )
 from minicluster.errors import Conflict, MiniclusterError
@@ -42,6 +44,7 @@ from minicluster.host import procfs
 from minicluster.model.spec import LOCALHOST
 
 #: Logs that can be read, whatever driver the engine's configuration has for containers, and that fill no disk.
+_FREED = 10.0  # seconds that a swarm's managers may take to learn that a container has left a network
 _LOGS = {"Type": "json-file", "Config": {"max-size": "20m", "max-file": "3"}}
 
 _MTU = "com.docker.network.driver.mtu"
@@ -56,6 +59,9 @@ _REACHED = {
 
 class DockerEngine:
     """See :class:`minicluster.engine.protocol.Engine` for what each call means."""
+
+    hosts: Mapping[str, Engine] = {}
+    gone: Mapping[str, str] = {}
 
     def __init__(self, address: EngineAddress) -> None:
         self.address = address
@@ -169,19 +175,54 @@ class DockerEngine:
     def subnets(self) -> list[str]:
         taken = [subnet for network in self._networks() for subnet in network.subnets]
         here = procfs.routes()
-        there = [] if self.shares_localhost else routes.of_machine(self._api)
+        there = [] if self.shares_localhost else procfs.parse_routes(self.machine_file("/proc/net/route"))
         return taken + [str(route) for route in (*here, *there)]
+
+    def machine_file(self, path: str) -> str:
+        return machine.read(self._api, path)
+
+    def clock(self) -> float:
+        with translated("ask for the time"):
+            return answers.moment(str(self._api.request("GET", "/info").get("SystemTime", "")))
+
+    # The swarm of several engines
+
+    def swarm(self) -> Swarm:
+        return swarm.look(self._api)
+
+    def join_swarm(
+        self, address: str, manager: Engine | None, labels: Mapping[str, str], *, as_manager: bool = True
+    ) -> None:
+        swarm.join(self._api, address, manager, labels, as_manager=as_manager)
+
+    def join_token(self, *, manager: bool) -> str:
+        return swarm.token(self._api, manager=manager)
+
+    def leave_swarm(self) -> None:
+        swarm.leave(self._api)
+
+    def forget_swarm_node(self, id: str) -> None:
+        swarm.forget(self._api, id)
 
     # Creating, changing and removing
 
     def create_network(
-        self, name: str, subnet: str, gateway: str, dynamic_range: str, labels: Mapping[str, str]
+        self,
+        name: str,
+        subnet: str,
+        gateway: str,
+        dynamic_range: str,
+        labels: Mapping[str, str],
+        *,
+        overlay: bool = False,
     ) -> None:
         ipam = {"Driver": "default", "Config": [{"Subnet": subnet, "Gateway": gateway, "IPRange": dynamic_range}]}
         # Engines before API 1.44 create a second one of the same name unless CheckDuplicate is set.
         body: dict[str, Any] = {"Name": name, "Driver": "bridge", "IPAM": ipam, "Labels": dict(labels)}
         options = {"com.docker.network.bridge.name": bridge.name(), **_REACHED, **self._mtu()}
         body |= {"CheckDuplicate": True, "Options": options}
+        if overlay:
+            body = swarm.network(name, ipam, labels)
         with translated(f"create network {name}"):
             self._api.request("POST", "/networks/create", data=body)
 
@@ -197,12 +238,15 @@ class DockerEngine:
     def remove_network(self, name: str) -> None:
         with translated(f"remove network {name}"):
             # A container that ended just now can stay connected to the network for a moment.
-            for attempt in range(30):
+            # A swarm's managers learn a little later that one has left it.
+            end = time.monotonic() + _FREED
+            while True:
                 try:
                     self._delete(f"/networks/{name}")
                     return
                 except APIError as error:
-                    if attempt == 29 or "active endpoints" not in error.message:
+                    patience = "active endpoints" in error.message and time.monotonic() < end - _FREED + 1.5
+                    if not (patience or ("in use by task" in error.message and time.monotonic() < end)):
                         raise
                     time.sleep(0.05)
 
@@ -282,7 +326,10 @@ class DockerEngine:
             # Unlike a bind of that list, the engine never creates a folder that is missing.
             "Mounts": [_bind(m.host, m.path, read_only=m.read_only) for m in config.mounts],
             "PortBindings": {
-                port: [{"HostIp": address, "HostPort": str(host_port)} for address in addresses]
+                port: [
+                    {"HostIp": address, "HostPort": str(host_port)}
+                    for address in ((LOCALHOST,) if port in config.local_ports else addresses)
+                ]
                 for port, host_port in config.ports.items()
             },
             "Tmpfs": dict(config.tmpfs),

@@ -1,0 +1,84 @@
+"""The Docker Swarm that an engine is part of: it carries the networks of clusters that have several engines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from minicluster.engine.docker.errors import translated
+from minicluster.engine.http import Api, APIError
+from minicluster.engine.protocol import Engine, Swarm, SwarmNode
+from minicluster.model.labels import ENCRYPTED
+
+_JOINING = 60.0  # seconds: a manager that joins waits until it has the whole log
+_LISTEN = "0.0.0.0:2377"
+
+
+def look(api: Api) -> Swarm:
+    with translated("ask for the swarm"):
+        found = api.request("GET", "/info").get("Swarm") or {}
+        if found.get("LocalNodeState", "inactive") == "inactive":
+            return Swarm()
+        node, manager = str(found.get("NodeID", "")), bool(found.get("ControlAvailable"))
+        address, error = str(found.get("NodeAddr", "")), str(found.get("Error", ""))
+        if not manager:
+            return Swarm(node, address, error=error)
+        try:
+            about = api.request("GET", "/swarm")
+            nodes = tuple(map(_node, api.request("GET", "/nodes")))
+        except APIError as refused:  # too few managers work
+            return Swarm(node, address, error=refused.message)
+        return Swarm(node, address, about["ID"], about["Spec"].get("Labels") or {}, True, nodes, error)
+
+
+def _node(data: Mapping[str, Any]) -> SwarmNode:
+    about = data.get("ManagerStatus") or {}
+    status = data.get("Status") or {}
+    address = str(about.get("Addr", "")).rpartition(":")[0] or str(status.get("Addr", ""))
+    return SwarmNode(
+        data["ID"],
+        str((data.get("Description") or {}).get("Hostname", "")),
+        address,
+        data["Spec"].get("Role") == "manager",
+        status.get("State") == "ready" and about.get("Reachability", "reachable") == "reachable",
+        bool(about.get("Leader")),
+    )
+
+
+def join(api: Api, address: str, manager: Engine | None, labels: Mapping[str, str], *, as_manager: bool) -> None:
+    body: dict[str, Any] = {"ListenAddr": _LISTEN, "AdvertiseAddr": address}
+    if manager is None:
+        with translated("make a swarm"):
+            api.request("POST", "/swarm/init", data={**body, "Spec": {"Labels": dict(labels)}}, timeout=_JOINING)
+        return
+    remote = manager.swarm().address
+    body |= {"RemoteAddrs": [f"{remote}:2377"], "JoinToken": manager.join_token(manager=as_manager)}
+    with translated(f"join the swarm at {remote}:2377"):
+        api.request("POST", "/swarm/join", data=body, timeout=_JOINING)
+
+
+def token(api: Api, *, manager: bool) -> str:
+    with translated("ask for the swarm"):
+        return str(api.request("GET", "/swarm")["JoinTokens"]["Manager" if manager else "Worker"])
+
+
+def leave(api: Api) -> None:
+    with translated("leave the swarm"):
+        try:
+            api.request("POST", "/swarm/leave", params={"force": 1}, timeout=_JOINING)
+        except APIError as error:
+            if "not part of a swarm" not in error.message:
+                raise
+
+
+def forget(api: Api, node: str) -> None:
+    with translated(f"remove {node} from the swarm"):
+        api.request("DELETE", f"/nodes/{node}", params={"force": 1})
+
+
+def network(name: str, ipam: Mapping[str, Any], about: Mapping[str, str]) -> dict[str, Any]:
+    """What an overlay network is created with that containers of every engine can join."""
+    options = {"encrypted": ""} if ENCRYPTED in about else {}
+    body = {"Name": name, "Driver": "overlay", "IPAM": dict(ipam), "Labels": dict(about), "CheckDuplicate": True}
+    return {**body, "Attachable": True, "Scope": "swarm", "Options": options}
+

@@ -1,0 +1,527 @@
+"""Several engines that act as one: those of a cluster whose nodes are on several hosts.
+
+A call about a container goes to the host that has it. What is a single node's is on that node's host, which the label
+``HOST`` names; a cluster's records and lease are on every host, so that any of them can tell what the cluster is. The
+cluster's network is one of the hosts' Docker Swarm. Only objects with the label ``HOSTS`` are seen: a host may have
+clusters of its own.
+
+Where two hosts have an object of one name, since one of them was away when the node was moved, the cluster's newest
+record says which is meant. The other one is listed, and can be removed, as NAME@HOST; no name of an engine has an ``@``.
+
+A host that stops answering is left out from then on, and is in ``gone``.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TypeVar
+
+from minicluster.engine.protocol import (
+    Cancel,
+    Container,
+    ContainerConfig,
+    Engine,
+    EngineEvent,
+    EngineInfo,
+    ExecResult,
+    File,
+    Image,
+    ImageBuild,
+    Job,
+    Network,
+    PathStat,
+    Progress,
+    Sample,
+    Sandbox,
+    Swarm,
+    Volume,
+)
+from minicluster.errors import EngineError, NoEngine, NotFound
+from minicluster.model import labels
+from minicluster.model.codec import decode
+from minicluster.model.spec import Spec
+
+_AT = "@"  # between the name of an object and its host, where another host has the one that is meant
+
+T = TypeVar("T")
+Labelled = TypeVar("Labelled", Container, Volume)
+
+
+class HostsEngine:
+    """See :class:`minicluster.engine.protocol.Engine` for what each call means."""
+
+    local = False
+    shares_localhost = False
+
+    def __init__(
+        self,
+        hosts: Mapping[str, Engine],
+        gone: Mapping[str, str] | None = None,
+        home: Callable[[], Engine | None] = lambda: None,
+    ) -> None:
+        """
+        Args:
+            hosts: the engines that answer, by the hosts' names.
+            gone: the hosts that do not, and why.
+            home: the engine that is used where no host is named: images are built there, and those that it has are
+                given to hosts. None: there is none.
+        """
+        self.hosts: dict[str, Engine] = dict(hosts)
+        self.gone: dict[str, str] = dict(gone or {})
+        names = [*self.hosts, *self.gone]
+        self.endpoint = f"hosts:{','.join(names)}"
+        known = {name: json.loads(engine.reference) for name, engine in self.hosts.items()}
+        self.reference = json.dumps({"hosts": known, "gone": self.gone})
+        self._find_home = home
+        self._homes: list[Engine] = []  # once it is known: where images are
+        self._where: dict[str, str] = {}  # container -> host
+        self._lock = threading.RLock()
+
+    # Hosts
+
+    def _call(self, host: str, call: Callable[[Engine], T]) -> T:
+        """What a host answers; one that does not is left out from now on."""
+        engine = self.hosts.get(host)
+        if engine is None:
+            raise NoEngine(f"host {host} does not answer", self.gone.get(host, ""), f"Start its engine: host {host}.")
+        try:
+            return call(engine)
+        except NoEngine as error:
+            with self._lock:
+                if self.hosts.pop(host, None):
+                    self.gone[host] = error.why or error.what
+            error.what = f"host {host}: {error.what}"
+            raise
+
+    def _each(self, call: Callable[[Engine], T]) -> dict[str, T]:
+        """What all hosts that answer say, asked at once. Raises ``NoEngine`` where none of them does."""
+        names = [*self.hosts]
+        with ThreadPoolExecutor(len(names) or 1) as pool:
+            asked = {name: pool.submit(self._call, name, call) for name in names}
+        found, lost = {}, None
+        for name, future in asked.items():
+            try:
+                found[name] = future.result()
+            except NoEngine as error:
+                lost = error
+        if not found:
+            raise lost or NoEngine("no host answers", "\n".join(f"{name}: {why}" for name, why in self.gone.items()))
+        return found
+
+    def _host_of(self, container: str) -> tuple[str, str]:
+        """The host that has a container, and its name there."""
+        name, at, host = container.partition(_AT)
+        if at:
+            return host, name
+        if container not in self._where:
+            found = self._each(lambda engine: engine.container(container))
+            having = [found_on for found_on, one in found.items() if one]
+            if not having:
+                raise NotFound(f"no container {container} on any host")
+            first = found[having[0]]
+            if len(having) > 1 and first and labels.CLUSTER in first.labels:
+                self.containers(first.labels[labels.CLUSTER])  # finds out which of them is meant
+            with self._lock:
+                self._where.setdefault(container, having[0])
+        return self._where[container], container
+
+    def _on(self, container: str, call: Callable[[Engine, str], T]) -> T:
+        host, name = self._host_of(container)
+        return self._call(host, lambda engine: call(engine, name))
+
+    def _target(self, about: Mapping[str, str]) -> str:
+        """The host that something is created on."""
+        return about.get(labels.HOST, "") or next(iter(self.hosts), "")
+
+    def _manager(self) -> Engine:
+        """An engine that manages the hosts' swarm."""
+        swarms = self._each(lambda engine: engine.swarm())
+        managers = [name for name, swarm in swarms.items() if swarm.manager]
+        if not managers:
+            errors = [f"{name}: {swarm.error}" for name, swarm in swarms.items() if swarm.error]
+            raise EngineError(
+                "no host manages a Docker Swarm",
+                "\n".join(errors) or "A cluster on several hosts has a network of their swarm.",
+                f"`minicluster hosts init {','.join([*self.hosts, *self.gone])}` makes a swarm of them; "
+                "`minicluster hosts check` says more.",
+            )
+        return self.hosts[managers[0]]
+
+    # What there is
+
+    @property
+    def info(self) -> EngineInfo:
+        found = self._each(lambda engine: engine.info)
+        first = next(iter(found.values()))
+        return replace(
+            first,
+            endpoint=self.endpoint,
+            source="hosts",
+            cpus=sum(one.cpus for one in found.values()),
+            memory=sum(one.memory for one in found.values()),
+            local=False,
+        )
+
+    def containers(self, cluster: str | None = None) -> list[Container]:
+        found = [
+            replace(one, host=host)
+            for host, its in self._each(lambda engine: engine.containers(cluster)).items()
+            for one in its
+            if labels.HOSTS in one.labels
+        ]
+        meant = self._meant(found, cluster)
+        with self._lock:
+            self._where |= {one.name: one.host for one in meant if _AT not in one.name}
+        return meant
+
+    def _meant(self, found: list[Labelled], cluster: str | None) -> list[Labelled]:
+        """The same, with those renamed that are on another host than their node."""
+        by_name: dict[str, list[Labelled]] = {}
+        for one in found:
+            by_name.setdefault(one.name, []).append(one)
+        double = [its for its in by_name.values() if len(its) > 1]
+        if not double:
+            return found
+        renamed: dict[tuple[str, str], str] = {}
+        for its in double:
+            spec = self._newest_spec(its[0].labels[labels.CLUSTER])
+            node = spec.node(its[0].labels.get(labels.NODE, "")) if spec else None
+            hosts = [one.host for one in its]
+            kept = node.host if node and node.host in hosts else hosts[0]
+            renamed |= {(one.name, one.host): f"{one.name}{_AT}{one.host}" for one in its if one.host != kept}
+        return [replace(one, name=renamed.get((one.name, one.host), one.name)) for one in found]
+
+    def _newest_spec(self, cluster: str) -> Spec | None:
+        found = self._each(lambda engine: engine.volumes(cluster))
+        all_ = [one for its in found.values() for one in its if labels.REVISION in one.labels]
+        texts = [one.labels.get(labels.SPEC, "") for one in sorted(all_, key=_revision, reverse=True)]
+        try:
+            return decode(texts[0]) if texts and texts[0] else None
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def container(self, name: str) -> Container | None:
+        try:
+            host, there = self._host_of(name)
+        except NotFound:
+            return None
+        found = self._call(host, lambda engine: engine.container(there))
+        if found is None and name in self._where:
+            del self._where[name]
+        return replace(found, host=host) if found else None
+
+    def own_container(self) -> Container | None:
+        return None
+
+    def attached(self, network: str) -> list[Container]:
+        found = self._each(lambda engine: engine.attached(network))
+        return [replace(one, host=host) for host, its in found.items() for one in its]
+
+    def network(self, name: str) -> Network | None:
+        found = self._each(lambda engine: engine.network(name))
+        return next((one for one in found.values() if one), None)
+
+    def networks(self, cluster: str | None = None) -> list[Network]:
+        found = self._each(lambda engine: engine.networks(cluster))
+        ours = {one.name: one for its in found.values() for one in its if labels.HOSTS in one.labels}
+        return list(ours.values())
+
+    def network_names(self) -> list[str]:
+        found = self._each(lambda engine: engine.network_names())
+        return sorted(set.intersection(*map(set, found.values())))
+
+    def volumes(self, cluster: str | None = None) -> list[Volume]:
+        found = self._each(lambda engine: engine.volumes(cluster))
+        ours = {h: [one for one in its if labels.HOSTS in one.labels] for h, its in found.items()}
+        own = [replace(one, host=host) for host, its in ours.items() for one in its if labels.HOST in one.labels]
+        copies = {host: [one for one in its if labels.HOST not in one.labels] for host, its in ours.items()}
+        return [*self._meant(own, cluster), *_shown(copies)]
+
+    def volume(self, name: str) -> Volume | None:
+        found = self._each(lambda engine: engine.volume(name))
+        return next((one for one in found.values() if one), None)
+
+    def subnets(self) -> list[str]:
+        return [subnet for its in self._each(lambda engine: engine.subnets()).values() for subnet in its]
+
+    def machine_file(self, path: str) -> str:
+        return ""
+
+    def clock(self) -> float:
+        return next(iter(self._each(lambda engine: engine.clock()).values()))
+
+    # Their swarm
+
+    def swarm(self) -> Swarm:
+        return self._manager().swarm()
+
+    def join_swarm(
+        self, address: str, manager: Engine | None, labels: Mapping[str, str], *, as_manager: bool = True
+    ) -> None:
+        raise EngineError("several hosts cannot join a swarm as one")
+
+    def join_token(self, *, manager: bool) -> str:
+        return self._manager().join_token(manager=manager)
+
+    def leave_swarm(self) -> None:
+        raise EngineError("several hosts cannot leave a swarm as one")
+
+    def forget_swarm_node(self, id: str) -> None:
+        self._manager().forget_swarm_node(id)
+
+    # Creating, changing and removing
+
+    def create_network(
+        self,
+        name: str,
+        subnet: str,
+        gateway: str,
+        dynamic_range: str,
+        labels: Mapping[str, str],
+        *,
+        overlay: bool = True,
+    ) -> None:
+        self._manager().create_network(name, subnet, gateway, dynamic_range, labels, overlay=True)
+
+    def remove_network(self, name: str) -> None:
+        self._manager().remove_network(name)
+
+    def connect_network(self, network: str, container: str, aliases: Sequence[str] = ()) -> None:
+        self._on(container, lambda engine, name: engine.connect_network(network, name, aliases))
+
+    def disconnect_network(self, network: str, container: str) -> None:
+        try:
+            self._on(container, lambda engine, name: engine.disconnect_network(network, name))
+        except NotFound:
+            return
+
+    def create_volume(self, name: str, about: Mapping[str, str]) -> None:
+        if labels.HOST in about:
+            self._call(self._target(about), lambda engine: engine.create_volume(name, about))
+        else:
+            self._each(lambda engine: engine.create_volume(name, about))
+
+    def volume_size(self, name: str) -> int | None:
+        sizes = [size for size in self._each(lambda engine: engine.volume_size(name)).values() if size is not None]
+        return sum(sizes) if sizes else None
+
+    def remove_volume(self, name: str) -> None:
+        plain, at, host = name.partition(_AT)
+        if at:
+            self._call(host, lambda engine: engine.remove_volume(plain))
+            return
+        found = self._each(lambda engine: engine.volume(name))
+        having = [replace(one, host=host) for host, one in found.items() if one and labels.HOST in one.labels]
+        meant = [one.host for one in self._meant(having, None) if _AT not in one.name]
+        for host in meant or [host for host, one in found.items() if one]:
+            self._call(host, lambda engine: engine.remove_volume(name))
+
+    def sees(self, path: str) -> bool:
+        return all(self._each(lambda engine: engine.sees(path)).values())
+
+    def create_container(self, config: ContainerConfig) -> None:
+        host = self._target(config.labels)
+        self._call(host, lambda engine: engine.create_container(config))
+        with self._lock:
+            self._where[config.name] = host
+
+    def create_job(self, job: Job) -> None:
+        host = self._target(job.labels)
+        self._call(host, lambda engine: engine.create_job(job))
+        with self._lock:
+            self._where[job.name] = host
+
+    def start_container(self, name: str) -> None:
+        self._on(name, lambda engine, there: engine.start_container(there))
+
+    def stop_container(self, name: str) -> None:
+        self._on(name, lambda engine, there: engine.stop_container(there))
+
+    def pause_container(self, name: str) -> None:
+        self._on(name, lambda engine, there: engine.pause_container(there))
+
+    def update_container(self, name: str, restart: str) -> None:
+        self._on(name, lambda engine, there: engine.update_container(there, restart))
+
+    def kill_container(self, name: str) -> None:
+        try:
+            self._on(name, lambda engine, there: engine.kill_container(there))
+        except NotFound:
+            return
+
+    def remove_container(self, name: str) -> None:
+        try:
+            self._on(name, lambda engine, there: engine.remove_container(there))
+        except NotFound:
+            return
+        with self._lock:
+            self._where.pop(name, None)
+
+    # Within a container
+
+    def put_files(self, container: str, files: Sequence[File]) -> None:
+        self._on(container, lambda engine, name: engine.put_files(name, files))
+
+    def put_archive_file(self, container: str, path: str, content: Iterator[bytes], size: int) -> None:
+        self._on(container, lambda engine, name: engine.put_archive_file(name, path, content, size))
+
+    def get_file(self, container: str, path: str) -> bytes:
+        return self._on(container, lambda engine, name: engine.get_file(name, path))
+
+    def stat_path(self, container: str, path: str) -> PathStat | None:
+        return self._on(container, lambda engine, name: engine.stat_path(name, path))
+
+    def read_archive(self, container: str, path: str) -> Iterator[bytes]:
+        return self._on(container, lambda engine, name: engine.read_archive(name, path))
+
+    def write_archive(self, container: str, folder: str, content: Iterator[bytes]) -> None:
+        self._on(container, lambda engine, name: engine.write_archive(name, folder, content))
+
+    def sandbox(self, container: str) -> Sandbox | None:
+        try:
+            return self._on(container, lambda engine, name: engine.sandbox(name))
+        except NotFound:
+            return None
+
+    def exit_code(self, container: str) -> int | None:
+        return self._on(container, lambda engine, name: engine.exit_code(name))
+
+    def killed_at(self, container: str) -> int | None:
+        return self._on(container, lambda engine, name: engine.killed_at(name))
+
+    def exec(
+        self,
+        container: str,
+        argv: Sequence[str],
+        *,
+        timeout: float | None = None,
+        cancel: Cancel | None = None,
+    ) -> ExecResult:
+        return self._on(container, lambda engine, name: engine.exec(name, argv, timeout=timeout, cancel=cancel))
+
+    def exec_argv(
+        self, container: str, argv: Sequence[str], *, tty: bool, stdin: bool
+    ) -> tuple[list[str], dict[str, str]]:
+        return self._on(container, lambda engine, name: engine.exec_argv(name, argv, tty=tty, stdin=stdin))
+
+    def logs(self, container: str, *, tail: int | None = None, follow: bool = False) -> Iterator[bytes]:
+        return self._on(container, lambda engine, name: engine.logs(name, tail=tail, follow=follow))
+
+    def sample(self, container: str) -> Sample:
+        return self._on(container, lambda engine, name: engine.sample(name))
+
+    def events(
+        self, cluster: str, *, since: float | None = None, cancel: Cancel | None = None
+    ) -> Iterator[EngineEvent]:
+        """Those of all hosts as they come. A host that stops answering only ends its own."""
+        cancel = cancel or Cancel()
+        came: queue.SimpleQueue[EngineEvent | BaseException | None] = queue.SimpleQueue()
+
+        def follow(engine: Engine) -> None:
+            try:
+                for event in engine.events(cluster, since=since, cancel=cancel):
+                    came.put(event)
+                came.put(None)
+            except BaseException as error:
+                came.put(error)
+
+        threads = [threading.Thread(target=follow, args=(engine,), daemon=True) for engine in self.hosts.values()]
+        for thread in threads:
+            thread.start()
+        running = len(threads)
+        while running:
+            event = came.get()
+            if isinstance(event, EngineEvent):
+                yield event
+                continue
+            running -= 1
+            if event is not None and not (isinstance(event, NoEngine) and running):
+                raise event
+
+    # Images: of the engine that builds them. Those of hosts are asked for one by one; see ``hosts``.
+
+    @property
+    def _home(self) -> Engine:
+        with self._lock:
+            if not self._homes:
+                self._homes.append(self._find_home() or next(iter(self.hosts.values())))
+            return self._homes[0]
+
+    def _having(self, ref: str) -> Engine:
+        """An engine that has an image."""
+        engines = [self._home, *self.hosts.values()]
+        return next((engine for engine in engines if engine.has_image(ref)), self._home)
+
+    def images(self) -> list[Image]:
+        return self._home.images()
+
+    def has_image(self, ref: str) -> bool:
+        return self._having(ref).has_image(ref)
+
+    def image_id(self, ref: str) -> str:
+        return self._having(ref).image_id(ref)
+
+    def pull_image(
+        self, ref: str, progress: Progress, timeout: float | None = None, cancel: Cancel | None = None
+    ) -> None:
+        self._home.pull_image(ref, progress, timeout, cancel)
+
+    def build_image(self, build: ImageBuild, progress: Progress, cancel: Cancel | None = None) -> None:
+        self._home.build_image(build, progress, cancel)
+
+    def import_image(self, archive: Iterable[bytes], ref: str, labels: Mapping[str, str] | None = None) -> None:
+        self._home.import_image(archive, ref, labels)
+
+    def load_images(self, archive: Iterable[bytes]) -> list[str]:
+        return self._home.load_images(archive)
+
+    def save_image(self, ref: str) -> Iterator[bytes]:
+        return self._having(ref).save_image(ref)
+
+    def remove_image(self, ref: str) -> None:
+        self._having(ref).remove_image(ref)
+
+    def close(self) -> None:
+        for engine in [*self.hosts.values(), *self._homes]:
+            engine.close()
+
+
+def _revision(volume: Volume) -> int:
+    text = volume.labels.get(labels.REVISION, "")
+    return int(text) if text.isdecimal() else -1
+
+
+def _shown(copies: Mapping[str, Sequence[Volume]]) -> list[Volume]:
+    """Volumes of which every host has a copy, each once; records that a host has missed the removal of as NAME@HOST.
+
+    A host that was away has records of before. Only those hosts tell what is in force that have the newest one, and a
+    record among them that fewer than half of them have is being removed.
+    """
+    plain = {one.name: one for its in copies.values() for one in its if labels.REVISION not in one.labels}
+    records = {host: {one.name: one for one in its if labels.REVISION in one.labels} for host, its in copies.items()}
+    shown = list(plain.values())
+    clusters = {one.labels[labels.CLUSTER] for its in records.values() for one in its.values()}
+    for cluster in sorted(clusters):
+        of = {
+            host: {name: one for name, one in its.items() if one.labels[labels.CLUSTER] == cluster}
+            for host, its in records.items()
+        }
+        newest = max((_revision(one) for its in of.values() for one in its.values()), default=-1)
+        holders = [its for its in of.values() if any(_revision(one) == newest for one in its.values())]
+        kept = {
+            name: one
+            for its in holders
+            for name, one in its.items()
+            if 2 * sum(name in other for other in holders) >= len(holders)
+        }
+        shown += kept.values()
+        for host, its in of.items():
+            shown += [
+                replace(one, name=f"{name}{_AT}{host}", host=host) for name, one in its.items() if name not in kept
+            ]
+    return shown
