@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from minicluster import discovery
 from minicluster.discovery import env_names
-from minicluster.engine.discover import connect
+from minicluster.engine.discover import connect, open_hosts
 from minicluster.errors import NoCluster
 from minicluster.leases import reaper_client
 from minicluster.leases.renew import renew
@@ -22,6 +22,7 @@ from minicluster.operations import (
     client_folder,
     faults,
     fill,
+    host_record,
     info,
     lifecycle,
     load_images,
@@ -101,6 +102,10 @@ class Cluster:
         """
         wanted = UpOptions(profile=profile, **options)
         name = discovery.target(wanted.profile, wanted.name, wanted.named_by)
+        hosts = dict.fromkeys([*(wanted.hosts or ()), *discovery.hosts_of(name)])
+        if hosts and not (engine and engine.hosts):
+            discovery.refuse_namesake(name, wanted.hosts or ())
+            engine = open_hosts([*hosts])
         engine = engine or connect(start_private=True, listener=listener)
         done, change = up.up(engine, name, wanted, listener, cancel)
         return cls(engine, done.spec, change, done.authority, wanted.address_mode)
@@ -108,8 +113,8 @@ class Cluster:
     @classmethod
     def open(cls, name: str | None = None, *, engine: Engine | None = None, address_mode: str | None = None) -> Cluster:
         """The cluster of that name, else of $MINICLUSTER, else the only one. ``address_mode`` changes nothing in it."""
-        engine = engine or connect()
-        return cls(engine, discovery.find(engine, name), address_mode=address_mode)
+        found, spec = discovery.opened(name, lambda: engine or connect())
+        return cls(found, spec, address_mode=address_mode)
 
     def __enter__(self) -> Cluster:
         return self
@@ -434,14 +439,18 @@ def dry_run(profile: str | None = None, **options: Unpack[UpKeywords]) -> Plan:
     """The plan that :meth:`Cluster.up` would carry out; without an engine, the plan of a first ``up``."""
     wanted = UpOptions(profile=profile, **options)
     name = discovery.target(wanted.profile, wanted.name, wanted.named_by)
-    return up.plan(discovery.engine_if_any(), name, wanted).plan
+    hosts = dict.fromkeys([*(wanted.hosts or ()), *discovery.hosts_of(name)])
+    return up.plan(open_hosts([*hosts]) if hosts else discovery.engine_if_any(), name, wanted).plan
 
 
 def clusters(engine: Engine | None = None, *, listener: Listener = ignore) -> list[results.ClusterSummary]:
     """Every cluster by name, incomplete ones included; those whose lease has ended are removed."""
-    engine = engine or connect()
-    collecting.sweep(engine, listener)
-    return discovery.clusters(engine)
+    engine = engine or (discovery.engine_if_any() if host_record.clusters() else connect())
+    found = []
+    for one in [*([engine] if engine else []), *discovery.on_hosts(engine)]:
+        collecting.sweep(one, listener)
+        found += discovery.clusters(one)
+    return sorted({one.cluster: one for one in found}.values(), key=lambda one: one.cluster)
 
 
 def down(
@@ -460,9 +469,13 @@ def down(
     A name that no cluster has is a note, and a change of nothing; with ``strict`` it is an error, once the others are
     removed.
     """
-    engine = engine or connect(start_private=True, listener=listener)
-    found, missing = discovery.to_remove(engine, names, all=all, orphans=orphans, listener=listener)
-    changes = removal.down(engine, found, listener)
+    missing: dict[str, NoCluster] = {}
+    if names and not engine and not (all or orphans) and [*filter(discovery.hosts_of, names)] == [*names]:
+        found = [*names]  # all are on several hosts: the engine that is used otherwise is not needed
+    else:
+        engine = engine or connect(start_private=True, listener=listener)
+        found, missing = discovery.to_remove(engine, names, all=all, orphans=orphans, listener=listener)
+    changes = discovery.remove(engine, found, listener)
     if strict and missing:
         first, *others = missing.values()
         raise NoCluster("; ".join(error.what for error in missing.values())) if others else first

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from minicluster.engine.discover import connect
+from minicluster.engine.discover import connect, open_hosts
 from minicluster.errors import Incomplete, NoCluster, NoEngine, UsageError, nearest
 from minicluster.model import labels
 from minicluster.model.events import Event, Listener
 from minicluster.model.naming import NAME_RULE, is_name
-from minicluster.model.results import ClusterSummary
+from minicluster.model.results import Change, ClusterSummary
 from minicluster.model.spec import Spec
-from minicluster.operations import down, preflight
+from minicluster.operations import down, host_record, preflight
 from minicluster.operations.observe import by_cluster, everything
 from minicluster.operations.up import DEFAULT_PROFILE
 from minicluster.plan.observed import lease_of, made_by_another, observe, project_of, records
@@ -115,8 +115,48 @@ def target(profile: str | None, name: str | None, named_by: str = "--name") -> s
 
 
 def names(engine: Engine) -> list[str]:
-    """The names of all clusters, incomplete ones included."""
-    return list(by_cluster(everything(engine)))
+    """The names of all clusters, incomplete ones included, and those that this machine put on several hosts."""
+    elsewhere = () if engine.hosts else host_record.clusters()
+    return sorted({*by_cluster(everything(engine)), *elsewhere})
+
+
+def hosts_of(name: str) -> list[str]:
+    """The hosts that this machine put a cluster on; those whose docker context is no more are left out."""
+    noted = host_record.read(name)
+    if not noted:
+        return []
+    from minicluster.engine import client_config
+
+    known = {*client_config.contexts(), "default"}
+    return [host for host in noted if host in known]
+
+
+def opened(name: str | None, used: Callable[[], Engine]) -> tuple[Engine, Spec]:
+    """The engine and the spec of the cluster that :func:`choose` gives; raises as :func:`find` does.
+
+    Args:
+        used: the engine that is used where a cluster is on none of its own hosts.
+    """
+    named = _wanted(name)
+    wanted = named.name if named else _only_on_hosts(used)
+    hosts = hosts_of(wanted) if wanted else ()
+    engine: Engine = open_hosts(hosts) if hosts else used()
+    spec = find(engine, wanted if hosts else name)
+    if spec.hosts and not engine.hosts:  # the engine is one of its hosts
+        engine = open_hosts([*spec.hosts])
+        spec = find(engine, spec.cluster)
+    return engine, spec
+
+
+def _only_on_hosts(used: Callable[[], Engine]) -> str:
+    """The only cluster there is, if that is one on several hosts that this machine put there; else ""."""
+    known = [*host_record.clusters()]
+    if len(known) != 1:
+        return ""
+    try:
+        return "" if by_cluster(everything(used())) else known[0]
+    except NoEngine:
+        return known[0]
 
 
 def choose(engine: Engine, name: str | None) -> str:
@@ -216,10 +256,12 @@ def unknown(engine: Engine, name: str, known: Sequence[str], origin: str = "") -
 
 
 def clusters(engine: Engine) -> list[ClusterSummary]:
-    """Every cluster on the engine by name, incomplete ones included."""
+    """Every cluster on the engine by name, incomplete ones included; not those of which it has only a part."""
     containers, networks, volumes = engine.containers(), engine.networks(), engine.volumes()
     found = []
     for name, things in by_cluster([*containers, *networks, *volumes]).items():
+        if labels.HOSTS in things[0].labels and not engine.hosts:
+            continue
         mine = [c for c in containers if c.labels[labels.CLUSTER] == name and labels.FAULT not in c.labels]
         running = sum(c.state == "running" for c in mine)
         its = observe(name, mine, [], [v for v in volumes if v.labels[labels.CLUSTER] == name])
@@ -235,6 +277,19 @@ def clusters(engine: Engine) -> list[ClusterSummary]:
         subnet = its.spec.subnet if its.spec else ""
         lease, note = str(lease_of(things) or ""), f"{foreign.what}. {foreign.fix}" if foreign else ""
         found.append(ClusterSummary(name, profile, phase, wanted, running, subnet, lease, note, project_of(things)))
+    return found
+
+
+def on_hosts(engine: Engine | None) -> list[Engine]:
+    """The engines of the clusters on several hosts that are known here: of this machine, and by what the engine has."""
+    groups = {tuple(hosts) for name in host_record.clusters() if (hosts := hosts_of(name))}
+    for volume in engine.volumes() if engine and not engine.hosts else ():
+        if text := volume.labels.get(labels.HOSTS):
+            groups.add(tuple(text.split(",")))
+    found: list[Engine] = []
+    for group in sorted(groups):
+        with contextlib.suppress(NoEngine, UsageError):
+            found.append(open_hosts(group))
     return found
 
 
@@ -306,6 +361,33 @@ def to_remove(
             down.forget(engine, one.name, listener)  # of a cluster that was removed by other means
             missing[one.name] = unknown(engine, one.name, known, one.origin)
     return [one.name for one in wanted if one.name in known], missing
+
+
+def remove(engine: Engine | None, found: Sequence[str], listener: Listener) -> list[Change]:
+    """Removes clusters, each from the engine or the hosts that it is on; raises as :func:`down.down` does."""
+    over = {name: hosts for name in found if (hosts := hosts_of(name))}
+    for volume in engine.volumes() if engine and not engine.hosts else ():
+        name, text = volume.labels[labels.CLUSTER], volume.labels.get(labels.HOSTS)
+        if text and name in found and name not in over:
+            over[name] = text.split(",")
+    pairs = [(open_hosts(over[name]) if name in over else engine or connect(), name) for name in found]
+    return down.down(pairs, listener)
+
+
+def refuse_namesake(name: str, hosts: Sequence[str]) -> None:
+    """Refuses to put a cluster on several hosts that the engine in use has under that name.
+
+    Raises:
+        UsageError: there is one.
+    """
+    if hosts and not hosts_of(name) and (engine := engine_if_any()):
+        its = engine.volumes(name)
+        if its and labels.HOSTS not in its[0].labels:
+            raise UsageError(
+                f"cluster {name} exists on one engine: {engine.endpoint}",
+                "It cannot be moved to several hosts.",
+                f"Delete it first (`minicluster down {name}`), or use another name: --name NAME.",
+            )
 
 
 def engine_if_any() -> Engine | None:

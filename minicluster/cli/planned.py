@@ -9,6 +9,7 @@ from typing import Any
 
 from minicluster.cli.options import Output
 from minicluster.cli.output import columns, on_terminal, plain_data, print_json
+from minicluster.model import labels
 from minicluster.model.naming import count
 from minicluster.model.redact import Redactor, readable_words
 from minicluster.plan import steps as m
@@ -34,9 +35,10 @@ HEAD = ("#", "WHAT", "WHY", "AFTER")
 def what(action: Action) -> str:
     """A step's action and its object, as a phrase."""
     match action:
-        case m.ProvideImage(image):
+        case m.ProvideImage(image, hosts):
             on = f" on {image.overlay_on}" if image.overlay_on else ""
-            return f"{'build' if image.build else 'pull'} image {image.ref}{on}"
+            given = f", and copy it to {', '.join(hosts)}" if hosts else ""
+            return f"{'build' if image.build else 'pull'} image {image.ref}{on}{given}"
         case m.Record(volume, spec=spec):
             return f"save {'the spec' if spec else 'the empty starting state'} in volume {volume}"
         case m.CreateNetwork(name, subnet):
@@ -48,7 +50,8 @@ def what(action: Action) -> str:
         case m.DisconnectNetwork(network, container):
             return f"disconnect {container} from network {network}"
         case m.CreateContainer(config):
-            return f"create container {config.name} ({config.address})"
+            host = config.labels.get(labels.HOST)
+            return f"create container {config.name} ({config.address}){f' on {host}' if host else ''}"
         case m.PutFiles(container, files, certificates, authority):
             parts = [count(len(files), "file")] if files else []
             parts += [count(len(certificates), "certificate")] if certificates else []
@@ -182,10 +185,14 @@ def _detail(action: Action) -> dict[str, Any]:
     """The fields of an action, without the long ones: a record's spec, the contents of files."""
     data: dict[str, Any] = plain_data(action)
     if isinstance(action, m.CreateContainer):
+        if not data["config"]["local_ports"]:
+            del data["config"]["local_ports"]
         data["config"] = {**Redactor().data(data["config"]), "command": readable_words(action.config.command)}
         data["config"]["entrypoint"] = readable_words(action.config.entrypoint)
     if isinstance(action, (m.RunHook, m.WaitReady, m.WaitMembers)):
         data["command"] = readable_words(action.command)
+    if isinstance(action, m.ProvideImage) and not action.hosts:
+        del data["hosts"]
     if isinstance(action, m.Record):
         del data["spec"]
     if isinstance(action, m.PutFiles):

@@ -192,13 +192,15 @@ def _status_text(answer: ClusterStatus) -> str:
     with_leader = any(node.leader is not None for node in answer.nodes)
     with_detail = any(node.detail for node in answer.nodes)
     with_probe = any(not node.ready for node in answer.nodes)
-    head = ["NODE", "ROLE", "ADDRESS", "PHASE", "READY", *(["LEADER"] if with_leader else []), "MEMORY"]
+    with_host = any(node.host for node in answer.nodes)
+    head = ["NODE", "ROLE", *(["HOST"] if with_host else []), "ADDRESS", "PHASE", "READY", *(["LEADER"] if with_leader else []), "MEMORY"]
     head += ["DETAIL"] if with_detail else []
     rows = []
     for node in answer.nodes:
         row = [
             node.name,
             node.role,
+            *([node.host] if with_host else []),
             node.address,
             colored_phase(node.phase),
             colored_phase("yes" if node.ready else "no"),

@@ -71,8 +71,8 @@ class HostsEngine:
             home: the engine that is used where no host is named: images are built there, and those that it has are
                 given to hosts. None: there is none.
         """
-        self.hosts: dict[str, Engine] = dict(hosts)
-        self.gone: dict[str, str] = dict(gone or {})
+        self.hosts: Mapping[str, Engine] = dict(hosts)
+        self.gone: Mapping[str, str] = dict(gone or {})
         names = [*self.hosts, *self.gone]
         self.endpoint = f"hosts:{','.join(names)}"
         known = {name: json.loads(engine.reference) for name, engine in self.hosts.items()}
@@ -93,8 +93,8 @@ class HostsEngine:
             return call(engine)
         except NoEngine as error:
             with self._lock:
-                if self.hosts.pop(host, None):
-                    self.gone[host] = error.why or error.what
+                self.hosts = {name: each for name, each in self.hosts.items() if name != host}
+                self.gone = {**self.gone, host: error.why or error.what}
             error.what = f"host {host}: {error.what}"
             raise
 

@@ -172,7 +172,12 @@ def bounding_set(pid: int, root: Path = ROOT) -> int | None:
 
 def memory(root: Path = ROOT) -> dict[str, int]:
     """``/proc/meminfo`` in bytes; empty where it cannot be read."""
-    pairs = (line.split() for line in read(root / "proc/meminfo").splitlines())
+    return parse_memory(read(root / "proc/meminfo"))
+
+
+def parse_memory(text: str) -> dict[str, int]:
+    """The text of ``/proc/meminfo`` in bytes."""
+    pairs = (line.split() for line in text.splitlines())
     return {words[0].rstrip(":"): int(words[1]) * 1024 for words in pairs if len(words) > 1 and words[1].isdigit()}
 
 

@@ -16,7 +16,7 @@ class NodeStatus:
     name: str
     role: str
     address: str
-    phase: str  #: missing, created, running, paused, restarting, exited or dead
+    phase: str  #: missing, created, running, paused, restarting, exited, dead or unknown (its host does not answer)
     ready: bool  #: its own probe passes, and where the cluster has members it is a ready one
     leader: bool | None  #: None where the profile does not define it
     probe: str  #: the probe's answer: "ok", or why it is not ready
@@ -24,6 +24,7 @@ class NodeStatus:
     container: str  #: name of its container
     detail: str = ""  #: what the cluster's own software says of it, for people
     voter: bool | None = None  #: has a vote in the quorum of its role; None where it is no member
+    host: str = ""  #: that it runs on, in a cluster on several hosts
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,8 @@ def choose(mode: str, engine: Engine, spec: Spec | None = None) -> str:
     """
     if mode != "auto":
         return mode
+    if engine.hosts:
+        return "gateway"
     own = engine.own_container()
     if own and own.network_mode != "host":
         return "bridge"
@@ -125,15 +127,27 @@ def machine_address(engine: Engine | None, gateway: str) -> str:
 def exposed(spec: Spec) -> str:
     """Warns of endpoints that every client may use, where other machines reach them; or ""."""
     if ipaddress.ip_address(spec.bind_address).is_loopback:
-        return ""
+        return _only_on_hosts(spec)
+    where = ", ".join(spec.hosts.values()) or spec.bind_address
     what = without_login(spec)
-    return f"Warning: every client that reaches {spec.bind_address} can, without a login: {what}." if what else ""
+    return f"Warning: every client that reaches {where} can, without a login: {what}." if what else ""
 
 
 def without_login(spec: Spec) -> str:
     """What every client that reaches the endpoints may do, for people; or ""."""
     open_ = dict.fromkeys((e.name, e.anyone) for _node, e in spec.endpoints() if e.anyone)
     return "; ".join(f"{anyone} ({name})" for name, anyone in open_)
+
+
+def _only_on_hosts(spec: Spec) -> str:
+    """Says which endpoints of a cluster on several hosts are not reached from here; or ""."""
+    names = dict.fromkeys(e.name for node, e in spec.endpoints() if node.host and e.anyone)
+    if not names:
+        return ""
+    return (
+        f"Endpoints {', '.join(names)} need no login, so they are published only on 127.0.0.1 of each node's host; "
+        f"--address-mode gateway publishes them on the hosts' addresses."
+    )
 
 
 def own_container(mode: str | None, engine: Engine) -> Container | None:
@@ -150,7 +164,7 @@ def address(mode: str, spec: Spec, node: NodeSpec, endpoint: EndpointSpec) -> tu
     """Host and port at which an endpoint is reached, by a mode that :func:`choose` returned."""
     if mode == "bridge":
         return node.address, endpoint.port
-    return spec.bind_address if mode == "gateway" else LOCALHOST, endpoint.host_port
+    return spec.published_on(node, endpoint) if mode == "gateway" else LOCALHOST, endpoint.host_port
 
 
 def usable(mode: str, engine: Engine, spec: Spec) -> str:
@@ -160,6 +174,8 @@ def usable(mode: str, engine: Engine, spec: Spec) -> str:
         Unreachable: the cluster is not published at the addresses of that mode.
     """
     chosen = choose(mode, engine, spec)
+    if spec.hosts:
+        return chosen
     if chosen == "gateway" and spec.bind_address == LOCALHOST:
         wanted = machine_address(engine, spec.gateway)
         if wanted != LOCALHOST:
@@ -237,6 +253,8 @@ def connect(engine: Engine, spec: Spec, mode: str) -> None:
     running = {c.name for c in engine.containers(spec.cluster) if c.state == "running"}
     # The profile's own endpoints: whether anything listens on ports that the user asks for is up to the user.
     own_endpoints = [(n, next((e for e in n.endpoints if ":" not in e.name), None)) for n in spec.nodes]
+    if spec.hosts:  # those on a host's 127.0.0.1 are for clients there
+        own_endpoints = [(n, e) for n, e in own_endpoints if e and spec.published_on(n, e) != LOCALHOST]
     nodes = [(n, e) for n, e in own_endpoints if e and container_name(spec.cluster, n.name) in running]
     tried: list[str] = []
     for node, endpoint in nodes[:_ATTEMPTS]:

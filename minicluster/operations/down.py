@@ -14,20 +14,23 @@ from minicluster.model import labels
 from minicluster.model.durations import DEFAULT_TIMEOUT
 from minicluster.model.events import Listener
 from minicluster.model.results import Change
-from minicluster.operations import client_folder
+from minicluster.model.naming import container_name
+from minicluster.model.spec import volumes
+from minicluster.operations import client_folder, host_record
 from minicluster.operations.observe import look
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
+    from minicluster.plan.observed import Observed
     from minicluster.plan.steps import Plan
 
 _ATTEMPTS, _PAUSE = 3, 0.3  # seconds between attempts, for what another process held on to
 
 
-def down(engine: Engine, names: Sequence[str], listener: Listener) -> list[Change]:
+def down(clusters: Sequence[tuple[Engine, str]], listener: Listener) -> list[Change]:
     """Removes clusters; where one fails the others are removed all the same, and then the first error is raised."""
     done, failed = [], []
-    for name in dict.fromkeys(names):
+    for engine, name in {name: (engine, name) for engine, name in clusters}.values():
         try:
             done.append(remove_cluster(engine, name, listener))
         except (NoEngine, Interrupted):
@@ -48,9 +51,41 @@ def remove_cluster(engine: Engine, name: str, listener: Listener) -> Change:
     """
     begun = time.monotonic()
     with lock.changing(name):
+        elsewhere = _on_hosts_that_are_gone(look(engine, name)) if engine.gone else ()
         plan = remove_all(engine, name, listener)
     reaper_client.drop(engine, name)
+    if elsewhere:
+        raise left_elsewhere(name, engine, elsewhere)
+    host_record.forget(name)
     return plan.change(time.monotonic() - begun)
+
+
+def left_elsewhere(name: str, engine: Engine, left: Sequence[str]) -> MiniclusterError:
+    """The error for a cluster of which hosts that do not answer still have something."""
+    hosts = ", ".join(engine.gone)
+    error = MiniclusterError(
+        f"cluster {name} could not be removed from host {hosts}",
+        "\n".join(f"{host} does not answer: {why}" for host, why in engine.gone.items()),
+        f"On the other hosts, nothing is left. `minicluster down {name}` removes the rest when the host is back; if it "
+        f"never comes back, remove its docker context first (`docker context rm {next(iter(engine.gone))}`).",
+    )
+    error.leftovers = tuple(left)
+    return error
+
+
+def _on_hosts_that_are_gone(observed: Observed) -> tuple[str, ...]:
+    """What a cluster has on hosts that do not answer, a phrase each."""
+    left = []
+    spec = observed.spec
+    for host in observed.gone:
+        if spec is None or host not in spec.hosts:
+            left.append(f"what it had on host {host}, if anything")
+            continue
+        nodes = [node for node in spec.nodes if node.host == host]
+        left += [f"container {container_name(spec.cluster, node.name)} on host {host}" for node in nodes]
+        left += [f"volume {volume} on host {host}" for node in nodes for volume in volumes(spec, node).values()]
+        left.append(f"copies of the cluster's records on host {host}")
+    return tuple(left)
 
 
 def forget(engine: Engine, name: str, listener: Listener) -> None:

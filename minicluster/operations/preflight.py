@@ -6,7 +6,7 @@ import errno
 import os
 import shlex
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from minicluster.errors import ImageError, InsufficientMemory, MiniclusterError, NoEngine, UsageError
@@ -77,6 +77,50 @@ def foreign_project(name: str, project: str) -> UsageError:
         f"It was made from {project}{gone}.",
         f"{way} All projects share names: another name avoids this.",
     )
+
+
+def check_hosts(
+    engine: Engine | None,
+    observed: Observed,
+    given: Mapping[str, object],
+    mode: str | None,
+) -> None:
+    """Refuses a cluster of one engine on several hosts, the reverse, and options that several hosts cannot have.
+
+    Args:
+        given: the options place, encrypt, bind_address and networks of ``up``.
+        mode: the address mode, as the user gave it.
+    """
+    name, before = observed.cluster, observed.spec
+    if not (engine and engine.hosts):
+        if before and before.hosts:
+            raise UsageError(
+                f"cluster {name} is on several hosts: {', '.join(before.hosts)}",
+                "This engine is only one of them.",
+                f"Name them: `minicluster up --name {name} --hosts {','.join(before.hosts)}`.",
+            )
+        if given["place"] or given["encrypt"]:
+            option = "--place" if given["place"] else "--encrypt"
+            raise UsageError(f"{option} needs several hosts", "The cluster is on one engine.", "Use it with --hosts.")
+        return
+    if given["encrypt"] and before and not before.overrides.encrypt:
+        raise UsageError(
+            f"--encrypt: the network of cluster {name} exists, and is not encrypted",
+            "That cannot be changed later.",
+            f"Delete the cluster first: `minicluster down {name}`.",
+        )
+    if given["bind_address"] or given["networks"]:
+        raise UsageError(
+            f"{'--bind-address' if given['bind_address'] else '--network'} cannot be used with several hosts",
+            "Endpoints are published on each host's own address; the cluster's network is the only one that hosts share.",
+            "Leave it out. --address-mode gateway publishes endpoints without a login, too.",
+        )
+    if mode == "bridge":
+        raise UsageError(
+            "--address-mode bridge cannot be used with several hosts",
+            "The nodes' own addresses are reached only from containers on the cluster's network.",
+            "Use auto, gateway or localhost.",
+        )
 
 
 def check_networks(engine: Engine, names: Sequence[str], cluster: str) -> None:
@@ -173,6 +217,19 @@ def check_capacity(engine: Engine, spec: Spec, observed: Observed, plan: Plan, f
     footprint = sum(node.footprint for node in coming)
     builds = any(isinstance(step.action, ProvideImage) and step.action.image.build for step in plan.steps)
     if not (footprint or builds):
+        return
+    if engine.hosts:
+        for host, its in engine.hosts.items():
+            part = sum(node.footprint for node in coming if node.host == host)
+            memory = doctor.check_memory(part, its.info.memory, None)
+            if part and memory.level != "ok" and not force:
+                raise InsufficientMemory(
+                    f"cluster {spec.cluster} does not fit into the memory of host {host}: {memory.text}",
+                    "",
+                    f"{memory.fix} `--force` starts them anyway.",
+                )
+            if part:
+                listener(Event("preflight", text=f"memory of {host}: {memory.text}"))
         return
     memory, disk = doctor.capacity(engine.info, footprint)
     if footprint:

@@ -19,10 +19,16 @@ if TYPE_CHECKING:
     from minicluster.operations.observe import Labelled
 
 
-def ended(things: Iterable[Labelled]) -> dict[str, tuple[str, str]]:
-    """The clusters whose lease has ended, by what carries their names: name -> profile, and why it ended."""
+def ended(things: Iterable[Labelled], *, whole: bool = False) -> dict[str, tuple[str, str]]:
+    """The clusters whose lease has ended, by what carries their names: name -> profile, and why it ended.
+
+    Args:
+        whole: the clusters of several hosts are seen with all that they have; else they are left alone.
+    """
     found = {}
     for name, its in by_cluster(things).items():
+        if labels.HOSTS in its[0].labels and not whole:
+            continue
         lease = lease_of(its)
         if lease and (why := lease.over()):
             found[name] = (its[0].labels.get(labels.PROFILE, ""), why)
@@ -36,7 +42,7 @@ def collect(engine: Engine, *, dry_run: bool = False, listener: Listener = ignor
         dry_run: remove nothing.
     """
     done = []
-    for name, (profile, why) in ended(everything(engine)).items():
+    for name, (profile, why) in ended(everything(engine), whole=bool(engine.hosts)).items():
         removed, error = (False, "") if dry_run else _try(engine, name, listener)
         done.append(Collected(name, profile, why, removed, error))
     return done
@@ -47,7 +53,7 @@ def sweep(engine: Engine, listener: Listener) -> None:
 
     Every cluster has a record, which is created first and removed last, so listing volumes is enough.
     """
-    for name, (_profile, why) in ended(engine.volumes()).items():
+    for name, (_profile, why) in ended(engine.volumes(), whole=bool(engine.hosts)).items():
         removed, error = _try(engine, name, ignore)
         if removed:
             listener(Event("note", text=f"Removed cluster {name}: {why}."))

@@ -10,7 +10,7 @@ from minicluster.errors import MiniclusterError
 from minicluster.executor.waiting import last_line, memory_limit_hit
 from minicluster.host import kernel
 from minicluster.model.membership import Member, Quorum
-from minicluster.model.naming import container_name
+from minicluster.model.naming import container_name, listed
 from minicluster.model.results import ClusterStatus, FaultInfo, NodeStatus
 from minicluster.model.spec import NodeSpec, Spec
 from minicluster.operations.observe import look, members_after_election
@@ -38,7 +38,8 @@ def examine(engine: Engine, spec: Spec, *, memory: bool = True) -> ClusterStatus
     seen: dict[str, Member] = {}
     with ThreadPoolExecutor(32) as pool:
         asked = pool.submit(members_after_election, engine, spec, containers, stop, seen)
-        probes = {n.name: pool.submit(_probe, engine, n, containers.get(n.name), stop) for n in spec.nodes}
+        gone = observed.gone
+        probes = {n.name: pool.submit(_probe, engine, n, containers.get(n.name), stop, gone) for n in spec.nodes}
         used = {n.name: pool.submit(_memory, engine, containers.get(n.name) if memory else None) for n in spec.nodes}
         try:
             found, why = asked.result()
@@ -77,9 +78,10 @@ def summary(
     quorum = Quorum.weakest(quorums.values())
     if quorum and quorum.lost and found is None:
         why = "the quorum is lost"
-    nodes = tuple(_node_status(spec, n, containers.get(n.name), *said[n.name], found, known, why) for n in spec.nodes)
+    nodes = tuple(_node_status(spec, n, containers.get(n.name), *said[n.name], found, known, why, gone) for n in spec.nodes)
     notes = [why] if why and not (quorum and quorum.lost) and any(n.phase == "running" for n in nodes) else []
     notes += [member.alarm for member in known.values() if member.alarm]
+    notes += _of_hosts(spec, observed)
     notes += [f"{name} exists but is not in the spec" for name in containers if spec.node(name) is None]
     unknown_members = [m.name for m in known.values() if m.voter and m.name not in containers]
     notes += [f"{name} is a voter but is not in the spec" for name in unknown_members if spec.node(name) is None]
@@ -100,8 +102,12 @@ def kernel_notes(engine: Engine, spec: Spec) -> list[str]:
     return missing + [f"{kernel.enough_for(name, now)}. `minicluster doctor` has the fix" for name, now in low.items()]
 
 
-def _probe(engine: Engine, node: NodeSpec, container: Container | None, cancel: Cancel) -> str:
-    """ "ok", or why a node is not ready."""
+def _probe(
+    engine: Engine, node: NodeSpec, container: Container | None, cancel: Cancel, gone: Mapping[str, str]
+) -> str:
+    """ "ok", or why a node is not ready. ``gone``: hosts that do not answer, and why."""
+    if container is None and node.host in gone:
+        return f"host {node.host} does not answer"
     if container is None:
         return "its container is missing"
     if container.state == "exited" and (how := memory_limit_hit(engine, container.name)):
@@ -139,6 +145,7 @@ def _node_status(
     members: Mapping[str, Member] | None,
     known: Mapping[str, Member],
     why: str,
+    gone: Mapping[str, str],
 ) -> NodeStatus:
     member = known.get(node.name)
     if probe == "ok" and spec.members is not None:
@@ -152,7 +159,7 @@ def _node_status(
         name=node.name,
         role=node.role,
         address=node.address,
-        phase=container.state if container else "missing",
+        phase=container.state if container else "unknown" if node.host in gone else "missing",
         ready=probe == "ok",
         leader=member.leader if member and members is not None else None,
         probe=probe,
@@ -160,7 +167,22 @@ def _node_status(
         container=container_name(spec.cluster, node.name),
         detail=member.detail if member else "",
         voter=member.voter if member else None,
+        host=node.host,
     )
+
+
+def _of_hosts(spec: Spec, observed: Observed) -> list[str]:
+    """What a user should know of a cluster's hosts: those that do not answer and what that costs, and what is left."""
+    notes = []
+    for host, why in observed.gone.items():
+        lost = [node.name for node in spec.nodes if node.host == host]
+        costs = f"{listed(lost)} cannot be reached" if lost else "it has no node"
+        fix = f"; `minicluster up --name {spec.cluster}` puts them on other hosts" if lost else ""
+        notes.append(f"host {host} does not answer ({why}): {costs}{fix}")
+    for name, containers in observed.strays.items():
+        where = ", ".join(container.partition("@")[2] for container in containers)
+        notes.append(f"host {where} still has a former {name}; `minicluster up --name {spec.cluster}` removes it")
+    return notes
 
 
 def _phase(nodes: Sequence[NodeStatus], quorum: Quorum | None, converged: bool) -> str:
@@ -170,6 +192,6 @@ def _phase(nodes: Sequence[NodeStatus], quorum: Quorum | None, converged: bool) 
         return "broken"
     if all(node.ready for node in nodes):
         return "ready"
-    if all(node.phase in ("exited", "missing", "created") for node in nodes):
+    if all(node.phase in ("exited", "missing", "unknown", "created") for node in nodes):
         return "stopped"
     return "degraded" if any(node.ready for node in nodes) else "broken"

@@ -28,7 +28,16 @@ from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.naming import container_name, value_text
 from minicluster.model.results import Change
 from minicluster.model.spec import RESTART_POLICIES, Overrides, RegistrySpec, Spec
-from minicluster.operations import client_folder, fill, given_images, preflight, registries, remove_expired
+from minicluster.operations import (
+    client_folder,
+    fill,
+    given_images,
+    host_record,
+    hosts,
+    preflight,
+    registries,
+    remove_expired,
+)
 from minicluster.operations import connect as addresses
 from minicluster.operations.down import remove_all
 from minicluster.operations.observe import look, look_within
@@ -70,6 +79,9 @@ class UpKeywords(TypedDict, total=False):
     project: str
     load: Sequence[str]
     apply: Sequence[str]
+    hosts: Sequence[str] | None
+    place: Mapping[str, str] | None
+    encrypt: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +117,9 @@ class UpOptions:
     load: Sequence[str] = ()  #: images of the engine that nodes have in the end
     apply: Sequence[str] = ()  #: files and folders that the system's own client applies in the end
     timeout: float = DEFAULT_TIMEOUT  #: seconds that the nodes have to get ready, counted from when their images exist
+    hosts: Sequence[str] | None = None  #: docker contexts that the nodes are spread over; None: unchanged
+    place: Mapping[str, str] | None = None  #: role or node -> hosts, separated by commas; "any": no longer asked for
+    encrypt: bool = False  #: traffic between hosts is encrypted; only when the cluster is created
 
     def __post_init__(self) -> None:
         addresses.asked(self.address_mode)
@@ -129,6 +144,9 @@ class UpOptions:
             self.bind_address or "",
             None if self.registries is None else registries.merged(self.registries),
             None if self.ca is None else registries.certificates(self.ca, "--ca") if os.fspath(self.ca) else "",
+            tuple(dict.fromkeys(self.hosts or ())),
+            dict(self.place or {}),
+            self.encrypt,
         )
 
 
@@ -158,6 +176,8 @@ def up(
     _prefetch_info(engine)
     if options.lease and options.lease.owner:
         reaper_client.hold(engine, name, options.lease)
+    if engine.hosts:
+        host_record.write(name, [*engine.hosts, *engine.gone])
     with _dropped_on_failure(engine, name), lock.changing(name):
         up_plan = _up(engine, name, options, listener, cancel)
         spec, authority, mode = up_plan.spec, up_plan.authority, options.address_mode
@@ -167,6 +187,8 @@ def up(
         except MiniclusterError as error:
             error.cluster_is_up = True
             raise
+        if spec.hosts:
+            host_record.write(name, list(dict.fromkeys([*spec.hosts, *engine.gone])))
     return up_plan, up_plan.plan.change(time.monotonic() - begun)
 
 
@@ -224,6 +246,8 @@ def _dropped_on_failure(engine: Engine, name: str) -> Iterator[None]:
         with contextlib.suppress(MiniclusterError):
             if not engine.volumes(name):
                 reaper_client.drop(engine, name)
+                if not engine.gone:
+                    host_record.forget(name)
         raise
 
 
@@ -256,13 +280,17 @@ def plan(
     """
     from minicluster import pki
     from minicluster.plan import reconcile
-    from minicluster.plan.leases import with_lease, with_project
+    from minicluster.plan.leases import with_hosts, with_lease, with_project
 
     observed = look(engine, name) if engine else Observed(name)
     preflight.check_record(observed)
     before = observed.spec
+    given = {name: getattr(options, name) for name in ("place", "encrypt", "bind_address", "networks")}
+    preflight.check_hosts(engine, observed, given, options.address_mode)
     preflight.check_project(observed, options.project, named=options.name is not None)
     overrides = merged(before.overrides if before and not options.project else Overrides(), options.overrides)
+    if engine and engine.hosts and not overrides.hosts:
+        overrides = replace(overrides, hosts=(*engine.hosts, *engine.gone))
     if engine:
         preflight.check_networks(engine, overrides.networks or (), name)
     preflight.check_owner(observed, options.lease)
@@ -272,12 +300,17 @@ def plan(
         preflight.check_mounts(engine, spec)
         preflight.check_addresses(engine, spec, before)
         spec = given_images.identified(engine, spec, before, pull)
+    placement: Mapping[str, str] = {}
+    if engine and engine.hosts:
+        spec, placement, observed = hosts.placed(engine, spec, observed)
     authority = (read_authority(engine, before) if engine and before else None) or pki.Authority()
     if engine:
         observed = look_within(engine, observed, before, spec, authority)
-        observed = replace(observed, own_container=addresses.own_container(options.address_mode, engine))
+        own = addresses.own_container(options.address_mode, engine)
+        observed = replace(observed, own_container=own, placement=placement)
     steps = reconcile.reconcile(spec, observed, force=options.force)
     steps = with_lease(steps, observed, options.lease, spec.profile)
+    steps = with_hosts(steps, spec)
     return UpPlan(spec, observed, authority, with_project(steps, options.project or observed.project))
 
 
@@ -301,6 +334,9 @@ def merged(before: Overrides, asked: Overrides) -> Overrides:
         asked.bind_address or before.bind_address,
         before.registries if asked.registries is None else asked.registries,
         before.ca if asked.ca is None else asked.ca,
+        asked.hosts or before.hosts,
+        {word: hosts for word, hosts in {**before.place, **asked.place}.items() if hosts != "any"},
+        before.encrypt or asked.encrypt,
     )
 
 
@@ -321,7 +357,10 @@ def _spec(
     subnet = before.subnet if before else addressing.choose_subnet(taken, f"{name}/{attempt}" if attempt > 1 else "")
     former = before.bind_address if before else ""
     wanted = overrides.bind_address
-    bind_address = addresses.bind_address(mode, engine, addressing.gateway(subnet), former, wanted)
+    if engine and engine.hosts:
+        bind_address = hosts.bind_address(mode, former)
+    else:
+        bind_address = addresses.bind_address(mode, engine, addressing.gateway(subnet), former, wanted)
 
     def port_is_free(port: int) -> bool:
         return port not in refused and preflight.port_is_free(port, bind_address)

@@ -161,6 +161,13 @@ def nodes_for(verb: str, spec: Spec, observed: Observed, names: Sequence[str]) -
             continue
         if state in states:
             nodes.append(node)
+        elif state == "missing" and node.host in observed.gone:
+            if names:
+                raise NodeFailed(
+                    f"cannot {verb} {node.name}: host {node.host} does not answer",
+                    observed.gone[node.host],
+                    f"Start its engine; or `minicluster up --name {spec.cluster}` puts the node on another host.",
+                )
         elif state in ("missing", "created", "dead", "removing") and (names or verb in ("start", "restart")):
             why = {
                 "missing": "Its container was removed, not by minicluster.",

@@ -17,6 +17,7 @@ from minicluster.engine.protocol import (
     Cancel,
     Container,
     ContainerConfig,
+    Engine,
     EngineEvent,
     EngineInfo,
     ExecResult,
@@ -26,6 +27,7 @@ from minicluster.engine.protocol import (
     PathStat,
     Sample,
     Sandbox,
+    Swarm,
     Volume,
 )
 from minicluster.errors import (
@@ -65,6 +67,10 @@ class FakeEngine(Images):
 
     def __init__(self) -> None:
         super().__init__()
+        self.hosts: Mapping[str, Engine] = {}
+        self.gone: Mapping[str, str] = {}
+        self.member = Swarm()  #: its part in a swarm
+        self.files: dict[str, str] = {}  #: of its machine
         self.boxes: dict[str, Box] = {}
         self.nets: dict[str, Network] = {}
         self.vols: dict[str, Volume] = {}
@@ -171,10 +177,41 @@ class FakeEngine(Images):
         with self._lock:
             return [s for n in self.nets.values() for s in n.subnets] + self.routes
 
+    def machine_file(self, path: str) -> str:
+        return self.files.get(path, "")
+
+    def clock(self) -> float:
+        return time.time()
+
+    def swarm(self) -> Swarm:
+        return self.member
+
+    def join_swarm(
+        self, address: str, manager: Engine | None, labels: Mapping[str, str], *, as_manager: bool = True
+    ) -> None:
+        self._call("join_swarm", address)
+
+    def join_token(self, *, manager: bool) -> str:
+        return f"token-{manager}"
+
+    def leave_swarm(self) -> None:
+        self._call("leave_swarm", self.member.id)
+        self.member = Swarm()
+
+    def forget_swarm_node(self, id: str) -> None:
+        self._call("forget_swarm_node", id)
+
     # Making and removing
 
     def create_network(
-        self, name: str, subnet: str, gateway: str, dynamic_range: str, labels: Mapping[str, str]
+        self,
+        name: str,
+        subnet: str,
+        gateway: str,
+        dynamic_range: str,
+        labels: Mapping[str, str],
+        *,
+        overlay: bool = False,
     ) -> None:
         self._call("create_network", name)
         with self._lock:

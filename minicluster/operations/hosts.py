@@ -1,0 +1,291 @@
+"""Clusters on several hosts: where nodes go, and the Docker Swarm that carries their networks."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
+
+from minicluster.errors import MiniclusterError, UsageError
+from minicluster.host import procfs
+from minicluster.model import labels
+from minicluster.model.events import Event, Listener, ignore
+from minicluster.model.membership import Member, Quorum
+from minicluster.model.naming import count
+from minicluster.model.spec import EVERYWHERE, LOCALHOST, Spec
+from minicluster.operations import connect
+
+if TYPE_CHECKING:
+    from minicluster.doctor import Check
+    from minicluster.engine.protocol import Engine, Swarm
+    from minicluster.plan.observed import Observed
+    from minicluster.plan.placement import Host
+
+T = TypeVar("T")
+_SKEW = 1.0  # seconds that clocks may differ by
+_MANAGERS = 3  # of a swarm of three hosts or more: it survives the loss of one
+
+
+def placed(engine: Engine, spec: Spec, observed: Observed) -> tuple[Spec, Mapping[str, str], Observed]:
+    """The spec with a host for each node, why it is there, and what is observed as seen by that spec.
+
+    Raises:
+        MiniclusterError: see :func:`minicluster.plan.placement.place`; or the hosts have no swarm in common.
+    """
+    from minicluster.plan import placement
+
+    hosts = machines(engine)
+    spec, why = placement.place(spec, observed.spec, hosts, engine.gone)
+    return spec, why, observed.placed(spec)
+
+
+def machines(engine: Engine) -> dict[str, Host]:
+    """What a placement has to know of the hosts that answer.
+
+    Raises:
+        MiniclusterError: they are not all part of one swarm.
+    """
+    from minicluster.plan.placement import Host
+
+    swarms = each(engine, lambda host: host.swarm())
+    check_swarm(engine, swarms)
+    memory = each(engine, free_memory)
+    return {
+        name: Host(_address(engine.hosts[name], swarms[name]), memory[name]) for name in swarms if name in memory
+    }
+
+
+def each(engine: Engine, call: Callable[[Engine], T]) -> dict[str, T]:
+    """What each host says, asked at once."""
+    names = list(engine.hosts)
+    with ThreadPoolExecutor(len(names) or 1) as pool:
+        return dict(zip(names, pool.map(lambda name: call(engine.hosts[name]), names), strict=True))
+
+
+def check_swarm(engine: Engine, swarms: Mapping[str, Swarm]) -> None:
+    """Refuses hosts that are not all part of one swarm."""
+    names = ",".join([*engine.hosts, *engine.gone])
+    outside = [name for name, swarm in swarms.items() if not swarm.id]
+    if outside:
+        raise MiniclusterError(
+            f"{', '.join(outside)}: not part of a Docker Swarm",
+            "A cluster on several hosts has a network of the swarm that they are part of.",
+            f"`minicluster hosts init {names}` makes one.",
+        )
+    managers = [swarm for swarm in swarms.values() if swarm.manager]
+    if not managers:
+        errors = "\n".join(f"{name}: {swarm.error}" for name, swarm in swarms.items() if swarm.error)
+        raise MiniclusterError(
+            "no host manages the swarm",
+            errors or "None of the hosts that answer is a manager of it.",
+            "Add a manager to the hosts; or start the engines of those that do not answer.",
+        )
+    members = {node.id for node in managers[0].nodes}
+    for name, swarm in swarms.items():
+        if swarm.id not in members:
+            raise MiniclusterError(
+                f"host {name} is part of another Docker Swarm than the others",
+                "A cluster's network is one of a single swarm.",
+                f"Use hosts of one swarm, or have {name} leave its own: `docker --context {name} swarm leave`.",
+            )
+
+
+def free_memory(host: Engine) -> int:
+    """Bytes of memory that are free on a host; all that it has, where that cannot be asked."""
+    return _available(host) or host.info.memory
+
+
+def _available(host: Engine) -> int:
+    """Bytes of memory that are free on a host; 0 where no image of ours is there to ask with."""
+    return procfs.parse_memory(host.machine_file("/proc/meminfo")).get("MemAvailable", 0)
+
+
+def _address(host: Engine, swarm: Swarm) -> str:
+    """The address by which a host is reached from here: that of its URL, else the one that other hosts use."""
+    parts = urlsplit(host.endpoint)
+    if parts.scheme in ("tcp", "http", "https", "ssh") and parts.hostname:
+        try:
+            return socket.gethostbyname(parts.hostname)
+        except OSError:  # a name of ssh's configuration
+            return swarm.address
+    return swarm.address
+
+
+def bind_address(mode: str | None, before: str) -> str:
+    """What the endpoints of a cluster on several hosts are published on; see :meth:`Spec.published_on`.
+
+    Args:
+        mode: as the user gave it; None where it was not given: what exists stays.
+    """
+    asked = connect.asked(mode)
+    if asked == "auto":
+        return before or LOCALHOST
+    return EVERYWHERE if asked == "gateway" else LOCALHOST
+
+
+# The hosts' swarm
+
+
+def init(engine: Engine, listener: Listener = ignore) -> list[str]:
+    """Makes one swarm of all hosts; what is part of it already stays. Returns the hosts that have joined.
+
+    One of two hosts manages it, three of three or more.
+
+    Raises:
+        MiniclusterError: a host does not answer, is part of another swarm, or cannot join.
+    """
+    if engine.gone:
+        name, why = next(iter(engine.gone.items()))
+        raise MiniclusterError(f"host {name} does not answer", why, "Start its engine, or leave it out.")
+    swarms = each(engine, lambda host: host.swarm())
+    inside = [name for name, swarm in swarms.items() if swarm.id]
+    if inside:
+        check_swarm(engine, {name: swarms[name] for name in inside})
+    joining = [name for name in engine.hosts if name not in inside]
+    wanted = 1 if len(engine.hosts) < _MANAGERS else _MANAGERS
+    manager = next((engine.hosts[name] for name in inside if swarms[name].manager), None)
+    managers = sum(node.manager for node in manager.swarm().nodes) if manager else 0
+    about = {labels.HOSTS: ",".join(engine.hosts)}
+    for name in joining:
+        as_manager = managers < wanted
+        listener(Event("note", text=f"{name} joins the swarm{' as a manager' if as_manager else ''}"))
+        host = engine.hosts[name]
+        try:
+            host.join_swarm(_advertised(host), manager, about, as_manager=as_manager)
+        except MiniclusterError as error:
+            error.what = f"host {name}: {error.what}"
+            error.fix = error.fix or (
+                "Hosts reach each other at ports 2377/tcp, 7946/tcp and udp, and 4789/udp: open them in the firewalls. "
+                f"`minicluster hosts leave {','.join(engine.hosts)}` takes away what was made."
+            )
+            raise
+        manager = manager or host
+        managers += as_manager
+    return joining
+
+
+def _advertised(host: Engine) -> str:
+    """The address by which the others are to reach a host; "" where its engine has to find it."""
+    parts = urlsplit(host.endpoint)
+    if parts.scheme in ("tcp", "https", "ssh") and parts.hostname:
+        try:
+            address = socket.gethostbyname(parts.hostname)
+        except OSError:
+            return ""
+        return "" if address.startswith("127.") else address
+    return ""
+
+
+def leave(engine: Engine, listener: Listener = ignore) -> list[str]:
+    """Takes away the swarm of hosts, if minicluster made it. Returns the hosts that have left.
+
+    Raises:
+        MiniclusterError: it was made by somebody else, or clusters still use it.
+    """
+    swarms = each(engine, lambda host: host.swarm())
+    inside = {name: swarm for name, swarm in swarms.items() if swarm.id}
+    if not inside:
+        return []
+    made = [swarm for swarm in inside.values() if swarm.manager]
+    if made and labels.HOSTS not in made[0].labels:
+        raise UsageError(
+            "the hosts' Docker Swarm was not made by minicluster",
+            "It may have services of its own.",
+            "`docker swarm leave` on each host takes it away.",
+        )
+    if not made:
+        broken = next((f"{name}: {swarm.error}" for name, swarm in inside.items() if swarm.error), "")
+        listener(Event("note", text=f"no host manages the swarm any more{broken and f' ({broken})'}"))
+    used = sorted({c.labels[labels.CLUSTER] for c in engine.containers()})
+    if used:
+        raise MiniclusterError(
+            f"the hosts have {count(len(used), 'cluster')}: {', '.join(used)}",
+            "Their networks are the swarm's.",
+            f"Remove them first: `minicluster down {' '.join(used)}`.",
+        )
+    order = sorted(inside, key=lambda name: inside[name].manager)  # managers last
+    for name in order:
+        listener(Event("note", text=f"{name} leaves the swarm"))
+        engine.hosts[name].leave_swarm()
+    return order
+
+
+# For people
+
+
+@dataclass(frozen=True)
+class HostInfo:
+    """A host, as ``hosts status`` and ``hosts check`` show it."""
+
+    host: str
+    address: str
+    engine: str  #: its version, or why it does not answer
+    answers: bool
+    role: str = ""  #: in the swarm: manager, leader, worker; "" where it is part of none
+    cpus: int = 0
+    memory: int = 0  #: bytes
+    free: int = 0  #: bytes; 0 where that cannot be asked
+    milliseconds: float = 0  #: for an answer of its engine
+    clusters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class HostsStatus:
+    """Hosts and their swarm, as ``hosts status`` and ``hosts check`` show them."""
+
+    hosts: tuple[HostInfo, ...]
+    quorum: Quorum | None  #: of the swarm's managers
+    ours: bool  #: minicluster made the swarm
+    notes: tuple[str, ...] = ()
+    checks: Mapping[str, tuple[Check, ...]] | None = None  #: host -> what ``doctor`` says, and of its clock and network
+
+
+def status(engine: Engine) -> HostsStatus:
+    """The hosts and their swarm."""
+    swarms = each(engine, lambda host: host.swarm())
+    facts = each(engine, _facts)
+    manager = next((swarm for swarm in swarms.values() if swarm.manager), None)
+    nodes = {node.id: node for node in manager.nodes} if manager else {}
+    found = []
+    for name, host in engine.hosts.items():
+        swarm, (milliseconds, clusters, free) = swarms[name], facts[name]
+        node, info = nodes.get(swarm.id), host.info
+        role = "" if not swarm.id else "worker" if not (node and node.manager) else "leader" if node.leader else "manager"
+        found.append(
+            HostInfo(
+                name, _address(host, swarm), info.version, True, role, info.cpus, info.memory, free, milliseconds, clusters
+            )
+        )
+    found += [HostInfo(name, "", why, False) for name, why in engine.gone.items()]
+    by_id = {swarm.id: name for name, swarm in swarms.items()}
+    managers = [
+        Member(by_id.get(node.id, node.name), node.ready, voter=True, leader=node.leader, group="managers")
+        for node in nodes.values()
+        if node.manager
+    ]
+    quorum = Quorum.of(managers)
+    ours = bool(manager and labels.HOSTS in manager.labels)
+    return HostsStatus(tuple(found), quorum, ours, tuple(_notes(engine, swarms, manager)))
+
+
+def _facts(host: Engine) -> tuple[float, tuple[str, ...], int]:
+    begun = time.monotonic()
+    clusters = {c.labels[labels.CLUSTER] for c in host.containers()}
+    milliseconds = round(1000 * (time.monotonic() - begun), 1)
+    return milliseconds, tuple(sorted(clusters)), _available(host)
+
+
+def _notes(engine: Engine, swarms: Mapping[str, Swarm], manager: Swarm | None) -> list[str]:
+    names = ",".join([*engine.hosts, *engine.gone])
+    outside = [name for name, swarm in swarms.items() if not swarm.id]
+    notes = []
+    if outside:
+        notes.append(f"{', '.join(outside)}: not part of a swarm; `minicluster hosts init {names}` makes one.")
+    elif manager is None:
+        said = next((f"{name}: {swarm.error}" for name, swarm in swarms.items() if swarm.error), "none is a manager")
+        notes.append(f"No host manages the swarm ({said}): no network is created or removed, and no node is started.")
+    return notes
