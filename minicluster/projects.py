@@ -95,6 +95,8 @@ _OF_ONE = {
     "networks": "--network",
     "registries": "--registry",
     "ca": "--ca",
+    "hosts": "--hosts",
+    "place": "--place",
 }
 
 
@@ -104,7 +106,9 @@ def _merged(project: Project, name: str, options: UpKeywords, *, alone: bool) ->
 
     check_files(project, name)
     given: dict[str, Any] = {
-        key: value for key, value in options.items() if value not in (None, "", {}) or (key == "ca" and value == "")
+        key: value
+        for key, value in options.items()
+        if value not in (None, "", {}, False) or (key == "ca" and value == "")
     }
     if not alone and (of_one := [key for key in _OF_ONE if key in given]):
         what = f"{_OF_ONE[of_one[0]]} needs the name of a cluster"

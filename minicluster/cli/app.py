@@ -64,6 +64,7 @@ COMMANDS = {
         "image": "images:image",
         "registry": "registry:registry",
         "engine": "engine:engine",
+        "hosts": "hosts:hosts",
         "doctor": "system:doctor",
         "completion": "system:completion",
         "help": "system:help_",

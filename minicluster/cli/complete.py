@@ -140,6 +140,13 @@ def _restart_policies(_ctx: click.Context, _incomplete: str) -> Iterable[str]:
     return RESTART_POLICIES
 
 
+def _hosts(_ctx: click.Context, incomplete: str) -> list[str]:
+    from minicluster.engine import client_config
+
+    given = incomplete.split(",")[:-1]
+    return [",".join([*given, name]) for name in client_config.contexts() if name not in given]
+
+
 def _networks(_ctx: click.Context, _incomplete: str) -> list[str]:
     own = ("bridge", "host", "none")  # those that every engine has; nodes cannot join them
     return ["none", *(name for name in _engine().network_names() if name not in own)]
@@ -229,6 +236,7 @@ clusters_and_profiles = _of(_clusters_and_profiles)  #: clusters of the project 
 address_modes = _of(_address_modes)
 restart_policies = _of(_restart_policies)
 networks = _of(_networks)  #: the engine's
+hosts = _of(_hosts)  #: docker contexts, separated by commas
 images = _of(_images)  #: the engine's
 roles = _of(_roles)  #: of the profile at hand, each followed by ``=``
 cluster_roles = _of(_cluster_roles)  #: of the cluster at hand, each followed by ``=``

@@ -67,6 +67,18 @@ def numbers(
     return callback
 
 
+def host_names(_ctx: click.Context, param: click.Parameter, text: str | None) -> list[str] | None:
+    """A callback: names that commas separate; None where nothing is given."""
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise UsageError(
+            f"{_label(param)}{text or chr(39) * 2}: a name is empty", "", "Write HOST,HOST...: docker contexts."
+        )
+    return names
+
+
 def _label(param: click.Parameter) -> str:
     """What precedes a word in an error: ``--size ``; nothing for an argument."""
     return f"{param.opts[0]} " if isinstance(param, click.Option) else ""

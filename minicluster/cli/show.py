@@ -193,7 +193,16 @@ def _status_text(answer: ClusterStatus) -> str:
     with_detail = any(node.detail for node in answer.nodes)
     with_probe = any(not node.ready for node in answer.nodes)
     with_host = any(node.host for node in answer.nodes)
-    head = ["NODE", "ROLE", *(["HOST"] if with_host else []), "ADDRESS", "PHASE", "READY", *(["LEADER"] if with_leader else []), "MEMORY"]
+    head = [
+        "NODE",
+        "ROLE",
+        *(["HOST"] if with_host else []),
+        "ADDRESS",
+        "PHASE",
+        "READY",
+        *(["LEADER"] if with_leader else []),
+        "MEMORY",
+    ]
     head += ["DETAIL"] if with_detail else []
     rows = []
     for node in answer.nodes:

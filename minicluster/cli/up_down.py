@@ -21,6 +21,7 @@ from minicluster.cli.options import (
     clusters_argument,
     dry_run_option,
     force_option,
+    host_names,
     keep_option,
     numbers,
     output_option,
@@ -169,6 +170,20 @@ class _Up(Command):
     "credentials=no; repeatable; 'none': none",
 )
 @click.option("--ca", metavar="FILE", help="Certificates that nodes trust as well; 'none': none")
+@click.option(
+    "--hosts",
+    metavar="HOST,HOST...",
+    callback=host_names,
+    help="Spread the nodes over these hosts, which are docker contexts",
+    shell_complete=complete.hosts,
+)
+@pairs_option(
+    "--place",
+    metavar="ROLE|NODE=HOST,...",
+    help="Put a node, or the nodes of a role, on these hosts; 'any': on any host",
+    shell_complete=complete.roles,
+)
+@click.option("--encrypt", is_flag=True, help="Encrypt the nodes' traffic between hosts")
 @address_mode_option
 @click.option(
     "--ttl",
@@ -198,6 +213,9 @@ def up(
     mirrors: tuple[str, ...],
     named: tuple[str, ...],
     ca: str | None,
+    hosts: list[str] | None,
+    place: dict[str, str],
+    encrypt: bool,
     address_mode: str | None,
     lease: Lease | None,
     force: bool,
@@ -234,6 +252,9 @@ def up(
         "force": force,
         "keep": keep,
         "timeout": timeout,
+        "hosts": hosts,
+        "place": place,
+        "encrypt": encrypt,
     }
     if dry_run and timings:
         raise UsageError("--dry-run and --timings cannot be used together")

@@ -6,7 +6,7 @@ cluster's network is one of the hosts' Docker Swarm. Only objects with the label
 clusters of its own.
 
 Where two hosts have an object of one name, since one of them was away when the node was moved, the cluster's newest
-record says which is meant. The other one is listed, and can be removed, as NAME@HOST; no name of an engine has an ``@``.
+record says which is meant. The other one is listed, and can be removed, as NAME@HOST; no engine has names with ``@``.
 
 A host that stops answering is left out from then on, and is in ``gone``.
 """

@@ -13,8 +13,8 @@ from minicluster.leases import lock, reaper_client
 from minicluster.model import labels
 from minicluster.model.durations import DEFAULT_TIMEOUT
 from minicluster.model.events import Listener
-from minicluster.model.results import Change
 from minicluster.model.naming import container_name
+from minicluster.model.results import Change
 from minicluster.model.spec import volumes
 from minicluster.operations import client_folder, host_record
 from minicluster.operations.observe import look

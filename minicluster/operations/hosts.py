@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _SKEW = 1.0  # seconds that clocks may differ by
+_ETHERNET, _VXLAN = 1500, 50  # bytes of a packet, and of them those that VXLAN takes
 _MANAGERS = 3  # of a swarm of three hosts or more: it survives the loss of one
 
 
@@ -54,9 +55,7 @@ def machines(engine: Engine) -> dict[str, Host]:
     swarms = each(engine, lambda host: host.swarm())
     check_swarm(engine, swarms)
     memory = each(engine, free_memory)
-    return {
-        name: Host(_address(engine.hosts[name], swarms[name]), memory[name]) for name in swarms if name in memory
-    }
+    return {name: Host(_address(engine.hosts[name], swarms[name]), memory[name]) for name in swarms if name in memory}
 
 
 def each(engine: Engine, call: Callable[[Engine], T]) -> dict[str, T]:
@@ -254,10 +253,21 @@ def status(engine: Engine) -> HostsStatus:
     for name, host in engine.hosts.items():
         swarm, (milliseconds, clusters, free) = swarms[name], facts[name]
         node, info = nodes.get(swarm.id), host.info
-        role = "" if not swarm.id else "worker" if not (node and node.manager) else "leader" if node.leader else "manager"
+        role = (
+            "" if not swarm.id else "worker" if not (node and node.manager) else "leader" if node.leader else "manager"
+        )
         found.append(
             HostInfo(
-                name, _address(host, swarm), info.version, True, role, info.cpus, info.memory, free, milliseconds, clusters
+                name,
+                _address(host, swarm),
+                info.version,
+                True,
+                role,
+                info.cpus,
+                info.memory,
+                free,
+                milliseconds,
+                clusters,
             )
         )
     found += [HostInfo(name, "", why, False) for name, why in engine.gone.items()]
@@ -289,3 +299,94 @@ def _notes(engine: Engine, swarms: Mapping[str, Swarm], manager: Swarm | None) -
         said = next((f"{name}: {swarm.error}" for name, swarm in swarms.items() if swarm.error), "none is a manager")
         notes.append(f"No host manages the swarm ({said}): no network is created or removed, and no node is started.")
     return notes
+
+
+def check(engine: Engine) -> HostsStatus:
+    """The hosts, and what may stand in the way of a cluster on them, as ``doctor`` does for one machine."""
+    from minicluster import doctor
+
+    found = status(engine)
+    addresses = {one.host: one.address for one in found.hosts}
+    roles = {one.host: one.role for one in found.hosts}
+    mtus = each(engine, _mtu)
+
+    def examine(name: str) -> tuple[Check, ...]:
+        host = engine.hosts[name]
+        checks = [one for one in doctor.examine(host, None, 0, None) if one.name != "subnets"]
+        return (
+            *checks,
+            _clock(host),
+            _mtu_check(mtus[name], mtus),
+            _ports(addresses[name], roles[name]),
+            _esp(host),
+        )
+
+    names = list(engine.hosts)
+    with ThreadPoolExecutor(len(names)) as pool:
+        checks = dict(zip(names, pool.map(examine, names), strict=True))
+    return replace(found, checks=checks)
+
+
+def _clock(host: Engine) -> Check:
+    from minicluster.doctor import Check
+
+    begun = time.time()
+    theirs = host.clock()
+    ours = (begun + time.time()) / 2
+    skew = theirs - ours
+    text = f"{abs(skew) * 1000:.0f} ms {'ahead of' if skew > 0 else 'behind'} this machine's"
+    if abs(skew) < _SKEW:
+        return Check("clock", "ok", text)
+    return Check("clock", "warning", text, "Certificates and leases need clocks that agree: run an NTP client there.")
+
+
+def _mtu(host: Engine) -> int:
+    """Bytes of the largest packet of the interface with the default route; 0 where that cannot be asked."""
+    lines = host.machine_file("/proc/net/route").splitlines()[1:]
+    device = next((line.split()[0] for line in lines if line.split()[1:2] == ["00000000"]), "")
+    text = host.machine_file(f"/sys/class/net/{device}/mtu").strip() if device else ""
+    return int(text) if text.isdecimal() else 0
+
+
+def _mtu_check(mtu: int, all_: Mapping[str, int]) -> Check:
+    from minicluster.doctor import Check
+
+    known = [value for value in all_.values() if value]
+    if not mtu:
+        return Check("MTU", "ok", "not known: no image of minicluster is there to ask with")
+    text = f"{mtu}, of which the cluster's network has {mtu - _VXLAN}"
+    if mtu >= _ETHERNET and min(known) == max(known):
+        return Check("MTU", "ok", text)
+    fix = f"Cluster networks use packets of {_ETHERNET - _VXLAN} bytes: they are lost where the MTU is less than 1500."
+    return Check("MTU", "ok" if mtu >= _ETHERNET else "warning", text, fix)
+
+
+def _ports(address: str, role: str) -> Check:
+    """Whether the swarm's ports answer from here; that of VXLAN answers nothing, so it cannot be tried."""
+    from minicluster.doctor import Check
+
+    if not role:
+        return Check("ports", "ok", "2377/tcp, 7946/tcp and udp, and 4789/udp are used once it is part of a swarm")
+    wanted = [7946] if role == "worker" else [2377, 7946]
+    closed = []
+    for port in wanted:
+        try:
+            socket.create_connection((address, port), 2.0).close()
+        except OSError as error:
+            closed.append(f"{port}/tcp: {error.strerror or error}")
+    if closed:
+        fix = "Other hosts need 2377/tcp, 7946/tcp and udp, and 4789/udp: open them in the firewall."
+        return Check("ports", "warning", f"from this machine, at {address}: {'; '.join(closed)}", fix)
+    return Check("ports", "ok", f"{', '.join(f'{port}/tcp' for port in wanted)} answer at {address}")
+
+
+def _esp(host: Engine) -> Check:
+    """Whether the kernel can encrypt networks."""
+    from minicluster.doctor import Check
+
+    modules = host.machine_file("/proc/modules")
+    plain = "the hosts' network is not encrypted without --encrypt"
+    if any(line.startswith("esp4 ") for line in modules.splitlines()):
+        return Check("encryption", "ok", f"the kernel has ESP; {plain}")
+    fix = "For --encrypt, load it: `modprobe esp4`."
+    return Check("encryption", "ok" if not modules else "warning", f"ESP (esp4) is not loaded; {plain}", fix)

@@ -43,7 +43,9 @@ def look_within(
     refs = {image.ref for image in wanted.images.values()} - lacking.keys()
     there = frozenset(ref for ref in refs if engine.hosts or engine.has_image(ref))
     found = local_registry(engine) if any(node.local_registry for node in wanted.nodes) else None
-    return replace(observed, authority=authority.identity, members=counted, images=there, registry=found, lacking=lacking)
+    return replace(
+        observed, authority=authority.identity, members=counted, images=there, registry=found, lacking=lacking
+    )
 
 
 def _lacking(engine: Engine, wanted: Spec) -> dict[str, tuple[str, ...]]:

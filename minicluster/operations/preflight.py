@@ -112,7 +112,7 @@ def check_hosts(
     if given["bind_address"] or given["networks"]:
         raise UsageError(
             f"{'--bind-address' if given['bind_address'] else '--network'} cannot be used with several hosts",
-            "Endpoints are published on each host's own address; the cluster's network is the only one that hosts share.",
+            "Endpoints are published on each host's own address, and the cluster's network is the only one in common.",
             "Leave it out. --address-mode gateway publishes endpoints without a login, too.",
         )
     if mode == "bridge":

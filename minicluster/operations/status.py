@@ -78,7 +78,9 @@ def summary(
     quorum = Quorum.weakest(quorums.values())
     if quorum and quorum.lost and found is None:
         why = "the quorum is lost"
-    nodes = tuple(_node_status(spec, n, containers.get(n.name), *said[n.name], found, known, why, gone) for n in spec.nodes)
+    nodes = tuple(
+        _node_status(spec, n, containers.get(n.name), *said[n.name], found, known, why, gone) for n in spec.nodes
+    )
     notes = [why] if why and not (quorum and quorum.lost) and any(n.phase == "running" for n in nodes) else []
     notes += [member.alarm for member in known.values() if member.alarm]
     notes += _of_hosts(spec, observed)
@@ -102,9 +104,7 @@ def kernel_notes(engine: Engine, spec: Spec) -> list[str]:
     return missing + [f"{kernel.enough_for(name, now)}. `minicluster doctor` has the fix" for name, now in low.items()]
 
 
-def _probe(
-    engine: Engine, node: NodeSpec, container: Container | None, cancel: Cancel, gone: Mapping[str, str]
-) -> str:
+def _probe(engine: Engine, node: NodeSpec, container: Container | None, cancel: Cancel, gone: Mapping[str, str]) -> str:
     """ "ok", or why a node is not ready. ``gone``: hosts that do not answer, and why."""
     if container is None and node.host in gone:
         return f"host {node.host} does not answer"

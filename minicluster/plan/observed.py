@@ -122,7 +122,15 @@ class Observed:
         return next((name for name in names if volume.startswith(f"{self.cluster}-{name}-")), "")
 
     def __bool__(self) -> bool:
-        return bool(self.containers or self.strays or self.faults or self.networks or self.volumes or self.records or self.generations)
+        return bool(
+            self.containers
+            or self.strays
+            or self.faults
+            or self.networks
+            or self.volumes
+            or self.records
+            or self.generations
+        )
 
 
 #: In the name of what is on another host than the one of that name that is meant; see :mod:`minicluster.engine.hosts`.

@@ -117,8 +117,8 @@ def _moved(spec: Spec, node: NodeSpec, host: str, allowed: Sequence[str], gone: 
     if node.role in _voting(spec) and not node.join:
         raise MiniclusterError(
             f"{node.name} cannot leave host {host}",
-            f"{why[:1].upper()}{why[1:]}. Profile {spec.profile} has no way to make a node of role {node.role} that lost "
-            "its data a member again.",
+            f"{why[:1].upper()}{why[1:]}. Profile {spec.profile} cannot make a {node.role} that lost its data a member "
+            "again.",
             f"Start the engine of host {host}." if host in gone else f"Keep host {host}.",
         )
     lost = f", its data there ({', '.join(node.volumes)}) are not used any more" if node.volumes else ""

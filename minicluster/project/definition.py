@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 #: Option of ``up`` in an error -> the key of the file.
 _KEYS = {"--size": "size", "--set": "set", "--image": "image", "--port": "ports", "--network": "networks"}
 _KEYS |= {"--mount": "mounts", "--restart": "restart", "--bind-address": "bind_address"}
+_KEYS |= {"--place": "place"}
 _KEYS |= {"--registry-mirror": "registry_mirrors", "--registry": "registries", "--ca": "ca"}
 
 
@@ -66,6 +67,9 @@ class Definition:
     load: tuple[str, ...]
     apply: tuple[str, ...]  #: absolute paths
     ttl: str  #: as it is written; "" where there is none
+    hosts: tuple[str, ...] = ()
+    place: Mapping[str, str] = field(default_factory=dict)  #: role or node -> hosts, separated by commas
+    encrypt: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,9 @@ def shape(it: Definition) -> dict[str, Any]:
         "load": list(it.load),
         "apply": list(it.apply),
         "mounts": [str(mount) for mount in it.mounts],
+        "hosts": list(it.hosts),
+        "place": dict(it.place),
+        "encrypt": it.encrypt,
     }
 
 

@@ -129,4 +129,7 @@ def _definition(name: str, it: schema.Cluster, document: Document, folder: Path)
         tuple(absolute(word) if word.startswith((".", "/", "~")) else word for word in it.load),
         tuple(map(absolute, it.apply)),
         it.ttl or "",
+        tuple(it.hosts),
+        {word: ",".join(hosts) for word, hosts in it.place.items()},
+        it.encrypt,
     )

@@ -105,6 +105,12 @@ class Cluster(Part):
     """Registries that need more than their name: credentials, a certificate, or none."""
     ca: FilePath | None = None
     """File with certificates (PEM) that nodes trust as well; a relative path begins in the file's folder."""
+    hosts: list[FilePath] = []
+    """Docker contexts that the nodes are spread over; by default the one engine in use."""
+    place: dict[FilePath, list[FilePath]] = {}
+    """Role or node -> hosts that it may be on."""
+    encrypt: bool = False
+    """The nodes' traffic between hosts is encrypted."""
     restart: Annotated[Literal["no", "on-failure", "unless-stopped", "always"], BeforeValidator(_no)] = "no"
     """Restart policy of the nodes."""
     load: list[Reference] = []

@@ -93,4 +93,6 @@ def moment(text: str) -> float:
     whole, _, rest = text.partition(".")
     digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
     zone = rest[len(digits) :] or "Z"
-    return datetime.fromisoformat(f"{whole.removesuffix('Z')}.{digits[:6]:0<6}{zone.replace('Z', '+00:00')}").timestamp()
+    return datetime.fromisoformat(
+        f"{whole.removesuffix('Z')}.{digits[:6]:0<6}{zone.replace('Z', '+00:00')}"
+    ).timestamp()

@@ -81,4 +81,3 @@ def network(name: str, ipam: Mapping[str, Any], about: Mapping[str, str]) -> dic
     options = {"encrypted": ""} if ENCRYPTED in about else {}
     body = {"Name": name, "Driver": "overlay", "IPAM": dict(ipam), "Labels": dict(about), "CheckDuplicate": True}
     return {**body, "Attachable": True, "Scope": "swarm", "Options": options}
-

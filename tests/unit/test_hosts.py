@@ -1,0 +1,355 @@
+"""Clusters on several hosts: placement, routing, records, hosts that are away. The hosts are engines in memory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from minicluster.cluster import Cluster
+from minicluster.engine.hosts import HostsEngine
+from minicluster.engine.protocol import Container, Engine, Swarm, SwarmNode, Volume
+from minicluster.errors import MiniclusterError, NoEngine, UsageError
+from minicluster.model import labels
+from minicluster.operations import host_record
+from minicluster.operations import hosts as operations
+from minicluster.operations.up import UpOptions
+from minicluster.operations.up import plan as plan_up
+from minicluster.plan import placement
+from minicluster.plan.placement import Host
+from minicluster.plan.steps import ProvideImage
+from tests.fakes import Box, FakeEngine, FakeEtcd
+
+NAMES = ("a", "b", "c")
+
+
+class Machines:
+    """Three engines in memory that are part of one swarm, and the nodes of etcd on all of them."""
+
+    def __init__(self, *names: str) -> None:
+        self.engines = {name: FakeEngine() for name in names or NAMES}
+        first = next(iter(self.engines.values()))
+        nodes = tuple(
+            SwarmNode(f"id-{name}", name, f"10.9.0.{i}", True, True, i == 1) for i, name in enumerate(self.engines, 1)
+        )
+        for i, (name, engine) in enumerate(self.engines.items(), 1):
+            engine.reference = json.dumps({"name": name})
+            engine.nets = first.nets  # the swarm's
+            engine.files["/proc/meminfo"] = f"MemTotal: 9000000 kB\nMemAvailable: {(9 - i) * 1000000} kB\n"
+            engine.member = Swarm(f"id-{name}", f"10.9.0.{i}", "swarm", {labels.HOSTS: "a,b,c"}, True, nodes)
+        self.etcd = FakeEtcd(first)
+        for engine in self.engines.values():
+            engine.answers = first.answers
+        self.joined = self.etcd.engine = Joined(self.engines)
+
+    def hosts(self, *away: str) -> HostsEngine:
+        """As one engine; some do not answer, and their nodes are cut off."""
+        self.joined.away = away
+        there: dict[str, Engine] = {name: engine for name, engine in self.engines.items() if name not in away}
+        return HostsEngine(there, dict.fromkeys(away, "no answer in time"))
+
+
+class Joined(FakeEngine):
+    """All that there is on several engines in memory, for what etcd's nodes know of each other."""
+
+    def __init__(self, engines: dict[str, FakeEngine]) -> None:
+        super().__init__()
+        self.engines = engines
+
+    away: tuple[str, ...] = ()
+
+    def _there(self) -> list[FakeEngine]:
+        return [engine for name, engine in self.__dict__.get("engines", {}).items() if name not in self.away]
+
+    @property
+    def boxes(self) -> dict[str, Box]:  # type: ignore[override]
+        found = [(name, box) for engine in self._there() for name, box in engine.boxes.items()]
+        return dict(sorted(found, key=lambda pair: pair[1].container.alive))  # a former one has ended
+
+    @boxes.setter
+    def boxes(self, _value: object) -> None:
+        pass
+
+    @property
+    def vols(self) -> dict[str, Volume]:  # type: ignore[override]
+        return {name: volume for engine in reversed(self._there()) for name, volume in engine.vols.items()}
+
+    @vols.setter
+    def vols(self, _value: object) -> None:
+        pass
+
+
+@pytest.fixture
+def machines() -> Machines:
+    return Machines()
+
+
+def up(engine: HostsEngine, **options: object) -> Cluster:
+    """An etcd of three."""
+    return Cluster.up("etcd", name="e", engine=engine, **options)  # type: ignore[arg-type]
+
+
+def where(cluster: Cluster) -> dict[str, str]:
+    return {node.name: node.host for node in cluster.spec.nodes}
+
+
+def test_up_spreads_voters_and_each_host_has_what_is_its_own(machines: Machines) -> None:
+    cluster = up(machines.hosts())
+    assert where(cluster) == {"kv-1": "a", "kv-2": "b", "kv-3": "c"}
+    for name, node in zip(NAMES, ("kv-1", "kv-2", "kv-3"), strict=True):
+        engine = machines.engines[name]
+        assert [c.name for c in engine.containers("e")] == [f"e-{node}"]
+        assert {v.name for v in engine.volumes("e")} == {f"e-{node}-var-lib-etcd", "e-spec-1"}
+        assert all(v.labels[labels.HOSTS] == "a,b,c" for v in engine.volumes("e"))
+    assert [n.name for n in machines.hosts().networks("e")] == ["e-net"]
+    status = Cluster.open("e", engine=machines.hosts()).status()
+    assert status.phase == "ready"
+    assert [node.host for node in status.nodes] == ["a", "b", "c"]
+    assert host_record.read("e") == NAMES
+
+
+def test_down_leaves_nothing_on_any_host(machines: Machines) -> None:
+    up(machines.hosts()).down()
+    assert all(engine.empty() for engine in machines.engines.values())
+    assert host_record.read("e") == ()
+
+
+def test_what_hosts_have_of_their_own_is_not_seen(machines: Machines) -> None:
+    Cluster.up("etcd", name="own", size={"kv": 1}, engine=machines.engines["b"])
+    engine = machines.hosts()
+    assert (engine.containers(), engine.volumes(), engine.networks()) == ([], [], [])
+
+
+def test_endpoints_have_the_address_of_the_host(machines: Machines) -> None:
+    cluster = up(machines.hosts())
+    assert [e.host for e in cluster.endpoints("client")] == ["10.9.0.1", "10.9.0.2", "10.9.0.3"]
+    config = machines.engines["b"].boxes["e-kv-2"].config
+    assert config
+    assert (config.bind_address, config.local_ports) == ("10.9.0.2", ())
+    node = cluster.spec.node("kv-2")
+    assert node
+    assert "10.9.0.2" in node.certificates[0].addresses
+
+
+def test_endpoints_without_a_login_stay_on_their_host_unless_gateway_is_said(machines: Machines) -> None:
+    cluster = up(machines.hosts(), set={"tls": False})
+    assert {e.host for e in cluster.endpoints("client")} == {"127.0.0.1"}
+    config = machines.engines["a"].boxes["e-kv-1"].config
+    assert config
+    assert config.local_ports == ("2379/tcp",)
+    opened = up(machines.hosts(), set={"tls": False}, address_mode="gateway")
+    assert [e.host for e in opened.endpoints("client")] == ["10.9.0.1", "10.9.0.2", "10.9.0.3"]
+    again = up(machines.hosts(), set={"tls": False})
+    assert again.change
+    assert not again.change.changed
+
+
+def test_verbs_reach_the_host_that_has_the_node(machines: Machines) -> None:
+    cluster = up(machines.hosts())
+    cluster.stop(["kv-2"])
+    assert machines.engines["b"].boxes["e-kv-2"].container.state == "exited"
+    cluster.start(["kv-2"])
+    machines.engines["c"].boxes["e-kv-3"].log = [b"hello from c"]
+    assert [*cluster.logs(["kv-3"])] == [("kv-3", "hello from c")]
+    assert cluster.exec("kv-3", ["etcd-ready"]).exit_code == 0
+    cluster.scale({"kv": 5})
+    assert where(cluster) == {"kv-1": "a", "kv-2": "b", "kv-3": "c", "kv-4": "a", "kv-5": "b"}
+    cluster.scale({"kv": 3})
+    assert sorted(c.name for c in machines.hosts().containers("e")) == ["e-kv-1", "e-kv-2", "e-kv-3"]
+
+
+def test_a_host_that_is_gone_is_named_and_its_nodes_move(machines: Machines) -> None:
+    up(machines.hosts())
+    away = machines.hosts("c")
+    machines.engines["c"].boxes["e-kv-3"].to("exited")
+    status = Cluster.open("e", engine=away).status()
+    assert status.phase == "degraded"
+    assert [(n.phase, n.probe) for n in status.nodes][2] == ("unknown", "host c does not answer")
+    assert any("host c does not answer (no answer in time): kv-3 cannot be reached" in note for note in status.notes)
+    moved = up(machines.hosts("c"))
+    assert where(moved) == {"kv-1": "a", "kv-2": "b", "kv-3": "a"}
+    assert "e-kv-3" in machines.engines["a"].boxes
+    assert "e-kv-3" in machines.engines["c"].boxes  # nobody could remove it
+
+    back = machines.hosts()
+    names = {c.name: c.host for c in back.containers("e")}
+    assert names == {"e-kv-1": "a", "e-kv-2": "b", "e-kv-3": "a", "e-kv-3@c": "c"}
+    notes = Cluster.open("e", engine=back).status().notes
+    assert any("host c still has a former kv-3" in note for note in notes)
+    assert up(machines.hosts()).status().phase == "ready"
+    assert "e-kv-3" not in machines.engines["c"].boxes
+    assert [v.name for v in machines.engines["c"].volumes("e")] == []
+    up(machines.hosts()).down()
+    assert all(engine.empty() for engine in machines.engines.values())
+
+
+def test_down_says_what_is_left_where_and_removes_it_once_the_host_is_back(machines: Machines) -> None:
+    up(machines.hosts())
+    with pytest.raises(MiniclusterError) as error:
+        Cluster.open("e", engine=machines.hosts("c")).down()
+    assert error.value.what == "cluster e could not be removed from host c"
+    assert "container e-kv-3 on host c" in error.value.leftovers
+    assert "volume e-kv-3-var-lib-etcd on host c" in error.value.leftovers
+    assert machines.engines["a"].empty()
+    assert host_record.read("e") == NAMES
+    Cluster.open("e", engine=machines.hosts()).down()
+    assert machines.engines["c"].empty()
+    assert host_record.read("e") == ()
+
+
+def test_a_host_can_be_replaced_by_another_one() -> None:
+    machines = Machines("a", "b", "c", "d")
+    up(HostsEngine({n: machines.engines[n] for n in "abc"}), hosts=["a", "b", "c"])
+    cluster = up(machines.hosts(), hosts=["a", "b", "d"])
+    assert where(cluster) == {"kv-1": "a", "kv-2": "b", "kv-3": "d"}
+    assert "e-kv-3" not in machines.engines["c"].boxes
+    assert cluster.status().phase == "ready"
+    assert [v.name for v in machines.engines["c"].volumes("e") if labels.HOST in v.labels] == []
+
+
+def test_the_plan_says_why_a_node_is_where_it_is(machines: Machines) -> None:
+    plan = plan_up(machines.hosts(), "e", UpOptions(profile="etcd", place={"kv-1": "c"})).plan
+    causes = {step.id: step.cause for step in plan.steps}
+    assert causes["create kv-1"] == "the node does not exist yet; on c: --place kv-1=c"
+    assert causes["create kv-2"] == "the node does not exist yet; on a: no kv there, 7.6 GiB of memory free"
+    assert causes["create kv-3"] == "the node does not exist yet; on b: no kv there"
+    from minicluster.cli.planned import rows
+
+    assert any("create container e-kv-1 (172.28.0.2) on c" in what for _n, what, _why, _after in rows(plan))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"place": {"kv-9": "a"}}, "no role or node 'kv-9'"),
+        ({"place": {"kv": "a,x"}}, "'x' is none of the hosts"),
+        ({"address_mode": "bridge"}, "--address-mode bridge cannot be used with several hosts"),
+        ({"bind_address": "10.0.0.1"}, "--bind-address cannot be used with several hosts"),
+        ({"networks": ["x"]}, "--network cannot be used with several hosts"),
+    ],
+)
+def test_what_cannot_be_is_refused(machines: Machines, options: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageError) as error:
+        up(machines.hosts(), **options)
+    assert words in error.value.what
+    assert all(engine.empty() for engine in machines.engines.values())
+
+
+def test_hosts_without_a_swarm_are_refused(machines: Machines) -> None:
+    machines.engines["b"].member = Swarm()
+    with pytest.raises(MiniclusterError) as error:
+        up(machines.hosts())
+    assert error.value.what == "b: not part of a Docker Swarm"
+    assert "minicluster hosts init a,b,c" in error.value.fix
+    machines.engines["b"].member = Swarm("id-x", "10.9.0.9")
+    with pytest.raises(MiniclusterError) as error:
+        up(machines.hosts())
+    assert error.value.what == "host b is part of another Docker Swarm than the others"
+
+
+def test_place_and_encrypt_need_several_hosts(engine: FakeEngine) -> None:
+    for options in ({"place": {"kv": "a"}}, {"encrypt": True}):
+        with pytest.raises(UsageError, match="needs several hosts"):
+            Cluster.up("etcd", name="e", engine=engine, **options)  # type: ignore[arg-type]
+
+
+def test_a_shared_volume_is_refused_with_the_way_out(machines: Machines) -> None:
+    with pytest.raises(UsageError) as error:
+        plan_up(machines.hosts(), "k", UpOptions(profile="kubernetes", size={"agent": 20}))
+    assert "share /tmp/hostpath_pv, and cannot be on several hosts" in error.value.what
+    assert "--set roles.agent.shared=[]" in error.value.fix
+    assert "--place agent=a" in error.value.fix
+
+
+def test_thirty_agents_go_where_memory_is_free(machines: Machines) -> None:
+    settings = {"roles.agent.shared": "[]", "roles.master.shared": "[]"}
+    spec = plan_up(
+        machines.hosts(), "k", UpOptions(profile="kubernetes", size={"agent": 30, "master": 3}, set=settings)
+    ).spec
+    masters = [node.host for node in spec.of_role("master")]
+    assert sorted(masters) == ["a", "b", "c"]
+    agents = [node.host for node in spec.of_role("agent")]
+    counts = [agents.count(name) for name in NAMES]
+    assert counts[0] > counts[1] > counts[2] > 0  # as they have less and less memory
+
+
+# Several as one
+
+
+def test_a_host_that_stops_answering_is_left_out(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    up(machines.hosts())
+    engine = machines.hosts()
+
+    def lost(_cluster: str | None = None) -> list[Container]:
+        raise NoEngine("the engine stopped answering: list containers", "timed out")
+
+    monkeypatch.setattr(machines.engines["b"], "containers", lost)
+    assert [c.name for c in engine.containers("e")] == ["e-kv-1", "e-kv-3"]
+    assert engine.gone == {"b": "timed out"}
+    assert [*engine.hosts] == ["a", "c"]
+
+
+def test_records_of_before_do_not_count(machines: Machines) -> None:
+    """A host that was away while the spec changed has an old record, and no new one."""
+    up(machines.hosts())
+    up(machines.hosts("c"), size={"kv": 1}, force=True)
+    spec = [v.name for v in machines.hosts().volumes("e") if labels.REVISION in v.labels]
+    newest = max(v.name for v in machines.engines["a"].volumes("e") if labels.REVISION in v.labels)
+    assert sorted(spec) == sorted([newest, "e-spec-1@c"])
+    assert Cluster.open("e", engine=machines.hosts()).status().phase == "ready"
+
+
+def test_hosts_that_lack_an_image_get_it_from_one_that_has_it(machines: Machines) -> None:
+    found = plan_up(machines.hosts(), "e", UpOptions(profile="etcd"))
+    ref = found.spec.images["node"].ref
+    for name in ("b", "c"):
+        machines.engines[name].missing.add(ref)
+    plan = plan_up(machines.hosts(), "e", UpOptions(profile="etcd")).plan
+    assert [step.action.hosts for step in plan.steps if isinstance(step.action, ProvideImage)] == [("b", "c")]
+    up(machines.hosts())
+    assert all(ref in machines.engines[name].refs for name in ("b", "c"))
+    calls = {name: [call for call, _what in engine.calls] for name, engine in machines.engines.items()}
+    assert "load_images" not in calls["a"]
+    assert not [name for name in NAMES if "build_image" in calls[name]]
+    assert not up(machines.hosts()).change.changed  # type: ignore[union-attr]
+
+
+def test_placement_is_stable(machines: Machines) -> None:
+    cluster = up(machines.hosts(), hosts=["a", "b", "c"])
+    hosts = {name: Host(f"10.9.0.{i}", 1 << 34) for i, name in enumerate(NAMES, 1)}
+    bare = replace(cluster.spec, nodes=tuple(replace(node, host="") for node in cluster.spec.nodes), hosts={})
+    again, why = placement.place(bare, cluster.spec, hosts, {})
+    assert ([node.host for node in again.nodes], why) == (["a", "b", "c"], {})
+
+
+# Their swarm
+
+
+def test_init_makes_three_managers_and_leave_takes_away_only_its_own(machines: Machines) -> None:
+    for engine in machines.engines.values():
+        engine.member = Swarm()
+    hosts = machines.hosts()
+    assert operations.init(hosts) == ["a", "b", "c"]
+    calls = [call for engine in machines.engines.values() for call in engine.calls if call[0] == "join_swarm"]
+    assert len(calls) == 3
+    foreign = Machines()
+    for engine in foreign.engines.values():
+        engine.member = replace(engine.member, labels={})
+    with pytest.raises(UsageError, match="was not made by minicluster"):
+        operations.leave(foreign.hosts())
+    assert operations.leave(Machines().hosts()) == ["a", "b", "c"]
+
+
+def test_leave_is_refused_while_clusters_use_the_swarm(machines: Machines) -> None:
+    up(machines.hosts())
+    with pytest.raises(MiniclusterError, match="the hosts have 1 cluster: e"):
+        operations.leave(machines.hosts())
+
+
+def test_status_tells_the_quorum(machines: Machines) -> None:
+    found = operations.status(machines.hosts())
+    assert [(one.host, one.role) for one in found.hosts] == [("a", "leader"), ("b", "manager"), ("c", "manager")]
+    assert found.quorum
+    assert (found.quorum.voters, found.quorum.survives, found.quorum.leader) == (3, 1, "a")
+    assert found.ours
