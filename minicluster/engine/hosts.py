@@ -331,7 +331,8 @@ class HostsEngine:
             self._where[config.name] = host
 
     def create_job(self, job: Job) -> None:
-        host = self._target(job.labels)
+        having = [name for name, there in self._each(lambda engine: engine.has_image(job.image)).items() if there]
+        host = job.labels.get(labels.HOST) or next(iter(having), "") or self._target({})
         self._call(host, lambda engine: engine.create_job(job))
         with self._lock:
             self._where[job.name] = host

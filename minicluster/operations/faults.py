@@ -148,8 +148,11 @@ def apply(engine: Engine, spec: Spec, fault: Fault, listener: Listener = ignore)
     image = helper_image()
     from minicluster.engine.protocol import Cancel
 
+    host = _host(spec, fault)
     if not engine.has_image(image.ref):
         images.provide(engine, "fault", listener)(image, Cancel())
+    if host in engine.hosts and not engine.hosts[host].has_image(image.ref):
+        engine.hosts[host].load_images(engine.save_image(image.ref))
     with lock.injecting(spec.cluster):
         target = Target(engine, spec)
         refuse(target, fault)
@@ -168,6 +171,28 @@ def apply(engine: Engine, spec: Spec, fault: Fault, listener: Listener = ignore)
     if fault.kind == "kill":
         engine.remove_container(helper)
     return active
+
+
+def _host(spec: Spec, fault: Fault) -> str:
+    """The host that a fault's helper runs on; "" where the cluster is on one engine.
+
+    Raises:
+        UsageError: it is about nodes on several hosts, which one helper does not reach.
+    """
+    names = dict.fromkeys([*fault.nodes, *fault.to])
+    hosts = dict.fromkeys(node.host for node in spec.nodes if node.name in names and node.host)
+    if len(hosts) > 1:
+        raise UsageError(
+            f"{fault.text}: its nodes are on several hosts: {', '.join(hosts)}",
+            "A fault is held by a helper on the nodes' own host.",
+            "Apply it to the nodes of one host at a time; a partition is not possible between hosts.",
+        )
+    return next(iter(hosts), "")
+
+
+def _on(spec: Spec, host: str) -> dict[str, str]:
+    """The labels of a helper on a host; none where the cluster is on one engine."""
+    return {labels.HOST: host, labels.HOSTS: ",".join(spec.hosts)} if host else {}
 
 
 def _create(target: Target, fault: Fault, image: str) -> tuple[ActiveFault, str]:
@@ -190,7 +215,12 @@ def _create(target: Target, fault: Fault, image: str) -> tuple[ActiveFault, str]
             {"FAULT": active.id},
             {},
             (),
-            {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile, labels.FAULT: active.dump()},
+            {
+                labels.CLUSTER: spec.cluster,
+                labels.PROFILE: spec.profile,
+                labels.FAULT: active.dump(),
+                **_on(spec, _host(spec, fault)),
+            },
             on_containers=True,
         )
         try:
@@ -266,14 +296,22 @@ def heal_if_any(engine: Engine, spec: Spec) -> tuple[str, ...]:
 
 
 def _sweep(target: Target) -> None:
+    found = target.sandboxes()
+    hosts = dict.fromkeys(c.host for c in target.containers.values())
+    for host in hosts:
+        its = {node: sandbox for node, sandbox in found.items() if target.containers[node].host == host}
+        _sweep_on(target, host, its)
+
+
+def _sweep_on(target: Target, host: str, sandboxes: Mapping[str, Sandbox]) -> None:
     from minicluster.engine.protocol import Job
 
     engine, spec, image = target.engine, target.spec, helper_image()
-    operations = planning.sweep(target.sandboxes())
-    if not operations or not engine.has_image(image.ref):  # there never was a fault
+    operations = planning.sweep(dict(sandboxes))
+    if not operations or not engine.hosts.get(host, engine).has_image(image.ref):  # there never was a fault
         return
     name = fault_name(spec.cluster, f"heal-{os.urandom(3).hex()}")  # several may heal at the same time
-    about = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile, labels.FAULT: ""}
+    about = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile, labels.FAULT: "", **_on(spec, host)}
     engine.create_job(Job(name, image.ref, ("fault", "0", *operations), {}, {}, (), about, on_containers=True))
     try:
         with suppress(EngineError, NodeFailed):  # another heal ends it, and does the same; or a node has just ended

@@ -1,0 +1,183 @@
+"""Clusters on three hosts: used as on one, and while a host is killed, cut off and comes back; nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine.bed import NAMES, Bed, make
+from tests.engine.checker import Checker, store_of, writing
+from tests.engine.conftest import VERSION, Shell, eventually, remains
+
+BED = "t-hosts"
+NAME = "t-over"
+
+pytestmark = pytest.mark.long
+
+ROLE = {"etcd": "kv", "zookeeper": "kv", "consul": "master"}
+
+
+@pytest.fixture(scope="module")
+def bed(outer: Shell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    """Three machines without a swarm of their own, joined by ``hosts init``."""
+    try:
+        made = make(outer, BED, tmp_path_factory.mktemp("docker"))
+        for host in reversed(NAMES):
+            made.docker(host, "swarm", "leave", "--force")
+        made.shell.minicluster("hosts", "init", "a,b,c")
+        yield made
+        found = made.shell.minicluster("hosts", "leave", "a,b,c", "-o", "json").json
+        assert sorted(found["left"]) == [*NAMES]
+        assert all(json.loads(made.docker(h, "info", "-f", "{{json .Swarm}}"))["NodeID"] == "" for h in NAMES)
+    finally:
+        outer.minicluster("down", BED, ok=False)
+    assert remains(outer, BED) == {}
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing(bed: Bed) -> Iterator[None]:
+    yield
+    bed.shell.minicluster("down", NAME, ok=False, timeout=300)
+    assert bed.remains(NAME) == {}
+
+
+def up(bed: Bed, profile: str, *options: str) -> Any:
+    words = ("up", profile, "--name", NAME, "--hosts", "a,b,c", *VERSION.get(profile, ()), *options, "-o", "json")
+    return bed.shell.minicluster(*words, timeout=600).json
+
+
+def status(bed: Bed) -> Any:
+    return bed.shell.minicluster("status", NAME, "-o", "json").json
+
+
+def is_ready(bed: Bed, voters: int = 3) -> Any:
+    def ready() -> Any:
+        found = status(bed)
+        return found if found["phase"] == "ready" and found["quorum"]["voters"] == voters else None
+
+    return eventually(ready, within=120, what=f"{NAME} is ready with {voters} voters")
+
+
+def where(bed: Bed) -> dict[str, str]:
+    return {node["name"]: node["host"] for node in status(bed)["nodes"]}
+
+
+def write(bed: Bed, profile: str) -> AbstractContextManager[Checker]:
+    return writing(store_of(profile, bed.shell, NAME))
+
+
+def test_hosts_are_checked(bed: Bed) -> None:
+    found = bed.shell.minicluster("hosts", "check", "-o", "json", ok=False).json
+    assert [(one["host"], one["answers"], one["role"] != "") for one in found["hosts"]] == [
+        (h, True, True) for h in NAMES
+    ]
+    assert found["quorum"]["voters"] == 3
+    assert found["ours"]
+    for checks in found["checks"].values():
+        by_name = {one["name"]: one for one in checks}
+        assert by_name["clock"]["level"] == "ok"
+        assert by_name["ports"]["level"] == "ok"
+
+
+@pytest.mark.parametrize("profile", ["etcd", "zookeeper", "consul"])
+def test_an_ensemble_over_three_hosts(bed: Bed, profile: str) -> None:
+    """Up, status, exec, logs, stop, start, scale; a host is killed and comes back; down."""
+    role = ROLE[profile]
+    up(bed, profile, "--address-mode", "gateway")
+    found = is_ready(bed)
+    voters = [node for node in found["nodes"] if node["role"] == role]
+    assert sorted(node["host"] for node in voters) == [*NAMES]
+    for node in found["nodes"]:
+        assert node["container"] in bed.docker(node["host"], "ps", "--format", "{{.Names}}").split()
+        said = bed.shell.minicluster("exec", "-c", NAME, node["name"], "--", "hostname").out.strip()
+        assert said == node["name"]
+    endpoints = bed.shell.minicluster("info", NAME, "-o", "json").json["endpoints"]
+    hosts = where(bed)
+    assert all(bed.addresses[hosts[e["node"]]] in e["url"] for e in endpoints)
+    assert bed.shell.minicluster("logs", "-c", NAME, f"{role}-3").out
+    with write(bed, profile) as checker:
+        bed.shell.minicluster("stop", f"{role}-2", "-c", NAME)
+        checker.progress()
+        bed.shell.minicluster("start", f"{role}-2", "-c", NAME)
+        bed.shell.minicluster("restart", "--rolling", role, "-c", NAME, timeout=300)
+        away = hosts[f"{role}-3"]
+        bed.do("kill", away)
+        checker.progress(within=90)
+        gone = status(bed)
+        assert any(note.startswith(f"host {away} does not answer") for note in gone["notes"])
+        assert gone["phase"] == "degraded"
+        bed.do("start", away)
+        bed.shell.minicluster("start", "-c", NAME, timeout=300)
+        checker.progress()
+    is_ready(bed)
+    bed.shell.minicluster("scale", f"{role}=5", "-c", NAME, timeout=300)
+    is_ready(bed, 5)
+
+
+def test_a_host_that_is_killed_is_replaced(bed: Bed) -> None:
+    """``up`` moves its voter; when it is back, ``up`` removes what is left there."""
+    up(bed, "etcd")
+    away = where(bed)["kv-3"]
+    with write(bed, "etcd") as checker:
+        bed.do("kill", away)
+        checker.progress()
+        up(bed, "etcd")
+        assert where(bed)["kv-3"] != away
+        is_ready(bed)
+        bed.do("start", away)
+        checker.progress()
+    bed.shell.minicluster("hosts", "init", "a,b,c")
+    assert any(f"host {away} still has a former kv-3" in note for note in status(bed)["notes"])
+    up(bed, "etcd")
+    assert f"{NAME}-kv-3" not in bed.docker(away, "ps", "-a", "--format", "{{.Names}}")
+    is_ready(bed)
+
+
+def test_a_host_is_cut_off_and_paused(bed: Bed) -> None:
+    up(bed, "etcd")
+    with write(bed, "etcd") as checker:
+        for host in NAMES:
+            bed.cut(host)
+            checker.progress()
+            assert status(bed)["phase"] == "degraded"
+            bed.heal()
+            is_ready(bed)
+        bed.do("pause", "b")
+        checker.progress()
+        bed.do("unpause", "b")
+        checker.progress()
+    is_ready(bed)
+
+
+def test_down_removes_what_it_reaches_and_the_rest_later(bed: Bed) -> None:
+    up(bed, "etcd")
+    bed.do("kill", "c")
+    done = bed.shell.minicluster("down", NAME, ok=False)
+    assert done.code == 1
+    assert f"container {NAME}-kv-3 on host c" in done.err
+    bed.do("start", "c")
+    eventually(lambda: bed.docker("c", "version", ok=False), what="c answers")
+    assert [*bed.remains(NAME)] == ["c"]
+    bed.shell.minicluster("down", NAME)
+    assert bed.remains(NAME) == {}
+
+
+def test_another_machine_finds_it_by_the_context_of_a_host(bed: Bed, tmp_path: Path) -> None:
+    up(bed, "etcd")
+    env = {key: value for key, value in bed.shell.env.items() if key != "DOCKER_HOST"}
+    other = Shell({**env, "DOCKER_HOST": "", "DOCKER_CONTEXT": "b", "XDG_DATA_HOME": str(tmp_path)})
+    assert other.minicluster("status", NAME, "-o", "json").json["phase"] == "ready"
+    assert [c["cluster"] for c in other.minicluster("ls", "-o", "json").json] == [NAME]
+    other.minicluster("down", NAME)
+    assert bed.remains(NAME) == {}
+
+
+def test_traffic_is_encrypted_where_it_is_asked_for(bed: Bed) -> None:
+    up(bed, "etcd", "--encrypt")
+    options = json.loads(bed.docker("a", "network", "inspect", f"{NAME}-net", "-f", "{{json .Options}}"))
+    assert "encrypted" in options
