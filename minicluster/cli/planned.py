@@ -37,7 +37,7 @@ def what(action: Action) -> str:
     match action:
         case m.ProvideImage(image, hosts):
             on = f" on {image.overlay_on}" if image.overlay_on else ""
-            given = f", and copy it to {', '.join(hosts)}" if hosts else ""
+            given = f", if it is missing, and copy it to {', '.join(hosts)}" if hosts else ""
             return f"{'build' if image.build else 'pull'} image {image.ref}{on}{given}"
         case m.Record(volume, spec=spec):
             return f"save {'the spec' if spec else 'the empty starting state'} in volume {volume}"
@@ -69,6 +69,8 @@ def what(action: Action) -> str:
             return f"remove {container}:{path}"
         case m.WaitMembers(container, _command, names):
             return f"wait for {count(len(names), 'member')}, as seen by {container}"
+        case m.ForgetHost(host):
+            return f"remove host {host} from the swarm"
         case m.UpdateContainer(name, restart):
             return f"set restart policy of {name} to {restart}"
         case (

@@ -138,6 +138,10 @@ class HostsEngine:
         """The host that something is created on."""
         return about.get(labels.HOST, "") or next(iter(self.hosts), "")
 
+    def _marked(self, about: Mapping[str, str]) -> Mapping[str, str]:
+        """The labels of something that is created: without that of the hosts it would not be seen any more."""
+        return {labels.HOSTS: ",".join([*self.hosts, *self.gone]), **about}
+
     def _manager(self) -> Engine:
         """An engine that manages the hosts' swarm."""
         swarms = self._each(lambda engine: engine.swarm())
@@ -198,7 +202,7 @@ class HostsEngine:
 
     def _newest_spec(self, cluster: str) -> Spec | None:
         found = self._each(lambda engine: engine.volumes(cluster))
-        all_ = [one for its in found.values() for one in its if labels.REVISION in one.labels]
+        all_ = [one for its in found.values() for one in its if _is_record(one)]
         texts = [one.labels.get(labels.SPEC, "") for one in sorted(all_, key=_revision, reverse=True)]
         try:
             return decode(texts[0]) if texts and texts[0] else None
@@ -301,6 +305,7 @@ class HostsEngine:
             return
 
     def create_volume(self, name: str, about: Mapping[str, str]) -> None:
+        about = self._marked(about)
         if labels.HOST in about:
             self._call(self._target(about), lambda engine: engine.create_volume(name, about))
         else:
@@ -325,8 +330,8 @@ class HostsEngine:
         return all(self._each(lambda engine: engine.sees(path)).values())
 
     def create_container(self, config: ContainerConfig) -> None:
-        host = self._target(config.labels)
-        self._call(host, lambda engine: engine.create_container(config))
+        host, marked = self._target(config.labels), replace(config, labels=self._marked(config.labels))
+        self._call(host, lambda engine: engine.create_container(marked))
         with self._lock:
             self._where[config.name] = host
 
@@ -490,6 +495,10 @@ class HostsEngine:
     def close(self) -> None:
         for engine in [*self.hosts.values(), *self._homes]:
             engine.close()
+
+
+def _is_record(volume: Volume) -> bool:
+    return labels.REVISION in volume.labels and labels.HOSTS in volume.labels
 
 
 def _revision(volume: Volume) -> int:

@@ -41,6 +41,7 @@ _PHASES: dict[type, str] = {
     m.StopContainer: "stopping",
     m.KillContainer: "killing",
     m.PauseContainer: "pausing",
+    m.ForgetHost: "forgetting host",
     m.UpdateContainer: "configuring",
     m.RemoveContainer: "removing",
     m.RemoveVolume: "removing",
@@ -98,6 +99,8 @@ def perform(step: Step, run: Run) -> None:
             engine.kill_container(name)
         case m.PauseContainer(name):
             engine.pause_container(name)
+        case m.ForgetHost(_host, id_):
+            engine.forget_swarm_node(id_)
         case m.UpdateContainer(name, restart):
             engine.update_container(name, restart)
         case m.RemoveContainer(name):

@@ -39,23 +39,64 @@ def placed(engine: Engine, spec: Spec, observed: Observed) -> tuple[Spec, Mappin
     """
     from minicluster.plan import placement
 
-    hosts = machines(engine)
-    spec, why = placement.place(spec, observed.spec, hosts, engine.gone)
-    return spec, why, observed.placed(spec)
+    swarms = each(engine, lambda host: host.swarm())
+    before = observed.spec
+    inside = _inside(engine, swarms, before)
+    hosts = machines(engine, inside)
+    # Hosts that left the swarm, as one that was away and forgotten, can have no node until they join it again.
+    outside = dict.fromkeys(swarms, "it is not part of the swarm; `minicluster hosts init` lets it join")
+    gone = {**engine.gone, **{name: why for name, why in outside.items() if name not in inside}}
+    spec, why = placement.place(spec, before, hosts, gone)
+    former = {node.name: node.host for node in before.nodes} if before else {}
+    left = {former[name] for name in why if former.get(name) in engine.gone}
+    forgotten = {host: id_ for host in sorted(left) if before and (id_ := _lost(host, before, inside))}
+    return spec, why, replace(observed.placed(spec), forgotten=forgotten)
 
 
-def machines(engine: Engine) -> dict[str, Host]:
-    """What a placement has to know of the hosts that answer.
+def _inside(engine: Engine, swarms: Mapping[str, Swarm], before: Spec | None) -> dict[str, Swarm]:
+    """The hosts that are part of the swarm; all of them have to be when a cluster is created."""
+    if before is None:
+        check_swarm(engine, swarms)
+        return dict(swarms)
+    manager = next((swarm for swarm in swarms.values() if swarm.manager), None)
+    if manager is None:
+        check_swarm(engine, swarms)
+    members = {node.id for node in manager.nodes} if manager else set()
+    return {name: swarm for name, swarm in swarms.items() if swarm.id in members}
+
+
+def _lost(host: str, before: Spec, inside: Mapping[str, Swarm]) -> str:
+    """The engine of a host that does not answer in the swarm; "" where the swarm does not have it any more.
 
     Raises:
-        MiniclusterError: they are not all part of one swarm.
+        MiniclusterError: the swarm is not minicluster's, or it is not clear which one it is.
     """
+    manager = next(swarm for swarm in inside.values() if swarm.manager)
+    here = {swarm.id for swarm in inside.values()}
+    down = [node for node in manager.nodes if node.id not in here and not node.ready]
+    named = [node for node in down if node.address == before.hosts.get(host)] or down
+    if not named:
+        return ""
+    node = named[0]
+    if labels.HOSTS not in manager.labels or len(named) > 1:
+        ids = " or ".join(one.id for one in named)
+        raise MiniclusterError(
+            f"the nodes of host {host} cannot be moved while it is a member of the swarm",
+            "The swarm keeps their addresses for it, and minicluster did not make the swarm."
+            if labels.HOSTS not in manager.labels
+            else "The swarm keeps their addresses for it, and several of its members do not answer.",
+            f"Remove it on a manager: `docker node demote {ids}`, then `docker node rm --force {ids}`.",
+        )
+    return node.id
+
+
+def machines(engine: Engine, swarms: Mapping[str, Swarm]) -> dict[str, Host]:
+    """What a placement has to know of hosts."""
     from minicluster.plan.placement import Host
 
-    swarms = each(engine, lambda host: host.swarm())
-    check_swarm(engine, swarms)
-    memory = each(engine, free_memory)
-    return {name: Host(_address(engine.hosts[name], swarms[name]), memory[name]) for name in swarms if name in memory}
+    with ThreadPoolExecutor(len(swarms) or 1) as pool:
+        free = dict(zip(swarms, pool.map(lambda name: free_memory(engine.hosts[name]), swarms), strict=True))
+    return {name: Host(_address(engine.hosts[name], swarm), free[name]) for name, swarm in swarms.items()}
 
 
 def each(engine: Engine, call: Callable[[Engine], T]) -> dict[str, T]:
@@ -141,6 +182,12 @@ def init(engine: Engine, listener: Listener = ignore) -> list[str]:
         name, why = next(iter(engine.gone.items()))
         raise MiniclusterError(f"host {name} does not answer", why, "Start its engine, or leave it out.")
     swarms = each(engine, lambda host: host.swarm())
+    first = next((swarm for swarm in swarms.values() if swarm.manager), None)
+    members = {node.id for node in first.nodes} if first else set()
+    for name, swarm in swarms.items():  # one that was away when the others removed it
+        if first and swarm.id and swarm.id not in members and labels.HOSTS in first.labels and not swarm.cluster:
+            engine.hosts[name].leave_swarm()
+            swarms[name] = type(swarm)()
     inside = [name for name, swarm in swarms.items() if swarm.id]
     if inside:
         check_swarm(engine, {name: swarms[name] for name in inside})
@@ -386,7 +433,9 @@ def _esp(host: Engine) -> Check:
 
     modules = host.machine_file("/proc/modules")
     plain = "the hosts' network is not encrypted without --encrypt"
+    if not modules:
+        return Check("encryption", "ok", f"ESP not checked: no image of minicluster is there to ask with; {plain}")
     if any(line.startswith("esp4 ") for line in modules.splitlines()):
         return Check("encryption", "ok", f"the kernel has ESP; {plain}")
     fix = "For --encrypt, load it: `modprobe esp4`."
-    return Check("encryption", "ok" if not modules else "warning", f"ESP (esp4) is not loaded; {plain}", fix)
+    return Check("encryption", "warning", f"ESP (esp4) is not loaded; {plain}", fix)

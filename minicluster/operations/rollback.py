@@ -135,10 +135,10 @@ def _restore(engine: Engine, name: str, before: Spec, authority: pki.Authority) 
     from minicluster.executor.executor import Run, execute
     from minicluster.operations import images, registries
     from minicluster.plan import reconcile
-    from minicluster.plan.leases import with_lease, with_project
+    from minicluster.plan.leases import with_hosts, with_lease, with_project
 
-    observed = look_within(engine, look(engine, name), before, before, authority)
+    observed = look_within(engine, look(engine, name).placed(before), before, before, authority)
     values = registries.credentials(before, strict=False)
     run = Run(engine, authority, DEFAULT_TIMEOUT, ignore, images.provide(engine, before.profile, ignore), values=values)
-    plan = with_lease(reconcile.reconcile(before, observed), observed, None, before.profile)
+    plan = with_hosts(with_lease(reconcile.reconcile(before, observed), observed, None, before.profile), before)
     execute(with_project(plan, observed.project), run)

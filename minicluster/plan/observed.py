@@ -54,6 +54,8 @@ class Observed:
     gone: Mapping[str, str] = field(default_factory=dict)  #: hosts that do not answer, and why
     #: Node -> names of its former containers, on other hosts than the one that it is to be on.
     strays: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    #: Hosts that do not answer and whose nodes move -> their engines in the swarm, which keeps the nodes' addresses.
+    forgotten: Mapping[str, str] = field(default_factory=dict)
     placement: Mapping[str, str] = field(default_factory=dict)  #: node -> why its host was chosen
     lacking: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  #: image -> hosts that need it and lack it
 

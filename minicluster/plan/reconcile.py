@@ -24,6 +24,7 @@ from minicluster.plan.steps import (
     CreateNetwork,
     CreateVolume,
     DisconnectNetwork,
+    ForgetHost,
     Plan,
     ProvideImage,
     PutFiles,
@@ -125,6 +126,9 @@ class NodeAction:
 
 def _remove_strays(steps: Steps, spec: Spec, observed: Observed) -> None:
     """Removes what is left of nodes on hosts that they are no longer on, before they exist again."""
+    for host, id_ in observed.forgotten.items():
+        cause = "it does not answer, and the swarm keeps the addresses of the nodes that move for it"
+        steps.add(f"forget {host}", "", ForgetHost(host, id_), cause)
     for name, containers in observed.strays.items():
         node = spec.node(name)
         cause = f"the node is on host {node.host} now" if node else "the spec no longer has this node"
@@ -147,6 +151,8 @@ def _local_action(spec: Spec, node: NodeSpec, observed: Observed) -> NodeAction:
         # An initial member stores the other voters in its data from its first start.
         cause = "an interrupted bootstrap gave it other initial members"
         return NodeAction(cause, creates=True, replaces=container is not None, empties=True)
+    if _out_of_reach(node, observed):
+        return NodeAction()
     if container is None:
         before = observed.spec is not None and observed.spec.node(node.name) is not None
         return NodeAction(
@@ -172,6 +178,11 @@ def _local_action(spec: Spec, node: NodeSpec, observed: Observed) -> NodeAction:
     return NodeAction()
 
 
+def _out_of_reach(node: NodeSpec, observed: Observed) -> bool:
+    """Its host does not answer. Only a rollback leaves a node there; ``up`` moves it."""
+    return node.host in observed.gone and node.name not in observed.containers
+
+
 def _provide_images(steps: Steps, spec: Spec, observed: Observed, actions: Mapping[str, NodeAction]) -> None:
     cause = {
         "build": "nodes use this image, and it is not built yet",
@@ -181,8 +192,9 @@ def _provide_images(steps: Steps, spec: Spec, observed: Observed, actions: Mappi
     for image in spec.images.values():
         used = any(spec.images[n.image] is image and actions[n.name].creates for n in spec.nodes)
         if used and image.ref not in observed.images:
-            provide = ProvideImage(image, observed.lacking.get(image.ref, ()))
-            steps.add(f"image {image.name}", "", provide, cause[image.source])
+            hosts = observed.lacking.get(image.ref, ())
+            why = f"{', '.join(hosts)} lack{'s' * (len(hosts) == 1)} this image" if hosts else cause[image.source]
+            steps.add(f"image {image.name}", "", ProvideImage(image, hosts), why)
 
 
 def _provide_network(steps: Steps, spec: Spec, observed: Observed) -> None:
@@ -230,6 +242,7 @@ def _provide_node(
         needs += _provide_volumes(steps, spec, node, observed, action)
         config = CreateContainer(_config(spec, node, observed))
         strays = [f"remove {stray}" for stray in observed.strays.get(name, ())]
+        strays += [f"forget {host}" for host in observed.forgotten]
         made = [steps.add(f"create {name}", name, config, action.cause, needs, if_planned=[image, *after, *strays])]
         files = tuple(file for file in node.files if not file.bootstrap or observed.last_applied is None)
         files += observed.registry.files(node) if observed.registry else ()
@@ -383,8 +396,11 @@ def _join(steps: Steps, spec: Spec, observed: Observed, left: Sequence[str]) -> 
 
 def _joins(node: NodeSpec, spec: Spec, observed: Observed) -> bool:
     """It has to be made a member. A node whose data are on an existing volume comes back as the member it was."""
-    if not node.join or (node.bootstraps and observed.last_applied is None):
+    if not node.join or (node.bootstraps and observed.last_applied is None) or _out_of_reach(node, observed):
         return False
+    former = observed.last_applied.node(node.name) if observed.last_applied else None
+    if former and former.host != node.host:  # an interrupted move may have made its volume already
+        return True
     if observed.lacks_data(node):
         return True
     if observed.members is not None:
@@ -396,7 +412,7 @@ def _wait_for_all(steps: Steps, spec: Spec, observed: Observed, needs: Sequence[
     """Waits until the cluster's own software counts every node as a ready member."""
     initial_member = _initial_member(spec, observed)
     if spec.members and initial_member and (steps or not _all_ready(spec, observed)):
-        wait = wait_members(spec, initial_member, [node.name for node in spec.nodes])
+        wait = wait_members(spec, initial_member, [n.name for n in spec.nodes if not _out_of_reach(n, observed)])
         steps.add("members", "", wait, "wait until every node is a ready member", needs)
 
 

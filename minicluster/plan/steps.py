@@ -170,6 +170,14 @@ class PauseContainer:
 
 
 @dataclass(frozen=True)
+class ForgetHost:
+    """Removes a host that does not answer from the hosts' swarm, which keeps addresses for what runs there."""
+
+    host: str
+    id: str  #: of its engine in the swarm
+
+
+@dataclass(frozen=True)
 class UpdateContainer:
     """Changes the restart policy of a container."""
 
@@ -211,6 +219,7 @@ Action = (
     | StopContainer
     | KillContainer
     | PauseContainer
+    | ForgetHost
     | UpdateContainer
     | RemoveContainer
     | RemoveVolume

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.engine.conftest import Shell
 
-NAMES = ("a", "b", "c")
+NAMES = ("m1", "m2", "m3")
 
 
 @dataclass(frozen=True)

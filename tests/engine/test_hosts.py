@@ -1,4 +1,4 @@
-"""Clusters on three hosts: used as on one, and while a host is killed, cut off and comes back; nothing is left behind."""
+"""Clusters on three hosts: used as on one, and while a host is killed, cut off and back; nothing is left behind."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def bed(outer: Shell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]
         made = make(outer, BED, tmp_path_factory.mktemp("docker"))
         for host in reversed(NAMES):
             made.docker(host, "swarm", "leave", "--force")
-        made.shell.minicluster("hosts", "init", "a,b,c")
+        made.shell.minicluster("hosts", "init", "m1,m2,m3")
         yield made
-        found = made.shell.minicluster("hosts", "leave", "a,b,c", "-o", "json").json
+        found = made.shell.minicluster("hosts", "leave", "m1,m2,m3", "-o", "json").json
         assert sorted(found["left"]) == [*NAMES]
         assert all(json.loads(made.docker(h, "info", "-f", "{{json .Swarm}}"))["NodeID"] == "" for h in NAMES)
     finally:
@@ -47,7 +47,7 @@ def _leaves_nothing(bed: Bed) -> Iterator[None]:
 
 
 def up(bed: Bed, profile: str, *options: str) -> Any:
-    words = ("up", profile, "--name", NAME, "--hosts", "a,b,c", *VERSION.get(profile, ()), *options, "-o", "json")
+    words = ("up", profile, "--name", NAME, "--hosts", "m1,m2,m3", *VERSION.get(profile, ()), *options, "-o", "json")
     return bed.shell.minicluster(*words, timeout=600).json
 
 
@@ -131,7 +131,7 @@ def test_a_host_that_is_killed_is_replaced(bed: Bed) -> None:
         is_ready(bed)
         bed.do("start", away)
         checker.progress()
-    bed.shell.minicluster("hosts", "init", "a,b,c")
+    bed.shell.minicluster("hosts", "init", "m1,m2,m3")
     assert any(f"host {away} still has a former kv-3" in note for note in status(bed)["notes"])
     up(bed, "etcd")
     assert f"{NAME}-kv-3" not in bed.docker(away, "ps", "-a", "--format", "{{.Names}}")
@@ -147,22 +147,22 @@ def test_a_host_is_cut_off_and_paused(bed: Bed) -> None:
             assert status(bed)["phase"] == "degraded"
             bed.heal()
             is_ready(bed)
-        bed.do("pause", "b")
+        bed.do("pause", "m2")
         checker.progress()
-        bed.do("unpause", "b")
+        bed.do("unpause", "m2")
         checker.progress()
     is_ready(bed)
 
 
 def test_down_removes_what_it_reaches_and_the_rest_later(bed: Bed) -> None:
     up(bed, "etcd")
-    bed.do("kill", "c")
+    bed.do("kill", "m3")
     done = bed.shell.minicluster("down", NAME, ok=False)
     assert done.code == 1
-    assert f"container {NAME}-kv-3 on host c" in done.err
-    bed.do("start", "c")
-    eventually(lambda: bed.docker("c", "version", ok=False), what="c answers")
-    assert [*bed.remains(NAME)] == ["c"]
+    assert f"container {NAME}-kv-3 on host m3" in done.err
+    bed.do("start", "m3")
+    eventually(lambda: bed.docker("m3", "version", ok=False), what="m3 answers")
+    assert [*bed.remains(NAME)] == ["m3"]
     bed.shell.minicluster("down", NAME)
     assert bed.remains(NAME) == {}
 
@@ -170,7 +170,7 @@ def test_down_removes_what_it_reaches_and_the_rest_later(bed: Bed) -> None:
 def test_another_machine_finds_it_by_the_context_of_a_host(bed: Bed, tmp_path: Path) -> None:
     up(bed, "etcd")
     env = {key: value for key, value in bed.shell.env.items() if key != "DOCKER_HOST"}
-    other = Shell({**env, "DOCKER_HOST": "", "DOCKER_CONTEXT": "b", "XDG_DATA_HOME": str(tmp_path)})
+    other = Shell({**env, "DOCKER_HOST": "", "DOCKER_CONTEXT": "m2", "XDG_DATA_HOME": str(tmp_path)})
     assert other.minicluster("status", NAME, "-o", "json").json["phase"] == "ready"
     assert [c["cluster"] for c in other.minicluster("ls", "-o", "json").json] == [NAME]
     other.minicluster("down", NAME)
@@ -179,5 +179,5 @@ def test_another_machine_finds_it_by_the_context_of_a_host(bed: Bed, tmp_path: P
 
 def test_traffic_is_encrypted_where_it_is_asked_for(bed: Bed) -> None:
     up(bed, "etcd", "--encrypt")
-    options = json.loads(bed.docker("a", "network", "inspect", f"{NAME}-net", "-f", "{{json .Options}}"))
+    options = json.loads(bed.docker("m1", "network", "inspect", f"{NAME}-net", "-f", "{{json .Options}}"))
     assert "encrypted" in options

@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -41,6 +42,7 @@ from minicluster.engine.protocol import (
 )
 from minicluster.errors import Conflict, MiniclusterError
 from minicluster.host import procfs
+from minicluster.model import labels
 from minicluster.model.spec import LOCALHOST
 
 #: Logs that can be read, whatever driver the engine's configuration has for containers, and that fill no disk.
@@ -70,6 +72,7 @@ class DockerEngine:
         self._api = Api(address)
         self._capabilities: tuple[str, ...] | None = None  # that it can give; None until they are needed
         self._capabilities_lock = threading.Lock()
+        self._machine: dict[str, str] = {}  # files of the engine's machine that were read
 
     @cached_property
     def _version(self) -> dict[str, Any]:
@@ -175,11 +178,19 @@ class DockerEngine:
     def subnets(self) -> list[str]:
         taken = [subnet for network in self._networks() for subnet in network.subnets]
         here = procfs.routes()
-        there = [] if self.shares_localhost else procfs.parse_routes(self.machine_file("/proc/net/route"))
+        there = [] if self.shares_localhost else procfs.parse_routes(self.machine_file(machine.ROUTES))
         return taken + [str(route) for route in (*here, *there)]
 
     def machine_file(self, path: str) -> str:
-        return machine.read(self._api, path)
+        if path == machine.MEMORY and path not in self._machine:
+            alive = next((c for c in self.containers() if c.state == "running" and labels.NODE in c.labels), None)
+            if alive:  # its kernel is the machine's
+                with suppress(MiniclusterError, TimeoutError):
+                    return machine.cat(self._api, alive.name, path)
+        if path not in self._machine:
+            usual = (machine.ROUTES, machine.MEMORY)
+            self._machine |= machine.read(self._api, usual if path in usual else (path,))
+        return self._machine.get(path, "")
 
     def clock(self) -> float:
         with translated("ask for the time"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
+from collections.abc import Sequence
 
 from minicluster.engine.docker import images, streams
 from minicluster.engine.docker.errors import translated
@@ -16,21 +18,25 @@ _LIFE = 30  #: seconds after which the container ends by itself
 _PATIENCE = 10.0  #: seconds for its answer
 
 
-def read(api: Api, path: str) -> str:
-    """A file of /proc or /sys, as a container on the machine's own network sees it.
+#: What commands ask for: it is read in one go, since a container takes longer to start than all of it to read.
+ROUTES, MEMORY = "/proc/net/route", "/proc/meminfo"
 
-    "" where no image of ours is there to ask with.
+
+def read(api: Api, paths: Sequence[str]) -> dict[str, str]:
+    """Files of /proc or /sys, as a container on the machine's own network sees them.
+
+    Empty where no image of ours is there to ask with.
     """
     # A part's image has programs of its own only.
     ours = [image for image in images.listing(api) if labels.PART not in image.labels]
     refs = [tag for image in ours for tag in image.tags if tag.startswith("minicluster/")]
     for ref in refs:
         with contextlib.suppress(MiniclusterError, TimeoutError):  # an image may have no cat
-            return _ask(api, ref, path)
-    return ""
+            return _ask(api, ref, paths)
+    return {}
 
 
-def _ask(api: Api, ref: str, path: str) -> str:
+def _ask(api: Api, ref: str, paths: Sequence[str]) -> dict[str, str]:
     name = f"minicluster-ask-{os.urandom(6).hex()}"
     host = {"NetworkMode": "host", "AutoRemove": True, "Init": True}
     body = {"Image": ref, "Entrypoint": ["sleep", str(_LIFE)], "Cmd": [], "HostConfig": host}
@@ -39,7 +45,16 @@ def _ask(api: Api, ref: str, path: str) -> str:
             api.request("POST", "/containers/create", params={"name": name}, data=body)
         with translated(f"start container {name}"):
             api.request("POST", f"/containers/{name}/start")
-        return streams.run(api, name, ["cat", path], _PATIENCE, Cancel()).stdout
+        return {path: cat(api, name, path) for path in paths}
     finally:
-        with contextlib.suppress(MiniclusterError), translated(f"remove container {name}"):
-            api.request("DELETE", f"/containers/{name}", params={"force": 1})
+        threading.Thread(target=_remove, args=(api, name)).start()  # nobody has to wait for that
+
+
+def cat(api: Api, container: str, path: str) -> str:
+    """A file of a container that runs."""
+    return streams.run(api, container, ["cat", path], _PATIENCE, Cancel()).stdout
+
+
+def _remove(api: Api, name: str) -> None:
+    with contextlib.suppress(MiniclusterError), translated(f"remove container {name}"):
+        api.request("DELETE", f"/containers/{name}", params={"force": 1})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,8 +73,25 @@ def leave(api: Api) -> None:
 
 
 def forget(api: Api, node: str) -> None:
+    end = time.monotonic() + _JOINING
     with translated(f"remove {node} from the swarm"):
-        api.request("DELETE", f"/nodes/{node}", params={"force": 1})
+        while True:
+            try:
+                found = api.request("GET", f"/nodes/{node}")
+                if found["Spec"].get("Role") == "manager":  # which it has to be no longer
+                    version = {"version": found["Version"]["Index"]}
+                    api.request(
+                        "POST", f"/nodes/{node}/update", params=version, data={**found["Spec"], "Role": "worker"}
+                    )
+                api.request("DELETE", f"/nodes/{node}", params={"force": 1})
+                return
+            except APIError as error:
+                if error.status == 404:
+                    return
+                # It takes a moment until it is no manager, and another process may be changing it.
+                if not any(said in error.message for said in ("demoted", "out of sequence")) or time.monotonic() > end:
+                    raise
+            time.sleep(0.2)
 
 
 def network(name: str, ipam: Mapping[str, Any], about: Mapping[str, str]) -> dict[str, Any]:
