@@ -116,7 +116,7 @@ def target(profile: str | None, name: str | None, named_by: str = "--name") -> s
 
 def names(engine: Engine) -> list[str]:
     """The names of all clusters, incomplete ones included, and those that this machine put on several hosts."""
-    elsewhere = () if engine.hosts else host_record.clusters()
+    elsewhere = () if engine.hosts else filter(hosts_of, host_record.clusters())
     return sorted({*by_cluster(everything(engine)), *elsewhere})
 
 
@@ -150,7 +150,7 @@ def opened(name: str | None, used: Callable[[], Engine]) -> tuple[Engine, Spec]:
 
 def _only_on_hosts(used: Callable[[], Engine]) -> str:
     """The only cluster there is, if that is one on several hosts that this machine put there; else ""."""
-    known = [*host_record.clusters()]
+    known = [*filter(hosts_of, host_record.clusters())]
     if len(known) != 1:
         return ""
     try:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from minicluster.errors import MiniclusterError, UsageError, nearest
+from minicluster.model.membership import Quorum
 from minicluster.model.naming import count, listed, size
 from minicluster.model.spec import EVERYWHERE, NodeSpec, Spec
 
@@ -63,6 +64,7 @@ def place(
             put(node, host)
         elif host:
             moved[node.name] = _moved(spec, node, host, allowed[node.name], gone)
+    _check_quorum(spec, before, moved)
     for node in spec.nodes:
         if node.name in chosen:
             continue
@@ -88,6 +90,20 @@ def place(
 def _voting(spec: Spec) -> set[str]:
     """The roles that have a quorum to lose: those that a cluster is bootstrapped from, and that know its members."""
     return {node.role for node in spec.nodes if node.bootstraps} | ({spec.members.on} if spec.members else set())
+
+
+def _check_quorum(spec: Spec, before: Spec | None, moved: Mapping[str, str]) -> None:
+    """Refuses to move so many voters at once that the others have no quorum: each begins with empty data."""
+    for role in sorted(_voting(spec)):
+        moving = [node.name for node in spec.of_role(role) if node.name in moved]
+        voters = len(before.of_role(role)) if before else 0
+        if moving and voters - len(moving) < Quorum.needed_for(voters):
+            raise MiniclusterError(
+                f"{listed(moving)} cannot move to other hosts at once",
+                f"{voters - len(moving)} of {voters} {role} nodes would keep their data, and "
+                f"{Quorum.needed_for(voters)} are needed for a quorum.",
+                "Move one at a time, such as with --place; or start the hosts that do not answer.",
+            )
 
 
 def _allowed(spec: Spec, node: NodeSpec, names: Sequence[str]) -> list[str]:

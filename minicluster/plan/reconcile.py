@@ -282,6 +282,10 @@ def _provide_volumes(steps: Steps, spec: Spec, node: NodeSpec, observed: Observe
     for path in node.volumes:
         volume = mounted[path]
         removed: list[str] = []
+        stale = f"{volume}@{node.host}"
+        if stale in observed.volumes:
+            gone, cause = [f"remove {stray}" for stray in observed.strays.get(node.name, ())], "it is of a former node"
+            removed = [steps.add(f"remove volume {stale}", node.name, RemoveVolume(stale), cause, if_planned=gone)]
         if action.empties and volume in observed.volumes:
             remove, gone = RemoveVolume(volume), [f"remove {node.name}"]
             removed = [steps.add(f"remove volume {volume}", node.name, remove, action.cause, if_planned=gone)]

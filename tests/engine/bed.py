@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.engine.conftest import Shell
+from tests.engine.conftest import Shell, eventually
 
 NAMES = ("m1", "m2", "m3")
 
@@ -29,8 +29,11 @@ class Bed:
         return self.shell.docker("--context", host, *argv, ok=ok).out
 
     def do(self, verb: str, host: str) -> None:
-        """A verb on a machine: kill, start, pause, unpause."""
-        self.outer.minicluster(verb, self.nodes[host], "-c", self.name)
+        """What docker does with a machine: kill, start, pause, unpause. Its engine answers after a start."""
+        self.outer.docker(verb, f"{self.name}-{self.nodes[host]}")
+        if verb == "start":
+            answers = ("--context", host, "ps", "-q")
+            eventually(lambda: self.shell.docker(*answers, ok=False).code == 0, within=120, what=f"{host} answers")
 
     def cut(self, host: str) -> None:
         """No packet passes between a machine and any other, this one included; until :meth:`heal`."""

@@ -18,7 +18,7 @@ from minicluster.operations.up import UpOptions
 from minicluster.operations.up import plan as plan_up
 from minicluster.plan import placement
 from minicluster.plan.placement import Host
-from minicluster.plan.steps import ProvideImage
+from minicluster.plan.steps import ForgetHost, ProvideImage
 from tests.fakes import Box, FakeEngine, FakeEtcd
 
 NAMES = ("a", "b", "c")
@@ -206,6 +206,36 @@ def test_a_host_can_be_replaced_by_another_one() -> None:
     assert "e-kv-3" not in machines.engines["c"].boxes
     assert cluster.status().phase == "ready"
     assert [v.name for v in machines.engines["c"].volumes("e") if labels.HOST in v.labels] == []
+
+
+def test_so_many_voters_as_a_quorum_do_not_move_at_once(machines: Machines) -> None:
+    up(machines.hosts())
+    for away in (("b", "c"), ("a", "c")):
+        with pytest.raises(MiniclusterError, match="cannot move to other hosts at once"):
+            up(machines.hosts(*away))
+    with pytest.raises(MiniclusterError, match="kv-2, kv-3 cannot move to other hosts at once"):
+        up(machines.hosts(), hosts=["a"])
+    cluster = up(machines.hosts(), place={"kv-2": "c"})
+    assert where(cluster) == {"kv-1": "a", "kv-2": "c", "kv-3": "c"}
+    assert "e-kv-2" not in machines.engines["b"].boxes
+    assert cluster.status().phase == "ready"
+
+
+def test_a_lost_member_leaves_the_swarm_before_its_nodes_move(machines: Machines) -> None:
+    up(machines.hosts())
+    nodes = machines.engines["a"].member.nodes
+    down = (*nodes[:2], replace(nodes[2], ready=False))
+    for name in ("a", "b"):
+        machines.engines[name].member = replace(machines.engines[name].member, nodes=down)
+    plan = plan_up(machines.hosts("c"), "e", UpOptions()).plan
+    steps = {step.id: step for step in plan.steps}
+    assert steps["forget c"].action == ForgetHost("c", "id-c")
+    assert "forget c" in steps["create kv-3"].needs
+    up(machines.hosts("c"))
+    assert ("forget_swarm_node", "id-c") in [*machines.engines["a"].calls, *machines.engines["b"].calls]
+    for name in ("a", "b"):  # a swarm of somebody else
+        machines.engines[name].member = replace(machines.engines[name].member, labels={})
+    up(machines.hosts(), place={"kv-3": "c"})
 
 
 def test_the_plan_says_why_a_node_is_where_it_is(machines: Machines) -> None:

@@ -46,6 +46,7 @@ from minicluster.model import labels
 from minicluster.model.spec import LOCALHOST
 
 #: Logs that can be read, whatever driver the engine's configuration has for containers, and that fill no disk.
+_NO_LEADER = "swarm does not have a leader"
 _FREED = 10.0  # seconds that a swarm's managers may take to learn that a container has left a network
 _LOGS = {"Type": "json-file", "Config": {"max-size": "20m", "max-file": "3"}}
 
@@ -170,7 +171,8 @@ class DockerEngine:
             try:
                 found = self._api.request("GET", f"/volumes/{name}")
             except APIError as error:
-                if error.status == 404:
+                # One that the engine itself does not have it looks for in its swarm, which may not work.
+                if error.status == 404 or _NO_LEADER in error.message:
                     return None
                 raise
         return Volume(found["Name"], found.get("Labels") or {})
@@ -266,7 +268,7 @@ class DockerEngine:
         try:
             self._api.request("DELETE", path, params=params)
         except APIError as error:
-            if error.status != 404:
+            if error.status != 404 and _NO_LEADER not in error.message:
                 raise
 
     def connect_network(self, network: str, container: str, aliases: Sequence[str] = ()) -> None:
