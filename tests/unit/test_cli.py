@@ -156,6 +156,7 @@ def test_up_hands_its_options_over(cluster: FakeCluster) -> None:
     more = "--restart always --network a --network b --address-mode gateway --force --keep --timeout 5.5"
     ours = "--port kv:53/udp=53 --port api=none --bind-address 10.0.0.5 --mount kv:./a:/b --mount kv:/c:/d:ro"
     ours += " --registry-mirror http://m/ --registry r.example,insecure --ca ca.pem"
+    ours += " --hosts m1,m2 --place kv=m1,m2 --place client=any --encrypt"
     result = run(*words.split(), *more.split(), *ours.split())
     assert result.exit_code == 0, result.stderr
     assert cluster.asked["up"] == (
@@ -181,6 +182,9 @@ def test_up_hands_its_options_over(cluster: FakeCluster) -> None:
             "force": True,
             "keep": True,
             "timeout": 5.5,
+            "hosts": ["m1", "m2"],
+            "place": {"kv": "m1,m2", "client": "any"},
+            "encrypt": True,
         },
     )
 
@@ -570,6 +574,7 @@ def test_status(cluster: FakeCluster) -> None:
         "container": "swarm-agent-1",
         "detail": "",
         "voter": None,
+        "host": "",
     }
     assert run("status").stdout == (
         "swarm (swarm): degraded\n"
