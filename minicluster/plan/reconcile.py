@@ -18,13 +18,13 @@ from minicluster.plan.observed import Observed
 from minicluster.plan.removal import remove_members
 from minicluster.plan.rolling import one_at_a_time
 from minicluster.plan.safety import check_data, leaving_order
+from minicluster.plan.several_hosts import host_label, out_of_reach, remove_strays
 from minicluster.plan.steps import (
     ConnectNetwork,
     CreateContainer,
     CreateNetwork,
     CreateVolume,
     DisconnectNetwork,
-    ForgetHost,
     Plan,
     ProvideImage,
     PutFiles,
@@ -52,7 +52,7 @@ def reconcile(spec: Spec, observed: Observed, *, force: bool = False) -> Plan:
     check_data(spec, observed)
     leaving = leaving_order(spec, observed, force)
     _provide_network(steps, spec, observed)
-    _remove_strays(steps, spec, observed)
+    remove_strays(steps, spec, observed)
     if leaving:
         # Nodes that stay and are merely stopped start first: the more of them vote, the safer it is to remove one.
         for node in spec.nodes:
@@ -124,18 +124,6 @@ class NodeAction:
     starts: bool = False
 
 
-def _remove_strays(steps: Steps, spec: Spec, observed: Observed) -> None:
-    """Removes what is left of nodes on hosts that they are no longer on, before they exist again."""
-    for host, id_ in observed.forgotten.items():
-        cause = "it does not answer, and the swarm keeps the addresses of the nodes that move for it"
-        steps.add(f"forget {host}", "", ForgetHost(host, id_), cause)
-    for name, containers in observed.strays.items():
-        node = spec.node(name)
-        cause = f"the node is on host {node.host} now" if node else "the spec no longer has this node"
-        for container in containers:
-            steps.add(f"remove {container}", name, RemoveContainer(container), cause)
-
-
 def _node_action(spec: Spec, node: NodeSpec, observed: Observed) -> NodeAction:
     """What happens to a node, and where it is created why there."""
     action = _local_action(spec, node, observed)
@@ -151,7 +139,7 @@ def _local_action(spec: Spec, node: NodeSpec, observed: Observed) -> NodeAction:
         # An initial member stores the other voters in its data from its first start.
         cause = "an interrupted bootstrap gave it other initial members"
         return NodeAction(cause, creates=True, replaces=container is not None, empties=True)
-    if _out_of_reach(node, observed):
+    if out_of_reach(node, observed):
         return NodeAction()
     if container is None:
         before = observed.spec is not None and observed.spec.node(node.name) is not None
@@ -176,11 +164,6 @@ def _local_action(spec: Spec, node: NodeSpec, observed: Observed) -> NodeAction:
     if container.state in ("exited", "paused"):
         return NodeAction("the node is stopped" if container.state == "exited" else "the node is paused", starts=True)
     return NodeAction()
-
-
-def _out_of_reach(node: NodeSpec, observed: Observed) -> bool:
-    """Its host does not answer. Only a rollback leaves a node there; ``up`` moves it."""
-    return node.host in observed.gone and node.name not in observed.containers
 
 
 def _provide_images(steps: Steps, spec: Spec, observed: Observed, actions: Mapping[str, NodeAction]) -> None:
@@ -272,7 +255,7 @@ def _provide_volumes(steps: Steps, spec: Spec, node: NodeSpec, observed: Observe
     """Creates the volumes of a node that do not exist, or must be empty. Returns the steps after which they do."""
     mounted, done = volumes(spec, node), []
     common = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile}
-    about = common | {labels.ROLE: node.role, labels.NODE: node.name} | _on(node)
+    about = common | {labels.ROLE: node.role, labels.NODE: node.name} | host_label(node)
     for path in node.shared:
         volume = mounted[path]
         if volume not in observed.volumes:
@@ -295,11 +278,6 @@ def _provide_volumes(steps: Steps, spec: Spec, node: NodeSpec, observed: Observe
     return done
 
 
-def _on(node: NodeSpec) -> dict[str, str]:
-    """The label that says which host something of a node is on."""
-    return {labels.HOST: node.host} if node.host else {}
-
-
 def _config(spec: Spec, node: NodeSpec, observed: Observed) -> ContainerConfig:
     about = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile, labels.ROLE: node.role}
     return ContainerConfig(
@@ -308,7 +286,9 @@ def _config(spec: Spec, node: NodeSpec, observed: Observed) -> ContainerConfig:
         hostname=node.name,
         network=network_name(spec.cluster),
         address=node.address,
-        labels=about | {labels.NODE: node.name, labels.SPEC: node_hash(spec, node, observed.authority)} | _on(node),
+        labels=about
+        | {labels.NODE: node.name, labels.SPEC: node_hash(spec, node, observed.authority)}
+        | host_label(node),
         entrypoint=node.entrypoint,
         command=node.command,
         env=node.env,
@@ -400,7 +380,7 @@ def _join(steps: Steps, spec: Spec, observed: Observed, left: Sequence[str]) -> 
 
 def _joins(node: NodeSpec, spec: Spec, observed: Observed) -> bool:
     """It has to be made a member. A node whose data are on an existing volume comes back as the member it was."""
-    if not node.join or (node.bootstraps and observed.last_applied is None) or _out_of_reach(node, observed):
+    if not node.join or (node.bootstraps and observed.last_applied is None) or out_of_reach(node, observed):
         return False
     former = observed.last_applied.node(node.name) if observed.last_applied else None
     if former and former.host != node.host:  # an interrupted move may have made its volume already
@@ -416,7 +396,7 @@ def _wait_for_all(steps: Steps, spec: Spec, observed: Observed, needs: Sequence[
     """Waits until the cluster's own software counts every node as a ready member."""
     initial_member = _initial_member(spec, observed)
     if spec.members and initial_member and (steps or not _all_ready(spec, observed)):
-        wait = wait_members(spec, initial_member, [n.name for n in spec.nodes if not _out_of_reach(n, observed)])
+        wait = wait_members(spec, initial_member, [n.name for n in spec.nodes if not out_of_reach(n, observed)])
         steps.add("members", "", wait, "wait until every node is a ready member", needs)
 
 
