@@ -13,7 +13,7 @@ from minicluster.leases import lock, reaper_client
 from minicluster.model import labels
 from minicluster.model.durations import DEFAULT_TIMEOUT
 from minicluster.model.events import Listener
-from minicluster.model.naming import container_name
+from minicluster.model.naming import container_name, network_name
 from minicluster.model.results import Change
 from minicluster.model.spec import volumes
 from minicluster.operations import client_folder, host_record
@@ -66,7 +66,7 @@ def left_elsewhere(name: str, engine: Engine, left: Sequence[str]) -> Minicluste
     error = MiniclusterError(
         f"cluster {name} could not be removed from host {hosts}",
         "\n".join(f"{host} does not answer: {why}" for host, why in engine.gone.items()),
-        f"On the other hosts, nothing is left. `minicluster down {name}` removes the rest when the host is back; if it "
+        f"`minicluster down {name}` removes the rest when the host is back; if it "
         f"never comes back, remove its docker context first (`docker context rm {next(iter(engine.gone))}`).",
     )
     error.leftovers = tuple(left)
@@ -85,6 +85,8 @@ def _on_hosts_that_are_gone(observed: Observed) -> tuple[str, ...]:
         left += [f"container {container_name(spec.cluster, node.name)} on host {host}" for node in nodes]
         left += [f"volume {volume} on host {host}" for node in nodes for volume in volumes(spec, node).values()]
         left.append(f"copies of the cluster's records on host {host}")
+    if left and spec:
+        left.append(f"network {network_name(spec.cluster)}, and the cluster's records on the other hosts")
     return tuple(left)
 
 
@@ -108,8 +110,8 @@ def remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
         try:
             execute(plan, Run(engine, None, DEFAULT_TIMEOUT, listener))
             # A process that renewed the lease after our look, and still saw a record, left a volume of its own.
-            # Without a record none is created any more.
-            if not engine.volumes(name):
+            # Without a record none is created any more; it stays where a host does not answer.
+            if engine.gone or not engine.volumes(name):
                 return first
         except NoEngine:
             raise

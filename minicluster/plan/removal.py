@@ -20,7 +20,10 @@ def remove(observed: Observed) -> Plan:
     strays = [name for its in observed.strays.values() for name in its]
     gone = [steps.add(f"remove {stray}", "", RemoveContainer(stray), cause) for stray in strays]
     running = [node for node, container in observed.containers.items() if container.alive]
-    for network in observed.networks:
+    # The swarm of several hosts keeps a network for nodes on one that does not answer. It stays, and so do the records,
+    # which say what is left there.
+    waits = any(node.host in observed.gone for node in observed.spec.nodes) if observed.spec else False
+    for network in () if waits else observed.networks:
         # The engine keeps a network that a container is connected to. Nodes are disconnected before they are killed,
         # which is the quicker half of their removal: then the network is removed while they are. One after the other,
         # as the engine does it anyway: asked for several at once, it sometimes miscounts the connected containers, and
@@ -61,7 +64,7 @@ def remove(observed: Observed) -> Plan:
         steps.add(
             f"remove volume {generation}", "", RemoveVolume(generation), "nothing is left of the cluster", everything
         )
-    for record in observed.records:
+    for record in () if waits else observed.records:
         action = RemoveVolume(record.volume)
         steps.add(f"remove record {record.revision}", "", action, "nothing is left of the cluster", everything)
     return steps.plan(observed.cluster, f"remove cluster {observed.cluster}")

@@ -44,11 +44,11 @@ class Bed:
         """Ends :meth:`cut`."""
         self.outer.minicluster("heal", "-c", self.name)
 
-    def remains(self, cluster: str) -> dict[str, list[str]]:
-        """Host -> what it has of a cluster."""
+    def remains(self, cluster: str, *hosts: str) -> dict[str, list[str]]:
+        """Host -> what it has of a cluster; of all hosts by default."""
         found: dict[str, list[str]] = {}
         label = f"label=io.minicluster.cluster={cluster}"
-        for host in self.nodes:
+        for host in hosts or self.nodes:
             names = self.docker(host, "ps", "-aq", "--filter", label, "--format", "{{.Names}}").split()
             names += self.docker(host, "network", "ls", "--filter", label, "--format", "{{.Name}}").split()
             names += self.docker(host, "volume", "ls", "--filter", label, "--format", "{{.Name}}").split()

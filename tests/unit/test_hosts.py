@@ -191,10 +191,13 @@ def test_down_says_what_is_left_where_and_removes_it_once_the_host_is_back(machi
     assert error.value.what == "cluster e could not be removed from host c"
     assert "container e-kv-3 on host c" in error.value.leftovers
     assert "volume e-kv-3-var-lib-etcd on host c" in error.value.leftovers
-    assert machines.engines["a"].empty()
+    assert machines.engines["a"].containers() == []
+    assert [v.name for v in machines.engines["a"].volumes()] == ["e-spec-1"]
     assert host_record.read("e") == NAMES
+    with pytest.raises(MiniclusterError, match="could not be removed from host c"):  # it is still away
+        Cluster.open("e", engine=machines.hosts("c")).down()
     Cluster.open("e", engine=machines.hosts()).down()
-    assert machines.engines["c"].empty()
+    assert all(engine.empty() for engine in machines.engines.values())
     assert host_record.read("e") == ()
 
 

@@ -259,8 +259,11 @@ class DockerEngine:
                     return
                 except APIError as error:
                     patience = "active endpoints" in error.message and time.monotonic() < end - _FREED + 1.5
-                    if not (patience or ("in use by task" in error.message and time.monotonic() < end)):
+                    waits = "in use by task" in error.message and time.monotonic() < end
+                    if not (patience or waits):
                         raise
+                    if waits and swarm.free(self._api, error.message):
+                        continue
                     time.sleep(0.05)
 
     def _delete(self, path: str, **params: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from minicluster.engine.docker.errors import translated
 from minicluster.engine.http import Api, APIError
 from minicluster.engine.protocol import Engine, Swarm, SwarmNode
-from minicluster.model.labels import ENCRYPTED
+from minicluster.model.labels import ENCRYPTED, HOSTS
 
 _JOINING = 60.0  # seconds: a manager that joins waits until it has the whole log
 _LISTEN = "0.0.0.0:2377"
@@ -92,6 +93,22 @@ def forget(api: Api, node: str) -> None:
                 if not any(said in error.message for said in ("demoted", "out of sequence")) or time.monotonic() > end:
                     raise
             time.sleep(0.2)
+
+
+def free(api: Api, refusal: str) -> bool:
+    """Frees a network that is in use by a task of an engine that does not answer any more: that leaves the swarm.
+
+    Only from a swarm that we made. ``refusal``: what the engine says. False where nothing was done.
+    """
+    found = re.search(r"in use by task (\w+)", refusal)
+    swarm = look(api)
+    if not found or HOSTS not in swarm.labels:
+        return False
+    holder = str(api.request("GET", f"/tasks/{found[1]}").get("NodeID", ""))
+    if all(node.ready for node in swarm.nodes if node.id == holder):
+        return False
+    forget(api, holder)
+    return True
 
 
 def network(name: str, ipam: Mapping[str, Any], about: Mapping[str, str]) -> dict[str, Any]:
