@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _SKEW = 1.0  # seconds that clocks may differ by
 _ETHERNET, _VXLAN = 1500, 50  # bytes of a packet, and of them those that VXLAN takes
+_KERNEL = "Use a kernel with CONFIG_INET_ESP."
 _MANAGERS = 3  # of a swarm of three hosts or more: it survives the loss of one
 
 
@@ -46,6 +47,8 @@ def placed(engine: Engine, spec: Spec, observed: Observed) -> tuple[Spec, Mappin
     # Hosts that left the swarm, as one that was away and forgotten, can have no node until they join it again.
     outside = dict.fromkeys(swarms, "it is not part of the swarm; `minicluster hosts init` lets it join")
     gone = {**engine.gone, **{name: why for name, why in outside.items() if name not in inside}}
+    if spec.overrides.encrypt and before is None:
+        check_encryption(engine)
     spec, why = placement.place(spec, before, hosts, gone)
     former = {node.name: node.host for node in before.nodes} if before else {}
     left = {former[name] for name in why if former.get(name) in engine.gone}
@@ -431,11 +434,37 @@ def _esp(host: Engine) -> Check:
     """Whether the kernel can encrypt networks."""
     from minicluster.doctor import Check
 
-    modules = host.machine_file("/proc/modules")
     plain = "the hosts' network is not encrypted without --encrypt"
-    if not modules:
-        return Check("encryption", "ok", f"ESP not checked: no image of minicluster is there to ask with; {plain}")
-    if any(line.startswith("esp4 ") for line in modules.splitlines()):
-        return Check("encryption", "ok", f"the kernel has ESP; {plain}")
-    fix = "For --encrypt, load it: `modprobe esp4`."
-    return Check("encryption", "warning", f"ESP (esp4) is not loaded; {plain}", fix)
+    match _has_esp(host):
+        case "yes":
+            return Check("encryption", "ok", f"the kernel has ESP; {plain}")
+        case "no":
+            return Check("encryption", "warning", f"the kernel has no ESP, which --encrypt needs; {plain}", _KERNEL)
+        case "module":
+            return Check("encryption", "ok", f"ESP (module esp4) is not loaded, and --encrypt needs it; {plain}")
+    return Check("encryption", "ok", f"ESP not checked: no image of minicluster is there to ask with; {plain}")
+
+
+def _has_esp(host: Engine) -> str:
+    """Whether a kernel has IPsec's ESP: yes, no, or "module" where it may be loaded; "" where nothing can be asked."""
+    symbols = host.machine_file("/proc/kallsyms")
+    if not symbols:
+        return ""
+    if "esp4" in symbols:
+        return "yes"
+    return "module" if host.machine_file("/proc/modules") else "no"
+
+
+def check_encryption(engine: Engine) -> None:
+    """Refuses to encrypt the network of hosts whose kernels cannot: no packet would pass between them.
+
+    Raises:
+        MiniclusterError: a kernel has no ESP.
+    """
+    lacking = [name for name, state in each(engine, _has_esp).items() if state == "no"]
+    if lacking:
+        raise MiniclusterError(
+            f"--encrypt: the kernel of {', '.join(lacking)} has no ESP",
+            "Encrypted networks are IPsec: no packet would pass between the hosts.",
+            f"{_KERNEL} Or leave out --encrypt.",
+        )

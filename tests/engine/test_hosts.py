@@ -176,7 +176,16 @@ def test_another_machine_finds_it_by_the_context_of_a_host(bed: Bed, tmp_path: P
     assert bed.remains(NAME) == {}
 
 
-def test_traffic_is_encrypted_where_it_is_asked_for(bed: Bed) -> None:
+def test_traffic_is_encrypted_where_the_kernel_can(bed: Bed) -> None:
+    up(bed, "etcd")  # the hosts have an image then, to ask their kernels with
+    bed.shell.minicluster("down", NAME)
+    checks = bed.shell.minicluster("hosts", "check", "-o", "json", ok=False).json["checks"]["m1"]
+    said = next(one for one in checks if one["name"] == "encryption")
+    if "no ESP" in said["text"]:
+        done = bed.shell.minicluster("up", "etcd", "--name", NAME, "--hosts", "m1,m2,m3", "--encrypt", ok=False)
+        assert done.code == 1
+        assert "--encrypt: the kernel of m1, m2, m3 has no ESP" in done.err
+        return
     up(bed, "etcd", "--encrypt")
     options = json.loads(bed.docker("m1", "network", "inspect", f"{NAME}-net", "-f", "{{json .Options}}"))
     assert "encrypted" in options

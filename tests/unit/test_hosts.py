@@ -386,3 +386,16 @@ def test_status_tells_the_quorum(machines: Machines) -> None:
     assert found.quorum
     assert (found.quorum.voters, found.quorum.survives, found.quorum.leader) == (3, 1, "a")
     assert found.ours
+
+
+def test_a_kernel_without_esp_is_refused(machines: Machines) -> None:
+    machines.engines["b"].files["/proc/kallsyms"] = "0 T xfrm_init\n"
+    machines.engines["c"].files["/proc/kallsyms"] = "0 t esp4_init\n"
+    with pytest.raises(MiniclusterError, match="--encrypt: the kernel of b has no ESP"):
+        up(machines.hosts(), encrypt=True)
+    machines.engines["b"].files["/proc/modules"] = "nf_tables 1 0 - Live 0x0\n"  # it may be loaded
+    up(machines.hosts(), encrypt=True)
+    assert machines.engines["a"].nets["e-net"].labels[labels.ENCRYPTED] == "yes"
+    Cluster.up("etcd", name="f", engine=machines.hosts(), size={"kv": 1})
+    with pytest.raises(UsageError, match="exists, and is not encrypted"):
+        Cluster.up("etcd", name="f", engine=machines.hosts(), encrypt=True)
