@@ -183,12 +183,10 @@ def _check_shared(spec: Spec) -> None:
         sharing = [node for node in spec.nodes if path in node.shared]
         if len({node.host for node in sharing}) > 1:
             roles = dict.fromkeys(node.role for node in sharing)
-            fix = " ".join(f"--set roles.{role}.shared=[]" for role in roles)
             one = next(iter(spec.hosts))
+            fix = " ".join(f"--place {role}={one}" for role in roles)
             raise UsageError(
                 f"{listed([node.name for node in sharing])} share {path}, and cannot be on several hosts",
                 "A volume is on one host: each host would have another one, with other data.",
-                f"Without the shared volume, each node has its own {path}: {fix}. Or have these nodes on one host: "
-                + " ".join(f"--place {role}={one}" for role in roles)
-                + ".",
+                f"Have these nodes on one host: {fix}.",
             )
