@@ -21,7 +21,7 @@ from minicluster.errors import Unreachable, UsageError, nearest
 from minicluster.model.deferred import fill
 from minicluster.model.naming import container_name, network_name
 from minicluster.model.results import EndpointInfo
-from minicluster.model.spec import LOCALHOST, EndpointSpec, NodeSpec, Spec
+from minicluster.model.spec import EVERYWHERE, LOCALHOST, EndpointSpec, NodeSpec, Spec
 from minicluster.operations.stored_authority import secrets
 
 if TYPE_CHECKING:
@@ -81,6 +81,18 @@ def bind_address(mode: str | None, engine: Engine | None, gateway: str, before: 
         return before
     chosen = choose(asked(mode), engine) if engine else asked(mode)
     return machine_address(engine, gateway) if chosen == "gateway" else LOCALHOST
+
+
+def hosts_bind_address(mode: str | None, before: str) -> str:
+    """What the endpoints of a cluster on several hosts are published on; see :meth:`Spec.published_on`.
+
+    Args:
+        mode: as the user gave it; None where it was not given: what exists stays.
+    """
+    wanted = asked(mode)
+    if wanted == "auto":
+        return before or LOCALHOST
+    return EVERYWHERE if wanted == "gateway" else LOCALHOST
 
 
 def check_bind_address(text: str | None) -> None:

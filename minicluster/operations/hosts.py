@@ -16,8 +16,7 @@ from minicluster.model import labels
 from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.membership import Member, Quorum
 from minicluster.model.naming import count
-from minicluster.model.spec import EVERYWHERE, LOCALHOST, Spec
-from minicluster.operations import connect
+from minicluster.model.spec import Spec
 
 if TYPE_CHECKING:
     from minicluster.doctor import Check
@@ -156,18 +155,6 @@ def _address(host: Engine, swarm: Swarm) -> str:
         except OSError:  # a name of ssh's configuration
             return swarm.address
     return swarm.address
-
-
-def bind_address(mode: str | None, before: str) -> str:
-    """What the endpoints of a cluster on several hosts are published on; see :meth:`Spec.published_on`.
-
-    Args:
-        mode: as the user gave it; None where it was not given: what exists stays.
-    """
-    asked = connect.asked(mode)
-    if asked == "auto":
-        return before or LOCALHOST
-    return EVERYWHERE if asked == "gateway" else LOCALHOST
 
 
 # The hosts' swarm

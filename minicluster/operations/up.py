@@ -33,7 +33,6 @@ from minicluster.operations import (
     fill,
     given_images,
     host_record,
-    hosts,
     preflight,
     registries,
     remove_expired,
@@ -302,6 +301,8 @@ def plan(
         spec = given_images.identified(engine, spec, before, pull)
     placement: Mapping[str, str] = {}
     if engine and engine.hosts:
+        from minicluster.operations import hosts  # imports logging: only where it is needed
+
         spec, placement, observed = hosts.placed(engine, spec, observed)
     authority = (read_authority(engine, before) if engine and before else None) or pki.Authority()
     if engine:
@@ -358,7 +359,7 @@ def _spec(
     former = before.bind_address if before else ""
     wanted = overrides.bind_address
     if engine and engine.hosts:
-        bind_address = hosts.bind_address(mode, former)
+        bind_address = addresses.hosts_bind_address(mode, former)
     else:
         bind_address = addresses.bind_address(mode, engine, addressing.gateway(subnet), former, wanted)
 
