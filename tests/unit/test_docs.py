@@ -69,7 +69,7 @@ def test_what_is_generated_is_up_to_date() -> None:
 
 
 CLIENTS = ("consul", "docker", "etcdctl", "kubectl", "zkCli")
-GROUPS = ("bench", "engine", "fault", "image", "mesos", "profile", "workshop")
+GROUPS = ("bench", "engine", "fault", "hosts", "image", "mesos", "profile", "workshop")
 
 
 def test_the_readme_names_every_command() -> None:
