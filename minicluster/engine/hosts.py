@@ -308,8 +308,10 @@ class HostsEngine:
         about = self._marked(about)
         if labels.HOST in about:
             self._call(self._target(about), lambda engine: engine.create_volume(name, about))
-        else:
-            self._each(lambda engine: engine.create_volume(name, about))
+            return
+        wanted = about[labels.HOSTS].split(",")
+        for host in [host for host in self.hosts if host in wanted] or list(self.hosts):
+            self._call(host, lambda engine: engine.create_volume(name, about))
 
     def volume_size(self, name: str) -> int | None:
         sizes = [size for size in self._each(lambda engine: engine.volume_size(name)).values() if size is not None]

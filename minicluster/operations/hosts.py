@@ -101,6 +101,17 @@ def machines(engine: Engine, swarms: Mapping[str, Swarm]) -> dict[str, Host]:
     return {name: Host(_address(engine.hosts[name], swarm), free[name]) for name, swarm in swarms.items()}
 
 
+def copy_records(engine: Engine, spec: Spec) -> None:
+    """Gives a host that was away what every host has a copy of: the records of what the cluster is, and its lease."""
+    copies = [v for v in engine.volumes(spec.cluster) if labels.HOST not in v.labels and "@" not in v.name]
+    for name, host in engine.hosts.items():
+        if name in spec.hosts:
+            there = {volume.name for volume in host.volumes(spec.cluster)}
+            for copy in copies:
+                if copy.name not in there:
+                    host.create_volume(copy.name, copy.labels)
+
+
 def each(engine: Engine, call: Callable[[Engine], T]) -> dict[str, T]:
     """What each host says, asked at once."""
     names = list(engine.hosts)

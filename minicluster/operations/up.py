@@ -439,6 +439,10 @@ def apply(engine: Engine, up_plan: UpPlan, options: UpOptions, listener: Listene
         if up_plan.plan:
             with cancel.calls(run.cancel.set) if cancel else contextlib.nullcontext():
                 execute(up_plan.plan, run)
+        if spec.hosts:
+            from minicluster.operations import hosts
+
+            hosts.copy_records(engine, spec)
         registries.renew(engine, spec, values)
         mode = addresses.choose(addresses.asked(options.address_mode), engine, spec)
         notes = client_folder.write_files(engine, spec, authority, mode)
