@@ -9,7 +9,7 @@ import pytest
 
 from minicluster.cluster import Cluster
 from minicluster.engine.hosts import HostsEngine
-from minicluster.engine.protocol import Container, Engine, Swarm, SwarmNode, Volume
+from minicluster.engine.protocol import Cancel, Container, Engine, Swarm, SwarmNode, Volume
 from minicluster.errors import MiniclusterError, NoEngine, UsageError
 from minicluster.model import labels
 from minicluster.operations import host_record
@@ -346,6 +346,30 @@ def test_hosts_that_lack_an_image_get_it_from_one_that_has_it(machines: Machines
     assert "load_images" not in calls["a"]
     assert not [name for name in NAMES if "build_image" in calls[name]]
     assert not up(machines.hosts()).change.changed  # type: ignore[union-attr]
+
+
+def test_events_of_all_hosts_come_together(machines: Machines) -> None:
+    cluster, cancel, found = up(machines.hosts()), Cancel(), []
+    events = machines.hosts().events("e", since=0.0, cancel=cancel)
+    cluster.stop(["kv-1", "kv-3"])
+    wanted = {("e-kv-1", "stop"), ("e-kv-3", "stop")}
+    for event in events:
+        found.append((event.name, event.action))
+        if wanted <= {*found}:
+            break
+    cancel.set()
+    assert {name for name, action in found if action == "start"} == {"e-kv-1", "e-kv-2", "e-kv-3"}
+
+
+def test_faults_are_held_on_the_host_of_their_nodes(machines: Machines) -> None:
+    cluster = up(machines.hosts())
+    with cluster.fault.delay("kv-2", 100):
+        helpers = [c.name for c in machines.engines["b"].containers("e") if labels.FAULT in c.labels]
+        assert helpers == ["e-fault.1"]
+        assert [fault.id for fault in Cluster.open("e", engine=machines.hosts()).faults()] == ["1"]
+    assert [c.name for c in machines.engines["b"].containers("e")] == ["e-kv-2"]
+    with pytest.raises(UsageError, match="its nodes are on several hosts"), cluster.fault.delay("kv", 100):
+        pass
 
 
 def test_placement_is_stable(machines: Machines) -> None:
