@@ -79,7 +79,7 @@ class HostsEngine:
         self.reference = json.dumps({"hosts": known, "gone": self.gone})
         self._find_home = home
         self._homes: list[Engine] = []  # once it is known: where images are
-        self._where: dict[str, str] = {}  # container -> host
+        self._where: dict[str, str] = {}  # a container's name, or its ID -> host
         self._lock = threading.RLock()
 
     # Hosts
@@ -181,6 +181,7 @@ class HostsEngine:
         meant = self._meant(found, cluster)
         with self._lock:
             self._where |= {one.name: one.host for one in meant if _AT not in one.name}
+            self._where |= {one.id: one.host for one in meant}
         return meant
 
     def _meant(self, found: list[Labelled], cluster: str | None) -> list[Labelled]:

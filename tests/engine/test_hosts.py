@@ -100,6 +100,8 @@ def test_an_ensemble_over_three_hosts(bed: Bed, profile: str) -> None:
     hosts = where(bed)
     assert all(bed.addresses[hosts[e["node"]]] in e["url"] for e in endpoints)
     assert bed.shell.minicluster("logs", "-c", NAME, f"{role}-3").out
+    usage = bed.shell.minicluster("top", "-c", NAME, "--once", "-o", "json").json["nodes"]
+    assert all(node["memory"] for node in usage)
     with write(bed, profile) as checker:
         bed.shell.minicluster("stop", f"{role}-2", "-c", NAME)
         checker.progress()

@@ -153,6 +153,7 @@ def test_verbs_reach_the_host_that_has_the_node(machines: Machines) -> None:
     machines.engines["c"].boxes["e-kv-3"].log = [b"hello from c"]
     assert [*cluster.logs(["kv-3"])] == [("kv-3", "hello from c")]
     assert cluster.exec("kv-3", ["etcd-ready"]).exit_code == 0
+    assert [node.memory for node in cluster.usage().nodes] == [1 << 20] * 3
     cluster.scale({"kv": 5})
     assert where(cluster) == {"kv-1": "a", "kv-2": "b", "kv-3": "c", "kv-4": "a", "kv-5": "b"}
     cluster.scale({"kv": 3})
