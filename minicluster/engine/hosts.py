@@ -80,6 +80,7 @@ class HostsEngine:
         self._find_home = home
         self._homes: list[Engine] = []  # once it is known: where images are
         self._where: dict[str, str] = {}  # a container's name, or its ID -> host
+        self._managing = ""  # the host that manages their swarm, once it is known
         self._lock = threading.RLock()
 
     # Hosts
@@ -143,7 +144,9 @@ class HostsEngine:
         return {labels.HOSTS: ",".join([*self.hosts, *self.gone]), **about}
 
     def _manager(self) -> Engine:
-        """An engine that manages the hosts' swarm."""
+        """An engine that manages the hosts' swarm; asked for once."""
+        if self._managing in self.hosts:
+            return self.hosts[self._managing]
         swarms = self._each(lambda engine: engine.swarm())
         managers = [name for name, swarm in swarms.items() if swarm.manager]
         if not managers:
@@ -154,7 +157,8 @@ class HostsEngine:
                 f"`minicluster hosts init {','.join([*self.hosts, *self.gone])}` makes a swarm of them; "
                 "`minicluster hosts check` says more.",
             )
-        return self.hosts[managers[0]]
+        self._managing = managers[0]
+        return self.hosts[self._managing]
 
     # What there is
 
