@@ -79,7 +79,8 @@ def summary(
     if quorum and quorum.lost and found is None:
         why = "the quorum is lost"
     nodes = tuple(
-        _node_status(spec, n, containers.get(n.name), *said[n.name], found, known, why, observed.gone) for n in spec.nodes
+        _node_status(spec, n, containers.get(n.name), *said[n.name], found, known, why, observed.gone)
+        for n in spec.nodes
     )
     notes = [why] if why and not (quorum and quorum.lost) and any(n.phase == "running" for n in nodes) else []
     notes += [member.alarm for member in known.values() if member.alarm]
