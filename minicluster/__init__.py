@@ -13,11 +13,12 @@ __version__ = "0.1.0"
 __all__ = ["Cluster", "Lease", "MiniclusterError", "Node", "__version__"]
 
 if TYPE_CHECKING:
-    from minicluster.cluster import Cluster, Node
+    from minicluster.cluster import Cluster
     from minicluster.errors import MiniclusterError
     from minicluster.model.lease import Lease
+    from minicluster.node import Node
 
-_HOMES = {"Cluster": "cluster", "Lease": "model.lease", "MiniclusterError": "errors", "Node": "cluster"}
+_HOMES = {"Cluster": "cluster", "Lease": "model.lease", "MiniclusterError": "errors", "Node": "node"}
 
 
 def __getattr__(name: str) -> Any:

@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minicluster import discovery
+from minicluster.clusters import clusters, collect, down, dry_run
 from minicluster.discovery import env_names
-from minicluster.engine.discover import connect, open_hosts
-from minicluster.errors import NoCluster
+from minicluster.engine import discover
 from minicluster.leases import reaper_client
 from minicluster.leases.renew import renew
 from minicluster.model.durations import DEFAULT_TIMEOUT
-from minicluster.model.events import Event, Listener, ignore
+from minicluster.model.events import Listener, ignore
 from minicluster.model.lease import Lease
 from minicluster.model.results import Change
-from minicluster.model.spec import NodeSpec, Spec
+from minicluster.model.spec import Spec
+from minicluster.node import Node
 from minicluster.operations import (
     client_folder,
     faults,
     fill,
-    host_record,
     info,
     lifecycle,
     load_images,
@@ -36,7 +36,6 @@ from minicluster.operations import (
 from minicluster.operations import connect as addresses
 from minicluster.operations import down as removal
 from minicluster.operations import nodes as selection
-from minicluster.operations import remove_expired as collecting
 from minicluster.operations.inject import Faults, Injected
 from minicluster.operations.nodes import Nodes
 from minicluster.operations.preflight import examine
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
     from minicluster.operations.up import UpKeywords
     from minicluster.plan.steps import Plan
 
-__all__ = ["Cluster", "Node", "clusters", "collect", "connect", "down", "dry_run", "env_names", "examine"]
+__all__ = ["Cluster", "Node", "clusters", "collect", "down", "dry_run", "env_names", "examine"]
 
 
 class Cluster:
@@ -105,15 +104,15 @@ class Cluster:
         hosts = dict.fromkeys([*(wanted.hosts or ()), *discovery.hosts_of(name)])
         if hosts and not (engine and engine.hosts):
             discovery.refuse_namesake(name, wanted.hosts or ())
-            engine = open_hosts([*hosts])
-        engine = engine or connect(start_private=True, listener=listener)
+            engine = discover.open_hosts([*hosts])
+        engine = engine or discover.connect(start_private=True, listener=listener)
         done, change = up.up(engine, name, wanted, listener, cancel)
         return cls(engine, done.spec, change, done.authority, wanted.address_mode)
 
     @classmethod
     def open(cls, name: str | None = None, *, engine: Engine | None = None, address_mode: str | None = None) -> Cluster:
         """The cluster of that name, else of $MINICLUSTER, else the only one. ``address_mode`` changes nothing in it."""
-        found, spec = discovery.opened(name, lambda: engine or connect())
+        found, spec = discovery.opened(name, lambda: engine or discover.connect())
         return cls(found, spec, address_mode=address_mode)
 
     def __enter__(self) -> Cluster:
@@ -368,126 +367,3 @@ class Cluster:
     def down(self, *, listener: Listener = ignore) -> Change:
         """Removes the cluster and everything that was created for it."""
         return removal.remove_cluster(self.engine, self.name, listener)
-
-
-class Node:
-    """A node of a cluster, by its name. Methods that a cluster has too do the same to this node."""
-
-    def __init__(self, cluster: Cluster, name: str) -> None:
-        self.cluster = cluster
-        self.name = name
-
-    def __repr__(self) -> str:
-        return f"<node {self.name} of {self.cluster.name}>"
-
-    @property
-    def spec(self) -> NodeSpec:
-        """Its part of the cluster's spec; ``UsageError`` once it is removed."""
-        return selection.node_of(self.cluster.spec, self.name)
-
-    @property
-    def role(self) -> str:
-        """Its role."""
-        return self.spec.role
-
-    @property
-    def address(self) -> str:
-        """Its address on the cluster's own network."""
-        return self.spec.address
-
-    @property
-    def container(self) -> str:
-        """The name of its container on the engine."""
-        return selection.container_of(self.cluster.spec, self.name)
-
-    def endpoint(self, name: str) -> results.EndpointInfo:
-        """A published port of this node by its name."""
-        c = self.cluster
-        return addresses.endpoint(c.engine, c.spec, c.address_mode, name, self.name, c._authority)
-
-    def status(self) -> results.NodeStatus:
-        """How it is doing; the whole cluster is asked."""
-        name = self.spec.name  # an error once it is removed
-        return next(node for node in self.cluster.status().nodes if node.name == name)
-
-    def exec(self, argv: str | Sequence[str], *, timeout: float | None = None) -> ExecResult:
-        return self.cluster.exec(self.name, argv, timeout=timeout)
-
-    def logs(self, *, follow: bool = False, tail: int | None = None) -> Iterator[str]:
-        return (line for _name, line in self.cluster.logs(self.name, follow=follow, tail=tail))
-
-    def stop(self) -> Change:
-        return self.cluster.stop(self.name)
-
-    def start(self, *, timeout: float = DEFAULT_TIMEOUT) -> Change:
-        return self.cluster.start(self.name, timeout=timeout)
-
-    def restart(self) -> Change:
-        return self.cluster.restart(self.name)
-
-    def pause(self) -> Change:
-        return self.cluster.pause(self.name)
-
-    def unpause(self) -> Change:
-        return self.cluster.unpause(self.name)
-
-    def kill(self) -> Change:
-        return self.cluster.kill(self.name)
-
-
-def dry_run(profile: str | None = None, **options: Unpack[UpKeywords]) -> Plan:
-    """The plan that :meth:`Cluster.up` would carry out; without an engine, the plan of a first ``up``."""
-    wanted = UpOptions(profile=profile, **options)
-    name = discovery.target(wanted.profile, wanted.name, wanted.named_by)
-    hosts = dict.fromkeys([*(wanted.hosts or ()), *discovery.hosts_of(name)])
-    return up.plan(open_hosts([*hosts]) if hosts else discovery.engine_if_any(), name, wanted).plan
-
-
-def clusters(engine: Engine | None = None, *, listener: Listener = ignore) -> list[results.ClusterSummary]:
-    """Every cluster by name, incomplete ones included; those whose lease has ended are removed."""
-    engine = engine or (discovery.engine_if_any() if host_record.clusters() else connect())
-    found = []
-    for one in [*([engine] if engine else []), *discovery.on_hosts(engine)]:
-        collecting.sweep(one, listener)
-        found += discovery.clusters(one)
-    return sorted({one.cluster: one for one in found}.values(), key=lambda one: one.cluster)
-
-
-def down(
-    names: Sequence[str] = (),
-    *,
-    all: bool = False,
-    orphans: bool = False,
-    strict: bool = False,
-    listener: Listener = ignore,
-    engine: Engine | None = None,
-) -> list[Change]:
-    """Removes clusters by name, or all; without a name those of the project file, else the only one.
-
-    ``orphans``: those that were made from the project file, which no longer has them.
-
-    A name that no cluster has is a note, and a change of nothing; with ``strict`` it is an error, once the others are
-    removed.
-    """
-    missing: dict[str, NoCluster] = {}
-    if names and not engine and not (all or orphans) and [*filter(discovery.hosts_of, names)] == [*names]:
-        found = [*names]  # all are on several hosts: the engine that is used otherwise is not needed
-    else:
-        engine = engine or connect(start_private=True, listener=listener)
-        found, missing = discovery.to_remove(engine, names, all=all, orphans=orphans, listener=listener)
-    changes = discovery.remove(engine, found, listener)
-    if strict and missing:
-        first, *others = missing.values()
-        raise NoCluster("; ".join(error.what for error in missing.values())) if others else first
-    for error in missing.values():
-        listener(
-            Event("note", text=" ".join(filter(None, (f"{error.what}: nothing to remove.", error.why, error.fix))))
-        )
-    return [*changes, *(Change(name, False, 0, 0.0, {}) for name in missing if name)]
-
-
-def collect(
-    *, dry_run: bool = False, listener: Listener = ignore, engine: Engine | None = None
-) -> list[results.Collected]:
-    """Removes the clusters whose lease has ended, and reports why; with ``dry_run`` it only reports."""
-    return collecting.collect(engine or connect(), dry_run=dry_run, listener=listener)

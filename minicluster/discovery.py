@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from minicluster.engine.discover import connect, open_hosts
+from minicluster.engine import discover
 from minicluster.errors import Incomplete, NoCluster, NoEngine, UsageError, nearest
 from minicluster.model import labels
 from minicluster.model.events import Event, Listener
@@ -140,10 +140,10 @@ def opened(name: str | None, used: Callable[[], Engine]) -> tuple[Engine, Spec]:
     named = _wanted(name)
     wanted = named.name if named else _only_on_hosts(used)
     hosts = hosts_of(wanted) if wanted else ()
-    engine: Engine = open_hosts(hosts) if hosts else used()
+    engine: Engine = discover.open_hosts(hosts) if hosts else used()
     spec = find(engine, wanted if hosts else name)
     if spec.hosts and not engine.hosts:  # the engine is one of its hosts
-        engine = open_hosts([*spec.hosts])
+        engine = discover.open_hosts([*spec.hosts])
         spec = find(engine, spec.cluster)
     return engine, spec
 
@@ -289,7 +289,7 @@ def on_hosts(engine: Engine | None) -> list[Engine]:
     found: list[Engine] = []
     for group in sorted(groups):
         with contextlib.suppress(NoEngine, UsageError):
-            found.append(open_hosts(group))
+            found.append(discover.open_hosts(group))
     return found
 
 
@@ -370,7 +370,8 @@ def remove(engine: Engine | None, found: Sequence[str], listener: Listener) -> l
         name, text = volume.labels[labels.CLUSTER], volume.labels.get(labels.HOSTS)
         if text and name in found and name not in over:
             over[name] = text.split(",")
-    pairs = [(open_hosts(over[name]) if name in over else engine or connect(), name) for name in found]
+    opened = (discover.open_hosts(over[name]) if name in over else engine or discover.connect() for name in found)
+    pairs = [*zip(opened, found, strict=True)]
     return down.down(pairs, listener)
 
 
@@ -393,7 +394,7 @@ def refuse_namesake(name: str, hosts: Sequence[str]) -> None:
 def engine_if_any() -> Engine | None:
     """The engine that :func:`connect` finds; None if there is none."""
     try:
-        return connect()
+        return discover.connect()
     except NoEngine:
         return None
 
@@ -404,7 +405,7 @@ def env_names(name: str | None = None, *, engine: Engine | None = None) -> list[
     Once the cluster is removed: the names of any profile that are set in this process's environment.
     """
     try:
-        return list(find(engine or connect(), name).env)
+        return list(find(engine or discover.connect(), name).env)
     except (UsageError, NoEngine):
         from minicluster.profile import catalog, folders
 

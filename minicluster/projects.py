@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from minicluster import cluster as facade
 from minicluster import discovery
+from minicluster.engine import discover
 from minicluster.engine.protocol import Cancel
 from minicluster.errors import Interrupted, MiniclusterError, UsageError, nearest
 from minicluster.executor.signals import shielded
@@ -186,7 +187,7 @@ def up(wanted: Wanted, listener: Listener, at_once: int = 0) -> list[Cluster | F
         _announce(wanted, listener)
     if len(wanted.options) == 1:
         return [_up(wanted, 0, listener)]
-    engine = facade.connect(start_private=True, listener=listener)
+    engine = discover.connect(start_private=True, listener=listener)
     cancel = Cancel()
     with ThreadPoolExecutor(at_once or len(wanted.names)) as pool:
         futures = [

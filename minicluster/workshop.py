@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from minicluster import cluster as facade
 from minicluster import discovery, projects
+from minicluster.engine import discover
 from minicluster.errors import InsufficientMemory, MiniclusterError, NoCluster, UsageError
 from minicluster.model.events import Event, Listener
 from minicluster.model.naming import count
@@ -60,7 +61,7 @@ def name(profile: str, number: int) -> str:
 def names(profile: str = "", *, engine: Engine | None = None) -> list[str]:
     """The clusters of all seats, or of those of a profile."""
     found = []
-    for summary in discovery.clusters(engine or facade.connect()):
+    for summary in discovery.clusters(engine or discover.connect()):
         match = _SEAT.fullmatch(summary.cluster)
         if match and match[1] == summary.profile and profile in ("", summary.profile):
             found.append(summary.cluster)
@@ -109,7 +110,7 @@ def up(
     owners = [wanted.owner.replace("{seat}", f"{number:02}") for number in range(1, wanted.seats + 1)]
     for owner in filter(None, dict.fromkeys(owners)):
         hand_out.account(owner)
-    engine = facade.connect(start_private=True, listener=listener)
+    engine = discover.connect(start_private=True, listener=listener)
     _check(engine, profile, clusters, wanted, options, listener)
     each = [{**options, "profile": profile, "name": one} for one in clusters]
     at_once = max(1, min(engine.info.cpus, len(clusters)))
@@ -160,7 +161,7 @@ def _check(
 
 def status(clusters: Sequence[str], engine: Engine | None = None) -> list[Seat]:
     """How seats are doing, by their clusters' names; those that do not exist are "missing"."""
-    engine = engine or facade.connect()
+    engine = engine or discover.connect()
     found = {summary.cluster: summary for summary in discovery.clusters(engine)}
 
     def one(cluster: str) -> Seat:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from minicluster import __version__, discovery
 from minicluster.benchmark import report
 from minicluster.benchmark.report import Load, Machine, Point, Report, Round, System
-from minicluster.cluster import Cluster, connect
+from minicluster.cluster import Cluster
+from minicluster.engine import discover
 from minicluster.errors import NodeFailed, UsageError, nearest
 from minicluster.model.events import Event, Listener
 from minicluster.model.lease import Lease
@@ -86,7 +87,7 @@ def run(
     for name in filter(None, settings):
         if name not in names:
             raise UsageError(f"--set {name}: is not compared", "", nearest(name, names))
-    engine = connect(start_private=True, listener=listener)
+    engine = discover.connect(start_private=True, listener=listener)
     existing = discovery.names(engine)
     for name in names:
         if cluster_name(name) in existing:

@@ -43,12 +43,12 @@ def dashboard(control: bool, port: int | None, no_browser: bool) -> None:
             "It is an extra of minicluster, which is not installed.",
             "Install minicluster with it: `pip install '.[dashboard]'` in a checkout.",
         ) from None
-    from minicluster.cluster import connect
     from minicluster.dashboard import access
     from minicluster.dashboard.hub import Hub
     from minicluster.dashboard.watch import Watch
+    from minicluster.engine import discover
 
-    engine = connect(start_private=True)
+    engine = discover.connect(start_private=True)
     listening = server.bound(_PORT if port is None else port, wanted=port is not None)
     with listening:
         used = listening.getsockname()[1]

@@ -229,17 +229,17 @@ def _present(
     """Presents a demo; returns whether all went as it says."""
     from rich.console import Console
 
-    from minicluster import cluster as facade
     from minicluster.cli.presenter import Left, Presenter, keys
     from minicluster.cli.progress import listening
     from minicluster.demos import perform
     from minicluster.demos.recording import Recording
+    from minicluster.engine import discover
 
     perform.check_commands(place.demo)
     existing = perform.existing_cluster(place, cluster) if cluster else None
     name = cluster or perform.cluster_name(place.demo, checked=False)
     if not cluster:  # before anything is shown
-        perform.refuse_taken(facade.connect(start_private=True), name)
+        perform.refuse_taken(discover.connect(start_private=True), name)
     terminal = on_terminal(sys.stdout)
     with contextlib.ExitStack() as stack:
         console = Console(highlight=False)

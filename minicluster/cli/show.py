@@ -138,10 +138,11 @@ def _all_of_project(names: Sequence[str]) -> list[ClusterStatus]:
     from concurrent.futures import ThreadPoolExecutor
 
     from minicluster import discovery
-    from minicluster.cluster import Cluster, connect
+    from minicluster.cluster import Cluster
+    from minicluster.engine import discover
     from minicluster.model.results import ClusterStatus
 
-    its, engine = discovery.project(), connect()
+    its, engine = discovery.project(), discover.connect()
     assert its
     known = discovery.names(engine)
 

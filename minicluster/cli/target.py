@@ -59,7 +59,7 @@ def of_project(name: str | None) -> Cluster:
 
 
 def _is_cluster(word: str) -> bool:
-    from minicluster import cluster as facade
     from minicluster import discovery
+    from minicluster.engine import discover
 
-    return word in discovery.names(facade.connect())
+    return word in discovery.names(discover.connect())

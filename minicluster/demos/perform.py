@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from minicluster import cluster as facade
 from minicluster.cluster import Cluster
 from minicluster.demos.catalog import Place
 from minicluster.demos.document import Command, Demo, File, Heading, Part, Prose, missing
 from minicluster.demos.session import Session, ShellEnded, check_syntax, opened
 from minicluster.discovery import names
+from minicluster.engine import discover
 from minicluster.errors import UsageError
 from minicluster.executor.signals import shielded
 from minicluster.model.durations import DEFAULT_TIMEOUT
@@ -124,7 +124,7 @@ def own_cluster(
     Raises:
         UsageError: a cluster of that name exists.
     """
-    engine = facade.connect(start_private=True)
+    engine = discover.connect(start_private=True)
     refuse_taken(engine, name)
     demo = place.demo
     with listening() as listener:

@@ -20,6 +20,7 @@ from typing import Any
 from minicluster import __version__
 from minicluster import cluster as facade
 from minicluster.cluster import Cluster
+from minicluster.engine import discover
 from minicluster.engine.protocol import Engine, Volume
 from minicluster.errors import Interrupted, MiniclusterError, NoEngine, UsageError
 from minicluster.host.flock import Held
@@ -263,7 +264,7 @@ class Pool:
     def engine(self) -> Engine:
         """The engine to use; a private one is started if none runs."""
         if self._engine is None:
-            self._engine = facade.connect(start_private=True, listener=self.listener)
+            self._engine = discover.connect(start_private=True, listener=self.listener)
         return self._engine
 
     @property
@@ -350,7 +351,7 @@ class Pool:
                 problems.append(f"{name} could not be removed: {error.what}")
 
         try:
-            engine = self._engine or facade.connect()
+            engine = self._engine or discover.connect()
             self.end(lambda _place: True)
             of: defaultdict[str, list[Volume]] = defaultdict(list)
             for volume in engine.volumes():

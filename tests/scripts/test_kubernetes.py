@@ -645,7 +645,7 @@ def test_the_workload_is_the_pods_that_have_not_ended(node: Node) -> None:
     ]
     node.write("/pods", json.dumps({"items": pods}))
     node.write("/usr/local/lib/kube-common", f"ask() {{ [[ $2 == /api/v1/pods* ]] && cat {node.root}/pods; }}\n")
-    script = (PROFILES / "kubernetes/image/kube-workload").read_text()
+    script = (PROFILES / "kubernetes/image/programs/kube-workload").read_text()
     node.program("kube-workload", script.replace("/usr/local/lib/", f"{node.root}/usr/local/lib/"))
     done = node.run("kube-workload")
     assert (done.returncode, done.stderr) == (0, "")

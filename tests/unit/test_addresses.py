@@ -414,7 +414,7 @@ def test_namesakes_on_a_network_are_told(engine: FakeEngine) -> None:
 def test_the_plan_of_a_container_that_asks_is_visible(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     engine.add_foreign("me")
     engine.here = "me"
-    monkeypatch.setattr("minicluster.discovery.connect", lambda: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda: engine)
     steps = {step.id: step for step in dry_run(str(TOY), name="toy").steps}
     assert steps["connect me"].action == ConnectNetwork("toy-net", "me")
     assert steps["connect me"].needs == ("create network toy-net",)

@@ -385,7 +385,7 @@ def test_v_ends_with_its_command(cluster: FakeCluster) -> None:
 
 def test_v_logs_no_secret(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither keys of certificates nor what --set was given."""
-    monkeypatch.setattr(facade, "connect", lambda **_: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda **_: engine)
     result = run("up", "swarm", "--name", "s", "--set", "heartbeat=7s", "-v")
     assert result.exit_code == 0, result.stderr
     assert "minicluster: start: create master-1" in result.stderr

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from minicluster import cluster as facade
 from minicluster.cli import complete, show, watch
 from minicluster.cli.app import app
 from minicluster.cli.watch import _line, _table, live
@@ -25,7 +24,7 @@ from tests.unit.samples import TOY
 @pytest.fixture(autouse=True)
 def cluster(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     made = Cluster.up(str(TOY), name="toy", engine=engine)
-    monkeypatch.setattr(facade, "connect", lambda **_: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda **_: engine)
     monkeypatch.setattr(time, "sleep", lambda _: None)
     return made
 

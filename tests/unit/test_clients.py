@@ -12,12 +12,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from minicluster import cluster as facade
-from minicluster import discovery, paths
+from minicluster import paths
 from minicluster.cli import plugins
 from minicluster.cli.app import app
 from minicluster.cluster import Cluster
-from minicluster.engine import discover
 from minicluster.engine.protocol import Image
 from minicluster.errors import MiniclusterError, UsageError
 from minicluster.model.spec import ProgramSpec, Spec
@@ -40,8 +38,7 @@ def entry_points() -> dict[str, str]:
 @pytest.fixture
 def up(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Cluster]:
     """Creates a cluster, whose image has the client; commands find the engine."""
-    for module in (facade, discover, discovery):
-        monkeypatch.setattr(module, "connect", lambda **_options: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda **_options: engine)
     monkeypatch.setattr(plugins, "found", entry_points)  # of this source, which may be installed as it was once
 
     def make(name: str = "e", profile: str = "etcd", **options: Any) -> Cluster:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from minicluster import cluster as facade
-from minicluster import discovery, paths
+from minicluster import paths
 from minicluster.cluster import Cluster, clusters, down, dry_run
 from minicluster.errors import (
     Conflict,
@@ -702,8 +701,7 @@ def test_the_plans_of_load_and_reset_change_nothing(engine: FakeEngine) -> None:
 
 @pytest.fixture
 def connected(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
-    for module in (facade, discovery):
-        monkeypatch.setattr(module, "connect", lambda **_options: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda **_options: engine)
     return engine
 
 
@@ -723,7 +721,7 @@ def test_a_dry_run_without_an_engine_is_the_plan_of_a_first_up(monkeypatch: pyte
     def none(**_options: object) -> FakeEngine:
         raise NoEngine("none")
 
-    monkeypatch.setattr(discovery, "connect", none)
+    monkeypatch.setattr("minicluster.engine.discover.connect", none)
     assert dry_run(str(TOY)).headline.startswith("create cluster toy")
 
 

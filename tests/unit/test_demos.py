@@ -16,7 +16,6 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from minicluster import cluster as facade
 from minicluster.cli.app import app
 from minicluster.cli.presenter import Left, Presenter
 from minicluster.cluster import Cluster
@@ -372,7 +371,7 @@ def _interrupt(cluster: Cluster) -> None:
 
 
 def test_a_demos_own_cluster_is_removed_whatever_happens(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(facade, "connect", lambda **_: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda **_: engine)
     place = catalog.Place(demo_of(CONSOLE, "---\nsize: {agent: 3}\n---\n"), str(TOY))
     assert [one.problem for one in perform.check(place)] == [""]
     assert engine.containers("") == []
@@ -387,7 +386,7 @@ def test_a_demos_own_cluster_is_removed_whatever_happens(engine: FakeEngine, mon
 
 
 def test_a_cluster_that_a_demo_cannot_run_in(toy: Cluster, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minicluster.cluster.connect", lambda **_: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda **_: engine)
     with pytest.raises(UsageError, match=r"cluster toy is of profile toy\nDemo mine is for etcd"):
         perform.existing_cluster(catalog.Place(demo_of(CONSOLE), "etcd"), "toy")
     big = catalog.Place(demo_of(CONSOLE, "---\nsize: {agent: 9}\n---\n"), str(TOY))
@@ -540,7 +539,7 @@ def test_what_is_refused(words: tuple[str, ...], what: str) -> None:
 
 @pytest.fixture
 def mine(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setattr(facade, "connect", lambda **_: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda **_: engine)
     file = tmp_path / "mine.md"
     file.write_text(f"---\nprofile: {TOY}\n---\n# Mine\n\n```console\n$ echo a\na\n```\n")
     return file

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from minicluster import cluster as facade
 from minicluster.cli.app import app
 from minicluster.cluster import Cluster
 from minicluster.doctor import Check
@@ -39,7 +38,7 @@ SECRET = "the word is {{ secret('word') }}, password = {{ settings.password }}"
 @pytest.fixture
 def talker(engine: FakeEngine, write_profile: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Cluster:
     """A cluster with a secret of its own, a password among its settings, and one in a URL."""
-    monkeypatch.setattr(facade, "connect", lambda **_options: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda **_options: engine)
     monkeypatch.setattr(preflight, "examine", lambda _profile: [Check("engine", "ok", "at tcp://me:enginepw@host:1")])
     monkeypatch.setenv("HTTPS_PROXY", "http://me:proxypw@proxy:1")
     folder = write_profile(PROFILE, {"files/secret.j2": SECRET})

@@ -397,7 +397,7 @@ def run(*argv: str) -> Result:
 
 @pytest.mark.usefixtures("etcd")
 def test_commands(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minicluster.cluster.connect", lambda *_a, **_k: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda *_a, **_k: engine)
     done = run("fault", "partition", "kv-1/kv-2", "kv-3")
     assert done.exit_code == 0, done.output
     assert "writes go on" in done.stderr
@@ -440,7 +440,7 @@ def test_commands(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_nonsense_is_refused(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, argv: list[str]) -> None:
-    monkeypatch.setattr("minicluster.cluster.connect", lambda *_a, **_k: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda *_a, **_k: engine)
     done = run("fault", *argv)
     assert done.exit_code == 2
     assert "Error: " in done.stderr

@@ -761,7 +761,7 @@ def profile(tmp_path: Path) -> str:
 
 @pytest.fixture
 def connected(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
-    monkeypatch.setattr(facade, "connect", lambda **_options: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda **_options: engine)
     return engine
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from minicluster import cluster as facade
 from minicluster.cli.app import app
 from minicluster.cluster import Cluster
 from minicluster.engine.protocol import Image
@@ -31,7 +30,7 @@ def toy(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     """Three nodes that hold images. What was done to make them is forgotten."""
     made = Cluster.up(str(TOY), name="toy", engine=engine)
     engine.calls.clear()
-    monkeypatch.setattr(facade, "connect", lambda **_options: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda **_options: engine)
     return made
 
 

@@ -145,7 +145,7 @@ def test_a_dry_run_needs_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**_: object) -> None:
         raise NoEngine("none answers")
 
-    monkeypatch.setattr("minicluster.discovery.connect", refuse)
+    monkeypatch.setattr("minicluster.engine.discover.connect", refuse)
     plan = facade.dry_run("mesos", size={"kv": 3, "master": 3, "scheduler": 3})
     seen: set[str] = set()
     for step in plan.steps:

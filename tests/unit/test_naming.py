@@ -27,7 +27,7 @@ from tests.fakes import FakeEngine
 @pytest.fixture(autouse=True)
 def here(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     """The engine that commands find."""
-    monkeypatch.setattr(facade, "connect", lambda **_options: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda **_options: engine)
     monkeypatch.setenv("TERM", "dumb")
     return engine
 

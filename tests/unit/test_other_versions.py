@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from minicluster import cluster as facade
 from minicluster.cli.app import app
 from minicluster.cluster import Cluster, clusters, down, dry_run
 from minicluster.errors import MiniclusterError
@@ -51,7 +50,7 @@ def test_it_is_neither_opened_nor_changed(engine: FakeEngine, label: str, age: s
 @AGES
 def test_a_dry_run_says_so_too(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, label: str, age: str) -> None:
     store(engine, label)
-    monkeypatch.setattr("minicluster.discovery.connect", lambda **_: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda **_: engine)
     with pytest.raises(MiniclusterError, match=f"cluster toy was made by {age} minicluster"):
         dry_run(str(TOY), name="toy")
 
@@ -64,7 +63,7 @@ def test_it_is_listed_with_what_to_do(
     (found,) = clusters(engine)
     assert (found.cluster, found.phase, found.nodes, found.running) == ("toy", "running", 3, 3)
     assert found.note == f"cluster toy was made by {age} minicluster. Remove it: `minicluster down toy`."
-    monkeypatch.setattr(facade, "connect", lambda **_: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda **_: engine)
     assert f"Note: {found.note}" in CliRunner().invoke(app, ["ls"]).stderr
 
 

@@ -15,8 +15,6 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from minicluster import cluster as facade
-from minicluster import discovery
 from minicluster.cli import plugins
 from minicluster.cli.app import app
 from minicluster.cluster import Cluster
@@ -306,8 +304,7 @@ no_other = AfterUp(click.Option(["--size"]), greet)
 
 
 def test_a_package_adds_to_up(installed: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(facade, "connect", lambda **_options: engine)
-    monkeypatch.setattr(discovery, "connect", lambda **_options: engine, raising=False)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda **_options: engine)
     (installed / "greeting.py").write_text(AFTER_UP)
     info = installed / "greeting-1.0.dist-info"
     info.mkdir()

@@ -37,7 +37,7 @@ def toy_folder(tmp_path: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def _on_the_fake(monkeypatch: pytest.MonkeyPatch, engine: FakeEngine) -> None:
-    monkeypatch.setattr(facade, "connect", lambda **_: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda **_: engine)
     monkeypatch.setattr(profile_test, "_PATIENCE", 0.3)
     monkeypatch.setattr(facade.reaper_client, "hold", lambda *_: None)
 
@@ -158,7 +158,7 @@ def test_without_an_engine_or_a_profile_there_is_no_verdict(monkeypatch: pytest.
     def none(**_: object) -> FakeEngine:
         raise NoEngine("no engine")
 
-    monkeypatch.setattr(facade, "connect", none)
+    monkeypatch.setattr("minicluster.engine.discover.connect", none)
     with pytest.raises(NoEngine):
         check_profile(toy_folder, timeout=10)
 

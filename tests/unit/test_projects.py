@@ -64,8 +64,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
 @pytest.fixture
 def do(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Do:
     """Runs a command on the fake engine."""
-    for module in ("cluster", "discovery"):
-        monkeypatch.setattr(f"minicluster.{module}.connect", lambda **_: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda **_: engine)
 
     def run(line: str, code: int = 0) -> Any:
         done = CliRunner().invoke(app, line.split())
@@ -238,7 +237,7 @@ def test_several_clusters_must_be_named(here: Do, do: Do, monkeypatch: pytest.Mo
 def test_status_shows_all_clusters_of_the_file(
     engine: FakeEngine, here: Do, do: Do, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("minicluster.cluster.connect", lambda **_: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda **_: engine)
     here(TWO)
     do("up other -q")
     first, second = do("status").stdout.split("\n\n")
@@ -256,7 +255,7 @@ def test_status_shows_all_clusters_of_the_file(
 def test_status_of_a_cluster_without_a_record_does_not_hide_the_others(
     engine: FakeEngine, here: Do, do: Do, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("minicluster.cluster.connect", lambda **_: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda **_: engine)
     here(TWO)
     do("up -q")
     for volume in engine.volumes("dev"):
@@ -474,7 +473,7 @@ def pool(engine: FakeEngine) -> Pool:
 
 
 def test_a_pool_never_takes_a_cluster_that_is_not_its_own(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minicluster.testing.pool.facade.connect", lambda **_: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda **_: engine)
     own = pool(engine)
     pooled = own.get(str(TOY), {"size": {"agent": 1}}, place="", base="dev")
     assert pooled.name.startswith("dev-")

@@ -145,7 +145,7 @@ def test_no_address_to_bind(text: str) -> None:
 
 
 def test_the_command_line_reads_them(engine: FakeEngine, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minicluster.cluster.connect", lambda **_: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda **_: engine)
     run = CliRunner()
     words = ["--mount", "agent:data:/data:ro", "--port", f"agent:80/tcp={P}", "--port", f"api={P + 9}"]
     assert run.invoke(app, ["up", str(TOY), "--name", "toy", *words]).exit_code == 0

@@ -187,7 +187,7 @@ def test_credentials_reach_files_of_nodes_and_nothing_else(
 ) -> None:
     logged_in(docker, "r.example")
     monkeypatch.setattr(discover, "connect", lambda **_options: engine)
-    monkeypatch.setattr("minicluster.cluster.connect", lambda **_options: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda **_options: engine)
     plan = dry_run("swarm", name="c", registries=[registries.parse("r.example")])
     assert not has_secret(repr(plan))
     from minicluster.cli.app import app

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from minicluster import cluster as facade
 from minicluster.cli.app import app
 from minicluster.cluster import Cluster
 from minicluster.errors import MiniclusterError, NodeFailed, NotReady, ProfileError, UsageError
@@ -257,7 +256,7 @@ def test_a_listener_hears_each_node_once_it_is_through(engine: FakeEngine, swarm
 @pytest.fixture
 def here(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     """The engine is the one that commands find."""
-    monkeypatch.setattr(facade, "connect", lambda **_options: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda **_options: engine)
     return engine
 
 

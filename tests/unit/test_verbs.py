@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 import pytest
 from click.testing import CliRunner, Result
 
-from minicluster import cluster as facade
 from minicluster.cli.app import app
 from minicluster.cluster import Cluster, dry_run
 from minicluster.errors import EngineError, MiniclusterError, NodeFailed, NotReady, UsageError
@@ -332,7 +331,7 @@ def run(*words: str) -> Result:
 @pytest.fixture
 def typed(engine: FakeEngine, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     """The engine that commands find, with the cluster on it."""
-    monkeypatch.setattr(facade, "connect", lambda **_options: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda **_options: engine)
     for name in ("MINICLUSTER", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "dumb")

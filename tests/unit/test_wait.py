@@ -8,7 +8,6 @@ from collections.abc import Callable
 import pytest
 from click.testing import CliRunner, Result
 
-from minicluster import cluster as facade
 from minicluster.cli.app import app
 from minicluster.cluster import Cluster
 from minicluster.errors import NodeFailed, NotReady, UsageError
@@ -21,7 +20,7 @@ from tests.unit.test_cluster import up
 
 @pytest.fixture
 def etcd(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    monkeypatch.setattr(facade, "connect", lambda **_options: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda **_options: engine)
     return Cluster.up("etcd", name="kv", size={"kv": 3}, engine=engine)
 
 

@@ -29,8 +29,7 @@ Do = Callable[..., Any]
 @pytest.fixture
 def do(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Do:
     """Runs a command on the fake engine, in an empty folder."""
-    for module in ("cluster", "discovery"):
-        monkeypatch.setattr(f"minicluster.{module}.connect", lambda **_: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda **_: engine)
     monkeypatch.chdir(tmp_path)
 
     def run(*words: str, code: int = 0) -> Any:

@@ -1,0 +1,81 @@
+"""What is about several clusters, or about none yet. It only delegates, as :mod:`minicluster.cluster` does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from minicluster import discovery
+from minicluster.engine import discover
+from minicluster.errors import NoCluster
+from minicluster.model.events import Event, Listener, ignore
+from minicluster.model.results import Change
+from minicluster.operations import host_record, up
+from minicluster.operations import remove_expired as collecting
+from minicluster.operations.up import UpOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from minicluster.engine.protocol import Engine
+    from minicluster.model import results
+    from minicluster.operations.up import UpKeywords
+    from minicluster.plan.steps import Plan
+
+
+def dry_run(profile: str | None = None, **options: Unpack[UpKeywords]) -> Plan:
+    """The plan that :meth:`Cluster.up` would carry out; without an engine, the plan of a first ``up``."""
+    wanted = UpOptions(profile=profile, **options)
+    name = discovery.target(wanted.profile, wanted.name, wanted.named_by)
+    hosts = dict.fromkeys([*(wanted.hosts or ()), *discovery.hosts_of(name)])
+    return up.plan(discover.open_hosts([*hosts]) if hosts else discovery.engine_if_any(), name, wanted).plan
+
+
+def clusters(engine: Engine | None = None, *, listener: Listener = ignore) -> list[results.ClusterSummary]:
+    """Every cluster by name, incomplete ones included; those whose lease has ended are removed."""
+    engine = engine or (discovery.engine_if_any() if host_record.clusters() else discover.connect())
+    found = []
+    for one in [*([engine] if engine else []), *discovery.on_hosts(engine)]:
+        collecting.sweep(one, listener)
+        found += discovery.clusters(one)
+    return sorted({one.cluster: one for one in found}.values(), key=lambda one: one.cluster)
+
+
+def down(
+    names: Sequence[str] = (),
+    *,
+    all: bool = False,
+    orphans: bool = False,
+    strict: bool = False,
+    listener: Listener = ignore,
+    engine: Engine | None = None,
+) -> list[Change]:
+    """Removes clusters by name, or all; without a name those of the project file, else the only one.
+
+    ``orphans``: those that were made from the project file, which no longer has them.
+
+    A name that no cluster has is a note, and a change of nothing; with ``strict`` it is an error, once the others are
+    removed.
+    """
+    missing: dict[str, NoCluster] = {}
+    if names and not engine and not (all or orphans) and [*filter(discovery.hosts_of, names)] == [*names]:
+        found = [*names]  # all are on several hosts: the engine that is used otherwise is not needed
+    else:
+        engine = engine or discover.connect(start_private=True, listener=listener)
+        found, missing = discovery.to_remove(engine, names, all=all, orphans=orphans, listener=listener)
+    changes = discovery.remove(engine, found, listener)
+    if strict and missing:
+        first, *others = missing.values()
+        raise NoCluster("; ".join(error.what for error in missing.values())) if others else first
+    for error in missing.values():
+        listener(
+            Event("note", text=" ".join(filter(None, (f"{error.what}: nothing to remove.", error.why, error.fix))))
+        )
+    return [*changes, *(Change(name, False, 0, 0.0, {}) for name in missing if name)]
+
+
+def collect(
+    *, dry_run: bool = False, listener: Listener = ignore, engine: Engine | None = None
+) -> list[results.Collected]:
+    """Removes the clusters whose lease has ended, and reports why; with ``dry_run`` it only reports."""
+    return collecting.collect(engine or discover.connect(), dry_run=dry_run, listener=listener)
