@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """What minicluster claims about speed and size, measured: ratios against a floor, in one run.
 
-    bench/bench.py [--rounds N] [--only swarm,scale,etcd,zookeeper,kubernetes,reset,fixtures,cli,size,cold] [-o json]
+    bench/bench.py [--rounds N] [-o json]
+                   [--only swarm,scale,etcd,zookeeper,kubernetes,reset,fixtures,faults,cli,size,cold]
 
 The floor of `up` and `down` is bench/floor.sh, for other profiles bench/floor-nodes.sh, and Docker Compose: the same
 containers, files and commands, started by a plain parallel shell script. All are run in turn, round by round, so that a
@@ -19,6 +20,7 @@ import sys
 from collections.abc import Callable
 
 import cost
+import faults
 import fixtures
 import kube
 import kv
@@ -34,6 +36,7 @@ SECTIONS: dict[str, Callable[[Report, int], None]] = {
     "masters": kube.masters,
     "reset": lambda report, _rounds: kv.reset(report),
     "fixtures": fixtures.measure,
+    "faults": faults.measure,
     "cli": cost.cli,
     "size": lambda report, _rounds: cost.size(report),
     "cold": lambda report, _rounds: swarm.cold(report),

@@ -255,16 +255,24 @@ class Cluster:
         return status.examine(self.engine, self.spec, memory=memory)
 
     def wait(
+        self, condition: str = "ready", *, timeout: float = DEFAULT_TIMEOUT, listener: Listener = ignore
+    ) -> results.ClusterStatus:
+        """Waits until it is ``ready``, or has a ``quorum`` or ``members=N``."""
+        from minicluster.operations import wait
+
+        return wait.wait(self.engine, self.spec, wait.Condition.parse(condition), timeout, listener)
+
+    def wait_for(
         self,
-        condition: str | Callable[[results.ClusterStatus], object] = "ready",
+        condition: Callable[[results.ClusterStatus], object],
         *,
         timeout: float = DEFAULT_TIMEOUT,
         listener: Listener = ignore,
     ) -> results.ClusterStatus:
-        """Waits until it is ``ready``, has a ``quorum`` or ``members=N``, or a function of its status is true."""
+        """Waits until a function of its status is true, which is called at least once a second."""
         from minicluster.operations import wait
 
-        return wait.wait(self.engine, self.spec, wait.Condition.parse(condition), timeout, listener)
+        return wait.wait(self.engine, self.spec, wait.Condition("check", check=condition), timeout, listener)
 
     def usage(self, nodes: Nodes = ()) -> results.ClusterUsage:
         """What nodes use now, by name or role; takes a second, since CPU usage is measured over time."""

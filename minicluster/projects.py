@@ -89,6 +89,7 @@ _OF_ONE = {
     "size": "--size",
     "set": "--set",
     "image": "--image",
+    "disk": "--disk",
     "port": "--port",
     "mounts": "--mount",
     "bind_address": "--bind-address",

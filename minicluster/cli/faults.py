@@ -58,6 +58,10 @@ _to_option = click.option(
 )
 
 
+class _QuorumLost(Exception):
+    """The user is to be asked."""
+
+
 def _carry_out(
     cluster: str | None,
     make: Callable[[Target], Fault],
@@ -75,16 +79,25 @@ def _carry_out(
     opened = Cluster.open(cluster)
     target = faults.Target(opened.engine, opened.spec)
     wanted = with_end(make(target), lasting)
-    cost, lost = faults.check(target, wanted)
-    if cost and not quiet:
-        print(f"{wanted.text}: {cost}.", file=sys.stderr)
-    if lost and not force:
-        if not on_terminal(sys.stdin):
-            what = f"{wanted.text}: the quorum would be lost"
-            raise UsageError(what, f"It {cost}.", "Use --force to apply it anyway.")
-        click.confirm("Continue?", abort=True, err=True)
+    cost, lost = "", False
+
+    def weigh() -> None:
+        nonlocal cost, lost
+        cost, lost = faults.cost(target, wanted)
+        if cost and not quiet:
+            print(f"{wanted.text}: {cost}.", file=sys.stderr)
+        if lost and not force:
+            raise _QuorumLost
+
     with listening(quiet) as listener:
-        active = faults.apply(opened.engine, opened.spec, wanted, listener)
+        try:
+            active = faults.apply(opened.engine, opened.spec, wanted, listener, weigh)
+        except _QuorumLost:
+            if not on_terminal(sys.stdin):
+                what = f"{wanted.text}: the quorum would be lost"
+                raise UsageError(what, f"It {cost}.", "Use --force to apply it anyway.") from None
+            click.confirm("Continue?", abort=True, err=True)
+            active = faults.apply(opened.engine, opened.spec, wanted, listener)
     if output is Output.json:
         print_json({"id": active.id, "fault": wanted.text, "nodes": wanted.nodes, "cost": cost, "quorum_lost": lost})
     elif not quiet and wanted.kind == "kill":
@@ -265,6 +278,16 @@ def memory(nodes: tuple[str, ...], amount: str, cluster: str | None, **common: A
 
     size = planning.size(amount)
     _carry_out(cluster, lambda t: planning.simple("memory", t.nodes(nodes), amount, memory=size), **common)
+
+
+@fault.command("disk-full")
+@_nodes_argument
+@_common
+def disk_full(nodes: tuple[str, ...], cluster: str | None, **common: Any) -> None:
+    """Fill the file systems that have the data of nodes, which 'up --disk' makes."""
+    from minicluster.plan import faults as planning
+
+    _carry_out(cluster, lambda t: planning.simple("disk-full", t.nodes(nodes)), **common)
 
 
 @fault.command("list")

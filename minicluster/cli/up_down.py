@@ -117,6 +117,12 @@ class _Up(Command):
     shell_complete=complete.profile_images,
 )
 @pairs_option(
+    "--disk",
+    metavar="ROLE=SIZE",
+    help="A file system of its own for the data of each node of a role, such as 1GiB",
+    shell_complete=complete.roles,
+)
+@pairs_option(
     "--port",
     metavar="WHAT=PORT",
     callback=_ports,
@@ -205,6 +211,7 @@ def up(
     size: dict[str, int],
     settings: dict[str, str],
     image: dict[str, str],
+    disk: dict[str, str],
     port: dict[str, int | None],
     bind_address: str | None,
     mounts: list[str] | None,
@@ -240,6 +247,7 @@ def up(
         "size": size,
         "set": settings,
         "image": image,
+        "disk": disk,
         "port": port,
         "bind_address": bind_address,
         "mounts": mounts,

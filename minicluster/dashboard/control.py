@@ -97,7 +97,9 @@ def cost(watch: Watch, wish: Wish) -> Cost:
         return Cost(f"{'Starts' if wish.verb == 'start' else 'Resumes'} {wish.node}.")
     target = faults.Target(engine, spec)
     if wish.verb == "partition":
-        text, severe = faults.check(target, _partition(spec, wish))
+        wanted = _partition(spec, wish)
+        faults.refuse(target, wanted)
+        text, severe = faults.cost(target, wanted)
     else:
         down = Fault("kill", (wish.node,), f"{wish.verb} {wish.node}")
         faults.refuse(target, down)

@@ -309,10 +309,10 @@ class HostsEngine:
         except NotFound:
             return
 
-    def create_volume(self, name: str, about: Mapping[str, str]) -> None:
+    def create_volume(self, name: str, about: Mapping[str, str], device: str = "") -> None:
         about = self._marked(about)
         if labels.HOST in about:
-            self._call(self._target(about), lambda engine: engine.create_volume(name, about))
+            self._call(self._target(about), lambda engine: engine.create_volume(name, about, device))
             return
         wanted = about[labels.HOSTS].split(",")
         for host in [host for host in self.hosts if host in wanted] or list(self.hosts):
@@ -361,9 +361,9 @@ class HostsEngine:
     def update_container(self, name: str, restart: str) -> None:
         self._on(name, lambda engine, there: engine.update_container(there, restart))
 
-    def kill_container(self, name: str) -> None:
+    def kill_container(self, name: str, signal: str = "KILL") -> None:
         try:
-            self._on(name, lambda engine, there: engine.kill_container(there))
+            self._on(name, lambda engine, there: engine.kill_container(there, signal))
         except NotFound:
             return
 

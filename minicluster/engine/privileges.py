@@ -11,7 +11,10 @@ capability, such a rule would give access to the machine's disks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from minicluster.engine.protocol import Job
 
 #: Added to what the engine grants every container by default.
 NESTED_CAPABILITIES: tuple[str, ...] = (
@@ -42,13 +45,26 @@ _ON_CONTAINERS = (
 )
 
 
-def on_containers() -> dict[str, Any]:
-    """The API's HostConfig of a container that works on others: see :class:`minicluster.engine.protocol.Job`."""
+def of_job(job: Job) -> dict[str, Any]:
+    """What the API's HostConfig of a job has for its work."""
+    mounted = [f"{volume}:{path}" for path, volume in job.volumes.items()]
+    if job.on_disks:
+        return {
+            "NetworkMode": "none",
+            "CapAdd": ["SYS_ADMIN"],  # loop devices, and mounts of them
+            "SecurityOpt": ["apparmor=unconfined"],  # docker-default forbids mounts
+            "DeviceCgroupRules": ["b 7:* rwm", "c 10:237 rwm"],  # they, and what hands them out
+            "Binds": [*mounted, "/dev:/dev"],
+        }
+    if not job.on_containers:
+        return {"Binds": mounted}
     return {
         "PidMode": "host",
         "CgroupnsMode": "host",
         "UsernsMode": "host",  # an engine that maps users refuses its processes otherwise
-        "NetworkMode": "none",
+        # Another network takes the engine longer than all the rest: it runs itself again to set it up.
+        "NetworkMode": f"container:{job.beside}" if job.beside else "none",
+        "IpcMode": "none",
         "CapAdd": [*_ON_CONTAINERS],
         "SecurityOpt": ["apparmor=unconfined", "label=disable"],  # both forbid to look at other containers' processes
         "Binds": ["/sys/fs/cgroup:/sys/fs/cgroup:rw"],

@@ -214,8 +214,10 @@ class Job:
     files: tuple[File, ...]  #: are in it before it starts
     labels: Mapping[str, str]
     #: It works on other containers: it has the engine's processes and control groups, what it needs to enter name
-    #: spaces and to change networks, and no network.
+    #: spaces and to change networks.
     on_containers: bool = False
+    on_disks: bool = False  #: It works on loop devices: it has the engine's /dev, and no network.
+    beside: str = ""  #: Of one that works on containers: the container whose network it has; "": it has none.
 
 
 @dataclass(frozen=True)
@@ -356,8 +358,10 @@ class Engine(Protocol):
     def disconnect_network(self, network: str, container: str) -> None:
         """Disconnects a container; no error where it is not connected, or either does not exist."""
 
-    def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
+    def create_volume(self, name: str, labels: Mapping[str, str], device: str = "") -> None:
         """Creates a volume; no error where one with this name and exactly these labels exists.
+
+        With ``device``, the path of a block device of the engine's machine with the file system ext4, it is that one.
 
         Raises ``Conflict`` where one with other labels does: labels never change after creation.
         """
@@ -399,8 +403,8 @@ class Engine(Protocol):
     def update_container(self, name: str, restart: str) -> None:
         """Changes the restart policy of a container, running or not."""
 
-    def kill_container(self, name: str) -> None:
-        """Sends SIGKILL; no error where the container does not run, or does not exist."""
+    def kill_container(self, name: str, signal: str = "KILL") -> None:
+        """Sends a signal; no error where the container does not run, or does not exist."""
 
     def remove_container(self, name: str) -> None:
         """Removes a container with its anonymous volumes, running or not; no error where it does not exist."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from minicluster.errors import Interrupted, MiniclusterError
+from minicluster.executor import disks
 from minicluster.executor.hooks import run_hook
 from minicluster.executor.node_files import node_files
 from minicluster.executor.run import Run
@@ -71,8 +72,11 @@ def perform(step: Step, run: Run) -> None:
             engine.connect_network(network, container, aliases)
         case m.DisconnectNetwork(network, container):
             engine.disconnect_network(network, container)
-        case m.CreateVolume(name, about):
-            engine.create_volume(name, about)
+        case m.CreateVolume(name, about, disk):
+            if disk:
+                disks.create(engine, name, about, disk)
+            else:
+                engine.create_volume(name, about)
         case m.CreateContainer(config):
             engine.create_container(config)
         case PutFiles():
@@ -105,8 +109,11 @@ def perform(step: Step, run: Run) -> None:
             engine.update_container(name, restart)
         case m.RemoveContainer(name):
             engine.remove_container(name)
-        case m.RemoveVolume(name):
-            engine.remove_volume(name)
+        case m.RemoveVolume(name, disk):
+            if disk:
+                disks.remove(engine, name)
+            else:
+                engine.remove_volume(name)
         case m.RemoveNetwork(name):
             engine.remove_network(name)
 

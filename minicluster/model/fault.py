@@ -12,7 +12,7 @@ from typing import Any
 class Fault:
     """What is asked for. Fields that its kind does not use are empty."""
 
-    kind: str  #: partition, delay, reorder, loss, rate, dns, hang, kill, cpu or memory
+    kind: str  #: partition, delay, reorder, loss, rate, dns, hang, kill, cpu, memory or disk-full
     nodes: tuple[str, ...]  #: in which something is changed; of a partition all that are named
     text: str  #: as a command has it: "partition kv-1 / kv-2 kv-3"
     groups: tuple[tuple[str, ...], ...] = ()  #: of a partition: nodes that still reach each other

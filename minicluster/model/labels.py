@@ -16,6 +16,7 @@ SOURCE = PREFIX + "source"  #: on a part's image: where it is from
 LICENSE = PREFIX + "license"  #: on a part's image: its SPDX identifier
 UNPINNED = PREFIX + "unpinned"  #: on a part's image: its checksum was not known before
 FAULT = PREFIX + "fault"  #: on a helper container: the fault that it holds, as JSON
+DISK = PREFIX + "disk"  #: on a volume that has the file of a node's file system: its size in bytes
 REGISTRY = PREFIX + "registry"  #: on the local registry's container and volume: its port on this machine
 PROJECT = PREFIX + "project"  #: path of the project file that the cluster was made from; on everything of it
 LEASE = PREFIX + "lease"  #: owner and expiry; on every object of a temporary cluster

@@ -54,6 +54,11 @@ def shared_volume_name(cluster: str, path: str) -> str:
     return f"{cluster}-shared-{_in_a_name(path)}"
 
 
+def disk_volume_name(volume: str) -> str:
+    """The name of the volume that has the file of a volume's file system; no path gives it."""
+    return f"{volume}_disk"
+
+
 def _in_a_name(path: str) -> str:
     """A path in the characters of a volume's name, ``[a-zA-Z0-9_.-]``; two paths never give the same.
 

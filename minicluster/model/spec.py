@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from minicluster.model.naming import shared_volume_name, volume_name
+from minicluster.model.naming import disk_volume_name, shared_volume_name, volume_name
 
 LOCALHOST = "127.0.0.1"  #: where endpoints are always published
 #: The ``bind_address`` of a cluster on several hosts whose endpoints without a login are published for other machines.
@@ -176,11 +176,17 @@ class NodeSpec:
     privileged: bool = False  #: nested, with all capabilities and devices that the engine can give
     cpus: float = 0  #: limit in processors; 0 is none
     host: str = ""  #: of a cluster on several hosts: the one that it runs on
+    disks: Mapping[str, int] = field(default_factory=dict)  #: path of a volume on a file system of its own -> bytes
 
     @property
     def bootstraps(self) -> bool:
         """The cluster is bootstrapped from it and others, by a list that it starts with; it does not join."""
         return any(file.bootstrap for file in self.files)
+
+
+def disk_settings(disk: Mapping[str, str]) -> dict[str, str]:
+    """What ``--disk`` is short for: role -> size as values of a profile."""
+    return {f"roles.{role}.disk": size for role, size in disk.items()}
 
 
 @dataclass(frozen=True)
@@ -277,3 +283,8 @@ def volumes(spec: Spec, node: NodeSpec) -> dict[str, str]:
     """Every volume that a node has mounted: path -> name."""
     own = {path: volume_name(spec.cluster, node.name, path) for path in node.volumes}
     return own | {path: shared_volume_name(spec.cluster, path) for path in node.shared}
+
+
+def disks(spec: Spec, node: NodeSpec) -> dict[str, str]:
+    """The volumes that have the files of a node's file systems: path -> name."""
+    return {path: disk_volume_name(volume_name(spec.cluster, node.name, path)) for path in node.disks}

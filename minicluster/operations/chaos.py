@@ -120,12 +120,14 @@ class _Watch:
         on = [container_name(self.spec.cluster, node.name) for node in self.spec.of_role(self.spec.write.on)]
         last = time.monotonic()
         while not self.ended.is_set():
-            enough = Cancel()
+            enough, written = Cancel(), False
             with suppress(MiniclusterError, TimeoutError):
                 first_of([_writer(self.engine, c, self.spec.write.run, enough) for c in on],
                          (MiniclusterError, TimeoutError), head_start=0.5, cancel=enough)  # fmt: skip
-                last = time.monotonic()
-            self.gap = max(self.gap, time.monotonic() - last)
+                written = True
+            now = time.monotonic()
+            self.gap = max(self.gap, now - last)  # a write may have been taken after a long wait
+            last = now if written else last
             self.ended.wait(_STEP)
 
 

@@ -7,29 +7,26 @@ ends in time even if this process is killed.
 
 from __future__ import annotations
 
-import os
 import random
 import time
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, TypeAlias
 
-from minicluster.errors import Conflict, EngineError, NodeFailed, UsageError
+from minicluster.errors import Conflict, EngineError, MiniclusterError, NodeFailed, UsageError
+from minicluster.executor import helper
 from minicluster.leases import lock
 from minicluster.model import labels
 from minicluster.model.events import Listener, ignore
 from minicluster.model.fault import ActiveFault, Fault
 from minicluster.model.naming import fault_name
 from minicluster.model.results import FaultInfo
-from minicluster.model.spec import ImageSpec, Spec
+from minicluster.model.spec import Spec, disks
 from minicluster.operations import images
 from minicluster.operations.observe import members
 from minicluster.plan import faults as planning
 from minicluster.plan.observed import observe, records
-from minicluster.profile import folders
-from minicluster.profile.image_tag import build_ref
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,15 +34,10 @@ if TYPE_CHECKING:
     from minicluster.engine.protocol import Container, Engine, Sandbox
     from minicluster.model.membership import Member
 
-_IN_FORCE = "in force"
-_FAILED = "failed: "
+#: A fault, its helper container, and what that prints.
+_Begun: TypeAlias = tuple[ActiveFault, str, Iterator[bytes]]
+
 _FIX = "`minicluster heal` removes what is left of faults."
-
-
-def helper_image() -> ImageSpec:
-    """The image of the helper container."""
-    folder = folders.named("_fault", bundled=True)
-    return ImageSpec("helper", build_ref("fault", "helper", folder), "build", str(folder))
 
 
 class Target:
@@ -55,19 +47,30 @@ class Target:
         self.engine = engine
         self.spec = spec
         self.pick = random.Random(seed)
-        found = engine.containers(spec.cluster)
-        self.containers: Mapping[str, Container] = observe(spec.cluster, found, [], []).containers
-        self.helpers = [c for c in found if labels.FAULT in c.labels]
-        self._members: Mapping[str, Member] | None = None
-        self._asked = False
 
-    @property
+    @cached_property
+    def _found(self) -> list[Container]:
+        return self.engine.containers(self.spec.cluster)
+
+    @cached_property
+    def containers(self) -> Mapping[str, Container]:
+        """The nodes' containers, by node."""
+        return observe(self.spec.cluster, self._found, [], []).containers
+
+    @cached_property
+    def helpers(self) -> list[Container]:
+        """Our helper containers."""
+        return [c for c in self._found if labels.FAULT in c.labels]
+
+    @cached_property
     def members(self) -> Mapping[str, Member] | None:
         """The members by the cluster's own software; None where none answers."""
-        if not self._asked:
-            self._members, _why = members(self.engine, self.spec, self.containers)
-            self._asked = True
-        return self._members
+        return members(self.engine, self.spec, self.containers)[0]
+
+    def beside(self, host: str) -> str:
+        """A container of a node that runs on a host ("" is any): one whose network a helper can have; "" for none."""
+        alive = [c for c in self.containers.values() if c.state in ("running", "paused")]
+        return next((c.name for c in alive if host in ("", c.host)), "")
 
     def nodes(self, words: Sequence[str]) -> list[str]:
         """The nodes that words mean, once each, in order. A selector is resolved now, and never again.
@@ -82,12 +85,13 @@ class Target:
     def active(self) -> list[ActiveFault]:
         """The faults that helpers hold, in the order in which they were applied."""
         found = []
-        for helper in self.helpers:
+        for holder in self.helpers:
             try:
-                fault = ActiveFault.parse(helper.labels[labels.FAULT])
+                fault = ActiveFault.parse(holder.labels[labels.FAULT])
             except ValueError:
                 continue
-            if helper.state in ("created", "running") and fault.fault.kind != "kill":
+            # One that is only created is about to be started, or its minicluster was killed.
+            if holder.state == "running" and fault.fault.kind != "kill":
                 found.append(fault)
         return sorted(found, key=lambda fault: int(fault.id))
 
@@ -124,52 +128,56 @@ def refuse(target: Target, fault: Fault) -> None:
             state = container.state if container else "missing"
             fix = f"`minicluster start {node} -c {target.spec.cluster}` starts it."
             raise UsageError(f"{fault.text}: {node} is not running", f"Its container is {state}.", fix)
+        known = target.spec.node(node)
+        if fault.kind == "disk-full" and known and not known.disks:
+            raise UsageError(
+                f"{fault.text}: {node} has no file system of its own",
+                "Its data lie on the engine's, which is never filled.",
+                f"Create a cluster with one: `minicluster up {target.spec.profile} --name NAME "
+                f"--disk {known.role}=1GiB`.",
+            )
 
 
-def check(target: Target, fault: Fault) -> tuple[str, bool]:
-    """What a fault costs, for people; and whether a quorum is lost by it.
-
-    Raises:
-        UsageError: as :func:`refuse` does.
-    """
-    refuse(target, fault)
-    if fault.kind in ("partition", "hang", "kill") or (fault.kind == "loss" and fault.percent >= 100):
+def cost(target: Target, fault: Fault) -> tuple[str, bool]:
+    """What a fault costs, for people; and whether a quorum is lost by it."""
+    if fault.kind in ("partition", "hang", "kill", "disk-full") or (fault.kind == "loss" and fault.percent >= 100):
         return planning.cost(fault, target.active(), target.members)
     return "", False
 
 
-def apply(engine: Engine, spec: Spec, fault: Fault, listener: Listener = ignore) -> ActiveFault:
+def apply(
+    engine: Engine,
+    spec: Spec,
+    fault: Fault,
+    listener: Listener = ignore,
+    confirm: Callable[[], object] | None = None,
+) -> ActiveFault:
     """Applies a fault, and returns once it is in force on all of its nodes.
+
+    Args:
+        confirm: is called while its helper starts. Nothing is applied before it returns, nor if it raises.
 
     Raises:
         UsageError: as :func:`refuse` does.
         NodeFailed: the kernel or the engine refuses it; nothing of it is left.
     """
-    image = helper_image()
-    from minicluster.engine.protocol import Cancel
-
+    image = images.provide_helper(engine, listener)
     host = _host(spec, fault)
-    if not engine.has_image(image.ref):
-        images.provide(engine, "fault", listener)(image, Cancel())
-    if host in engine.hosts and not engine.hosts[host].has_image(image.ref):
-        engine.hosts[host].load_images(engine.save_image(image.ref))
+    if host in engine.hosts and not engine.hosts[host].has_image(image):
+        engine.hosts[host].load_images(engine.save_image(image))
     with lock.injecting(spec.cluster):
         target = Target(engine, spec)
         refuse(target, fault)
-        active, helper = _create(target, fault, image.ref)
-        try:
-            engine.start_container(helper)
-            _wait(engine, helper, fault)
+        active, holder, output = _confirmed(target, fault, image, confirm) if confirm else _begin(target, fault, image)
+        with _ended_on_failure(engine, holder):
+            if confirm:
+                engine.kill_container(holder, "USR1")
+            if why := helper.failure(output):
+                raise NodeFailed(f"cannot apply: {fault.text}", *_reason(why, fault))
             if not records(engine.volumes(spec.cluster)):  # it would outlive the cluster
                 raise NodeFailed(f"cluster {spec.cluster} no longer exists", "Another process removed it.")
-        except BaseException:
-            from minicluster.executor.signals import shielded
-
-            with shielded():
-                _end(engine, helper)
-            raise
     if fault.kind == "kill":
-        engine.remove_container(helper)
+        engine.remove_container(holder)
     return active
 
 
@@ -195,13 +203,60 @@ def _on(spec: Spec, host: str) -> dict[str, str]:
     return {labels.HOST: host, labels.HOSTS: ",".join(spec.hosts)} if host else {}
 
 
-def _create(target: Target, fault: Fault, image: str) -> tuple[ActiveFault, str]:
+def _confirmed(target: Target, fault: Fault, image: str, confirm: Callable[[], object]) -> _Begun:
+    """Starts a helper that waits for word, while it is asked whether it shall get it."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from minicluster.executor.signals import shielded
+
+    with ThreadPoolExecutor(1) as pool:
+        beginning = pool.submit(_begin, target, fault, image, waits=True)
+        try:
+            confirm()
+        except BaseException:
+            with suppress(MiniclusterError), shielded():
+                _end(target.engine, beginning.result()[1])
+            raise
+        return beginning.result()
+
+
+def _begin(target: Target, fault: Fault, image: str, *, waits: bool = False) -> _Begun:
+    """Creates and starts a helper; it waits for word, or applies the fault at once."""
+    active, holder = _create(target, fault, image, waits=waits)
+    with _ended_on_failure(target.engine, holder):
+        try:
+            target.engine.start_container(holder)
+        except EngineError as error:
+            if "not permitted" in error.why:  # it has fewer capabilities than it is to give
+                raise NodeFailed(f"cannot apply: {fault.text}", *_reason(error.why, fault)) from error
+            raise
+        output = target.engine.logs(holder, follow=True)
+        if waits:
+            helper.failure(output)
+        return active, holder, output
+
+
+@contextmanager
+def _ended_on_failure(engine: Engine, holder: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        from minicluster.executor.signals import shielded
+
+        with shielded():
+            _end(engine, holder)
+        raise
+
+
+def _create(target: Target, fault: Fault, image: str, *, waits: bool) -> tuple[ActiveFault, str]:
     """The helper's container, which is not started yet."""
     from minicluster.engine.protocol import Job
 
     sandboxes, spec = target.sandboxes(), target.spec
-    operations = planning.operations(fault, sandboxes)
+    operations = planning.operations(fault, sandboxes, spec)
     touched = fault.to if fault.kind == "loss" and fault.to else fault.nodes
+    if fault.kind == "disk-full":  # a file system stays full when its node restarts
+        touched = ()
     processes = {name: sandboxes[name].pid for name in touched if name in sandboxes}
     taken = [c.name.rpartition(".")[2] for c in target.helpers]  # also of those whose labels nobody can read
     number = max((int(word) for word in taken if word.isdecimal()), default=0)
@@ -212,7 +267,7 @@ def _create(target: Target, fault: Fault, image: str) -> tuple[ActiveFault, str]
             fault_name(spec.cluster, active.id),
             image,
             ("fault", f"{fault.seconds:g}", *operations),
-            {"FAULT": active.id},
+            {"FAULT": active.id, **({helper.WAITS: "1"} if waits else {})},
             {},
             (),
             {
@@ -222,6 +277,7 @@ def _create(target: Target, fault: Fault, image: str) -> tuple[ActiveFault, str]
                 **_on(spec, _host(spec, fault)),
             },
             on_containers=True,
+            beside=target.beside(_host(spec, fault)),
         )
         try:
             target.engine.create_job(job)
@@ -230,26 +286,16 @@ def _create(target: Target, fault: Fault, image: str) -> tuple[ActiveFault, str]
             continue
 
 
-def _wait(engine: Engine, helper: str, fault: Fault) -> None:
-    for raw in engine.logs(helper, follow=True):
-        line = raw.decode(errors="replace").strip()
-        if line == _IN_FORCE:
-            return
-        if line.startswith(_FAILED):
-            raise NodeFailed(f"cannot apply: {fault.text}", *_reason(line.removeprefix(_FAILED), fault))
-    raise NodeFailed(f"cannot apply: {fault.text}", "Its helper container ended.", _FIX)
-
-
 def _reason(said: str, fault: Fault) -> tuple[str, str]:
     """Why a fault could not be applied, and what to do."""
     if "qdisc kind is unknown" in said or "netem" in said:
-        why = f"The kernel of the engine's machine has no network emulator (module sch_netem): {said.strip()}"
+        why = f"The kernel of the engine's machine has no network emulator (module sch_netem): {said}"
         return why, "Load it there (`modprobe sch_netem`), or use a fault that needs none: partition, loss, rate, hang."
-    if "Operation not permitted" in said:
-        return f"{said.strip()}", "The engine grants no NET_ADMIN or SYS_ADMIN: faults need an engine that does."
+    if "not permitted" in said:
+        return said, "The engine grants no NET_ADMIN or SYS_ADMIN: faults need an engine that does."
     if said.startswith("no process"):
-        return said.strip()[0].upper() + said.strip()[1:] + ".", f"Name one of them: fault {fault.kind} NODE PROCESS."
-    return said.strip(), ""
+        return f"{said[0].upper()}{said[1:]}.", f"Name one of them: fault {fault.kind} NODE PROCESS."
+    return f"{said[0].upper()}{said[1:]}.", _FIX
 
 
 def listing(engine: Engine, spec: Spec) -> tuple[FaultInfo, ...]:
@@ -280,11 +326,12 @@ def heal(engine: Engine, spec: Spec, ids: Sequence[str] = ()) -> tuple[str, ...]
             known = ", ".join(active) or "none"
             fix = f"`minicluster fault list -c {spec.cluster}`."
             raise UsageError(f"cluster {spec.cluster} has no fault {id_!r}", f"In force: {known}.", fix)
-    helpers = [fault_name(spec.cluster, id_) for id_ in ids] or [helper.name for helper in target.helpers]
+    holders = [fault_name(spec.cluster, id_) for id_ in ids] or [holder.name for holder in target.helpers]
     from minicluster.executor.parallel import at_once
 
-    ending = [partial(_end, engine, name) for name in helpers]
-    at_once([*ending, *([] if ids else [partial(_sweep, target)])])
+    swept = () if ids else tuple(holder.name for holder in target.helpers if holder.state == "running")[:1]
+    ending = [partial(_end, engine, name) for name in holders if name not in swept]
+    at_once([*ending, *([] if ids else [partial(_sweep, target, *swept)])])
     return tuple(fault.fault.text for id_, fault in active.items() if not ids or id_ in ids)
 
 
@@ -295,30 +342,28 @@ def heal_if_any(engine: Engine, spec: Spec) -> tuple[str, ...]:
     return ()
 
 
-def _sweep(target: Target) -> None:
+def _sweep(target: Target, holder: str = "") -> None:
+    """Removes what killed helpers left; by this helper, which ends then, or where there is none by one of its own."""
+    engine, spec = target.engine, target.spec
+    about = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile}
     found = target.sandboxes()
-    hosts = dict.fromkeys(c.host for c in target.containers.values())
-    for host in hosts:
+    for host in dict.fromkeys(container.host for container in target.containers.values()):
         its = {node: sandbox for node, sandbox in found.items() if target.containers[node].host == host}
-        _sweep_on(target, host, its)
-
-
-def _sweep_on(target: Target, host: str, sandboxes: Mapping[str, Sandbox]) -> None:
-    from minicluster.engine.protocol import Job
-
-    engine, spec, image = target.engine, target.spec, helper_image()
-    operations = planning.sweep(dict(sandboxes))
-    if not operations or not engine.hosts.get(host, engine).has_image(image.ref):  # there never was a fault
-        return
-    name = fault_name(spec.cluster, f"heal-{os.urandom(3).hex()}")  # several may heal at the same time
-    about = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile, labels.FAULT: "", **_on(spec, host)}
-    engine.create_job(Job(name, image.ref, ("fault", "0", *operations), {}, {}, (), about, on_containers=True))
-    try:
-        with suppress(EngineError, NodeFailed):  # another heal ends it, and does the same; or a node has just ended
-            engine.start_container(name)
-            _wait(engine, name, replace(planning.simple("dns", ()), text="removal of all faults"))
-    finally:
-        engine.remove_container(name)
+        if not its or not engine.hosts.get(host, engine).has_image(helper.image().ref):  # there never was a fault
+            continue
+        operations, done = planning.sweep(its), False
+        if holder and not engine.hosts:  # a container that runs takes less time than a new one
+            with suppress(MiniclusterError, TimeoutError):
+                done = engine.exec(holder, ["fault", "once", *operations], timeout=20.0).exit_code == 0
+        if not done:
+            # What it cannot do another heal has done, which ended it, or a node has just ended.
+            beside = target.containers[next(iter(its))].name
+            helper.work(engine, {**about, **_on(spec, host)}, ["fault", "0", *operations], beside=beside)
+    if holder:
+        _end(engine, holder)
+    volumes = [volume for node in spec.nodes for volume in disks(spec, node).values()]
+    if volumes and engine.has_image(helper.image().ref):
+        helper.work(engine, about, ["disk", "clear", *volumes], on_disks=True)
 
 
 def end(engine: Engine, spec: Spec, id_: str) -> None:
@@ -326,8 +371,8 @@ def end(engine: Engine, spec: Spec, id_: str) -> None:
     _end(engine, fault_name(spec.cluster, id_))
 
 
-def _end(engine: Engine, helper: str) -> None:
+def _end(engine: Engine, holder: str) -> None:
     """Lets a helper undo its fault, and removes it."""
     with suppress(EngineError):  # it ended by itself
-        engine.stop_container(helper)
-    engine.remove_container(helper)
+        engine.stop_container(holder)
+    engine.remove_container(holder)

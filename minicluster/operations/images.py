@@ -13,6 +13,7 @@ from pathlib import Path
 from minicluster.engine import base_image, build_settings
 from minicluster.engine.protocol import Cancel, Engine, ImageBuild
 from minicluster.errors import Conflict, EngineError, ImageError, UsageError, nearest
+from minicluster.executor import helper
 from minicluster.executor.signals import shielded
 from minicluster.leases import lock
 from minicluster.model import labels, spec
@@ -61,6 +62,14 @@ def provide(engine: Engine, profile: str, listener: Listener) -> Callable[[spec.
             _build(engine, profile, image, cancel, listener)
 
     return have
+
+
+def provide_helper(engine: Engine, listener: Listener) -> str:
+    """The image of our helper container, built where the engine does not have it; returns its reference."""
+    image = helper.image()
+    if not engine.has_image(image.ref):
+        provide(engine, "fault", listener)(image, Cancel())
+    return image.ref
 
 
 def pull(engine: Engine, image: spec.ImageSpec, cancel: Cancel, listener: Listener) -> None:

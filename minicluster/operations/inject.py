@@ -135,6 +135,11 @@ class Faults:
         target = self._target()
         return self._apply(target, planning.simple("memory", target.nodes(_words(nodes)), size, memory=size), seconds)
 
+    def disk_full(self, nodes: Words, *, seconds: float = 0.0) -> Injected:
+        """Fills the file system that has the data of nodes, which ``up`` with ``disk`` gives them."""
+        target = self._target()
+        return self._apply(target, planning.simple("disk-full", target.nodes(_words(nodes))), seconds)
+
 
 def _words(words: Words) -> list[str]:
     return [words] if isinstance(words, str) else list(words)

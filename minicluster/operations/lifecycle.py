@@ -12,6 +12,7 @@ from minicluster.model.durations import DEFAULT_TIMEOUT
 from minicluster.model.events import Event, Listener
 from minicluster.model.results import Change
 from minicluster.model.spec import Spec
+from minicluster.operations import disks
 from minicluster.operations.nodes import Nodes, node_names
 from minicluster.operations.observe import look, members, settled_members
 
@@ -60,6 +61,8 @@ def operate(
             plan = rolling_restart(spec, observed, names, force=force)
         else:
             plan = getattr(lifecycle, verb)(spec, observed, names)
+        if verb in ("start", "restart"):
+            disks.prepare(engine, spec, listener, observed)
         if plan:
             execute(plan, Run(engine, None, timeout, listener))
         note = lifecycle.aftermath(verb, spec, observed, plan)

@@ -27,9 +27,10 @@ from minicluster.model.durations import DEFAULT_TIMEOUT
 from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.naming import container_name, value_text
 from minicluster.model.results import Change
-from minicluster.model.spec import RESTART_POLICIES, Overrides, RegistrySpec, Spec
+from minicluster.model.spec import RESTART_POLICIES, Overrides, RegistrySpec, Spec, disk_settings
 from minicluster.operations import (
     client_folder,
+    disks,
     fill,
     given_images,
     host_record,
@@ -63,6 +64,7 @@ class UpKeywords(TypedDict, total=False):
     size: Mapping[str, int] | None
     set: Mapping[str, str | int | float | bool] | None
     image: Mapping[str, str] | None
+    disk: Mapping[str, str] | None
     port: Mapping[str, int | None] | None
     mounts: Sequence[str] | None
     bind_address: str | None
@@ -97,6 +99,7 @@ class UpOptions:
     size: Mapping[str, int] | None = None  #: role -> number of nodes
     set: Mapping[str, str | int | float | bool] | None = None  #: path in the profile -> value
     image: Mapping[str, str] | None = None  #: name in the profile -> reference
+    disk: Mapping[str, str] | None = None  #: role -> size of a file system of its own for the data of each node
     #: Endpoint or ROLE:PORT[/udp] -> host port on the first node, on the next one more; None: no longer asked for.
     port: Mapping[str, int | None] | None = None
     mounts: Sequence[str] | None = None  #: ROLE:HOSTPATH:/PATH[:ro], all that nodes have mounted; None: unchanged
@@ -134,7 +137,7 @@ class UpOptions:
         """What is asked for on top of the profile."""
         return Overrides(
             dict(self.size or {}),
-            {path: value_text(value) for path, value in (self.set or {}).items()},
+            {path: value_text(value) for path, value in (self.set or {}).items()} | disk_settings(self.disk or {}),
             dict(self.image or {}),
             {published.port_name(key): port or 0 for key, port in (self.port or {}).items()},
             self.restart,
@@ -294,11 +297,14 @@ def plan(
         preflight.check_networks(engine, overrides.networks or (), name)
     preflight.check_owner(observed, options.lease)
     spec = _spec(engine, observed, options, overrides, refused, attempt)
+    disks.check(before, spec, several_hosts=bool(engine and engine.hosts))
     if engine:
         preflight.check_platforms(engine, spec)
         preflight.check_mounts(engine, spec)
         preflight.check_addresses(engine, spec, before)
         spec = given_images.identified(engine, spec, before, pull)
+    if engine and before and pull:  # to be read from, the container of a node has to mount its volumes
+        disks.prepare(engine, before, observed=observed)
     placement: Mapping[str, str] = {}
     if engine and engine.hosts:
         from minicluster.operations import hosts  # imports logging: only where it is needed
@@ -436,6 +442,7 @@ def apply(engine: Engine, up_plan: UpPlan, options: UpOptions, listener: Listene
     if any(isinstance(step.action, PutFiles) for step in up_plan.plan.steps):
         authority.prepare()
     try:
+        disks.prepare(engine, spec, listener)
         if up_plan.plan:
             with cancel.calls(run.cancel.set) if cancel else contextlib.nullcontext():
                 execute(up_plan.plan, run)

@@ -36,10 +36,8 @@ class Condition:
     check: Callable[[ClusterStatus], object] = bool  #: a caller's own: met once its result is true
 
     @classmethod
-    def parse(cls, text: str | Callable[[ClusterStatus], object]) -> Condition:
-        """Raises ``UsageError`` for what is none of :data:`FORMS`, and no function."""
-        if callable(text):
-            return cls("check", check=text)
+    def parse(cls, text: str) -> Condition:
+        """Raises ``UsageError`` for what is none of :data:`FORMS`."""
         if text in ("ready", "quorum"):
             return cls(text)
         if found := _MEMBERS.fullmatch(text):

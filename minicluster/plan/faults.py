@@ -12,7 +12,7 @@ from minicluster.errors import UsageError
 from minicluster.model.fault import ActiveFault, Fault
 from minicluster.model.membership import Member, Quorum
 from minicluster.model.naming import nearest_node, value_text
-from minicluster.model.spec import Spec
+from minicluster.model.spec import Spec, disks
 
 Members = Mapping[str, Member]
 
@@ -180,7 +180,7 @@ def shaped(kind: str, nodes: Sequence[str], to: Sequence[str] = (), **options: f
 
 
 def simple(kind: str, nodes: Sequence[str], shown: object = "", **options: float | str) -> Fault:
-    """A fault of another kind: ``rate``, ``dns``, ``hang``, ``kill``, ``cpu`` or ``memory``."""
+    """A fault of another kind: ``rate``, ``dns``, ``hang``, ``kill``, ``cpu``, ``memory`` or ``disk-full``."""
     text = " ".join(filter(None, [kind, *nodes, value_text(shown)]))
     return _checked(Fault(kind, tuple(nodes), text, **options))  # type: ignore[arg-type]
 
@@ -211,7 +211,7 @@ def _checked(fault: Fault) -> Fault:
 
 
 #: Kinds of which a node can have one at a time, because they use the same queue or limit.
-_EXCLUSIVE = ({"delay", "reorder"}, {"rate"}, {"cpu"}, {"memory"}, {"dns"})
+_EXCLUSIVE = ({"delay", "reorder"}, {"rate"}, {"cpu"}, {"memory"}, {"dns"}, {"disk-full"})
 
 
 def refuse_conflict(fault: Fault, active: Iterable[ActiveFault], cluster: str) -> None:
@@ -258,8 +258,8 @@ def cost(fault: Fault, active: Iterable[ActiveFault], members: Members | None) -
     return "; ".join(said), lost
 
 
-#: Processes whose end or halt does not stop a voter from voting are the user's to know; any is taken for the component.
-_STOPS = ("hang", "kill")
+#: After which a voter no longer votes. Of processes the user knows best: any is taken for the one that votes.
+_STOPS = ("hang", "kill", "disk-full")
 
 
 def _together(voters: Collection[str], faults: Sequence[Fault]) -> list[str]:
@@ -276,7 +276,7 @@ def _together(voters: Collection[str], faults: Sequence[Fault]) -> list[str]:
 # Carrying out
 
 
-def operations(fault: Fault, sandboxes: Mapping[str, Sandbox]) -> list[str]:
+def operations(fault: Fault, sandboxes: Mapping[str, Sandbox], spec: Spec) -> list[str]:
     """The arguments of the helper's program, ``profiles/_fault/fault``, in order.
 
     Args:
@@ -299,6 +299,9 @@ def operations(fault: Fault, sandboxes: Mapping[str, Sandbox]) -> list[str]:
         return [f"shape {it.pid} {_list(it.macs)} {targets} {how}" for _name, it in on]
     if fault.kind == "rate":
         return [f"rate {it.pid} {_list(it.macs)} {fault.rate}" for _name, it in on]
+    if fault.kind == "disk-full":
+        files = {name: disks(spec, node) for name, _it in on if (node := spec.node(name))}
+        return [f"fill {it.pid} {path} {volume}" for name, it in on for path, volume in files[name].items()]
     more = {
         "dns": "",
         "hang": f" {fault.process}",

@@ -42,6 +42,7 @@ class Observed:
     #: The container that this process runs in, if it must reach the nodes' network.
     own_container: Container | None = None
     volumes: tuple[str, ...] = ()  #: names, without records and lease generations
+    disks: frozenset[str] = frozenset()  #: of the volumes, those that have the file of a node's file system
     records: tuple[RecordVolume, ...] = ()
     members: Mapping[str, Member] | None = None  #: by the node's name; None if no node answered
     lease: Lease | None = None  #: the one in force; None: the cluster stays until it is removed
@@ -158,6 +159,7 @@ def observe(cluster: str, containers: list[Container], networks: list[Network], 
             for v in volumes
             if _ELSEWHERE in v.name or (labels.REVISION not in v.labels and labels.GENERATION not in v.labels)
         ),
+        disks=frozenset(v.name for v in volumes if labels.DISK in v.labels),
         records=records(volumes),
         lease=lease_of([*containers, *networks, *volumes]),
         project=project_of([*containers, *networks, *volumes]),

@@ -11,11 +11,11 @@ from minicluster.model import labels, local_registry
 from minicluster.model.codec import node_hash
 from minicluster.model.deferred import fill
 from minicluster.model.naming import container_name, count, network_name
-from minicluster.model.spec import LOCALHOST, HookSpec, NodeSpec, Spec, volumes
+from minicluster.model.spec import LOCALHOST, HookSpec, NodeSpec, Spec, disks, volumes
 from minicluster.plan.builder import Steps, dependencies_ready, ready, wait_members
 from minicluster.plan.differences import difference
 from minicluster.plan.observed import Observed
-from minicluster.plan.removal import remove_members
+from minicluster.plan.removal import remove_members, remove_volume
 from minicluster.plan.rolling import one_at_a_time
 from minicluster.plan.safety import check_data, leaving_order
 from minicluster.plan.several_hosts import host_label, out_of_reach, remove_strays
@@ -83,11 +83,13 @@ def reconcile(spec: Spec, observed: Observed, *, force: bool = False) -> Plan:
         started = [*left, *_planned(steps, [node])]
         last = [*left, _wait_until_back(steps, spec, observed, node, [*back, *rolling[: i + 1]], started)]
     _wait_for_all(steps, spec, observed, last)
-    used = {volume for node in spec.nodes for volume in volumes(spec, node).values()}
+    used = {v for node in spec.nodes for v in (*volumes(spec, node).values(), *disks(spec, node).values())}
     strays = [f"remove {stray}" for its in observed.strays.values() for stray in its]
     for volume in observed.volumes:
         if volume not in used and f"remove volume {volume}" not in steps:
-            steps.add(f"remove volume {volume}", "", RemoveVolume(volume), "no node uses this volume", strays)
+            steps.add(
+                f"remove volume {volume}", "", remove_volume(observed, volume), "no node uses this volume", strays
+            )
     return _recorded(steps, spec, observed)
 
 
@@ -253,7 +255,7 @@ def _provide_node(
 
 def _provide_volumes(steps: Steps, spec: Spec, node: NodeSpec, observed: Observed, action: NodeAction) -> list[str]:
     """Creates the volumes of a node that do not exist, or must be empty. Returns the steps after which they do."""
-    mounted, done = volumes(spec, node), []
+    mounted, backing, done = volumes(spec, node), disks(spec, node), []
     common = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile}
     about = common | {labels.ROLE: node.role, labels.NODE: node.name} | host_label(node)
     for path in node.shared:
@@ -269,11 +271,13 @@ def _provide_volumes(steps: Steps, spec: Spec, node: NodeSpec, observed: Observe
         if stale in observed.volumes:
             gone, cause = [f"remove {stray}" for stray in observed.strays.get(node.name, ())], "it is of a former node"
             removed = [steps.add(f"remove volume {stale}", node.name, RemoveVolume(stale), cause, if_planned=gone)]
-        if action.empties and volume in observed.volumes:
-            remove, gone = RemoveVolume(volume), [f"remove {node.name}"]
-            removed = [steps.add(f"remove volume {volume}", node.name, remove, action.cause, if_planned=gone)]
+        for old in (volume, *(file for at, file in backing.items() if at == path)) if action.empties else ():
+            if old in observed.volumes:
+                remove, gone = remove_volume(observed, old), [f"remove {node.name}"]
+                removed.append(steps.add(f"remove volume {old}", node.name, remove, action.cause, if_planned=gone))
         if removed or volume not in observed.volumes:
-            create, cause = CreateVolume(volume, about), f"keep {path} when the container is replaced"
+            create = CreateVolume(volume, about, node.disks.get(path, 0))
+            cause = f"keep {path} when the container is replaced"
             done.append(steps.add(f"create volume {volume}", node.name, create, cause, removed))
     return done
 

@@ -57,7 +57,7 @@ def remove(observed: Observed) -> Plan:
     for volume in observed.volumes:
         owner = "" if "@" in volume else _owner(observed, volume)
         needs = [f"remove {owner}"] if owner else [*removed, *gone]
-        steps.add(f"remove volume {volume}", owner, RemoveVolume(volume), cause, needs)
+        steps.add(f"remove volume {volume}", owner, remove_volume(observed, volume), cause, needs)
     everything = steps.ids
     # Last, so that an interrupted `down` can still be found and finished, by any process.
     for generation in observed.generations:
@@ -68,6 +68,11 @@ def remove(observed: Observed) -> Plan:
         action = RemoveVolume(record.volume)
         steps.add(f"remove record {record.revision}", "", action, "nothing is left of the cluster", everything)
     return steps.plan(observed.cluster, f"remove cluster {observed.cluster}")
+
+
+def remove_volume(observed: Observed, volume: str) -> RemoveVolume:
+    """The action that removes a volume of a node."""
+    return RemoveVolume(volume, disk=volume in observed.disks)
 
 
 def _owner(observed: Observed, volume: str) -> str:
@@ -103,7 +108,7 @@ def remove_members(steps: Steps, spec: Spec, observed: Observed, leaving: Sequen
             last = [steps.add(f"remove {name}", name, RemoveContainer(container.name), cause, last)]
         for volume in observed.volumes:
             if volume.startswith(f"{observed.cluster}-{name}-"):
-                steps.add(f"remove volume {volume}", name, RemoveVolume(volume), cause, last)
+                steps.add(f"remove volume {volume}", name, remove_volume(observed, volume), cause, last)
     return last
 
 

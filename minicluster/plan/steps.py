@@ -62,6 +62,7 @@ class DisconnectNetwork:
 class CreateVolume:
     name: str
     labels: Mapping[str, str]
+    disk: int = 0  #: bytes of a file system of its own; 0: it is a folder of the engine's
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,7 @@ class RemoveContainer:
 @dataclass(frozen=True)
 class RemoveVolume:
     name: str
+    disk: bool = False  #: it has the file of a node's file system
 
 
 @dataclass(frozen=True)

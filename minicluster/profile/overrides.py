@@ -28,6 +28,8 @@ def override(document: Document, path: str, text: str) -> None:
         ProfileError: the value of a setting is of another type than its default.
     """
     option = f"--set {path}={text}"
+    if (words := path.split("."))[::2] == ["roles", "disk"]:  # --disk is short for it
+        option = f"--disk {words[1]}={text}"
     parts = _path_of(document, path, option)
     try:
         value = yaml.safe_load(text) if text else ""

@@ -365,6 +365,8 @@ def _node(
     reached = bind_address if endpoints else LOCALHOST
     told, local = _registry_files(scope, role)
     own = role.nodes.get(node.index, schema.NodeValues())
+    if role.disk and not role.volumes:
+        raise UsageError(f"--disk {node.role}: nodes of role {node.role} keep no data", "", "Name another role.")
     return spec.NodeSpec(
         name=node.name,
         role=node.role,
@@ -378,6 +380,7 @@ def _node(
         shared=tuple(role.shared),
         capabilities=tuple(role.capabilities),
         tmpfs=dict(role.tmpfs),
+        disks={role.data or role.volumes[0]: int(role.disk)} if role.disk else {},
         memory=int(role.memory or 0),
         footprint=int(role.footprint),
         nested=role.nested,

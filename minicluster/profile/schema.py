@@ -246,6 +246,10 @@ class Role(Part):
     """Paths on one volume, shared by all nodes that list the path."""
     tmpfs: dict[MountPath, str] = {}
     """Paths kept in memory, with mount options."""
+    data: MountPath | None = None
+    """Which of its volumes has the node's data, that a disk is for; the first one by default."""
+    disk: Annotated[ByteSize, Field(ge=64 << 20, le=16 << 40)] | None = None
+    """Size of a file system of its own for the node's data, such as 1GiB; by default they are on the engine's."""
     memory: ByteSize | None = None
     """Memory limit, such as 512MiB; none by default. What runs in a nested node sees it as the node's memory."""
     cpus: float | None = Field(default=None, gt=0)

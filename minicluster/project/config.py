@@ -23,6 +23,7 @@ def _cluster(project: Project, it: Definition) -> dict[str, Any]:
         "size": dict(it.size),
         "set": dict(it.set),
         "image": dict(it.image),
+        "disk": dict(it.disk),
         "ports": dict(it.ports),
         "bind_address": it.bind_address,
         "mounts": [

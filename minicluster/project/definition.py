@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 #: Option of ``up`` in an error -> the key of the file.
 _KEYS = {"--size": "size", "--set": "set", "--image": "image", "--port": "ports", "--network": "networks"}
+_KEYS |= {"--disk": "disk"}
 _KEYS |= {"--mount": "mounts", "--restart": "restart", "--bind-address": "bind_address"}
 _KEYS |= {"--place": "place"}
 _KEYS |= {"--registry-mirror": "registry_mirrors", "--registry": "registries", "--ca": "ca"}
@@ -56,6 +57,7 @@ class Definition:
     size: Mapping[str, int]
     set: Mapping[str, str]
     image: Mapping[str, str]
+    disk: Mapping[str, str]
     ports: Mapping[str, int]
     bind_address: str
     mounts: tuple[Mount, ...]
@@ -144,6 +146,7 @@ def shape(it: Definition) -> dict[str, Any]:
         "size": dict(it.size),
         "set": dict(it.set),
         "image": dict(it.image),
+        "disk": dict(it.disk),
         "networks": list(it.networks),
         "restart": it.restart,
         "load": list(it.load),
@@ -166,15 +169,16 @@ def check(project: Project, name: str, registries: Sequence[RegistrySpec] = (), 
         UsageError: something is wrong, with its place in the file.
     """
     from minicluster.model import published
-    from minicluster.model.spec import Overrides
+    from minicluster.model.spec import Overrides, disk_settings
     from minicluster.profile import catalog
     from minicluster.profile.addressing import first_subnet
     from minicluster.profile.resolve import resolve
 
     it, at = project.get(name), ("clusters", name)
     check_files(project, name)
+    values = {**it.set, **disk_settings(it.disk)}
     try:
-        loaded = catalog.load(it.profile, it.set)
+        loaded = catalog.load(it.profile, values)
     except UsageError as error:
         located = project.located(error, name)
         if located is error and not isinstance(error, ProfileError):
@@ -183,7 +187,7 @@ def check(project: Project, name: str, registries: Sequence[RegistrySpec] = (), 
     try:
         overrides = Overrides(
             it.size,
-            it.set,
+            values,
             it.image,
             {published.port_name(key): port for key, port in it.ports.items()},
             it.restart,

@@ -115,6 +115,7 @@ def _definition(name: str, it: schema.Cluster, document: Document, folder: Path)
         it.size,
         it.set,
         it.image,
+        it.disk,
         it.ports,
         it.bind_address or "",
         tuple(Mount(one.role, absolute(one.host), one.path, one.read_only) for one in it.mounts),

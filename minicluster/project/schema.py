@@ -91,6 +91,8 @@ class Cluster(Part):
     """Setting, or path in the profile -> value."""
     image: dict[Identifier, Reference] = {}
     """The profile's name of an image -> the one to use."""
+    disk: dict[Name, Text] = {}
+    """Role -> size of a file system of its own for the data of each of its nodes, such as 1GiB."""
     ports: dict[str, Port] = {}
     """Endpoint, or ROLE:PORT or ROLE:PORT/udp -> port on this machine of the first node; the next node has the next."""
     bind_address: str | None = None

@@ -13,7 +13,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from operator import le
+from typing import Any, Literal, TypeAlias
 
 Kind = Literal["read", "write", "cas"]
 Verdict = Literal["linearizable", "not linearizable", "unknown"]
@@ -174,48 +175,119 @@ class _Entry:
     after: _Entry | None = field(default=None, repr=False)
 
 
+#: The operations that have taken effect, the value, how many of each alike, and whether the last one was such a one.
+_Configuration: TypeAlias = tuple[int, Any, tuple[int, ...], bool]
+
+
+class _Search:
+    """The search for an order of one register's operations.
+
+    Operations of which it is not known whether they took effect can be used at any time after their calls, or never.
+    Those of one kind and value are alike: the one that was called first is used first. Right before a write none is
+    used, since nothing would see it. And a configuration is worth nothing if one with the same operations and value was
+    seen before that had used no more of them.
+    """
+
+    def __init__(self, operations: Sequence[Operation], initial: Any) -> None:
+        certain = [o for o in operations if o.returned != _NEVER]
+        self.head = _events(certain)
+        self.all = (1 << len(certain)) - 1
+        self.vague: dict[tuple[Kind, Any, Any], list[Operation]] = {}
+        for one in sorted((o for o in operations if o.returned == _NEVER), key=lambda o: o.called):
+            self.vague.setdefault((one.kind, one.value, one.expected), []).append(one)
+        self.alike = list(self.vague.values())
+        self.done, self.state, self.used = 0, initial, (0,) * len(self.alike)
+        self.unseen = False  # the last one that took effect need not have
+        self.seen: dict[tuple[int, Any, bool], list[tuple[int, ...]]] = {}
+
+    def choices(self) -> tuple[list[_Entry | int], Operation | None]:
+        """What may take effect next: calls, and numbers of alike operations; and the one that must have by then.
+
+        An operation that can take effect and changes nothing is the only choice: later it may no longer be able to.
+        """
+        found: list[_Entry | int] = []
+        entry = self.head.after
+        while entry is not None and entry.match is not None:
+            operation = entry.operation
+            if operation.kind == "read" or not operation.ok:
+                if _step(operation, self.state)[0]:
+                    return [entry], operation
+            else:
+                found.append(entry)
+            entry = entry.after
+        for i, operations in enumerate(self.alike):
+            if self.used[i] < len(operations) and (
+                entry is None or operations[self.used[i]].called < entry.operation.returned
+            ):
+                found.append(i)
+        return found, entry.operation if entry else None
+
+    def take(self, choice: _Entry | int) -> bool:
+        """Lets it take effect, unless it cannot, or leads to nothing new."""
+        operation = self.alike[choice][0] if isinstance(choice, int) else choice.operation
+        if self.unseen and operation.kind == "write":
+            return False
+        possible, following = _step(operation, self.state)
+        done, used, unseen = self.done, self.used, isinstance(choice, int)
+        if isinstance(choice, int):
+            if following == self.state:
+                return False
+            used = (*used[:choice], used[choice] + 1, *used[choice + 1 :])
+        else:
+            done |= 1 << choice.index
+        if not possible:
+            return False
+        for after in {False, unseen}:  # a configuration after one that need not have taken effect has fewer choices
+            if any(all(map(le, other, used)) for other in self.seen.get((done, following, after), ())):
+                return False
+        self.seen.setdefault((done, following, unseen), []).append(used)
+        if not isinstance(choice, int):
+            _lift(choice)
+        self.done, self.state, self.used, self.unseen = done, following, used, unseen
+        return True
+
+    @property
+    def configuration(self) -> _Configuration:
+        return self.done, self.state, self.used, self.unseen
+
+    def undo(self, choice: _Entry | int, before: _Configuration) -> None:
+        """Back to the configuration before a choice."""
+        if not isinstance(choice, int):
+            _unlift(choice)
+        self.done, self.state, self.used, self.unseen = before
+
+
 def _register(operations: Sequence[Operation], initial: Any, end: float) -> tuple[bool | None, str]:
     """Whether one register's history is linearizable, None once the time is over; and what fits nowhere."""
-    head = _events(operations)
-    state, done = initial, 0
-    cache: set[tuple[int, Any]] = set()
-    stack: list[tuple[_Entry, Any]] = []
-    certain = sum(1 << i for i, o in enumerate(operations) if o.returned != _NEVER)
-    entry = head.after
+    search = _Search(operations, initial)
+    left, blocked = search.choices()
+    #: What is tried next of each configuration on the way; how the next one was reached; and the one before that.
+    path: list[tuple[list[_Entry | int], _Entry | int, _Configuration]] = []
     deepest, blamed = -1, ""
     steps = 0
-    while done & certain != certain:
+    while search.done != search.all:
         steps += 1
-        if not steps & 1023 and time.monotonic() > end:
+        if not steps & 255 and time.monotonic() > end:
             return None, ""
-        if entry is not None and entry.match is not None:
-            possible, following = _step(entry.operation, state)
-            if possible:
-                configuration = (done | 1 << entry.index, following)
-                if configuration not in cache:
-                    cache.add(configuration)
-                    stack.append((entry, state))
-                    state, done = following, configuration[0]
-                    _lift(entry)
-                    entry = head.after
-                    continue
-            entry = entry.after
+        if left:
+            choice = left.pop(0)
+            before = search.configuration
+            if search.take(choice):
+                path.append((left, choice, before))
+                left, blocked = search.choices()
             continue
-        # A return before its call took effect, or the end of the list: the last choice was wrong.
-        if entry is not None and len(stack) > deepest:
-            deepest, blamed = len(stack), _words(entry.operation, state)
-        if not stack:
+        if blocked and len(path) > deepest:
+            deepest, blamed = len(path), _words(blocked, search.state)
+        if not path:
             return False, blamed
-        last, state = stack.pop()
-        done &= ~(1 << last.index)
-        _unlift(last)
-        entry = last.after
+        left, choice, before = path.pop()
+        search.undo(choice, before)
+        blocked = None
     return True, ""
 
 
 def _events(operations: Sequence[Operation]) -> _Entry:
-    """A linked list of all calls and returns in order of time, behind a head. A call that never returned has its
-    return at the end, so that it may take effect at any time, or not at all."""
+    """A linked list of all calls and returns in order of time, behind a head."""
     events: list[tuple[float, int, _Entry]] = []
     for index, operation in enumerate(operations):
         back = _Entry(operation, index)

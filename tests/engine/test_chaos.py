@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,16 +15,19 @@ import pytest
 from minicluster.cluster import Cluster
 from minicluster.operations import chaos
 from minicluster.testing.history import History, check, run
-from tests.engine.conftest import Shell, eventually
+from tests.engine.conftest import VERSION, Shell, eventually
 
 pytestmark = pytest.mark.long
 
 NAME = "t-chaos"
 
 
-def worker(make: Callable[[int], tuple[Callable[[str], None], Callable[[], Any]]]) -> Callable[[int, History], None]:
+Client = tuple[Callable[[str], Any], Callable[[], Any]]  #: what writes a value, and what reads it
+
+
+def worker(make: Callable[[int], Client]) -> Callable[[int, History], None]:
     """Each client writes a value of its own and reads, with its own connection."""
-    clients: dict[int, tuple[Callable[[str], None], Callable[[], Any]]] = {}
+    clients: dict[int, Client] = {}
     numbers = itertools.count()
 
     def work(client: int, history: History) -> None:
@@ -42,8 +46,7 @@ def during(cluster: Cluster, pool: ThreadPoolExecutor, seed: int) -> Future[list
     return pool.submit(lambda: [*go])
 
 
-@pytest.mark.parametrize("own_cluster", [("etcd",)], indirect=True)
-def test_etcd_is_linearizable_under_chaos(own_cluster: Cluster) -> None:
+def etcd_clients(own_cluster: Cluster) -> Callable[[int], Client]:
     import etcd3gw
     import requests
 
@@ -51,7 +54,7 @@ def test_etcd_is_linearizable_under_chaos(own_cluster: Cluster) -> None:
     own_cluster.write_client_files()
     endpoints = own_cluster.endpoints("client")
 
-    def make(client: int) -> tuple[Callable[[str], None], Callable[[], Any]]:
+    def make(client: int) -> Client:
         session = requests.Session()
         session.trust_env = False
         session.verify = env["ETCDCTL_CACERT"]
@@ -65,11 +68,72 @@ def test_etcd_is_linearizable_under_chaos(own_cluster: Cluster) -> None:
 
         return lambda value: etcd.put("k", value), get
 
+    return make
+
+
+def zookeeper_clients(own_cluster: Cluster) -> Callable[[int], Client]:
+    from kazoo.client import KazooClient
+    from kazoo.exceptions import NodeExistsError
+
+    hosts = [f"{at.host}:{at.port}" for at in own_cluster.endpoints("client")]
+
+    def make(client: int) -> Client:
+        zk = KazooClient(",".join(hosts[client % 3 :] + hosts[: client % 3]), timeout=6, randomize_hosts=False)
+        zk.start(timeout=20)
+        for path in ("/k", f"/own{client}"):
+            with suppress(NodeExistsError):
+                zk.create(path, b"")
+
+        def get() -> Any:
+            # A write of the session's own goes through the quorum, which a sync does not: after it its server has all
+            # that was acknowledged before.
+            zk.set(f"/own{client}", b"")
+            return zk.get("/k")[0].decode() or None
+
+        return lambda value: zk.set("/k", value.encode()), get
+
+    return make
+
+
+def consul_clients(own_cluster: Cluster) -> Callable[[int], Client]:
+    import consul
+
+    endpoints = own_cluster.endpoints("http")
+
+    def make(client: int) -> Client:
+        at = endpoints[client % len(endpoints)]
+        kv = consul.Consul(at.host, at.port, consistency="consistent").kv
+
+        def put(value: str) -> None:
+            if not kv.put("k", value):
+                raise ConnectionError
+
+        def get() -> Any:
+            found = kv.get("k")[1]
+            return found["Value"].decode() if found else None
+
+        return put, get
+
+    return make
+
+
+CLIENTS = {"etcd": etcd_clients, "zookeeper": zookeeper_clients, "consul": consul_clients}
+
+
+@pytest.mark.parametrize(
+    "own_cluster",
+    [("etcd",), ("zookeeper",), ("consul", *VERSION["consul"], "--size", "agent=0")],
+    indirect=True,
+    ids=CLIENTS,
+)
+def test_a_register_is_linearizable_under_chaos(own_cluster: Cluster) -> None:
+    make = CLIENTS[own_cluster.spec.profile](own_cluster)
     with ThreadPoolExecutor(1) as pool:
         rounds = during(own_cluster, pool, seed=5)
         history = run(5, worker(make), seconds=22)
         assert len([one for one in rounds.result() if one.held]) >= 2  # one may be left out to keep the quorum
     assert len(history.operations) > 100
+    assert len({o.client for o in history.operations}) == 5
     found = history.check()
     assert found.verdict == "linearizable", found
 

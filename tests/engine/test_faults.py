@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +15,10 @@ from typing import Any
 import pytest
 
 from minicluster.cluster import Cluster
+from minicluster.engine import privileges
 from minicluster.engine.protocol import Engine
 from minicluster.errors import NodeFailed, UsageError
-from minicluster.operations.faults import helper_image
+from minicluster.executor.helper import image as helper_image
 from tests.engine.conftest import Shell, eventually, remains
 
 NAME = "t-faults"
@@ -49,17 +52,19 @@ def put(cluster: Cluster, node: str, key: str = "k", within: float = 2.0) -> boo
 
 def rules(outer: Shell, cluster: Cluster) -> str:
     """What packet filters and queues the nodes have, apart from the engine's own."""
-    image, found = helper_image().ref, []
-    for node in cluster.nodes():
-        into = ("run", "--rm", "--network", f"container:{node.container}", "--cap-add", "NET_ADMIN", "--entrypoint")
-        both = "nft list tables && tc qdisc show"
-        found.append(outer.docker(*into, "sh", image, "-c", both).out)
-    lines = [line for text in found for line in text.splitlines() if "ip nat" not in line and "noqueue" not in line]
+    template = ("inspect", "-f", "{{.State.Pid}}", *(node.container for node in cluster.nodes()))
+    pids = outer.docker(*template).out.split()
+    enter = "".join(f"nsenter -t {pid} -n sh -c 'nft list tables && tc qdisc show'; " for pid in pids)
+    may = [f"--cap-add={name}" for name in ("SYS_ADMIN", "SYS_PTRACE", "NET_ADMIN")]
+    run = ("run", "--rm", "--pid=host", "--network=none", "--security-opt=apparmor=unconfined", *may)
+    text = outer.docker(*run, "--entrypoint=sh", helper_image().ref, "-ec", enter).out
+    lines = [line for line in text.splitlines() if "ip nat" not in line and "noqueue" not in line]
     return "\n".join(lines)
 
 
 def helpers(outer: Shell) -> list[str]:
-    return outer.docker("ps", "-aq", "--filter", "label=io.minicluster.fault").out.split()
+    """Those of this module's clusters."""
+    return outer.docker("ps", "-aq", "--filter", "label=io.minicluster.fault", "--filter", f"name={NAME}").out.split()
 
 
 def test_a_minority_refuses_writes_and_the_majority_takes_them(outer: Shell, etcd: Cluster) -> None:
@@ -162,17 +167,54 @@ def test_a_fault_ends_by_itself_even_if_minicluster_is_killed(outer: Shell, etcd
     eventually(lambda: put(etcd, "kv-1"), what="kv-1 takes writes")
 
 
+#: Runs a command of minicluster's, and kills itself (SIGKILL) right after it has sent the engine so many requests.
+KILLED = """
+import os, signal, sys
+from minicluster.engine import http
+left, real = int(sys.argv[1]), http.Api.open
+def counted(self, *words, **options):
+    global left
+    response, left = real(self, *words, **options), left - 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return response
+http.Api.open = counted
+from minicluster.cli.app import app
+app(sys.argv[2:])
+"""
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("moment", [0.1, 0.2, 0.3, 0.45, 0.7])
-def test_killed_while_applying_and_healing(outer: Shell, etcd: Cluster, moment: float) -> None:
-    for argv in (("fault", "loss", "kv", "5%", "-c", NAME), ("heal", "-c", NAME)):
-        process = outer.start(*argv)
-        time.sleep(moment)  # whatever is under way
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    etcd.heal()
-    assert helpers(outer) == []
-    eventually(lambda: rules(outer, etcd) == "", what="no rule is left")
+@pytest.mark.parametrize("healing", [False, True], ids=["apply", "heal"])
+def test_killed_at_every_moment(outer: Shell, etcd: Cluster, healing: bool) -> None:
+    """A moment is between two requests to the engine: it is all that these commands change."""
+    argv = ("heal", "-c", NAME) if healing else ("fault", "partition", "kv-1 / kv-2 kv-3", "-c", NAME, "-q")
+    for moment in itertools.count(1):
+        if healing:
+            etcd.partition("kv-1", ["kv-2", "kv-3"])
+        code = outer.run(sys.executable, "-c", KILLED, str(moment), *argv, ok=False).code
+
+        def healed() -> bool:  # the engine may still be about to do what it was last asked for
+            etcd.heal()
+            return not helpers(outer) and rules(outer, etcd) == ""
+
+        eventually(healed, what=f"nothing is left; killed after request {moment}")
+        if code != -signal.SIGKILL:
+            assert code == 0
+            break
+    assert moment > 8
+
+
+@pytest.mark.long
+def test_down_after_a_kill_leaves_nothing(outer: Shell, engine: Engine) -> None:
+    name = f"{NAME}-down"
+    for moment in range(6, 14, 2):  # while a helper is created, started, and works
+        outer.minicluster("up", "etcd", "--name", name, "--size", "kv=1")
+        argv = ("fault", "loss", "kv", "5%", "-c", name, "-q")
+        outer.run(sys.executable, "-c", KILLED, str(moment), *argv, ok=False)
+        outer.minicluster("down", name)
+        assert remains(outer, name) == {}
+        assert helpers(outer) == []
 
 
 @pytest.mark.long
@@ -198,8 +240,15 @@ def test_a_restarted_node_is_told(outer: Shell, etcd: Cluster) -> None:
 
 @pytest.mark.long
 def test_a_hundred_faults_leave_nothing(outer: Shell, etcd: Cluster) -> None:
+    kinds = itertools.cycle([
+        lambda: etcd.partition("kv-1", ["kv-2", "kv-3"]),
+        lambda: etcd.fault.loss("kv", 5),
+        lambda: etcd.fault.rate("kv-2", 10**7),
+        lambda: etcd.fault.isolate("kv-any", one_way=True, clients=True),
+        lambda: etcd.fault.dns("kv"),
+    ])  # fmt: skip
     for _ in range(100):
-        with etcd.partition("kv-1", ["kv-2", "kv-3"]):
+        with next(kinds)():
             pass
     assert helpers(outer) == []
     assert rules(outer, etcd) == ""
@@ -210,6 +259,48 @@ def test_a_process_is_killed_and_the_node_says_so(etcd: Cluster) -> None:
     etcd.fault.kill("kv-3", "etcd")
     eventually(lambda: etcd.node("kv-3").status().phase == "exited", what="kv-3 ended with its only process")
     etcd.start("kv-3")
+
+
+@pytest.mark.long
+def test_every_address_of_a_node_is_cut(outer: Shell, etcd: Cluster) -> None:
+    """Those on a further network too, IPv4 and IPv6."""
+    network = f"{NAME}-six"
+    outer.docker("network", "create", "--ipv6", "--subnet", "fd00:6d63::/64", network)
+    try:
+        outer.minicluster("up", "--name", NAME, "--network", network)
+        etcd.wait(timeout=60)
+        ask = '{{with index .NetworkSettings.Networks "%s"}}{{.IPAddress}} {{.GlobalIPv6Address}}{{end}}'
+        there = outer.docker("inspect", "-f", ask % network, etcd.node("kv-2").container).out.split()
+        addresses = [etcd.node("kv-2").address, *there]
+        assert sum(":" in address for address in addresses) == 1
+
+        def silent() -> list[str]:
+            """The addresses that answer nothing; a refused connection is an answer."""
+            tried = [(a, etcd.exec("kv-1", ["timeout", "2", "bash", "-c", f"</dev/tcp/{a}/2379"])) for a in addresses]
+            return [address for address, done in tried if done.exit_code in (124, 143)]
+
+        assert silent() == []
+        with etcd.partition("kv-1", "kv-2"):
+            assert silent() == addresses
+        assert silent() == []
+    finally:
+        outer.minicluster("up", "--name", NAME, "--network", "none", ok=False)
+        outer.docker("network", "rm", network)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("lacks", ["NET_ADMIN", "SYS_ADMIN"])
+def test_an_engine_that_grants_too_little(
+    outer: Shell, etcd: Cluster, monkeypatch: pytest.MonkeyPatch, lacks: str
+) -> None:
+    granted = tuple(name for name in privileges._ON_CONTAINERS if name != lacks)
+    monkeypatch.setattr(privileges, "_ON_CONTAINERS", granted)
+    with pytest.raises(NodeFailed) as caught:
+        etcd.partition("kv-1", ["kv-2", "kv-3"])
+    assert "grants no NET_ADMIN or SYS_ADMIN" in caught.value.fix
+    monkeypatch.undo()
+    assert helpers(outer) == []
+    assert rules(outer, etcd) == ""
 
 
 # Other systems

@@ -155,6 +155,11 @@ def test_a_remote_engine_is_used_with_tls_and_its_cluster_is_reached(remote: Rem
         assert url.startswith(f"https://{remote.address}:")
         assert far.minicluster("status", NAME, "-o", "json").json["phase"] == "ready"
 
+        # A fault is a container of that engine.
+        assert "Fault 1" in far.minicluster("fault", "loss", "kv-1", "5%", "-c", NAME).out
+        assert "loss kv-1 5%" in far.minicluster("status", NAME).out
+        assert "Healed" in far.minicluster("heal", "-c", NAME).out
+
         # Nodes' own addresses are out of reach from there: it is said what was tried, why not, and what to do.
         refused = far.minicluster("info", NAME, "--address-mode", "bridge", ok=False)
         assert refused.code == 1

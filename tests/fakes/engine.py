@@ -39,6 +39,7 @@ from minicluster.errors import (
     PortTaken,
     SubnetTaken,
 )
+from minicluster.executor import helper
 from minicluster.model import labels
 from tests.fakes.box import Box
 from tests.fakes.images import Images
@@ -81,6 +82,7 @@ class FakeEngine(Images):
         self.exits: dict[str, tuple[int, str]] = {}  #: containers that exit once started: status and log
         self.told: list[EngineEvent] = []  #: everything that happened
         self.jobs: list[Job] = []  #: all that were created
+        self.devices: dict[str, str] = {}  #: volume -> device that it is
         self.helper_says = "in force"  #: the output of a job that works on containers
         #: what a job leaves: its exit status, its output, and its files below /out
         self.works: Callable[[Job], tuple[int, list[str], dict[str, bytes]]] = lambda _job: (0, [], {})
@@ -253,7 +255,7 @@ class FakeEngine(Images):
                 if box.container.alive:
                     self._tell_connections("disconnect", box, [network])
 
-    def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
+    def create_volume(self, name: str, labels: Mapping[str, str], device: str = "") -> None:
         self._call("create_volume", name)
         with self._lock:
             if name in self.vols:
@@ -261,6 +263,8 @@ class FakeEngine(Images):
                     return
                 raise Conflict(f"volume {name} exists already")
             self.vols[name] = Volume(name, dict(labels))
+            if device:
+                self.devices[name] = device
             self._tell("volume", "create", name, labels)
 
     def volume_size(self, name: str) -> int | None:
@@ -315,8 +319,8 @@ class FakeEngine(Images):
     def _work(self, box: Box) -> None:
         """Does what a job does, once it runs."""
         job = next(job for job in self.jobs if job.name == box.container.name)
-        if job.on_containers:
-            box.log = [self.helper_says.encode()]
+        if job.on_containers or job.on_disks:
+            box.log = [(helper.WAITING if helper.WAITS in job.env else self.helper_says).encode()]
             return
         status, output, files = self.works(job)
         box.put([File(f"/out/{path}", content, 0o755) for path, content in files.items()])
@@ -386,9 +390,14 @@ class FakeEngine(Images):
             assert box.config
             box.config = replace(box.config, restart=restart)
 
-    def kill_container(self, name: str) -> None:
+    def kill_container(self, name: str, signal: str = "KILL") -> None:
         self._call("kill_container", name)
         with self._lock:
+            if signal != "KILL":
+                if name in self.boxes:
+                    self.boxes[name].log.append(self.helper_says.encode())
+                    self._news.notify_all()
+                return
             if name in self.boxes and self.boxes[name].container.alive:
                 self._kill(self.boxes[name])
                 if any(job.name == name for job in self.jobs):

@@ -98,6 +98,7 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], ModuleType]
             "program",
             "http_api",
             "consul_api",
+            "zookeeper_api",
             "kube_api",
             "kube_watch",
         ):  # another test may have another path

@@ -207,3 +207,30 @@ def test_the_workload_is_the_znodes_of_each_server_that_serves(node: Node, leade
     node.program("zk-ask", "#!/bin/sh\nexit 1\n")
     done = node.run("zk-workload")
     assert (done.returncode, done.stderr) == (1, "zk-workload: the server does not answer on port 2181\n")
+
+
+def message(*parts: bytes) -> bytes:
+    content = b"".join(parts)
+    return len(content).to_bytes(4, "big") + content
+
+
+def answered(reset: ModuleType, error: int = 0, content: bytes = b"") -> tuple[str, bytes]:
+    return "answer", message(reset.number(1, 0, 9, error), content)
+
+
+def test_write_creates_what_is_missing(program: Program, reset: ModuleType) -> None:
+    _password, _zxid, exchange = record()
+    number, text, one = reset.number, reset.text, "/minicluster"
+    path = f"{one}/write"
+    put = message(number(1, reset.SET_DATA), text(path), number(1), b"1", reset.ANY_VERSION)
+    create = b"".join(message(number(1, 1), text(p), number(0), reset.OPEN, number(0)) for p in (one, path))
+    opened = [("request", exchange[0][1]), exchange[1]]
+    closed = [("request", message(number(1, -11))), answered(reset)]
+    missing, exists = answered(reset, -101), answered(reset, -110)
+    replay = Replay(
+        [*opened, ("request", put), missing, ("request", create), exists, answered(reset), ("request", put),
+         answered(reset), *closed]
+    )  # fmt: skip
+    program("zookeeper", "zk-write").write(path, replay.port)
+    replay.thread.join()
+    assert replay.wrong == ""

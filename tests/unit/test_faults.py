@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,11 +17,12 @@ from minicluster import cluster as facade
 from minicluster.cli.app import app
 from minicluster.cluster import Cluster
 from minicluster.engine.protocol import Job, Sandbox
-from minicluster.errors import NodeFailed, NotReady, UsageError
+from minicluster.errors import MiniclusterError, NodeFailed, NotReady, UsageError
+from minicluster.executor.helper import image as helper_image
 from minicluster.model import labels
 from minicluster.model.fault import ActiveFault, Fault
 from minicluster.model.membership import Member
-from minicluster.operations import chaos, faults
+from minicluster.operations import chaos
 from minicluster.plan import faults as planning
 from tests.fakes import ExecResult, FakeEngine
 from tests.unit.standing import spec_of
@@ -135,13 +139,13 @@ def test_too_few_voters_for_a_minority() -> None:
 
 def test_each_group_loses_the_packets_of_the_others() -> None:
     fault = planning.partition([["kv-1"], ["kv-2", "kv-3"]])
-    found = planning.operations(fault, boxes("kv-1", "kv-2", "kv-3", "kv-4"))
+    found = planning.operations(fault, boxes("kv-1", "kv-2", "kv-3", "kv-4"), SPEC)
     assert found == ["drop 101 1000 m2,m3", "drop 102 1000 m1", "drop 103 1000 m1"]
 
 
 def test_one_way_only_the_others_lose_packets() -> None:
     fault = planning.partition([["kv-1"], ["kv-2"], ["kv-3"]], one_way=True)
-    assert planning.operations(fault, boxes("kv-1", "kv-2", "kv-3")) == ["drop 102 1000 m1", "drop 103 1000 m1"]
+    assert planning.operations(fault, boxes("kv-1", "kv-2", "kv-3"), SPEC) == ["drop 102 1000 m1", "drop 103 1000 m1"]
     assert fault.cut("kv-1", "kv-2")
     assert not fault.cut("kv-2", "kv-1")
     assert not fault.cut("kv-2", "kv-3")
@@ -149,12 +153,12 @@ def test_one_way_only_the_others_lose_packets() -> None:
 
 def test_clients_are_whoever_is_no_node() -> None:
     fault = planning.partition([["kv-1"], ["kv-2"]], clients=True)
-    assert planning.operations(fault, boxes("kv-1", "kv-2"))[-1] == "strangers 101 m1 m1,m2"
+    assert planning.operations(fault, boxes("kv-1", "kv-2"), SPEC)[-1] == "strangers 101 m1 m1,m2"
 
 
 def test_a_node_that_does_not_run_has_no_packets() -> None:
     fault = planning.partition([["kv-1"], ["kv-2", "kv-3"]])
-    assert planning.operations(fault, boxes("kv-1", "kv-2")) == ["drop 101 1000 m2", "drop 102 1000 m1"]
+    assert planning.operations(fault, boxes("kv-1", "kv-2"), SPEC) == ["drop 101 1000 m2", "drop 102 1000 m1"]
 
 
 # Other kinds
@@ -177,7 +181,7 @@ def test_a_node_that_does_not_run_has_no_packets() -> None:
     ],
 )
 def test_operations(fault: Fault, operations: list[str]) -> None:
-    assert planning.operations(fault, boxes("kv-1", "kv-2")) == operations
+    assert planning.operations(fault, boxes("kv-1", "kv-2"), SPEC) == operations
 
 
 def test_the_text_is_a_command() -> None:
@@ -368,7 +372,7 @@ def test_python_refuses_nonsense_too(engine: FakeEngine, etcd: Cluster, inject: 
 
 def test_a_helper_whose_label_cannot_be_read_is_no_obstacle(engine: FakeEngine, etcd: Cluster) -> None:
     about = {labels.CLUSTER: "e", labels.PROFILE: "etcd", labels.FAULT: ""}
-    engine.create_job(Job("e-fault.4", faults.helper_image().ref, ("fault",), {}, {}, (), about, on_containers=True))
+    engine.create_job(Job("e-fault.4", helper_image().ref, ("fault",), {}, {}, (), about, on_containers=True))
     with etcd.fault.dns("kv-1") as fault:
         assert fault.id == "5"
         etcd.heal()
@@ -448,9 +452,9 @@ def test_nonsense_is_refused(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_function_of_the_status_is_waited_for(engine: FakeEngine, etcd: Cluster) -> None:
-    assert etcd.wait(lambda status: status.quorum and status.quorum.leader == "kv-2").phase == "ready"
+    assert etcd.wait_for(lambda status: status.quorum and status.quorum.leader == "kv-2").phase == "ready"
     with pytest.raises(NotReady, match="not yet"):
-        etcd.wait(lambda status: status.quorum and status.quorum.leader == "kv-1", timeout=0.2)
+        etcd.wait_for(lambda status: status.quorum and status.quorum.leader == "kv-1", timeout=0.2)
 
 
 # Chaos
@@ -469,6 +473,23 @@ def test_chaos_is_repeatable_and_ends_healed(
     assert len(rounds(4)) == 3
     assert helpers(engine) == []
     assert {c.state for c in engine.containers("e")} == {"running"}
+
+
+def test_a_write_that_waits_long_is_a_gap_too(engine: FakeEngine, etcd: Cluster) -> None:
+    """It succeeds in the end: nothing was written meanwhile all the same."""
+    watch = chaos._Watch(engine, etcd.spec)
+    waited = threading.Event()
+
+    def wait() -> None:
+        time.sleep(0.4)
+        waited.set()
+
+    engine.fail("exec", wait, nth=2, match="minicluster/write")
+    watch.begin()
+    assert waited.wait(30)
+    watch.ended.wait(0.3)
+    watch.end()
+    assert watch.gap >= 0.4
 
 
 def test_chaos_that_is_stopped_leaves_nothing(engine: FakeEngine, etcd: Cluster) -> None:
@@ -501,3 +522,104 @@ def test_chaos_keeps_the_quorum(engine: FakeEngine, etcd: Cluster, monkeypatch: 
 def test_nonsense_chaos(engine: FakeEngine, etcd: Cluster, given: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         next(chaos.chaos(engine, etcd.spec, **{"seconds": 60.0, "every": 10.0, **given}))
+
+
+# Disks
+
+
+@pytest.fixture
+def with_disks(engine: FakeEngine) -> Cluster:
+    return Cluster.up("etcd", name="d", size={"kv": 1}, disk={"kv": "64MiB"}, engine=engine)
+
+
+def test_a_file_system_is_a_file_on_a_volume_and_a_device(engine: FakeEngine, with_disks: Cluster) -> None:
+    names = {"d-kv-1-var-lib-etcd", "d-kv-1-var-lib-etcd_disk"}
+    assert names < set(engine.vols)
+    assert engine.vols["d-kv-1-var-lib-etcd_disk"].labels[labels.DISK] == str(64 << 20)
+    assert engine.devices == {"d-kv-1-var-lib-etcd": "/dev/minicluster-d-kv-1-var-lib-etcd_disk"}
+    (job,) = engine.jobs
+    assert job.command == ("disk", "attach", f"d-kv-1-var-lib-etcd_disk={64 << 20}")
+    assert job.volumes == {"/disks/d-kv-1-var-lib-etcd_disk": "d-kv-1-var-lib-etcd_disk"}
+    assert not Cluster.up(name="d", engine=engine).change.changed  # type: ignore[union-attr]
+    with_disks.down()
+    assert engine.jobs[-1].command == ("disk", "detach", "d-kv-1-var-lib-etcd_disk")
+    assert engine.empty()
+
+
+def test_a_node_that_is_started_has_its_device(engine: FakeEngine, with_disks: Cluster) -> None:
+    """After the machine restarted it has none."""
+    with_disks.stop()
+    engine.jobs.clear()
+    with_disks.start()
+    assert [job.command[:2] for job in engine.jobs] == [("disk", "attach")]
+    with_disks.stop()
+    engine.jobs.clear()
+    Cluster.up(name="d", engine=engine)
+    assert [job.command[:2] for job in engine.jobs][-1:] == [("disk", "attach")]
+
+
+def test_a_disk_that_cannot_be_made_leaves_nothing(engine: FakeEngine) -> None:
+    engine.helper_says = "failed: it has no loop devices (/dev/loop-control)"
+    with pytest.raises(MiniclusterError, match="cannot make file systems for nodes") as caught:
+        Cluster.up("etcd", name="d", disk={"kv": "64MiB"}, engine=engine)
+    assert "no loop devices" in caught.value.why
+    assert engine.empty()
+
+
+def test_a_cluster_without_its_helper_is_removed_all_the_same(engine: FakeEngine, with_disks: Cluster) -> None:
+    engine.helper_says = "failed: no"
+    with_disks.down()
+    assert engine.empty()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"disk": {"kv": "1MiB"}}, "--disk kv=1MiB"),
+        ({"disk": {"kv": "much"}}, "--disk kv=much"),
+        ({"disk": {"kv": "-1GiB"}}, "--disk kv=-1GiB"),
+        ({"disk": {"kw": "1GiB"}}, "--disk kw=1GiB: unknown key 'kw' in roles"),
+        ({"disk": {"kv": "1GiB"}, "restart": "always"}, "--restart always"),
+        ({"profile": "mesos", "disk": {"scheduler": "1GiB"}}, "--disk scheduler"),
+    ],
+)
+def test_no_disk(engine: FakeEngine, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Cluster.up(options.pop("profile", "etcd"), name="d", engine=engine, **options)
+    assert said in caught.value.what
+    assert engine.empty()
+
+
+def test_data_are_not_moved_to_a_disk(engine: FakeEngine, etcd: Cluster, with_disks: Cluster) -> None:
+    with pytest.raises(UsageError, match="--disk kv: kv-1 exists, and has no file system of its own"):
+        Cluster.up(name="e", disk={"kv": "1GiB"}, engine=engine)
+    with pytest.raises(UsageError, match="--disk kv: kv-1 exists, and has one of 64 MiB"):
+        Cluster.up(name="d", disk={"kv": "1GiB"}, engine=engine)
+    grown = Cluster.up(name="d", size={"kv": 3}, engine=engine)  # new nodes have one too
+    assert [node.disks for node in grown.spec.nodes] == [{"/var/lib/etcd": 64 << 20}] * 3
+    assert etcd.status(memory=False).phase == with_disks.status(memory=False).phase
+
+
+def test_only_a_disk_of_its_own_is_filled(engine: FakeEngine, etcd: Cluster, with_disks: Cluster) -> None:
+    with pytest.raises(UsageError, match="kv-1 has no file system of its own") as caught:
+        etcd.fault.disk_full("kv-1")
+    assert "never filled" in caught.value.why
+    assert "--disk kv=1GiB" in caught.value.fix
+    assert helpers(engine) == []
+    with with_disks.fault.disk_full("kv-1"):
+        operation = engine.jobs[-1].command[2]
+        assert re.fullmatch(r"fill [0-9]+ /var/lib/etcd d-kv-1-var-lib-etcd_disk", operation)
+        with_disks.restart("kv-1")
+        assert with_disks.faults()[0].lost == ()  # the file system is as full as before
+        with pytest.raises(UsageError, match="fault of this kind"):
+            with_disks.fault.disk_full("kv")
+    with_disks.fault.disk_full("kv")
+    with_disks.heal()
+    assert [job.command[:2] for job in engine.jobs][-1] == ("disk", "clear")  # also where the node has ended by it
+
+
+def test_a_full_disk_costs_a_voter() -> None:
+    full = planning.simple("disk-full", ["kv-1", "kv-2"])
+    assert planning.cost(full, [], voters(3)) == (
+        "leaves 1 of 3 voters together, 2 needed: writes stop until healed", True,
+    )  # fmt: skip

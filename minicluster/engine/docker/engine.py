@@ -294,9 +294,12 @@ class DockerEngine:
                 if error.status != 404 and "is not connected to" not in error.message:
                     raise
 
-    def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
+    def create_volume(self, name: str, labels: Mapping[str, str], device: str = "") -> None:
+        body = {"Name": name, "Labels": dict(labels)}
+        if device:
+            body["DriverOpts"] = {"type": "ext4", "device": device}
         with translated(f"create volume {name}"):
-            found = self._api.request("POST", "/volumes/create", data={"Name": name, "Labels": dict(labels)})
+            found = self._api.request("POST", "/volumes/create", data=body)
             if found.get("Labels") is None and labels:
                 # A restarted engine returns an existing volume without its labels until somebody has inspected it.
                 found = self._api.request("GET", f"/volumes/{name}")
@@ -405,8 +408,7 @@ class DockerEngine:
                 "Init": True,
                 "AutoRemove": True,
                 "LogConfig": _LOGS,  # its result is read from there
-                "Binds": [f"{volume}:{path}" for path, volume in job.volumes.items()],
-                **(privileges.on_containers() if job.on_containers else {}),
+                **privileges.of_job(job),
             },
         }
         with translated(f"create container {job.name}"):
@@ -450,10 +452,10 @@ class DockerEngine:
         with translated(f"update container {name}"):
             self._api.request("POST", f"/containers/{name}/update", data={"RestartPolicy": {"Name": restart}})
 
-    def kill_container(self, name: str) -> None:
+    def kill_container(self, name: str, signal: str = "KILL") -> None:
         with translated(f"kill container {name}"):
             try:
-                self._api.request("POST", f"/containers/{name}/kill")
+                self._api.request("POST", f"/containers/{name}/kill", params={"signal": signal})
             except APIError as error:
                 if error.status not in (404, 409):
                     raise

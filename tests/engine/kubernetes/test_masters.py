@@ -160,6 +160,22 @@ def test_a_master_that_hangs_gets_no_requests(whole: Kube) -> None:
 
 
 @pytest.mark.long
+def test_a_master_that_is_cut_off_is_not_missed(whole: Kube) -> None:
+    leader = eventually(lambda: holder(whole, "kube-controller-manager"), what="a controller manager leads")
+    with agents_stay_ready(whole), write(whole) as checker:
+        said = whole.outer.minicluster("fault", "partition", "--isolate", leader, "-c", NAME)
+        assert f"partition {leader} / " in said.out
+        begun = time.monotonic()
+        checker.progress()
+        whole.canary("agent-1", "agent-1")
+        measured("a master is cut off, everything works after", time.monotonic() - begun)
+        whole.outer.minicluster("heal", "-c", NAME)
+        checker.progress()
+    measured("a master is cut off and back, the longest gap between writes", checker.longest_gap)
+    whole.is_ready()
+
+
+@pytest.mark.long
 def test_without_the_balancer_a_master_is_named(whole: Kube) -> None:
     def nodes() -> list[str]:
         return [e["node"] for e in whole.outer.minicluster("info", NAME, "-o", "json").json["endpoints"]]
