@@ -168,8 +168,9 @@ def test_it_agrees_with_porcupine(tmp_path: Path) -> None:
 
     def row(o: Operation) -> dict[str, Any]:
         returned = -1 if o.returned == NEVER else int(o.returned * 10**9)
+        # Of a call in the very moment of a return porcupine says that it may come before; here it comes after.
         return {"client": o.client, "kind": o.kind, "value": o.value, "expected": o.expected or 0, "ok": o.ok,
-                "called": int(o.called * 10**9), "returned": returned}  # fmt: skip
+                "called": int(o.called * 10**9) + 1, "returned": returned}  # fmt: skip
 
     given = "\n".join(json.dumps([row(o) for o in history]) for history in histories)
     said = subprocess.run([str(program)], input=given, capture_output=True, text=True, check=True, timeout=300).stdout
