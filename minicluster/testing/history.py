@@ -217,7 +217,7 @@ class _Search:
             entry = entry.after
         for i, operations in enumerate(self.alike):
             if self.used[i] < len(operations) and (
-                entry is None or operations[self.used[i]].called < entry.operation.returned
+                entry is None or operations[self.used[i]].called <= entry.operation.returned
             ):
                 found.append(i)
         return found, entry.operation if entry else None
