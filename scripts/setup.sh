@@ -105,9 +105,12 @@ provide_clients() { # the stock clients that tests use, besides docker
 
 # What tests of the dashboard's page drive. Ubuntu has it in a form of its own alone: there they are skipped.
 provide_browser() {
-  if command -v apt-get >/dev/null && ! { command -v chromium && command -v chromedriver; } >/dev/null &&
-    apt-cache policy chromium-driver 2>/dev/null | grep -q 'Candidate: [0-9]'; then
-    apt_install chromium chromium-driver
+  if command -v apt-get >/dev/null && ! { command -v chromium && command -v chromedriver; } >/dev/null; then
+    [[ -n $apt_ready ]] || as_root apt-get update -qq # the lists may be empty
+    apt_ready=yes
+    if apt-cache policy chromium-driver 2>/dev/null | grep -q 'Candidate: [0-9]'; then
+      apt_install chromium chromium-driver
+    fi
   fi
 }
 

@@ -23,14 +23,17 @@ from minicluster.project import find
 
 # Commands come on one descriptor, each ended by a zero byte, and their exit statuses leave on another. The first ends
 # where minicluster does, however that is: then nobody else ends the jobs and removes the folder.
+# Commands may change the arguments; what the loop needs they cannot.
 _LOOP = """
-while IFS= read -r -d '' -u "$1" minicluster_command; do
+readonly minicluster_in="$1" minicluster_out="$2" minicluster_folder="$3"
+set --
+while IFS= read -r -d '' -u "$minicluster_in" minicluster_command; do
   eval "$minicluster_command"
-  printf '%s\\n' "$?" >&"$2"
+  printf '%s\\n' "$?" >&"$minicluster_out"
 done
 trap '' TERM
 kill -TERM 0
-[ -z "$3" ] || rm -rf -- "$3"
+[ -z "$minicluster_folder" ] || rm -rf -- "$minicluster_folder"
 """
 _PATIENCE = 2.0  #: seconds for what still runs at the end, until it is killed
 

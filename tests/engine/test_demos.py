@@ -156,7 +156,13 @@ def test_a_killed_presentation_leaves_nothing(terminal: Terminal) -> None:
 def test_a_recording_of_a_terminal(outer: Shell, tmp_path: Path) -> None:
     cast = tmp_path / "x.cast"
     made = Terminal(outer, "demo", str(EXAMPLE), "--auto", "--record", str(cast), columns=100)
-    assert made.status(within=120) == 0
+    try:
+        assert made.status(within=120) == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(made.pid, signal.SIGKILL)
+            os.waitpid(made.pid, 0)
+        os.close(made.master)
     header, *events = [json.loads(line) for line in cast.read_text().splitlines()]
     assert (header["version"], header["width"], header["height"]) == (2, 100, 24)
     assert [event[0] for event in events] == sorted(event[0] for event in events)

@@ -6,6 +6,10 @@ from http_api import Server
 from program import NotYet
 
 
+class Missing(NotYet):
+    """There is nothing of that name."""
+
+
 class Refused(NotYet):
     """The token has no right to that, or does not exist any more."""
 
@@ -31,6 +35,8 @@ class Agent:
         answer = self._server.request("GET", f"/v1/{path}")
         if answer.status == 403:
             raise Refused(f"{path}: credentials refused: {answer.text}")
+        if answer.status == 404:
+            raise Missing(f"{path}: {answer.text}")
         if answer.status != 200:
             raise NotYet(f"{path}: {answer.text}")
         return answer.json

@@ -113,11 +113,13 @@ def test_csi_driver(kube: Kube, space: Space, image: str) -> None:
 
 @conformance("Privileges", "a block device of the agent as a volume of mode Block")
 def test_block_volume(kube: Kube, space: Space) -> None:
-    device = "losetup -d /dev/loop27 2>/dev/null; dd if=/dev/zero of=/v/disk bs=1M count=1; losetup /dev/loop27 /v/disk"
+    device = "dd if=/dev/zero of=/v/disk bs=1M count=1 2>/dev/null && losetup --find --show /v/disk"
     folder = {"volumeMounts": [{"name": "v", "mountPath": "/v"}]}
     volumes = [{"name": "v", "hostPath": {"path": "/var/tmp/t-block", "type": "DirectoryOrCreate"}}]
     space.create(privileged("makes", device, folder, volumes=volumes))
     assert space.ended("makes").status.phase == "Succeeded"
+    loop = space.log("makes").split()[-1]
+    assert loop.startswith("/dev/loop")
     terms = [{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": ["agent-1"]}]}]
     both = {"volumeMode": "Block", "accessModes": ["ReadWriteOnce"], "storageClassName": ""}
     volume = {
@@ -126,7 +128,7 @@ def test_block_volume(kube: Kube, space: Space) -> None:
         "spec": both
         | {
             "capacity": {"storage": "1Mi"},
-            "local": {"path": "/dev/loop27"},
+            "local": {"path": loop},
             "nodeAffinity": {"required": {"nodeSelectorTerms": terms}},
         },
     }
@@ -141,7 +143,7 @@ def test_block_volume(kube: Kube, space: Space) -> None:
         assert "gold" in space.log("uses").splitlines()
     finally:
         kube.kubectl("delete", "pv", "t-block", "--wait=false")
-        space.create(privileged("frees", "losetup -d /dev/loop27"))
+        space.create(privileged("frees", f"losetup -d {loop}"))
         space.ended("frees")
 
 
