@@ -153,7 +153,7 @@ def run(*words: str) -> Result:
 
 def test_up_hands_its_options_over(cluster: FakeCluster) -> None:
     words = "up etcd --name e --size kv=3 --size client=0 --set a.b=c=d --set e= --image node=r:1 --port http=8080"
-    more = "--restart always --network a --network b --address-mode gateway --force --keep --timeout 5.5"
+    more = "--restart always --disk kv=1GiB --network a --network b --address-mode gateway --force --keep --timeout 5.5"
     ours = "--port kv:53/udp=53 --port api=none --bind-address 10.0.0.5 --mount kv:./a:/b --mount kv:/c:/d:ro"
     ours += " --registry-mirror http://m/ --registry r.example,insecure --ca ca.pem"
     ours += " --hosts m1,m2 --place kv=m1,m2 --place client=any --encrypt"
@@ -167,6 +167,7 @@ def test_up_hands_its_options_over(cluster: FakeCluster) -> None:
             "size": {"kv": 3, "client": 0},
             "set": {"a.b": "c=d", "e": ""},
             "image": {"node": "r:1"},
+            "disk": {"kv": "1GiB"},
             "port": {"api": None, "http": 8080, "kv:53/udp": 53},
             "bind_address": "10.0.0.5",
             "mounts": ["kv:./a:/b", "kv:/c:/d:ro"],
