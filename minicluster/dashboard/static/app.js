@@ -356,6 +356,11 @@ function trouble(text) { page.trouble.hidden = !text; set(page.trouble, { text }
 
 // Control: first what it costs, then the deed
 
+// Raised by each action of the user in a dialog and when it closes: an answer that comes later leaves the dialog alone.
+let turn = 0;
+// The event comes late: by then a further action may have opened the dialog again, and has raised it.
+page.dialog.onclose = () => { if (!page.dialog.open) turn++; };
+
 function show(title, ...content) {
   page.dialog.replaceChildren(el("h2", { id: "dialog-title", text: title }), ...content.filter((part) => part));
   if (!page.dialog.open) page.dialog.showModal();
@@ -366,6 +371,7 @@ function end(...buttons) {
 }
 
 function choose(cluster, name) {
+  turn++;
   const node = clusters.get(cluster)?.nodes.find((n) => n.name === name);
   if (!node) return;
   const verbs = { paused: ["unpause", "kill"], down: ["start"], missing: [] }[node.state] ?? ["kill", "pause", "partition"];
@@ -376,6 +382,7 @@ function choose(cluster, name) {
 }
 
 function cutOff(cluster, name) {
+  turn++;
   const others = clusters.get(cluster).nodes.filter((n) => n.name !== name && !["down", "missing"].includes(n.state));
   if (!others.length) { show(`Cut off ${name} of ${cluster}`, el("p", { text: "There is no other node that runs." }), end()); return; }
   const boxes = others.map((n) => el("input", { type: "checkbox", value: n.name, checked: "" }));
@@ -389,31 +396,36 @@ function cutOff(cluster, name) {
 
 async function post(path, wish) {
   const answer = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(wish) });
-  const data = await answer.json();
+  const data = await answer.json().catch(() => ({ error: "The dashboard has an error. The terminal that it runs in shows it." }));
   if (!answer.ok) throw new Error(data.error);
   return data;
 }
 
 async function confirmed(cluster, change, title, verb) {
-  const wish = { cluster, ...change };
+  const wish = { cluster, ...change }, mine = ++turn;
   show(title, el("p", { text: "Asking what it costs." }), end());
   try {
     const cost = await post("/cost", wish);
+    if (mine !== turn) return;
     const go = el("button", { type: "button", class: cost.severe || VERBS[change.verb]?.[2] === "danger" ? "danger" : "primary", text: verb });
     go.onclick = () => carryOut(wish, title, go);
     show(title, el("p", { class: cost.severe ? "severe" : null, "data-part": "cost", text: cost.text }), end(go));
     go.focus();
-  } catch (error) { failed(title, error); }
+  } catch (error) { if (mine === turn) failed(title, error); }
 }
 
 async function carryOut(wish, title, button) {
+  const mine = ++turn;
   button.disabled = true;
   button.textContent = "Working";
   try {
     const done = await post("/do", wish);
-    page.dialog.close();
     announce(done.text);
-  } catch (error) { failed(title, error); }
+    if (mine === turn) page.dialog.close();
+  } catch (error) {
+    if (mine === turn || !page.dialog.open) failed(title, error);
+    else announce(`${title}: ${error.message}`);
+  }
 }
 
 function failed(title, error) {
