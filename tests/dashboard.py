@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import uvicorn
+
 from minicluster.dashboard import server
 from minicluster.dashboard.access import Access, folder, key
 from minicluster.dashboard.hub import Hub
@@ -25,6 +27,8 @@ class Served:
     port: int
     access: Access
     watch: Watch
+    server: uvicorn.Server
+    said: list[str]  #: what the server told its user
 
     @property
     def base(self) -> str:
@@ -108,16 +112,17 @@ def serving(engine: Engine, *, control: bool = False, port: int = 0) -> Iterator
     """A dashboard of an engine's clusters."""
     with server.bound(port, wanted=True) as listening:
         used = listening.getsockname()[1]
-        access = Access(f"http://127.0.0.1:{used}", folder() / f"open-{used}.html", key())
+        access = Access(f"http://127.0.0.1:{used}", folder() / f"open-{used}.html", key(), control=control)
         watch = Watch(engine, Hub())
         started = threading.Event()
-        run = server.server(server.Dashboard(watch, access, used, may_control=control), started.set)
+        said: list[str] = []
+        run = server.server(server.Dashboard(watch, access, used, may_control=control), started.set, said.append)
         thread = threading.Thread(target=run.run, kwargs={"sockets": [listening]})
         watch.start()
         thread.start()
         try:
             assert started.wait(30)
-            yield Served(used, access, watch)
+            yield Served(used, access, watch, run, said)
         finally:
             run.should_exit = True
             watch.stop()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from minicluster.cli.help import Command
+from minicluster.cli.termination import terminable
 from minicluster.errors import MiniclusterError
 
 if TYPE_CHECKING:
@@ -50,20 +51,24 @@ def dashboard(control: bool, port: int | None, no_browser: bool) -> None:
 
     engine = discover.connect(start_private=True)
     listening = server.bound(_PORT if port is None else port, wanted=port is not None)
-    with listening:
+    with terminable(), listening:  # the file that opens the page is removed in any case
         used = listening.getsockname()[1]
         base = f"http://{server.HOST}:{used}"
-        entrance = access.Access(base, access.folder() / f"open-{used}.html", access.key())
+        entrance = access.Access(base, access.folder() / f"open-{used}.html", access.key(), control=control)
         watch = Watch(engine, Hub())
         try:
             watch.start()
             page = server.Dashboard(watch, entrance, used, may_control=control)
-            server.server(page, lambda: _tell(base, entrance, control, no_browser)).run(sockets=[listening])
+            server.server(page, lambda: _tell(base, entrance, control, no_browser), _say).run(sockets=[listening])
         except KeyboardInterrupt:
             raise click.exceptions.Exit(130) from None  # the usual end of watching: no message
         finally:
             watch.stop()
             entrance.close()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _tell(base: str, entrance: Access, control: bool, no_browser: bool) -> None:

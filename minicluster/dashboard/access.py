@@ -13,10 +13,10 @@ import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from minicluster import paths
 
-COOKIE = "minicluster-dashboard"
 LIFETIME = 12 * 3600  #: seconds that a cookie is good for
 
 _KEY_BYTES = 32
@@ -63,10 +63,17 @@ class Access:
     Args:
         base: the page's address, such as "http://127.0.0.1:7070".
         opener: the file that opens it in a browser, rewritten for each token.
+        control: changes are allowed. A cookie is good only where it is as it was when the cookie was given out.
     """
 
-    def __init__(self, base: str, opener: Path, signing: bytes, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, base: str, opener: Path, signing: bytes, *, control: bool, clock: Callable[[], float] = time.time
+    ) -> None:
         self.base, self.opener = base, opener
+        # Browsers send a cookie to all ports: each has a name of its own, so that none replaces another one's.
+        port = urlsplit(base).port
+        self.cookie = f"minicluster-dashboard-{port}"  #: its name
+        self._scope = f"{port}.{'control' if control else 'view'}"
         self._key, self._clock = signing, clock
         self._token = ""
         self._renew()
@@ -85,7 +92,7 @@ class Access:
         return f"{expires}.{nonce}.{self._sign(f'{expires}.{nonce}')}"
 
     def knows(self, cookie: str) -> bool:
-        """Whether a cookie was given out by a dashboard of this user, and is still good."""
+        """Whether a cookie is good: given out by this user's dashboard on this port, with the same ``control``."""
         text, _, signature = cookie.rpartition(".")
         expires = text.partition(".")[0]
         good = hmac.compare_digest(signature.encode(), self._sign(text).encode())
@@ -96,7 +103,7 @@ class Access:
         self.opener.unlink(missing_ok=True)
 
     def _sign(self, text: str) -> str:
-        return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self._key, f"{self._scope}.{text}".encode(), hashlib.sha256).hexdigest()
 
     def _renew(self) -> None:
         self._token = secrets.token_urlsafe(32)

@@ -12,8 +12,10 @@ import contextlib
 import errno
 import json
 import secrets
+import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +28,13 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from minicluster.dashboard import control
-from minicluster.dashboard.access import COOKIE, Access
 from minicluster.errors import MiniclusterError, UsageError
+from minicluster.model.naming import listed
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from minicluster.dashboard.access import Access
     from minicluster.dashboard.watch import Watch
 
 HOST = "127.0.0.1"
@@ -105,7 +108,8 @@ class Dashboard:
         self.watch, self.hub, self.access, self.may_control = watch, watch.hub, access, may_control
         self._hosts = frozenset({f"{HOST}:{port}", f"localhost:{port}"})
         self._origins = frozenset(f"http://{host}" for host in self._hosts)
-        self._over = False
+        self._over = self._ends = False
+        self._changes: dict[asyncio.Future[dict[str, Any]], str] = {}  # that are being made, and what they are
         self._start = secrets.token_hex(8)  # a page sees by it that the dashboard was restarted
 
     def app(self) -> ASGIApp:
@@ -119,13 +123,20 @@ class Dashboard:
         ]
         return _Guard(Starlette(routes=routes), self._hosts)
 
+    async def finish(self, say: Callable[[str], None]) -> None:
+        """Takes no more changes, and waits for those that are being made: none is left half done."""
+        self._ends = True
+        while self._changes:
+            say(f"Waiting for {listed(dict.fromkeys(self._changes.values()))} to finish.")
+            await asyncio.wait([*self._changes])
+
     def close(self) -> None:
         """Ends all streams: a server that ends waits for them."""
         self._over = True
         self.hub.wake()
 
     def _is_known(self, request: Request) -> bool:
-        return self.access.knows(request.cookies.get(COOKIE, ""))
+        return self.access.knows(request.cookies.get(self.access.cookie, ""))
 
     async def page(self, request: Request) -> Response:
         """The page; with a token first the exchange of the token for a cookie."""
@@ -135,7 +146,7 @@ class Dashboard:
             if cookie is None:
                 return self._refused("The link was used before, or is of an earlier dashboard: each works once.")
             entered = HTMLResponse(_ENTERED)
-            entered.set_cookie(COOKIE, cookie, path="/", httponly=True, samesite="strict")
+            entered.set_cookie(self.access.cookie, cookie, path="/", httponly=True, samesite="strict")
             return entered
         if not self._is_known(request):
             return self._refused("The page needs a link that works once, or access has ended: it lasts for 12 hours.")
@@ -190,15 +201,19 @@ class Dashboard:
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return JSONResponse({"error": "The request is not JSON."}, 415)
         try:
-            body = await _body(request)
-            wish = control.Wish.parse(json.loads(body))
-            answer = await asyncio.get_running_loop().run_in_executor(None, work, wish)
-        except (UsageError, ValueError) as error:
-            said = control.told(error) if isinstance(error, MiniclusterError) else "The request is not JSON."
-            return JSONResponse({"error": said}, 400)
+            wish = control.Wish.parse(_parsed(await _body(request)))
+            if self._ends:
+                raise MiniclusterError("the dashboard ends", "It was interrupted.")
+            change = asyncio.get_running_loop().run_in_executor(None, work, wish)
+            self._changes[change] = f"{wish.verb} of {wish.cluster}"
+            change.add_done_callback(self._changes.pop)
+            return JSONResponse(await change)
+        except UsageError as error:
+            return JSONResponse({"error": control.told(error)}, 400)
         except MiniclusterError as error:
             return JSONResponse({"error": control.told(error)}, 409)
-        return JSONResponse(answer)
+        except TimeoutError as error:
+            return JSONResponse({"error": f"It took too long: {error}."}, 409)
 
 
 async def _body(request: Request) -> bytes:
@@ -209,6 +224,14 @@ async def _body(request: Request) -> bytes:
         if len(found) > _MOST:
             raise UsageError("the request is too long")
     return found
+
+
+def _parsed(body: bytes) -> Any:
+    """The JSON of a body. Raises ``UsageError`` where it is none, also where it is nested too deep to be read."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise UsageError("the request is not JSON") from None
 
 
 def _call(loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> None:
@@ -231,28 +254,37 @@ def bound(port: int, *, wanted: bool) -> socket.socket:
     Raises:
         UsageError: the port is in use, or may not be used.
     """
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((HOST, port))
+        return _listening(port)
     except OSError as error:
         if error.errno == errno.EADDRINUSE and not wanted:
-            listening.bind((HOST, 0))
-            return listening
-        listening.close()
+            return _listening(0)
         raise UsageError(
             f"--port {port}: cannot be used: {error.strerror}",
             "",
             "Use another one, or none: then a free one is chosen.",
         ) from None
-    return listening
 
 
-def server(dashboard: Dashboard, started: Callable[[], None]) -> uvicorn.Server:
-    """The server, whose ``run(sockets=[...])`` serves until Ctrl-C.
+def _listening(port: int) -> socket.socket:
+    """A socket that listens already: with SO_REUSEADDR two can be bound to the same port until one listens."""
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((HOST, port))
+        made.listen()
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def server(dashboard: Dashboard, started: Callable[[], None], say: Callable[[str], None]) -> uvicorn.Server:
+    """The server, whose ``run(sockets=[...])`` serves until Ctrl-C, SIGTERM or SIGHUP.
 
     Args:
         started: is called once requests are answered.
+        say: tells the user what the end waits for.
     """
 
     class Server(uvicorn.Server):
@@ -260,7 +292,21 @@ def server(dashboard: Dashboard, started: Callable[[], None]) -> uvicorn.Server:
             await super().startup(sockets)
             started()
 
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            # uvicorn leaves out SIGHUP: the terminal was closed. Like the others it ends the streams first.
+            with super().capture_signals():
+                if threading.current_thread() is not threading.main_thread():
+                    yield
+                    return
+                before = signal.signal(signal.SIGHUP, self.handle_exit)
+                try:
+                    yield
+                finally:
+                    signal.signal(signal.SIGHUP, before)
+
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            await dashboard.finish(say)
             dashboard.close()
             await super().shutdown(sockets)
 

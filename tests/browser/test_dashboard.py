@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
 
 from minicluster.cluster import Cluster
-from minicluster.dashboard import server
+from minicluster.dashboard import control, server
 from tests.browser.page import Page
 from tests.dashboard import serving
 from tests.engine.conftest import eventually
@@ -25,6 +31,15 @@ document.addEventListener("securitypolicyviolation", (event) => done(event.block
 document.body.append(script);
 """
 FETCH = "const done = arguments[2]; fetch(arguments[0], arguments[1]).then(() => done('read'), () => done('blocked'))"
+#: Counts in ``window.answers`` the answers to changes that the page has dealt with.
+COUNT_ANSWERS = """
+const real = window.fetch;
+window.answers = 0;
+window.fetch = async (...asked) => {
+  const answer = await real(...asked), text = await answer.text();
+  return { ok: answer.ok, json: async () => { setTimeout(() => window.answers++, 0); return JSON.parse(text); } };
+};
+"""
 #: The smallest size of a node's name, in pixels; and the nodes that are seen without scrolling.
 SMALLEST = """
 return Math.min(...[...document.querySelectorAll(".node h3")].map((e) => parseFloat(getComputedStyle(e).fontSize)))
@@ -43,7 +58,7 @@ def test_a_user_opens_it_by_the_file_and_sees_what_changes(
     with serving(engine) as served:
         page.open(served)
         assert "token" not in page.driver.current_url
-        cookie = page.driver.get_cookie("minicluster-dashboard")
+        cookie = page.driver.get_cookie(served.access.cookie)
         assert cookie
         assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
         assert page.script("return document.cookie") == ""
@@ -179,18 +194,60 @@ def test_nothing_comes_from_outside_and_no_other_script_runs(
         assert page.driver.execute_async_script(FETCH, f"{other.base}/", {}) == "blocked"
 
 
-def test_another_page_cannot_show_it_in_a_frame_or_change_anything(
-    engine: FakeEngine, page: Page, start: Start, rows: Rows
+class _Elsewhere(BaseHTTPRequestHandler):
+    """A page without any policy, on another port of 127.0.0.1."""
+
+    cookies = ""
+
+    def do_GET(self) -> None:
+        type(self).cookies += self.headers.get("Cookie", "")
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<!DOCTYPE html><title>elsewhere</title>")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_page_on_another_port_changes_nothing(
+    engine: FakeEngine, page: Page, start: Start, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another port is another origin, and the same site: there the cookie is sent along, and only Origin tells."""
+    """Another port is another origin, and the same site: the browser sends the cookie along."""
+    came: list[tuple[str | None, bool, int]] = []
+    do = server.Dashboard.do
+
+    async def recorded(self: server.Dashboard, request: Request) -> Response:
+        answer = await do(self, request)
+        came.append((request.headers.get("origin"), self.access.cookie in request.cookies, answer.status_code))
+        return answer
+
+    monkeypatch.setattr(server.Dashboard, "do", recorded)
     rows()
     start()
-    with serving(engine, control=True) as served, serving(engine) as other:
+    with (
+        serving(engine, control=True) as served,
+        ThreadingHTTPServer(("127.0.0.1", 0), _Elsewhere) as elsewhere,
+    ):
+        threading.Thread(target=elsewhere.serve_forever, daemon=True).start()
         page.open(served)
-        page.driver.get(f"{other.base}/none")  # an answer of plain text, with the cookie of all ports
-        wish = '{"cluster": "toy", "verb": "kill", "node": "agent-1"}'
-        how = {"method": "POST", "mode": "no-cors", "credentials": "include", "body": wish}
-        assert page.driver.execute_async_script(FETCH, f"{served.base}/do", how) in ("read", "blocked")
+        origin = f"http://127.0.0.1:{elsewhere.server_port}"
+        page.driver.get(f"{origin}/")
+        assert served.access.cookie in _Elsewhere.cookies  # docs/dashboard.md warns of it
+        how = {
+            "method": "POST",
+            "credentials": "include",
+            "headers": {"Content-Type": "application/json"},
+            "body": '{"cluster": "toy", "verb": "kill", "node": "agent-1"}',
+        }
+        # JSON needs the dashboard's consent first, which it does not give: the change itself is not sent.
+        assert page.driver.execute_async_script(FETCH, f"{served.base}/do", how) == "blocked"
+        assert came == []
+        # What needs no consent is sent, and refused by its Origin, before its type is looked at.
+        simple = {**how, "mode": "no-cors", "headers": {}}
+        assert page.driver.execute_async_script(FETCH, f"{served.base}/do", simple) == "blocked"
+        assert came == [(origin, True, 403)]
+        elsewhere.shutdown()
     assert engine.boxes["toy-agent-1"].container.state == "running"
 
 
@@ -233,14 +290,55 @@ def test_all_of_it_works_by_the_keyboard(engine: FakeEngine, page: Page, start: 
 def click(page: Page, name: str) -> None:
     """Clicks the visible button of a name, once there is one."""
 
+    from selenium.common.exceptions import StaleElementReferenceException
+
     def found() -> bool:
-        for button in page.all("button"):
-            if button.is_displayed() and button.accessible_name == name:
-                button.click()
-                return True
+        with contextlib.suppress(StaleElementReferenceException):  # the page has replaced it meanwhile
+            for button in page.all("button"):
+                if button.is_displayed() and button.accessible_name == name:
+                    button.click()
+                    return True
         return False
 
     eventually(found, what=f"there is a button {name}")
+
+
+@pytest.mark.parametrize("slow", ["cost", "carry_out"])
+def test_a_late_answer_leaves_the_dialog_of_another_node_alone(
+    engine: FakeEngine, page: Page, start: Start, rows: Rows, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    begun, go_on, work = threading.Event(), threading.Event(), getattr(control, slow)
+
+    def late(*arguments: Any) -> Any:
+        begun.set()
+        assert go_on.wait(60)
+        return work(*arguments)
+
+    monkeypatch.setattr(control, slow, late)
+    rows()
+    start()
+    with serving(engine, control=True) as served:
+        try:
+            page.open(served)
+            eventually(lambda: page.state("toy", "agent-1") == "ready")
+            page.script(COUNT_ANSWERS)
+            click(page, "Actions on agent-1 of toy")
+            click(page, "Kill, like a crash")
+            if slow == "carry_out":
+                click(page, "Kill")
+            assert begun.wait(30)
+            before = page.script("return window.answers")
+            click(page, "Cancel")
+            click(page, "Actions on agent-2 of toy")
+            focused = page.focused().accessible_name
+        finally:
+            go_on.set()
+        eventually(lambda: page.script("return window.answers") == before + 1)
+        assert page.text("dialog[open] h2") == "agent-2 of toy"
+        assert page.focused().accessible_name == focused
+        click(page, "Kill, like a crash")  # the next answer is shown
+        eventually(lambda: page.text("dialog [data-part=cost]"))
+        assert page.text("dialog h2") == "Kill agent-2 of toy"
 
 
 def test_a_role_is_scaled_and_nodes_are_paused_by_mouse(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -79,9 +82,9 @@ def test_a_token_opens_once_and_is_exchanged_for_a_cookie_that_scripts_and_other
 
 
 @pytest.mark.parametrize("path", ["/", "/stream", "/?token=wrong", "/?token=", "/?token=%C3%A4"])
-@pytest.mark.parametrize("cookie", ["", "minicluster-dashboard=", "minicluster-dashboard=99999999999.aa.bb"])
+@pytest.mark.parametrize("cookie", ["", "minicluster-dashboard-PORT=", "minicluster-dashboard-PORT=99999999999.aa.bb"])
 def test_without_a_token_or_a_cookie_nothing_is_shown(served: Served, path: str, cookie: str) -> None:
-    status, _headers, text = served.request("GET", path, {"Cookie": cookie})
+    status, _headers, text = served.request("GET", path, {"Cookie": cookie.replace("PORT", str(served.port))})
     assert status == 403
     assert "toy" not in text
 
@@ -90,7 +93,7 @@ def test_a_cookie_is_good_after_a_restart_for_twelve_hours_and_not_for_another_u
     now = [1_000_000.0]
 
     def made(signing: bytes) -> Access:
-        return Access("http://127.0.0.1:1", tmp_path / "open.html", signing, lambda: now[0])
+        return Access("http://127.0.0.1:1", tmp_path / "open.html", signing, control=True, clock=lambda: now[0])
 
     first = made(b"k" * 32)
     token = first.url.partition("token=")[2]
@@ -105,6 +108,33 @@ def test_a_cookie_is_good_after_a_restart_for_twelve_hours_and_not_for_another_u
     assert first.knows(cookie)
     now[0] += 1
     assert not first.knows(cookie)
+
+
+def test_a_cookie_is_good_for_one_port_and_for_what_it_was_given_out_for(tmp_path: Path) -> None:
+    def made(port: int, control: bool) -> Access:
+        return Access(f"http://127.0.0.1:{port}", tmp_path / "open.html", b"k" * 32, control=control)
+
+    for control in (False, True):
+        given = made(1, control)
+        cookie = given.exchange(given.url.partition("token=")[2])
+        assert cookie
+        assert made(1, control).knows(cookie)
+        assert not made(1, not control).knows(cookie)
+        assert not made(2, control).knows(cookie)
+        assert made(2, control).cookie != given.cookie  # a browser keeps both
+
+
+def test_who_could_only_look_changes_nothing_once_it_is_served_with_control(
+    engine: FakeEngine, cluster: Cluster
+) -> None:
+    with serving(engine) as served:
+        cookie, port = served.cookie(), served.port
+        assert served.request("GET", "/", {"Cookie": cookie})[0] == 200
+    with serving(engine, control=True, port=port) as served:
+        status, answer = served.post("/do", {"cluster": "toy", "verb": "kill", "node": "agent-1"}, Cookie=cookie)
+        assert (status, answer["error"]) == (403, "This browser has no access any more.")
+        assert served.request("GET", "/", {"Cookie": cookie})[0] == 403
+    assert engine.boxes["toy-agent-1"].container.state == "running"
 
 
 def test_the_file_that_opens_it_is_this_users_alone_and_gone_in_the_end(engine: FakeEngine) -> None:
@@ -222,6 +252,7 @@ def test_changes_come_by_post_alone(engine: FakeEngine, served: Served) -> None:
         b"{",
         b"\xff",
         b" " * 70_000,
+        b"[" * 60_000,
     ],
     ids=lambda wish: str(wish)[:60],
 )
@@ -282,6 +313,47 @@ def test_what_is_asked_for_is_done(engine: FakeEngine, served: Served) -> None:
         status, answer = served.post("/do", {"cluster": "toy", "verb": "pause", "node": "agent-1"})
         assert status == 409
         assert "cannot pause agent-1. It is stopped." in answer["error"]
+
+
+def test_what_takes_too_long_is_an_error_in_words(
+    engine: FakeEngine, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(*_: object, **__: object) -> None:
+        raise TimeoutError("toy-agent-1: no answer within 9 s")
+
+    monkeypatch.setattr(engine, "kill_container", late)
+    status, answer = served.post("/do", {"cluster": "toy", "verb": "kill", "node": "agent-1"})
+    assert (status, answer) == (409, {"error": "It took too long: toy-agent-1: no answer within 9 s."})
+
+
+def test_the_end_waits_for_what_is_being_done_says_so_and_begins_nothing_more(
+    engine: FakeEngine, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, kill = threading.Event(), threading.Event(), engine.kill_container
+
+    def slow(*arguments: Any, **more: Any) -> None:
+        begun.set()
+        assert go_on.wait(60)
+        kill(*arguments, **more)
+
+    monkeypatch.setattr(engine, "kill_container", slow)
+    answers: list[tuple[int, Any]] = []
+    wish = {"cluster": "toy", "verb": "kill", "node": "agent-1"}
+    with serving(engine, control=True) as served:
+        usual = {"Cookie": served.cookie()}
+        asking = threading.Thread(target=lambda: answers.append(served.post("/do", wish, **usual)))
+        asking.start()
+        try:
+            assert begun.wait(30)
+            served.server.should_exit = True  # as Ctrl-C does
+            eventually(lambda: served.said == ["Waiting for kill of toy to finish."])
+            status, answer = served.post("/do", {**wish, "node": "agent-2"}, **usual)
+            assert (status, answer) == (409, {"error": "the dashboard ends. It was interrupted."})
+        finally:
+            go_on.set()
+        asking.join(30)
+    assert answers == [(200, {"text": "agent-1 killed"})]
+    assert engine.boxes["toy-agent-2"].container.state == "running"
 
 
 # What pages are told
@@ -425,12 +497,47 @@ def test_without_the_extra_it_says_what_to_install(missing: str) -> None:
 
 def test_another_port_is_taken_unless_one_is_asked_for() -> None:
     with server.bound(0, wanted=True) as taken:
-        taken.listen()
         port = taken.getsockname()[1]
         with server.bound(port, wanted=False) as other:
             assert other.getsockname()[1] != port
         with pytest.raises(UsageError, match=f"--port {port}: cannot be used"):
             server.bound(port, wanted=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_file_that_opens_it_is_gone_after_a_signal(number: signal.Signals) -> None:
+    code = """if True:
+        import signal
+        from minicluster.cli.app import run
+        from minicluster.engine import discover
+        from tests.fakes import FakeEngine
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
+        discover.connect = lambda **_: FakeEngine()
+        run()
+    """
+    command = [sys.executable, "-c", code, "dashboard", "--no-browser", "--port", "0"]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            while "once" not in (line := process.stdout.readline()):
+                assert line, process.stderr and process.stderr.read()
+            assert [*folder().glob("open-*.html")]
+            link = urlsplit(line.split()[-1])
+            page = http.client.HTTPConnection(link.netloc, timeout=30)
+            page.request("GET", f"/?{link.query}")
+            answer = page.getresponse()
+            answer.read()
+            page.request("GET", "/stream", headers={"Cookie": answer.headers["Set-Cookie"].partition(";")[0]})
+            assert page.getresponse().status == 200  # a page is open
+            process.send_signal(number)
+            _, complaints = process.communicate(timeout=60)
+            page.close()
+        finally:
+            process.kill()
+    assert (process.returncode, complaints) == (130, "")
+    assert not [*folder().glob("open-*.html")]
 
 
 def test_the_command_imports_no_server_before_it_runs() -> None:
