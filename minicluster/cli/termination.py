@@ -62,8 +62,9 @@ def terminable() -> Iterator[None]:
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    # SIGHUP: the terminal was closed.
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    # SIGHUP: the terminal was closed. Under nohup it is ignored, and stays so.
+    handled = (n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN)
+    before = {number: signal.signal(number, interrupt) for number in handled}
     try:
         yield
     finally:

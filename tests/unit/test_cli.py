@@ -950,3 +950,19 @@ def test_help_and_version_import_nothing_heavy() -> None:
 
 def test_columns_do_not_count_colour() -> None:
     assert columns([["\x1b[1ma\x1b[0m", "x"], ["bb", "y"]]) == "\x1b[1ma\x1b[0m   x\nbb  y"
+
+
+def test_a_hangup_that_is_ignored_stays_so() -> None:
+    """As under nohup."""
+    import os
+    import signal
+
+    from minicluster.cli.termination import terminable
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with terminable():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
