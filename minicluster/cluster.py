@@ -39,7 +39,7 @@ from minicluster.operations import nodes as selection
 from minicluster.operations.inject import Faults, Injected
 from minicluster.operations.nodes import Nodes
 from minicluster.operations.preflight import examine
-from minicluster.operations.up import UpOptions
+from minicluster.operations.up_options import UpOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from minicluster import pki
     from minicluster.engine.protocol import Cancel, Engine, ExecResult
     from minicluster.model import results
-    from minicluster.operations.up import UpKeywords
+    from minicluster.operations.up_options import UpKeywords
     from minicluster.plan.steps import Plan
 
 __all__ = ["Cluster", "Node", "clusters", "collect", "down", "dry_run", "env_names", "examine"]
@@ -97,7 +97,7 @@ class Cluster:
             listener: is called with events, from several threads.
             engine: by default the one that is found, or started.
             cancel: once set, the change is rolled back; Ctrl-C does not reach a thread.
-            options: the fields of :class:`minicluster.operations.up.UpOptions`, such as ``name`` and ``size``.
+            options: the fields of :class:`minicluster.operations.up_options.UpOptions`, such as ``name`` and ``size``.
         """
         wanted = UpOptions(profile=profile, **options)
         name = discovery.target(wanted.profile, wanted.name, wanted.named_by)

@@ -12,14 +12,14 @@ from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.results import Change
 from minicluster.operations import host_record, up
 from minicluster.operations import remove_expired as collecting
-from minicluster.operations.up import UpOptions
+from minicluster.operations.up_options import UpOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from minicluster.engine.protocol import Engine
     from minicluster.model import results
-    from minicluster.operations.up import UpKeywords
+    from minicluster.operations.up_options import UpKeywords
     from minicluster.plan.steps import Plan
 
 

@@ -18,7 +18,7 @@ from minicluster.model.events import Event, Listener
 if TYPE_CHECKING:
     from minicluster.cluster import Cluster
     from minicluster.model.spec import RegistrySpec
-    from minicluster.operations.up import UpKeywords
+    from minicluster.operations.up_options import UpKeywords
     from minicluster.plan.steps import Plan
     from minicluster.project.definition import Project
 

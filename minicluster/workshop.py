@@ -18,11 +18,12 @@ from minicluster.model.events import Event, Listener
 from minicluster.model.naming import count
 from minicluster.operations import connect, hand_out
 from minicluster.operations import up as plans
+from minicluster.operations.up_options import UpOptions
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
     from minicluster.model.results import ClusterStatus
-    from minicluster.operations.up import UpKeywords
+    from minicluster.operations.up_options import UpKeywords
 
 MOST = 99  #: seats
 _SEAT = re.compile(r"(.+)-seat-(\d\d)")
@@ -139,7 +140,7 @@ def _check(
     known = discovery.names(engine)
     missing = [one for one in clusters if one not in known]
     first: UpKeywords = {**options, "name": clusters[0]}
-    spec = plans.plan(engine, clusters[0], plans.UpOptions(profile=profile, **first)).spec
+    spec = plans.plan(engine, clusters[0], UpOptions(profile=profile, **first)).spec
     open_ = connect.without_login(spec)
     if open_ and not ipaddress.ip_address(spec.bind_address).is_loopback and not wanted.insecure:
         raise UsageError(

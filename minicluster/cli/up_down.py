@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from minicluster.model.lease import Lease
     from minicluster.model.results import Change, ClusterInfo
     from minicluster.model.spec import RegistrySpec
-    from minicluster.operations.up import UpKeywords
+    from minicluster.operations.up_options import UpKeywords
 
 
 def _lease(_ctx: click.Context, _param: click.Parameter, ttl: str | None) -> Lease | None:

@@ -74,7 +74,7 @@ def up(
     They are PROFILE-seat-01 and so on. Each seat gets a folder with variables, the client's files and a README.
     """
     from minicluster import workshop
-    from minicluster.operations.up import UpKeywords
+    from minicluster.operations.up_options import UpKeywords
     from minicluster.paths import expanded
 
     options: UpKeywords = {

@@ -13,6 +13,7 @@ from minicluster.model.fault import Fault
 from minicluster.model.naming import count, listed, size
 from minicluster.model.spec import Spec
 from minicluster.operations import faults, lifecycle, up
+from minicluster.operations.up_options import UpOptions
 from minicluster.plan import faults as planning
 
 if TYPE_CHECKING:
@@ -150,8 +151,8 @@ def _cost_of_scale(engine: Engine, spec: Spec, wish: Wish) -> str:
     return f"{said} Starts {listed(dict.fromkeys(started))} as well." if started else said
 
 
-def _options(wish: Wish) -> up.UpOptions:
-    return up.UpOptions(name=wish.cluster, size={wish.role: wish.count})
+def _options(wish: Wish) -> UpOptions:
+    return UpOptions(name=wish.cluster, size={wish.role: wish.count})
 
 
 def carry_out(watch: Watch, wish: Wish) -> str:

@@ -32,7 +32,8 @@ from minicluster.model.naming import derived_name, value_text
 from minicluster.model.spec import Overrides
 from minicluster.operations.apply_files import fingerprint
 from minicluster.operations.faults import heal_if_any
-from minicluster.operations.up import DEFAULT_PROFILE, UpOptions, merged
+from minicluster.operations.up import DEFAULT_PROFILE, merged
+from minicluster.operations.up_options import UpOptions
 from minicluster.plan.observed import lease_of
 from minicluster.profile import catalog, folders
 from minicluster.testing.session import Run

@@ -29,7 +29,7 @@ from minicluster.leases import lock
 from minicluster.model import labels
 from minicluster.model.events import Event
 from minicluster.model.results import Change
-from minicluster.operations.up import UpKeywords, UpOptions
+from minicluster.operations.up_options import UpKeywords, UpOptions
 from minicluster.plan.observed import records
 from minicluster.profile import addressing
 from tests.fakes import ExecResult, FakeEngine, FakeSwarm, Hang

@@ -14,8 +14,8 @@ from minicluster.errors import MiniclusterError, NoEngine, UsageError
 from minicluster.model import labels
 from minicluster.operations import host_record
 from minicluster.operations import hosts as operations
-from minicluster.operations.up import UpOptions
 from minicluster.operations.up import plan as plan_up
+from minicluster.operations.up_options import UpOptions
 from minicluster.plan import placement
 from minicluster.plan.placement import Host
 from minicluster.plan.steps import ForgetHost, ProvideImage

@@ -14,6 +14,7 @@ from minicluster.doctor import Check
 from minicluster.errors import InsufficientMemory
 from minicluster.model.events import Event
 from minicluster.operations import preflight, up
+from minicluster.operations.up_options import UpOptions
 from tests.fakes import FakeEngine
 from tests.unit.samples import TOY
 
@@ -41,7 +42,7 @@ def told(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Told:
             return fits(footprint, int(memory * GIB), None)
 
         engine.every_image = images
-        up_plan = up.plan(engine, "c", up.UpOptions(profile=profile))
+        up_plan = up.plan(engine, "c", UpOptions(profile=profile))
         events: list[Event] = []
         with monkeypatch.context() as patch:
             patch.setattr(os, "statvfs", {"/images": facts}.__getitem__)

@@ -21,7 +21,7 @@ from minicluster.model.codec import decode, encode
 from minicluster.model.events import Event
 from minicluster.model.spec import MountSpec
 from minicluster.operations import up as operations
-from minicluster.operations.up import UpOptions
+from minicluster.operations.up_options import UpOptions
 from minicluster.plan.steps import Step
 from minicluster.profile import catalog
 from minicluster.testing import pool
