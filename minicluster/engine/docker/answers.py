@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from minicluster.engine.protocol import Container, Image, Network, Sample
+from minicluster.errors import MiniclusterError
 from minicluster.model.labels import CLUSTER
+
+_MOMENT = re.compile(
+    r"(?P<whole>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.(?P<digits>\d+))?(?P<zone>Z|[+-]\d\d:\d\d|)", re.ASCII
+)
 
 
 def cluster_label(cluster: str | None) -> str:
@@ -87,12 +94,18 @@ def sample(stats: Mapping[str, Any] | None) -> Sample:
 
 
 def moment(text: str) -> float:
-    """A time of the API, such as 2026-01-02T03:04:05.678901234Z, in seconds since 1970."""
+    """A time of the API, such as 2026-01-02T03:04:05.678901234Z, in seconds since 1970.
+
+    Raises:
+        MiniclusterError: it is none.
+    """
     from datetime import datetime
 
-    whole, _, rest = text.partition(".")
-    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
-    zone = rest[len(digits) :] or "Z"
-    return datetime.fromisoformat(
-        f"{whole.removesuffix('Z')}.{digits[:6]:0<6}{zone.replace('Z', '+00:00')}"
-    ).timestamp()
+    match = _MOMENT.fullmatch(text)
+    with contextlib.suppress(ValueError):  # such as a month 13
+        if match:
+            zone = match["zone"].replace("Z", "+00:00") or "+00:00"
+            return datetime.fromisoformat(
+                f"{match['whole']}.{match['digits'] or '':.6}".ljust(26, "0") + zone
+            ).timestamp()
+    raise MiniclusterError(f"the engine's answer has no time but {text!r}")
