@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minicluster.benchmark.report import Load, Point, Report, System, loads, name_of
-from minicluster.model.naming import size
+from minicluster.model.naming import count, size
 
 #: Of systems, in their order; readable on white, and apart for those who see fewer colours.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
@@ -113,7 +113,7 @@ def _bar(
 
 
 def _said(load: Load) -> str:
-    return f"{load.operation}, {load.clients} clients, {load.connections} connections"
+    return f"{load.operation}, {count(load.clients, 'client')}, {count(load.connections, 'connection')}"
 
 
 def _timelines(report: Report) -> list[_Panel]:
@@ -125,7 +125,7 @@ def _timelines(report: Report) -> list[_Panel]:
         top = _TOP + n * (_HEIGHT + _BETWEEN)
         # The round whose gap is the median one.
         one = sorted(point.rounds, key=lambda r: r.gap)[len(point.rounds) // 2]
-        rates = [count / report.bucket for count in one.timeline]
+        rates = [answers / report.bucket for answers in one.timeline]
         most = _round_up(max(rates, default=1))
         dots = [
             f"{_LEFT + step * (k + 0.5):.1f},{top + _HEIGHT * (1 - rate / most):.1f}" for k, rate in enumerate(rates)

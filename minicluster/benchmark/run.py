@@ -18,7 +18,7 @@ from minicluster.engine import discover
 from minicluster.errors import NodeFailed, UsageError, nearest
 from minicluster.model.events import Event, Listener
 from minicluster.model.lease import Lease
-from minicluster.model.naming import container_name
+from minicluster.model.naming import container_name, count
 from minicluster.operations import load_generator
 from minicluster.operations.export import past_events
 
@@ -142,9 +142,7 @@ def _system(
 
 
 def _said(load: Load) -> str:
-    plural = "" if load.clients == 1 else "s"
-    more = "" if load.connections == 1 else "s"
-    return f"{load.operation}, {load.clients} client{plural} on {load.connections} connection{more}"
+    return f"{load.operation}, {count(load.clients, 'client')} on {count(load.connections, 'connection')}"
 
 
 def _settings(load: Load, options: Options, rounds: int, warmup: float) -> dict[str, str]:
