@@ -45,9 +45,10 @@ from minicluster.host import procfs
 from minicluster.model import labels
 from minicluster.model.spec import LOCALHOST
 
-#: Logs that can be read, whatever driver the engine's configuration has for containers, and that fill no disk.
 _NO_LEADER = "swarm does not have a leader"
 _FREED = 10.0  # seconds that a swarm's managers may take to learn that a container has left a network
+
+#: Logs that can be read, whatever driver the engine's configuration has for containers, and that fill no disk.
 _LOGS = {"Type": "json-file", "Config": {"max-size": "20m", "max-file": "3"}}
 
 _MTU = "com.docker.network.driver.mtu"
@@ -190,6 +191,7 @@ class DockerEngine:
                 with suppress(MiniclusterError, TimeoutError):
                     return machine.cat(self._api, alive.name, path)
         if path not in self._machine:
+            # A container takes longer to start than both to read.
             usual = (machine.ROUTES, machine.MEMORY)
             self._machine |= machine.read(self._api, usual if path in usual else (path,))
         return self._machine.get(path, "")
@@ -431,7 +433,7 @@ class DockerEngine:
             return
         with contextlib.suppress(MiniclusterError, APIError, TimeoutError):
             about = self._api.request("GET", f"/containers/{name}/json")
-            if about["State"]["Running"] and f"{privileges.PRIVILEGED_ENV}=yes" in about["Config"]["Env"]:
+            if about["State"]["Running"] and f"{privileges.PRIVILEGED_ENV}=yes" in (about["Config"]["Env"] or ()):
                 self.exec(name, privileges.RELEASE, timeout=5)
 
     def stop_container(self, name: str) -> None:
