@@ -105,7 +105,6 @@ def moment(text: str) -> float:
     with contextlib.suppress(ValueError):  # such as a month 13
         if match:
             zone = match["zone"].replace("Z", "+00:00") or "+00:00"
-            return datetime.fromisoformat(
-                f"{match['whole']}.{match['digits'] or '':.6}".ljust(26, "0") + zone
-            ).timestamp()
+            digits = f"{match['digits'] or '':.6}".ljust(6, "0")  # Python 3.10 reads no other number of them
+            return datetime.fromisoformat(f"{match['whole']}.{digits}{zone}").timestamp()
     raise MiniclusterError(f"the engine's answer has no time but {text!r}")
