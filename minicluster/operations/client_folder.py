@@ -176,7 +176,7 @@ def on_write(cluster: str, call: str, data: Mapping[str, Any]) -> None:
         data: values that JSON can hold.
 
     Raises:
-        MiniclusterError: the folder does not exist, or cannot be written.
+        MiniclusterError: the folder cannot be written.
     """
     _note(cluster, "write", call, data)
 
@@ -202,6 +202,7 @@ def _note(cluster: str, when: str, call: str, data: Mapping[str, Any]) -> None:
     path = paths.client_directory(cluster) / _CALLS
     line = json.dumps({"when": when, "call": call, "with": dict(data)}, sort_keys=True) + "\n"
     try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # clients may need no files
         # One write that appends: several processes may do this at once.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with os.fdopen(descriptor, "w") as file:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minicluster import paths
 from minicluster.errors import MiniclusterError, UsageError
 from minicluster.model.deferred import marker
 from minicluster.operations import client_folder, connect
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ENV = "env.sh"
 README = "README.txt"
+_NEW = re.compile(r"\.(.+)\.[0-9a-f]{12}")  # a file before it is in its place
 _HERE = "minicluster_folder"  # the shell's variable for the folder, while env.sh is read
 
 
@@ -78,6 +79,7 @@ def write(
     texts = {ENV: _env(spec, env), README: _readme(engine, spec, authority, mode, sorted(files))}
     content = {**files, **{name: text.encode() for name, text in texts.items()}}
     folder = folder.absolute()
+    about = {"folder": str(folder), "files": sorted(content), "with_parent": with_parent}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
@@ -86,6 +88,8 @@ def write(
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
             os.fchmod(descriptor, 0o700)
+            # Before the first file: whatever comes of this call, no key outlives the cluster.
+            client_folder.before_removal(spec.cluster, f"{__name__}:remove", about)
             for name, data in content.items():
                 _replace(descriptor, name, data, ids)
             if ids:
@@ -96,10 +100,6 @@ def write(
         raise MiniclusterError(
             f"cannot write {folder}", error.strerror or str(error), "Name another folder: --folder DIR."
         ) from None
-    if not (spec.client or spec.client_files):  # clients need no files: there is nothing else to note it in
-        paths.client_directory(spec.cluster).mkdir(parents=True, exist_ok=True, mode=0o700)
-    about = {"folder": str(folder), "files": sorted(content), "with_parent": with_parent}
-    client_folder.before_removal(spec.cluster, f"{__name__}:remove", about)
     return tuple(sorted(content))
 
 
@@ -107,11 +107,16 @@ def _replace(folder: int, name: str, data: bytes, ids: tuple[int, int] | None) -
     """Replaces a file of an open folder."""
     new = f".{name}.{os.urandom(6).hex()}"
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
-    with os.fdopen(descriptor, "wb") as file:
-        if ids:
-            os.fchown(descriptor, *ids)
-        file.write(data)
-    os.replace(new, name, src_dir_fd=folder, dst_dir_fd=folder)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            if ids:
+                os.fchown(descriptor, *ids)
+            file.write(data)
+        os.replace(new, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(new, dir_fd=folder)
+        raise
 
 
 def remove(_cluster: str, *, folder: str, files: Sequence[str], with_parent: bool) -> None:
@@ -119,9 +124,11 @@ def remove(_cluster: str, *, folder: str, files: Sequence[str], with_parent: boo
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
-            for name in files:
-                with contextlib.suppress(OSError):
-                    os.unlink(name, dir_fd=descriptor)
+            for name in os.listdir(descriptor):
+                # And what a call that was killed did not get to rename.
+                if name in files or ((match := _NEW.fullmatch(name)) and match[1] in files):
+                    with contextlib.suppress(OSError):
+                        os.unlink(name, dir_fd=descriptor)
         finally:
             os.close(descriptor)
     with contextlib.suppress(OSError):
