@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 from collections.abc import Sequence
@@ -46,12 +47,20 @@ class Seat:
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked of a workshop, beyond what each of its clusters is."""
+    """What is asked of a workshop, beyond what each of its clusters is.
+
+    Raises:
+        UsageError: there cannot be that many seats.
+    """
 
     seats: int
     folder: Path | None = None  #: in which every seat has one; None: PROFILE-workshop in the current folder
     owner: str = ""  #: user that gets a seat's folder; ``{seat}`` stands for its number
     insecure: bool = False  #: publish what needs no login on an address that other machines reach
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.seats <= MOST:
+            raise UsageError(f"a workshop cannot have {count(self.seats, 'seat')}", "", f"Ask for 1 to {MOST}.")
 
 
 def name(profile: str, number: int) -> str:
@@ -122,7 +131,10 @@ def up(
     for made, owner in zip(done, owners, strict=True):
         if isinstance(made, facade.Cluster):
             seat = place / made.name.removeprefix(f"{prefix}-")
-            made.hand_out(seat, owner or None, with_parent=wanted.folder is None)
+            try:
+                made.hand_out(seat, owner or None, with_parent=wanted.folder is None)
+            except MiniclusterError as error:  # the others get theirs
+                failed.append(projects.Failed(made.name, error))
     for owner in filter(None, owners):
         if blocked := hand_out.unreachable(place / "seat", owner):
             fix = "use another --folder, or open it (chmod o+x)"
@@ -175,10 +187,12 @@ def status(clusters: Sequence[str], engine: Engine | None = None) -> list[Seat]:
         try:
             opened = facade.Cluster.open(cluster, engine=engine)
             answer: ClusterStatus = opened.status(memory=False)
-            endpoint = next((e.url for e in opened.endpoints()), "")
         except MiniclusterError:  # its record is missing, or it was removed meanwhile
             summary = found[cluster]
             return Seat(number, cluster, summary.profile, "leftover", summary.running, summary.nodes, "", folder)
+        endpoint = ""
+        with contextlib.suppress(MiniclusterError):  # such as an address that is not reached from here
+            endpoint = next((e.url for e in opened.endpoints()), "")
         ready = sum(node.ready for node in answer.nodes)
         return Seat(number, cluster, answer.profile, answer.phase, ready, len(answer.nodes), endpoint, folder)
 

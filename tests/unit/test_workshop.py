@@ -236,6 +236,55 @@ def test_a_folder_that_is_a_link_is_refused(do: Do, tmp_path: Path) -> None:
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
+def test_no_key_outlives_the_cluster_whatever_comes_of_handing_it_out(
+    do: Do, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    replace = os.replace
+
+    def replaced(source: Any, target: Any, **more: Any) -> None:
+        if target == "key.pem":
+            raise OSError(28, "No space left on device")
+        replace(source, target, **more)
+
+    monkeypatch.setattr(os, "replace", replaced)
+    assert "No space left on device" in up(do, seats=1, code=1).stderr
+    folder = tmp_path / "toy-workshop" / "seat-01"
+    assert {path.name for path in folder.iterdir()} == {"ca.pem", "cert.pem"}  # and no part of the key
+    (folder / ".key.pem.0123456789ab").write_text("of a call that was killed")
+    do("down", "--seats")
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_seat_whose_folder_cannot_be_written_does_not_cost_the_others_theirs(do: Do, tmp_path: Path) -> None:
+    (tmp_path / "toy-workshop").mkdir()
+    (tmp_path / "toy-workshop" / "seat-01").write_text("in the way")
+    failed = up(do, seats=3, code=1)
+    assert "toy-workshop/seat-01" in failed.stderr
+    assert [line.split()[2] for line in failed.stdout.splitlines()[1:]] == ["ready"] * 3
+    assert (tmp_path / "toy-workshop" / "seat-02" / "key.pem").exists()
+    assert (tmp_path / "toy-workshop" / "seat-03" / "key.pem").exists()
+
+
+@pytest.mark.parametrize("seats", [-1, 0, 100])
+def test_python_cannot_ask_for_seats_that_there_cannot_be(seats: int) -> None:
+    with pytest.raises(UsageError, match=rf"a workshop cannot have {seats} seats"):
+        workshop.Options(seats)
+    assert workshop.Options(workshop.MOST).seats == 99
+
+
+def test_a_seat_whose_address_is_not_reached_is_no_leftover(
+    do: Do, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    up(do, seats=1)
+
+    def endpoints(*_: object) -> None:
+        raise MiniclusterError("not reached from here")
+
+    monkeypatch.setattr("minicluster.operations.connect.endpoints", endpoints)
+    (seat,) = workshop.status(["toy-seat-01"], engine)
+    assert (seat.phase, seat.ready, seat.endpoint) == ("ready", 2, "")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
 def test_a_folder_that_its_owner_cannot_enter_is_noticed() -> None:
     other = next(user.pw_name for user in pwd.getpwall() if user.pw_uid != 0)
