@@ -203,15 +203,12 @@ class Cluster:
     def endpoints(self, name: str | None = None) -> tuple[results.EndpointInfo, ...]:
         """Published ports, all or by their name, those of running nodes first; as they are reached from here.
 
-        And what users have published by the cluster's own software, such as Services of type LoadBalancer, as
-        NAMESPACE/NAME.
+        By its name also what users have published by the cluster's own software, such as Services of type LoadBalancer,
+        as NAMESPACE/NAME; :meth:`info` lists all of these.
         """
         engine, spec, mode = self.engine, self.spec, self.address_mode
-        if name is None:
-            own = addresses.endpoints(engine, spec, mode, self._authority)
-            return (*own, *services.services(engine, spec, mode))
         # Names of the cluster's own have no slash, or a protocol behind it: agent:53/udp.
-        if "/" not in name or ":" in name:
+        if name is None or "/" not in name or ":" in name:
             return addresses.endpoints(engine, spec, mode, self._authority, name)
         found = services.services(engine, spec, mode)
         if not (wanted := tuple(one for one in found if one.name == name)):

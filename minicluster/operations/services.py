@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from minicluster.errors import MiniclusterError
-from minicluster.executor.waiting import last_line
-from minicluster.model.naming import container_name
+from minicluster.model import services as model
 from minicluster.model.results import EndpointInfo
+from minicluster.model.services import Service
 from minicluster.model.spec import NodeSpec, Spec
-from minicluster.operations import connect
+from minicluster.operations import ask, connect
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
-
-_TIMEOUT = 10.0  # seconds for the answer of a node
 
 
 def services(engine: Engine, spec: Spec, mode: str) -> tuple[EndpointInfo, ...]:
@@ -28,49 +25,29 @@ def services(engine: Engine, spec: Spec, mode: str) -> tuple[EndpointInfo, ...]:
     Raises:
         MiniclusterError: no node answers.
     """
-    if spec.services is None:
+    hook = spec.services
+    if hook is None:
         return ()
-    running = {c.name for c in engine.containers(spec.cluster) if c.state == "running"}
-    nodes = [n for n in spec.of_role(spec.services.on) if container_name(spec.cluster, n.name) in running]
-    error: MiniclusterError | None = None
-    for node in nodes:
-        try:
-            said = _ask(engine, spec, node)
-        except MiniclusterError as failure:
-            error = error or failure
-            continue
-        reached = mode == "bridge" or (mode == "localhost" and engine.local)
-        return tuple(
-            info
-            for one in map(json.loads, said.splitlines())
-            for info in (_direct(one), *_published(spec, nodes, one, mode))[:: 1 if reached else -1]
-        )
-    if error:
-        raise error
-    return ()
+    nodes = ask.running(spec, hook.on, engine.containers(spec.cluster))
+    if not nodes:
+        return ()
+    found, why = ask.first_answer(engine, spec, hook, nodes, model.parse)
+    if found is None:
+        raise MiniclusterError(f"no {hook.on} says what is published in cluster {spec.cluster}", why)
+    reached = mode == "bridge" or (mode == "localhost" and engine.local)
+    return tuple(
+        info for one in found for info in (*_direct(one), *_published(spec, nodes, one, mode))[:: 1 if reached else -1]
+    )
 
 
-def _ask(engine: Engine, spec: Spec, node: NodeSpec) -> str:
-    assert spec.services
-    what = f"{node.name} does not say what is published in cluster {spec.cluster}"
-    try:
-        result = engine.exec(container_name(spec.cluster, node.name), spec.services.run, timeout=_TIMEOUT)
-    except TimeoutError:
-        raise MiniclusterError(what, f"no answer within {_TIMEOUT:g} s") from None
-    if result.exit_code != 0:
-        raise MiniclusterError(what, last_line(result.stderr or result.stdout))
-    return result.stdout
+def _direct(one: Service) -> Iterator[EndpointInfo]:
+    if one.address:
+        yield EndpointInfo(one.name, one.node, one.url, one.port)
 
 
-def _direct(one: Mapping[str, Any]) -> EndpointInfo:
-    url = f"{one['protocol']}://{one['address']}:{one['port']}"
-    return EndpointInfo(one["name"], one.get("node", ""), url, one["port"])
-
-
-def _published(spec: Spec, nodes: list[NodeSpec], one: Mapping[str, Any], mode: str) -> list[EndpointInfo]:
+def _published(spec: Spec, nodes: Sequence[NodeSpec], one: Service, mode: str) -> Iterator[EndpointInfo]:
     """Where a port of the first running node leads to it."""
-    found = [(node, endpoint) for node in nodes for endpoint in node.endpoints if endpoint.name == one.get("at")]
-    if not found or mode == "bridge":
-        return []
-    host, port = connect.address(mode, spec, *found[0])
-    return [EndpointInfo(one["name"], found[0][0].name, f"{one['protocol']}://{host}:{port}", one["port"])]
+    found = [(node, endpoint) for node in nodes for endpoint in node.endpoints if endpoint.name == one.at]
+    if found and mode != "bridge":
+        host, port = connect.address(mode, spec, *found[0])
+        yield EndpointInfo(one.name, found[0][0].name, one.url_at(host, port), one.port)

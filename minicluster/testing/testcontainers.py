@@ -185,7 +185,7 @@ class ClusterContainer:
         return ClusterNetwork(network_name(self.name))
 
     def _endpoint(self, name: str, node: str) -> EndpointInfo:
-        found = self.get_cluster().endpoints()
+        found = self.get_cluster().endpoints(name if "/" in name else None)
         wanted = [e for e in found if name in ("", e.name) and node in ("", e.node)]
         if not wanted:
             there = ", ".join(f"{e.name} of {e.node}" for e in found) or "none"

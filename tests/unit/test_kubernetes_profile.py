@@ -16,7 +16,7 @@ import yaml
 
 from minicluster.cluster import Cluster
 from minicluster.engine.protocol import ExecResult
-from minicluster.errors import ProfileError, UsageError
+from minicluster.errors import MiniclusterError, ProfileError, UsageError
 from minicluster.model.codec import encode, node_hash
 from minicluster.model.deferred import readable
 from minicluster.model.spec import NodeSpec, PartSpec, Spec
@@ -300,7 +300,9 @@ def test_services_are_listed_by_address_and_by_published_port(kubernetes: FakeEn
     web = [direct, published] if local else [published, direct]
     assert [(e.node, e.url) for e in cluster.endpoints("default/web")] == web
     assert cluster.endpoint("default/web").url == web[0][1]
-    assert [e.name for e in cluster.endpoints()] == ["api", "default/web", "default/web", "default/dns"]
+    asked = len(kubernetes.did("exec"))
+    assert [e.name for e in cluster.endpoints()] == ["api"]
+    assert len(kubernetes.did("exec")) == asked  # the cluster's own ports are known without
     assert [e.name for e in cluster.info().endpoints] == ["api", "default/web", "default/web", "default/dns"]
     assert [e.name for e in cluster.info(published=False).endpoints] == ["api"]
     with pytest.raises(UsageError, match="cluster kubernetes has no endpoint 'default/wep'"):
@@ -313,6 +315,16 @@ def test_a_master_that_does_not_say_what_is_published(kubernetes: FakeEngine) ->
     info = cluster.info()
     assert [e.name for e in info.endpoints] == ["api"]
     assert any("the API server does not answer: refused" in note for note in info.notes)
+    with pytest.raises(MiniclusterError, match="no master says what is published in cluster kubernetes"):
+        cluster.endpoint("default/web")
+
+
+@pytest.mark.parametrize("said", ["rubbish", "{}", '{"name": "a/b"}', "[1]"])
+def test_a_master_that_says_something_else_breaks_nothing(kubernetes: FakeEngine, said: str) -> None:
+    kubernetes.answers["kube-services"] = ExecResult(0, said, "")
+    info = Cluster.up("kubernetes", engine=kubernetes).info()
+    assert [e.name for e in info.endpoints] == ["api"]
+    assert any("no master says what is published in cluster kubernetes: " in note for note in info.notes)
 
 
 # Versions, and where the programs are from
