@@ -30,7 +30,9 @@ from minicluster.model.spec import (
 )
 
 #: The version of what :func:`encode` writes. Anything that an earlier version could not read makes it another.
-FORMAT = 4
+FORMAT = 5
+
+_READ = (4, FORMAT)  # version 4 is the same without the disks of nodes, and some hooks and values of several hosts
 
 _LABEL = re.compile(r"(?P<format>[0-9]+):(?P<data>.*)", re.DOTALL)
 
@@ -101,7 +103,7 @@ def decode(text: str) -> Spec:
     """
     match = _LABEL.fullmatch(text)
     number = int(match["format"]) if match else 0
-    if match is None or number != FORMAT:
+    if match is None or number not in _READ:
         if match is None and not _is_first_format(text):
             raise ValueError("not a spec")
         raise AnotherFormat("a newer" if number > FORMAT else "an older")
@@ -122,22 +124,11 @@ def _is_first_format(text: str) -> bool:
 def to_json(spec: Spec) -> dict[str, Any]:
     """A spec as plain JSON data. Texts of files, which most nodes have in common, are stored once."""
     data = dataclasses.asdict(spec)
-    # Those of a cluster on one engine are left out: an earlier version can read it.
-    for item, names in ((data, ["hosts"]), (data["overrides"], ["hosts", "place", "encrypt"])):
-        _drop_empty(item, names)
-    for node in data["nodes"]:
-        _drop_empty(node, ["host"])
     texts: dict[str, int] = {}
     for node in data["nodes"]:
         for file in (*node["files"], *node["local_registry"]):
             file["content"] = texts.setdefault(file["content"], len(texts))
     return {**data, "texts": list(texts)}
-
-
-def _drop_empty(item: dict[str, Any], names: list[str]) -> None:
-    for name in names:
-        if not item[name]:
-            del item[name]
 
 
 def from_json(data: Mapping[str, Any]) -> Spec:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
@@ -181,6 +184,21 @@ def test_a_spec_of_another_format_is_told_apart(text: str, age: str) -> None:
     with pytest.raises(AnotherFormat) as caught:
         decode(text)
     assert caught.value.age == age
+
+
+def test_a_spec_that_the_version_before_stored_is_read() -> None:
+    spec = replace(resolve_spec(catalog.load("swarm")), services=None, workload=None)
+    data = to_json(spec)
+    for item, names in (
+        (data, ("services", "workload", "hosts")),
+        (data["overrides"], ("hosts", "place", "encrypt")),
+        *((node, ("disks", "host")) for node in data["nodes"]),
+    ):
+        for name in names:  # which there were not
+            del item[name]
+    text = base64.b64encode(zlib.compress(json.dumps(data).encode())).decode()
+    assert decode(f"4:{text}") == spec
+    assert encode(spec).startswith(f"{FORMAT}:")
 
 
 @pytest.mark.parametrize("text", ["", "not base64!", f"{FORMAT}:not base64!", f"{FORMAT}:eJwDAAAAAAE=", "bm90IHpsaWI="])
