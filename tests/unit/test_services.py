@@ -56,11 +56,10 @@ def test_a_value_of_another_kind_is_an_error(wrong: dict[str, object]) -> None:
 def test_the_first_node_that_answers_is_enough(engine: FakeEngine) -> None:
     cluster = Cluster.up(str(TOY), name="toy", size={"master": 3}, engine=engine)
     cluster.spec = replace(cluster.spec, services=HookSpec("master", ("ask", "them")))
+    failed = ExecResult(1, "", "ask: no leader")
 
     def answer(container: str, _argv: object) -> ExecResult:
-        return (
-            ExecResult(1, "", "ask: no leader") if container == "toy-master-1" else ExecResult(0, json.dumps(ROW), "")
-        )
+        return failed if container == "toy-master-1" else ExecResult(0, json.dumps(ROW), "")
 
     engine.answers["ask them"] = answer
     assert cluster.endpoint("a/b").url == "tcp://10.0.0.1:80"
