@@ -379,7 +379,10 @@ def _clock(host: Engine) -> Check:
     from minicluster.doctor import Check
 
     begun = time.time()
-    theirs = host.clock()
+    try:
+        theirs = host.clock()
+    except MiniclusterError as error:
+        return Check("clock", "warning", error.what, error.fix)
     ours = (begun + time.time()) / 2
     skew = theirs - ours
     text = f"{abs(skew) * 1000:.0f} ms {'ahead of' if skew > 0 else 'behind'} this machine's"
