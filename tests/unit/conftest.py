@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import textwrap
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import pytest
 
 from minicluster.engine import build_settings
 from minicluster.executor.signals import SIGNALS
+from minicluster.leases import reaper_client
 from minicluster.profile.load import load
 from minicluster.profile.loaded import Loaded
 from tests.fakes import FakeEngine, FakeEtcd, FakeSwarm
@@ -29,6 +31,23 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     for name in (build_settings.MIRROR, *build_settings.BUNDLES, *build_settings.GO, *build_settings.PIP):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("MINICLUSTER_FILE", raising=False)
+
+
+class _NoReaper:
+    """A reaper that watches nothing: it could not reach the engines of these tests, and would outlive them."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+
+    def send(self, **_message: object) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _no_reaper(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reaper_client, "_Reaper", _NoReaper)
+    monkeypatch.setattr(reaper_client, "_reaper", None)
+    monkeypatch.setattr(reaper_client, "_held", {})
 
 
 @pytest.fixture(autouse=True)

@@ -160,8 +160,7 @@ def mine(tmp_path: Path) -> str:
 
 @pytest.fixture
 def do(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
-    for module in ("cluster", "discovery", "benchmark.run"):
-        monkeypatch.setattr(f"minicluster.{module}.connect", lambda **_: engine)
+    monkeypatch.setattr("minicluster.engine.discover.connect", lambda **_: engine)
     monkeypatch.chdir(tmp_path)
 
     def command(*words: str, code: int = 0) -> Any:
