@@ -243,6 +243,7 @@ class Swarm:
     manager: bool = False  #: this engine is one that works
     nodes: tuple[SwarmNode, ...] = ()  #: only managers know them
     error: str = ""  #: why this engine's part of it does not work, in its own words
+    managers: tuple[str, ...] = ()  #: of the managers that this engine knows, also one that was removed, the ids
 
 
 class Engine(Protocol):

@@ -20,7 +20,7 @@ from minicluster.model.spec import Spec
 
 if TYPE_CHECKING:
     from minicluster.doctor import Check
-    from minicluster.engine.protocol import Engine, Swarm
+    from minicluster.engine.protocol import Engine, Swarm, SwarmNode
     from minicluster.plan.observed import Observed
     from minicluster.plan.placement import Host
 
@@ -28,6 +28,7 @@ T = TypeVar("T")
 _SKEW = 1.0  # seconds that clocks may differ by
 _ETHERNET, _VXLAN = 1500, 50  # bytes of a packet, and of them those that VXLAN takes
 _KERNEL = "Use a kernel with CONFIG_INET_ESP."
+_NOTICED = 20.0  # seconds that a swarm takes to notice that a member is lost, at most
 _MANAGERS = 3  # of a swarm of three hosts or more: it survives the loss of one
 
 
@@ -51,7 +52,7 @@ def placed(engine: Engine, spec: Spec, observed: Observed) -> tuple[Spec, Mappin
     spec, why = placement.place(spec, before, hosts, gone)
     former = {node.name: node.host for node in before.nodes} if before else {}
     left = {former[name] for name in why if former.get(name) in engine.gone}
-    forgotten = {host: id_ for host in sorted(left) if before and (id_ := _lost(host, before, inside))}
+    forgotten = {host: id_ for host in sorted(left) if before and (id_ := _lost(engine, host, before, inside))}
     return spec, why, replace(observed.placed(spec), forgotten=forgotten)
 
 
@@ -67,29 +68,46 @@ def _inside(engine: Engine, swarms: Mapping[str, Swarm], before: Spec | None) ->
     return {name: swarm for name, swarm in swarms.items() if swarm.id in members}
 
 
-def _lost(host: str, before: Spec, inside: Mapping[str, Swarm]) -> str:
+def _lost(engine: Engine, host: str, before: Spec, inside: Mapping[str, Swarm]) -> str:
     """The engine of a host that does not answer in the swarm; "" where the swarm does not have it any more.
 
     Raises:
-        MiniclusterError: the swarm is not minicluster's, or it is not clear which one it is.
+        MiniclusterError: the swarm is not minicluster's, it is not clear which one it is, or the swarm reaches it.
     """
-    manager = next(swarm for swarm in inside.values() if swarm.manager)
+    name, manager = next((name, swarm) for name, swarm in inside.items() if swarm.manager)
     here = {swarm.id for swarm in inside.values()}
-    down = [node for node in manager.nodes if node.id not in here and not node.ready]
-    named = [node for node in down if node.address == before.hosts.get(host)] or down
-    if not named:
+    end = time.monotonic() + _NOTICED
+    while True:
+        away = [node for node in manager.nodes if node.id not in here]
+        its = [node for node in away if node.address == before.hosts.get(host)]
+        if not any(node.ready for node in its) or time.monotonic() > end:
+            break
+        time.sleep(0.5)
+        manager = engine.hosts[name].swarm()
+    if any(node.ready for node in its):
+        raise MiniclusterError(
+            f"the nodes of host {host} cannot be moved: it is a member of the swarm, and answers that",
+            "Only its engine's API does not answer here; its nodes may be running.",
+            f"Make its engine answer here (docker context {host}), or stop it.",
+        )
+    lost = its or [node for node in away if not node.ready]
+    if not lost:
         return ""
-    node = named[0]
-    if labels.HOSTS not in manager.labels or len(named) > 1:
-        ids = " or ".join(one.id for one in named)
+    if labels.HOSTS not in manager.labels or len(its) != 1:
+        ids = " or ".join(f"{one.id} ({one.name}, {one.address})" for one in lost)
         raise MiniclusterError(
             f"the nodes of host {host} cannot be moved while it is a member of the swarm",
-            "The swarm keeps their addresses for it, and minicluster did not make the swarm."
-            if labels.HOSTS not in manager.labels
-            else "The swarm keeps their addresses for it, and several of its members do not answer.",
-            f"Remove it on a manager: `docker node demote {ids}`, then `docker node rm --force {ids}`.",
+            "The swarm keeps their addresses for it, and "
+            + (
+                "minicluster did not make the swarm."
+                if labels.HOSTS not in manager.labels
+                else f"none of its members that do not answer is known to be {host}."
+                if not its
+                else "several of its members have that address."
+            ),
+            f"Remove it on a manager, `docker node demote ID` and then `docker node rm --force ID`: {ids}.",
         )
-    return node.id
+    return its[0].id
 
 
 def machines(engine: Engine, swarms: Mapping[str, Swarm]) -> dict[str, Host]:
@@ -186,7 +204,8 @@ def init(engine: Engine, listener: Listener = ignore) -> list[str]:
     first = next((swarm for swarm in swarms.values() if swarm.manager), None)
     members = {node.id for node in first.nodes} if first else set()
     for name, swarm in swarms.items():  # one that was away when the others removed it
-        if first and swarm.id and swarm.id not in members and labels.HOSTS in first.labels and not swarm.cluster:
+        if first and swarm.id and swarm.id not in members and _was_member(swarm, first):
+            listener(Event("note", text=f"{name} leaves the swarm, which has removed it"))
             engine.hosts[name].leave_swarm()
             swarms[name] = type(swarm)()
     inside = [name for name, swarm in swarms.items() if swarm.id]
@@ -215,6 +234,15 @@ def init(engine: Engine, listener: Listener = ignore) -> list[str]:
     return joining
 
 
+def _was_member(swarm: Swarm, of: Swarm) -> bool:
+    """Whether a host that a swarm does not list was a member of it: it still knows that swarm's managers.
+
+    A worker of another swarm knows its own managers, and no host is a member of two.
+    """
+    managers = {node.id for node in of.nodes if node.manager}
+    return labels.HOSTS in of.labels and not swarm.cluster and bool(managers.intersection(swarm.managers))
+
+
 def _advertised(host: Engine) -> str:
     """The address by which the others are to reach a host; "" where its engine has to find it."""
     parts = urlsplit(host.endpoint)
@@ -228,37 +256,75 @@ def _advertised(host: Engine) -> str:
 
 
 def leave(engine: Engine, listener: Listener = ignore) -> list[str]:
-    """Takes away the swarm of hosts, if minicluster made it. Returns the hosts that have left.
+    """Takes away the swarm that minicluster made of hosts. Returns the hosts that have left.
+
+    Hosts that are part of another swarm stay in it.
 
     Raises:
-        MiniclusterError: it was made by somebody else, or clusters still use it.
+        MiniclusterError: it was made by somebody else, or nobody knows by whom; it has members beyond these hosts; or
+            clusters still use it.
     """
     swarms = each(engine, lambda host: host.swarm())
     inside = {name: swarm for name, swarm in swarms.items() if swarm.id}
     if not inside:
         return []
-    made = [swarm for swarm in inside.values() if swarm.manager]
-    if made and labels.HOSTS not in made[0].labels:
+    managers = [swarm for swarm in inside.values() if swarm.manager]
+    if not managers:
+        errors = "\n".join(f"{name}: {swarm.error}" for name, swarm in inside.items() if swarm.error)
+        raise MiniclusterError(
+            "no host manages the swarm: it is not known who made it",
+            errors or "None of the hosts that answer is a manager of it.",
+            "Name its managers, too. Where they are lost, and the swarm is minicluster's: "
+            + ", ".join(f"`docker --context {name} swarm leave --force`" for name in inside)
+            + ".",
+        )
+    members = {node.id: node for swarm in managers if labels.HOSTS in swarm.labels for node in swarm.nodes}
+    leaving = {name: swarm for name, swarm in inside.items() if swarm.id in members}
+    if not leaving:
         raise UsageError(
             "the hosts' Docker Swarm was not made by minicluster",
             "It may have services of its own.",
             "`docker swarm leave` on each host takes it away.",
         )
-    if not made:
-        broken = next((f"{name}: {swarm.error}" for name, swarm in inside.items() if swarm.error), "")
-        listener(Event("note", text=f"no host manages the swarm any more{broken and f' ({broken})'}"))
-    used = sorted({c.labels[labels.CLUSTER] for c in engine.containers()})
+    _refuse_others(members, leaving)
+    if staying := [name for name in inside if name not in leaving]:
+        listener(Event("note", text=f"{', '.join(staying)}: part of another swarm, which minicluster did not make"))
+    used = sorted({c.labels[labels.CLUSTER] for c in engine.containers() if c.host in leaving})
     if used:
         raise MiniclusterError(
             f"the hosts have {count(len(used), 'cluster')}: {', '.join(used)}",
             "Their networks are the swarm's.",
             f"Remove them first: `minicluster down {' '.join(used)}`.",
         )
-    order = sorted(inside, key=lambda name: inside[name].manager)  # managers last
+    order = sorted(leaving, key=lambda name: leaving[name].manager)  # managers last
     for name in order:
         listener(Event("note", text=f"{name} leaves the swarm"))
         engine.hosts[name].leave_swarm()
     return order
+
+
+def _refuse_others(members: Mapping[str, SwarmNode], leaving: Mapping[str, Swarm]) -> None:
+    """Refuses to take a swarm away from members that were not named: their clusters would lose their networks."""
+    here = {swarm.id for swarm in leaving.values()}
+    others = [node for node in members.values() if node.id not in here]
+    if not others:
+        return
+    answering, lost = [node for node in others if node.ready], [node for node in others if not node.ready]
+    fixes = []
+    if answering:
+        fixes.append("Name all of its hosts.")
+    if lost:
+        ids = " ".join(node.id for node in lost)
+        manager = next(name for name, swarm in leaving.items() if swarm.manager)
+        fixes.append(
+            "Start the engines of those that do not answer, and name them; or, if they are lost or have left: "
+            f"`docker --context {manager} node demote {ids}`, then `docker --context {manager} node rm --force {ids}`."
+        )
+    raise MiniclusterError(
+        f"the swarm has {count(len(others), 'member')} beyond {', '.join(leaving)}",
+        "\n".join(f"{n.name} ({n.address}){'' if n.ready else ': does not answer'}" for n in others),
+        " ".join(fixes),
+    )
 
 
 # For people

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -46,6 +47,9 @@ class Machines:
     def hosts(self, *away: str) -> HostsEngine:
         """As one engine; some do not answer, and their nodes are cut off."""
         self.joined.away = away
+        for engine in self.engines.values():
+            nodes = tuple(replace(node, ready=node.name not in away) for node in engine.member.nodes)
+            engine.member = replace(engine.member, nodes=nodes)
         there: dict[str, Engine] = {name: engine for name, engine in self.engines.items() if name not in away}
         return HostsEngine(there, dict.fromkeys(away, "no answer in time"))
 
@@ -228,10 +232,6 @@ def test_so_many_voters_as_a_quorum_do_not_move_at_once(machines: Machines) -> N
 
 def test_a_lost_member_leaves_the_swarm_before_its_nodes_move(machines: Machines) -> None:
     up(machines.hosts())
-    nodes = machines.engines["a"].member.nodes
-    down = (*nodes[:2], replace(nodes[2], ready=False))
-    for name in ("a", "b"):
-        machines.engines[name].member = replace(machines.engines[name].member, nodes=down)
     plan = plan_up(machines.hosts("c"), "e", UpOptions()).plan
     steps = {step.id: step for step in plan.steps}
     assert steps["forget c"].action == ForgetHost("c", "id-c")
@@ -241,6 +241,28 @@ def test_a_lost_member_leaves_the_swarm_before_its_nodes_move(machines: Machines
     for name in ("a", "b"):  # a swarm of somebody else
         machines.engines[name].member = replace(machines.engines[name].member, labels={})
     up(machines.hosts(), place={"kv-3": "c"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"ready": True}, "it is a member of the swarm, and answers that"),
+        ({"address": "192.0.2.7"}, "cannot be moved while it is a member of the swarm"),  # it may be another machine
+    ],
+)
+def test_no_other_host_than_the_lost_one_is_removed_from_the_swarm(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], words: str
+) -> None:
+    monkeypatch.setattr(operations, "_NOTICED", 0.0)
+    up(machines.hosts())
+    hosts = machines.hosts("c")
+    for engine in machines.engines.values():
+        nodes = (*engine.member.nodes[:2], replace(engine.member.nodes[2], **changes))
+        engine.member = replace(engine.member, nodes=nodes)
+    with pytest.raises(MiniclusterError) as error:
+        up(hosts)
+    assert words in error.value.what
+    assert not [call for engine in machines.engines.values() for call in engine.calls if call[0] == "forget_swarm_node"]
 
 
 def test_the_plan_says_why_a_node_is_where_it_is(machines: Machines) -> None:
@@ -397,6 +419,66 @@ def test_init_makes_three_managers_and_leave_takes_away_only_its_own(machines: M
     with pytest.raises(UsageError, match="was not made by minicluster"):
         operations.leave(foreign.hosts())
     assert operations.leave(Machines().hosts()) == ["a", "b", "c"]
+
+
+def left(machines: Machines) -> list[str]:
+    """The hosts that have been told to leave their swarm."""
+    return [n for n, engine in machines.engines.items() if any(call[0] == "leave_swarm" for call in engine.calls)]
+
+
+THEIRS = SwarmNode("id-d", "d", "10.9.0.4", True, True, True)
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        Swarm("id-d", "10.9.0.4", "theirs", {}, True, (THEIRS,)),
+        Swarm("id-d", "10.9.0.4", managers=("id-x",)),  # a worker of it
+    ],
+)
+def test_leave_does_not_touch_another_swarm(member: Swarm) -> None:
+    machines = Machines("d", "a", "b", "c")
+    for name in "abc":
+        its = machines.engines[name].member
+        machines.engines[name].member = replace(its, nodes=its.nodes[1:])
+    machines.engines["d"].member = member
+    notes: list[str] = []
+    assert operations.leave(machines.hosts(), lambda event: notes.append(event.text)) == ["a", "b", "c"]
+    assert left(machines) == ["a", "b", "c"]
+    assert notes[0] == "d: part of another swarm, which minicluster did not make"
+
+
+def test_leave_is_refused_where_the_swarm_has_other_members(machines: Machines) -> None:
+    some = HostsEngine({"a": machines.engines["a"]})
+    with pytest.raises(MiniclusterError) as error:
+        operations.leave(some)
+    assert error.value.what == "the swarm has 2 members beyond a"
+    assert error.value.why == "b (10.9.0.2)\nc (10.9.0.3)"
+    with pytest.raises(MiniclusterError, match="the swarm has 1 member beyond a, b") as error:
+        operations.leave(machines.hosts("c"))
+    assert "docker --context a node rm --force id-c" in error.value.fix
+    assert left(machines) == []
+
+
+def test_leave_is_refused_where_no_manager_answers(machines: Machines) -> None:
+    for name, engine in machines.engines.items():
+        engine.member = Swarm(f"id-{name}", engine.member.address)
+    with pytest.raises(MiniclusterError, match="it is not known who made it"):
+        operations.leave(machines.hosts())
+    assert left(machines) == []
+
+
+def test_init_takes_back_a_former_member_and_nobody_else(machines: Machines) -> None:
+    for name in "ab":
+        its = machines.engines[name].member
+        machines.engines[name].member = replace(its, nodes=its.nodes[:2])
+    machines.engines["c"].member = Swarm("id-c", "10.9.0.3", managers=("id-x",))  # a worker of somebody's swarm
+    with pytest.raises(MiniclusterError, match="host c is part of another Docker Swarm"):
+        operations.init(machines.hosts())
+    assert left(machines) == []
+    machines.engines["c"].member = Swarm("id-c", "10.9.0.3", managers=("id-b", "id-c"))
+    assert operations.init(machines.hosts()) == ["c"]
+    assert left(machines) == ["c"]
 
 
 def test_leave_is_refused_while_clusters_use_the_swarm(machines: Machines) -> None:

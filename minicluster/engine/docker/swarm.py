@@ -23,14 +23,15 @@ def look(api: Api) -> Swarm:
             return Swarm()
         node, manager = str(found.get("NodeID", "")), bool(found.get("ControlAvailable"))
         address, error = str(found.get("NodeAddr", "")), str(found.get("Error", ""))
+        known = tuple(str(peer.get("NodeID", "")) for peer in found.get("RemoteManagers") or ())
         if not manager:
-            return Swarm(node, address, error=error)
+            return Swarm(node, address, error=error, managers=known)
         try:
             about = api.request("GET", "/swarm")
             nodes = tuple(map(_node, api.request("GET", "/nodes")))
         except APIError as refused:  # too few managers work
-            return Swarm(node, address, error=refused.message)
-        return Swarm(node, address, about["ID"], about["Spec"].get("Labels") or {}, True, nodes, error)
+            return Swarm(node, address, error=refused.message, managers=known)
+        return Swarm(node, address, about["ID"], about["Spec"].get("Labels") or {}, True, nodes, error, known)
 
 
 def _node(data: Mapping[str, Any]) -> SwarmNode:
