@@ -23,6 +23,7 @@ from minicluster.operations import (
     client_folder,
     faults,
     fill,
+    host_record,
     info,
     lifecycle,
     load_images,
@@ -101,8 +102,13 @@ class Cluster:
         """
         wanted = UpOptions(profile=profile, **options)
         name = discovery.target(wanted.profile, wanted.name, wanted.named_by)
-        hosts = dict.fromkeys([*(wanted.hosts or ()), *discovery.hosts_of(name)])
-        if hosts and not (engine and engine.hosts):
+        hosts: dict[str, None] = {}
+        if not (engine and engine.hosts):
+            having = discovery.hosts_having(name)
+            if not having and discovery.hosts_of(name):
+                host_record.forget(name)  # others have removed it
+            hosts = dict.fromkeys([*(wanted.hosts or ()), *having])
+        if hosts:
             discovery.refuse_namesake(name, wanted.hosts or ())
             engine = discover.open_hosts([*hosts])
         engine = engine or discover.connect(start_private=True, listener=listener)

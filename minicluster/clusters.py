@@ -27,7 +27,7 @@ def dry_run(profile: str | None = None, **options: Unpack[UpKeywords]) -> Plan:
     """The plan that :meth:`Cluster.up` would carry out; without an engine, the plan of a first ``up``."""
     wanted = UpOptions(profile=profile, **options)
     name = discovery.target(wanted.profile, wanted.name, wanted.named_by)
-    hosts = dict.fromkeys([*(wanted.hosts or ()), *discovery.hosts_of(name)])
+    hosts = dict.fromkeys([*(wanted.hosts or ()), *discovery.hosts_having(name)])
     return up.plan(discover.open_hosts([*hosts]) if hosts else discovery.engine_if_any(), name, wanted).plan
 
 
@@ -58,8 +58,10 @@ def down(
     removed.
     """
     missing: dict[str, NoCluster] = {}
+    for name in names:
+        discovery.check_name(name, "cluster")
     if names and not engine and not (all or orphans) and [*filter(discovery.hosts_of, names)] == [*names]:
-        found = [*names]  # all are on several hosts: the engine that is used otherwise is not needed
+        found, missing = discovery.to_remove_on_hosts(names, listener)
     else:
         engine = engine or discover.connect(start_private=True, listener=listener)
         found, missing = discovery.to_remove(engine, names, all=all, orphans=orphans, listener=listener)

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from minicluster.engine import discover
@@ -15,7 +16,7 @@ from minicluster.model.events import Event, Listener
 from minicluster.model.naming import NAME_RULE, is_name
 from minicluster.model.results import Change, ClusterSummary
 from minicluster.model.spec import Spec
-from minicluster.operations import down, host_record, preflight
+from minicluster.operations import down, host_record, preflight, remove_expired
 from minicluster.operations.observe import by_cluster, everything
 from minicluster.operations.up import DEFAULT_PROFILE
 from minicluster.plan.observed import lease_of, made_by_another, observe, project_of, records
@@ -122,13 +123,20 @@ def names(engine: Engine) -> list[str]:
 
 def hosts_of(name: str) -> list[str]:
     """The hosts that this machine put a cluster on; those whose docker context is no more are left out."""
-    noted = host_record.read(name)
-    if not noted:
-        return []
-    from minicluster.engine import client_config
+    return discover.known_hosts(host_record.read(name))
 
-    known = {*client_config.contexts(), "default"}
-    return [host for host in noted if host in known]
+
+def hosts_having(name: str) -> list[str]:
+    """As :func:`hosts_of`, but none where the cluster has been removed from them by others, as when its lease ended.
+
+    Raises:
+        NoEngine: none of them answers.
+    """
+    hosts = hosts_of(name)
+    if not hosts:
+        return []
+    engine = discover.open_hosts(hosts)
+    return hosts if engine.gone or everything(engine, name) else []
 
 
 def opened(name: str | None, used: Callable[[], Engine]) -> tuple[Engine, Spec]:
@@ -143,7 +151,7 @@ def opened(name: str | None, used: Callable[[], Engine]) -> tuple[Engine, Spec]:
     engine: Engine = discover.open_hosts(hosts) if hosts else used()
     spec = find(engine, wanted if hosts else name)
     if spec.hosts and not engine.hosts:  # the engine is one of its hosts
-        engine = discover.open_hosts([*spec.hosts])
+        engine = discover.open_hosts(discover.known_hosts(spec.hosts) or [*spec.hosts])
         spec = find(engine, spec.cluster)
     return engine, spec
 
@@ -260,7 +268,7 @@ def clusters(engine: Engine) -> list[ClusterSummary]:
     containers, networks, volumes = engine.containers(), engine.networks(), engine.volumes()
     found = []
     for name, things in by_cluster([*containers, *networks, *volumes]).items():
-        if labels.HOSTS in things[0].labels and not engine.hosts:
+        if not remove_expired.is_whole(engine, name, things):
             continue
         mine = [c for c in containers if c.labels[labels.CLUSTER] == name and labels.FAULT not in c.labels]
         running = sum(c.state == "running" for c in mine)
@@ -285,9 +293,9 @@ def on_hosts(engine: Engine | None) -> list[Engine]:
     groups = {tuple(hosts) for name in host_record.clusters() if (hosts := hosts_of(name))}
     for volume in engine.volumes() if engine and not engine.hosts else ():
         if text := volume.labels.get(labels.HOSTS):
-            groups.add(tuple(text.split(",")))
+            groups.add(tuple(discover.known_hosts(text.split(","))))
     found: list[Engine] = []
-    for group in sorted(groups):
+    for group in sorted(filter(None, groups)):
         with contextlib.suppress(NoEngine, UsageError):
             found.append(discover.open_hosts(group))
     return found
@@ -359,8 +367,29 @@ def to_remove(
     for one in wanted:
         if one.name not in known:
             down.forget(engine, one.name, listener)  # of a cluster that was removed by other means
+            host_record.forget(one.name)  # none of its hosts has a docker context any more
             missing[one.name] = unknown(engine, one.name, known, one.origin)
     return [one.name for one in wanted if one.name in known], missing
+
+
+def to_remove_on_hosts(words: Sequence[str], listener: Listener) -> tuple[list[str], dict[str, NoCluster]]:
+    """As :func:`to_remove` of names that this machine put on several hosts: no other engine is needed for them."""
+    its = project()
+    found, missing = [], {}
+    for name in dict.fromkeys(words):
+        try:
+            engine = discover.open_hosts(hosts_of(name))
+        except NoEngine:  # an error of its removal, which does not keep others
+            found.append(name)
+            continue
+        refuse_foreign(engine, name, its)
+        if engine.gone or everything(engine, name):
+            found.append(name)
+            continue
+        down.forget(engine, name, listener)
+        host_record.forget(name)
+        missing[name] = unknown(engine, name, names(engine))
+    return found, missing
 
 
 def remove(engine: Engine | None, found: Sequence[str], listener: Listener) -> list[Change]:
@@ -369,10 +398,12 @@ def remove(engine: Engine | None, found: Sequence[str], listener: Listener) -> l
     for volume in engine.volumes() if engine and not engine.hosts else ():
         name, text = volume.labels[labels.CLUSTER], volume.labels.get(labels.HOSTS)
         if text and name in found and name not in over:
-            over[name] = text.split(",")
-    opened = (discover.open_hosts(over[name]) if name in over else engine or discover.connect() for name in found)
-    pairs = [*zip(opened, found, strict=True)]
-    return down.down(pairs, listener)
+            over[name] = discover.known_hosts(text.split(",")) or text.split(",")
+
+    def opened(name: str) -> Engine:
+        return discover.open_hosts(over[name]) if name in over else engine or discover.connect()
+
+    return down.down([(partial(opened, name), name) for name in found], listener)
 
 
 def refuse_namesake(name: str, hosts: Sequence[str]) -> None:

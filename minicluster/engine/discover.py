@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from minicluster import paths
 from minicluster.engine import client_config
 from minicluster.engine.address import EngineAddress
-from minicluster.engine.http import describe, ping
-from minicluster.errors import MiniclusterError, NoEngine, UsageError, nearest
+from minicluster.engine.http import Api, ConnectionLost, describe, ping
+from minicluster.errors import NoEngine, UsageError, nearest
 from minicluster.model.events import Event, Listener, ignore
 
 if TYPE_CHECKING:
@@ -75,10 +75,26 @@ def reach(reference: str) -> Engine:
     """The engine with this :attr:`~minicluster.engine.protocol.Engine.reference`, whether it answers or not."""
     from minicluster.engine.docker.engine import DockerEngine
 
-    data = json.loads(reference)
-    if isinstance(data, dict) and "hosts" in data:
-        return open_hosts([*data["hosts"], *data["gone"]])
+    if names := hosts_in(reference):
+        return open_hosts(known_hosts(names) or names)
     return DockerEngine(EngineAddress.load(reference))
+
+
+def hosts_in(reference: str) -> list[str]:
+    """The hosts that an engine's reference names; none where it is one engine's."""
+    try:
+        data = json.loads(reference)
+    except ValueError:
+        return []
+    if not isinstance(data, dict) or "hosts" not in data:
+        return []
+    return sorted({*data["hosts"], *data.get("gone", ())})
+
+
+def known_hosts(names: Iterable[str]) -> list[str]:
+    """Of hosts those that have a docker context; one whose context was removed is given up, and not waited for."""
+    known = {*client_config.contexts(), "default"}
+    return [name for name in names if name in known]
 
 
 def open_hosts(names: Sequence[str]) -> HostsEngine:
@@ -138,16 +154,18 @@ def host_address(name: str) -> EngineAddress:
 def _answer_of_host(address: EngineAddress) -> EngineAddress | str:
     """The address of a host that answers, or why it does not."""
     if address.url.startswith("ssh:"):
-        from minicluster.engine.docker.engine import DockerEngine
-
-        engine = DockerEngine(address)
+        api = Api(address)
         try:
-            engine.containers("none")
-        except MiniclusterError as error:
-            return error.why or error.what
+            with api.get("/_ping", NAMED_TIMEOUT) as response:
+                if response.status == 200:
+                    return address
+                return f"answers /_ping with HTTP status {response.status} {response.reason}".rstrip()
+        except OSError as error:
+            return describe(error)
+        except ConnectionLost as lost:  # with what ssh says
+            return str(lost)
         finally:
-            engine.close()
-        return address
+            api.close()
     answer = _try(address, NAMED_TIMEOUT)
     return answer if isinstance(answer, EngineAddress) else describe(answer.error)
 

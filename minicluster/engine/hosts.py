@@ -75,8 +75,7 @@ class HostsEngine:
         self.gone: Mapping[str, str] = dict(gone or {})
         names = [*self.hosts, *self.gone]
         self.endpoint = f"hosts:{','.join(names)}"
-        known = {name: json.loads(engine.reference) for name, engine in self.hosts.items()}
-        self.reference = json.dumps({"hosts": known, "gone": self.gone})
+        self.reference = json.dumps({"hosts": sorted(names)})  # the same whether they answer or not
         self._find_home = home
         self._homes: list[Engine] = []  # once it is known: where images are
         self._where: dict[str, str] = {}  # a container's name, or its ID -> host
@@ -122,6 +121,12 @@ class HostsEngine:
         if container not in self._where:
             found = self._each(lambda engine: engine.container(container))
             having = [found_on for found_on, one in found.items() if one]
+            if not having and self.gone:
+                raise NoEngine(
+                    f"no container {container} on the hosts that answer",
+                    "\n".join(f"host {name} does not answer: {why}" for name, why in self.gone.items()),
+                    f"Start its engine: host {next(iter(self.gone))}.",
+                )
             if not having:
                 raise NotFound(f"no container {container} on any host")
             first = found[having[0]]
@@ -219,9 +224,14 @@ class HostsEngine:
             host, there = self._host_of(name)
         except NotFound:
             return None
+        except NoEngine:
+            if not self.hosts:
+                raise
+            return None  # on those that answer
         found = self._call(host, lambda engine: engine.container(there))
-        if found is None and name in self._where:
-            del self._where[name]
+        if found is None:
+            with self._lock:
+                self._where.pop(name, None)
         return replace(found, host=host) if found else None
 
     def own_container(self) -> Container | None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from minicluster import paths, pki
+from minicluster.engine import discover
 from minicluster.engine.address import EngineAddress
 from minicluster.engine.protocol import Engine
 from minicluster.errors import MiniclusterError
@@ -231,11 +232,19 @@ def remove(cluster: str, engine: Engine, listener: Listener = ignore) -> None:
     The folder of a cluster of another engine stays: that cluster may be running.
     """
     with contextlib.suppress(OSError):
-        if _url((paths.client_directory(cluster) / _ENGINE).read_text()) != _url(engine.reference):
+        if not _is_same((paths.client_directory(cluster) / _ENGINE).read_text(), engine.reference):
             return
     for failure in _call(cluster, "forget"):
         listener(Event("note", text=failure))
     shutil.rmtree(paths.client_directory(cluster), ignore_errors=True)
+
+
+def _is_same(reference: str, other: str) -> bool:
+    """Whether two references are of one engine, or of hosts of which some were added or given up."""
+    hosts, others = {*discover.hosts_in(reference)}, {*discover.hosts_in(other)}
+    if hosts or others:
+        return bool(hosts and others) and (hosts <= others or others <= hosts)
+    return _url(reference) == _url(other)
 
 
 def _url(reference: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -27,15 +27,23 @@ if TYPE_CHECKING:
 _ATTEMPTS, _PAUSE = 3, 0.3  # seconds between attempts, for what another process held on to
 
 
-def down(clusters: Sequence[tuple[Engine, str]], listener: Listener) -> list[Change]:
-    """Removes clusters; where one fails the others are removed all the same, and then the first error is raised."""
-    done, failed = [], []
-    for engine, name in {name: (engine, name) for engine, name in clusters}.values():
+def down(clusters: Sequence[tuple[Callable[[], Engine], str]], listener: Listener) -> list[Change]:
+    """Removes clusters; where one fails the others are removed all the same, and then the first error is raised.
+
+    Each has a function that opens its engine, since hosts of one may not answer.
+    """
+    done: list[Change] = []
+    failed: list[MiniclusterError] = []
+    for opened, name in {name: (opened, name) for opened, name in clusters}.values():
+        engine: Engine | None = None
         try:
+            engine = opened()
             done.append(remove_cluster(engine, name, listener))
-        except (NoEngine, Interrupted):
+        except Interrupted:
             raise
         except MiniclusterError as error:
+            if isinstance(error, NoEngine) and engine and not engine.gone:
+                raise  # the one that all are on
             failed.append(error)
     if failed:
         failed[0].leftovers = tuple(left for error in failed for left in error.leftovers)
@@ -51,16 +59,22 @@ def remove_cluster(engine: Engine, name: str, listener: Listener) -> Change:
     """
     begun = time.monotonic()
     with lock.changing(name):
-        elsewhere = _on_hosts_that_are_gone(look(engine, name)) if engine.gone else ()
-        plan = remove_all(engine, name, listener)
+        plan = remove_all_reached(engine, name, listener)
     reaper_client.drop(engine, name)
-    if elsewhere:
-        raise left_elsewhere(name, engine, elsewhere)
-    host_record.forget(name)
     return plan.change(time.monotonic() - begun)
 
 
-def left_elsewhere(name: str, engine: Engine, left: Sequence[str]) -> MiniclusterError:
+def remove_all_reached(engine: Engine, name: str, listener: Listener) -> Plan:
+    """As :func:`remove_all`, but an error where hosts that do not answer still have something of the cluster."""
+    before = look(engine, name) if engine.hosts else None
+    plan = remove_all(engine, name, listener)
+    if before and engine.gone:  # one may have stopped answering just now
+        gone = replace(before, gone=dict(engine.gone))
+        raise _left_elsewhere(name, engine, _on_hosts_that_are_gone(gone))
+    return plan
+
+
+def _left_elsewhere(name: str, engine: Engine, left: Sequence[str]) -> MiniclusterError:
     """The error for a cluster of which hosts that do not answer still have something."""
     hosts = ", ".join(engine.gone)
     error = MiniclusterError(
@@ -85,8 +99,8 @@ def _on_hosts_that_are_gone(observed: Observed) -> tuple[str, ...]:
         left += [f"container {container_name(spec.cluster, node.name)} on host {host}" for node in nodes]
         left += [f"volume {volume} on host {host}" for node in nodes for volume in volumes(spec, node).values()]
         left.append(f"copies of the cluster's records on host {host}")
-    if left and spec:
-        left.append(f"network {network_name(spec.cluster)}, and the cluster's records on the other hosts")
+    if left:
+        left.append(f"network {network_name(observed.cluster)}, and the cluster's records on the other hosts")
     return tuple(left)
 
 
@@ -111,7 +125,11 @@ def remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
             execute(plan, Run(engine, None, DEFAULT_TIMEOUT, listener))
             # A process that renewed the lease after our look, and still saw a record, left a volume of its own.
             # Without a record none is created any more; it stays where a host does not answer.
-            if engine.gone or not engine.volumes(name):
+            if engine.gone:
+                return first
+            if not engine.volumes(name):
+                if engine.hosts:
+                    host_record.forget(name)
                 return first
         except NoEngine:
             raise

@@ -22,7 +22,7 @@ def remove(observed: Observed) -> Plan:
     running = [node for node, container in observed.containers.items() if container.alive]
     # The swarm of several hosts keeps a network for nodes on one that does not answer. It stays, and so do the records,
     # which say what is left there.
-    waits = any(node.host in observed.gone for node in observed.spec.nodes) if observed.spec else False
+    waits = bool(observed.gone)
     for network in () if waits else observed.networks:
         # The engine keeps a network that a container is connected to. Nodes are disconnected before they are killed,
         # which is the quicker half of their removal: then the network is removed while they are. One after the other,
