@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from minicluster import clusters, discovery, paths
 from minicluster.cluster import Cluster
+from minicluster.engine import client_config, discover
+from minicluster.engine.address import EngineAddress
 from minicluster.engine.hosts import HostsEngine
 from minicluster.engine.protocol import Cancel, Container, Engine, Swarm, SwarmNode, Volume
-from minicluster.errors import MiniclusterError, NoEngine, UsageError
+from minicluster.errors import MiniclusterError, NoCluster, NoEngine, NotFound, UsageError
 from minicluster.model import labels
-from minicluster.operations import host_record
+from minicluster.model.lease import Lease
+from minicluster.operations import client_folder, down, host_record, remove_expired
 from minicluster.operations import hosts as operations
 from minicluster.operations.up import plan as plan_up
 from minicluster.operations.up_options import UpOptions
@@ -401,6 +409,160 @@ def test_placement_is_stable(machines: Machines) -> None:
     bare = replace(cluster.spec, nodes=tuple(replace(node, host="") for node in cluster.spec.nodes), hosts={})
     again, why = placement.place(bare, cluster.spec, hosts, {})
     assert ([node.host for node in again.nodes], why) == (["a", "b", "c"], {})
+
+
+# Whole clusters, and records of where they are
+
+
+def some(machines: Machines, *names: str) -> HostsEngine:
+    return HostsEngine({name: machines.engines[name] for name in names})
+
+
+@pytest.fixture
+def known(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The docker contexts there are, whose engines are those in memory; no other engine answers."""
+    contexts = [*NAMES]
+
+    def opened(names: Sequence[str]) -> HostsEngine:
+        there = [name for name in names if name in machines.engines]
+        if not there:
+            raise NoEngine("no host answers")
+        return some(machines, *there)
+
+    def none(**_options: object) -> Engine:
+        raise NoEngine("no container engine answers")
+
+    monkeypatch.setattr(client_config, "contexts", lambda: contexts)
+    monkeypatch.setattr(discover, "open_hosts", opened)
+    monkeypatch.setattr(discover, "connect", none)
+    return contexts
+
+
+def test_what_is_over_is_removed_where_all_its_hosts_are_named(machines: Machines, known: list[str]) -> None:
+    up(machines.hosts(), lease=Lease(until=time.time() - 60))
+    part = some(machines, "a", "b")
+    for record in (NAMES, ()):  # also on a machine that did not make it
+        host_record.forget("e")
+        if record:
+            host_record.write("e", record)
+        assert remove_expired.collect(part) == []
+        assert discovery.clusters(part) == []
+    known.remove("c")  # its context is not this machine's any more, as it may never have been
+    assert remove_expired.collect(part) == []
+    assert [one.cluster for one in discovery.clusters(machines.hosts("c"))] == ["e"]
+    assert len(machines.hosts().containers("e")) == 3
+    host_record.write("e", NAMES)  # this machine made it, and has given up the host
+    assert [one.removed for one in remove_expired.collect(part)] == [True]
+    assert [c.name for c in machines.hosts().containers("e")] == ["e-kv-3"]
+
+
+def test_a_lease_that_ends_leaves_no_record_unless_a_host_is_away(machines: Machines) -> None:
+    up(machines.hosts(), lease=Lease(until=time.time() - 60))
+    found = remove_expired.collect(machines.hosts("c"))
+    assert [(one.removed, one.error) for one in found] == [(False, "cluster e could not be removed from host c")]
+    assert host_record.read("e") == NAMES
+    assert [one.removed for one in remove_expired.collect(machines.hosts())] == [True]
+    assert all(engine.empty() for engine in machines.engines.values())
+    assert host_record.read("e") == ()
+
+
+def test_a_plain_up_goes_to_hosts_only_where_they_have_the_cluster(
+    machines: Machines, known: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    up(machines.hosts())
+    assert Cluster.up(name="e").engine.hosts
+    machines.hosts()
+    for engine in machines.engines.values():  # another machine removes it
+        engine.boxes, engine.vols = {}, {}
+    machines.engines["a"].nets.clear()
+    own = FakeEngine()
+    FakeEtcd(own)
+    monkeypatch.setattr(discover, "connect", lambda **_options: own)
+    assert Cluster.up("etcd", name="e", size={"kv": 1}).engine is own
+    assert host_record.read("e") == ()
+
+
+def test_a_client_s_folder_is_removed_though_a_host_is_away(machines: Machines) -> None:
+    cluster = up(machines.hosts())
+    cluster.write_client_files()
+    folder = paths.client_directory("e")
+    assert folder.exists()
+    client_folder.remove("e", some(machines, "a"))
+    assert not folder.exists()
+    cluster.write_client_files()
+    client_folder.remove("e", HostsEngine({"d": FakeEngine()}))
+    client_folder.remove("e", machines.engines["a"])
+    assert folder.exists()
+    with pytest.raises(MiniclusterError, match="could not be removed from host c"):
+        Cluster.open("e", engine=machines.hosts("c")).down()
+    assert not folder.exists()
+
+
+def test_down_goes_on_where_hosts_of_one_cluster_do_not_answer(machines: Machines, known: list[str]) -> None:
+    up(machines.hosts())
+    known.append("z")
+    host_record.write("elsewhere", ["z"])
+    with pytest.raises(NoEngine, match="no host answers"):
+        clusters.down(["elsewhere", "e"])
+    assert all(engine.empty() for engine in machines.engines.values())
+    assert host_record.read("elsewhere") == ("z",)
+
+
+def test_down_of_what_others_have_removed(machines: Machines, known: list[str]) -> None:
+    host_record.write("e", NAMES)
+    with pytest.raises(NoCluster, match="no cluster named 'e'"):
+        clusters.down(["e"], strict=True)
+    assert host_record.read("e") == ()
+    with pytest.raises(UsageError, match="invalid name"):
+        clusters.down(["../e"])
+
+
+def test_a_host_without_a_context_is_given_up_by_every_command(machines: Machines, known: list[str]) -> None:
+    up(machines.hosts())
+    known.remove("c")
+    del machines.engines["c"]
+    assert [*Cluster.open("e").engine.hosts] == ["a", "b"]
+    assert [one.cluster for one in clusters.clusters()] == ["e"]
+    assert [*discover.reach(machines.hosts("c").reference).hosts] == ["a", "b"]
+    clusters.down(["e"])
+    assert all(engine.empty() for engine in machines.engines.values())
+
+
+def test_what_is_on_no_host_that_answers_may_be_on_another(machines: Machines) -> None:
+    with pytest.raises(NotFound):
+        machines.hosts().get_file("e-kv-1", "/etc/hosts")
+    away = machines.hosts("c")
+    with pytest.raises(NoEngine) as error:
+        away.get_file("e-kv-1", "/etc/hosts")
+    assert error.value.why == "host c does not answer: no answer in time"
+    assert away.container("e-kv-1") is None
+
+
+def test_without_a_readable_record_what_is_left_is_kept_for_a_host_that_is_away(machines: Machines) -> None:
+    up(machines.hosts())
+    for engine in machines.engines.values():
+        for name, volume in engine.vols.items():
+            if labels.REVISION in volume.labels:
+                engine.vols[name] = replace(volume, labels={**volume.labels, labels.SPEC: "?"})
+    with pytest.raises(MiniclusterError, match="could not be removed from host c") as error:
+        down.remove_cluster(machines.hosts("c"), "e", lambda _event: None)
+    assert "what it had on host c, if anything" in error.value.leftovers
+    assert [v.name for v in machines.engines["a"].volumes()] == ["e-spec-1"]
+    assert [*machines.engines["a"].nets] == ["e-net"]
+
+
+def test_a_host_behind_ssh_that_is_silent_is_given_up_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ssh = tmp_path / "ssh"
+    ssh.write_text("#!/bin/sh\nexec cat > /dev/null\n")  # until it is disconnected
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(discover, "NAMED_TIMEOUT", 0.1)
+    monkeypatch.setattr(
+        client_config, "of_context", lambda _name: EngineAddress("ssh://me@machine", "docker context m")
+    )
+    with pytest.raises(NoEngine, match="no host answers") as error:
+        discover.open_hosts(["m"])
+    assert error.value.why == "m (ssh://me@machine): timed out"
 
 
 # Their swarm
