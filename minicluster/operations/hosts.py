@@ -278,7 +278,14 @@ def leave(engine: Engine, listener: Listener = ignore) -> list[str]:
             + ", ".join(f"`docker --context {name} swarm leave --force`" for name in inside)
             + ".",
         )
-    members = {node.id: node for swarm in managers if labels.HOSTS in swarm.labels for node in swarm.nodes}
+    ours = [swarm for swarm in managers if labels.HOSTS in swarm.labels]
+    if len({swarm.cluster for swarm in ours}) > 1:
+        raise UsageError(
+            "the hosts are part of several swarms that minicluster made",
+            "",
+            "Name the hosts of one: `hosts leave m1,m2`.",
+        )
+    members = {node.id: node for swarm in ours for node in swarm.nodes}
     leaving = {name: swarm for name, swarm in inside.items() if swarm.id in members}
     if not leaving:
         raise UsageError(

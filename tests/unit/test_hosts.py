@@ -16,7 +16,10 @@ from minicluster import clusters, discovery, paths
 from minicluster.cluster import Cluster
 from minicluster.engine import client_config, discover
 from minicluster.engine.address import EngineAddress
+from minicluster.engine.docker import swarm
+from minicluster.engine.docker.engine import DockerEngine
 from minicluster.engine.hosts import HostsEngine
+from minicluster.engine.http import APIError
 from minicluster.engine.protocol import Cancel, Container, Engine, Swarm, SwarmNode, Volume
 from minicluster.errors import MiniclusterError, NoCluster, NoEngine, NotFound, UsageError
 from minicluster.model import labels
@@ -622,12 +625,51 @@ def test_leave_is_refused_where_the_swarm_has_other_members(machines: Machines) 
     assert left(machines) == []
 
 
+def test_leave_is_refused_where_hosts_are_of_several_swarms(machines: Machines) -> None:
+    c = machines.engines["c"].member
+    machines.engines["c"].member = replace(c, cluster="another", nodes=c.nodes[2:])
+    with pytest.raises(UsageError, match="part of several swarms that minicluster made"):
+        operations.leave(machines.hosts())
+    assert left(machines) == []
+
+
 def test_leave_is_refused_where_no_manager_answers(machines: Machines) -> None:
     for name, engine in machines.engines.items():
         engine.member = Swarm(f"id-{name}", engine.member.address)
     with pytest.raises(MiniclusterError, match="it is not known who made it"):
         operations.leave(machines.hosts())
     assert left(machines) == []
+
+
+def test_an_engine_says_which_managers_it_knows() -> None:
+    peers = [{"NodeID": "id-a", "Addr": "10.9.0.1:2377"}, {"NodeID": "id-b", "Addr": "10.9.0.2:2377"}]
+    about = {"LocalNodeState": "active", "NodeID": "id-c", "NodeAddr": "10.9.0.3", "RemoteManagers": peers}
+    found = swarm.look(api({"/info": {"Swarm": about}}))
+    assert found == Swarm("id-c", "10.9.0.3", managers=("id-a", "id-b"))
+    former = {**about, "ControlAvailable": True}
+    found = swarm.look(api({"/info": {"Swarm": former}}))
+    assert (found.manager, found.cluster, found.managers) == (False, "", ("id-a", "id-b"))
+    assert "does not have a leader" in found.error
+
+
+def test_without_a_leader_of_its_swarm_an_engine_has_no_such_volume_but_may_have_the_network() -> None:
+    engine = DockerEngine(EngineAddress("unix:///none", "a test"))
+    engine._api = api({})
+    engine.remove_volume("e-data")
+    with pytest.raises(MiniclusterError, match="remove network e-net"):
+        engine.remove_network("e-net")
+
+
+def api(answers: dict[str, object]) -> Any:
+    """An engine's API; what it has no answer to it looks for in its swarm, which has no leader."""
+
+    class Answers:
+        def request(self, _method: str, path: str, **_request: object) -> object:
+            if path not in answers:
+                raise APIError(503, "rpc error: the swarm does not have a leader")
+            return answers[path]
+
+    return Answers()
 
 
 def test_init_takes_back_a_former_member_and_nobody_else(machines: Machines) -> None:
