@@ -398,7 +398,7 @@ def remove(engine: Engine | None, found: Sequence[str], listener: Listener) -> l
     for volume in engine.volumes() if engine and not engine.hosts else ():
         name, text = volume.labels[labels.CLUSTER], volume.labels.get(labels.HOSTS)
         if text and name in found and name not in over:
-            over[name] = discover.known_hosts(text.split(",")) or text.split(",")
+            over[name] = text.split(",")  # all of them: none is given up by a machine that did not put it there
 
     def opened(name: str) -> Engine:
         return discover.open_hosts(over[name]) if name in over else engine or discover.connect()

@@ -69,6 +69,8 @@ def remove_all_reached(engine: Engine, name: str, listener: Listener) -> Plan:
     before = look(engine, name) if engine.hosts else None
     plan = remove_all(engine, name, listener)
     if before and engine.gone:  # one may have stopped answering just now
+        if not host_record.read(name):  # so that this machine, too, can give up a host that never comes back
+            host_record.write(name, [*engine.hosts, *engine.gone])
         gone = replace(before, gone=dict(engine.gone))
         raise _left_elsewhere(name, engine, _on_hosts_that_are_gone(gone))
     return plan

@@ -83,7 +83,8 @@ def _lost(engine: Engine, host: str, before: Spec, inside: Mapping[str, Swarm]) 
         if not any(node.ready for node in its) or time.monotonic() > end:
             break
         time.sleep(0.5)
-        manager = engine.hosts[name].swarm()
+        now = engine.hosts[name].swarm()
+        manager = now if now.manager else manager  # while they elect a leader they know nothing
     if any(node.ready for node in its):
         raise MiniclusterError(
             f"the nodes of host {host} cannot be moved: it is a member of the swarm, and answers that",

@@ -427,6 +427,8 @@ def known(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     contexts = [*NAMES]
 
     def opened(names: Sequence[str]) -> HostsEngine:
+        if missing := [name for name in names if name not in contexts]:
+            raise UsageError(f"host {missing[0]}: no docker context has that name")
         there = [name for name in names if name in machines.engines]
         if not there:
             raise NoEngine("no host answers")
@@ -509,6 +511,25 @@ def test_down_goes_on_where_hosts_of_one_cluster_do_not_answer(machines: Machine
         clusters.down(["elsewhere", "e"])
     assert all(engine.empty() for engine in machines.engines.values())
     assert host_record.read("elsewhere") == ("z",)
+
+
+def test_a_machine_that_knows_some_of_the_hosts_removes_no_part(machines: Machines, known: list[str]) -> None:
+    up(machines.hosts())
+    Cluster.up("etcd", name="own", size={"kv": 1}, engine=machines.engines["a"])
+    host_record.forget("e")
+    known.remove("c")
+    with pytest.raises(UsageError, match="host c: no docker context has that name"):
+        clusters.down(["e", "own"], engine=machines.engines["a"])
+    assert len(machines.hosts().containers("e")) == 3
+    assert [c.name for c in machines.engines["a"].containers()] == ["e-kv-1"]
+
+
+def test_down_where_a_host_is_away_notes_the_hosts(machines: Machines) -> None:
+    up(machines.hosts())
+    host_record.forget("e")
+    with pytest.raises(MiniclusterError, match="could not be removed from host c"):
+        down.remove_cluster(machines.hosts("c"), "e", lambda _event: None)
+    assert host_record.read("e") == NAMES
 
 
 def test_down_of_what_others_have_removed(machines: Machines, known: list[str]) -> None:
