@@ -203,7 +203,6 @@ def _note(cluster: str, when: str, call: str, data: Mapping[str, Any]) -> None:
     path = paths.client_directory(cluster) / _CALLS
     line = json.dumps({"when": when, "call": call, "with": dict(data)}, sort_keys=True) + "\n"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # clients may need no files
         # One write that appends: several processes may do this at once.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with os.fdopen(descriptor, "w") as file:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from minicluster import paths
 from minicluster.errors import MiniclusterError, UsageError
 from minicluster.model.deferred import marker
 from minicluster.operations import client_folder, connect
@@ -88,7 +89,8 @@ def write(
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
             os.fchmod(descriptor, 0o700)
-            # Before the first file: whatever comes of this call, no key outlives the cluster.
+            # Before the first file: whatever comes of this call, no key outlives the cluster. Clients may have no files yet.
+            paths.client_directory(spec.cluster).mkdir(parents=True, exist_ok=True, mode=0o700)
             client_folder.before_removal(spec.cluster, f"{__name__}:remove", about)
             for name, data in content.items():
                 _replace(descriptor, name, data, ids)
