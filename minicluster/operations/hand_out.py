@@ -89,7 +89,7 @@ def write(
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
             os.fchmod(descriptor, 0o700)
-            # Before the first file: whatever comes of this call, no key outlives the cluster. Clients may have no files yet.
+            # Before the first file: no key outlives the cluster. Clients may have no files yet.
             paths.client_directory(spec.cluster).mkdir(parents=True, exist_ok=True, mode=0o700)
             client_folder.before_removal(spec.cluster, f"{__name__}:remove", about)
             for name, data in content.items():
