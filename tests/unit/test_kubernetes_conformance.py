@@ -1,4 +1,4 @@
-"""The table in docs/kubernetes-conformance.md lists exactly what the conformance tests declare.
+"""The table in docs/conformance.md lists exactly what the conformance tests declare.
 
 After an intended change: MINICLUSTER_GOLDEN=write .venv/bin/pytest tests/unit/test_kubernetes_conformance.py
 """
@@ -39,7 +39,7 @@ MODULES = (
     test_mounts,
 )
 
-PAGE = Path(__file__).parents[2] / "docs/kubernetes-conformance.md"
+PAGE = Path(__file__).parents[2] / "docs/conformance.md"
 BEGIN, END = "<!-- proved: begin -->\n", "<!-- proved: end -->\n"
 
 

@@ -28,12 +28,12 @@ HOLD = "trap 'exit 0' TERM; sleep 10000 & wait"
 Manifest = dict[str, Any]
 Test = TypeVar("Test", bound=Callable[..., None])
 
-#: What is proved, as (area, what). docs/kubernetes-conformance.md lists exactly these.
+#: What is proved, as (area, what). docs/conformance.md lists exactly these.
 PROVED: list[tuple[str, str]] = []
 
 
 def conformance(area: str, what: str) -> Callable[[Test], Test]:
-    """What a test proves, for the table in docs/kubernetes-conformance.md."""
+    """What a test proves, for the table in docs/conformance.md."""
 
     def note(test: Test) -> Test:
         PROVED.append((area, what))
