@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--record", action="store_true", help="write a run with --focus into docs/conformance.md as well"
     )
     parser.add_argument("--name", default="", help="of the cluster (default: conformance-MASTERS)")
+    parser.add_argument("--no-registry", action="store_true", help="use no local registry: pods that pull always fail")
     parser.add_argument("--keep", action="store_true", help="leave the cluster in place")
     asked = parser.parse_args(arguments)
     try:
@@ -90,18 +91,26 @@ def run(asked: argparse.Namespace) -> int:
     return 1 if any(result.failed for result in results) else 0
 
 
-@contextmanager
-def cluster(asked: argparse.Namespace, programs: images.Programs, made: Sequence[str], folder: Path) -> Iterator[None]:
-    """A cluster with images in its nodes, and in the local registry for pods that pull always."""
-    name = asked.name or f"conformance-{asked.masters}"
+def registry(made: Sequence[str], folder: Path) -> list[str]:
+    """Puts images into the local registry; returns the options by which nodes take it as a mirror of the images' own."""
     images.output("minicluster", "registry", "start", "--quiet")
     host = json.loads(images.output("minicluster", "registry", "status", "--json"))["host"]
     images.push(made, host, say)
     authority = folder / "registry-ca.pem"
     images.output("docker", "cp", "minicluster-registry:/etc/minicluster/tls/ca.pem", str(authority))
-    options = ["--name", name, "--set", f"version={programs.version}", "--registry", f"{REGISTRY},ca={authority}"]
-    for registry in sorted({ref.partition("/")[0] for ref in made}):
-        options += ["--registry", f"{registry},mirror=https://{REGISTRY},credentials=no"]
+    options = ["--registry", f"{REGISTRY},ca={authority},credentials=no"]
+    for host in sorted({ref.partition("/")[0] for ref in made}):
+        options += ["--registry", f"{host},mirror=https://{REGISTRY},credentials=no"]
+    return options
+
+
+@contextmanager
+def cluster(asked: argparse.Namespace, programs: images.Programs, made: Sequence[str], folder: Path) -> Iterator[None]:
+    """A cluster with images in its nodes, and in the local registry for pods that pull always."""
+    name = asked.name or f"conformance-{asked.masters}"
+    options = ["--name", name, "--set", f"version={programs.version}"]
+    if not asked.no_registry:
+        options += registry(made, folder)
     size = ["--size", f"master={asked.masters}", "--size", f"kv={asked.masters}", "--size", f"agent={AGENTS}"]
     try:
         say(f"cluster {name}")
