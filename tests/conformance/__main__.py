@@ -92,7 +92,7 @@ def run(asked: argparse.Namespace) -> int:
 
 
 def registry(made: Sequence[str], folder: Path) -> list[str]:
-    """Puts images into the local registry; returns the options by which nodes take it as a mirror of the images' own."""
+    """Puts images into the local registry; returns options by which it is a mirror of the images' own."""
     images.output("minicluster", "registry", "start", "--quiet")
     host = json.loads(images.output("minicluster", "registry", "status", "--json"))["host"]
     images.push(made, host, say)

@@ -74,9 +74,9 @@ class Run:
         focus = [f"--focus=^Kubernetes e2e suite {re.escape(name)}$" for name in names]
         command = [
             str(self.programs.ginkgo), f"--procs={processes}", "--timeout=24h", "--no-color", "--silence-skips",
-            "--flake-attempts=1", "--keep-going", *focus, str(self.programs.tests), "--",
+            *focus, str(self.programs.tests), "--",
             f"--kubeconfig={self.kubeconfig}", f"--kubectl-path={self.programs.kubectl}", "--provider=skeleton",
-            "--num-nodes=-1", "--repo-root=", "--disable-log-dump", f"--storage.testdriver={_storage()}",
+            "--repo-root=", "--disable-log-dump", f"--storage.testdriver={_storage()}",
             "--clean-start",
         ]  # fmt: skip
         log = self.folder / "e2e.log"
