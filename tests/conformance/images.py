@@ -11,6 +11,7 @@ from minicluster.engine import base_image, build_settings
 from minicluster.engine.protocol import Cancel, Engine
 from minicluster.errors import MiniclusterError
 from minicluster.model.spec import PartSpec
+from minicluster.operations.images import build
 from minicluster.parts.provide import provide
 from minicluster.profile import parts
 
@@ -67,12 +68,12 @@ def programs(engine: Engine, wanted: str, folder: Path, say: Say) -> Programs:
     except KeyboardInterrupt:
         cancel.set()
         raise
-    node = output("minicluster", "image", "build", "kubernetes", "node", "--set", f"version={version}", "--quiet")
+    (node,) = build("kubernetes", ["node"], engine=engine, settings={"version": version})
     tests, ginkgo = _copied(specs["kubernetes-e2e"], folder, "e2e.test", "ginkgo")
     (kubectl,) = _copied(specs["kubernetes"], folder, "kubectl")
     given = {
         "BASE": base,
-        "NODE": node.split()[-1],
+        "NODE": node,
         **{f"PART_{spec.name.upper().replace('-', '_')}": spec.ref for spec in specs.values()},
         **build_settings.proxies(),
     }
@@ -115,8 +116,8 @@ def make(made_of: Programs, refs: Iterable[str], say: Say) -> tuple[list[str], l
             continue
         say(f"image {ref}")
         local = f"minicluster/e2e-{target}:{made_of.version}"
-        build = ["docker", "build", "--quiet", "--tag", local, "--target", target, *made_of.arguments, str(FOLDER)]
-        output(*build)
+        stage = ["--target", target, *made_of.arguments]
+        output("docker", "build", "--quiet", "--tag", local, *stage, str(FOLDER))
         output("docker", "build", "--quiet", "--tag", ref, "-", given=f"FROM {local}\nLABEL e2e={name}:{tag}\n")
         made.append(ref)
     return made, lacking
