@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -116,7 +117,10 @@ def cluster(asked: argparse.Namespace, programs: images.Programs, made: Sequence
         say(f"cluster {name}")
         subprocess.run(["minicluster", "up", "kubernetes", *options, *size, "--no-kubeconfig"], check=True)
         say(f"{len(made)} images into its nodes")
-        images.output("minicluster", "load", "--cluster", name, "--quiet", *made)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            archive = f"{temporary}/images.tar"  # one for all: in it the layers that images share are there once
+            images.output("docker", "save", "--output", archive, *made)
+            images.output("minicluster", "load", "--cluster", name, "--quiet", archive)
         kubeconfig = images.output("minicluster", "kubeconfig", "--cluster", name)
         (folder / "kubeconfig").write_text(kubeconfig)
         yield

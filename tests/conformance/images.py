@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -108,18 +110,24 @@ def make(made_of: Programs, refs: Iterable[str], say: Say) -> tuple[list[str], l
     """
     made: list[str] = []
     lacking: list[str] = []
+    contents = [path.read_text() for path in sorted(FOLDER.iterdir())]
+    made_by = hashlib.sha256(json.dumps([contents, made_of.arguments]).encode()).hexdigest()[:12]
     for ref in sorted(set(refs)):
         name, _, tag = ref.rpartition("/")[2].partition(":")
         target = TARGETS.get(name)
         if target is None or ref.startswith("invalid."):
             lacking.append(ref)
             continue
+        made.append(ref)
+        if output("docker", "images", "--quiet", "--filter", f"label=e2e={name}:{tag} {made_by}", ref):
+            continue
         say(f"image {ref}")
         local = f"minicluster/e2e-{target}:{made_of.version}"
         stage = ["--target", target, *made_of.arguments]
         output("docker", "build", "--quiet", "--tag", local, *stage, str(FOLDER))
-        output("docker", "build", "--quiet", "--tag", ref, "-", given=f"FROM {local}\nLABEL e2e={name}:{tag}\n")
-        made.append(ref)
+        output(
+            "docker", "build", "--quiet", "--tag", ref, "-", given=f'FROM {local}\nLABEL e2e="{name}:{tag} {made_by}"\n'
+        )
     return made, lacking
 
 
