@@ -60,11 +60,10 @@ type result struct {
 	Where   string    `json:"where"`   // file and line of the failure
 }
 
-var _ = ginkgo.ReportAfterEach(func(report ginkgo.SpecReport) {
-	path := os.Getenv("E2E_RESULTS")
+func record(path string, report ginkgo.SpecReport) {
 	// Tests that were not selected are reported as skipped, without a message; what was interrupted has no result.
 	unselected := report.State == types.SpecStateSkipped && report.Failure.Message == ""
-	if path == "" || unselected || report.State.Is(types.SpecStatePending|types.SpecStateInterrupted) {
+	if unselected || report.State.Is(types.SpecStatePending|types.SpecStateInterrupted) {
 		return
 	}
 	line, err := json.Marshal(result{
@@ -77,7 +76,7 @@ var _ = ginkgo.ReportAfterEach(func(report ginkgo.SpecReport) {
 	if err != nil {
 		ginkgo.AbortSuite(fmt.Sprintf("cannot write %s: %v", path, err))
 	}
-})
+}
 
 // appendTo writes in one call, so that lines of several processes do not mix.
 func appendTo(path string, line []byte) error {
@@ -121,6 +120,10 @@ func main() {
 		return
 	}
 	framework.AfterReadingAllFlags(&framework.TestContext)
+	// Not sooner: the framework looks through all tests in a trial run, after which ginkgo forgets such functions.
+	if path := os.Getenv("E2E_RESULTS"); path != "" {
+		ginkgo.ReportAfterEach(func(report ginkgo.SpecReport) { record(path, report) })
+	}
 	always := func(string, string) (bool, error) { return true, nil }
 	testing.Main(always, []testing.InternalTest{{Name: "TestE2E", F: e2e.RunE2ETests}}, nil, nil)
 }
