@@ -30,6 +30,10 @@ def test_the_last_result_counts_and_a_line_that_is_being_written_does_not(tmp_pa
     }
 
 
+def test_a_name_is_selected_as_it_is() -> None:
+    assert suite._literal(r"[sig-a] x (root,0777) 1.2|c\d") == r"\[sig-a\] x \(root,0777\) 1\.2\|c\\d"
+
+
 def test_nothing_has_a_result_before_the_first_run(tmp_path: Path) -> None:
     assert suite.read(tmp_path / "results.jsonl") == {}
 
