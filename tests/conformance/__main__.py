@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-registry", action="store_true", help="use no local registry: pods that pull always fail")
     parser.add_argument("--keep", action="store_true", help="leave the cluster in place")
     asked = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the tests and removes the cluster, as Ctrl-C does
     try:
         return run(asked)
     except MiniclusterError as error:

@@ -13,6 +13,7 @@ from tests.engine.conftest import Shell
 
 ROOT = Path(__file__).parents[3]
 PART = "kubernetes-e2e"
+NAME = "t-upstream"
 
 #: Names, services, volumes, policies, autoscaling.
 FOCUS = "|".join(
@@ -37,7 +38,10 @@ def test_names_services_volumes_policies_and_autoscaling(outer: Shell) -> None:
     (part,) = parts.resolve({}, [PART], PART, {}).values()
     if part.ref not in outer.docker("images", "--format", "{{.Repository}}:{{.Tag}}").out.split():
         pytest.skip("upstream's tests are not compiled: ./run-tests --conformance compiles them")
-    command = [sys.executable, "-m", "tests.conformance", "--name", "t-upstream", "--no-registry", "--focus", FOCUS]
-    done = outer.run(*command, cwd=ROOT, timeout=1200)
+    command = [sys.executable, "-m", "tests.conformance", "--name", NAME, "--no-registry", "--focus", FOCUS]
+    try:
+        done = outer.run(*command, cwd=ROOT, timeout=1200)
+    finally:
+        outer.minicluster("down", NAME, ok=False)
     assert "ReplicaSet light" not in done.out  # failures are listed below the table
     assert re.search(r"(?m)^all +11 +0 +0 ", done.out), done.out
