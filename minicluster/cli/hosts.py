@@ -17,7 +17,7 @@ from minicluster.model.naming import size
 
 if TYPE_CHECKING:
     from minicluster.engine.hosts import HostsEngine
-    from minicluster.operations.hosts import HostsStatus
+    from minicluster.operations.hosts_check import HostsStatus
 
 _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red")}
 
@@ -55,9 +55,9 @@ def check(names: list[str] | None, output: Output) -> None:
 
     The exit status is 1 if a check is an error, or a host does not answer.
     """
-    from minicluster.operations import hosts as operations
+    from minicluster.operations import hosts_check
 
-    found = operations.check(_open(names))
+    found = hosts_check.check(_open(names))
     if output is Output.json:
         print_json(found)
     else:
@@ -84,6 +84,7 @@ def init(names: list[str], output: Output) -> None:
     A swarm that is there is used as it is. Of two hosts one manages it; of three or more, three do.
     """
     from minicluster.operations import hosts as operations
+    from minicluster.operations import hosts_check
 
     engine = _open(names)
     joined = operations.init(engine, _told)
@@ -92,7 +93,7 @@ def init(names: list[str], output: Output) -> None:
     elif not joined:
         print("The hosts are part of one swarm already.")
     else:
-        _print(operations.status(engine))
+        _print(hosts_check.status(engine))
 
 
 @hosts.command()
@@ -118,9 +119,9 @@ def leave(names: list[str] | None, output: Output) -> None:
 @output_option
 def status(names: list[str] | None, output: Output) -> None:
     """Show hosts, their swarm and its quorum."""
-    from minicluster.operations import hosts as operations
+    from minicluster.operations import hosts_check
 
-    found = operations.status(_open(names))
+    found = hosts_check.status(_open(names))
     if output is Output.json:
         print_json(found)
     else:

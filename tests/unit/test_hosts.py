@@ -24,7 +24,7 @@ from minicluster.engine.protocol import Cancel, Container, Engine, Swarm, SwarmN
 from minicluster.errors import MiniclusterError, NoCluster, NoEngine, NotFound, UsageError
 from minicluster.model import labels
 from minicluster.model.lease import Lease
-from minicluster.operations import client_folder, down, host_record, remove_expired
+from minicluster.operations import client_folder, down, host_record, hosts_check, remove_expired
 from minicluster.operations import hosts as operations
 from minicluster.operations.up import plan as plan_up
 from minicluster.operations.up_options import UpOptions
@@ -713,7 +713,7 @@ def test_leave_is_refused_while_clusters_use_the_swarm(machines: Machines) -> No
 
 
 def test_status_tells_the_quorum(machines: Machines) -> None:
-    found = operations.status(machines.hosts())
+    found = hosts_check.status(machines.hosts())
     assert [(one.host, one.role) for one in found.hosts] == [("a", "leader"), ("b", "manager"), ("c", "manager")]
     assert found.quorum
     assert (found.quorum.voters, found.quorum.survives, found.quorum.leader) == (3, 1, "a")
