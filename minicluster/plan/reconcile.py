@@ -10,11 +10,12 @@ from minicluster.engine.protocol import ContainerConfig
 from minicluster.model import labels, local_registry
 from minicluster.model.codec import node_hash
 from minicluster.model.deferred import fill
-from minicluster.model.naming import container_name, count, network_name
+from minicluster.model.naming import container_name, network_name
 from minicluster.model.spec import LOCALHOST, HookSpec, NodeSpec, Spec, disks, volumes
 from minicluster.plan.builder import Steps, dependencies_ready, ready, wait_members
 from minicluster.plan.differences import difference
 from minicluster.plan.observed import Observed
+from minicluster.plan.records import recorded
 from minicluster.plan.removal import remove_members, remove_volume
 from minicluster.plan.rolling import one_at_a_time
 from minicluster.plan.safety import check_data, leaving_order
@@ -28,12 +29,10 @@ from minicluster.plan.steps import (
     Plan,
     ProvideImage,
     PutFiles,
-    Record,
     RemoveContainer,
     RemoveVolume,
     RunHook,
     StartContainer,
-    Step,
     UpdateContainer,
     WaitReady,
 )
@@ -90,7 +89,7 @@ def reconcile(spec: Spec, observed: Observed, *, force: bool = False) -> Plan:
             steps.add(
                 f"remove volume {volume}", "", remove_volume(observed, volume), "no node uses this volume", strays
             )
-    return _recorded(steps, spec, observed)
+    return recorded(steps, spec, observed)
 
 
 def _planned(steps: Steps, nodes: Sequence[NodeSpec]) -> list[str]:
@@ -428,41 +427,3 @@ def _runs_on(hook: HookSpec, node: NodeSpec, spec: Spec, initial_member: NodeSpe
     if hook.on == "node":
         return node
     return initial_member if initial_member.role == hook.on else spec.of_role(hook.on)[0]
-
-
-def _recorded(steps: Steps, spec: Spec, observed: Observed) -> Plan:
-    """Puts the records around the steps: the new spec is saved before all of them, the old one removed after."""
-    unchanged = observed.spec == spec
-    if unchanged and observed.converged and not steps:
-        return Plan(spec.cluster, f"cluster {spec.cluster} is up to date", ())
-    saved = Steps()
-    outdated = {record.revision: record.volume for record in observed.records}
-
-    def record(revision: int, saved_spec: Spec | None, cause: str, needs: list[str]) -> list[str]:
-        volume = f"{spec.cluster}-spec-{revision}"
-        outdated[revision] = volume
-        about = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile}
-        return [saved.add(f"record {revision}", "", Record(volume, revision, about, saved_spec), cause, needs)]
-
-    written: list[str] = []
-    if not observed.records:
-        written = record(0, None, "save the empty starting state for rollback", [])
-    current = max(outdated)
-    if not unchanged:
-        current += 1
-        written = record(current, spec, "save the new spec, to resume after an interruption", written)
-    everything = (*saved.all(), *(replace(step, needs=step.needs or tuple(written)) for step in steps.all()))
-    ids = tuple(step.id for step in everything)
-    removed = tuple(
-        Step(f"remove record {revision}", "", RemoveVolume(volume), "the change is complete", ids)
-        for revision, volume in sorted(outdated.items())
-        if revision != current
-    )
-    verb = "change" if observed else "create"
-    counts = ", ".join(_counted(len(spec.of_role(role)), role) for role in spec.roles)
-    return Plan(spec.cluster, f"{verb} cluster {spec.cluster} ({spec.profile}): {counts}", everything + removed)
-
-
-def _counted(number: int, role: str) -> str:
-    """A number of nodes of a role; the name of a role may be an abbreviation, such as kv, which has no plural."""
-    return count(number, role) if len(role) > 3 else f"{number} {role}"
