@@ -70,7 +70,7 @@ def test_one_seat_s_files_do_not_open_another_seat(outer: Shell, place: Path) ->
     script = f". ./env.sh; ETCDCTL_ENDPOINTS={other} etcdctl get x --command-timeout=2s"
     refused = outer.run("bash", "-euc", script, cwd=place / "seat-01", timeout=30, ok=False)
     assert refused.code != 0
-    assert "certificate" in refused.err
+    assert "TransientFailure" in refused.err  # no connection: the other seat's authority is not known here
 
 
 def test_the_ordinary_verbs_reset_and_remove_a_seat(outer: Shell, place: Path) -> None:
