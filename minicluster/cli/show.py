@@ -70,7 +70,7 @@ def ls(output: Output) -> None:
 @click.command(cls=Command)
 @cluster_argument
 @click.option("--exit-code", is_flag=True, help="Exit with 5 if it is degraded or forming, 6 if broken or stopped")
-@click.option("-w", "--watch", is_flag=True, help="Show it anew every second until it is removed, or Ctrl-C")
+@click.option("-w", "--watch", is_flag=True, help="Show it every second, until it is removed or Ctrl-C")
 @output_option
 def status(cluster: str | None, exit_code: bool, watch: bool, output: Output) -> None:
     """Show the state of a cluster and its nodes.

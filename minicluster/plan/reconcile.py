@@ -352,8 +352,8 @@ def _join(steps: Steps, spec: Spec, observed: Observed, left: Sequence[str]) -> 
     """Makes members of the nodes that are not. Returns the steps after which all nodes should be ready members."""
     initial_member = _initial_member(spec, observed)
     # Where those lost their data whom all others joined, the others' cluster may not exist any more.
-    anew = bool(spec.init and initial_member and observed.last_applied and observed.lacks_data(initial_member))
-    joining = [n for n in spec.nodes if (n.join if anew else _joins(n, spec, observed))]
+    lost = bool(spec.init and initial_member and observed.last_applied and observed.lacks_data(initial_member))
+    joining = [n for n in spec.nodes if (n.join if lost else _joins(n, spec, observed))]
     waits = [*_planned(steps, spec.nodes), *left]
     if not (joining and initial_member):
         return waits
@@ -363,7 +363,7 @@ def _join(steps: Steps, spec: Spec, observed: Observed, left: Sequence[str]) -> 
         "joining": [node.name for node in joining if node is not initial_member],
         "kept": [node.address for node in spec.nodes if node is not initial_member and not observed.lacks_data(node)],
     }
-    initialized = _planned(steps, spec.nodes if anew else [initial_member])
+    initialized = _planned(steps, spec.nodes if lost else [initial_member])
     for i, hook in enumerate(spec.init, 1):
         on = container_name(spec.cluster, initial_member.name)
         init = RunHook(on, tuple(fill(hook.run, values)), hook.capture, phase="initializing")

@@ -44,7 +44,7 @@ function set(element, about) {
   }
 }
 
-// Makes the children of an element those of a list, by key: what stays is not made anew, and keeps the focus.
+// Makes the children of an element those of a list, by key: what stays is not recreated, and keeps the focus.
 function sync(parent, items, key, make, update) {
   const known = new Map([...parent.children].map((child) => [child.dataset.key, child]));
   let place = parent.firstElementChild;
