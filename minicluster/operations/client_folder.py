@@ -23,7 +23,7 @@ from minicluster.model.spec import Spec
 from minicluster.operations import connect
 from minicluster.operations.stored_authority import no_authority, read_authority, secrets
 
-_WRITABLE = "Free disk space, or make the folder writable for this user."
+_WRITABLE = "Free disk space, make the folder writable, or set XDG_DATA_HOME to another one."
 _IDENTITY = "authority"  # file with the identity of the authority that issued the certificate
 _ENGINE = "engine"  # file with the reference of the engine, for commands in an environment of `minicluster env`
 _CALLS = ".calls"  # file with the arguments of on_write and before_removal: a line of JSON each

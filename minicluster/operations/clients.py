@@ -91,7 +91,9 @@ def extracted(engine: Engine, spec: Spec, program: ProgramSpec) -> Path:
         new.replace(place)
     except OSError as error:
         raise MiniclusterError(
-            f"cannot write {place}", str(error.strerror), "Free disk space, or make the folder writable."
+            f"cannot write {place}",
+            str(error.strerror),
+            "Free disk space, make the folder writable, or set XDG_CACHE_HOME to another one.",
         ) from None
     return place
 

@@ -112,9 +112,14 @@ def _walk(here: _Source) -> tuple[list[tuple[str, str]], list[str]]:
             else:
                 left_out.append(f"{path} (neither a file nor a folder)")
     for path, _ in found:
-        if not os.path.islink(path) and not os.access(path, os.R_OK):
+        if not os.path.islink(path) and not _may(path, os.R_OK):
             raise PermissionError(13, os.strerror(13), path)
     return found, left_out
+
+
+def _may(path: str | os.PathLike[str], mode: int) -> bool:
+    """Whether this process may do that with a file: with its capabilities, which the plain question leaves out."""
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _target(engine: Engine, node: str, container: str, here: _Source, path: str) -> tuple[str, str]:
@@ -313,7 +318,7 @@ def _check(staged: Path, final: Path) -> None:
     if not os.path.lexists(final):
         return
     if _is_folder(staged) and _is_folder(final):
-        if not os.access(final, os.W_OK | os.X_OK):
+        if not _may(final, os.W_OK | os.X_OK):
             raise MiniclusterError(f"cannot write into {final}", "It is not writable for this user.", _ANOTHER)
         for child in staged.iterdir():
             _check(child, final / child.name)

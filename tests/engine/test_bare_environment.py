@@ -28,6 +28,16 @@ NOBODY = (
     "--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search", "--bounding-set=-all,+dac_read_search",
 )  # fmt: skip
 
+#: A /tmp of 1 MiB, in which the folder of the test, the first argument, is all the same.
+SMALL_TMP = """
+mount --bind "$1" /mnt
+mount -t tmpfs -o size=1m tmp /tmp
+mkdir -p "$1"
+mount --bind /mnt "$1"
+shift
+exec "$@"
+"""
+
 
 @dataclass(frozen=True)
 class Bare:
@@ -45,12 +55,14 @@ BARE = {
     "no HOME": Bare(without=("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "USER", "LOGNAME")),
     "closed streams": Bare(streams="<&- >&- 2>&-"),
     "no standard output": Bare(streams=">&-"),
-    "a home that cannot be written": Bare(env={"HOME": "/proc/none", "XDG_DATA_HOME": "{home}"}),
+    "a home that cannot be written": Bare(
+        env={"HOME": "/proc/none", "XDG_DATA_HOME": "{home}", "XDG_CACHE_HOME": "{home}/cache"}
+    ),
     "an odd locale": Bare(env={"LC_ALL": "xx_YY.bogus", "LANG": "tlh", "PYTHONIOENCODING": "ascii"}),
     "umask 077": Bare(("sh", "-c", 'umask 077; exec "$@"', "sh"), env={"XDG_DATA_HOME": "{home}"}),
     "umask 000": Bare(("sh", "-c", 'umask 000; exec "$@"', "sh"), env={"XDG_DATA_HOME": "{home}"}),
     "nothing on PATH": Bare(env={"PATH": "/nonexistent"}),
-    "a small /tmp": Bare(("unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=1m tmp /tmp; exec "$@"', "sh")),
+    "a small /tmp": Bare(("unshare", "-m", "sh", "-euc", SMALL_TMP, "sh", "{parent}")),
     "no variables at all": Bare(("env", "-i", "{engine}", "{path}")),
 }
 
@@ -116,7 +128,12 @@ class BareShell(Shell):
     def run(self, *argv: str, timeout: float = 180, ok: bool = True, cwd: Path | None = None) -> Result:
         root = str(Path(__file__).parents[2])
         env = {**os.environ, "PYTHONPATH": root, **self.env, **self.bare.env}
-        values = {"home": str(self.home), "engine": f"DOCKER_HOST={env['DOCKER_HOST']}", "path": f"PYTHONPATH={root}"}
+        values = {
+            "home": str(self.home),
+            "parent": str(self.home.parent),
+            "engine": f"DOCKER_HOST={env['DOCKER_HOST']}",
+            "path": f"PYTHONPATH={root}",
+        }
         env = {name: value.format(**values) for name, value in env.items() if name not in self.bare.without}
         prefix = [word.format(**values) if word.startswith("{") else word for word in self.bare.prefix]
         found = [shutil.which(prefix[0]) or prefix[0], *prefix[1:]] if prefix else []
@@ -176,6 +193,8 @@ def test_it(minicluster):
 
 @pytest.mark.long
 def test_the_plugin(shell: BareShell, outer: Shell, tmp_path: Path) -> None:
+    if shell.bare.streams:
+        pytest.skip("pytest itself needs its standard output")
     folder = tmp_path / "tests"
     folder.mkdir()
     (folder / "test_it.py").write_text(TEST)
