@@ -29,6 +29,7 @@ _LEFT_BEHIND = 10  # pytest's exit code if something is left behind, even if tes
 _had_engine = False
 _used_engine = False
 _left: list[str] = []
+_before: frozenset[Path] = frozenset()  # files that an interrupted run left: that run's fault, not this one's
 _took: defaultdict[str, Counter[str]] = defaultdict(Counter)  # file -> core or long -> seconds
 
 
@@ -41,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    global _had_engine
+    global _had_engine, _before
     # A shell that starts the tests in the background makes them, and all that they start, ignore SIGINT.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -52,6 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"--shard: {error}") from None
         os.environ[_MARK] = uuid.uuid4().hex
         _had_engine = daemon.status().running
+        _before = frozenset(_files())
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -112,13 +114,19 @@ def _remains() -> list[str]:
         found = [f"{kind}: {', '.join(names)}" for kind, names in remains(shell).items()]
         over = shell.run(*shell.command("gc", "--dry-run", "-o", "json")).json
         found += [f"expired or orphaned, and not removed: {c['cluster']}" for c in over]
-        for folder in (paths.data_home() / "clusters", paths.data_home() / "locks"):
-            names = [p.name for p in folder.iterdir() if p.name.startswith(PREFIX)] if folder.exists() else []
-            found += [f"{folder}: {', '.join(names)}"] if names else []
+        found += [str(path) for path in _files() if path not in _before]
         found += _processes()
         if not found or time.monotonic() > end:
             return found
         time.sleep(0.5)
+
+
+def _files() -> list[Path]:
+    """The files that minicluster keeps about the tests' clusters."""
+    folders = (paths.data_home() / name for name in ("clusters", "locks", "hosts"))
+    return sorted(
+        path for folder in folders if folder.exists() for path in folder.iterdir() if path.name.startswith(PREFIX)
+    )
 
 
 def _processes() -> list[str]:

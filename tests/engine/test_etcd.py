@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine.conftest import Shell, eventually, hears_signals, remains
+from tests.engine.conftest import Shell, eventually, remains
 
 NAME = "t-etcd"
 
@@ -369,11 +369,15 @@ def test_a_verb_that_was_killed_is_completed_by_up(whole: Shell, before: str, ve
     is_ready(whole, 3)
 
 
-@pytest.mark.parametrize("seconds", [0.5, pytest.param(3.0, marks=pytest.mark.long)])
-def test_scaling_that_is_interrupted_is_undone(whole: Shell, seconds: float) -> None:
+@pytest.mark.parametrize("moment", ["container", pytest.param("member", marks=pytest.mark.long)])
+def test_scaling_that_is_interrupted_is_undone(whole: Shell, moment: str) -> None:
+    def there() -> bool:
+        if moment == "container":
+            return bool({f"{NAME}-kv-4", f"{NAME}-kv-5"} & {*whole.docker("ps", "--format", "{{.Names}}").out.split()})
+        return len(members(whole)) > 3
+
     process = whole.start("scale", "kv=5", "-c", NAME)
-    hears_signals(process)
-    time.sleep(seconds)
+    eventually(there, what=f"the first {moment} is there", pause=0.01)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 130, said
@@ -384,9 +388,12 @@ def test_scaling_that_is_interrupted_is_undone(whole: Shell, seconds: float) -> 
 
 @pytest.mark.long
 def test_an_interrupted_rolling_restart_is_completed_by_up(whole: Shell) -> None:
+    def started() -> str:
+        return whole.docker("inspect", "--format", "{{.State.StartedAt}}", *(f"{NAME}-kv-{n}" for n in (1, 2, 3))).out
+
+    was = started()
     process = whole.start("restart", "--rolling", "-c", NAME)
-    hears_signals(process)
-    time.sleep(0.5)
+    eventually(lambda: started() != was, what="the first node is restarted", pause=0.01)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 130, said
