@@ -190,6 +190,8 @@ def test_a_server_that_autopilot_counts_as_unhealthy_for_long_is_an_alarm(member
     assert (said["master-2"]["ready"], said["master-2"]["detail"]) == (True, told["master-2"])
     assert said["master-2"]["fix"] == "minicluster restart master-2"
     assert "fix" not in said["master-1"]
+    behind = {m["name"]: m for m in members.members(RAFT, GOSSIP, "master-2", told)}["master-2"]
+    assert (behind["ready"], "fix" in behind) == (False, False), "it was just started: it gets ready by itself"
 
 
 def test_agents_are_members_until_they_have_left(members: ModuleType) -> None:
