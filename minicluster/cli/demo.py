@@ -84,11 +84,11 @@ def demo(
         raise UsageError("-o json needs --check, or no demo")
     if cluster and (keep or settings):
         option = "--keep" if keep else "--set"
-        raise UsageError(f"--cluster and {option} cannot be used together", "The cluster is there already.")
+        raise UsageError(f"--cluster and {option} cannot be used together", "That cluster exists already.")
     if not auto and not (on_terminal(sys.stdin) and on_terminal(sys.stdout)):
         raise UsageError(
-            "a demo is presented at a terminal",
-            "Standard input or output is none.",
+            "a demo needs a terminal",
+            "Standard input or output is not a terminal.",
             "Use --auto to run it without keys, or --check to test it.",
         )
     from minicluster.demos import catalog
@@ -270,9 +270,9 @@ def _present(
                 presenter.stops()
 
         if cluster:
-            end = f"Cluster {name} stays; `minicluster reset {name}` removes what the demo has made in it."
+            end = f"Cluster {name} is kept; `minicluster reset {name}` removes what the demo created in it."
         elif keep:
-            end = f"Cluster {name} stays; `minicluster down {name}` removes it."
+            end = f"Cluster {name} is kept; `minicluster down {name}` removes it."
         else:
             end = f"Cluster {name} is removed."
         try:

@@ -343,7 +343,7 @@ def heal(ids: tuple[str, ...], cluster: str | None, output: Output, quiet: bool)
 @click.option(
     "--faults", "kinds", metavar="KIND,...", help="kill, hang, partition, delay, loss (default: the first three)"
 )
-@click.option("--keep-quorum", is_flag=True, help="Leave out faults that would lose the quorum")
+@click.option("--keep-quorum", is_flag=True, help="Skip faults that would lose the quorum")
 @click.option("--seed", type=int, metavar="N", help="Repeats the schedule of an earlier run (default: random)")
 @cluster_option
 @output_option

@@ -237,7 +237,7 @@ def _opened(engine: Engine, word: str) -> Iterator[_Found]:
         raise UsageError(f"{word!r} is neither an image nor a file", "", "Name an image of the engine, or an archive.")
     else:
         raise ImageError(
-            f"the engine has no image {word}, and there is no such file",
+            f"no such image or file: {word}",
             "Only images of the engine, and archives on this machine, can be loaded.",
             f"Pull it (`docker pull {word}`) or build it.",
         )

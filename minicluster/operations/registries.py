@@ -132,7 +132,7 @@ def certificates(path: AnyPath, option: str) -> str:
     try:
         content = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        why = (error.strerror or str(error)) if isinstance(error, OSError) else "It is no text."
+        why = (error.strerror or str(error)) if isinstance(error, OSError) else "It is not a text file."
         raise UsageError(f"{option}: cannot read {file}", why, "Name a file with certificates in PEM.") from None
     found = [match[0] for match in _CERTIFICATE.finditer(content)]
     try:

@@ -142,7 +142,7 @@ def test_init_says_that_there_is_no_leader(swarm: Node) -> None:
     done = swarm.run("swarm-init", "172.28.0.2")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-1] == (
-        "swarm-init: the swarm has no leader: too few of its managers are running: there are no join tokens"
+        "swarm-init: the swarm has no leader: too few of its managers are running: it has no join tokens"
     )
 
 
