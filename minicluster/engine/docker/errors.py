@@ -71,7 +71,7 @@ def refusal(what: str, error: APIError) -> EngineError:
         return EngineError(f"cannot {what}: the disk is full", said, FREE_SPACE)
     if "cannot assign requested address" in said:
         return EngineError(
-            f"cannot {what}: the engine's machine does not have the address that its ports are to be published on",
+            f"cannot {what}: the engine's machine does not have the address that its ports are published on",
             said,
             "If that machine has another address now: `minicluster up --name NAME --address-mode gateway` publishes "
             "nodes there, with their data; where they were created with --bind-address, `--bind-address ADDRESS`. Behind "
