@@ -1,4 +1,4 @@
-"""A workshop: equal clusters beside each other, one for each seat. Seats are clusters ``PROFILE-seat-NN``."""
+"""A workshop: identical clusters, one for each seat. Seats are clusters ``PROFILE-seat-NN``."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ _SHOWN = 72  # columns of a command in a line of --check
     help="Profile (default: that of -c, else the first that has it)",
     shell_complete=complete.profiles,
 )
-@click.option("--auto", is_flag=True, help="Go on without keys; end at what is not as expected")
+@click.option("--auto", is_flag=True, help="Continue without keys; stop at the first unexpected result")
 @click.option("--check", is_flag=True, help="Test demos (default: all) and print what each command did")
 @click.option(
     "--record", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.cast", help="Record it as asciicast v2"
@@ -65,7 +65,7 @@ def demo(
 ) -> None:
     """List demos, or present one.
 
-    A demo explains, runs commands, and checks what they do. Any key goes on, q ends.
+    A demo explains, runs commands, and checks what they do. Any key continues, q quits.
     """
     refused = {"--auto": auto, "--record": record, "--cluster": cluster, "--keep": keep}
     if check:

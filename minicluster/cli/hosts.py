@@ -102,7 +102,7 @@ def init(names: list[str], output: Output) -> None:
 )
 @output_option
 def leave(names: list[str] | None, output: Output) -> None:
-    """Take away the swarm of hosts that 'hosts init' made."""
+    """Remove the swarm that 'hosts init' created."""
     from minicluster.operations import hosts as operations
 
     left = operations.leave(_open(names), _told)

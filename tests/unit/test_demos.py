@@ -445,7 +445,7 @@ def test_what_an_audience_sees(toy: Cluster, width: int) -> None:
 
 
 def test_a_presenter_steps_with_keys(toy: Cluster) -> None:
-    assert "Any key goes on, q ends." in shown(BODY, toy, keys="    ")  # the step, and three commands
+    assert "Any key continues, q quits." in shown(BODY, toy, keys="    ")  # the step, and three commands
     with pytest.raises(Left):
         shown(BODY, toy, keys=" q")
 
