@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minicluster import discovery
-from minicluster.clusters import clusters, collect, down, dry_run
+from minicluster.clusters import clusters, collect, down, dry_run, engine_of_up
 from minicluster.discovery import env_names
 from minicluster.engine import discover
 from minicluster.leases import reaper_client
@@ -23,7 +21,6 @@ from minicluster.operations import (
     client_folder,
     faults,
     fill,
-    host_record,
     info,
     lifecycle,
     load_images,
@@ -41,6 +38,7 @@ from minicluster.operations.inject import Faults, Injected
 from minicluster.operations.nodes import Nodes
 from minicluster.operations.preflight import examine
 from minicluster.operations.up_options import UpOptions
+from minicluster.paths import AnyPath
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -102,16 +100,7 @@ class Cluster:
         """
         wanted = UpOptions(profile=profile, **options)
         name = discovery.target(wanted.profile, wanted.name, wanted.named_by)
-        hosts: dict[str, None] = {}
-        if not (engine and engine.hosts):
-            having = discovery.hosts_having(name)
-            if not having and discovery.hosts_of(name):
-                host_record.forget(name)  # others have removed it
-            hosts = dict.fromkeys([*(wanted.hosts or ()), *having])
-        if hosts:
-            discovery.refuse_namesake(name, wanted.hosts or ())
-            engine = discover.open_hosts([*hosts])
-        engine = engine or discover.connect(start_private=True, listener=listener)
+        engine = engine_of_up(name, wanted.hosts or (), engine, listener)
         done, change = up.up(engine, name, wanted, listener, cancel)
         return cls(engine, done.spec, change, done.authority, wanted.address_mode)
 
@@ -155,52 +144,42 @@ class Cluster:
         return logs.logs(self.engine, self.spec, nodes, follow=follow, tail=tail)
 
     def export(
-        self,
-        directory: str | os.PathLike[str],
-        nodes: Nodes = (),
-        *,
-        tail: int | None = None,
-        listener: Listener = ignore,
+        self, directory: AnyPath, nodes: Nodes = (), *, tail: int | None = None, listener: Listener = ignore
     ) -> tuple[str, ...]:
         """Writes logs, status, spec, plan, events and engine into a new folder, without secrets; returns the files."""
         from minicluster.operations import export
 
-        names = self.node_names(nodes)
-        return export.export(self.engine, self.spec, os.fspath(directory), names, tail, listener)
+        return export.export(self.engine, self.spec, directory, self.node_names(nodes), tail, listener)
 
-    def copy_to(self, source: str | os.PathLike[str], node: str, path: str) -> tuple[results.Copied, ...]:
+    def copy_to(self, source: AnyPath, node: str, path: str) -> tuple[results.Copied, ...]:
         """Copies a file or folder into a node, or all nodes of a role; paths mean what they mean to ``docker cp``."""
         from minicluster.operations import copy_files
 
-        targets = selection.existing(self.engine, self.spec, node)
-        return copy_files.to_nodes(self.engine, targets, os.fspath(source), path)
+        return copy_files.to_nodes(self.engine, selection.existing(self.engine, self.spec, node), source, path)
 
-    def copy_from(self, node: str, path: str, destination: str | os.PathLike[str]) -> results.Copied:
+    def copy_from(self, node: str, path: str, destination: AnyPath) -> results.Copied:
         """Copies a file or folder of a node to this machine. Nothing is written outside of ``destination``."""
         from minicluster.operations import copy_files
 
-        name, container = selection.one(self.engine, self.spec, node)
-        return copy_files.from_node(self.engine, name, container, path, os.fspath(destination))
+        return copy_files.from_node(self.engine, *selection.one(self.engine, self.spec, node), path, destination)
 
     def load(self, image: str, nodes: Nodes = (), *, listener: Listener = ignore) -> results.Loaded:
         """Puts an image of the engine, or an archive (a path), into nodes, by default into all that accept images."""
-        names = self.node_names(nodes) if nodes else []
-        return load_images.load(self.engine, self.spec, image, names, listener=listener)
+        return load_images.load(self.engine, self.spec, image, nodes, listener=listener)
 
     def build(
         self, folder: str, name: str, dockerfile: str | None = None, nodes: Nodes = (), *, listener: Listener = ignore
     ) -> str:
         """Builds an image for :meth:`load` on the engine, if these nodes can take it; obeys ``.dockerignore``."""
-        names = self.node_names(nodes) if nodes else []
-        return load_images.build(self.engine, self.spec, folder, name, dockerfile, names, listener=listener)
+        return load_images.build(self.engine, self.spec, folder, name, dockerfile, nodes, listener=listener)
 
-    def apply(self, *paths: str | os.PathLike[str], listener: Listener = ignore) -> None:
+    def apply(self, *paths: AnyPath, listener: Listener = ignore) -> None:
         """Applies files or folders by the system's own client, as the profile says, such as ``kubectl apply``."""
         fill.apply(self.engine, self.spec, paths, self._authority, self._address_mode, listener)
 
     def plan_load(self, image: str, nodes: Nodes = ()) -> Plan:
         """The plan that :meth:`load` would carry out."""
-        return load_images.plan_load(self.engine, self.spec, image, self.node_names(nodes) if nodes else [])
+        return load_images.plan_load(self.engine, self.spec, image, nodes)
 
     def endpoint(self, name: str) -> results.EndpointInfo:
         """A published port, or a service of a user's, by its name; of several the first that is reached from here."""
@@ -212,14 +191,7 @@ class Cluster:
         By its name also what users have published by the cluster's own software, such as Services of type LoadBalancer,
         as NAMESPACE/NAME; :meth:`info` lists all of these.
         """
-        engine, spec, mode = self.engine, self.spec, self.address_mode
-        # Names of the cluster's own have no slash, or a protocol behind it: agent:53/udp.
-        if name is None or "/" not in name or ":" in name:
-            return addresses.endpoints(engine, spec, mode, self._authority, name)
-        found = services.services(engine, spec, mode)
-        if not (wanted := tuple(one for one in found if one.name == name)):
-            raise addresses.no_endpoint(f"cluster {spec.cluster}", name, found)
-        return wanted
+        return services.endpoints(self.engine, self.spec, self.address_mode, self._authority, name)
 
     def connect(self) -> None:
         """Connects the container that this runs in, if any, as :meth:`up` does; checks that a node is reached."""
@@ -233,9 +205,7 @@ class Cluster:
         """Updates the native client's certificate and files, as :meth:`up` does; returns notes of what it could not."""
         return client_folder.write_files(self.engine, self.spec, self._authority, self.address_mode)
 
-    def hand_out(
-        self, folder: str | os.PathLike[str], owner: str | None = None, *, with_parent: bool = False
-    ) -> tuple[str, ...]:
+    def hand_out(self, folder: AnyPath, owner: str | None = None, *, with_parent: bool = False) -> tuple[str, ...]:
         """Writes a folder (0700) for a user of this cluster: variables, files and a README; returns the files' names.
 
         Args:
@@ -245,9 +215,8 @@ class Cluster:
         """
         from minicluster.operations import hand_out
 
-        self.write_client_files()
         about = (self.engine, self.spec, self._authority, self.address_mode)
-        return hand_out.write(*about, Path(folder), owner, with_parent=with_parent)
+        return hand_out.write(*about, folder, owner, with_parent=with_parent)
 
     def info(self, *, published: bool = True) -> results.ClusterInfo:
         """How to reach the cluster, and with ``published`` what its users have published in it."""

@@ -27,8 +27,29 @@ def dry_run(profile: str | None = None, **options: Unpack[UpKeywords]) -> Plan:
     """The plan that :meth:`Cluster.up` would carry out; without an engine, the plan of a first ``up``."""
     wanted = UpOptions(profile=profile, **options)
     name = discovery.target(wanted.profile, wanted.name, wanted.named_by)
-    hosts = dict.fromkeys([*(wanted.hosts or ()), *discovery.hosts_having(name)])
-    return up.plan(discover.open_hosts([*hosts]) if hosts else discovery.engine_if_any(), name, wanted).plan
+    hosts = _hosts_of_up(name, wanted.hosts or ())
+    return up.plan(discover.open_hosts(hosts) if hosts else discovery.engine_if_any(), name, wanted).plan
+
+
+def engine_of_up(name: str, hosts: Sequence[str], engine: Engine | None, listener: Listener) -> Engine:
+    """The engine of an ``up``: the given one, else the hosts that are named or have the cluster, else the default.
+
+    Raises:
+        UsageError: hosts are named for a cluster that is on one engine.
+    """
+    if engine and engine.hosts:
+        return engine
+    if found := _hosts_of_up(name, hosts):
+        return discover.open_hosts(found)
+    return engine or discover.connect(start_private=True, listener=listener)
+
+
+def _hosts_of_up(name: str, named: Sequence[str]) -> list[str]:
+    having = discovery.hosts_having(name)
+    if not having and discovery.hosts_of(name):
+        host_record.forget(name)  # others have removed it
+    discovery.refuse_namesake(name, named)
+    return [*dict.fromkeys([*named, *having])]
 
 
 def clusters(engine: Engine | None = None, *, listener: Listener = ignore) -> list[results.ClusterSummary]:

@@ -181,7 +181,7 @@ def choose(engine: Engine, name: str | None) -> str:
             raise unknown(engine, wanted.name, known, wanted.origin)
         return wanted.name
     if not known:
-        raise NoCluster("there are no clusters", "", "Create one: `minicluster up`.")
+        raise NoCluster("no clusters found", "", "Create one: `minicluster up`.")
     if len(known) > 1:
         raise UsageError(
             "several clusters exist",
@@ -200,7 +200,7 @@ def find(engine: Engine, name: str | None) -> Spec:
 
     Raises:
         NoCluster: there is no such cluster.
-        Incomplete: there are only remains of it.
+        Incomplete: only parts of it exist.
         UsageError: there are several and none is named.
     """
     named = _wanted(name)
@@ -343,7 +343,7 @@ def to_remove(
         return known, {}
     its = project()
     if orphans and its is None:
-        raise UsageError("--orphans needs a project file", "There is none here.", "Name it: `-f FILE`.")
+        raise UsageError("--orphans needs a project file", "No project file was found.", "Name it: `-f FILE`.")
     wanted = [Default(word, "") for word in dict.fromkeys(words)] or [one for one in [from_variable()] if one]
     if its and (orphans or not wanted):
         made = of_project(engine, its)
@@ -351,7 +351,7 @@ def to_remove(
         if not orphans:
             note_orphans(engine, its, listener)
         if not chosen:
-            what = f"no cluster has left {its.path}" if orphans else f"no cluster of {its.path} exists"
+            what = f"no orphaned clusters of {its.path}" if orphans else f"no cluster of {its.path} exists"
             return [], {"": NoCluster(what)}
         listener(Event("note", text=f"removing {', '.join(chosen)}, made from {its.path}"))
         return chosen, {}
@@ -359,7 +359,7 @@ def to_remove(
         try:
             return [choose(engine, None)], {}
         except NoCluster:
-            return [], {"": NoCluster("there are no clusters")}
+            return [], {"": NoCluster("no clusters found")}
     for one in wanted:
         check_name(one.name, one.origin or "cluster")
         refuse_foreign(engine, one.name, its)

@@ -115,7 +115,7 @@ def _checks(
 def capacity(info: EngineInfo, footprint: int, *, root: Path = Path("/")) -> tuple[Check, Check]:
     """The checks of the engine's machine's memory, for so many bytes, and of its disk."""
     here = platform.system() == "Linux" and info.local
-    disk = check_disk(info.data_root) if here else Check("disk", "ok", "not checked: it is another machine's")
+    disk = check_disk(info.data_root) if here else Check("disk", "ok", "not checked: the engine is on another machine")
     return check_memory(footprint, info.memory, root if here else None), disk
 
 
@@ -171,7 +171,7 @@ def check_configuration(info: EngineInfo) -> Check:
     found += [f"the plugin {plugin} may refuse requests (authorization-plugins)" for plugin in info.authorization]
     found += [f"it says: {text.removeprefix('WARNING: ')}" for text in info.warnings if LIMITS_MISSING in text]
     if not found:
-        return Check("configuration", "ok", "no setting of the engine is in the way")
+        return Check("configuration", "ok", "no setting of the engine prevents nested nodes")
     return Check(
         "configuration", "warning", "\n".join(found),
         "Change it in the engine's daemon.json (docs/engine.md has what each setting means for nodes), or use another "

@@ -1,7 +1,7 @@
 """The errors that minicluster raises. Any other exception is a bug.
 
 Each says what happened, why and what to do about it, and has an exit status for the command line:
-1 failed, 2 wrong usage or invalid profile, 3 no engine, 4 not ready in time, 6 only remains of a cluster, 7 no such
+1 failed, 2 wrong usage or invalid profile, 3 no engine, 4 not ready in time, 6 only parts of a cluster, 7 no such
 cluster, 130 interrupted. docs/cli-output.md lists them all.
 """
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TypeAlias
 
 from minicluster.errors import UsageError
+
+AnyPath: TypeAlias = str | os.PathLike[str]  #: as the user gives it
 
 
 def home() -> Path:
@@ -24,7 +27,7 @@ def home() -> Path:
         ) from None
 
 
-def expanded(path: str | os.PathLike[str]) -> Path:
+def expanded(path: AnyPath) -> Path:
     """A path that the user wrote, with ``~`` and ``~USER`` replaced by a home directory.
 
     Raises:

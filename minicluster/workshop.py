@@ -1,4 +1,4 @@
-"""A workshop: equal clusters beside each other, one for each seat. Seats are clusters ``PROFILE-seat-NN``."""
+"""A workshop: identical clusters, one for each seat. Seats are clusters ``PROFILE-seat-NN``."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def named(word: str, *, engine: Engine | None = None) -> str:
     if found:
         raise UsageError(f"several workshops have a seat {word}", f"Clusters: {', '.join(found)}.", "Name the cluster.")
     fix = "`minicluster workshop status` lists the seats." if known else "`minicluster workshop up PROFILE --seats N`."
-    raise NoCluster(f"there is no seat {word!r}", "" if known else "There is no workshop.", fix)
+    raise NoCluster(f"no such seat: {word}", "" if known else "No workshop is running.", fix)
 
 
 def up(

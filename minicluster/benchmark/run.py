@@ -63,9 +63,9 @@ def participants(words: Sequence[str]) -> dict[str, Loaded]:
         elif words:
             known = [name for name in folders.names() if "kv" in catalog.load(name).profile.bench]
             raise UsageError(
-                f"profile {loaded.profile.name} takes no part in the comparison of key-value stores",
+                f"profile {loaded.profile.name} cannot be compared as a key-value store",
                 f"Its profile.yaml has no bench.kv. These have: {', '.join(known)}.",
-                "docs/bench.md says how a profile joins.",
+                "docs/bench.md describes how to add it.",
             )
     return found
 
@@ -92,7 +92,7 @@ def run(
     for name in names:
         if cluster_name(name) in existing:
             fix = f"`minicluster down {cluster_name(name)}` removes it."
-            raise UsageError(f"cluster {cluster_name(name)} exists", "A comparison makes its own.", fix)
+            raise UsageError(f"cluster {cluster_name(name)} exists", "A comparison creates its own cluster.", fix)
     made = Report(
         time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
         __version__,
@@ -224,8 +224,8 @@ def _round(line: Mapping[str, Any], cluster: Cluster) -> Round:
             timeline=tuple(map(int, line.get("timeline", ()))),
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        why = f"A round's end is not as docs/bench.md says: {type(error).__name__}: {error}."
-        raise NodeFailed(f"the load generator of {cluster.spec.profile} cannot be understood", why) from None
+        why = f"The end of a round is not what docs/bench.md describes: {type(error).__name__}: {error}."
+        raise NodeFailed(f"the load generator of {cluster.spec.profile} printed an invalid line", why) from None
 
 
 def _checked(found: Sequence[Round], rounds: int, cluster: Cluster) -> tuple[Round, ...]:

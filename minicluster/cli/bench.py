@@ -220,7 +220,7 @@ def _about(report: Report) -> list[str]:
         lines.append(f"The machine was busy with something else: load {machine.load_before} before the first round.")
     if not report.bucket:
         share = f"{report.client_bound:.0%}"
-        lines.append(f"bound: rounds whose client took over {share} of the processor time; they rank nothing.")
+        lines.append(f"bound: rounds whose client took over {share} of the processor time; they are not ranked.")
         lines.append("Systems whose rounds overlap share a rank.")
     for system in report.systems:
         lines += ["", f"{system.label}, {system.nodes} nodes"]

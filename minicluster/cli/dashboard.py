@@ -20,7 +20,7 @@ _MODULES = ("starlette", "uvicorn")
 
 
 @click.command(cls=Command)
-@click.option("--control", is_flag=True, help="Kill, pause, start and cut off nodes on the page, and scale roles")
+@click.option("--control", is_flag=True, help="Kill, pause, start and isolate nodes on the page, and scale roles")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -31,7 +31,7 @@ _MODULES = ("starlette", "uvicorn")
 def dashboard(control: bool, port: int | None, no_browser: bool) -> None:
     """Show all clusters on a page in the browser.
 
-    Nodes, leaders, what runs on them, faults and events, as they are. Served on 127.0.0.1 until Ctrl-C. A link opens it
+    Nodes, leaders, what runs on them, faults and events, live. Served on 127.0.0.1 until Ctrl-C. A link opens it
     once; the command prints a file that opens it in another browser.
     """
     try:

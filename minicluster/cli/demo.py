@@ -35,7 +35,7 @@ _SHOWN = 72  # columns of a command in a line of --check
     help="Profile (default: that of -c, else the first that has it)",
     shell_complete=complete.profiles,
 )
-@click.option("--auto", is_flag=True, help="Go on without keys; end at what is not as expected")
+@click.option("--auto", is_flag=True, help="Continue without keys; stop at the first unexpected result")
 @click.option("--check", is_flag=True, help="Test demos (default: all) and print what each command did")
 @click.option(
     "--record", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.cast", help="Record it as asciicast v2"
@@ -65,7 +65,7 @@ def demo(
 ) -> None:
     """List demos, or present one.
 
-    A demo explains, runs commands, and checks what they do. Any key goes on, q ends.
+    A demo explains, runs commands, and checks what they do. Any key continues, q quits.
     """
     refused = {"--auto": auto, "--record": record, "--cluster": cluster, "--keep": keep}
     if check:
@@ -84,11 +84,11 @@ def demo(
         raise UsageError("-o json needs --check, or no demo")
     if cluster and (keep or settings):
         option = "--keep" if keep else "--set"
-        raise UsageError(f"--cluster and {option} cannot be used together", "The cluster is there already.")
+        raise UsageError(f"--cluster and {option} cannot be used together", "That cluster exists already.")
     if not auto and not (on_terminal(sys.stdin) and on_terminal(sys.stdout)):
         raise UsageError(
-            "a demo is presented at a terminal",
-            "Standard input or output is none.",
+            "a demo needs a terminal",
+            "Standard input or output is not a terminal.",
             "Use --auto to run it without keys, or --check to test it.",
         )
     from minicluster.demos import catalog
@@ -270,9 +270,9 @@ def _present(
                 presenter.stops()
 
         if cluster:
-            end = f"Cluster {name} stays; `minicluster reset {name}` removes what the demo has made in it."
+            end = f"Cluster {name} is kept; `minicluster reset {name}` removes what the demo created in it."
         elif keep:
-            end = f"Cluster {name} stays; `minicluster down {name}` removes it."
+            end = f"Cluster {name} is kept; `minicluster down {name}` removes it."
         else:
             end = f"Cluster {name} is removed."
         try:

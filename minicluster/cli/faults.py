@@ -133,7 +133,7 @@ def _split(words: Sequence[str]) -> list[list[str]]:
 def partition(
     groups: tuple[str, ...], isolate: str | None, one_way: bool, clients: bool, cluster: str | None, **common: Any
 ) -> None:
-    """Let no packet pass between groups of nodes."""
+    """Drop all packets between groups of nodes."""
     from minicluster.operations import faults
     from minicluster.plan import faults as planning
 
@@ -173,11 +173,11 @@ def delay(
 
 @fault.command()
 @_nodes_argument
-@click.argument("share", metavar="PERCENT", help="Packets that are lost, such as 10%")
+@click.argument("share", metavar="PERCENT", help="Packets that are dropped, such as 10%")
 @_to_option
 @_common
 def loss(nodes: tuple[str, ...], share: str, to: tuple[str, ...], cluster: str | None, **common: Any) -> None:
-    """Lose some of the packets that nodes send."""
+    """Drop some of the packets that nodes send."""
     from minicluster.plan import faults as planning
 
     amount = planning.percent(share)
@@ -195,7 +195,7 @@ def loss(nodes: tuple[str, ...], share: str, to: tuple[str, ...], cluster: str |
 def reorder(
     nodes: tuple[str, ...], share: str, time: str, to: tuple[str, ...], cluster: str | None, **common: Any
 ) -> None:
-    """Let packets that nodes send overtake each other."""
+    """Reorder packets that nodes send."""
     from minicluster.plan import faults as planning
 
     amount, late = planning.percent(share), planning.milliseconds(time)
@@ -222,7 +222,7 @@ def rate(nodes: tuple[str, ...], bits: str, cluster: str | None, **common: Any) 
 @_nodes_argument
 @_common
 def dns(nodes: tuple[str, ...], cluster: str | None, **common: Any) -> None:
-    """Let no name resolve in nodes, and in what runs in them."""
+    """Break name resolution in nodes, and in what runs in them."""
     from minicluster.plan import faults as planning
 
     _carry_out(cluster, lambda target: planning.simple("dns", target.nodes(nodes)), **common)
@@ -237,7 +237,7 @@ _process_argument = click.argument("process", metavar="PROCESS", help="Name of t
 @_process_argument
 @_common
 def hang(node: str, process: str, cluster: str | None, **common: Any) -> None:
-    """Stop processes in a node (SIGSTOP); the node itself goes on."""
+    """Stop processes in a node (SIGSTOP); the node itself keeps running."""
     from minicluster.plan import faults as planning
 
     _carry_out(cluster, lambda t: planning.simple("hang", t.nodes([node]), process, process=process), **common)
@@ -284,7 +284,7 @@ def memory(nodes: tuple[str, ...], amount: str, cluster: str | None, **common: A
 @_nodes_argument
 @_common
 def disk_full(nodes: tuple[str, ...], cluster: str | None, **common: Any) -> None:
-    """Fill the file systems that have the data of nodes, which 'up --disk' makes."""
+    """Fill the file systems that have the data of nodes, which 'up --disk' creates."""
     from minicluster.plan import faults as planning
 
     _carry_out(cluster, lambda t: planning.simple("disk-full", t.nodes(nodes)), **common)
@@ -343,7 +343,7 @@ def heal(ids: tuple[str, ...], cluster: str | None, output: Output, quiet: bool)
 @click.option(
     "--faults", "kinds", metavar="KIND,...", help="kill, hang, partition, delay, loss (default: the first three)"
 )
-@click.option("--keep-quorum", is_flag=True, help="Leave out faults that would lose the quorum")
+@click.option("--keep-quorum", is_flag=True, help="Skip faults that would lose the quorum")
 @click.option("--seed", type=int, metavar="N", help="Repeats the schedule of an earlier run (default: random)")
 @cluster_option
 @output_option

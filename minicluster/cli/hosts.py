@@ -34,9 +34,9 @@ def _open(names: list[str] | None) -> HostsEngine:
     chosen = names or client_config.contexts()
     if not chosen:
         raise UsageError(
-            "there are no hosts",
-            "Hosts are docker contexts, and none was made.",
-            "Make one for each machine: `docker context create NAME --docker host=ssh://USER@MACHINE`.",
+            "no hosts found",
+            "Hosts are docker contexts, and only the default one exists.",
+            "Create one for each machine: `docker context create NAME --docker host=ssh://USER@MACHINE`.",
         )
     return open_hosts(chosen)
 
@@ -102,7 +102,7 @@ def init(names: list[str], output: Output) -> None:
 )
 @output_option
 def leave(names: list[str] | None, output: Output) -> None:
-    """Take away the swarm of hosts that 'hosts init' made."""
+    """Remove the swarm that 'hosts init' created."""
     from minicluster.operations import hosts as operations
 
     left = operations.leave(_open(names), _told)

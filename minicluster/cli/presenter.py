@@ -81,7 +81,7 @@ class Presenter:
         if demo.note:
             self._print(Padding(Text(demo.note, style="yellow"), (1, 0, 0, 0)))
         if self._key:
-            self._print(Padding(Text("Any key goes on, q ends.", style="dim"), (1, 0, 0, 0)))
+            self._print(Padding(Text("Any key continues, q quits.", style="dim"), (1, 0, 0, 0)))
         self._console.print()
 
     def told(self, part: Heading | Prose | File) -> None:

@@ -56,7 +56,7 @@ def stop(remove_data: bool, output: Output, quiet: bool) -> None:
         found = local_registry.stop(engine, remove_data=remove_data, listener=listener)
     done = f"Stopped the local registry{' and removed its data' if remove_data else ''}."
     if there.state == "none":
-        done = "There is no local registry."
+        done = "No local registry found."
     answer(found, done, output, quiet=quiet)
 
 

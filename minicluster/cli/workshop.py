@@ -31,7 +31,7 @@ from minicluster.cli.show import EnvCommand, colored_phase, print_env
 if TYPE_CHECKING:
     from minicluster.workshop import Seat
 
-workshop = Group("workshop", help="Run equal clusters beside each other, one for each seat of a workshop.")
+workshop = Group("workshop", help="Run identical clusters, one for each seat of a workshop.")
 
 
 @workshop.command()
@@ -98,7 +98,7 @@ def up(
 @optional_profile_argument("Only the seats of this profile")
 @output_option
 def status(profile: str | None, output: Output) -> None:
-    """Show the seats and how their clusters are doing."""
+    """Show the seats and the states of their clusters."""
     from minicluster import workshop
 
     found = workshop.status(workshop.names(profile or ""))

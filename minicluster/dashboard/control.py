@@ -80,7 +80,7 @@ def cost(watch: Watch, wish: Wish) -> Cost:
     """What a wish costs.
 
     Raises:
-        UsageError: it makes no sense now.
+        UsageError: it is not possible now.
         MiniclusterError: it cannot be done.
     """
     engine = watch.engine

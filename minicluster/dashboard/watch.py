@@ -112,7 +112,7 @@ class Following:
         spec = observed.spec
         if spec is None:
             foreign = made_by_another(self.name, observed.records)
-            why = foreign.what if foreign else "only remains of it are left" if volumes or containers else ""
+            why = foreign.what if foreign else "only parts of it are left" if volumes or containers else ""
             if why:
                 self._put("cluster", _unreadable(self.name, why))
             return

@@ -298,7 +298,7 @@ def _options(path: Path, line: int, words: Sequence[str]) -> dict[str, Any]:
             except UsageError as error:
                 raise _error(path, line, f"{word}: not a duration", error.fix) from None
         else:
-            raise _error(path, line, f"{word}: no such option", "There are within=TIME, timeout=TIME and fails.")
+            raise _error(path, line, f"{word}: no such option", "The options are within=TIME, timeout=TIME and fails.")
     return found
 
 

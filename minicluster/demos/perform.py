@@ -243,7 +243,7 @@ def _repeated(session: Session, command: Command, audience: Audience) -> Outcome
 def _problem(command: Command, status: int, output: str) -> str:
     """What is not as the demo says; "" if all is."""
     if command.fails and status == 0:
-        return "it succeeds, and should fail"
+        return "it succeeded, but should fail"
     if status and not command.fails:
         return f"exit status {status}"
     lacking = missing(command.expected, output)

@@ -131,7 +131,7 @@ class Session:
             else:
                 self.close()
                 raise ShellEnded(f"not ended after {timeout:g} s", "".join(written))
-        raise ShellEnded(f"the shell has ended, with status {self._shell.wait()}", "".join(written))
+        raise ShellEnded(f"the shell ended with status {self._shell.wait()}", "".join(written))
 
     def _take(self, written: list[str], output: Output) -> bool:
         """Reads what is there; False once nothing will come any more."""
@@ -192,7 +192,7 @@ def opened(cluster: str, variables: Mapping[str, str], beside: Path) -> Iterator
     try:
         folder = Path(tempfile.mkdtemp(prefix="minicluster-demo-"))
     except OSError as error:
-        raise UsageError(f"cannot make a folder for the demo: {error.strerror}", "", "Set $TMPDIR.") from None
+        raise UsageError(f"cannot create a folder for the demo: {error.strerror}", "", "Set $TMPDIR.") from None
     try:
         work, programs = folder / "work", folder / "bin"
         work.mkdir()

@@ -55,7 +55,7 @@ def bundle() -> Path | None:
 def read_bundle() -> bytes | None:
     """The content of :func:`bundle`. Raises ``UsageError`` where it cannot be read."""
     if (own := own_bundle()) and not own.is_file():
-        raise UsageError(f"{own} cannot be read", "It is no file.", f"Correct {' or '.join(BUNDLES)}.")
+        raise UsageError(f"{own} cannot be read", "It is not a file.", f"Correct {' or '.join(BUNDLES)}.")
     found = bundle()
     try:
         return found.read_bytes() if found else None
@@ -113,7 +113,7 @@ def debian_mirror() -> tuple[str, str]:
 def _check(address: str) -> None:
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"{MIRROR}: {address!r} is no address", "", "Use one such as http://mirror.example/debian.")
+        raise UsageError(f"{MIRROR}: {address!r} is not an address", "", "Use one such as http://mirror.example/debian.")
     if "@" in parts.netloc:
         raise UsageError(
             f"{MIRROR}: a password is not accepted",

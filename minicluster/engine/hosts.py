@@ -5,22 +5,18 @@ A call about a container goes to the host that has it. What is a single node's i
 cluster's network is one of the hosts' Docker Swarm. Only objects with the label ``HOSTS`` are seen: a host may have
 clusters of its own.
 
-Where two hosts have an object of one name, since one of them was away when the node was moved, the cluster's newest
-record says which is meant. The other one is listed, and can be removed, as NAME@HOST; no engine has names with ``@``.
-
 A host that stops answering is left out from then on, and is in ``gone``.
 """
 
 from __future__ import annotations
 
-import json
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TypeVar
 
+from minicluster.engine.host_calls import HostCalls
+from minicluster.engine.host_copies import AT, shown
 from minicluster.engine.protocol import (
     Cancel,
     Container,
@@ -43,16 +39,9 @@ from minicluster.engine.protocol import (
 )
 from minicluster.errors import EngineError, NoEngine, NotFound
 from minicluster.model import labels
-from minicluster.model.codec import decode
-from minicluster.model.spec import Spec
-
-_AT = "@"  # between the name of an object and its host, where another host has the one that is meant
-
-T = TypeVar("T")
-Labelled = TypeVar("Labelled", Container, Volume)
 
 
-class HostsEngine:
+class HostsEngine(HostCalls):
     """See :class:`minicluster.engine.protocol.Engine` for what each call means."""
 
     local = False
@@ -71,99 +60,9 @@ class HostsEngine:
             home: the engine that is used where no host is named: images are built there, and those that it has are
                 given to hosts. None: there is none.
         """
-        self.hosts: Mapping[str, Engine] = dict(hosts)
-        self.gone: Mapping[str, str] = dict(gone or {})
-        names = [*self.hosts, *self.gone]
-        self.endpoint = f"hosts:{','.join(names)}"
-        self.reference = json.dumps({"hosts": sorted(names)})  # the same whether they answer or not
+        super().__init__(hosts, gone or {})
         self._find_home = home
         self._homes: list[Engine] = []  # once it is known: where images are
-        self._where: dict[str, str] = {}  # a container's name, or its ID -> host
-        self._managing = ""  # the host that manages their swarm, once it is known
-        self._lock = threading.RLock()
-
-    # Hosts
-
-    def _call(self, host: str, call: Callable[[Engine], T]) -> T:
-        """What a host answers; one that does not is left out from now on."""
-        engine = self.hosts.get(host)
-        if engine is None:
-            raise NoEngine(f"host {host} does not answer", self.gone.get(host, ""), f"Start its engine: host {host}.")
-        try:
-            return call(engine)
-        except NoEngine as error:
-            with self._lock:
-                self.hosts = {name: each for name, each in self.hosts.items() if name != host}
-                self.gone = {**self.gone, host: error.why or error.what}
-            error.what = f"host {host}: {error.what}"
-            raise
-
-    def _each(self, call: Callable[[Engine], T]) -> dict[str, T]:
-        """What all hosts that answer say, asked at once. Raises ``NoEngine`` where none of them does."""
-        names = [*self.hosts]
-        with ThreadPoolExecutor(len(names) or 1) as pool:
-            asked = {name: pool.submit(self._call, name, call) for name in names}
-        found, lost = {}, None
-        for name, future in asked.items():
-            try:
-                found[name] = future.result()
-            except NoEngine as error:
-                lost = error
-        if not found:
-            raise lost or NoEngine("no host answers", "\n".join(f"{name}: {why}" for name, why in self.gone.items()))
-        return found
-
-    def _host_of(self, container: str) -> tuple[str, str]:
-        """The host that has a container, and its name there."""
-        name, at, host = container.partition(_AT)
-        if at:
-            return host, name
-        if container not in self._where:
-            found = self._each(lambda engine: engine.container(container))
-            having = [found_on for found_on, one in found.items() if one]
-            if not having and self.gone:
-                raise NoEngine(
-                    f"no container {container} on the hosts that answer",
-                    "\n".join(f"host {name} does not answer: {why}" for name, why in self.gone.items()),
-                    f"Start its engine: host {next(iter(self.gone))}.",
-                )
-            if not having:
-                raise NotFound(f"no container {container} on any host")
-            first = found[having[0]]
-            if len(having) > 1 and first and labels.CLUSTER in first.labels:
-                self.containers(first.labels[labels.CLUSTER])  # finds out which of them is meant
-            with self._lock:
-                self._where.setdefault(container, having[0])
-        return self._where[container], container
-
-    def _on(self, container: str, call: Callable[[Engine, str], T]) -> T:
-        host, name = self._host_of(container)
-        return self._call(host, lambda engine: call(engine, name))
-
-    def _target(self, about: Mapping[str, str]) -> str:
-        """The host that something is created on."""
-        return about.get(labels.HOST, "") or next(iter(self.hosts), "")
-
-    def _marked(self, about: Mapping[str, str]) -> Mapping[str, str]:
-        """The labels of something that is created: without that of the hosts it would not be seen any more."""
-        return {labels.HOSTS: ",".join([*self.hosts, *self.gone]), **about}
-
-    def _manager(self) -> Engine:
-        """An engine that manages the hosts' swarm; asked for once."""
-        if self._managing in self.hosts:
-            return self.hosts[self._managing]
-        swarms = self._each(lambda engine: engine.swarm())
-        managers = [name for name, swarm in swarms.items() if swarm.manager]
-        if not managers:
-            errors = [f"{name}: {swarm.error}" for name, swarm in swarms.items() if swarm.error]
-            raise EngineError(
-                "no host manages a Docker Swarm",
-                "\n".join(errors) or "A cluster on several hosts has a network of their swarm.",
-                f"`minicluster hosts init {','.join([*self.hosts, *self.gone])}` makes a swarm of them; "
-                "`minicluster hosts check` says more.",
-            )
-        self._managing = managers[0]
-        return self.hosts[self._managing]
 
     # What there is
 
@@ -187,37 +86,11 @@ class HostsEngine:
             for one in its
             if labels.HOSTS in one.labels
         ]
-        meant = self._meant(found, cluster)
+        meant = self._meant(found)
         with self._lock:
-            self._where |= {one.name: one.host for one in meant if _AT not in one.name}
+            self._where |= {one.name: one.host for one in meant if AT not in one.name}
             self._where |= {one.id: one.host for one in meant}
         return meant
-
-    def _meant(self, found: list[Labelled], cluster: str | None) -> list[Labelled]:
-        """The same, with those renamed that are on another host than their node."""
-        by_name: dict[str, list[Labelled]] = {}
-        for one in found:
-            by_name.setdefault(one.name, []).append(one)
-        double = [its for its in by_name.values() if len(its) > 1]
-        if not double:
-            return found
-        renamed: dict[tuple[str, str], str] = {}
-        for its in double:
-            spec = self._newest_spec(its[0].labels[labels.CLUSTER])
-            node = spec.node(its[0].labels.get(labels.NODE, "")) if spec else None
-            hosts = [one.host for one in its]
-            kept = node.host if node and node.host in hosts else hosts[0]
-            renamed |= {(one.name, one.host): f"{one.name}{_AT}{one.host}" for one in its if one.host != kept}
-        return [replace(one, name=renamed.get((one.name, one.host), one.name)) for one in found]
-
-    def _newest_spec(self, cluster: str) -> Spec | None:
-        found = self._each(lambda engine: engine.volumes(cluster))
-        all_ = [one for its in found.values() for one in its if _is_record(one)]
-        texts = [one.labels.get(labels.SPEC, "") for one in sorted(all_, key=_revision, reverse=True)]
-        try:
-            return decode(texts[0]) if texts and texts[0] else None
-        except (ValueError, KeyError, TypeError):
-            return None
 
     def container(self, name: str) -> Container | None:
         try:
@@ -259,7 +132,7 @@ class HostsEngine:
         ours = {h: [one for one in its if labels.HOSTS in one.labels] for h, its in found.items()}
         own = [replace(one, host=host) for host, its in ours.items() for one in its if labels.HOST in one.labels]
         copies = {host: [one for one in its if labels.HOST not in one.labels] for host, its in ours.items()}
-        return [*self._meant(own, cluster), *_shown(copies)]
+        return [*self._meant(own), *shown(copies)]
 
     def volume(self, name: str) -> Volume | None:
         found = self._each(lambda engine: engine.volume(name))
@@ -333,13 +206,13 @@ class HostsEngine:
         return sum(sizes) if sizes else None
 
     def remove_volume(self, name: str) -> None:
-        plain, at, host = name.partition(_AT)
+        plain, at, host = name.partition(AT)
         if at:
             self._call(host, lambda engine: engine.remove_volume(plain))
             return
         found = self._each(lambda engine: engine.volume(name))
         having = [replace(one, host=host) for host, one in found.items() if one and labels.HOST in one.labels]
-        meant = [one.host for one in self._meant(having, None) if _AT not in one.name]
+        meant = [one.host for one in self._meant(having) if AT not in one.name]
         for host in meant or [host for host, one in found.items() if one]:
             self._call(host, lambda engine: engine.remove_volume(name))
 
@@ -512,43 +385,3 @@ class HostsEngine:
     def close(self) -> None:
         for engine in [*self.hosts.values(), *self._homes]:
             engine.close()
-
-
-def _is_record(volume: Volume) -> bool:
-    return labels.REVISION in volume.labels and labels.HOSTS in volume.labels
-
-
-def _revision(volume: Volume) -> int:
-    text = volume.labels.get(labels.REVISION, "")
-    return int(text) if text.isdecimal() else -1
-
-
-def _shown(copies: Mapping[str, Sequence[Volume]]) -> list[Volume]:
-    """Volumes of which every host has a copy, each once; records that a host has missed the removal of as NAME@HOST.
-
-    A host that was away has records of before. Only those hosts tell what is in force that have the newest one, and a
-    record among them that fewer than half of them have is being removed.
-    """
-    plain = {one.name: one for its in copies.values() for one in its if labels.REVISION not in one.labels}
-    records = {host: {one.name: one for one in its if labels.REVISION in one.labels} for host, its in copies.items()}
-    shown = list(plain.values())
-    clusters = {one.labels[labels.CLUSTER] for its in records.values() for one in its.values()}
-    for cluster in sorted(clusters):
-        of = {
-            host: {name: one for name, one in its.items() if one.labels[labels.CLUSTER] == cluster}
-            for host, its in records.items()
-        }
-        newest = max((_revision(one) for its in of.values() for one in its.values()), default=-1)
-        holders = [its for its in of.values() if any(_revision(one) == newest for one in its.values())]
-        kept = {
-            name: one
-            for its in holders
-            for name, one in its.items()
-            if 2 * sum(name in other for other in holders) >= len(holders)
-        }
-        shown += kept.values()
-        for host, its in of.items():
-            shown += [
-                replace(one, name=f"{name}{_AT}{host}", host=host) for name, one in its.items() if name not in kept
-            ]
-    return shown

@@ -70,7 +70,7 @@ def node_port(word: str) -> NodePort | None:
     if protocol not in PROTOCOLS:
         raise UsageError(f"--port {word}: {protocol} is not supported", "Ports are published for tcp and udp.", fix)
     if not 1 <= int(match["port"]) <= 65535:
-        raise UsageError(f"--port {word}: there is no port {match['port']}", "Ports are 1 to 65535.", fix)
+        raise UsageError(f"--port {word}: {match['port']} is not a port number", "Ports are 1 to 65535.", fix)
     return NodePort(match["on"], int(match["port"]), protocol)
 
 

@@ -161,7 +161,7 @@ def chaos(
         keep_quorum: a fault that would lose a quorum is left out.
 
     Raises:
-        UsageError: a kind does not exist, or a time makes no sense.
+        UsageError: a kind does not exist, or a time is not valid.
     """
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise UsageError(f"unknown fault {unknown[0]!r}", f"Known: {', '.join(KINDS)}.", "Name some of them.")
@@ -169,7 +169,7 @@ def chaos(
         raise UsageError("chaos needs a kind of fault", f"Known: {', '.join(KINDS)}.", "Name some of them.")
     if every < SHORTEST or seconds < every:
         raise UsageError(
-            f"a fault every {every:g} s for {seconds:g} s", "", f"Use {SHORTEST:g}s or more, and a longer time."
+            f"--every {every:g}s must be at least {SHORTEST:g}s, and not longer than --for {seconds:g}s"
         )
     if not nodes:
         voters = [m.name for m in (faults.Target(engine, spec).members or {}).values() if m.voter]
@@ -210,7 +210,7 @@ def _round(
     error = ""
     try:
         if keep_quorum and (why := _risk(engine, spec, kind, node)):
-            error = f"left out: {why}"
+            error = f"skipped: {why}"
         else:
             # If this process is killed, the helper ends a fault by itself.
             _apply(engine, spec, kind, node, every, pending)
@@ -271,9 +271,9 @@ def _risk(engine: Engine, spec: Spec, kind: str, node: str) -> str:
         return ""
     target = faults.Target(engine, spec)
     if target.members is None:
-        return "no node answers who the members are" if spec.members else ""
+        return "no node reports the members" if spec.members else ""
     quorums = Quorum.by_role(target.members.values()).values()
     if any(quorum.lost for quorum in quorums):
-        return "a quorum is lost already"
+        return "the quorum is lost already"
     stop = planning.simple("hang", [node], process="any")
-    return "a quorum would be lost" if planning.cost(stop, target.active(), target.members)[1] else ""
+    return "the quorum would be lost" if planning.cost(stop, target.active(), target.members)[1] else ""

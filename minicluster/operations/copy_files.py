@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from minicluster.errors import EngineError, Interrupted, MiniclusterError
 from minicluster.model.results import Copied
+from minicluster.paths import AnyPath
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Cancel, Engine
@@ -45,7 +46,7 @@ class _Source:
         return "" if self.content else os.path.basename(os.path.abspath(self.word))
 
 
-def to_nodes(engine: Engine, nodes: Sequence[tuple[str, str]], source: str, path: str) -> tuple[Copied, ...]:
+def to_nodes(engine: Engine, nodes: Sequence[tuple[str, str]], what: AnyPath, path: str) -> tuple[Copied, ...]:
     """Copies a file or folder into nodes, given as pairs of a node's name and its container's, all at once.
 
     Every node and every file of the source is checked before anything is written.
@@ -53,6 +54,7 @@ def to_nodes(engine: Engine, nodes: Sequence[tuple[str, str]], source: str, path
     from minicluster.engine.protocol import Cancel
     from minicluster.executor.parallel import at_once
 
+    source = os.fspath(what)
     with _translated(source):
         here = _look(source)
         entries, left_out = _walk(here)
@@ -117,7 +119,7 @@ def _walk(here: _Source) -> tuple[list[tuple[str, str]], list[str]]:
     return found, left_out
 
 
-def _may(path: str | os.PathLike[str], mode: int) -> bool:
+def _may(path: AnyPath, mode: int) -> bool:
     """Whether this process may do that with a file: with its capabilities, which the plain question leaves out."""
     return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
@@ -181,11 +183,12 @@ def _content(path: str, size: int) -> Iterator[bytes]:
     yield bytes(-size % tarfile.BLOCKSIZE)
 
 
-def from_node(engine: Engine, node: str, container: str, path: str, destination: str) -> Copied:
+def from_node(engine: Engine, node: str, container: str, path: str, where: AnyPath) -> Copied:
     """Copies a file or folder of a node to this machine: into a temporary folder first, which is then moved.
 
     A copy that fails while it is read leaves the destination unchanged.
     """
+    destination = os.fspath(where)
     found = engine.stat_path(container, path)
     if found is None:
         raise MiniclusterError(f"no such file in {node}: {path}", "", _PATH)

@@ -23,7 +23,7 @@ from minicluster.model.redact import Redactor, secrets_in
 from minicluster.model.spec import Spec
 from minicluster.operations import preflight, status, up
 from minicluster.operations.stored_authority import secrets
-from minicluster.paths import expanded
+from minicluster.paths import AnyPath, expanded
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine, EngineEvent
@@ -34,7 +34,7 @@ _EVENTS_TIMEOUT = 5.0
 
 
 def export(
-    engine: Engine, spec: Spec, directory: str, nodes: list[str], tail: int | None, listener: Listener
+    engine: Engine, spec: Spec, directory: AnyPath, nodes: list[str], tail: int | None, listener: Listener
 ) -> tuple[str, ...]:
     """Writes a folder about a cluster; what cannot be read is noted in its place.
 
@@ -50,7 +50,7 @@ def export(
         UsageError: the folder is not empty, or cannot be written.
     """
     folder = expanded(directory)
-    _create(folder, directory)
+    _create(folder, os.fspath(directory))
     redactor = Redactor(known_secrets(engine, spec))
     documents: dict[str, Callable[[], Any]] = {
         "versions.json": lambda: _versions(engine, spec),

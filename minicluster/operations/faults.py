@@ -116,7 +116,7 @@ def isolate(target: Target, who: str, *, one_way: bool = False, clients: bool = 
 
 
 def refuse(target: Target, fault: Fault) -> None:
-    """Refuses what makes no sense now.
+    """Refuses a fault that cannot be applied now.
 
     Raises:
         UsageError: it contradicts a fault in force, or a node that it is about does not run.
@@ -204,7 +204,7 @@ def _on(spec: Spec, host: str) -> dict[str, str]:
 
 
 def _confirmed(target: Target, fault: Fault, image: str, confirm: Callable[[], object]) -> _Begun:
-    """Starts a helper that waits for word, while it is asked whether it shall get it."""
+    """Starts a helper that waits for word, while the user is asked whether to give it."""
     from concurrent.futures import ThreadPoolExecutor
 
     from minicluster.executor.signals import shielded

@@ -12,6 +12,7 @@ from minicluster.model.events import Event, Listener
 from minicluster.model.spec import Spec
 from minicluster.operations import client_folder
 from minicluster.operations import connect as addresses
+from minicluster.paths import AnyPath
 
 if TYPE_CHECKING:
     from minicluster import pki
@@ -37,7 +38,7 @@ def load(engine: Engine, spec: Spec, images: Sequence[str], listener: Listener, 
 def apply(
     engine: Engine,
     spec: Spec,
-    paths: Sequence[str | os.PathLike[str]],
+    paths: Sequence[AnyPath],
     authority: pki.Authority | None,
     address_mode: str | None,
     listener: Listener,

@@ -61,12 +61,14 @@ def write(
     spec: Spec,
     authority: pki.Authority | None,
     mode: str,
-    folder: Path,
+    path: paths.AnyPath,
     owner: str | None,
     *,
     with_parent: bool = False,
 ) -> tuple[str, ...]:
-    """Writes the folder (0700, its files 0600), in place of what an earlier call wrote; returns the files' names.
+    """Writes a folder (0700, its files 0600), in place of what an earlier call wrote; returns the files' names.
+
+    The native client's own files are brought up to date first.
 
     Removing the cluster removes these files, and the folder if nothing else is in it; ``with_parent``: the one that it
     is in as well.
@@ -75,11 +77,12 @@ def write(
         UsageError: there is no such owner.
         MiniclusterError: it cannot be written.
     """
+    client_folder.write_files(engine, spec, authority, mode)
     ids = account(owner) if owner else None
     env, files = client_folder.portable(engine, spec, authority, mode)
     texts = {ENV: _env(spec, env), README: _readme(engine, spec, authority, mode, sorted(files))}
     content = {**files, **{name: text.encode() for name, text in texts.items()}}
-    folder = folder.absolute()
+    folder = Path(path).absolute()
     about = {"folder": str(folder), "files": sorted(content), "with_parent": with_parent}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

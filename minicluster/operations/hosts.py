@@ -83,7 +83,7 @@ def _lost(engine: Engine, host: str, before: Spec, inside: Mapping[str, Swarm]) 
         manager = now if now.manager else manager  # while they elect a leader they know nothing
     if any(node.ready for node in its):
         raise MiniclusterError(
-            f"the nodes of host {host} cannot be moved: it is a member of the swarm, and answers that",
+            f"the nodes of host {host} cannot be moved: its swarm still gets answers from it",
             "Only its engine's API does not answer here; its nodes may be running.",
             f"Make its engine answer here (docker context {host}), or stop it.",
         )
@@ -223,7 +223,7 @@ def init(engine: Engine, listener: Listener = ignore) -> list[str]:
             error.what = f"host {name}: {error.what}"
             error.fix = error.fix or (
                 "Hosts reach each other at ports 2377/tcp, 7946/tcp and udp, and 4789/udp: open them in the firewalls. "
-                f"`minicluster hosts leave {','.join(engine.hosts)}` takes away what was made."
+                f"`minicluster hosts leave {','.join(engine.hosts)}` removes what was created."
             )
             raise
         manager = manager or host
@@ -288,7 +288,7 @@ def leave(engine: Engine, listener: Listener = ignore) -> list[str]:
         raise UsageError(
             "the hosts' Docker Swarm was not made by minicluster",
             "It may have services of its own.",
-            "`docker swarm leave` on each host takes it away.",
+            "`docker swarm leave` on each host removes it.",
         )
     _refuse_others(members, leaving)
     if staying := [name for name in inside if name not in leaving]:

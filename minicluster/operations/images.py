@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from minicluster.model import labels, spec
 from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.naming import PART_CACHE
 from minicluster.operations import built_images
+from minicluster.paths import AnyPath
 from minicluster.profile.image_tag import build_ref, ref_on
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
@@ -183,7 +183,7 @@ def build(
     return refs
 
 
-def load(path: str | os.PathLike[str], *, listener: Listener = ignore, engine: Engine | None = None) -> list[str]:
+def load(path: AnyPath, *, listener: Listener = ignore, engine: Engine | None = None) -> list[str]:
     """Loads the images of a file that ``docker save`` wrote, compressed or not; returns their references or IDs.
 
     Raises:

@@ -47,7 +47,7 @@ class Faults:
 
     Nodes are named by words: nodes, roles, or ``leader``, ``follower``, ``voter``, ``ROLE-any``, which are resolved
     once, before anything is done. ``seconds``: after which a fault ends by itself; 0 is never. All raise ``UsageError``
-    for what makes no sense, and ``NodeFailed`` where the kernel or the engine cannot.
+    for values that are not valid, and ``NodeFailed`` where the kernel or the engine cannot.
     """
 
     def __init__(self, engine: Engine, spec: Callable[[], Spec], listener: Listener = ignore) -> None:

@@ -21,6 +21,7 @@ from minicluster.model.image_ids import DIGEST, Held, Wanted, full_name, parse_h
 from minicluster.model.naming import container_name
 from minicluster.model.results import Loaded
 from minicluster.model.spec import Spec
+from minicluster.operations.nodes import Nodes, node_names
 from minicluster.paths import expanded
 
 if TYPE_CHECKING:
@@ -37,27 +38,28 @@ _SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst")
 _ASK_TIMEOUT = 20.0  # seconds that a node has to list its images
 
 
-def plan_load(engine: Engine, spec: Spec, source: str, nodes: Sequence[str] = ()) -> Plan:
+def plan_load(engine: Engine, spec: Spec, source: str, nodes: Nodes = ()) -> Plan:
     """What loading an image or an archive would do.
 
     Args:
         source: as for :func:`load`.
-        nodes: names; none: every node that can hold images.
+        nodes: names or roles; none: every node that can hold images.
 
     Raises:
         UsageError: such nodes hold no images, or there is no such file.
         ImageError: the engine has no such image.
         NodeFailed: a node does not run.
     """
+    work = _load(engine, spec, nodes)
     with _opened(engine, source) as found:
-        return _Load(engine, spec, nodes).plan(found.source).plan
+        return work.plan(found.source).plan
 
 
 def load(
     engine: Engine,
     spec: Spec,
     source: str,
-    nodes: Sequence[str] = (),
+    nodes: Nodes = (),
     *,
     listener: Listener,
     cancel: Cancel | None = None,
@@ -75,7 +77,7 @@ def load(
     """
     from minicluster.executor.executor import Run, execute
 
-    work = _Load(engine, spec, nodes)
+    work = _load(engine, spec, nodes)
     with _opened(engine, source) as found, contextlib.ExitStack() as saved:
         planned, wanted, file = work.plan(found.source), found.source, found.file
         if planned.sent and work.held and file is None:
@@ -104,7 +106,7 @@ def build(
     folder: str,
     name: str,
     dockerfile: str | None = None,
-    nodes: Sequence[str] = (),
+    nodes: Nodes = (),
     *,
     listener: Listener,
 ) -> str:
@@ -126,7 +128,7 @@ def build(
 
     if not _NAME.fullmatch(name):
         raise UsageError(f"-t {name}: not a name of an image", "", "Write it as NAME:TAG, in lower case.")
-    _Load(engine, spec, nodes).look()
+    _load(engine, spec, nodes).look()
     cancel = Cancel()
     with tempfile.NamedTemporaryFile(dir=spool.folder()) as context:
         inner = build_context.write(expanded(folder), dockerfile, context)
@@ -180,6 +182,10 @@ class _Load:
         return planning.load(self.spec, source, names, path, self.held)
 
 
+def _load(engine: Engine, spec: Spec, words: Nodes) -> _Load:
+    return _Load(engine, spec, node_names(spec, words) if words else [])
+
+
 def _ask(engine: Engine, spec: Spec, nodes: Sequence[str]) -> dict[str, tuple[Held, ...]]:
     """What nodes have; one that does not answer is left out."""
     from functools import partial
@@ -231,7 +237,7 @@ def _opened(engine: Engine, word: str) -> Iterator[_Found]:
         raise UsageError(f"{word!r} is neither an image nor a file", "", "Name an image of the engine, or an archive.")
     else:
         raise ImageError(
-            f"the engine has no image {word}, and there is no such file",
+            f"no such image or file: {word}",
             "Only images of the engine, and archives on this machine, can be loaded.",
             f"Pull it (`docker pull {word}`) or build it.",
         )

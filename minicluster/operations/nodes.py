@@ -103,7 +103,7 @@ def interactive(
     container = engine.container(name)
     if container is None or container.state != "running":
         why = f"Its container is {container.state}." if container else "Its container no longer exists."
-        fix = f"`minicluster up --name {spec.cluster}` creates it again."
+        fix = f"`minicluster up --name {spec.cluster}` recreates it."
         if container:
             verb, does = ("unpause", "resumes") if container.state == "paused" else ("start", "starts")
             fix = f"`minicluster {verb} {node} -c {spec.cluster}` {does} it."

@@ -6,7 +6,6 @@ Credentials are in no spec, plan or label. They are read when nodes' files are w
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from minicluster.errors import MiniclusterError, NotFound, UsageError, nearest
 from minicluster.model.deferred import REGISTRY_CREDENTIALS, SECRET, fill, marker
 from minicluster.model.naming import container_name
 from minicluster.model.spec import RegistrySpec, Spec
-from minicluster.paths import expanded
+from minicluster.paths import AnyPath, expanded
 
 DEFAULT = "docker.io"  #: the registry of images whose names begin with no host
 _DEFAULT_KEY = "https://index.docker.io/v1/"  # its name in a docker client's configuration
@@ -33,7 +32,7 @@ def registry(
     host: str,
     *,
     mirrors: Iterable[str] = (),
-    ca: str | os.PathLike[str] | None = None,
+    ca: AnyPath | None = None,
     insecure: bool = False,
     credentials: bool = True,
 ) -> RegistrySpec:
@@ -121,7 +120,7 @@ def _without_password(url: str) -> str:
     return re.sub(r"//[^/]*@", "//***@", url)
 
 
-def certificates(path: str | os.PathLike[str], option: str) -> str:
+def certificates(path: AnyPath, option: str) -> str:
     """The certificates in a PEM file, and nothing else that is in it, such as a key.
 
     Raises:
@@ -133,7 +132,7 @@ def certificates(path: str | os.PathLike[str], option: str) -> str:
     try:
         content = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        why = (error.strerror or str(error)) if isinstance(error, OSError) else "It is no text."
+        why = (error.strerror or str(error)) if isinstance(error, OSError) else "It is not a text file."
         raise UsageError(f"{option}: cannot read {file}", why, "Name a file with certificates in PEM.") from None
     found = [match[0] for match in _CERTIFICATE.finditer(content)]
     try:

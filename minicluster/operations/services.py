@@ -13,7 +13,25 @@ from minicluster.model.spec import NodeSpec, Spec
 from minicluster.operations import ask, connect
 
 if TYPE_CHECKING:
+    from minicluster import pki
     from minicluster.engine.protocol import Engine
+
+
+def endpoints(
+    engine: Engine, spec: Spec, mode: str, authority: pki.Authority | None, name: str | None
+) -> tuple[EndpointInfo, ...]:
+    """As :func:`connect.endpoints`; by a name that has a slash, those that users have published.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    # Names of the cluster's own have no slash, or a protocol behind it: agent:53/udp.
+    if name is None or "/" not in name or ":" in name:
+        return connect.endpoints(engine, spec, mode, authority, name)
+    found = services(engine, spec, mode)
+    if not (wanted := tuple(one for one in found if one.name == name)):
+        raise connect.no_endpoint(f"cluster {spec.cluster}", name, found)
+    return wanted
 
 
 def services(engine: Engine, spec: Spec, mode: str) -> tuple[EndpointInfo, ...]:

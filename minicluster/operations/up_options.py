@@ -14,6 +14,7 @@ from minicluster.model.naming import value_text
 from minicluster.model.spec import RESTART_POLICIES, Overrides, RegistrySpec, disk_settings
 from minicluster.operations import connect as addresses
 from minicluster.operations import registries
+from minicluster.paths import AnyPath
 
 if TYPE_CHECKING:
     from minicluster.model.lease import Lease
@@ -34,7 +35,7 @@ class UpKeywords(TypedDict, total=False):
     restart: str
     networks: Sequence[str] | None
     registries: Sequence[RegistrySpec] | None
-    ca: str | os.PathLike[str] | None
+    ca: AnyPath | None
     address_mode: str | None
     lease: Lease | None
     force: bool
@@ -71,7 +72,7 @@ class UpOptions:
     networks: Sequence[str] | None = None  #: further networks that nodes join as NODE and CLUSTER-NODE; None: unchanged
     #: registries that nodes pull images from, by :func:`minicluster.operations.registries.registry`; None: unchanged
     registries: Sequence[RegistrySpec] | None = None
-    ca: str | os.PathLike[str] | None = None  #: a file of certificates that nodes trust; "": none; None: unchanged
+    ca: AnyPath | None = None  #: a file of certificates that nodes trust; "": none; None: unchanged
     address_mode: str | None = (
         None  #: one of connect.MODES; None: $MINICLUSTER_ADDRESS_MODE, and what is published stays
     )

@@ -79,13 +79,13 @@ def members(file: IO[bytes], work: Work, where: str) -> Iterator[tuple[str, int,
     except _DAMAGED as error:
         raise ImageError(
             f"{where} cannot be unpacked",
-            f"It is no whole archive: {str(error).partition(chr(10))[0].rstrip(':')}.",
+            f"The archive is damaged or incomplete: {str(error).partition(chr(10))[0].rstrip(':')}.",
             "Fetch it again, or name another file.",
         ) from None
     if lacking := [name for name, there in found.items() if not there]:
         raise ImageError(
-            f"{where} is no release of {work.spec.name} {work.spec.version}",
-            f"It has no file {lacking[0]}." if lacking[0] else "It is one program, and no archive.",
+            f"{where} is not a release of {work.spec.name} {work.spec.version}",
+            f"It has no file {lacking[0]}." if lacking[0] else "It is a program, not an archive.",
             "Name an archive of the project's release.",
         )
 

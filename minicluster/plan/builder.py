@@ -40,7 +40,7 @@ class Steps:
         if id in self._steps:
             raise ValueError(f"there are two steps {id!r}")
         if unknown := [need for need in needs if need not in self._steps]:
-            raise ValueError(f"step {id!r} needs {unknown[0]!r}, which is no step before it")
+            raise ValueError(f"step {id!r} needs {unknown[0]!r}, which is not an earlier step")
         planned = [need for need in if_planned if need in self._steps]
         self._steps[id] = Step(id, node, action, cause, tuple(dict.fromkeys([*needs, *planned])), cleanup)
         return id

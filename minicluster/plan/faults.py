@@ -55,7 +55,7 @@ def select(spec: Spec, word: str, members: Members | None, pick: random.Random) 
         if not fit:
             why = f"Its members are not known: no node answers, or profile {spec.profile} lists none."
             if members:
-                why = f"None of its {len(members)} members is one now."
+                why = f"None of its {len(members)} members is {word} now."
             raise UsageError(f"cluster {spec.cluster} has no {word}", why, "Name a node.")
         return [pick.choice(sorted(fit, key=lambda m: m.name)).name]
     known = {node.name for node in spec.nodes} | {*spec.roles, *SELECTORS, *(f"{role}{_ANY}" for role in spec.roles)}
@@ -160,7 +160,7 @@ def isolated(spec: Spec, who: str, members: Members | None, pick: random.Random)
         first = select(spec, who, members, pick)
     rest = [node.name for node in spec.nodes if node.name not in first]
     if not rest:
-        raise UsageError(f"--isolate {who}: there is no other node to isolate it from")
+        raise UsageError(f"--isolate {who}: no other nodes to isolate it from")
     return [sorted(first), rest]
 
 
@@ -197,13 +197,13 @@ _PROCESS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]*")
 
 
 def _checked(fault: Fault) -> Fault:
-    """Refuses what makes no sense, from whichever side it comes."""
+    """Refuses values that are not valid, whether they are from the command line or from Python."""
     for name, least, most, unit in _BOUNDS.get(fault.kind, ()):
         value = getattr(fault, name)
         if not least <= value <= most:
             raise UsageError(f"{fault.text}: {name} must be from {least:g} to {most:g} {unit}, not {value:g}")
     if fault.kind in ("hang", "kill") and not _PROCESS.fullmatch(fault.process):
-        raise UsageError(f"invalid name of a process: {fault.process!r}", "", "Use the name that `ps` shows.")
+        raise UsageError(f"invalid process name {fault.process!r}", "", "Use the name that `ps` shows.")
     return fault
 
 

@@ -136,7 +136,7 @@ class Observed:
         )
 
 
-#: In the name of what is on another host than the one of that name that is meant; see :mod:`minicluster.engine.hosts`.
+#: In the name of what is on another host than the one that is meant; see :mod:`minicluster.engine.host_copies`.
 _ELSEWHERE = "@"
 
 

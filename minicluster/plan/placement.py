@@ -119,7 +119,7 @@ def _check_places(spec: Spec, names: Sequence[str]) -> None:
         for host in hosts.split(","):
             if host not in names:
                 why = f"The cluster's hosts are {', '.join(names)}."
-                raise UsageError(f"--place {word}={hosts}: {host!r} is none of the hosts", why, nearest(host, names))
+                raise UsageError(f"--place {word}={hosts}: {host!r} is not one of the hosts", why, nearest(host, names))
 
 
 def _moved(spec: Spec, node: NodeSpec, host: str, allowed: Sequence[str], gone: Mapping[str, str]) -> str:
@@ -188,5 +188,5 @@ def _check_shared(spec: Spec) -> None:
             raise UsageError(
                 f"{listed([node.name for node in sharing])} share {path}, and cannot be on several hosts",
                 "A volume is on one host: each host would have another one, with other data.",
-                f"Have these nodes on one host: {fix}.",
+                f"Put these nodes on one host: {fix}.",
             )

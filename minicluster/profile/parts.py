@@ -263,7 +263,7 @@ def given_file(name: str, source: str) -> str:
     option = f"--set {name}.source={source}"
     if path.is_file():
         if not os.access(path, os.R_OK):
-            raise UsageError(f"{option}: cannot read {source}", "You are not allowed to.", "Change its permissions.")
+            raise UsageError(f"{option}: cannot read {source}", "Permission denied.", "Change its permissions.")
         return str(path.resolve())
     if "/" in source or path.exists():
         why = "It is a folder." if path.is_dir() else "No such file."
@@ -289,7 +289,7 @@ def check_source(name: str, version: str, source: str) -> None:
             )
     elif "://" in source:
         if not source.startswith("https://"):
-            raise UsageError(f"{option}: only https is accepted", "Anyone on the way could change it.", "Use https.")
+            raise UsageError(f"{option}: only https is accepted", "Without TLS, others on the network could change it.", "Use https.")
     elif source:
         given_file(name, source)
 

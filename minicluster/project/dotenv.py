@@ -68,7 +68,7 @@ def _value(text: str, at: int, values: Mapping[str, str]) -> tuple[str, int]:
         at = after
         quoted = (_SINGLE if text[at] == "'" else _DOUBLE).match(text, at)
         if quoted is None:
-            raise Invalid("a quote without its end", "Write the second quote.")
+            raise Invalid("missing closing quote", "Add it.")
         end = _line_end(text, quoted.end())
         rest = text[quoted.end() : end].strip()
         if rest and not rest.startswith("#"):

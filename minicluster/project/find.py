@@ -94,7 +94,7 @@ def check_trusted(path: Path, beside: Path | None = None) -> None:
             raise UsageError(
                 f"{path} is not used",
                 why,
-                f"Use it all the same: `-f {beside or path}`. Without a project file: `-f {NONE}`.",
+                f"To use it anyway: `-f {beside or path}`. Without a project file: `-f {NONE}`.",
             )
 
 

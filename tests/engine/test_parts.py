@@ -190,7 +190,7 @@ def test_a_full_disk_ends_a_compilation_and_leaves_nothing(
     try:
         with monkeypatch.context() as patch:
             patch.setattr(jobs, "PART_CACHE", small)
-            with pytest.raises(ImageError, match="cannot be made: the disk is full") as refused:
+            with pytest.raises(ImageError, match="cannot be built: the disk is full") as refused:
                 get(engine, hello, base)
         assert "no space left on device" in refused.value.why
         assert "minicluster image remove --cache" in refused.value.fix

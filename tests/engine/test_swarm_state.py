@@ -115,7 +115,7 @@ def test_a_locked_swarm_says_so_at_once(cluster: Shell) -> None:
 
 
 @pytest.mark.long
-def test_a_swarm_that_its_only_manager_left_is_made_anew(cluster: Shell) -> None:
+def test_a_swarm_that_its_only_manager_left_is_recreated(cluster: Shell) -> None:
     docker(cluster, "master-1", "swarm", "leave", "--force")
     assert phase(cluster) == "broken"
     cluster.minicluster("up", "--name", NAME)
@@ -135,7 +135,7 @@ def lose(outer: Shell, node: str) -> None:
 
 
 @pytest.mark.long
-def test_a_swarm_whose_only_master_lost_its_data_is_made_anew_by_one_up(cluster: Shell) -> None:
+def test_a_swarm_whose_only_master_lost_its_data_is_recreated_by_one_up(cluster: Shell) -> None:
     lose(cluster, "master-1")
     cluster.minicluster("up", "--name", NAME)
     assert listed(cluster) == ALL
@@ -145,7 +145,7 @@ def test_a_swarm_whose_only_master_lost_its_data_is_made_anew_by_one_up(cluster:
 @pytest.mark.long
 @pytest.mark.parametrize("how", ["left", "lost"])
 def test_a_swarm_that_a_user_gave_to_the_agents_goes_on(cluster: Shell, how: str) -> None:
-    """Nothing is made anew: the service is still there."""
+    """Nothing is recreated: the service is still there."""
     docker(cluster, "master-1", "config", "create", f"kept-{how}", "/etc/hostname")
     docker(cluster, "master-1", "node", "promote", "agent-1", "agent-2")
     eventually(lambda: len(managers(cluster, "agent-1")) == 3, what="three managers")

@@ -252,9 +252,9 @@ def test_without_a_leader_nothing_is_ready(scripts: Path) -> None:
     with nodes(master_1=standby(), master_2={"/metrics/snapshot": said(behind)}, scheduler_1=no_leader):
         found = members(scripts, "master-1", "master-2", "agent-1", "scheduler-1")
     assert found == {
-        "master-1": (False, True, False, "there is no leading master"),
+        "master-1": (False, True, False, "no leading master"),
         "master-2": (False, True, False, "its registry has not caught up"),
-        "agent-1": (False, False, False, "there is no leading master"),
+        "agent-1": (False, False, False, "no leading master"),
         "scheduler-1": (False, False, False, "it knows no leader"),
     }
 
@@ -463,7 +463,7 @@ def test_a_service_port_of_two_applications_is_the_firsts(balancer: Balancer) ->
 
 def test_a_balancer_without_a_scheduler_ends(scripts: Path) -> None:
     done = run(scripts, "mesos-balancer", "")
-    assert (done.returncode, done.stderr.startswith("mesos-balancer: there is no scheduler")) == (1, True)
+    assert (done.returncode, done.stderr.startswith("mesos-balancer: no scheduler")) == (1, True)
 
 
 # Reset
@@ -545,7 +545,7 @@ def test_reset_tears_nothing_down_while_marathon_does_not_say_which_framework_it
     what = Standing(["f-1"], [], [])
     with nodes(master_1=what.master(), scheduler_1={"/v2/info": Reply(503)}):
         done = reset(scripts, "master-1", "scheduler-1")
-    assert (done.returncode, done.stderr) == (1, "mesos-reset: there is no Marathon\n")
+    assert (done.returncode, done.stderr) == (1, "mesos-reset: no Marathon\n")
     assert what.frameworks == ["f-1"]
 
 
@@ -825,4 +825,4 @@ def test_the_workload_is_the_tasks_that_have_not_ended_on_the_nodes_where_they_r
     ]
     with nodes(master_1=standby()):
         done = run(scripts, "mesos-workload", argument)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", "mesos-workload: there is no leading master\n")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "mesos-workload: no leading master\n")

@@ -142,7 +142,7 @@ def test_init_says_that_there_is_no_leader(swarm: Node) -> None:
     done = swarm.run("swarm-init", "172.28.0.2")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-1] == (
-        "swarm-init: the swarm has no leader: too few of its managers are running: there are no join tokens"
+        "swarm-init: the swarm has no leader: too few of its managers are running: it has no join tokens"
     )
 
 
@@ -259,3 +259,43 @@ def test_a_label_with_spaces_is_removed(swarm: Node) -> None:
         "node update --availability active a1",
         "node update --label-rm two words a1",
     ]
+
+
+PING = r"""#!/bin/sh
+cat >/dev/null
+printf 'HTTP/1.0 200 OK\r\nApi-Version: 1.55\r\n{header}Content-Length: 2\r\n\r\nOK'
+"""
+
+
+@pytest.mark.parametrize(
+    ("socat", "info", "code", "said", "clients"),
+    [
+        (PING.format(header=r"Swarm: active/manager\r\n"), "", 0, "", 0),
+        (PING.format(header=r"Swarm: inactive\r\n"), "", 0, "", 0),
+        (PING.format(header=r"Swarm: locked\r\n"), "", 77, "the swarm is locked", 0),
+        (PING.format(header=""), "active\n", 0, "", 1),  # Docker 20.10
+        (PING.format(header=""), "locked\n", 77, "the swarm is locked", 1),
+        ("#!/bin/sh\nexit 1\n", "active\n", 1, "the engine does not answer", 0),
+        (None, "active\n", 0, "", 1),  # an image without socat
+        (None, "", 1, "the engine does not answer", 1),
+    ],
+)
+def test_a_node_is_ready_when_its_engine_answers(
+    swarm: Node, socat: str | None, info: str, code: int, said: str, clients: int
+) -> None:
+    swarm.install("swarm", "minicluster-ready")
+    swarm.write("run/minicluster/loaded", "")
+    answer(swarm, "info---format", info)
+    swarm.write("answers/asked", "")
+    path = swarm.environment({})["PATH"]
+    if socat:
+        swarm.program("socat", socat)
+    else:
+        few = swarm.root / "few"
+        few.mkdir()
+        for name in ("sh", "bash", "cat", "timeout", "hostname", "mv"):
+            (few / name).symlink_to(str(shutil.which(name)))
+        path = f"{swarm.bin}:{few}"
+    done = swarm.run("/bin/sh", f"{swarm.bin}/minicluster-ready", PATH=path)
+    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+    assert len(asked(swarm, "info")) == clients

@@ -629,7 +629,7 @@ def test_down_tries_again_what_something_else_held_on_to(engine: FakeEngine) -> 
 def test_a_cluster_is_opened_by_name_by_variable_or_as_the_only_one(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UsageError, match="there are no clusters"):
+    with pytest.raises(UsageError, match="no clusters found"):
         Cluster.open(engine=engine)
     one = up(engine, name="one")
     assert Cluster.open(engine=engine).spec == one.spec

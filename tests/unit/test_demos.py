@@ -250,7 +250,7 @@ def test_a_command_that_takes_too_long_ends_with_the_shell(session: Session) -> 
 
 
 def test_a_command_that_ends_the_shell(session: Session) -> None:
-    with pytest.raises(ShellEnded, match=r"the shell has ended, with status 4\nbye"):
+    with pytest.raises(ShellEnded, match=r"the shell ended with status 4\nbye"):
         session.run("echo bye; exit 4", 10)
 
 
@@ -357,7 +357,7 @@ def test_what_is_not_as_expected_ends_a_demo_unless_it_goes_on(toy: Cluster) -> 
     body = "```console\n$ false\n$ true\n```\n```console fails\n$ true\n$ false\n```\n```console\n$ echo b\na\n```\n"
     assert problems(toy, body) == ["exit status 1"]
     assert problems(toy, body, goes_on=True) == [
-        "exit status 1", "", "it succeeds, and should fail", "", "expected: a",
+        "exit status 1", "", "it succeeded, but should fail", "", "expected: a",
     ]  # fmt: skip
     late = "```console within=0.3s\n$ echo b\na\n```\n"
     assert problems(toy, late) == ["not within 0.3 s: expected: a"]
@@ -445,7 +445,7 @@ def test_what_an_audience_sees(toy: Cluster, width: int) -> None:
 
 
 def test_a_presenter_steps_with_keys(toy: Cluster) -> None:
-    assert "Any key goes on, q ends." in shown(BODY, toy, keys="    ")  # the step, and three commands
+    assert "Any key continues, q quits." in shown(BODY, toy, keys="    ")  # the step, and three commands
     with pytest.raises(Left):
         shown(BODY, toy, keys=" q")
 
@@ -521,7 +521,7 @@ def test_a_broken_demo_hides_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path:
 @pytest.mark.parametrize(
     ("words", "what"),
     [
-        (("failover",), "a demo is presented at a terminal"),
+        (("failover",), "a demo needs a terminal"),
         (("nosuch", "--auto"), "no demo 'nosuch'"),
         (("failover", "quorum", "--auto"), "several demos are named"),
         (("--auto",), "--auto needs a demo"),

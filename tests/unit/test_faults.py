@@ -506,7 +506,7 @@ def test_chaos_keeps_the_quorum(engine: FakeEngine, etcd: Cluster, monkeypatch: 
     (one,) = chaos.chaos(
         engine, etcd.spec, seconds=0.2, every=0.2, kinds=["kill"], nodes=["kv-1"], keep_quorum=True, seed=1
     )
-    assert one.error == "left out: a quorum would be lost"
+    assert one.error == "skipped: the quorum would be lost"
     assert {c.state for c in engine.containers("e")} == {"running"}
 
 

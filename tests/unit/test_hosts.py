@@ -291,7 +291,7 @@ def test_the_plan_says_why_a_node_is_where_it_is(machines: Machines) -> None:
     ("options", "words"),
     [
         ({"place": {"kv-9": "a"}}, "no role or node 'kv-9'"),
-        ({"place": {"kv": "a,x"}}, "'x' is none of the hosts"),
+        ({"place": {"kv": "a,x"}}, "'x' is not one of the hosts"),
         ({"address_mode": "bridge"}, "--address-mode bridge cannot be used with several hosts"),
         ({"bind_address": "10.0.0.1"}, "--bind-address cannot be used with several hosts"),
         ({"networks": ["x"]}, "--network cannot be used with several hosts"),
@@ -326,7 +326,7 @@ def test_a_shared_volume_is_refused_with_the_way_out(machines: Machines) -> None
     with pytest.raises(UsageError) as error:
         plan_up(machines.hosts(), "k", UpOptions(profile="kubernetes", size={"agent": 20}))
     assert "share /tmp/hostpath_pv, and cannot be on several hosts" in error.value.what
-    assert error.value.fix == "Have these nodes on one host: --place master=a --place agent=a."
+    assert error.value.fix == "Put these nodes on one host: --place master=a --place agent=a."
 
 
 def test_thirty_agents_go_where_memory_is_free(machines: Machines) -> None:

@@ -147,7 +147,7 @@ def test_an_archive_goes_into_nodes_without_the_engine(
         ("./no-such.tar", "cannot read ./no-such.tar"),
         ("no-such.tar.gz", "cannot read no-such.tar.gz"),
         ("/no/such", "cannot read /no/such"),
-        ("nothing", "the engine has no image nothing, and there is no such file"),
+        ("nothing", "no such image or file: nothing"),
         (".", ". is a folder"),
         ("a b", "'a b' is neither an image nor a file"),
         ("", "'' is neither an image nor a file"),

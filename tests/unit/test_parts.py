@@ -437,7 +437,7 @@ def test_a_given_file_may_be_gone_once_nodes_have_it(tmp_path: Path) -> None:
     ("content", "what"),
     [
         (archive(store=program(0xB7)), "store is a program for arm64, and the engine's machine is amd64"),
-        (archive(other=program()), "is no release of store v2.1.0"),
+        (archive(other=program()), "is not a release of store v2.1.0"),
         (b"not an archive", "cannot be unpacked"),
         (RELEASE[:-20], "cannot be unpacked"),
         (RELEASE[:30] + b"\xff\x00\xff" + RELEASE[33:], "cannot be unpacked"),
@@ -472,7 +472,7 @@ def test_bad_sources_are_refused(source: str, what: str) -> None:
     [
         ('{"lib/*.jar": usr/share/java/}', program(), "is one program, which store is not"),
         ("{a: usr/bin/a, b: usr/bin/b}", program(), "is one program, which store is not"),
-        ('{"": usr/local/bin/store}', RELEASE, "is no release of store v2.1.0"),
+        ('{"": usr/local/bin/store}', RELEASE, "is not a release of store v2.1.0"),
     ],
     ids=["jars", "several programs", "an archive for a program"],
 )
@@ -539,7 +539,7 @@ def test_a_compilation_that_fails_leaves_nothing_and_says_why(engine: FakeEngine
 
 def test_a_full_disk_is_no_reason_for_another_source(engine: FakeEngine) -> None:
     engine.works = lambda _job: (1, ["write /cache/x: No space left on device", "exit status 1"], {})
-    with pytest.raises(ImageError, match="cannot be made: the disk is full") as refused:
+    with pytest.raises(ImageError, match="cannot be built: the disk is full") as refused:
         get(engine, store("2.2.3"))
     assert "write /cache/x" in refused.value.why
     assert len(engine.jobs) == 1

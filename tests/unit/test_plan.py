@@ -1,4 +1,4 @@
-"""Plans: for each state that a cluster may be found in, the steps that lead from there to what shall be.
+"""Plans: for each state that a cluster may be found in, the steps that lead from there to the desired state.
 
 Each scenario's plan is in golden/NAME.txt. After an intended change rewrite them and read the difference:
 
@@ -508,7 +508,7 @@ def test_volumes_and_networks_are_removed_after_what_uses_them(scenario: Callabl
 def test_a_step_that_needs_what_is_not_planned_is_a_programming_error() -> None:
     steps = Steps()
     steps.add("a", "", RemoveVolume("a"), "why")
-    with pytest.raises(ValueError, match="step 'b' needs 'x', which is no step before it"):
+    with pytest.raises(ValueError, match="step 'b' needs 'x', which is not an earlier step"):
         steps.add("b", "", RemoveVolume("b"), "why", ["a", "x"])
     steps.add("b", "", RemoveVolume("b"), "why", if_planned=["x", "a", "a"])
     assert [step.needs for step in steps.all()] == [(), ("a",)]
@@ -578,7 +578,7 @@ def test_a_node_whose_data_are_gone_joins_again() -> None:
     assert kinds(node_removed_with_its_data(), RunHook) == ["init 1", "join agent-1 1"]
 
 
-def test_where_the_first_nodes_data_are_gone_all_nodes_join_anew() -> None:
+def test_where_the_first_nodes_data_are_gone_all_nodes_join_again() -> None:
     """A swarm whose only master lost its data: the others are members of one that may not exist any more."""
     spec = spec_of("swarm")
     plan = reconcile(spec, without(standing(spec, members=None), "master-1", volumes=True))

@@ -123,7 +123,7 @@ def test_the_end_of_the_log_leaves_out_chatter(tmp_path: Path) -> None:
     assert tail(log) == 'time="…" level=warning msg="odd"\nfailed to start daemon: no space left on device'
     log.write_text('level=info msg="only this"\n')
     assert tail(log) == 'level=info msg="only this"'
-    assert tail(tmp_path / "none") == "(there is no log)"
+    assert tail(tmp_path / "none") == "(no log)"
 
 
 def test_mounts_are_listed_deepest_first(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_dotenv_is_read_as_compose_reads_it(tmp_path: Path, text: str, value: st
     ("text", "what"),
     [
         ("A=b\n=c", ":2: not a variable: "),
-        ("A='b", ":1: a quote without its end"),
+        ("A='b", ":1: missing closing quote"),
         ("\nA='b' c", ":2: a text after the closing quote"),
         ("A=${B:?needed}", ":1: the variable B has no value: needed"),
         ("two words=1", ":1: not a variable: two words"),

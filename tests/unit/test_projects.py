@@ -208,7 +208,7 @@ def test_what_left_the_file_is_named_and_removed_on_demand(engine: FakeEngine, h
     assert "other is no longer in minicluster.yaml: `minicluster down --orphans` removes it" in do("up").stderr
     do("down --orphans")
     assert names(engine) == ["dev"]
-    assert "no cluster has left" in do("down --orphans").stderr
+    assert "no orphaned clusters of" in do("down --orphans").stderr
     assert "cannot be used together" in do("down --orphans dev", 2).stderr
     assert "--orphans needs a project file" in do("-f none down --orphans", 2).stderr
 

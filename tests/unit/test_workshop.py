@@ -105,7 +105,7 @@ def test_env_takes_a_number_or_a_name(do: Do) -> None:
     assert json.loads(do("workshop", "env", "toy-seat-02", "-o", "json").stdout) != first
     assert do("workshop", "env", "01").output.splitlines()[-1] == '# eval "$(minicluster env toy-seat-01)"'
     missing = do("workshop", "env", "9", code=NoCluster.exit_code)
-    assert "there is no seat '9'" in missing.stderr
+    assert "no such seat: 9" in missing.stderr
     assert missing.stdout.splitlines()[-1] == "false"  # an eval of it fails
 
 

@@ -85,7 +85,7 @@ def logs(task: str, file: str | None, cluster: str | None, stderr: bool, follow:
     from minicluster.contrib.mesos import reach
 
     if file and stderr:
-        raise UsageError("--stderr and FILE exclude each other", "", "Name one file.")
+        raise UsageError("--stderr and FILE cannot be used together", "", "Name one file.")
     mesos, path = reach.mesos(Cluster.open(cluster)), (file or ("stderr" if stderr else "stdout")).lstrip("/")
     for chunk in mesos.follow(task, path) if follow else mesos.log(task, path)[1]:
         sys.stdout.buffer.write(chunk)

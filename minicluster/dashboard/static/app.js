@@ -77,7 +77,7 @@ function render() {
   const listed = page.clusters.querySelector(".empty");
   if (listed) listed.remove();
   sync(page.clusters, shown, (c) => c.name, makeCluster, updateCluster);
-  if (!shown.length && hello) page.clusters.append(el("p", { class: "empty", text: "There are no clusters. Start one: minicluster up" }));
+  if (!shown.length && hello) page.clusters.append(el("p", { class: "empty", text: "No clusters. Start one: minicluster up" }));
   totals(shown);
   move(before);
 }
@@ -378,13 +378,13 @@ function choose(cluster, name) {
   const act = (verb) => () => verb === "partition" ? cutOff(cluster, name) : confirmed(cluster, { verb, node: name }, `${VERBS[verb][0]} ${name} of ${cluster}`, VERBS[verb][0]);
   show(`${name} of ${cluster}`, el("div", { class: "choices" }, ...verbs.map((verb) =>
     el("button", { type: "button", class: VERBS[verb][2], text: VERBS[verb].slice(0, 2).filter(Boolean).join(", "), onclick: act(verb) }))),
-  verbs.length ? null : el("p", { text: "Its container was removed: minicluster up creates it again." }), end());
+  verbs.length ? null : el("p", { text: "Its container was removed: minicluster up recreates it." }), end());
 }
 
 function cutOff(cluster, name) {
   turn++;
   const others = clusters.get(cluster).nodes.filter((n) => n.name !== name && !["down", "missing"].includes(n.state));
-  if (!others.length) { show(`Cut off ${name} of ${cluster}`, el("p", { text: "There is no other node that runs." }), end()); return; }
+  if (!others.length) { show(`Cut off ${name} of ${cluster}`, el("p", { text: "No other node is running." }), end()); return; }
   const boxes = others.map((n) => el("input", { type: "checkbox", value: n.name, checked: "" }));
   const go = () => {
     const chosen = boxes.filter((box) => box.checked).map((box) => box.value);

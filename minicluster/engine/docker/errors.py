@@ -71,10 +71,10 @@ def refusal(what: str, error: APIError) -> EngineError:
         return EngineError(f"cannot {what}: the disk is full", said, FREE_SPACE)
     if "cannot assign requested address" in said:
         return EngineError(
-            f"cannot {what}: the engine's machine does not have the address that its ports are to be published on",
+            f"cannot {what}: the engine's machine does not have the address that its ports are published on",
             said,
             "If that machine has another address now: `minicluster up --name NAME --address-mode gateway` publishes "
-            "nodes there, with their data; where they were made with --bind-address, `--bind-address ADDRESS`. Behind "
+            "nodes there, with their data; where they were created with --bind-address, `--bind-address ADDRESS`. Behind "
             "a router, its address as seen from here is not one of its own: --address-mode localhost publishes on "
             "127.0.0.1 only.",
         )
@@ -84,7 +84,7 @@ def refusal(what: str, error: APIError) -> EngineError:
         return NotFound(
             f"cannot {what}: its network no longer exists",
             f"{said}. `docker network prune` removes the networks of clusters that are stopped.",
-            "`minicluster up --name NAME` of that cluster makes it again, and keeps the nodes' data.",
+            "`minicluster up --name NAME` of that cluster recreates it, and keeps the nodes' data.",
         )
     if error.status == 404:
         return NotFound(f"cannot {what}: not found", said)

@@ -122,7 +122,7 @@ def tail(log: Path, lines: int = 15) -> str:
     try:
         text = log.read_bytes()[-65536:].decode("utf-8", "replace").splitlines()
     except OSError:
-        return "(there is no log)"
+        return "(no log)"
     # dockerd prints its final error without a level.
     relevant = [line for line in text if "level=" not in line or re.search(r"level=(warn|err|fatal|panic)", line)]
     return "\n".join((relevant or text)[-lines:]) or "(the log is empty)"

@@ -119,7 +119,7 @@ def test_an_archive_that_is_cut_off_is_refused(outer: Shell, tmp_path: Path) -> 
 def test_an_archive_of_other_programs_is_refused(outer: Shell, tmp_path: Path) -> None:
     given = server_tarball(tmp_path / "client.tar.gz", b"x", ("kubectl",))
     answer = refused(outer, 1, f"kubernetes.source={given}")
-    assert f"{given} is no release of kubernetes {BUILT}" in answer.err
+    assert f"{given} is not a release of kubernetes {BUILT}" in answer.err
     assert "It has no file kubernetes/server/bin/kube-apiserver." in answer.err
 
 
