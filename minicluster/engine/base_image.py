@@ -130,7 +130,8 @@ def _settings(authorities: bool) -> dict[str, bytes]:
 
 def _with(engine: Engine, base: str, files: dict[str, bytes], progress: Progress, cancel: Cancel) -> str:
     """An image with further files: they are copied, since a command would leave their content in its history."""
-    identity = next((image.id for image in engine.images() if base in image.tags), base)
+    found = engine.image(base)
+    identity = found.id if found else base
     digest = hashlib.sha256(repr((identity, sorted(files.items()))).encode()).hexdigest()[:12]
     ref = f"minicluster/part-base:{digest}"
     if not engine.has_image(ref):

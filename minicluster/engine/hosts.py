@@ -359,8 +359,8 @@ class HostsEngine(HostCalls):
     def has_image(self, ref: str) -> bool:
         return self._having(ref).has_image(ref)
 
-    def image_id(self, ref: str) -> str:
-        return self._having(ref).image_id(ref)
+    def image(self, ref: str) -> Image | None:
+        return self._having(ref).image(ref)
 
     def pull_image(
         self, ref: str, progress: Progress, timeout: float | None = None, cancel: Cancel | None = None

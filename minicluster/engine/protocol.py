@@ -264,8 +264,8 @@ class Engine(Protocol):
     def has_image(self, ref: str) -> bool:
         """Whether the engine has an image of this reference or ID."""
 
-    def image_id(self, ref: str) -> str:
-        """The ID of the image that a reference names now; "" where there is none."""
+    def image(self, ref: str) -> Image | None:
+        """The image that a reference or an ID names now; None where there is none."""
 
     def pull_image(
         self, ref: str, progress: Progress, timeout: float | None = None, cancel: Cancel | None = None

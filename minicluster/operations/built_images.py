@@ -20,8 +20,9 @@ def tidy(engine: Engine, ref: str, given: str, progress: Progress, cancel: Cance
     Images of stages are removed only when no other minicluster process is building: it may be using them. One that a
     container uses stays, and so does the given image that the build begins with.
     """
-    made = {engine.image_id(ref).removeprefix("sha256:")} - {""}
-    kept = engine.image_id(given) if given else ""
+    before, base = engine.image(ref), engine.image(given) if given else None
+    made = {before.id.removeprefix("sha256:")} if before else set()
+    kept = base.id if base else ""
 
     def noting(line: str) -> None:
         if match := _MADE.fullmatch(line):

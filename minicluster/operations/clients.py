@@ -102,9 +102,8 @@ def folder(engine: Engine, spec: Spec) -> Path:
     """Where the clients of a cluster's node image are kept on this machine: by its ID, since its name may move."""
     refs = sorted({spec.images[p.image].ref for p in spec.programs.values() if p.image in spec.images})
     ref = refs[0] if refs else "none"
-    tagged = ref if ":" in ref.rpartition("/")[2] else f"{ref}:latest"
-    identity = next((image.id for image in engine.images() if tagged in image.tags), ref)
-    return _of_engine(engine) / _name(identity)
+    image = engine.image(ref)
+    return _of_engine(engine) / _name(image.id if image else ref)
 
 
 def _of_engine(engine: Engine) -> Path:

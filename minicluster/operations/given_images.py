@@ -30,5 +30,11 @@ def identified(engine: Engine, spec: Spec, before: Spec | None, pull: Callable[[
                 continue
             if pull:
                 pull(image)
-        images[name] = replace(image, ref=ref_on(image.ref, engine.image_id(image.overlay_on)))
+        images[name] = replace(image, ref=ref_with(engine, image.ref, image.overlay_on))
     return replace(spec, images=images)
+
+
+def ref_with(engine: Engine, ref: str, given: str) -> str:
+    """The reference of an image that is built on a given one, by the ID that the engine has it under."""
+    image = engine.image(given)
+    return ref_on(ref, image.id if image else "")

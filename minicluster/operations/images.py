@@ -19,8 +19,9 @@ from minicluster.model import labels, spec
 from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.naming import PART_CACHE
 from minicluster.operations import built_images
+from minicluster.operations.given_images import ref_with
 from minicluster.paths import AnyPath
-from minicluster.profile.image_tag import build_ref, ref_on
+from minicluster.profile.image_tag import build_ref
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _SAVED = (
@@ -104,7 +105,7 @@ def _build(
 
     folder = Path(image.build)
     expected = build_ref(profile, image.name, folder, image.overlay_on, args=image.args, parts=image.parts)
-    if image.ref not in (expected, image.overlay_on and ref_on(expected, engine.image_id(image.overlay_on))):
+    if image.ref not in (expected, image.overlay_on and ref_with(engine, expected, image.overlay_on)):
         raise ImageError(
             f"image {image.ref} is missing, and its build has changed",
             f"{image.build} now builds another image"

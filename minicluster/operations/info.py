@@ -49,8 +49,8 @@ def info(
 
 def _origins(engine: Engine, refs: Iterable[str]) -> dict[str, str]:
     """Part -> version and source, of what node images are put together of, by their label."""
-    made = {tag: image.labels for image in engine.images() for tag in image.tags}
     found: dict[str, str] = {}
     for ref in refs:
-        found |= json.loads(made.get(ref, {}).get(labels.PARTS, "{}"))
+        image = engine.image(ref)
+        found |= json.loads(image.labels.get(labels.PARTS, "{}")) if image else {}
     return found

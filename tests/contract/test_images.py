@@ -33,7 +33,9 @@ def test_importing_and_removing(world: World) -> None:
     assert engine.has_image(ref)
     image = next(image for image in engine.images() if ref in image.tags)
     assert image.tags == (ref,)
+    assert engine.image(ref) == engine.image(image.id) == image
     engine.remove_image(ref)
+    assert engine.image(ref) is None
     assert not engine.has_image(ref)
     with pytest.raises(NotFound):
         engine.remove_image(ref)

@@ -36,8 +36,8 @@ class Images(Scripted):
     def has_image(self, ref: str) -> bool:
         return ref in self.refs or (self.every_image and ref not in self.missing)
 
-    def image_id(self, ref: str) -> str:
-        return (self.refs[ref].id if ref in self.refs else ref) if self.has_image(ref) else ""
+    def image(self, ref: str) -> Image | None:
+        return self.refs.get(ref) or (Image(ref, (ref,), {}, 0, 0) if self.has_image(ref) else None)
 
     def pull_image(
         self, ref: str, progress: Progress, timeout: float | None = None, cancel: Cancel | None = None

@@ -68,6 +68,11 @@ def image(data: Mapping[str, Any]) -> Image:
     )
 
 
+def inspected_image(data: Mapping[str, Any]) -> Image:
+    """An image that was inspected."""
+    return image({**data, "Labels": data["Config"].get("Labels"), "Created": moment(data["Created"])})
+
+
 def sample(stats: Mapping[str, Any] | None) -> Sample:
     """One answer of a container's stats; Docker answers with nothing while it removes the container."""
     stats = stats or {}

@@ -562,10 +562,10 @@ class DockerEngine:
         return images.listing(self._api)
 
     def has_image(self, ref: str) -> bool:
-        return bool(images.id_of(self._api, ref))
+        return images.inspected(self._api, ref) is not None
 
-    def image_id(self, ref: str) -> str:
-        return images.id_of(self._api, ref)
+    def image(self, ref: str) -> Image | None:
+        return images.one(self._api, ref)
 
     def pull_image(
         self, ref: str, progress: Progress, timeout: float | None = None, cancel: Cancel | None = None

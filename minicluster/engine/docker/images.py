@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from minicluster.engine.docker import answers
 from minicluster.engine.docker.client_side import all_credentials, build_context, credentials
@@ -25,13 +25,18 @@ def listing(api: Api) -> list[Image]:
         return [answers.image(found) for found in api.request("GET", "/images/json")]
 
 
-def id_of(api: Api, ref: str) -> str:
+def one(api: Api, ref: str) -> Image | None:
+    found = inspected(api, ref)
+    return answers.inspected_image(found) if found else None
+
+
+def inspected(api: Api, ref: str) -> Mapping[str, Any] | None:
     with translated(f"inspect image {ref}"):
         try:
-            return str(api.request("GET", f"/images/{ref}/json")["Id"])
+            return cast(Mapping[str, Any], api.request("GET", f"/images/{ref}/json"))
         except APIError as error:
             if error.status == 404:
-                return ""
+                return None
             raise
 
 
@@ -77,7 +82,7 @@ def pull(api: Api, ref: str, progress: Progress, timeout: float | None, cancel: 
             raise ImageError(f"cannot pull image {ref}", f"No registry answered within {timeout:g} s.")
     if unexpected:
         raise unexpected[0]
-    if reasons or not id_of(api, ref):
+    if reasons or not inspected(api, ref):
         raise _failed(f"cannot pull image {ref}", "\n".join(reasons) or "The registry has no image for this platform.")
 
 
@@ -101,7 +106,7 @@ def build(api: Api, build: ImageBuild, progress: Progress, cancel: Cancel) -> No
                 raise
     if cancel.is_set():
         raise Interrupted(f"stopped: building image {build.ref}")
-    if not id_of(api, build.ref):
+    if not inspected(api, build.ref):
         raise ImageError(f"image {build.ref} was not built", "\n".join(output[-15:]))
 
 
