@@ -10,7 +10,7 @@ import click
 from minicluster.cli import complete
 from minicluster.cli.help import Group
 from minicluster.cli.options import Output, host_names, output_option
-from minicluster.cli.output import columns, paint, print_json
+from minicluster.cli.output import columns, paint, print_checks, print_json
 from minicluster.errors import UsageError
 from minicluster.model.events import Event
 from minicluster.model.naming import size
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from minicluster.engine.hosts import HostsEngine
     from minicluster.operations.hosts_check import HostsStatus
 
-_MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red")}
 
 hosts = Group("hosts", help="Manage the hosts of clusters on several machines.")
 
@@ -64,12 +63,7 @@ def check(names: list[str] | None, output: Output) -> None:
         _print(found)
         for host, checks in (found.checks or {}).items():
             print(f"\n{paint(host, 'bold')}")
-            for one in checks:
-                mark, colour = _MARKS[one.level]
-                text = one.text.replace("\n", "\n    ")
-                print(f"{paint(mark, colour)} {one.name}: {text}")
-                if one.fix and one.level != "ok":
-                    print("\n".join(f"    {line}" for line in one.fix.splitlines()))
+            print_checks(checks)
     bad = any(one.level == "error" for checks in (found.checks or {}).values() for one in checks)
     if bad or not all(one.answers for one in found.hosts):
         raise click.exceptions.Exit(1)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from minicluster.cli.options import Output
+    from minicluster.doctor import Check
 
 
+_MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red")}
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
 
@@ -51,6 +53,16 @@ def answer(value: Any, text: str, output: Output, *, quiet: bool = False) -> Non
         print_json(value)
     elif not quiet:
         print(text)
+
+
+def print_checks(checks: Iterable[Check]) -> None:
+    """Prints checks of a machine, each with its fix unless it is all right."""
+    for check in checks:
+        mark, colour = _MARKS[check.level]
+        text = check.text.replace("\n", "\n    ")
+        print(f"{paint(mark, colour)} {check.name}: {text}")
+        if check.fix and check.level != "ok":
+            print("\n".join(f"    {line}" for line in check.fix.splitlines()))
 
 
 def columns(rows: Sequence[Sequence[str]], head: Sequence[str] = (), *, indent: str = "") -> str:

@@ -11,10 +11,8 @@ from minicluster import __version__
 from minicluster.cli import complete
 from minicluster.cli.help import Command
 from minicluster.cli.options import Output, optional_profile_argument, output_option
-from minicluster.cli.output import paint, print_json
+from minicluster.cli.output import print_checks, print_json
 from minicluster.errors import UsageError
-
-_MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red")}
 
 
 @click.command(cls=Command)
@@ -32,12 +30,7 @@ def doctor(profile: str | None, output: Output) -> None:
     if output is Output.json:
         print_json(checks)
     else:
-        for check in checks:
-            mark, colour = _MARKS[check.level]
-            text = check.text.replace("\n", "\n    ")
-            print(f"{paint(mark, colour)} {check.name}: {text}")
-            if check.fix and check.level != "ok":
-                print("\n".join(f"    {line}" for line in check.fix.splitlines()))
+        print_checks(checks)
     if any(check.level == "error" for check in checks):
         raise click.exceptions.Exit(1)
 

@@ -113,7 +113,9 @@ def debian_mirror() -> tuple[str, str]:
 def _check(address: str) -> None:
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"{MIRROR}: {address!r} is not an address", "", "Use one such as http://mirror.example/debian.")
+        raise UsageError(
+            f"{MIRROR}: {address!r} is not an address", "", "Use one such as http://mirror.example/debian."
+        )
     if "@" in parts.netloc:
         raise UsageError(
             f"{MIRROR}: a password is not accepted",

@@ -15,28 +15,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from minicluster.engine import objects
 from minicluster.engine.host_calls import HostCalls
 from minicluster.engine.host_copies import AT, shown
-from minicluster.engine.protocol import (
-    Cancel,
-    Container,
-    ContainerConfig,
-    Engine,
-    EngineEvent,
-    EngineInfo,
-    ExecResult,
-    File,
-    Image,
-    ImageBuild,
-    Job,
-    Network,
-    PathStat,
-    Progress,
-    Sample,
-    Sandbox,
-    Swarm,
-    Volume,
-)
+from minicluster.engine.protocol import Cancel, Engine, Progress
 from minicluster.errors import EngineError, NoEngine, NotFound
 from minicluster.model import labels
 
@@ -67,7 +49,7 @@ class HostsEngine(HostCalls):
     # What there is
 
     @property
-    def info(self) -> EngineInfo:
+    def info(self) -> objects.EngineInfo:
         found = self._each(lambda engine: engine.info)
         first = next(iter(found.values()))
         return replace(
@@ -79,7 +61,7 @@ class HostsEngine(HostCalls):
             local=False,
         )
 
-    def containers(self, cluster: str | None = None) -> list[Container]:
+    def containers(self, cluster: str | None = None) -> list[objects.Container]:
         found = [
             replace(one, host=host)
             for host, its in self._each(lambda engine: engine.containers(cluster)).items()
@@ -92,7 +74,7 @@ class HostsEngine(HostCalls):
             self._where |= {one.id: one.host for one in meant}
         return meant
 
-    def container(self, name: str) -> Container | None:
+    def container(self, name: str) -> objects.Container | None:
         try:
             host, there = self._host_of(name)
         except NotFound:
@@ -107,18 +89,18 @@ class HostsEngine(HostCalls):
                 self._where.pop(name, None)
         return replace(found, host=host) if found else None
 
-    def own_container(self) -> Container | None:
+    def own_container(self) -> objects.Container | None:
         return None
 
-    def attached(self, network: str) -> list[Container]:
+    def attached(self, network: str) -> list[objects.Container]:
         found = self._each(lambda engine: engine.attached(network))
         return [replace(one, host=host) for host, its in found.items() for one in its]
 
-    def network(self, name: str) -> Network | None:
+    def network(self, name: str) -> objects.Network | None:
         found = self._each(lambda engine: engine.network(name))
         return next((one for one in found.values() if one), None)
 
-    def networks(self, cluster: str | None = None) -> list[Network]:
+    def networks(self, cluster: str | None = None) -> list[objects.Network]:
         found = self._each(lambda engine: engine.networks(cluster))
         ours = {one.name: one for its in found.values() for one in its if labels.HOSTS in one.labels}
         return list(ours.values())
@@ -127,14 +109,14 @@ class HostsEngine(HostCalls):
         found = self._each(lambda engine: engine.network_names())
         return sorted(set.intersection(*map(set, found.values())))
 
-    def volumes(self, cluster: str | None = None) -> list[Volume]:
+    def volumes(self, cluster: str | None = None) -> list[objects.Volume]:
         found = self._each(lambda engine: engine.volumes(cluster))
         ours = {h: [one for one in its if labels.HOSTS in one.labels] for h, its in found.items()}
         own = [replace(one, host=host) for host, its in ours.items() for one in its if labels.HOST in one.labels]
         copies = {host: [one for one in its if labels.HOST not in one.labels] for host, its in ours.items()}
         return [*self._meant(own), *shown(copies)]
 
-    def volume(self, name: str) -> Volume | None:
+    def volume(self, name: str) -> objects.Volume | None:
         found = self._each(lambda engine: engine.volume(name))
         return next((one for one in found.values() if one), None)
 
@@ -149,7 +131,7 @@ class HostsEngine(HostCalls):
 
     # Their swarm
 
-    def swarm(self) -> Swarm:
+    def swarm(self) -> objects.Swarm:
         return self._manager().swarm()
 
     def join_swarm(
@@ -168,17 +150,8 @@ class HostsEngine(HostCalls):
 
     # Creating, changing and removing
 
-    def create_network(
-        self,
-        name: str,
-        subnet: str,
-        gateway: str,
-        dynamic_range: str,
-        labels: Mapping[str, str],
-        *,
-        overlay: bool = True,
-    ) -> None:
-        self._manager().create_network(name, subnet, gateway, dynamic_range, labels, overlay=True)
+    def create_network(self, config: objects.NetworkConfig) -> None:
+        self._manager().create_network(replace(config, overlay=True))
 
     def remove_network(self, name: str) -> None:
         self._manager().remove_network(name)
@@ -219,13 +192,13 @@ class HostsEngine(HostCalls):
     def sees(self, path: str) -> bool:
         return all(self._each(lambda engine: engine.sees(path)).values())
 
-    def create_container(self, config: ContainerConfig) -> None:
+    def create_container(self, config: objects.ContainerConfig) -> None:
         host, marked = self._target(config.labels), replace(config, labels=self._marked(config.labels))
         self._call(host, lambda engine: engine.create_container(marked))
         with self._lock:
             self._where[config.name] = host
 
-    def create_job(self, job: Job) -> None:
+    def create_job(self, job: objects.Job) -> None:
         having = [name for name, there in self._each(lambda engine: engine.has_image(job.image)).items() if there]
         host = job.labels.get(labels.HOST) or next(iter(having), "") or self._target({})
         self._call(host, lambda engine: engine.create_job(job))
@@ -260,7 +233,7 @@ class HostsEngine(HostCalls):
 
     # Within a container
 
-    def put_files(self, container: str, files: Sequence[File]) -> None:
+    def put_files(self, container: str, files: Sequence[objects.File]) -> None:
         self._on(container, lambda engine, name: engine.put_files(name, files))
 
     def put_archive_file(self, container: str, path: str, content: Iterator[bytes], size: int) -> None:
@@ -269,7 +242,7 @@ class HostsEngine(HostCalls):
     def get_file(self, container: str, path: str) -> bytes:
         return self._on(container, lambda engine, name: engine.get_file(name, path))
 
-    def stat_path(self, container: str, path: str) -> PathStat | None:
+    def stat_path(self, container: str, path: str) -> objects.PathStat | None:
         return self._on(container, lambda engine, name: engine.stat_path(name, path))
 
     def read_archive(self, container: str, path: str) -> Iterator[bytes]:
@@ -278,7 +251,7 @@ class HostsEngine(HostCalls):
     def write_archive(self, container: str, folder: str, content: Iterator[bytes]) -> None:
         self._on(container, lambda engine, name: engine.write_archive(name, folder, content))
 
-    def sandbox(self, container: str) -> Sandbox | None:
+    def sandbox(self, container: str) -> objects.Sandbox | None:
         try:
             return self._on(container, lambda engine, name: engine.sandbox(name))
         except NotFound:
@@ -297,7 +270,7 @@ class HostsEngine(HostCalls):
         *,
         timeout: float | None = None,
         cancel: Cancel | None = None,
-    ) -> ExecResult:
+    ) -> objects.ExecResult:
         return self._on(container, lambda engine, name: engine.exec(name, argv, timeout=timeout, cancel=cancel))
 
     def exec_argv(
@@ -308,15 +281,15 @@ class HostsEngine(HostCalls):
     def logs(self, container: str, *, tail: int | None = None, follow: bool = False) -> Iterator[bytes]:
         return self._on(container, lambda engine, name: engine.logs(name, tail=tail, follow=follow))
 
-    def sample(self, container: str) -> Sample:
+    def sample(self, container: str) -> objects.Sample:
         return self._on(container, lambda engine, name: engine.sample(name))
 
     def events(
         self, cluster: str, *, since: float | None = None, cancel: Cancel | None = None
-    ) -> Iterator[EngineEvent]:
+    ) -> Iterator[objects.EngineEvent]:
         """Those of all hosts as they come. A host that stops answering only ends its own."""
         cancel = cancel or Cancel()
-        came: queue.SimpleQueue[EngineEvent | BaseException | None] = queue.SimpleQueue()
+        came: queue.SimpleQueue[objects.EngineEvent | BaseException | None] = queue.SimpleQueue()
 
         def follow(engine: Engine) -> None:
             try:
@@ -332,7 +305,7 @@ class HostsEngine(HostCalls):
         running = len(threads)
         while running:
             event = came.get()
-            if isinstance(event, EngineEvent):
+            if isinstance(event, objects.EngineEvent):
                 yield event
                 continue
             running -= 1
@@ -353,7 +326,7 @@ class HostsEngine(HostCalls):
         engines = [self._home, *self.hosts.values()]
         return next((engine for engine in engines if engine.has_image(ref)), self._home)
 
-    def images(self) -> list[Image]:
+    def images(self) -> list[objects.Image]:
         return self._home.images()
 
     def has_image(self, ref: str) -> bool:
@@ -367,7 +340,7 @@ class HostsEngine(HostCalls):
     ) -> None:
         self._home.pull_image(ref, progress, timeout, cancel)
 
-    def build_image(self, build: ImageBuild, progress: Progress, cancel: Cancel | None = None) -> None:
+    def build_image(self, build: objects.ImageBuild, progress: Progress, cancel: Cancel | None = None) -> None:
         self._home.build_image(build, progress, cancel)
 
     def import_image(self, archive: Iterable[bytes], ref: str, labels: Mapping[str, str] | None = None) -> None:

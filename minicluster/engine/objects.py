@@ -183,6 +183,20 @@ class ContainerConfig:
 
 
 @dataclass(frozen=True)
+class NetworkConfig:
+    """What a network is created with."""
+
+    name: str
+    subnet: str
+    gateway: str
+    dynamic_range: str  #: containers without a given address get one in it
+    labels: Mapping[str, str]
+    #: It is one of the engine's swarm, not a bridge; its traffic between engines is encrypted where the labels have
+    #: ``ENCRYPTED``.
+    overlay: bool = False
+
+
+@dataclass(frozen=True)
 class Sandbox:
     """What of a running container the engine's machine sees."""
 

@@ -22,6 +22,7 @@ from minicluster.engine.objects import Image as Image
 from minicluster.engine.objects import ImageBuild as ImageBuild
 from minicluster.engine.objects import Job as Job
 from minicluster.engine.objects import Network as Network
+from minicluster.engine.objects import NetworkConfig as NetworkConfig
 from minicluster.engine.objects import PathStat as PathStat
 from minicluster.engine.objects import Sample as Sample
 from minicluster.engine.objects import Sandbox as Sandbox
@@ -113,20 +114,8 @@ class Engine(Protocol):
     def forget_swarm_node(self, id: str) -> None:
         """Removes an engine that does not answer from the swarm that this one manages."""
 
-    def create_network(
-        self,
-        name: str,
-        subnet: str,
-        gateway: str,
-        dynamic_range: str,
-        labels: Mapping[str, str],
-        *,
-        overlay: bool = False,
-    ) -> None:
-        """Creates a bridge network. Containers without a given address get one in ``dynamic_range``.
-
-        With ``overlay`` it is one of the engine's swarm, and its traffic between engines is encrypted where the labels
-        have ``ENCRYPTED``.
+    def create_network(self, config: NetworkConfig) -> None:
+        """Creates a network.
 
         Raises ``Conflict`` where one of that name exists, and ``SubnetTaken`` where another overlaps with its subnet.
         """

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from minicluster.engine.protocol import NetworkConfig
 from minicluster.errors import Interrupted, MiniclusterError
 from minicluster.executor import disks
 from minicluster.executor.hooks import run_hook
@@ -67,7 +68,7 @@ def perform(step: Step, run: Run) -> None:
             label = {labels.REVISION: str(revision), labels.SPEC: encode(spec) if spec else ""}
             engine.create_volume(volume, {**about, **label})
         case m.CreateNetwork(name, subnet, gateway, dynamic_range, about):
-            engine.create_network(name, subnet, gateway, dynamic_range, about)
+            engine.create_network(NetworkConfig(name, subnet, gateway, dynamic_range, about))
         case m.ConnectNetwork(network, container, aliases):
             engine.connect_network(network, container, aliases)
         case m.DisconnectNetwork(network, container):

@@ -155,8 +155,8 @@ def _carry_out(engine: Engine, spec: Spec, call: Call, env: Mapping[str, str], e
         "folder_name": folder.name,
         "key": call.key,
     }
-    run = _in_node if spec.programs[call.how.program].on else _here
-    status, out, err = run(engine, spec, call, values, env, end, cancel)
+    work = _Work(engine, spec, call, values, end, cancel)
+    status, out, err = _in_node(work) if spec.programs[call.how.program].on else _here(work, env)
     if status:
         raise MiniclusterError(
             f"{_shown(path)} could not be applied",
@@ -170,18 +170,23 @@ def _arguments(call: Call, values: Mapping[str, str]) -> list[str]:
     return fill(call.how.run, {f"applied.{name}": value for name, value in values.items()})
 
 
-def _here(
-    engine: Engine,
-    spec: Spec,
-    call: Call,
-    values: Mapping[str, str],
-    env: Mapping[str, str],
-    end: float,
-    cancel: Cancel,
-) -> tuple[int, str, str]:
-    """Runs a program of the node image on this machine."""
-    arguments = _arguments(call, values)
-    line, more = clients.command(engine, spec, call.how.program, arguments, env, tty=False)
+@dataclass(frozen=True)
+class _Work:
+    """A program that is run."""
+
+    engine: Engine
+    spec: Spec
+    call: Call
+    values: Mapping[str, str]  #: by which its arguments are filled
+    end: float  #: by the monotonic clock
+    cancel: Cancel
+
+
+def _here(work: _Work, env: Mapping[str, str]) -> tuple[int, str, str]:
+    """Runs a program of the node image on this machine: its exit status and what it wrote."""
+    call, cancel = work.call, work.cancel
+    arguments = _arguments(call, work.values)
+    line, more = clients.command(work.engine, work.spec, call.how.program, arguments, env, tty=False)
     with _readable(call.path):
         source = call.path.open("rb") if call.how.stdin else open(os.devnull, "rb")  # noqa: SIM115
     try:
@@ -201,7 +206,7 @@ def _here(
                     out, err = process.communicate(timeout=_PAUSE)
                     return process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
                 except subprocess.TimeoutExpired:
-                    if cancel.is_set() or time.monotonic() > end:
+                    if cancel.is_set() or time.monotonic() > work.end:
                         process.kill()
                         _stopped(call, cancel)
                 except BaseException:
@@ -212,18 +217,11 @@ def _here(
         raise MiniclusterError(f"cannot run {line[0]}", f"{error.strerror}.", fix) from None
 
 
-def _in_node(
-    engine: Engine,
-    spec: Spec,
-    call: Call,
-    values: Mapping[str, str],
-    _env: Mapping[str, str],
-    end: float,
-    cancel: Cancel,
-) -> tuple[int, str, str]:
-    """Runs a program in a node, with a copy of the file there."""
+def _in_node(work: _Work) -> tuple[int, str, str]:
+    """Runs a program in a node, with a copy of the file there: its exit status and what it wrote."""
     from minicluster.engine.protocol import File
 
+    engine, spec, call, cancel = work.engine, work.spec, work.call, work.cancel
     program = spec.programs[call.how.program]
     container = container_name(spec.cluster, clients.running(engine, spec, program.on))
     copy = f"/var/tmp/minicluster-apply-{secrets.token_hex(6)}"
@@ -231,8 +229,8 @@ def _in_node(
         with _readable(call.path):
             content = call.path.read_bytes()
         engine.put_files(container, [File(copy, content, 0o600)])
-        argv = [program.path, *_arguments(call, {**values, "path": copy})]
-        result = engine.exec(container, argv, timeout=max(1.0, end - time.monotonic()), cancel=cancel)
+        argv = [program.path, *_arguments(call, {**work.values, "path": copy})]
+        result = engine.exec(container, argv, timeout=max(1.0, work.end - time.monotonic()), cancel=cancel)
     except TimeoutError:
         _stopped(call, cancel)
         raise

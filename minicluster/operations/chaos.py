@@ -169,7 +169,9 @@ def chaos(
         raise UsageError("chaos needs a kind of fault", f"Known: {', '.join(KINDS)}.", "Name some of them.")
     if every < SHORTEST or seconds < every:
         raise UsageError(
-            f"--every {every:g}s must be at least {SHORTEST:g}s, and not longer than --for {seconds:g}s"
+            f"a fault every {every:g} s for {seconds:g} s is not possible",
+            "",
+            f"Use --every {SHORTEST:g}s or more, and no shorter --for.",
         )
     if not nodes:
         voters = [m.name for m in (faults.Target(engine, spec).members or {}).values() if m.voter]

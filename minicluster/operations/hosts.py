@@ -144,14 +144,11 @@ def check_swarm(engine: Engine, swarms: Mapping[str, Swarm]) -> None:
             "A cluster on several hosts has a network of the swarm that they are part of.",
             f"`minicluster hosts init {names}` makes one.",
         )
-    managers = [swarm for swarm in swarms.values() if swarm.manager]
-    if not managers:
-        errors = "\n".join(f"{name}: {swarm.error}" for name, swarm in swarms.items() if swarm.error)
-        raise MiniclusterError(
-            "no host manages the swarm",
-            errors or "None of the hosts that answer is a manager of it.",
-            "Add a manager to the hosts; or start the engines of those that do not answer.",
-        )
+    managers = _managers(
+        swarms,
+        "no host manages the swarm",
+        "Add a manager to the hosts; or start the engines of those that do not answer.",
+    )
     members = {node.id for node in managers[0].nodes}
     for name, swarm in swarms.items():
         if swarm.id not in members:
@@ -160,6 +157,15 @@ def check_swarm(engine: Engine, swarms: Mapping[str, Swarm]) -> None:
                 "A cluster's network is one of a single swarm.",
                 f"Use hosts of one swarm, or have {name} leave its own: `docker --context {name} swarm leave`.",
             )
+
+
+def _managers(swarms: Mapping[str, Swarm], what: str, fix: str) -> list[Swarm]:
+    """The swarms of the hosts that are managers. Raises ``MiniclusterError`` with these words where none is."""
+    managers = [swarm for swarm in swarms.values() if swarm.manager]
+    if not managers:
+        errors = "\n".join(f"{name}: {swarm.error}" for name, swarm in swarms.items() if swarm.error)
+        raise MiniclusterError(what, errors or "None of the hosts that answer is a manager of it.", fix)
+    return managers
 
 
 def free_memory(host: Engine) -> int:
@@ -265,16 +271,13 @@ def leave(engine: Engine, listener: Listener = ignore) -> list[str]:
     inside = {name: swarm for name, swarm in swarms.items() if swarm.id}
     if not inside:
         return []
-    managers = [swarm for swarm in inside.values() if swarm.manager]
-    if not managers:
-        errors = "\n".join(f"{name}: {swarm.error}" for name, swarm in inside.items() if swarm.error)
-        raise MiniclusterError(
-            "no host manages the swarm: it is not known who made it",
-            errors or "None of the hosts that answer is a manager of it.",
-            "Name its managers, too. Where they are lost, and the swarm is minicluster's: "
-            + ", ".join(f"`docker --context {name} swarm leave --force`" for name in inside)
-            + ".",
-        )
+    managers = _managers(
+        inside,
+        "no host manages the swarm: it is not known who made it",
+        "Name its managers, too. Where they are lost, and the swarm is minicluster's: "
+        + ", ".join(f"`docker --context {name} swarm leave --force`" for name in inside)
+        + ".",
+    )
     ours = [swarm for swarm in managers if labels.HOSTS in swarm.labels]
     if len({swarm.cluster for swarm in ours}) > 1:
         raise UsageError(

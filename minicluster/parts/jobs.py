@@ -187,7 +187,9 @@ def _finish(work: Work, source: str, container: str) -> None:
     if status != 0:
         said = [line.removeprefix(_SAID) for line in output if line.startswith(_SAID)]
         if full := next((line for line in output if DISK_FULL in line.lower()), ""):
-            raise ImageError(f"{work.spec.name} {work.spec.version} cannot be built: the disk is full", full, FREE_SPACE)
+            raise ImageError(
+                f"{work.spec.name} {work.spec.version} cannot be built: the disk is full", full, FREE_SPACE
+            )
         ended = "its container was killed" if status is None else f"ended with status {status}"
         raise Unavailable("\n".join(said or [*output[-10:], ended]))
     keep(work, source, below(work.engine.read_archive(container, "/out"), "out"))

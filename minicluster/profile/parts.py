@@ -289,7 +289,9 @@ def check_source(name: str, version: str, source: str) -> None:
             )
     elif "://" in source:
         if not source.startswith("https://"):
-            raise UsageError(f"{option}: only https is accepted", "Without TLS, others on the network could change it.", "Use https.")
+            raise UsageError(
+                f"{option}: only https is accepted", "Without TLS, others on the network could change it.", "Use https."
+            )
     elif source:
         given_file(name, source)
 

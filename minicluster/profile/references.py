@@ -212,7 +212,9 @@ def _check_mounts(loaded: Loaded, name: str, role: Role) -> None:
                 raise _error(loaded, at, what, fix="Remove one of the two.", key=key == "tmpfs")
             mounted.add(path)
     if role.data and role.data not in role.volumes:
-        raise _error(loaded, ("roles", name, "data"), f"{role.data} is not a volume", fix=nearest(role.data, role.volumes))
+        raise _error(
+            loaded, ("roles", name, "data"), f"{role.data} is not a volume", fix=nearest(role.data, role.volumes)
+        )
 
 
 def _check_files(loaded: Loaded, name: str, role: Role) -> None:

@@ -16,7 +16,7 @@ import pytest
 from minicluster.engine import base_image, discover
 from minicluster.engine.docker.engine import DockerEngine
 from minicluster.engine.private import daemon
-from minicluster.engine.protocol import Cancel, ContainerConfig, Engine, EngineEvent, ExecResult
+from minicluster.engine.protocol import Cancel, ContainerConfig, Engine, EngineEvent, ExecResult, NetworkConfig
 from minicluster.errors import MiniclusterError, NoEngine
 from minicluster.model import labels
 from minicluster.profile import addressing
@@ -50,7 +50,7 @@ class World:
         name = self.name(part)
         subnet = addressing.choose_subnet(self.engine.subnets(), name)
         gateway, dynamic = addressing.gateway(subnet), addressing.dynamic_range(subnet)
-        self.engine.create_network(name, subnet, gateway, dynamic, self.labels())
+        self.engine.create_network(NetworkConfig(name, subnet, gateway, dynamic, self.labels()))
         return name
 
     def config(self, part: str = "c", network: str = "", host: int = 2, **more: Any) -> ContainerConfig:

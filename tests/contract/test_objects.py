@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from minicluster.engine.protocol import NetworkConfig
 from minicluster.errors import Conflict, EngineError, NotFound, PortTaken, SubnetTaken
 from minicluster.model.labels import CLUSTER
 from minicluster.model.spec import MountSpec
@@ -76,9 +77,9 @@ def test_creating_a_network_that_conflicts(world: World) -> None:
     subnet = found.subnets[0]
     about = (addressing.gateway(subnet), addressing.dynamic_range(subnet), world.labels())
     with pytest.raises(Conflict):
-        world.engine.create_network(name, subnet, *about)
+        world.engine.create_network(NetworkConfig(name, subnet, *about))
     with pytest.raises(SubnetTaken):
-        world.engine.create_network(world.name("other"), subnet, *about)
+        world.engine.create_network(NetworkConfig(world.name("other"), subnet, *about))
     assert world.engine.networks(world.key) == [found]
 
 

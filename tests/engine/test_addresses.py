@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from minicluster.cluster import Cluster
-from minicluster.engine.protocol import Engine
+from minicluster.engine.protocol import Engine, NetworkConfig
 from minicluster.errors import SubnetTaken
 from minicluster.model.events import Event
 from tests.engine.conftest import Result, Shell, eventually, remains
@@ -146,13 +146,13 @@ def test_down_disconnects_containers_of_others(outer: Shell, engine: Engine, ima
 
 @pytest.mark.parametrize("dynamic_range", ["10.213.78.224/27", "10.213.78.128/27"])
 def test_a_subnet_of_another_network_is_taken_whatever_its_dynamic_range(engine: Engine, dynamic_range: str) -> None:
-    engine.create_network(FIRST, "10.213.78.0/24", "10.213.78.1", "10.213.78.224/27", {})
+    engine.create_network(NetworkConfig(FIRST, "10.213.78.0/24", "10.213.78.1", "10.213.78.224/27", {}))
     try:
         with pytest.raises(SubnetTaken):
-            engine.create_network(LAST, "10.213.78.0/24", "10.213.78.1", dynamic_range, {})
+            engine.create_network(NetworkConfig(LAST, "10.213.78.0/24", "10.213.78.1", dynamic_range, {}))
     finally:
         engine.remove_network(FIRST)
-    engine.create_network(LAST, "10.213.78.0/24", "10.213.78.1", dynamic_range, {})
+    engine.create_network(NetworkConfig(LAST, "10.213.78.0/24", "10.213.78.1", dynamic_range, {}))
     engine.remove_network(LAST)
 
 

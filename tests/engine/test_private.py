@@ -26,6 +26,7 @@ from minicluster.engine.address import EngineAddress
 from minicluster.engine.docker.engine import DockerEngine
 from minicluster.engine.private import bridge, cleanup, daemon
 from minicluster.engine.private.layout import Layout, configuration
+from minicluster.engine.protocol import NetworkConfig
 from minicluster.errors import Conflict, NoEngine
 from minicluster.host import procfs
 
@@ -150,7 +151,7 @@ def test_networks_of_clusters_have_the_engines_mtu_and_are_not_isolated(
     monkeypatch.setattr(configuration, "__defaults__", (config,))
     daemon.start()
     with contextlib.closing(DockerEngine(EngineAddress(f"unix://{layout.socket}", "test"))) as engine:
-        engine.create_network("t-mtu", "172.31.248.0/24", "172.31.248.1", "172.31.248.224/27", {})
+        engine.create_network(NetworkConfig("t-mtu", "172.31.248.0/24", "172.31.248.1", "172.31.248.224/27", {}))
         options = json.loads(docker(layout, "network", "inspect", "t-mtu", "--format", "{{json .Options}}"))
         said = docker(
             layout, "run", "--rm", "--network", "t-mtu", *USR, image(layout), "cat", "/sys/class/net/eth0/mtu"

@@ -24,6 +24,7 @@ from minicluster.engine.protocol import (
     File,
     Job,
     Network,
+    NetworkConfig,
     PathStat,
     Sample,
     Sandbox,
@@ -205,16 +206,8 @@ class FakeEngine(Images):
 
     # Making and removing
 
-    def create_network(
-        self,
-        name: str,
-        subnet: str,
-        gateway: str,
-        dynamic_range: str,
-        labels: Mapping[str, str],
-        *,
-        overlay: bool = False,
-    ) -> None:
+    def create_network(self, config: NetworkConfig) -> None:
+        name, subnet, labels = config.name, config.subnet, config.labels
         self._call("create_network", name)
         with self._lock:
             if name in self.nets:

@@ -12,6 +12,7 @@ import pytest
 
 from minicluster import paths
 from minicluster.cluster import Cluster, clusters, down, dry_run
+from minicluster.engine.protocol import NetworkConfig
 from minicluster.errors import (
     Conflict,
     EngineError,
@@ -432,7 +433,7 @@ def test_a_volume_and_a_network_of_others_are_left_alone(engine: FakeEngine) -> 
     failing(engine, Conflict)
     assert list(engine.vols) == ["toy-agent-1-var-lib-data"]
     engine.vols.clear()
-    engine.create_network("toy-net", "10.99.0.0/24", "10.99.0.1", "10.99.0.224/27", {})
+    engine.create_network(NetworkConfig("toy-net", "10.99.0.0/24", "10.99.0.1", "10.99.0.224/27", {}))
     failing(engine, Conflict)
     assert list(engine.nets) == ["toy-net"]
     assert engine.empty()
@@ -763,7 +764,7 @@ def test_an_image_is_loaded_into_every_node_and_nothing_is_left_of_it(engine: Fa
 def test_an_image_that_the_engine_has_not_is_not_loaded(engine: FakeEngine) -> None:
     cluster = up(engine)
     engine.every_image = False
-    with pytest.raises(MiniclusterError, match="has no image some/image"):
+    with pytest.raises(MiniclusterError, match="no such image or file: some/image"):
         cluster.load("some/image")
 
 

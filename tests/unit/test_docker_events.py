@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minicluster.engine.docker.events import _Known
+from minicluster.engine.protocol import NetworkConfig
 from minicluster.model.labels import CLUSTER
 from tests.fakes.engine import FakeEngine
 
@@ -14,7 +15,7 @@ def message(action: str, key: str, name: str) -> dict[str, Any]:
 
 
 def created(engine: FakeEngine, name: str, cluster: str) -> str:
-    engine.create_network(name, "10.88.7.0/24", "10.88.7.1", "10.88.7.128/25", {CLUSTER: cluster})
+    engine.create_network(NetworkConfig(name, "10.88.7.0/24", "10.88.7.1", "10.88.7.128/25", {CLUSTER: cluster}))
     found = engine.network(name)
     assert found
     return found.id

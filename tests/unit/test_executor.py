@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from minicluster import pki
-from minicluster.engine.protocol import Cancel, ContainerConfig, ExecResult
+from minicluster.engine.protocol import Cancel, ContainerConfig, ExecResult, NetworkConfig
 from minicluster.errors import EngineError, Interrupted, MiniclusterError, NodeEnded, NodeFailed, NotFound, NotReady
 from minicluster.executor.executor import Run, execute
 from minicluster.executor.waiting import ask_members, log_tail, poll
@@ -38,7 +38,7 @@ LONG = 60.0  # seconds that no test waits for: something else must end it
 def node(engine: FakeEngine, name: str = "c-a-1") -> str:
     """A container that runs."""
     if "net" not in engine.nets:
-        engine.create_network("net", "10.9.0.0/24", "10.9.0.1", "10.9.0.224/27", {})
+        engine.create_network(NetworkConfig("net", "10.9.0.0/24", "10.9.0.1", "10.9.0.224/27", {}))
     engine.create_container(ContainerConfig(name, "image", name, "net", f"10.9.0.{len(engine.boxes) + 2}", {}))
     engine.start_container(name)
     return name

@@ -33,6 +33,7 @@ from minicluster.engine.protocol import (
     ImageBuild,
     Job,
     Network,
+    NetworkConfig,
     PathStat,
     Progress,
     Sample,
@@ -221,24 +222,16 @@ class DockerEngine:
 
     # Creating, changing and removing
 
-    def create_network(
-        self,
-        name: str,
-        subnet: str,
-        gateway: str,
-        dynamic_range: str,
-        labels: Mapping[str, str],
-        *,
-        overlay: bool = False,
-    ) -> None:
-        ipam = {"Driver": "default", "Config": [{"Subnet": subnet, "Gateway": gateway, "IPRange": dynamic_range}]}
+    def create_network(self, config: NetworkConfig) -> None:
+        pool = {"Subnet": config.subnet, "Gateway": config.gateway, "IPRange": config.dynamic_range}
+        ipam = {"Driver": "default", "Config": [pool]}
         # Engines before API 1.44 create a second one of the same name unless CheckDuplicate is set.
-        body: dict[str, Any] = {"Name": name, "Driver": "bridge", "IPAM": ipam, "Labels": dict(labels)}
+        body: dict[str, Any] = {"Name": config.name, "Driver": "bridge", "IPAM": ipam, "Labels": dict(config.labels)}
         options = {"com.docker.network.bridge.name": bridge.name(), **_REACHED, **self._mtu()}
         body |= {"CheckDuplicate": True, "Options": options}
-        if overlay:
-            body = swarm.network(name, ipam, labels)
-        with translated(f"create network {name}"):
+        if config.overlay:
+            body = swarm.network(config.name, ipam, config.labels)
+        with translated(f"create network {config.name}"):
             self._api.request("POST", "/networks/create", data=body)
 
     def _mtu(self) -> dict[str, str]:

@@ -74,9 +74,9 @@ def refusal(what: str, error: APIError) -> EngineError:
             f"cannot {what}: the engine's machine does not have the address that its ports are published on",
             said,
             "If that machine has another address now: `minicluster up --name NAME --address-mode gateway` publishes "
-            "nodes there, with their data; where they were created with --bind-address, `--bind-address ADDRESS`. Behind "
-            "a router, its address as seen from here is not one of its own: --address-mode localhost publishes on "
-            "127.0.0.1 only.",
+            "nodes there, with their data; where they were created with --bind-address, `--bind-address ADDRESS`. "
+            "Behind a router, its address as seen from here is not one of its own: --address-mode localhost publishes "
+            "on 127.0.0.1 only.",
         )
     if "apparmor_parser" in said:
         return EngineError(f"cannot {what}: the engine lacks AppArmor's parser", said, "Install the package apparmor.")
