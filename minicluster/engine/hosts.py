@@ -332,7 +332,7 @@ class HostsEngine(HostCalls):
     def has_image(self, ref: str) -> bool:
         return self._having(ref).has_image(ref)
 
-    def image(self, ref: str) -> Image | None:
+    def image(self, ref: str) -> objects.Image | None:
         return self._having(ref).image(ref)
 
     def pull_image(

@@ -14,6 +14,7 @@ from minicluster.model.local_registry import CA, NAME, LocalRegistry
 from minicluster.model.membership import Member, Quorum
 from minicluster.model.naming import container_name
 from minicluster.model.spec import Spec
+from minicluster.operations.stored_authority import read_authority
 from minicluster.plan.observed import Observed, observe
 
 if TYPE_CHECKING:
@@ -34,18 +35,34 @@ def look(engine: Engine, name: str) -> Observed:
 
 
 def look_within(
-    engine: Engine, observed: Observed, before: Spec | None, wanted: Spec, authority: pki.Authority
-) -> Observed:
-    """Adds what else a plan for ``wanted`` depends on: the members, the images that the engine has, the authority."""
+    engine: Engine, observed: Observed, before: Spec | None, wanted: Spec, authority: pki.Authority | None = None
+) -> tuple[Observed, pki.Authority]:
+    """Adds what else a plan for ``wanted`` depends on: the members, the images that the engine has, the authority.
+
+    Args:
+        authority: the cluster's; None: it is read from a node, or new where the cluster has none.
+
+    Returns:
+        The authority as well.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from minicluster import pki
+
     ask = settled_members if wanted != before else members  # removing and replacing voters needs a stable list of them
-    counted = ask(engine, before, observed.containers)[0] if before else None
+    with ThreadPoolExecutor(2) as pool:  # the members take longest to answer
+        reading = pool.submit(read_authority, engine, before) if before and not authority else None
+        looking = pool.submit(local_registry, engine) if any(node.local_registry for node in wanted.nodes) else None
+        counted = ask(engine, before, observed.containers)[0] if before else None
     lacking = _lacking(engine, wanted)
     refs = {image.ref for image in wanted.images.values()} - lacking.keys()
     there = frozenset(ref for ref in refs if engine.hosts or engine.has_image(ref))
-    found = local_registry(engine) if any(node.local_registry for node in wanted.nodes) else None
-    return replace(
+    authority = authority or (reading.result() if reading else None) or pki.Authority()
+    found = looking.result() if looking else None
+    observed = replace(
         observed, authority=authority.identity, members=counted, images=there, registry=found, lacking=lacking
     )
+    return observed, authority
 
 
 def _lacking(engine: Engine, wanted: Spec) -> dict[str, tuple[str, ...]]:

@@ -137,7 +137,7 @@ def _restore(engine: Engine, name: str, before: Spec, authority: pki.Authority) 
     from minicluster.plan import reconcile
     from minicluster.plan.leases import with_hosts, with_lease, with_project
 
-    observed = look_within(engine, look(engine, name).placed(before), before, before, authority)
+    observed, _ = look_within(engine, look(engine, name).placed(before), before, before, authority)
     values = registries.credentials(before, strict=False)
     run = Run(engine, authority, DEFAULT_TIMEOUT, ignore, images.provide(engine, before.profile, ignore), values=values)
     plan = with_hosts(with_lease(reconcile.reconcile(before, observed), observed, None, before.profile), before)

@@ -39,7 +39,6 @@ from minicluster.operations import connect as addresses
 from minicluster.operations.down import remove_all
 from minicluster.operations.observe import look, look_within
 from minicluster.operations.rollback import roll_back
-from minicluster.operations.stored_authority import read_authority
 from minicluster.operations.up_options import UpOptions
 from minicluster.plan.observed import Observed
 
@@ -211,9 +210,9 @@ def plan(
         from minicluster.operations import hosts  # imports logging: only where it is needed
 
         spec, placement, observed = hosts.placed(engine, spec, observed)
-    authority = (read_authority(engine, before) if engine and before else None) or pki.Authority()
+    authority = pki.Authority()
     if engine:
-        observed = look_within(engine, observed, before, spec, authority)
+        observed, authority = look_within(engine, observed, before, spec)
         own = addresses.own_container(options.address_mode, engine)
         observed = replace(observed, own_container=own, placement=placement)
     steps = reconcile.reconcile(spec, observed, force=options.force)
@@ -275,6 +274,8 @@ def _spec(
 
     if before is None:
         return spec_cache.resolve(source, name, overrides, subnet, bind_address, port_is_free)
+    if spec_cache.is_unchanged(source, before, overrides, bind_address):
+        return before
     bootstrapped = observed.last_applied is not None
     named_by = options.named_by if options.name else ""
     return _next_spec(

@@ -1,4 +1,4 @@
-"""The spec of a cluster that does not exist yet, from a cache if it was resolved before.
+"""The spec of a cluster, from a cache if it was resolved before.
 
 Resolving is pure: the same profile and overrides give the same spec. The libraries that read, check and render a
 profile take longer to import than the network of a small cluster takes to create, so caching a spec pays off.
@@ -47,9 +47,7 @@ def resolve(
     only if every port was free, so that a cluster's ports stay those that its name's hash gives. Nothing is cached that
     comes from ``--set``, which may be a secret, or from the user's files.
     """
-    directory, bundled = folders.locate(source)
-    cacheable = bundled and not (overrides.set or overrides.registries or overrides.ca)
-    path = _path(directory, cluster, overrides, subnet, bind_address) if cacheable else None
+    directory, path = _kept_at(source, cluster, overrides, subnet, bind_address)
     kept = _read(path) if path else None
     if kept and all(e.name in overrides.port or port_is_free(e.host_port) for _node, e in kept.endpoints()):
         return kept
@@ -77,6 +75,23 @@ def resolve(
     if path and not taken and path == _path(directory, cluster, overrides, subnet, bind_address):
         _write(path, spec)
     return spec
+
+
+def is_unchanged(source: str, before: Spec, overrides: Overrides, bind_address: str) -> bool:
+    """Whether a profile resolves to the spec that a cluster has, as far as that is known without resolving it.
+
+    It does where the spec is the one that a first ``up`` gives: what a cluster keeps from its last spec is the same.
+    """
+    _, path = _kept_at(source, before.cluster, overrides, before.subnet, bind_address)
+    return path is not None and _read(path) == before
+
+
+def _kept_at(source: str, *arguments: object) -> tuple[Path, Path | None]:
+    """A profile's folder, and the file in which the spec for these arguments is kept; None for what is not cached."""
+    directory, bundled = folders.locate(source)
+    overrides = next(one for one in arguments if isinstance(one, Overrides))
+    cacheable = bundled and not (overrides.set or overrides.registries or overrides.ca)
+    return directory, _path(directory, *arguments) if cacheable else None
 
 
 def _path(directory: Path, *arguments: object) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from minicluster import paths
 from minicluster.model.spec import Overrides, Spec
 from minicluster.profile import catalog, folders, spec_cache
+from minicluster.profile import resolve as full
 
 SUBNET = "172.28.0.0/24"
 
@@ -150,3 +152,33 @@ def test_entries_that_were_not_used_are_removed(monkeypatch: pytest.MonkeyPatch,
         resolve_spec(cluster=cluster)
     assert len(kept()) == 2
     assert len(loads) == 3
+
+
+@pytest.mark.parametrize("profile", folders.names())
+def test_what_a_first_up_gave_is_what_the_next_one_gives(profile: str, loads: list[str]) -> None:
+    was = resolve_spec(profile)
+    loads.clear()
+    assert spec_cache.is_unchanged(profile, was, was.overrides, "127.0.0.1")
+    assert spec_cache.is_unchanged(was.source, was, Overrides(), "127.0.0.1")
+    assert loads == []
+    loaded = catalog.load(profile, {})
+    arguments = {"cluster": "c", "overrides": Overrides(), "subnet": SUBNET, "bind_address": "127.0.0.1"}
+    again = full.resolve(loaded, previous=was, port_is_free=lambda _port: False, source=loaded.source, **arguments)
+    assert again == was
+
+
+def test_a_cluster_that_has_something_else_is_resolved_again() -> None:
+    was = resolve_spec()
+    other = replace(was, summary="other")
+    assert not spec_cache.is_unchanged("etcd", other, Overrides(), "127.0.0.1")
+    assert not spec_cache.is_unchanged("etcd", was, Overrides(size={"kv": 5}), "127.0.0.1")
+    assert not spec_cache.is_unchanged("etcd", was, Overrides(), "172.28.0.1")
+    assert not spec_cache.is_unchanged("consul", was, Overrides(), "127.0.0.1")
+    moved = resolve_spec(port_is_free=lambda port: port != was.nodes[0].endpoints[0].host_port)
+    assert not spec_cache.is_unchanged("etcd", moved, Overrides(), "127.0.0.1")
+    assert spec_cache.is_unchanged("etcd", was, Overrides(), "127.0.0.1")
+
+
+def test_what_is_never_kept_is_always_resolved_again() -> None:
+    asked = Overrides(set={"heartbeat": "60"})
+    assert not spec_cache.is_unchanged("etcd", resolve_spec(overrides=asked), asked, "127.0.0.1")
