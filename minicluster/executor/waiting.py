@@ -140,6 +140,10 @@ def wait_members(container: str, command: Sequence[str], names: Sequence[str], r
     late: list[str] = []  # the nodes that were missing or not ready in the last complete answer
 
     def check() -> str:
+        def said(name: str) -> str:
+            detail = members[name].detail if name in members else ""
+            return f"{name} ({detail})" if detail else name
+
         try:
             members = ask_members(run.engine, container, command, timeout=run.remaining(), cancel=run.cancel)
         except TimeoutError:
@@ -156,7 +160,7 @@ def wait_members(container: str, command: Sequence[str], names: Sequence[str], r
             _check_running(late, run)
             if alarms := [members[name].alarm for name in late if name in members and members[name].alarm]:
                 raise NeedsUser(f"cluster {run.cluster} does not get ready by itself", "\n".join(alarms))
-            return f"{', '.join(late)} {'not among the members' if missing else 'not ready'}"
+            return f"{', '.join(map(said, late))} {'not among the members' if missing else 'not ready'}"
         quorum = Quorum.of(member for member in members.values() if member.role in roles)
         return f"{quorum.healthy} of {quorum.voters} voters healthy" if quorum and quorum.lost else ""
 
@@ -231,6 +235,7 @@ def ask_any(
     timeout: float,
     cancel: Cancel | None = None,
     seen: dict[str, Member] | None = None,
+    stuck: list[str] | None = None,
 ) -> tuple[dict[str, Member] | None, str]:
     """The members by the first of these nodes that answers; or None, and why none did.
 
@@ -239,6 +244,7 @@ def ask_any(
 
     Args:
         seen: becomes :attr:`MembersUnknown.seen` of the node that sees the most, where none answers.
+        stuck: gets what nodes say that are in a state which does not end by itself.
     """
     if not containers:
         return None, "no node that could answer is running"
@@ -251,6 +257,10 @@ def ask_any(
             members = ask_members(engine, container, command, timeout=timeout, cancel=enough)
         except MembersUnknown as error:
             known.append(error.seen)
+            raise
+        except NeedsUser as error:
+            if stuck is not None:
+                stuck.append(error.why)
             raise
         if not members:
             alone.append(container)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _ELECTION = 2.0  # seconds that voters have to elect a leader
 _SETTLING = 5.0  # seconds that voters have to be ready again before a change that needs a quorum
+_DECIDING = 20.0  # seconds that voters have to elect a leader where a plan needs their answer; Swarm takes ten and more
 _MEMBERS_TIMEOUT = 10.0  # seconds that a node has to answer: a slow machine takes some for a command in it
 
 
@@ -49,7 +50,7 @@ def look_within(
 
     from minicluster import pki
 
-    ask = settled_members if wanted != before else members  # removing and replacing voters needs a stable list of them
+    ask = settled_members if wanted != before else known_members  # removing and replacing voters needs a stable list of them
     with ThreadPoolExecutor(2) as pool:  # the members take longest to answer
         reading = pool.submit(read_authority, engine, before) if before and not authority else None
         looking = pool.submit(local_registry, engine) if any(node.local_registry for node in wanted.nodes) else None
@@ -108,11 +109,12 @@ def members(
     cancel: Cancel | None = None,
     timeout: float = _MEMBERS_TIMEOUT,
     seen: dict[str, Member] | None = None,
+    stuck: list[str] | None = None,
 ) -> tuple[Mapping[str, Member] | None, str]:
     """The cluster's own list of members from the first node that answers; or None and the reason.
 
     One node is asked first, and all the others at once where it fails or is slow. ``cancel`` ends the commands.
-    For ``seen`` see :func:`~minicluster.executor.waiting.ask_any`.
+    For ``seen`` and ``stuck`` see :func:`~minicluster.executor.waiting.ask_any`.
     """
     if spec.members is None:
         return None, ""
@@ -124,7 +126,7 @@ def members(
     able = [name for name in names if name in running]
     if not able:
         return None, f"no {hook.on} node is running"
-    found, why = ask_any(engine, able, hook.run, timeout=timeout, cancel=cancel, seen=seen)
+    found, why = ask_any(engine, able, hook.run, timeout=timeout, cancel=cancel, seen=seen, stuck=stuck)
     if found == {} and len(able) < len(names):  # one that is stopped may know the others
         return None, f"the {hook.on} nodes that run are in no cluster"
     return found, why
@@ -158,7 +160,23 @@ def settled_members(
         late = [m for m in (found or {}).values() if m.voter and not m.ready and m.name in running]
         return not late and not _electing(spec, containers, found)
 
-    return _members_once(partial(members, engine, spec, containers), settled, _SETTLING)
+    found, why = _members_once(partial(members, engine, spec, containers), settled, _SETTLING)
+    return (found, why) if found is not None else known_members(engine, spec, containers)
+
+
+def known_members(
+    engine: Engine, spec: Spec, containers: Mapping[str, Container]
+) -> tuple[Mapping[str, Member] | None, str]:
+    """As :func:`members`, but where a majority of the voters runs it waits until one of them tells the members.
+
+    A leader may have left the cluster, and without the members nobody knows that it has to join again.
+    """
+    stuck: list[str] = []
+
+    def known(found: Mapping[str, Member] | None) -> bool:
+        return found is not None or bool(stuck) or not _electing(spec, containers, None)
+
+    return _members_once(partial(members, engine, spec, containers, stuck=stuck), known, _DECIDING)
 
 
 def _members_once(

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 import time
@@ -366,6 +367,47 @@ def test_encryption_and_access_control(outer: Shell, tmp_path: Path) -> None:
     finally:
         outer.minicluster("down", name, ok=False)
     assert remains(outer, name) == {}
+
+
+@pytest.mark.long
+def test_gossip_keys_that_a_user_has_changed(outer: Shell) -> None:
+    """A node that was down meanwhile, one that lost its data and a new one have the keys of the cluster."""
+    name = "t-consul-keys"
+    up_to = ("--size", "agent=1", "--set", "encrypt=true")
+    try:
+        outer.minicluster("up", "consul", "--name", name, *up_to, *VERSION["consul"], timeout=600)
+        (first,) = set(re.findall(r"[\w+/]{40,}=*", cli(outer, "master-1", "keyring", "-list", name=name)))
+        new = cli(outer, "master-1", "keygen", name=name).strip()
+        outer.minicluster("kill", "-c", name, "agent-1")
+        eventually(lambda: "agent-1" not in members(outer, name), what="agent-1 has failed")
+        for words in (("-install", new), ("-use", new), ("-remove", first)):
+            cli(outer, "master-1", "keyring", *words, name=name)
+        outer.docker("rm", "-f", f"{name}-master-3")
+        outer.docker("volume", "rm", f"{name}-master-3-consul-data")
+        up(outer, "--size", "agent=2", name=name)
+        assert members(outer, name) == NODES
+        up(outer, "--size", "master=5", name=name)
+        assert status(outer, name)["phase"] == "ready"
+        for command in "stop", "start":
+            outer.minicluster(command, name)
+        eventually(lambda: status(outer, name)["phase"] == "ready", what="ready")
+    finally:
+        outer.minicluster("down", name, ok=False)
+    assert remains(outer, name) == {}
+
+
+@pytest.mark.long
+def test_maintenance_is_told(cluster: Shell) -> None:
+    cli(cluster, "agent-1", "maint", "-enable", "-reason", "disk")
+    try:
+        found = status(cluster)
+        assert found["phase"] == "ready"
+        assert any("agent-1: maintenance mode: disk: consul maint -disable" in note for note in found["notes"]), found
+        for command in "stop", "start":
+            cluster.minicluster(command, "-c", NAME, "agent-1")
+    finally:
+        cli(cluster, "agent-1", "maint", "-disable")
+    eventually(lambda: status(cluster)["notes"] == [], what="the note is gone")
 
 
 @pytest.mark.long

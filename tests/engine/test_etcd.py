@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
 import signal
+import ssl
 import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.engine.conftest import Shell, eventually, remains
+from tests.engine.sockets import waiting
 
 NAME = "t-etcd"
 
@@ -98,6 +102,20 @@ def test_a_client_without_a_certificate_is_refused(cluster: Shell) -> None:
     assert bare.run("etcdctl", "get", "x", "--command-timeout=2s", ok=False).code != 0
     plain = Shell(bare.env | {"ETCDCTL_ENDPOINTS": cluster.env["ETCDCTL_ENDPOINTS"].replace("https", "http")})
     assert plain.run("etcdctl", "get", "x", "--command-timeout=2s", ok=False).code != 0
+
+
+@pytest.mark.long
+def test_many_watches_of_one_address(cluster: Shell) -> None:
+    """All clients on the host come from the gateway's address."""
+    context = ssl.create_default_context(cafile=cluster.env["ETCDCTL_CACERT"])
+    context.load_cert_chain(cluster.env["ETCDCTL_CERT"], cluster.env["ETCDCTL_KEY"])
+    url = urlsplit(cluster.env["ETCDCTL_ENDPOINTS"].split(",")[0])
+    body = json.dumps({"create_request": {"key": base64.b64encode(b"a").decode()}})
+    head = f"POST /v3/watch HTTP/1.1\r\nHost: etcd\r\nContent-Length: {len(body)}\r\n\r\n"
+    assert url.hostname
+    assert url.port
+    with waiting(260, url.hostname, url.port, (head + body).encode(), context) as answers:
+        assert {answer.split(b" ")[1] for answer in answers} == {b"200"}
 
 
 @pytest.mark.long

@@ -126,6 +126,30 @@ def test_three_masters_go_on_when_the_leader_is_killed(swarm: Shell) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("how", ["an agent leaves", "an agent is removed", "a master leaves", "the leader leaves"])
+def test_a_node_that_left_is_told_at_once_and_joins_again(swarm: Shell, how: str) -> None:
+    is_whole(swarm, NODES)
+    leads = leader(swarm)
+    master = next(node for node in sorted(NODES) if node.startswith("master") and node != leads)
+    node, *words = {
+        "an agent leaves": ("agent-1", "swarm", "leave"),
+        "an agent is removed": (leads, "node", "rm", "--force", "agent-1"),
+        "a master leaves": (master, "swarm", "leave", "--force"),
+        "the leader leaves": (leads, "swarm", "leave", "--force"),
+    }[how]
+    swarm.docker("exec", f"{NAME}-{node}", "docker", *words)
+    gone = "agent-1" if "rm" in words else node
+    if how != "the leader leaves":  # until there is another one nobody can tell
+        states = {n["name"]: n["probe"] for n in swarm.minicluster("status", NAME, "-o", "json").json["nodes"]}
+        assert states[gone] == "not a member of the cluster", states
+    swarm.minicluster("up", "--name", NAME)
+    is_whole(swarm, NODES)
+    other = "master-2" if node == "master-1" else "master-1"
+    managers = swarm.docker("exec", f"{NAME}-{other}", "docker", "node", "ls", "--format", "{{.ManagerStatus}}").out
+    assert len(managers.split()) == 3  # no vote of one that has left
+
+
+@pytest.mark.long
 def test_masters_are_removed_and_added(swarm: Shell) -> None:
     refused = swarm.minicluster("scale", "master=2", "-c", NAME, ok=False)
     assert refused.code == 2

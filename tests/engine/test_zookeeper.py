@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from kazoo.client import KazooClient
 from kazoo.exceptions import NoAuthError
 
 from tests.engine.conftest import Shell, eventually, remains
+from tests.engine.sockets import waiting
 
 NAME = "t-zk"
 THREE = {"kv-1", "kv-2", "kv-3"}
@@ -114,6 +116,17 @@ def test_only_the_probes_four_letter_words_are_answered(cluster: Shell) -> None:
     assert "Mode: " in word(host, b"srvr")
     for refused in (b"mntr", b"dump", b"wchs", b"envi"):
         assert "not in the whitelist" in word(host, refused)
+
+
+@pytest.mark.long
+def test_many_sessions_of_one_address(cluster: Shell) -> None:
+    """All clients on the host come from the gateway's address, and ZooKeeper allows an address 60 connections."""
+    host, port = hosts(cluster)["kv-1"].split(":")
+    hello = struct.pack(">iqiqi16sb", 0, 0, 10000, 0, 16, bytes(16), 0)
+    with waiting(260, host, int(port), struct.pack(">i", len(hello)) + hello) as answers:
+        sessions = [struct.unpack_from(">q", answer, 12)[0] for answer in answers]
+    assert all(sessions)
+    assert len(set(sessions)) == 260
 
 
 def test_only_the_super_user_may_change_the_membership(cluster: Shell) -> None:

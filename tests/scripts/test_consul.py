@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.scripts.conftest import DATA
+from tests.scripts.conftest import DATA, Node
 
 Program = Callable[[str, str], ModuleType]
 RECORDED: dict[str, tuple[int, Any]] = json.loads((DATA / "consul" / "answers.json").read_text())
@@ -192,6 +192,83 @@ def test_a_server_that_autopilot_counts_as_unhealthy_for_long_is_an_alarm(member
     assert "fix" not in said["master-1"]
     behind = {m["name"]: m for m in members.members(RAFT, GOSSIP, "master-2", told)}["master-2"]
     assert (behind["ready"], "fix" in behind) == (False, False), "it was just started: it gets ready by itself"
+
+
+def test_a_node_in_maintenance_is_ready_and_told(members: ModuleType) -> None:
+    checks = [
+        {"Node": "agent-1", "CheckID": "_node_maintenance", "Notes": "disk"},
+        {"Node": "agent-2", "CheckID": "_service_maintenance:web", "Notes": ""},
+        {"Node": "master-1", "CheckID": "_node_maintenance"},
+    ]
+    maintenance = members.maintained(checks)
+    assert maintenance == {
+        "agent-1": "maintenance mode: disk",
+        "master-1": "maintenance mode: no reason given",
+    }
+    said = {m["name"]: m for m in members.members(RAFT, GOSSIP, maintenance=maintenance)}
+    for name, why in maintenance.items():
+        assert (said[name]["ready"], said[name]["detail"]) == (True, why)
+        assert "consul maint -disable" in said[name]["fix"]
+    assert "fix" not in said["agent-2"]
+
+
+#: Answers GET operator/keyring with what is in the file "answer"; any other status than 200 is an error of curl's.
+ASK = """#!/bin/sh
+echo "$*" >>{root}/asked
+[ -s {root}/answer ] || {{ echo "curl: (7) connection refused" >&2; exit 7; }}
+grep -v 403 {root}/answer || {{ cat {root}/answer >&2; exit 22; }}
+"""
+
+
+@pytest.fixture
+def keys(node: Node) -> Node:
+    node.install("consul", "consul-keys")
+    node.program("consul-ask", ASK.format(root=node.root))
+    node.write("consul/config/agent.json", '{"encrypt": "first", "retry_join": ["172.28.0.2"]}')
+    return node
+
+
+KEYRING = [
+    {"WAN": True, "Keys": {"wan": 1}},
+    {"WAN": False, "Keys": {"first": 3, "second": 3}, "PrimaryKeys": {"second": 3}},
+]
+
+
+def written(node: Node) -> Any:
+    file = node.root / "consul/data/serf/local.keyring"
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def test_a_new_node_has_the_keys_that_the_cluster_has_now(keys: Node) -> None:
+    keys.write("answer", json.dumps(KEYRING))
+    assert keys.run("consul-keys").returncode == 0
+    assert written(keys) == ["second", "first"]
+    assert (keys.root / "consul/data/serf/local.keyring").stat().st_mode & 0o777 == 0o600
+    # Consul before 1.10 does not say which is in use: one that all have goes first.
+    keys.write("answer", json.dumps([{"WAN": False, "Keys": {"all": 3, "ancient": 1}}]))
+    assert keys.run("consul-keys").returncode == 0
+    assert written(keys) == ["all", "ancient"]
+
+
+def test_a_node_that_gets_no_answer_keeps_the_keys_that_it_has(keys: Node) -> None:
+    keys.write("consul/data/serf/local.keyring", '["own"]')
+    keys.write("consul/data/serf/local.snapshot", "alive: master-3 172.28.0.4:8301\n")
+    assert keys.run("consul-keys").returncode == 0
+    assert written(keys) == ["own"]
+    asked = (keys.root / "asked").read_text().splitlines()
+    assert sorted(asked) == [f"GET 172.28.0.{n} operator/keyring" for n in (2, 4)]
+
+
+def test_a_refusal_is_not_waited_for(keys: Node) -> None:
+    keys.write("answer", "curl: (22) The requested URL returned error: 403\n")
+    assert keys.run("consul-keys", timeout=10).returncode == 0
+    assert written(keys) is None
+
+
+def test_without_encryption_nobody_is_asked(keys: Node) -> None:
+    keys.write("consul/config/agent.json", '{"retry_join": []}')
+    assert keys.run("consul-keys").returncode == 0
+    assert not (keys.root / "asked").exists()
 
 
 def test_agents_are_members_until_they_have_left(members: ModuleType) -> None:

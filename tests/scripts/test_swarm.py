@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import socket
 
 import pytest
 
@@ -232,6 +234,34 @@ def test_a_member_that_is_down_is_asked_itself(swarm: Node, state: str, listed: 
     done = swarm.run("swarm-members")
     assert done.returncode == 0
     assert [json.loads(line) for line in done.stdout.splitlines()] == listed
+
+
+@pytest.mark.parametrize(
+    ("state", "left"),
+    [
+        ("inactive false -", []),
+        ("active false b2", [{"name": "agent-2", "ready": True}]),
+        ("locked false -", [{"name": "agent-2", "ready": False, "detail": "its swarm is locked",
+                             "fix": "docker swarm unlock"}]),
+    ],
+)  # fmt: skip
+def test_a_member_that_is_ready_and_refuses_gossip_is_asked_itself(swarm: Node, state: str, left: list[object]) -> None:
+    """The swarm needs three heartbeats to see that a node has left."""
+    rows = [("master-1", "a1"), ("agent-1", "a2"), ("agent-2", "b2"), ("agent-20", "c3")]
+    answer(swarm, "node-ls", "".join(f'Ready {id} "name": "{name}", "ready": true\n' for name, id in rows))
+    answer(swarm, "node-inspect", "b2 172.28.0.5\n")
+    answer(swarm, "info---format", f"{state} \n")
+    with contextlib.ExitStack() as stack:
+        for last in 2, 3, 5:
+            stack.enter_context(contextlib.closing(socket.create_server((f"127.0.37.{last}", 7946))))
+        done = swarm.run(
+            "swarm-members", "master-1=127.0.37.2", "agent-1=127.0.37.3 agent-2=127.0.37.4 agent-20=127.0.37.5"
+        )
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    names = ("master-1", "agent-1", *(["agent-2"] if left else []), "agent-20")
+    assert [member["name"] for member in found] == list(names)
+    assert [member for member in found if member["name"] == "agent-2"] == left
+    assert [line.split()[-1] for line in asked(swarm, "node", "inspect")] == ["b2"]
 
 
 def test_a_node_that_was_removed_from_the_list_joins_again(swarm: Node) -> None:

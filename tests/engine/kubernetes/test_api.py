@@ -5,7 +5,9 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import re
+import ssl
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from kubernetes import client, watch
@@ -18,6 +20,7 @@ from tests.engine.kubernetes.kube import (
     Space,
     conformance,
 )
+from tests.engine.sockets import waiting
 
 pytestmark = pytest.mark.long
 
@@ -168,3 +171,19 @@ def test_custom_resources(kube: Kube, space: Space) -> None:
         return False
 
     eventually(gone, what="there are no widgets any more")
+
+
+def test_many_watches_of_one_address(kube: Kube, space: Space) -> None:
+    """All clients on the host come from the gateway's address. This one is subject to priority and fairness."""
+    space.kubectl("create", "serviceaccount", "many")
+    space.kubectl("create", "role", "many", "--verb=list,watch", "--resource=configmaps")
+    space.kubectl("create", "rolebinding", "many", "--role=many", f"--serviceaccount={space.name}:many")
+    token = space.kubectl("create", "token", "many").out.strip()
+    url = urlsplit(kube.api.configuration.host)
+    context = ssl.create_default_context(cafile=kube.api.configuration.ssl_ca_cert)
+    path = f"/api/v1/namespaces/{space.name}/configmaps?watch=1&timeoutSeconds=60"
+    request = f"GET {path} HTTP/1.1\r\nHost: api\r\nAuthorization: Bearer {token}\r\n\r\n"
+    assert url.hostname
+    assert url.port
+    with waiting(260, url.hostname, url.port, request.encode(), context) as answers:
+        assert {answer.split(b" ")[1] for answer in answers} == {b"200"}
