@@ -50,7 +50,7 @@ def look_within(
 
     from minicluster import pki
 
-    ask = settled_members if wanted != before else known_members  # removing and replacing voters needs a stable list of them
+    ask = settled_members if wanted != before else known_members  # removing voters needs a stable list
     with ThreadPoolExecutor(2) as pool:  # the members take longest to answer
         reading = pool.submit(read_authority, engine, before) if before and not authority else None
         looking = pool.submit(local_registry, engine) if any(node.local_registry for node in wanted.nodes) else None
