@@ -70,10 +70,10 @@ def run(asked: argparse.Namespace) -> int:
     wanted = suite.chosen(programs, asked.focus)
     what = hashlib.sha256(asked.focus.encode()).hexdigest()[:8] if asked.focus else "conformance"
     folder = FOLDER / f"{programs.version}-{asked.masters}-{what}"
-    its = suite.Run(programs, folder, folder / "kubeconfig")
+    its = suite.Run(programs, folder, folder / "kubeconfig", AGENTS)
     folder.mkdir(parents=True, exist_ok=True)
     had = its.results()
-    if not asked.failed and all(name in had for name in wanted):
+    if not asked.failed and suite.complete(had, wanted):
         its.results_file.unlink(missing_ok=True)  # that run is complete: this is another one
     made, lacking = images.make(programs, suite.images(programs), say)
     say(f"no image stands in for {', '.join(lacking)}")

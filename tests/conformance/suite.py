@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from tests.conformance.images import Programs, Say, output
 
 FINAL = ("passed", "skipped")  #: what is not run again
 _POLL = 5.0  #: seconds between looks at results
+_REMOVED = 300.0  #: seconds until the namespaces of tests before are gone
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Run:
     programs: Programs
     folder: Path
     kubeconfig: Path
+    agents: int
 
     @property
     def results_file(self) -> Path:
@@ -70,6 +72,7 @@ class Run:
         """
         if not names:
             return
+        self._settle()
         before = len(_lines(self.results_file))
         # Anchored outside of the alternatives: Go tries all of them at every position of every test's name otherwise.
         focus = f"^Kubernetes e2e suite (?:{'|'.join(map(_literal, names))})$"
@@ -78,7 +81,7 @@ class Run:
             f"--focus={focus}", str(self.programs.tests), "--",
             f"--kubeconfig={self.kubeconfig}", f"--kubectl-path={self.programs.kubectl}", "--provider=skeleton",
             "--repo-root=", "--disable-log-dump", f"--storage.testdriver={_storage()}",
-            "--clean-start",
+            "--clean-start", f"--num-nodes={self.agents}",
         ]  # fmt: skip
         log = self.folder / "e2e.log"
         environment = {**os.environ, "E2E_RESULTS": str(self.results_file), "KUBECONFIG": str(self.kubeconfig)}
@@ -99,6 +102,15 @@ class Run:
                 f"ginkgo ended with status {process.returncode}.",
                 f"Read the end of {log}.",
             )
+
+    def _settle(self) -> None:
+        """Waits until no namespace is being removed: the suite fails where one disappears while it is removed again."""
+        kubectl = (str(self.programs.kubectl), f"--kubeconfig={self.kubeconfig}")
+        end = time.monotonic() + _REMOVED
+        while "Terminating" in output(*kubectl, "get", "namespaces", "--output=jsonpath={.items[*].status.phase}"):
+            if time.monotonic() > end:
+                raise MiniclusterError(f"a namespace is still being removed after {_REMOVED:.0f} s")
+            time.sleep(1)
 
     def _watch(self, process: subprocess.Popen[bytes], before: int, count: int, say: Say) -> None:
         begun, shown = time.monotonic(), -1
@@ -182,6 +194,15 @@ def chosen(programs: Programs, focus: str) -> list[str]:
     return found
 
 
+def complete(results: Mapping[str, Result], wanted: Iterable[str]) -> bool:
+    """Whether each test has a result, and each that failed has run once more."""
+    return all(name in results and not _is_due(results[name]) for name in wanted)
+
+
+def _is_due(result: Result) -> bool:
+    return result.failed and result.attempts == 1
+
+
 def phases(run: Run, wanted: Iterable[str], processes: int, say: Say, again: Callable[[Result], bool]) -> None:
     """Runs what has no result yet: what may run beside others, then each ``[Serial]`` test, then failed ones, alone.
 
@@ -197,7 +218,7 @@ def phases(run: Run, wanted: Iterable[str], processes: int, say: Say, again: Cal
     run.go(parallel, processes, say)
     run.go(serial, 1, say)
     results = run.results()
-    failed = [name for name in wanted if results[name].failed and results[name].attempts == 1]
+    failed = [name for name in wanted if _is_due(results[name])]
     if failed:
         say(f"{len(failed)} failed: once more, alone")
         run.go(failed, 1, say)

@@ -52,7 +52,7 @@ class Recorded(suite.Run):
 @pytest.fixture
 def run(tmp_path: Path) -> Recorded:
     nothing = Path("nothing")
-    found = Recorded(suite.Programs("v1.37.2", nothing, nothing, nothing, ()), tmp_path, nothing)
+    found = Recorded(suite.Programs("v1.37.2", nothing, nothing, nothing, ()), tmp_path, nothing, 2)
     object.__setattr__(found, "calls", [])
     return found
 
@@ -123,3 +123,12 @@ def test_a_section_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
 
 def test_the_first_line_of_a_failure_is_its_reason() -> None:
     assert report.first_line(RESULTS[1]) == "no \x1banswer"
+
+
+def test_a_run_is_complete_when_what_failed_has_run_once_more(run: Recorded) -> None:
+    names = ["[sig-a] good", "[sig-a] bad"]
+    assert not suite.complete(run.results(), names)
+    run.go(names, 2, print)
+    assert not suite.complete(run.results(), names)
+    run.go(names[1:], 1, print)
+    assert suite.complete(run.results(), names)
