@@ -12,7 +12,7 @@ from minicluster.errors import MiniclusterError
 
 
 class _Client(click.Command):
-    """All of its arguments are the client's, ``--help`` and ``--`` too."""
+    """All of its arguments are the client's, ``--help`` too."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.params["arguments"] = list(args)
@@ -36,6 +36,8 @@ def _run(name: str, arguments: list[str]) -> None:
         cluster, arguments = arguments[1], arguments[2:]
     elif arguments and arguments[0].startswith("--cluster="):
         cluster, arguments = arguments[0].partition("=")[2], arguments[1:]
+    if arguments[:1] == ["--"]:  # as in `minikube kubectl -- get pods`; no client takes one in front of its first word
+        arguments = arguments[1:]
     engine = connect()
     opened = Cluster.open(discovery.with_program(engine, name, cluster), engine=engine)
     opened.connect()

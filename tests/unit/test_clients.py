@@ -113,7 +113,7 @@ def test_a_client_is_copied_once_for_an_image(
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["get", "-c", "x"], ["--", "-c", "f"], ["-c"], ["-h"], ["get", "--cluster=f"], ["--version"]]
+    "words", [["--help"], ["get", "-c", "x"], ["get", "--", "x"], ["-c"], ["-h"], ["get", "--cluster=f"], ["--version"]]
 )
 def test_the_clients_own_options_are_left_to_it(
     up: Callable[..., Cluster], executed: list[tuple[list[str], dict[str, str]]], words: list[str]
@@ -123,7 +123,15 @@ def test_the_clients_own_options_are_left_to_it(
     assert [line[1:] for line, _env in executed] == [words]
 
 
-@pytest.mark.parametrize("option", [["-c", "f"], ["--cluster", "f"], ["--cluster=f"]])
+def test_dashes_in_front_end_minicluster_s_own_options(
+    up: Callable[..., Cluster], executed: list[tuple[list[str], dict[str, str]]]
+) -> None:
+    up()
+    assert run("etcdctl", "--", "-c", "f", "--", "x").exit_code == 0
+    assert [line[1:] for line, _env in executed] == [["-c", "f", "--", "x"]]
+
+
+@pytest.mark.parametrize("option", [["-c", "f"], ["--cluster", "f"], ["--cluster=f"], ["-c", "f", "--"]])
 def test_the_cluster_is_named_in_front(
     up: Callable[..., Cluster], executed: list[tuple[list[str], dict[str, str]]], option: list[str]
 ) -> None:
