@@ -97,7 +97,7 @@ def test_a_kept_socket_leads_to_the_new_task(cluster: Shell) -> None:
 
 
 def traces(marks: list[str]) -> list[str]:
-    """What this machine's kernel has that bears one of these marks."""
+    """What this machine's kernel has that bears one of these marks. Network name spaces are among the mounts."""
     said = [Path("/proc/self/mountinfo").read_text()]
     for command in ("ip -o link", "ip route show table all", "ip neigh", "iptables-save", "losetup --list", "ip rule"):
         if shutil.which(command.split()[0]):
@@ -105,8 +105,7 @@ def traces(marks: list[str]) -> list[str]:
             said.append(re.sub(r"^", f"{command}: ", done.stdout, flags=re.MULTILINE))
     found = [line for text in said for line in text.splitlines() if any(mark in line for mark in marks)]
     groups = [os.path.join(at, name) for at, names, _ in os.walk("/sys/fs/cgroup") for name in names]
-    spaces = [str(path) for path in Path("/run").glob("*/netns/*")]
-    return found + [path for path in groups + spaces if any(mark in path for mark in marks)]
+    return found + [path for path in groups if any(mark in path for mark in marks)]
 
 
 def marks_of(shell: Shell, nodes: tuple[str, ...]) -> list[str]:
@@ -123,8 +122,8 @@ def marks_of(shell: Shell, nodes: tuple[str, ...]) -> list[str]:
 def test_nothing_of_a_node_is_left(cluster: Shell) -> None:
     """By scaling down, a restart and the end of the cluster; with what only the node's own containers have made."""
     make = (
-        "head -c 1000000 /dev/zero >/t-kernel && losetup -f /t-kernel && ip netns add {0} "
-        "&& ip link add {0} type dummy && mkdir /run/{0} && mount -t tmpfs {0} /run/{0} && mkdir -p /sys/fs/cgroup/{0}"
+        "head -c 1048576 /dev/zero >/t-kernel && losetup -f /t-kernel && ip netns add {0} "
+        "&& ip link add {0} type bridge && mkdir /run/{0} && mount -t tmpfs {0} /run/{0} && mkdir -p /sys/fs/cgroup/{0}"
     )
     own = [f"t-{number}" for number, _ in enumerate(NODES)]
     for node, name in zip(NODES, own, strict=True):

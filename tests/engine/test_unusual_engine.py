@@ -28,7 +28,7 @@ DOMAIN = "corp.t-odd.test"
 HERE, KNOWN = "10.213.78.1", "10.213.78.9"  #: where the servers are; the address of every name that they know
 SETTINGS = {
     "log-driver": "none",
-    "default-ulimits": {"nofile": {"Name": "nofile", "Hard": 70000, "Soft": 60000}},
+    "default-ulimits": {"nofile": {"Name": "nofile", "Hard": 20000, "Soft": 16000}},
     "default-address-pools": [{"base": "10.213.80.0/20", "size": 24}],
     "init": True,
     "cgroup-parent": f"/{NAME}",
@@ -166,7 +166,7 @@ def test_nodes_and_tasks_of_a_swarm(odd: Shell, outer: Shell, asked: list[str]) 
         about = odd.docker("inspect", f"{name}-agent-1").json[0]
         assert about["HostConfig"]["CgroupParent"] in ("", f"/{NAME}")
         node = ("exec", f"{name}-agent-1")
-        assert odd.docker(*node, "sh", "-c", "ulimit -n").out.strip() == "60000"
+        assert odd.docker(*node, "sh", "-c", "ulimit -n").out.strip() == "16000"
         run = (*node, "docker", "run", "--rm", "localhost/minicluster/demo")
         assert KNOWN in odd.docker(*run, "nslookup", f"intranet.{DOMAIN}").out
         assert DOMAIN in odd.docker(*run, "cat", "/etc/resolv.conf").out

@@ -83,7 +83,7 @@ def test_nodes_get_this_process_s_proxies(unproxied: pytest.MonkeyPatch) -> None
     unproxied.setenv("NO_PROXY", "work")
     env = proxies("unix:///x", "172.28.3.4")
     assert env["HTTPS_PROXY"] == env["https_proxy"] == "http://user:pw@proxy:3128"
-    assert env["NO_PROXY"] == env["no_proxy"] == "work,localhost,127.0.0.1,172.28.3.0/24"
+    assert env["NO_PROXY"] == env["no_proxy"] == "work,localhost,127.0.0.1,0.0.0.0,172.28.3.0/24"
     assert "HTTP_PROXY" not in env
 
 

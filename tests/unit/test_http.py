@@ -126,7 +126,7 @@ def test_nodes_ask_each_other_past_a_proxy(monkeypatch):
     monkeypatch.setattr(client_config, "settings", lambda: {"proxies": {"default": about}})
     env = proxies("unix:///x", "172.28.3.4")
     assert env["https_proxy"] == env["HTTPS_PROXY"] == "http://proxy:3128"
-    assert env["no_proxy"] == env["NO_PROXY"] == "work,localhost,127.0.0.1,172.28.3.0/24"
+    assert env["no_proxy"] == env["NO_PROXY"] == "work,localhost,127.0.0.1,0.0.0.0,172.28.3.0/24"
     monkeypatch.setattr(client_config, "settings", lambda: {"proxies": {"default": {}}})
     assert proxies("unix:///x", "172.28.3.4") == {}
 

@@ -39,7 +39,8 @@ def proxies(endpoint: str, address: str) -> dict[str, str]:
     else:
         found = _own_proxies()
     if found:
-        direct = ["localhost", "127.0.0.1", f"{address.rpartition('.')[0]}.0/24"]  # as large as clusters' subnets are
+        # etcd's gateway asks etcd itself at 0.0.0.0. Clusters' subnets are as large as that.
+        direct = ["localhost", "127.0.0.1", "0.0.0.0", f"{address.rpartition('.')[0]}.0/24"]
         found["NO_PROXY"] = ",".join([*filter(None, [found.get("NO_PROXY")]), *direct])
         found["no_proxy"] = found["NO_PROXY"]
     return found

@@ -46,7 +46,7 @@ def deployment() -> Manifest:
     }
     spec = {
         "terminationGracePeriodSeconds": 1,
-        "nodeName": AGENTS[0],
+        "nodeSelector": {"kubernetes.io/hostname": AGENTS[0]},  # not by nodeName: the host port must be free first
         "containers": [main],
         "volumes": [{"name": name, "hostPath": {"path": path}} for name, path in HOST.items()],
     }
