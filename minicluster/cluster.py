@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minicluster import discovery
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from minicluster import pki
     from minicluster.engine.protocol import Cancel, Engine, ExecResult
     from minicluster.model import results
+    from minicluster.operations.chaos import Chaos
     from minicluster.operations.up_options import UpKeywords
     from minicluster.plan.steps import Plan
 
@@ -331,6 +333,37 @@ class Cluster:
     def partition(self, *groups: Nodes, one_way: bool = False, clients: bool = False, seconds: float = 0.0) -> Injected:
         """No packet passes between groups of nodes, until the end of a ``with`` block."""
         return self.fault.partition(*groups, one_way=one_way, clients=clients, seconds=seconds)
+
+    def chaos(
+        self,
+        nodes: Nodes = (),
+        *,
+        every: float = 10.0,
+        seconds: float = float("inf"),
+        kinds: Sequence[str] | None = None,
+        keep_quorum: bool = False,
+        seed: int | None = None,
+        log: Path | None = None,
+    ) -> Chaos:
+        """Faults at random beside a ``with`` block, repeatable by a seed; what is in force is undone at its end.
+
+        Args:
+            nodes: names or roles of those among which it chooses; by default those that vote, else all.
+            every: seconds from one fault to the next; each is held for half of that.
+            seconds: after which it ends, where the block takes longer.
+            kinds: of kill, hang, partition, delay, loss; by default the first three.
+            keep_quorum: leaves out faults that would lose the quorum.
+            seed: repeats the schedule of an earlier run; by default a random one.
+            log: a file that gets a line of JSON for each fault.
+        """
+        from minicluster.operations import chaos
+
+        names = self.node_names(nodes) if nodes else ()
+        kinds = chaos.DEFAULT if kinds is None else kinds
+        return chaos.Chaos(
+            self.engine, self.spec, nodes=names, every=every, seconds=seconds, kinds=kinds, keep_quorum=keep_quorum,
+            seed=seed, log=log,
+        )  # fmt: skip
 
     def leader(self) -> str:
         """The node that leads, by the cluster's own software; "" where there is none now."""

@@ -362,7 +362,6 @@ def chaos(
     Each is held for half of the time until the next. With -o json it prints an object per fault, one a line.
     """
     import random
-    from dataclasses import asdict
 
     from minicluster.cli.target import of_nodes
     from minicluster.operations import chaos as running
@@ -386,9 +385,7 @@ def chaos(
         for one in rounds:
             done.append(one)
             if output is Output.json:
-                import json
-
-                print(json.dumps({"seed": seed, **asdict(one)}), flush=True)
+                print(one.dump(seed), flush=True)
             else:
                 print(_round_text(one), flush=True)
     if output is Output.text:

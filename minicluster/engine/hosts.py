@@ -10,6 +10,7 @@ A host that stops answering is left out from then on, and is in ``gone``.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -222,6 +223,15 @@ class HostsEngine(HostCalls):
             self._on(name, lambda engine, there: engine.kill_container(there, signal))
         except NotFound:
             return
+
+    def end_job(self, name: str, signal: str = "TERM") -> None:
+        with contextlib.suppress(NotFound):
+            self._on(name, lambda engine, there: engine.end_job(there, signal))
+        with self._lock:
+            self._where.pop(name, None)
+
+    def attach(self, container: str) -> objects.Attached:
+        return self._on(container, lambda engine, name: engine.attach(name))
 
     def remove_container(self, name: str) -> None:
         try:

@@ -113,6 +113,8 @@ class Response:
         with _translated():
             self._response = connection.getresponse()
         self.status = self._response.status
+        if self.status == 101:  # the connection is a stream from now on; http.client expects no body
+            self._response.length = None
         self.reason = self._response.reason
         self.headers = self._response.headers
 

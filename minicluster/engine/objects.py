@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from minicluster.model.spec import LOCALHOST, MountSpec
 
@@ -221,6 +222,20 @@ class Job:
     on_containers: bool = False
     on_disks: bool = False  #: It works on loop devices: it has the engine's /dev, and no network.
     beside: str = ""  #: Of one that works on containers: the container whose network it has; "": it has none.
+    stdin: bool = False  #: It has a standard input, which ends with the first connection to it.
+
+
+class Attached(Protocol):
+    """A connection to a container's standard input and output."""
+
+    def write(self, data: bytes) -> None:
+        """Writes to its input."""
+
+    def lines(self) -> Iterator[bytes]:
+        """Its output from now on, line by line without line ends, until it ends."""
+
+    def close(self) -> None:
+        """Ends the connection, and with it the input."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
+from minicluster.engine.objects import Attached as Attached
 from minicluster.engine.objects import Container as Container
 from minicluster.engine.objects import ContainerConfig as ContainerConfig
 from minicluster.engine.objects import EngineEvent as EngineEvent
@@ -182,6 +183,15 @@ class Engine(Protocol):
 
     def kill_container(self, name: str, signal: str = "KILL") -> None:
         """Sends a signal; no error where the container does not run, or does not exist."""
+
+    def end_job(self, name: str, signal: str = "TERM") -> None:
+        """Sends a signal to a job's container and waits until it has ended, after which the engine removes it.
+
+        One that does not run is removed, and one that does not end within 10 seconds. No error where it does not exist.
+        """
+
+    def attach(self, container: str) -> Attached:
+        """Connects to a container's input and output, also to those of one that is only created."""
 
     def remove_container(self, name: str) -> None:
         """Removes a container with its anonymous volumes, running or not; no error where it does not exist."""

@@ -13,6 +13,7 @@ from minicluster.executor import disks
 from minicluster.executor.hooks import run_hook
 from minicluster.executor.node_files import node_files
 from minicluster.executor.run import Run
+from minicluster.executor.thaw import STOP_PATIENCE, start, thawing
 from minicluster.executor.waiting import wait_members, wait_ready
 from minicluster.host import spool
 from minicluster.model import labels
@@ -72,7 +73,8 @@ def perform(step: Step, run: Run) -> None:
         case m.ConnectNetwork(network, container, aliases):
             engine.connect_network(network, container, aliases)
         case m.DisconnectNetwork(network, container):
-            engine.disconnect_network(network, container)
+            with thawing(engine, container, ends=True):  # a removal begins with it
+                engine.disconnect_network(network, container)
         case m.CreateVolume(name, about, disk):
             if disk:
                 disks.create(engine, name, about, disk)
@@ -84,7 +86,7 @@ def perform(step: Step, run: Run) -> None:
             assert run.authority, "the plan needs a certificate authority"
             engine.put_files(step.action.container, node_files(step.action, run.authority, run.values))
         case m.StartContainer(name):
-            engine.start_container(name)
+            start(engine, name)
         case m.WaitReady(container, command):
             wait_ready(container, command, run)
         case RunHook():
@@ -99,17 +101,21 @@ def perform(step: Step, run: Run) -> None:
         case m.WaitMembers(container, command, names):
             wait_members(container, command, names, run)
         case m.StopContainer(name):
-            engine.stop_container(name)
+            with thawing(engine, name, patience=STOP_PATIENCE, ends=True):
+                engine.stop_container(name)
         case m.KillContainer(name):
-            engine.kill_container(name)
+            with thawing(engine, name, ends=True):
+                engine.kill_container(name)
         case m.PauseContainer(name):
-            engine.pause_container(name)
+            with thawing(engine, name):
+                engine.pause_container(name)
         case m.ForgetHost(_host, id_):
             engine.forget_swarm_node(id_)
         case m.UpdateContainer(name, restart):
             engine.update_container(name, restart)
         case m.RemoveContainer(name):
-            engine.remove_container(name)
+            with thawing(engine, name, ends=True):
+                engine.remove_container(name)
         case m.RemoveVolume(name, disk):
             if disk:
                 disks.remove(engine, name)

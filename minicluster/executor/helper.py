@@ -16,8 +16,9 @@ from minicluster.profile.image_tag import build_ref
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
 
-WAITS = "WAITS"  #: the variable by which a helper waits for SIGUSR1 before it does something
-WAITING = "waiting"  #: it says so
+WAITS = "WAITS"  #: the variable by which a helper waits for word on its standard input before it does something
+WORD = b"go\n"
+ALL = "USR2"  #: the signal at which a helper clears the nodes of all faults, and ends
 _DONE = "in force"
 _FAILED = "failed: "
 
@@ -29,10 +30,10 @@ def image() -> ImageSpec:
 
 
 def failure(output: Iterator[bytes]) -> str:
-    """Why a helper could not do what it is for, by its output; "" once it has, or waits for word."""
+    """Why a helper could not do what it is for, by its output; "" once it has."""
     for raw in output:
         line = raw.decode(errors="replace").strip()
-        if line in (_DONE, WAITING):
+        if line == _DONE:
             return ""
         if line.startswith(_FAILED):
             return line.removeprefix(_FAILED).strip()
@@ -47,6 +48,7 @@ def work(
     volumes: Mapping[str, str] | None = None,
     on_disks: bool = False,
     beside: str = "",
+    ref: str = "",
 ) -> str:
     """Lets a helper do something that is over at once, and returns why it could not; "" where it could.
 
@@ -56,13 +58,14 @@ def work(
         volumes: path in the helper -> name of the volume.
         on_disks: it works on loop devices, and not on containers.
         beside: the container whose network it has.
+        ref: of another image that has the command.
     """
     from minicluster.engine.protocol import Job
 
     name = fault_name(about[labels.CLUSTER], f"{command[0]}-{os.urandom(3).hex()}")  # several may work at the same time
     job = Job(
         name,
-        image().ref,
+        ref or image().ref,
         tuple(command),
         {},
         volumes or {},

@@ -45,7 +45,8 @@ class ActiveFault:
     id: str  #: its number in the cluster
     fault: Fault
     since: float  #: seconds since 1970
-    processes: Mapping[str, int] = field(default_factory=dict)  #: node -> its first process when the fault was applied
+    #: node, of all that ran when the fault was applied -> its first process then
+    processes: Mapping[str, int] = field(default_factory=dict)
 
     def dump(self) -> str:
         """The label's text."""

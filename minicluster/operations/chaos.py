@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import random
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minicluster.errors import MiniclusterError, UsageError
@@ -51,6 +54,10 @@ class Round:
     healthy_after: float | None  #: seconds after its end until all was well; None where it was not before the next
     error: str = ""  #: why it could not be applied
 
+    def dump(self, seed: int) -> str:
+        """A line of JSON, with the seed of the whole run."""
+        return json.dumps({"seed": seed, **asdict(self)})
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -77,6 +84,8 @@ class _Watch:
     gap: float = 0.0
     healthy: bool = False
     _threads: list[threading.Thread] = field(default_factory=list)
+    _looking: threading.Lock = field(default_factory=threading.Lock)
+    _writing: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(self) -> None:
         for work in (self._look, *([self._write] if self.spec.write else [])):
@@ -93,11 +102,17 @@ class _Watch:
         """Measures from now on."""
         self.leaderless = self.gap = 0.0
 
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Starts no command in a node within the block: see :mod:`minicluster.executor.thaw`."""
+        with self._looking, self._writing:
+            yield
+
     def _look(self) -> None:
         before = time.monotonic()
         while not self.ended.is_set():
             led, healthy = False, False
-            with suppress(MiniclusterError, TimeoutError):
+            with self._looking, suppress(MiniclusterError, TimeoutError):
                 observed = look(self.engine, self.spec.cluster)
                 found, _why = members(self.engine, self.spec, observed.containers, timeout=2.0)
                 quorum = Quorum.of((found or {}).values())
@@ -121,7 +136,7 @@ class _Watch:
         last = time.monotonic()
         while not self.ended.is_set():
             enough, written = Cancel(), False
-            with suppress(MiniclusterError, TimeoutError):
+            with self._writing, suppress(MiniclusterError, TimeoutError):
                 first_of([_writer(self.engine, c, self.spec.write.run, enough) for c in on],
                          (MiniclusterError, TimeoutError), head_start=0.5, cancel=enough)  # fmt: skip
                 written = True
@@ -150,6 +165,7 @@ def chaos(
     nodes: Sequence[str] = (),
     keep_quorum: bool = False,
     seed: int = 0,
+    stop: threading.Event | None = None,
 ) -> Generator[Round, None, None]:
     """Applies a fault every so many seconds, holds it for half of that time, and yields what happened.
 
@@ -159,6 +175,40 @@ def chaos(
     Args:
         nodes: among which it chooses; by default those that vote, else all.
         keep_quorum: a fault that would lose a quorum is left out.
+        stop: ends it before its time once it is set.
+
+    Raises:
+        UsageError: a kind does not exist, or a time makes no sense.
+    """
+    check(seconds, every, kinds)
+    stop = stop or threading.Event()
+    if not nodes:
+        voters = [m.name for m in (faults.Target(engine, spec).members or {}).values() if m.voter]
+        nodes = sorted(voters) or [node.name for node in spec.nodes]
+    pick = random.Random(seed)
+    watch = _Watch(engine, spec)
+    pending: list[Callable[[], object]] = []
+    watch.begin()
+    try:
+        for number in itertools.count(1):
+            if stop.is_set() or number * every > seconds + 1e-6:
+                return
+            begun = time.monotonic()
+            kind, node = pick.choice(list(kinds)), pick.choice(list(nodes))
+            watch.restart()
+            yield _round(engine, spec, watch, number, kind, node, every, keep_quorum, pending, stop)
+            stop.wait(max(0.0, begun + every - time.monotonic()))
+    finally:
+        from minicluster.executor.signals import shielded
+
+        with shielded():  # what is in force when the user has enough is undone all the same
+            watch.end()
+            for undo in pending:
+                undo()
+
+
+def check(seconds: float, every: float, kinds: Sequence[str]) -> None:
+    """Refuses what makes no sense.
 
     Raises:
         UsageError: a kind does not exist, or a time is not valid.
@@ -173,27 +223,73 @@ def chaos(
             "",
             f"Use --every {SHORTEST:g}s or more, and no shorter --for.",
         )
-    if not nodes:
-        voters = [m.name for m in (faults.Target(engine, spec).members or {}).values() if m.voter]
-        nodes = sorted(voters) or [node.name for node in spec.nodes]
-    pick = random.Random(seed)
-    watch = _Watch(engine, spec)
-    pending: list[Callable[[], object]] = []
-    watch.begin()
-    try:
-        for number in range(1, int(seconds / every + 1e-6) + 1):
-            begun = time.monotonic()
-            kind, node = pick.choice(list(kinds)), pick.choice(list(nodes))
-            watch.restart()
-            yield _round(engine, spec, watch, number, kind, node, every, keep_quorum, pending)
-            time.sleep(max(0.0, begun + every - time.monotonic()))
-    finally:
+
+
+class Chaos:
+    """Chaos beside a ``with`` block: from its beginning until its end, where what is in force is undone."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        spec: Spec,
+        *,
+        seconds: float = float("inf"),
+        every: float = 10.0,
+        kinds: Sequence[str] = DEFAULT,
+        nodes: Sequence[str] = (),
+        keep_quorum: bool = False,
+        seed: int | None = None,
+        log: Path | None = None,
+    ) -> None:
+        """As :func:`chaos`.
+
+        Args:
+            seed: by default a random one.
+            log: a file that gets a line of JSON for each fault as it ends.
+        """
+        check(seconds, every, kinds)
+        self.cluster = spec.cluster
+        self.seed = random.randrange(1 << 31) if seed is None else seed
+        self.rounds: list[Round] = []  #: those that are over
+        self.done: Callable[[Chaos], object] = lambda _chaos: None  #: is called at the end of the block
+        self._stop = threading.Event()
+        self._go = chaos(
+            engine, spec, seconds=seconds, every=every, kinds=kinds, nodes=nodes, keep_quorum=keep_quorum,
+            seed=self.seed, stop=self._stop,
+        )  # fmt: skip
+        self._log = log
+        self._failed: MiniclusterError | None = None
+        self._thread = threading.Thread(target=self._run)
+
+    @property
+    def summary(self) -> Summary:
+        """What happened until now."""
+        return Summary(self.cluster, self.seed, tuple(self.rounds))
+
+    def __enter__(self) -> Chaos:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: object, *_error: object) -> None:
         from minicluster.executor.signals import shielded
 
-        with shielded():  # what is in force when the user has enough is undone all the same
-            watch.end()
-            for undo in pending:
-                undo()
+        with shielded():
+            self._stop.set()
+            self._thread.join()
+        self.done(self)
+        if self._failed and kind is None:  # the error of the block says more
+            raise self._failed
+
+    def _run(self) -> None:
+        try:
+            with closing(self._go):
+                for one in self._go:
+                    self.rounds.append(one)
+                    if self._log:
+                        with self._log.open("a", encoding="utf-8") as file:
+                            file.write(one.dump(self.seed) + "\n")
+        except MiniclusterError as error:
+            self._failed = error
 
 
 def _round(
@@ -206,6 +302,7 @@ def _round(
     every: float,
     keep_quorum: bool,
     pending: list[Callable[[], object]],
+    stop: threading.Event,
 ) -> Round:
     """One fault. ``pending`` has what undoes it, as long as it is in force."""
     started, begun = time.time(), time.monotonic()
@@ -215,12 +312,13 @@ def _round(
             error = f"skipped: {why}"
         else:
             # If this process is killed, the helper ends a fault by itself.
-            _apply(engine, spec, kind, node, every, pending)
+            with watch.quiet() if kind == "hang" else nullcontext():
+                _apply(engine, spec, kind, node, every, pending)
     except MiniclusterError as problem:
         error = problem.what
     held = 0.0
     if pending:
-        time.sleep(max(0.0, begun + every / 2 - time.monotonic()))
+        stop.wait(max(0.0, begun + every / 2 - time.monotonic()))
         held = time.monotonic() - begun
         try:
             pending[0]()
@@ -229,8 +327,8 @@ def _round(
         pending.clear()
     healed = time.monotonic()
     watch.healthy = False  # by a look that begins now
-    while not watch.healthy and time.monotonic() < begun + every:
-        time.sleep(_STEP / 2)
+    while not watch.healthy and time.monotonic() < begun + every and not stop.wait(_STEP / 2):
+        pass
     after = round(time.monotonic() - healed, 2) if watch.healthy else None
     return Round(
         number=number,

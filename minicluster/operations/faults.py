@@ -10,17 +10,17 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from minicluster.errors import Conflict, EngineError, MiniclusterError, NodeFailed, UsageError
+from minicluster.errors import Conflict, EngineError, MiniclusterError, NodeFailed, NotFound, UsageError
 from minicluster.executor import helper
 from minicluster.leases import lock
 from minicluster.model import labels
 from minicluster.model.events import Listener, ignore
 from minicluster.model.fault import ActiveFault, Fault
-from minicluster.model.naming import fault_name
+from minicluster.model.naming import container_name, fault_name
 from minicluster.model.results import FaultInfo
 from minicluster.model.spec import Spec, disks
 from minicluster.operations import images
@@ -31,11 +31,11 @@ from minicluster.plan.observed import observe, records
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from minicluster.engine.protocol import Container, Engine, Sandbox
+    from minicluster.engine.protocol import Attached, Container, Engine, Sandbox
     from minicluster.model.membership import Member
 
-#: A fault, its helper container, and what that prints.
-_Begun: TypeAlias = tuple[ActiveFault, str, Iterator[bytes]]
+#: A fault, its helper container, and a connection to that.
+_Begun: TypeAlias = tuple[ActiveFault, str, "Attached"]
 
 _FIX = "`minicluster heal` removes what is left of faults."
 
@@ -43,10 +43,30 @@ _FIX = "`minicluster heal` removes what is left of faults."
 class Target:
     """A cluster as faults see it: what is asked of the engine once, when it is needed."""
 
-    def __init__(self, engine: Engine, spec: Spec, *, seed: int | None = None) -> None:
+    def __init__(self, engine: Engine, spec: Spec, *, seed: int | None = None, listener: Listener = ignore) -> None:
         self.engine = engine
+        self.listener = listener
         self.spec = spec
         self.pick = random.Random(seed)
+        self._sandboxes: dict[str, Sandbox] | None = None
+
+    def look(self) -> None:
+        """Asks the engine for what every fault needs: all at the same time."""
+        if self.engine.hosts:  # a container may have another name there
+            return
+        from minicluster.executor.parallel import at_once
+
+        found: dict[str, Sandbox | None] = {}
+
+        def inspect(node: str) -> None:
+            found[node] = self.engine.sandbox(container_name(self.spec.cluster, node))
+
+        def listing() -> None:
+            _ = self._found
+
+        asking: list[Callable[[], None]] = [listing, *(partial(inspect, node.name) for node in self.spec.nodes)]
+        at_once(asking)
+        self._sandboxes = {node: it for node, it in found.items() if it}
 
     @cached_property
     def _found(self) -> list[Container]:
@@ -97,6 +117,8 @@ class Target:
 
     def sandboxes(self) -> dict[str, Sandbox]:
         """Every node whose container runs, as the engine's machine sees it."""
+        if self._sandboxes is not None:
+            return self._sandboxes
         from minicluster.executor.parallel import at_once
 
         alive = [(node, c.name) for node, c in self.containers.items() if c.state in ("running", "paused")]
@@ -161,21 +183,19 @@ def apply(
         UsageError: as :func:`refuse` does.
         NodeFailed: the kernel or the engine refuses it; nothing of it is left.
     """
-    image = images.provide_helper(engine, listener)
     host = _host(spec, fault)
-    if host in engine.hosts and not engine.hosts[host].has_image(image):
+    if host in engine.hosts and not engine.hosts[host].has_image(image := images.provide_helper(engine, listener)):
         engine.hosts[host].load_images(engine.save_image(image))
     with lock.injecting(spec.cluster):
-        target = Target(engine, spec)
+        target = Target(engine, spec, listener=listener)
+        target.look()
         refuse(target, fault)
-        active, holder, output = _confirmed(target, fault, image, confirm) if confirm else _begin(target, fault, image)
-        with _ended_on_failure(engine, holder):
+        active, holder, said = _confirmed(target, fault, confirm) if confirm else _begin(target, fault)
+        with _ended_on_failure(engine, holder), closing(said):
             if confirm:
-                engine.kill_container(holder, "USR1")
-            if why := helper.failure(output):
+                said.write(helper.WORD)
+            if why := helper.failure(said.lines()):
                 raise NodeFailed(f"cannot apply: {fault.text}", *_reason(why, fault))
-            if not records(engine.volumes(spec.cluster)):  # it would outlive the cluster
-                raise NodeFailed(f"cluster {spec.cluster} no longer exists", "Another process removed it.")
     if fault.kind == "kill":
         engine.remove_container(holder)
     return active
@@ -203,37 +223,42 @@ def _on(spec: Spec, host: str) -> dict[str, str]:
     return {labels.HOST: host, labels.HOSTS: ",".join(spec.hosts)} if host else {}
 
 
-def _confirmed(target: Target, fault: Fault, image: str, confirm: Callable[[], object]) -> _Begun:
+def _confirmed(target: Target, fault: Fault, confirm: Callable[[], object]) -> _Begun:
     """Starts a helper that waits for word, while the user is asked whether to give it."""
     from concurrent.futures import ThreadPoolExecutor
 
     from minicluster.executor.signals import shielded
 
     with ThreadPoolExecutor(1) as pool:
-        beginning = pool.submit(_begin, target, fault, image, waits=True)
+        beginning = pool.submit(_begin, target, fault, waits=True)
         try:
             confirm()
         except BaseException:
             with suppress(MiniclusterError), shielded():
-                _end(target.engine, beginning.result()[1])
+                _active, holder, said = beginning.result()
+                said.close()
+                target.engine.end_job(holder)
             raise
         return beginning.result()
 
 
-def _begin(target: Target, fault: Fault, image: str, *, waits: bool = False) -> _Begun:
+def _begin(target: Target, fault: Fault, *, waits: bool = False) -> _Begun:
     """Creates and starts a helper; it waits for word, or applies the fault at once."""
-    active, holder = _create(target, fault, image, waits=waits)
-    with _ended_on_failure(target.engine, holder):
+    active, holder = _create(target, fault, waits=waits)
+    engine, cluster = target.engine, target.spec.cluster
+    with _ended_on_failure(engine, holder):
+        said = engine.attach(holder)
         try:
-            target.engine.start_container(holder)
-        except EngineError as error:
-            if "not permitted" in error.why:  # it has fewer capabilities than it is to give
+            engine.start_container(holder)
+            # A removal that begins from now on finds the helper; one before has removed the records.
+            if not records(engine.volumes(cluster)):
+                raise NodeFailed(f"cluster {cluster} no longer exists", "Another process removed it.")
+        except BaseException as error:
+            said.close()
+            if isinstance(error, EngineError) and "not permitted" in error.why:  # it has too few capabilities itself
                 raise NodeFailed(f"cannot apply: {fault.text}", *_reason(error.why, fault)) from error
             raise
-        output = target.engine.logs(holder, follow=True)
-        if waits:
-            helper.failure(output)
-        return active, holder, output
+        return active, holder, said
 
 
 @contextmanager
@@ -244,20 +269,17 @@ def _ended_on_failure(engine: Engine, holder: str) -> Iterator[None]:
         from minicluster.executor.signals import shielded
 
         with shielded():
-            _end(engine, holder)
+            engine.end_job(holder)
         raise
 
 
-def _create(target: Target, fault: Fault, image: str, *, waits: bool) -> tuple[ActiveFault, str]:
+def _create(target: Target, fault: Fault, *, waits: bool) -> tuple[ActiveFault, str]:
     """The helper's container, which is not started yet."""
     from minicluster.engine.protocol import Job
 
     sandboxes, spec = target.sandboxes(), target.spec
-    operations = planning.operations(fault, sandboxes, spec)
-    touched = fault.to if fault.kind == "loss" and fault.to else fault.nodes
-    if fault.kind == "disk-full":  # a file system stays full when its node restarts
-        touched = ()
-    processes = {name: sandboxes[name].pid for name in touched if name in sandboxes}
+    command = [*planning.operations(fault, sandboxes, spec), "--", *planning.sweep(sandboxes)]
+    processes = {name: it.pid for name, it in sandboxes.items()}
     taken = [c.name.rpartition(".")[2] for c in target.helpers]  # also of those whose labels nobody can read
     number = max((int(word) for word in taken if word.isdecimal()), default=0)
     while True:
@@ -265,8 +287,8 @@ def _create(target: Target, fault: Fault, image: str, *, waits: bool) -> tuple[A
         active = ActiveFault(str(number), fault, time.time(), processes)
         job = Job(
             fault_name(spec.cluster, active.id),
-            image,
-            ("fault", f"{fault.seconds:g}", *operations),
+            helper.image().ref,
+            ("fault", f"{fault.seconds:g}", *command),
             {"FAULT": active.id, **({helper.WAITS: "1"} if waits else {})},
             {},
             (),
@@ -278,9 +300,14 @@ def _create(target: Target, fault: Fault, image: str, *, waits: bool) -> tuple[A
             },
             on_containers=True,
             beside=target.beside(_host(spec, fault)),
+            stdin=True,
         )
         try:
-            target.engine.create_job(job)
+            try:
+                target.engine.create_job(job)
+            except NotFound:  # nearly always the image is there: it is not asked for before
+                images.provide_helper(target.engine, target.listener)
+                target.engine.create_job(job)
             return active, job.name
         except Conflict:  # another user's process has just applied one
             continue
@@ -326,12 +353,18 @@ def heal(engine: Engine, spec: Spec, ids: Sequence[str] = ()) -> tuple[str, ...]
             known = ", ".join(active) or "none"
             fix = f"`minicluster fault list -c {spec.cluster}`."
             raise UsageError(f"cluster {spec.cluster} has no fault {id_!r}", f"In force: {known}.", fix)
-    holders = [fault_name(spec.cluster, id_) for id_ in ids] or [holder.name for holder in target.helpers]
     from minicluster.executor.parallel import at_once
 
-    swept = () if ids else tuple(holder.name for holder in target.helpers if holder.state == "running")[:1]
-    ending = [partial(_end, engine, name) for name in holders if name not in swept]
-    at_once([*ending, *([] if ids else [partial(_sweep, target, *swept)])])
+    if ids:
+        at_once([partial(end, engine, spec, id_) for id_ in ids])
+    else:
+        sandboxes = target.sandboxes()
+        # A helper that runs takes less time than one that is started for this.
+        knowing = [] if engine.hosts else [id_ for id_, one in active.items() if planning.knows(one, sandboxes)]
+        sweeping = fault_name(spec.cluster, knowing[0]) if knowing else ""
+        ending = [partial(engine.end_job, holder.name) for holder in target.helpers if holder.name != sweeping]
+        sweep = partial(engine.end_job, sweeping, helper.ALL) if knowing else partial(_sweep, target, sandboxes)
+        at_once([*ending, sweep, partial(_clear_disks, target)])
     return tuple(fault.fault.text for id_, fault in active.items() if not ids or id_ in ids)
 
 
@@ -342,37 +375,27 @@ def heal_if_any(engine: Engine, spec: Spec) -> tuple[str, ...]:
     return ()
 
 
-def _sweep(target: Target, holder: str = "") -> None:
-    """Removes what killed helpers left; by this helper, which ends then, or where there is none by one of its own."""
+def _sweep(target: Target, found: Mapping[str, Sandbox]) -> None:
+    """Removes what killed helpers left in nodes, by a helper for each host."""
     engine, spec = target.engine, target.spec
-    about = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile}
-    found = target.sandboxes()
     for host in dict.fromkeys(container.host for container in target.containers.values()):
         its = {node: sandbox for node, sandbox in found.items() if target.containers[node].host == host}
-        if not its or not engine.hosts.get(host, engine).has_image(helper.image().ref):  # there never was a fault
-            continue
-        operations, done = planning.sweep(its), False
-        if holder and not engine.hosts:  # a container that runs takes less time than a new one
-            with suppress(MiniclusterError, TimeoutError):
-                done = engine.exec(holder, ["fault", "once", *operations], timeout=20.0).exit_code == 0
-        if not done:
+        if its and engine.hosts.get(host, engine).has_image(helper.image().ref):  # else there never was a fault
+            about = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile, **_on(spec, host)}
             # What it cannot do another heal has done, which ended it, or a node has just ended.
             beside = target.containers[next(iter(its))].name
-            helper.work(engine, {**about, **_on(spec, host)}, ["fault", "0", *operations], beside=beside)
-    if holder:
-        _end(engine, holder)
+            helper.work(engine, about, ["fault", "0", *planning.sweep(its)], beside=beside)
+
+
+def _clear_disks(target: Target) -> None:
+    """Removes what killed helpers left in nodes' file systems."""
+    engine, spec = target.engine, target.spec
     volumes = [volume for node in spec.nodes for volume in disks(spec, node).values()]
     if volumes and engine.has_image(helper.image().ref):
+        about = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile}
         helper.work(engine, about, ["disk", "clear", *volumes], on_disks=True)
 
 
 def end(engine: Engine, spec: Spec, id_: str) -> None:
-    """Ends one fault; no error where it has ended."""
-    _end(engine, fault_name(spec.cluster, id_))
-
-
-def _end(engine: Engine, holder: str) -> None:
-    """Lets a helper undo its fault, and removes it."""
-    with suppress(EngineError):  # it ended by itself
-        engine.stop_container(holder)
-    engine.remove_container(holder)
+    """Lets a fault's helper undo it and end; no error where it has ended."""
+    engine.end_job(fault_name(spec.cluster, id_))

@@ -338,7 +338,16 @@ def _list(words: Iterable[str]) -> str:
 
 def gone(active: ActiveFault, sandboxes: Mapping[str, Sandbox]) -> list[str]:
     """The nodes that restarted or ended since a fault was applied: it is no longer in force in them."""
-    return [name for name, pid in active.processes.items() if name not in sandboxes or sandboxes[name].pid != pid]
+    if active.fault.kind == "disk-full":  # a file system stays full when its node restarts
+        return []
+    touched = active.fault.to if active.fault.kind == "loss" and active.fault.to else active.fault.nodes
+    before = {name: pid for name, pid in active.processes.items() if name in touched}
+    return [name for name, pid in before.items() if name not in sandboxes or sandboxes[name].pid != pid]
+
+
+def knows(active: ActiveFault, sandboxes: Mapping[str, Sandbox]) -> bool:
+    """Whether no node has started since a fault was applied: its helper can clear all."""
+    return all(active.processes.get(name) == it.pid for name, it in sandboxes.items())
 
 
 def lasting(fault: Fault, seconds: float) -> Fault:

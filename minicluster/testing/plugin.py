@@ -6,7 +6,7 @@ A run that uses no cluster pays for the import of this module, so everything els
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ import pytest
 if TYPE_CHECKING:
     from minicluster.cluster import Cluster
     from minicluster.model.events import Event
+    from minicluster.operations.chaos import Chaos
     from minicluster.testing.pool import Pool, PooledCluster
     from minicluster.testing.session import Run
 
@@ -120,6 +121,25 @@ def cluster(request: pytest.FixtureRequest, minicluster: ClusterFactory) -> Clus
         return minicluster(*marker.args, **marker.kwargs)
     except MiniclusterError as error:  # of the marker: no frame is the user's
         pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture
+def chaos(request: pytest.FixtureRequest) -> Callable[..., Chaos]:
+    """Faults at random during a block: ``with chaos(cluster, every=5, keep_quorum=True):``, as :meth:`Cluster.chaos`.
+
+    A report of the test has the seed, by which they can be repeated, and a line of JSON for each fault.
+    """
+
+    def tell(run: Chaos) -> None:
+        lines = "\n".join(one.dump(run.seed) for one in run.rounds)
+        request.node.add_report_section("call", f"minicluster {run.cluster}: chaos, seed {run.seed}", lines)
+
+    def begin(cluster: Cluster, nodes: Sequence[str] = (), **given: Any) -> Chaos:
+        run = cluster.chaos(nodes, **given)
+        run.done = tell
+        return run
+
+    return begin
 
 
 @dataclass

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from minicluster.engine.protocol import File, Job
 from minicluster.errors import Conflict, NotFound
+from minicluster.executor import helper
 from minicluster.model import labels
 from tests.contract.conftest import World, wait
 
@@ -69,6 +71,33 @@ def test_a_job_that_is_killed_is_gone(world: World) -> None:
     world.engine.start_container(made.name)
     world.engine.kill_container(made.name)
     wait(lambda: world.engine.container(made.name) is None)
+
+
+def test_a_job_waits_for_word_and_is_ended(world: World) -> None:
+    made = replace(
+        job(world, "sh", "-c", "trap 'exit 0' USR2; read -r word; echo $word; sleep 1000 & wait"), stdin=True
+    )
+    if world.fake:
+        world.fake.helper_says = "go"
+        made = replace(made, on_containers=True, env={helper.WAITS: "1"})
+    world.engine.create_job(made)
+    said = world.engine.attach(made.name)
+    world.engine.start_container(made.name)
+    said.write(helper.WORD)
+    assert next(line for line in said.lines() if line.strip() == b"go")
+    said.close()
+    world.engine.end_job(made.name, "USR2")
+    wait(lambda: world.engine.container(made.name) is None)
+    world.engine.end_job(made.name)  # no error where there is none
+
+
+def test_a_job_that_never_ran_is_removed_when_it_is_ended(world: World) -> None:
+    made = job(world, "true")
+    world.engine.create_job(made)
+    world.engine.end_job(made.name)
+    assert world.engine.container(made.name) is None
+    with pytest.raises(NotFound):
+        world.engine.attach(made.name)
 
 
 def test_a_job_that_is_never_started_shows_the_files_of_its_image(world: World) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import subprocess
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -206,7 +208,12 @@ def test_a_read_of_zookeeper_without_sync_is_found(own_cluster: Cluster) -> None
             one.close()
 
 
-@pytest.mark.parametrize("own_cluster", [("etcd",)], indirect=True)
+@pytest.mark.parametrize(
+    "own_cluster",
+    [("etcd",), ("zookeeper",), ("consul", *VERSION["consul"], "--size", "agent=0")],
+    indirect=True,
+    ids=CLIENTS,
+)
 def test_the_command_is_repeatable_and_measures(outer: Shell, own_cluster: Cluster) -> None:
     argv = (
         "chaos",
@@ -227,5 +234,29 @@ def test_the_command_is_repeatable_and_measures(outer: Shell, own_cluster: Clust
     assert [(r["kind"], r["node"]) for r in first] == [(r["kind"], r["node"]) for r in second]
     assert len(first) == 2
     assert all(r["without_writes"] is not None and r["held"] >= 3 for r in first)
-    assert own_cluster.status(memory=False).phase == "ready"
+    own_cluster.wait(timeout=60)
     assert own_cluster.faults() == ()
+
+
+@pytest.mark.parametrize("own_cluster", [("etcd", "--size", "kv=1")], indirect=True)
+def test_a_pause_in_the_moment_in_which_commands_start(outer: Shell, own_cluster: Cluster) -> None:
+    """It can freeze the engine's own process for the node (Docker 20.10): what comes next thaws it."""
+    node = own_cluster.node("kv-1").container
+    ended = threading.Event()
+
+    def commands() -> None:
+        while not ended.is_set():
+            with suppress(subprocess.TimeoutExpired):
+                outer.run("docker", "exec", node, "true", ok=False, timeout=5)
+
+    with ThreadPoolExecutor(3) as pool:
+        for _ in range(3):
+            pool.submit(commands)
+        try:
+            for _ in range(8):
+                outer.minicluster("pause", "kv-1", "-c", own_cluster.name, timeout=60)
+                outer.minicluster("unpause", "kv-1", "-c", own_cluster.name, timeout=60)
+            outer.minicluster("pause", "kv-1", "-c", own_cluster.name, timeout=60)
+        finally:
+            ended.set()
+    outer.minicluster("down", own_cluster.name, timeout=60)

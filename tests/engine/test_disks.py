@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from minicluster.cluster import Cluster
+from minicluster.engine.private import daemon
 from minicluster.engine.protocol import Engine
 from minicluster.errors import UsageError
-from minicluster.executor import disks
+from minicluster.executor import disks, helper
 from minicluster.model.spec import disks as disks_of
 from tests.engine.conftest import VERSION, Shell, eventually, remains
 
@@ -150,3 +156,61 @@ def test_grown_and_shrunk(outer: Shell, etcd: Cluster) -> None:
     assert len(loops(etcd.name)) == 10
     etcd.scale({"kv": 3})
     assert len(loops(etcd.name)) == 6
+
+
+@pytest.fixture(scope="module")
+def own(outer: Shell) -> Iterator[Shell]:
+    """minicluster with a private engine of its own, that has what nodes of etcd need."""
+    if daemon.obstacle():
+        pytest.skip(f"no private engine can be started here: {daemon.obstacle()}")
+    name = "t-disk-images"
+    try:  # it builds all images
+        outer.minicluster("up", "etcd", "--name", name, "--size", "kv=1", "--disk", f"kv={SIZE}", timeout=600)
+        images = {outer.docker("inspect", "-f", "{{.Config.Image}}", f"{name}-kv-1").out.strip(), helper.image().ref}
+    finally:
+        outer.minicluster("down", name, ok=False)
+    folder = Path(tempfile.mkdtemp(prefix="mc-", dir="/var/tmp"))
+    socket = folder / "minicluster" / "engine" / "docker.sock"
+    shell = Shell({"XDG_DATA_HOME": str(folder), "DOCKER_HOST": f"unix://{socket}"})
+    starter = Shell(shell.env | {"DOCKER_HOST": "", "DOCKER_CONTEXT": ""})
+    try:
+        starter.minicluster("engine", "start")
+        save = subprocess.Popen(["docker", "save", *images], env=os.environ | outer.env, stdout=subprocess.PIPE)
+        load = ["docker", "load"]
+        subprocess.run(load, env=os.environ | shell.env, stdin=save.stdout, check=True, capture_output=True)
+        assert save.wait() == 0
+        yield shell
+    finally:
+        starter.minicluster("engine", "stop", "--remove-data", ok=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_an_engine_that_ends_and_file_systems_of_nodes(own: Shell) -> None:
+    """After its end, after its death, and when it is removed with all that it has."""
+    name = "t-disk-own"
+    starter = Shell(own.env | {"DOCKER_HOST": "", "DOCKER_CONTEXT": ""})
+    pid = Path(own.env["XDG_DATA_HOME"]) / "minicluster" / "engine" / "docker.pid"
+
+    def etcdctl(*argv: str) -> str:
+        return own.minicluster("exec", "-c", name, "kv-1", "--", "etcdctl", *argv).out.strip()
+
+    own.minicluster("up", "etcd", "--name", name, "--size", "kv=1", "--disk", f"kv={SIZE}", timeout=600)
+    etcdctl("put", "k", "kept")
+    assert len(loops(name)) == 2
+    starter.minicluster("engine", "stop")
+    assert loops(name) == []
+    starter.minicluster("engine", "start")
+    own.minicluster("start", "-c", name)
+    assert etcdctl("get", "k", "--print-value-only") == "kept"
+    assert len(loops(name)) == 2
+    os.kill(int(pid.read_text()), signal.SIGKILL)
+    starter.minicluster("engine", "start")
+    own.minicluster("up", "--name", name)
+    assert etcdctl("get", "k", "--print-value-only") == "kept"
+    own.minicluster("fault", "disk-full", "kv-1", "--force", "-c", name)
+    own.minicluster("down", name)
+    assert remains(own, name) == {}
+    assert loops(name) == []
+    own.minicluster("up", "etcd", "--name", name, "--size", "kv=1", "--disk", f"kv={SIZE}")
+    starter.minicluster("engine", "stop", "--remove-data")
+    assert loops(name) == []

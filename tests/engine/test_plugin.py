@@ -413,6 +413,45 @@ def test_keep(runs: Runs) -> None:
     runs.shell.minicluster("down", kept)
 
 
+@pytest.mark.long
+def test_a_fault_that_a_test_leaves_is_healed_and_named(runs: Runs) -> None:
+    runs.write("""
+        def test_leaves_it(etcd):
+            etcd.fault.dns("kv-1")
+            assert len(etcd.faults()) == 1
+
+        def test_has_none(etcd):
+            assert etcd.faults() == ()
+            assert etcd.exec("kv-1", ["getent", "hosts", "kv-1"]).exit_code == 0
+    """)
+    output = runs.run()
+    assert outcomes(output) == {"passed": 2}, output
+    told = output.partition("warnings summary")[2]
+    assert "test_leaves_it" in told
+    assert re.search(r"healed after the test: dns kv-1", told), told
+
+
+@pytest.mark.long
+def test_chaos_beside_a_test_is_in_its_report(runs: Runs) -> None:
+    runs.write("""
+        @pytest.mark.parametrize("works", [True, False])
+        def test_it(minicluster, chaos, works):
+            three = minicluster(os.environ["PROFILE"], size={"kv": 3})
+            with chaos(three, every=2, kinds=["partition"], keep_quorum=True, seed=7) as run:
+                end = time.monotonic() + 60
+                while not run.rounds and time.monotonic() < end:
+                    time.sleep(0.1)
+            assert run.rounds[0].kind == "partition"
+            assert run.summary.seed == 7
+            assert three.faults() == ()
+            assert works
+    """)
+    output = runs.run()
+    assert outcomes(output) == {"passed": 1, "failed": 1}, output
+    assert "chaos, seed 7" in output
+    assert '"kind": "partition"' in output
+
+
 def test_no_engine(runs: Runs) -> None:
     runs.write("""
         def test_it(etcd):

@@ -14,6 +14,7 @@ from dataclasses import replace
 from ipaddress import ip_network
 
 from minicluster.engine.protocol import (
+    Attached,
     Cancel,
     Container,
     ContainerConfig,
@@ -56,6 +57,26 @@ class Hang:
 
     def __init__(self) -> None:
         self.begun = threading.Event()
+
+
+class _Attached:
+    """A connection to a helper, which does what it is for once it gets word."""
+
+    def __init__(self, engine: FakeEngine, name: str) -> None:
+        self._engine = engine
+        self._name = name
+
+    def write(self, data: bytes) -> None:
+        assert data == helper.WORD
+        with self._engine._news:
+            self._engine.boxes[self._name].log.append(self._engine.helper_says.encode())
+            self._engine._news.notify_all()
+
+    def lines(self) -> Iterator[bytes]:
+        return self._engine.logs(self._name, follow=True)
+
+    def close(self) -> None:
+        pass
 
 
 class FakeEngine(Images):
@@ -313,7 +334,7 @@ class FakeEngine(Images):
         """Does what a job does, once it runs."""
         job = next(job for job in self.jobs if job.name == box.container.name)
         if job.on_containers or job.on_disks:
-            box.log = [(helper.WAITING if helper.WAITS in job.env else self.helper_says).encode()]
+            box.log = [] if helper.WAITS in job.env else [self.helper_says.encode()]
             return
         status, output, files = self.works(job)
         box.put([File(f"/out/{path}", content, 0o755) for path, content in files.items()])
@@ -386,11 +407,7 @@ class FakeEngine(Images):
     def kill_container(self, name: str, signal: str = "KILL") -> None:
         self._call("kill_container", name)
         with self._lock:
-            if signal != "KILL":
-                if name in self.boxes:
-                    self.boxes[name].log.append(self.helper_says.encode())
-                    self._news.notify_all()
-                return
+            assert signal == "KILL"
             if name in self.boxes and self.boxes[name].container.alive:
                 self._kill(self.boxes[name])
                 if any(job.name == name for job in self.jobs):
@@ -399,6 +416,18 @@ class FakeEngine(Images):
     def _kill(self, box: Box) -> None:
         self._tell("container", "kill", box.container.name, box.container.labels, signal="SIGKILL")
         self._end(box, 137)
+
+    def end_job(self, name: str, signal: str = "TERM") -> None:
+        self._call("end_job", name)
+        with self._lock:
+            box = self.boxes.get(name)
+            if box and box.container.alive:
+                self._end(box, 0)
+            self.boxes.pop(name, None)
+
+    def attach(self, container: str) -> Attached:
+        self._box(container)
+        return _Attached(self, container)
 
     def remove_container(self, name: str) -> None:
         self._call("remove_container", name)

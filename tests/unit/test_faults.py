@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,8 @@ from minicluster import cluster as facade
 from minicluster.cli.app import app
 from minicluster.cluster import Cluster
 from minicluster.engine.protocol import Job, Sandbox
-from minicluster.errors import MiniclusterError, NodeFailed, NotReady, UsageError
+from minicluster.errors import EngineError, MiniclusterError, NodeFailed, NotReady, UsageError
+from minicluster.executor import thaw
 from minicluster.executor.helper import image as helper_image
 from minicluster.model import labels
 from minicluster.model.fault import ActiveFault, Fault
@@ -475,6 +477,24 @@ def test_chaos_is_repeatable_and_ends_healed(
     assert {c.state for c in engine.containers("e")} == {"running"}
 
 
+def test_chaos_beside_a_block(engine: FakeEngine, etcd: Cluster, tmp_path: Path) -> None:
+    log = tmp_path / "chaos.jsonl"
+    told: list[int] = []
+    with etcd.chaos("kv-1", every=2, kinds=["partition"], seed=3, log=log) as run:
+        run.done = lambda run: told.append(len(run.rounds))
+        while not helpers(engine):
+            time.sleep(0.01)
+    assert helpers(engine) == []  # it ends with the block, not at the end of its time
+    assert told == [1]
+    assert [json.loads(line)["node"] for line in log.read_text().splitlines()] == ["kv-1"]
+    assert (run.summary.seed, run.summary.cluster) == (3, "e")
+    with pytest.raises(UsageError, match="unknown fault 'flood'"):
+        etcd.chaos(kinds=["flood"])
+    with pytest.raises(ZeroDivisionError), etcd.chaos(every=2):
+        raise ZeroDivisionError
+    assert helpers(engine) == []
+
+
 def test_a_write_that_waits_long_is_a_gap_too(engine: FakeEngine, etcd: Cluster) -> None:
     """It succeeds in the end: nothing was written meanwhile all the same."""
     watch = chaos._Watch(engine, etcd.spec)
@@ -623,3 +643,48 @@ def test_a_full_disk_costs_a_voter() -> None:
     assert planning.cost(full, [], voters(3)) == (
         "leaves 1 of 3 voters together, 2 needed: writes stop until healed", True,
     )  # fmt: skip
+
+
+# Paused nodes
+
+
+def test_a_paused_node_that_the_engine_cannot_resume_is_thawed(
+    engine: FakeEngine, etcd: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thaw, "PATIENCE", 0.05)
+    etcd.node("kv-1").pause()
+    thawed = threading.Event()
+
+    def hang() -> None:
+        while not any("freezer.state" in " ".join(job.command) for job in engine.jobs):
+            time.sleep(0.01)
+        thawed.set()
+
+    engine.fail("remove_container", hang, match="e-kv-1")
+    etcd.down()
+    assert thawed.is_set()
+    (job,) = [job for job in engine.jobs if "freezer.state" in " ".join(job.command)]
+    assert job.on_containers
+    assert engine.empty()
+
+
+def test_a_node_that_does_not_end_even_then_is_killed(
+    engine: FakeEngine, etcd: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thaw, "PATIENCE", 0.05)
+
+    def hang() -> None:
+        while not any(job.command[-1] == "end" for job in engine.jobs):
+            time.sleep(0.01)
+
+    engine.fail("kill_container", hang, match="e-kv-1")
+    etcd.kill("kv-1")
+    assert [job.command[-3:] for job in engine.jobs] == [("THAWED", "0", ""), ("THAWED", "0", "end")]
+
+
+def test_a_node_that_was_thawed_behind_the_engines_back_is_resumed(engine: FakeEngine, etcd: Cluster) -> None:
+    etcd.node("kv-1").pause()
+    engine.fail("start_container", EngineError("cannot start container", "container not paused"), match="e-kv-1")
+    etcd.node("kv-1").unpause()
+    assert [job.command[-3:] for job in engine.jobs] == [("FROZEN", "1", "")]
+    assert etcd.node("kv-1").status().phase == "running"

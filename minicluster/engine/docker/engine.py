@@ -18,9 +18,10 @@ from minicluster.engine.docker import answers, archive, capabilities, events, im
 from minicluster.engine.docker.answers import cluster_label, filters
 from minicluster.engine.docker.client_side import proxies
 from minicluster.engine.docker.errors import translated
-from minicluster.engine.http import Api, APIError
+from minicluster.engine.http import Api, APIError, ConnectionLost
 from minicluster.engine.private import bridge
 from minicluster.engine.protocol import (
+    Attached,
     Cancel,
     Container,
     ContainerConfig,
@@ -48,6 +49,8 @@ from minicluster.model.spec import LOCALHOST
 
 _NO_LEADER = "swarm does not have a leader"
 _FREED = 10.0  # seconds that a swarm's managers may take to learn that a container has left a network
+
+_PATIENCE = 10.0  # seconds that a job has to end when it is told to
 
 #: Logs that can be read, whatever driver the engine's configuration has for containers, and that fill no disk.
 _LOGS = {"Type": "json-file", "Config": {"max-size": "20m", "max-file": "3"}}
@@ -407,6 +410,7 @@ class DockerEngine:
                 "LogConfig": _LOGS,  # its result is read from there
                 **privileges.of_job(job),
             },
+            **({"OpenStdin": True, "StdinOnce": True, "AttachStdin": True} if job.stdin else {}),
         }
         with translated(f"create container {job.name}"):
             self._api.request("POST", "/containers/create", params={"name": job.name}, data=body)
@@ -456,6 +460,22 @@ class DockerEngine:
             except APIError as error:
                 if error.status not in (404, 409):
                     raise
+
+    def end_job(self, name: str, signal: str = "TERM") -> None:
+        with translated(f"end container {name}"):
+            try:
+                self._api.request("POST", f"/containers/{name}/kill", params={"signal": signal})
+                self._api.request("POST", f"/containers/{name}/wait", timeout=_PATIENCE)
+                return
+            except APIError as error:
+                if error.status == 404:
+                    return  # else it does not run
+            except ConnectionLost:
+                pass  # it does not end; or the engine does not answer, which the removal says
+        self.remove_container(name)
+
+    def attach(self, container: str) -> Attached:
+        return streams.Attached(self._api, container)
 
     def remove_container(self, name: str) -> None:
         self._release(name)

@@ -79,12 +79,42 @@ def logs(api: Api, container: str, tail: int | None, follow: bool) -> Iterator[b
         api.open("GET", f"/containers/{container}/logs", params=params) as response,
     ):
         response.socket.settimeout(None)
-        rest = b""
-        for _stream, chunk in _frames(response):
-            *lines, rest = (rest + chunk).split(b"\n")
-            yield from lines
-        if rest:
-            yield rest
+        yield from _lines(response)
+
+
+class Attached:
+    """See :meth:`minicluster.engine.protocol.Engine.attach`."""
+
+    def __init__(self, api: Api, container: str) -> None:
+        self._what = f"attach to {container}"
+        params = {"stream": 1, "stdin": 1, "stdout": 1, "stderr": 1}
+        upgrade = {"Connection": "Upgrade", "Upgrade": "tcp"}
+        with translated(self._what):
+            self._response = api.open("POST", f"/containers/{container}/attach", params=params, headers=upgrade)
+        self._response.socket.settimeout(None)
+
+    def write(self, data: bytes) -> None:
+        with translated(self._what):
+            try:
+                self._response.socket.sendall(data)
+            except OSError as error:
+                raise ConnectionLost(str(error)) from error
+
+    def lines(self) -> Iterator[bytes]:
+        with translated(self._what):
+            yield from _lines(self._response)
+
+    def close(self) -> None:
+        self._response.close()
+
+
+def _lines(response: Response) -> Iterator[bytes]:
+    rest = b""
+    for _stream, chunk in _frames(response):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
 
 
 def _frames(response: Response) -> Iterator[tuple[int, bytes]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import struct
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +15,9 @@ from typing import Any
 from minicluster.engine.private import bridge
 from minicluster.engine.private.layout import Layout
 from minicluster.host import procfs
+
+#: Of linux/loop.h: requests of a loop device, and the size of what the first one returns.
+_LOOP_GET_STATUS64, _LOOP_CLR_FD, _LOOP_INFO64 = 0x4C05, 0x4C01, 232
 
 
 def clear_stale(layout: Layout) -> None:
@@ -41,6 +46,7 @@ def clean(layout: Layout) -> list[str]:
     if procfs.mounted_on_itself(layout.data):
         points.append(str(layout.data))  # dockerd unmounts it itself, unless it was killed
     procfs.unmount(points)
+    _detach_loops(layout.data)
     troubles = each(Path.unlink, [path for path in (layout.socket, layout.pid_file) if path.exists()])
     troubles += each(shutil.rmtree, [layout.run] if layout.run.exists() else [])
     troubles += each(bridge.remove, [layout.bridge])
@@ -105,6 +111,29 @@ def _kill_containers(layout: Layout) -> None:
     groups = {word for pid in shims(layout) for word in procfs.command_line(Path(f"/proc/{pid}")) if _is_id(word)}
     procfs.kill_all(lambda: [*procfs.descendants(shims(layout)), *shims(layout)])
     procfs.remove_control_groups(groups)
+
+
+def _detach_loops(data: Path) -> None:
+    """Detaches the loop devices that have the file of a volume, and removes their names, which executor.disks made.
+
+    They are in the kernel, which keeps them when an engine ends. A node that is started gets them again.
+    """
+    import fcntl
+
+    files = set()
+    for volume in (data / "volumes").glob("*/_data"):
+        with suppress(OSError):
+            about = (volume / f"{volume.parent.name}.img").stat()
+            files.add((about.st_dev, about.st_ino))
+    for name in procfs.loop_devices() if files else ():
+        with suppress(OSError), open(f"/dev/{name}", "rb", buffering=0) as device:
+            found = fcntl.ioctl(device, _LOOP_GET_STATUS64, bytes(_LOOP_INFO64))
+            if struct.unpack_from("=QQ", found) not in files:
+                continue
+            fcntl.ioctl(device, _LOOP_CLR_FD)
+            for link in Path("/dev").glob("minicluster-*"):
+                if os.readlink(link) == name:
+                    link.unlink()
 
 
 def _is_id(word: str) -> bool:
