@@ -890,7 +890,12 @@ SETTINGS = ["version=", "tls=", "heartbeat=", "election=", "quota=", "log_level=
     ],
 )
 def test_what_completion_offers(words: str, offered: list[str]) -> None:
-    assert _offered(f"minicluster {words}") == offered
+    found = None
+    for _ in range(5):  # whoever presses TAB waits 2 s at most, and gets nothing on a machine that is too busy for that
+        found = _offered(f"minicluster {words}")
+        if found == offered:
+            break
+    assert found == offered
 
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
