@@ -124,7 +124,9 @@ def test_a_swarm_that_its_only_manager_left_is_recreated(cluster: Shell) -> None
 
 
 def managers(outer: Shell, node: str) -> list[str]:
-    rows = docker(outer, node, "node", "ls", "--format", "{{.Hostname}} {{.ManagerStatus}}").splitlines()
+    """As a node lists them; nothing where it is none itself, as one that was just promoted."""
+    ask = ("exec", f"{NAME}-{node}", "docker", "node", "ls", "--format", "{{.Hostname}} {{.ManagerStatus}}")
+    rows = outer.docker(*ask, ok=False).out.splitlines()
     return sorted(row.split()[0] for row in rows if row.endswith(("Leader", "Reachable")))
 
 
