@@ -175,6 +175,43 @@ def test_verbs_reach_the_host_that_has_the_node(machines: Machines) -> None:
     assert sorted(c.name for c in machines.hosts().containers("e")) == ["e-kv-1", "e-kv-2", "e-kv-3"]
 
 
+def holders(machines: Machines) -> dict[str, list[str]]:
+    """Host -> the helpers of faults that it has."""
+    found = {
+        name: [c.name for c in e.containers("e") if labels.FAULT in c.labels] for name, e in machines.engines.items()
+    }
+    return {host: names for host, names in found.items() if names}
+
+
+def test_a_fault_of_nodes_on_several_hosts_has_a_helper_on_each(machines: Machines) -> None:
+    cluster = up(machines.hosts())
+    with cluster.partition("kv-1", ["kv-2", "kv-3"]):
+        assert holders(machines) == {host: [f"e-fault.{host}.1"] for host in NAMES}
+        for host, node in zip(NAMES, ("e-kv-1", "e-kv-2", "e-kv-3"), strict=True):
+            (job,) = [job for job in machines.engines[host].jobs if job.on_containers]
+            assert len(job.command) == 3, "only what is done to its own node"
+            assert job.command[2].startswith("drop ")
+            assert job.beside == node
+        (found,) = cluster.faults()
+        assert found.nodes == ("kv-1", "kv-2", "kv-3")
+        with cluster.fault.dns("kv-2") as other:
+            assert other.id == "2"
+            assert holders(machines)["b"] == ["e-fault.b.1", "e-fault.b.2"]
+    assert holders(machines) == {}
+    cluster.fault.loss("kv-1", 100, to="kv-3")
+    assert holders(machines) == {"c": ["e-fault.c.1"]}
+    cluster.heal()
+    assert holders(machines) == {}
+
+
+def test_a_fault_that_fails_on_one_host_is_undone_on_all(machines: Machines) -> None:
+    cluster = up(machines.hosts())
+    machines.engines["c"].helper_says = "failed: no process x there"
+    with pytest.raises(MiniclusterError, match="cannot apply: hang kv-1 kv-2 kv-3 x"):
+        cluster.fault.hang("kv", "x")
+    assert holders(machines) == {}
+
+
 def test_a_host_that_is_gone_is_named_and_its_nodes_move(machines: Machines) -> None:
     up(machines.hosts())
     away = machines.hosts("c")
