@@ -172,8 +172,8 @@ class HostsEngine(HostCalls):
             self._call(self._target(about), lambda engine: engine.create_volume(name, about, device))
             return
         wanted = about[labels.HOSTS].split(",")
-        for host in [host for host in self.hosts if host in wanted] or list(self.hosts):
-            self._call(host, lambda engine: engine.create_volume(name, about))
+        on = [host for host in self.hosts if host in wanted] or list(self.hosts)
+        self._all(on, lambda engine: engine.create_volume(name, about))
 
     def volume_size(self, name: str) -> int | None:
         sizes = [size for size in self._each(lambda engine: engine.volume_size(name)).values() if size is not None]
@@ -187,8 +187,7 @@ class HostsEngine(HostCalls):
         found = self._each(lambda engine: engine.volume(name))
         having = [replace(one, host=host) for host, one in found.items() if one and labels.HOST in one.labels]
         meant = [one.host for one in self._meant(having) if AT not in one.name]
-        for host in meant or [host for host, one in found.items() if one]:
-            self._call(host, lambda engine: engine.remove_volume(name))
+        self._all(meant or [host for host, one in found.items() if one], lambda engine: engine.remove_volume(name))
 
     def sees(self, path: str) -> bool:
         return all(self._each(lambda engine: engine.sees(path)).values())
@@ -200,8 +199,10 @@ class HostsEngine(HostCalls):
             self._where[config.name] = host
 
     def create_job(self, job: objects.Job) -> None:
-        having = [name for name, there in self._each(lambda engine: engine.has_image(job.image)).items() if there]
-        host = job.labels.get(labels.HOST) or next(iter(having), "") or self._target({})
+        host = job.labels.get(labels.HOST, "")
+        if not host:
+            having = self._each(lambda engine: engine.has_image(job.image))
+            host = next((name for name, there in having.items() if there), "") or self._target({})
         self._call(host, lambda engine: engine.create_job(job))
         with self._lock:
             self._where[job.name] = host
@@ -328,7 +329,10 @@ class HostsEngine(HostCalls):
     def _home(self) -> Engine:
         with self._lock:
             if not self._homes:
-                self._homes.append(self._find_home() or next(iter(self.hosts.values())))
+                first, found = next(iter(self.hosts.values())), self._find_home()
+                if found and found.info.platform != first.info.platform:  # what it builds does not run there
+                    found = None
+                self._homes.append(found or first)
             return self._homes[0]
 
     def _having(self, ref: str) -> Engine:

@@ -117,6 +117,7 @@ class DockerEngine:
             file_types=["Supports d_type", "false"] not in (info.get("DriverStatus") or ()),
             authorization=tuple((info.get("Plugins") or {}).get("Authorization") or ()),
             warnings=tuple(info.get("Warnings") or ()),
+            id=str(info.get("ID", "")),
             cpus=int(info.get("NCPU") or 0),
             memory=int(info.get("MemTotal") or 0),
             data_root=str(info.get("DockerRootDir", "")),
