@@ -1,4 +1,4 @@
-"""kube-routes and kube-volumes, which run where a cluster's nodes are on several hosts, on what a real API server answered.
+"""kube-routes and kube-volumes, which run in clusters on several hosts, on what a real API server answered.
 
 In its cluster agent-1 and agent-2 ran, with Services of type LoadBalancer.
 """
