@@ -123,12 +123,11 @@ def machines(engine: Engine, swarms: Mapping[str, Swarm]) -> dict[str, Host]:
 def copy_records(engine: Engine, spec: Spec) -> None:
     """Gives a host that was away what every host has a copy of: the records of what the cluster is, and its lease."""
     copies = [v for v in engine.volumes(spec.cluster) if labels.HOST not in v.labels and "@" not in v.name]
-    for name, host in engine.hosts.items():
-        if name in spec.hosts:
-            there = {volume.name for volume in host.volumes(spec.cluster)}
-            for copy in copies:
-                if copy.name not in there:
-                    host.create_volume(copy.name, copy.labels)
+    for name, its in each(engine, lambda host: host.volumes(spec.cluster)).items():
+        there = {volume.name for volume in its}
+        for copy in copies if name in spec.hosts else ():
+            if copy.name not in there:
+                engine.hosts[name].create_volume(copy.name, copy.labels)
 
 
 def each(engine: Engine, call: Callable[[Engine], T]) -> dict[str, T]:
@@ -159,7 +158,7 @@ def check_machines(engine: Engine) -> None:
     if len(by_platform) > 1:
         raise UsageError(
             "the hosts have different platforms",
-            "\n".join(f"{platform}: {', '.join(names)}" for platform, names in by_platform.items())
+            "\n".join(f"{platform}: {', '.join(names)}." for platform, names in by_platform.items())
             + "\nNode images are built once, for one platform.",
             "Use hosts of one platform.",
         )

@@ -293,7 +293,7 @@ def test_kubernetes_over_three_hosts(bed: Bed, kubernetes: Callable[..., str]) -
 
     url = eventually(published)
     assert bed.addresses[where(bed)["master-1"]] in url
-    assert eventually(lambda: get(url)).strip() in pods
+    assert eventually(lambda: get(url.replace("tcp:", "http:"))).strip() in pods
 
     (before,) = _pods(kubectl, "notes")
     kubectl("exec", "deployment/notes", "--", "sh", "-c", "echo kept > /notes/note")

@@ -365,13 +365,15 @@ def test_hosts_that_are_one_engine_are_refused(machines: Machines) -> None:
         with pytest.raises(UsageError, match="hosts a, c are the same engine"):
             act(machines.hosts())
     assert all(engine.empty() for engine in machines.engines.values())
+    (note,) = hosts_check.status(machines.hosts()).notes
+    assert note.startswith("Hosts a, c are the same engine. Nodes on them would be lost together. Name only one")
 
 
 def test_hosts_of_different_platforms_are_refused(machines: Machines) -> None:
     machines.engines["b"].platform = "linux/arm64"
     with pytest.raises(UsageError, match="the hosts have different platforms") as error:
         up(machines.hosts())
-    assert "linux/amd64: a, c\nlinux/arm64: b\n" in error.value.why
+    assert "linux/amd64: a, c.\nlinux/arm64: b.\n" in error.value.why
 
 
 def test_an_engine_of_another_platform_builds_no_images_for_hosts(machines: Machines) -> None:
