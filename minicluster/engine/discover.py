@@ -163,7 +163,7 @@ def _answer_of_host(address: EngineAddress) -> EngineAddress | str:
         except OSError as error:
             return describe(error)
         except ConnectionLost as lost:  # with what ssh says
-            return str(lost)
+            return "; ".join(str(lost).splitlines())
         finally:
             api.close()
     answer = _try(address, NAMED_TIMEOUT)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -22,6 +23,8 @@ from minicluster.engine.host_copies import AT, shown
 from minicluster.engine.protocol import Cancel, Engine, Progress
 from minicluster.errors import EngineError, NoEngine, NotFound
 from minicluster.model import labels
+
+_LEARNT = 20.0  # seconds that hosts may take to learn from their manager that a network was removed
 
 
 class HostsEngine(HostCalls):
@@ -156,6 +159,10 @@ class HostsEngine(HostCalls):
 
     def remove_network(self, name: str) -> None:
         self._manager().remove_network(name)
+        # The other hosts learn it a moment later. Until then the name means the removed one there, also for new nodes.
+        end = time.monotonic() + _LEARNT
+        while time.monotonic() < end and any(self._each(lambda engine: engine.network(name)).values()):
+            time.sleep(0.05)
 
     def connect_network(self, network: str, container: str, aliases: Sequence[str] = ()) -> None:
         self._on(container, lambda engine, name: engine.connect_network(network, name, aliases))

@@ -41,6 +41,7 @@ def placed(engine: Engine, spec: Spec, observed: Observed) -> tuple[Spec, Mappin
     swarms = each(engine, lambda host: host.swarm())
     before = observed.spec
     if before is None:
+        _refuse_gone(engine)
         check_clocks(engine)
     inside = _inside(engine, swarms, before)
     hosts = machines(engine, inside)
@@ -54,6 +55,12 @@ def placed(engine: Engine, spec: Spec, observed: Observed) -> tuple[Spec, Mappin
     left = {former[name] for name in why if former.get(name) in engine.gone}
     forgotten = {host: id_ for host in sorted(left) if before and (id_ := _lost(engine, host, before, inside))}
     return spec, why, replace(observed.placed(spec), forgotten=forgotten)
+
+
+def _refuse_gone(engine: Engine) -> None:
+    """Refuses to begin without a host that the user named."""
+    for name, why in engine.gone.items():
+        raise MiniclusterError(f"host {name} does not answer", why, "Start its engine, or leave it out of the hosts.")
 
 
 def _inside(engine: Engine, swarms: Mapping[str, Swarm], before: Spec | None) -> dict[str, Swarm]:
@@ -246,9 +253,7 @@ def init(engine: Engine, listener: Listener = ignore) -> list[str]:
     Raises:
         MiniclusterError: a host does not answer, is part of another swarm, or cannot join.
     """
-    if engine.gone:
-        name, why = next(iter(engine.gone.items()))
-        raise MiniclusterError(f"host {name} does not answer", why, "Start its engine, or leave it out.")
+    _refuse_gone(engine)
     check_machines(engine)
     swarms = each(engine, lambda host: host.swarm())
     first = next((swarm for swarm in swarms.values() if swarm.manager), None)

@@ -483,17 +483,6 @@ def test_events_of_all_hosts_come_together(machines: Machines) -> None:
     assert {name for name, action in found if action == "start"} == {"e-kv-1", "e-kv-2", "e-kv-3"}
 
 
-def test_faults_are_held_on_the_host_of_their_nodes(machines: Machines) -> None:
-    cluster = up(machines.hosts())
-    with cluster.fault.delay("kv-2", 100):
-        helpers = [c.name for c in machines.engines["b"].containers("e") if labels.FAULT in c.labels]
-        assert helpers == ["e-fault.1"]
-        assert [fault.id for fault in Cluster.open("e", engine=machines.hosts()).faults()] == ["1"]
-    assert [c.name for c in machines.engines["b"].containers("e")] == ["e-kv-2"]
-    with pytest.raises(UsageError, match="its nodes are on several hosts"), cluster.fault.delay("kv", 100):
-        pass
-
-
 def test_placement_is_stable(machines: Machines) -> None:
     cluster = up(machines.hosts(), hosts=["a", "b", "c"])
     hosts = {name: Host(f"10.9.0.{i}", 1 << 34) for i, name in enumerate(NAMES, 1)}
