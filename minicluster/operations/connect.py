@@ -309,8 +309,8 @@ def _advice(chosen: str, spec: Spec, engine: Engine) -> str:
         )
     if spec.hosts:
         return (
-            f"Check whether the hosts' firewalls block ports {_ports(spec)}, and whether these are the hosts' addresses "
-            "as seen from here; or run this on a host with --address-mode localhost."
+            f"Check whether the hosts' firewalls block ports {_ports(spec)}, and whether these are addresses of the "
+            "hosts as seen from here; or run this on a host with --address-mode localhost."
         )
     wanted = machine_address(engine, spec.gateway)
     if wanted != spec.bind_address:
