@@ -23,7 +23,7 @@ def summaries(engine: Engine, volumes: Sequence[Volume] | None = None) -> list[C
     """
     containers, networks = engine.containers(), engine.networks()
     known = by_cluster(volumes or ())
-    if volumes is None or any(one.labels[labels.CLUSTER] not in known for one in (*containers, *networks)):
+    if volumes is None or not by_cluster([*containers, *networks]).keys() <= known.keys():
         volumes = engine.volumes()  # a cluster has been created since
     found = []
     for name, things in by_cluster([*containers, *networks, *volumes]).items():
