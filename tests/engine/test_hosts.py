@@ -218,7 +218,7 @@ def test_reset_over_hosts(bed: Bed) -> None:
     up(bed, "etcd", "--address-mode", "gateway")
     bed.shell.minicluster("etcdctl", "-c", NAME, "put", "greeting", "hello")
     bed.shell.minicluster("reset", NAME)
-    assert bed.shell.minicluster("etcdctl", "get", "greeting").out == ""  # without -c: it is the only one that has it
+    assert bed.shell.minicluster("etcdctl", "-c", NAME, "get", "greeting").out == ""
     is_ready(bed)
 
 
