@@ -43,8 +43,8 @@ def bed(outer: Shell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]
 @pytest.fixture(autouse=True)
 def _leaves_nothing(bed: Bed) -> Iterator[None]:
     yield
-    bed.shell.minicluster("down", NAME, ok=False, timeout=300)
-    assert bed.remains(NAME) == {}
+    done = bed.shell.minicluster("down", NAME, ok=False, timeout=300)
+    assert bed.remains(NAME) == {}, done.err
 
 
 def up(bed: Bed, profile: str, *options: str) -> Any:
@@ -262,7 +262,8 @@ spec:
 @pytest.fixture
 def kubernetes(bed: Bed, tmp_path: Path) -> Callable[..., str]:
     """kubectl of a cluster with an agent on each host, and WEB in it."""
-    up(bed, "kubernetes", "--size", "agent=3", "--address-mode", "gateway")
+    each = [word for number, host in enumerate(NAMES, 1) for word in ("--place", f"agent-{number}={host}")]
+    up(bed, "kubernetes", "--size", "agent=3", *each, "--address-mode", "gateway")
     file = tmp_path / "web.yaml"
     file.write_text(WEB)
 
