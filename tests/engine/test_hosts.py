@@ -262,8 +262,9 @@ spec:
 @pytest.fixture
 def kubernetes(bed: Bed, tmp_path: Path) -> Callable[..., str]:
     """kubectl of a cluster with an agent on each host, and WEB in it."""
-    each = [word for number, host in enumerate(NAMES, 1) for word in ("--place", f"agent-{number}={host}")]
-    up(bed, "kubernetes", "--size", "agent=3", *each, "--address-mode", "gateway")
+    mode = ("--address-mode", "gateway")
+    up(bed, "kubernetes", "--size", "agent=2", "--place", "agent-1=m1", "--place", "agent-2=m2", *mode)
+    up(bed, "kubernetes", "--size", "agent=3", "--place", "agent-3=m3", *mode)  # the others learn the way to its pods
     file = tmp_path / "web.yaml"
     file.write_text(WEB)
 
@@ -285,7 +286,7 @@ def test_kubernetes_over_three_hosts(bed: Bed, kubernetes: Callable[..., str]) -
     for pod in pods:
         for other, address in pods.items():
             assert kubectl("exec", pod, "--", "wget", "-T", "5", "-qO-", f"http://{address}").strip() == other
-        seen = {kubectl("exec", pod, "--", "wget", "-T", "5", "-qO-", "http://web.default").strip() for _ in range(20)}
+        seen = {kubectl("exec", pod, "--", "wget", "-T", "5", "-qO-", "http://web.default").strip() for _ in range(8)}
         assert len(seen) > 1, "the Service leads to several hosts"
 
     def published() -> str:
@@ -308,13 +309,6 @@ def test_kubernetes_over_three_hosts(bed: Bed, kubernetes: Callable[..., str]) -
     eventually(lambda: not kubectl("get", "pv", "-o", "name").split(), what="the volume is removed")
     listed = bed.shell.minicluster("exec", "-c", NAME, agent, "--", "ls", "/var/lib/kubelet/minicluster-volumes")
     assert listed.out == ""
-
-    bed.shell.minicluster("scale", "agent=4", "-c", NAME, timeout=300)
-    fourth = eventually(lambda: next((p for p in _pods(kubectl, "web") if p["spec"]["nodeName"] == "agent-4"), None))
-    kubectl("wait", "--for=condition=Ready", f"pod/{fourth['metadata']['name']}", "--timeout", "120s")
-    address = next(p for p in _pods(kubectl, "web") if p["spec"]["nodeName"] == "agent-4")["status"]["podIP"]
-    for pod in pods:
-        assert kubectl("exec", pod, "--", "wget", "-T", "5", "-qO-", f"http://{address}").strip()
 
 
 def _pods(kubectl: Callable[..., str], app: str) -> list[Any]:
