@@ -12,6 +12,7 @@ from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.results import Change
 from minicluster.operations import host_record, up
 from minicluster.operations import remove_expired as collecting
+from minicluster.operations.summaries import summaries
 from minicluster.operations.up_options import UpOptions
 
 if TYPE_CHECKING:
@@ -55,10 +56,12 @@ def _hosts_of_up(name: str, named: Sequence[str]) -> list[str]:
 def clusters(engine: Engine | None = None, *, listener: Listener = ignore) -> list[results.ClusterSummary]:
     """Every cluster by name, incomplete ones included; those whose lease has ended are removed."""
     engine = engine or (discovery.engine_if_any() if host_record.clusters() else discover.connect())
-    found = []
-    for one in [*([engine] if engine else []), *discovery.on_hosts(engine)]:
-        collecting.sweep(one, listener)
-        found += discovery.clusters(one)
+    found, volumes = [], None
+    if engine:
+        volumes = collecting.sweep(engine, listener)
+        found += summaries(engine, volumes)
+    for one in discovery.on_hosts(engine, volumes):
+        found += summaries(one, collecting.sweep(one, listener))
     return sorted({one.cluster: one for one in found}.values(), key=lambda one: one.cluster)
 
 

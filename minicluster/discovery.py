@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,15 +14,15 @@ from minicluster.errors import Incomplete, NoCluster, NoEngine, UsageError, near
 from minicluster.model import labels
 from minicluster.model.events import Event, Listener
 from minicluster.model.naming import NAME_RULE, is_name
-from minicluster.model.results import Change, ClusterSummary
+from minicluster.model.results import Change
 from minicluster.model.spec import Spec
-from minicluster.operations import down, host_record, preflight, remove_expired
+from minicluster.operations import down, host_record, preflight
 from minicluster.operations.observe import by_cluster, everything
 from minicluster.operations.up import DEFAULT_PROFILE
-from minicluster.plan.observed import lease_of, made_by_another, observe, project_of, records
+from minicluster.plan.observed import made_by_another, project_of, records
 
 if TYPE_CHECKING:
-    from minicluster.engine.protocol import Engine
+    from minicluster.engine.protocol import Engine, Volume
     from minicluster.project.definition import Project
 
 VARIABLE = "MINICLUSTER"  #: names the cluster that commands are about by default
@@ -117,8 +117,18 @@ def target(profile: str | None, name: str | None, named_by: str = "--name") -> s
 
 def names(engine: Engine) -> list[str]:
     """The names of all clusters, incomplete ones included, and those that this machine put on several hosts."""
-    elsewhere = () if engine.hosts else filter(hosts_of, host_record.clusters())
-    return sorted({*by_cluster(everything(engine)), *elsewhere})
+    return list(_hosts_by_cluster(engine))
+
+
+def _hosts_by_cluster(engine: Engine) -> dict[str, list[str]]:
+    """The same, each with its hosts: none of those on one engine, and of all where several hosts are that engine."""
+    found = {}
+    for name, things in by_cluster(everything(engine)).items():
+        texts = () if engine.hosts else (thing.labels.get(labels.HOSTS, "") for thing in things)
+        found[name] = next(filter(None, texts), "").split(",")
+    if not engine.hosts:  # as this machine knows them: a host without a context is given up
+        found |= {name: hosts for name in host_record.clusters() if (hosts := hosts_of(name))}
+    return {name: [*filter(None, hosts)] for name, hosts in sorted(found.items())}
 
 
 def hosts_of(name: str) -> list[str]:
@@ -159,12 +169,13 @@ def opened(name: str | None, used: Callable[[], Engine]) -> tuple[Engine, Spec]:
 def _only_on_hosts(used: Callable[[], Engine]) -> str:
     """The only cluster there is, if that is one on several hosts that this machine put there; else ""."""
     known = [*filter(hosts_of, host_record.clusters())]
-    if len(known) != 1:
+    if not known:
         return ""
     try:
-        return "" if by_cluster(everything(used())) else known[0]
+        engine = used()
+        return known[0] if len(known) == 1 and not by_cluster(everything(engine)) else ""
     except NoEngine:
-        return known[0]
+        return _only(known)
 
 
 def choose(engine: Engine, name: str | None) -> str:
@@ -180,6 +191,11 @@ def choose(engine: Engine, name: str | None) -> str:
         if wanted.name not in known:
             raise unknown(engine, wanted.name, known, wanted.origin)
         return wanted.name
+    return _only(known)
+
+
+def _only(known: Sequence[str]) -> str:
+    """The only one of these clusters; raises as :func:`choose` does."""
     if not known:
         raise NoCluster("no clusters found", "", "Create one: `minicluster up`.")
     if len(known) > 1:
@@ -221,22 +237,26 @@ def find(engine: Engine, name: str | None) -> Spec:
     return spec
 
 
-def with_program(engine: Engine, program: str, name: str | None) -> str:
+def with_program(engine: Engine | None, program: str, name: str | None) -> str:
     """The cluster of that name, else that of :func:`default`, else the only one that has this client.
+
+    Args:
+        engine: None: there is none but those of clusters on several hosts.
 
     Raises:
         NoCluster: there is none.
         UsageError: there are several and none is named.
     """
     its = None if name or from_variable() else project()
-    if its is None and _wanted(name):
-        return choose(engine, name)
-    having = []
-    volumes = engine.volumes()
-    for cluster in names(engine) if its is None else its.clusters:
-        found = records([volume for volume in volumes if volume.labels[labels.CLUSTER] == cluster])
-        if found and (spec := found[-1].spec) and program in spec.programs:
-            having.append(cluster)
+    if its is None and (wanted := _wanted(name)):
+        return wanted.name if hosts_of(wanted.name) else choose(engine or discover.connect(), name)
+    having: list[str] = []
+    for one in [*([engine] if engine else []), *on_hosts(engine)]:
+        volumes = one.volumes()
+        for cluster in by_cluster(volumes) if its is None else its.clusters:
+            found = records([volume for volume in volumes if volume.labels[labels.CLUSTER] == cluster])
+            if found and (spec := found[-1].spec) and program in spec.programs and cluster not in having:
+                having.append(cluster)
     if len(having) == 1:
         return having[0]
     if not having:
@@ -263,35 +283,16 @@ def unknown(engine: Engine, name: str, known: Sequence[str], origin: str = "") -
     return NoCluster(f"no cluster named {name!r}", f"{origin} names it. {why}" if origin else why, fix)
 
 
-def clusters(engine: Engine) -> list[ClusterSummary]:
-    """Every cluster on the engine by name, incomplete ones included; not those of which it has only a part."""
-    containers, networks, volumes = engine.containers(), engine.networks(), engine.volumes()
-    found = []
-    for name, things in by_cluster([*containers, *networks, *volumes]).items():
-        if not remove_expired.is_whole(engine, name, things):
-            continue
-        mine = [c for c in containers if c.labels[labels.CLUSTER] == name and labels.FAULT not in c.labels]
-        running = sum(c.state == "running" for c in mine)
-        its = observe(name, mine, [], [v for v in volumes if v.labels[labels.CLUSTER] == name])
-        wanted = len(its.spec.nodes) if its.spec else len(mine)
-        foreign = made_by_another(name, its.records)
-        if not mine or (its.spec is None and not foreign):
-            phase = "leftover"
-        elif running == wanted:
-            phase = "running"
-        else:
-            phase = "partial" if running else "stopped"
-        profile = things[0].labels.get(labels.PROFILE, "")
-        subnet = its.spec.subnet if its.spec else ""
-        lease, note = str(lease_of(things) or ""), f"{foreign.what}. {foreign.fix}" if foreign else ""
-        found.append(ClusterSummary(name, profile, phase, wanted, running, subnet, lease, note, project_of(things)))
-    return found
+def on_hosts(engine: Engine | None, volumes: Sequence[Volume] | None = None) -> list[Engine]:
+    """The engines of the clusters on several hosts that are known here: of this machine, and by what the engine has.
 
-
-def on_hosts(engine: Engine | None) -> list[Engine]:
-    """The engines of the clusters on several hosts that are known here: of this machine, and by what the engine has."""
+    Args:
+        volumes: those that the engine had a moment ago, so that they need not be listed again.
+    """
     groups = {tuple(hosts) for name in host_record.clusters() if (hosts := hosts_of(name))}
-    for volume in engine.volumes() if engine and not engine.hosts else ():
+    if volumes is None:
+        volumes = engine.volumes() if engine else ()
+    for volume in volumes if engine and not engine.hosts else ():
         if text := volume.labels.get(labels.HOSTS):
             groups.add(tuple(discover.known_hosts(text.split(","))))
     found: list[Engine] = []
@@ -328,17 +329,19 @@ def note_orphans(engine: Engine, its: Project, listener: Listener) -> None:
 
 def to_remove(
     engine: Engine, words: Sequence[str], *, all: bool, orphans: bool = False, listener: Listener
-) -> tuple[list[str], dict[str, NoCluster]]:
+) -> tuple[dict[str, list[str]], dict[str, NoCluster]]:
     """The clusters that a ``down`` is about: all, those named, those of the project file, or the only one.
 
     With ``orphans`` those that were made from the project file, which no longer has them.
+
+    Each with its hosts, of which one on a single engine has none.
 
     With them the names that no cluster has, each with an error; what this machine keeps of such a cluster is removed.
 
     Raises:
         UsageError: there are several clusters and none is named.
     """
-    known = names(engine)
+    known = _hosts_by_cluster(engine)
     if all:
         return known, {}
     its = project()
@@ -352,14 +355,14 @@ def to_remove(
             note_orphans(engine, its, listener)
         if not chosen:
             what = f"no orphaned clusters of {its.path}" if orphans else f"no cluster of {its.path} exists"
-            return [], {"": NoCluster(what)}
+            return {}, {"": NoCluster(what)}
         listener(Event("note", text=f"removing {', '.join(chosen)}, made from {its.path}"))
-        return chosen, {}
+        return {name: known.get(name, []) for name in chosen}, {}
     if not wanted:
         try:
-            return [choose(engine, None)], {}
+            return {(only := _only([*known])): known[only]}, {}
         except NoCluster:
-            return [], {"": NoCluster("no clusters found")}
+            return {}, {"": NoCluster("no clusters found")}
     for one in wanted:
         check_name(one.name, one.origin or "cluster")
         refuse_foreign(engine, one.name, its)
@@ -368,23 +371,25 @@ def to_remove(
         if one.name not in known:
             down.forget(engine, one.name, listener)  # of a cluster that was removed by other means
             host_record.forget(one.name)  # none of its hosts has a docker context any more
-            missing[one.name] = unknown(engine, one.name, known, one.origin)
-    return [one.name for one in wanted if one.name in known], missing
+            missing[one.name] = unknown(engine, one.name, [*known], one.origin)
+    return {one.name: known[one.name] for one in wanted if one.name in known}, missing
 
 
-def to_remove_on_hosts(words: Sequence[str], listener: Listener) -> tuple[list[str], dict[str, NoCluster]]:
+def to_remove_on_hosts(words: Sequence[str], listener: Listener) -> tuple[dict[str, list[str]], dict[str, NoCluster]]:
     """As :func:`to_remove` of names that this machine put on several hosts: no other engine is needed for them."""
     its = project()
-    found, missing = [], {}
+    found: dict[str, list[str]] = {}
+    missing = {}
     for name in dict.fromkeys(words):
+        hosts = hosts_of(name)
         try:
-            engine = discover.open_hosts(hosts_of(name))
+            engine = discover.open_hosts(hosts)
         except NoEngine:  # an error of its removal, which does not keep others
-            found.append(name)
+            found[name] = hosts
             continue
         refuse_foreign(engine, name, its)
         if engine.gone or everything(engine, name):
-            found.append(name)
+            found[name] = hosts
             continue
         down.forget(engine, name, listener)
         host_record.forget(name)
@@ -392,18 +397,13 @@ def to_remove_on_hosts(words: Sequence[str], listener: Listener) -> tuple[list[s
     return found, missing
 
 
-def remove(engine: Engine | None, found: Sequence[str], listener: Listener) -> list[Change]:
-    """Removes clusters, each from the engine or the hosts that it is on; raises as :func:`down.down` does."""
-    over = {name: hosts for name in found if (hosts := hosts_of(name))}
-    for volume in engine.volumes() if engine and not engine.hosts else ():
-        name, text = volume.labels[labels.CLUSTER], volume.labels.get(labels.HOSTS)
-        if text and name in found and name not in over:
-            over[name] = text.split(",")  # all of them: none is given up by a machine that did not put it there
+def remove(engine: Engine | None, found: Mapping[str, Sequence[str]], listener: Listener) -> list[Change]:
+    """Removes clusters, each from its hosts, or where it has none from the engine; raises as :func:`down.down` does."""
 
-    def opened(name: str) -> Engine:
-        return discover.open_hosts(over[name]) if name in over else engine or discover.connect()
+    def opened(hosts: Sequence[str]) -> Engine:
+        return discover.open_hosts(hosts) if hosts else engine or discover.connect()
 
-    return down.down([(partial(opened, name), name) for name in found], listener)
+    return down.down([(partial(opened, hosts), name) for name, hosts in found.items()], listener)
 
 
 def refuse_namesake(name: str, hosts: Sequence[str]) -> None:

@@ -74,6 +74,11 @@ def hosts_directory() -> Path:
     return data_home() / "hosts"
 
 
+def ssh_directory() -> Path:
+    """The folder with a socket for each machine that ``ssh`` is connected to."""
+    return data_home() / "ssh"
+
+
 def engine_directory() -> Path:
     """The folder of the private engine: data root, socket, pid file, log."""
     return data_home() / "engine"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PATH = "/etc/minicluster/authority.pem"
 
 _LIFETIME = datetime.timedelta(days=3650)  # certificates are not renewed, so they outlive any cluster
-_SKEW = datetime.timedelta(hours=1)  # a virtual machine's clock may be behind
+SKEW = datetime.timedelta(hours=1)  # a virtual machine's clock may be behind
 
 
 class CertificateRequest(Protocol):
@@ -223,7 +223,7 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicK
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _SKEW)
+        .not_valid_before(now - SKEW)
         .not_valid_after(now + _LIFETIME)
     )
 

@@ -19,6 +19,7 @@ from minicluster.model.events import Event, Listener
 from minicluster.model.naming import count
 from minicluster.operations import connect, hand_out
 from minicluster.operations import up as plans
+from minicluster.operations.summaries import summaries
 from minicluster.operations.up_options import UpOptions
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def name(profile: str, number: int) -> str:
 def names(profile: str = "", *, engine: Engine | None = None) -> list[str]:
     """The clusters of all seats, or of those of a profile."""
     found = []
-    for summary in discovery.clusters(engine or discover.connect()):
+    for summary in summaries(engine or discover.connect()):
         match = _SEAT.fullmatch(summary.cluster)
         if match and match[1] == summary.profile and profile in ("", summary.profile):
             found.append(summary.cluster)
@@ -175,7 +176,7 @@ def _check(
 def status(clusters: Sequence[str], engine: Engine | None = None) -> list[Seat]:
     """How seats are doing, by their clusters' names; those that do not exist are "missing"."""
     engine = engine or discover.connect()
-    found = {summary.cluster: summary for summary in discovery.clusters(engine)}
+    found = {summary.cluster: summary for summary in summaries(engine)}
 
     def one(cluster: str) -> Seat:
         match = _SEAT.fullmatch(cluster)

@@ -28,7 +28,7 @@ def _run(name: str, arguments: list[str]) -> None:
     from minicluster import discovery
     from minicluster.cluster import Cluster
     from minicluster.engine.discover import connect
-    from minicluster.operations import clients
+    from minicluster.operations import clients, host_record
 
     cluster = None
     # Only in front: the client has options of the same names.
@@ -38,7 +38,7 @@ def _run(name: str, arguments: list[str]) -> None:
         cluster, arguments = arguments[0].partition("=")[2], arguments[1:]
     if arguments[:1] == ["--"]:  # as in `minikube kubectl -- get pods`; no client takes one in front of its first word
         arguments = arguments[1:]
-    engine = connect()
+    engine = discovery.engine_if_any() if host_record.clusters() else connect()
     opened = Cluster.open(discovery.with_program(engine, name, cluster), engine=engine)
     opened.connect()
     for note in opened.write_client_files():

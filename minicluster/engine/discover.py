@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -158,12 +158,12 @@ def _answer_of_host(address: EngineAddress) -> EngineAddress | str:
         try:
             with api.get("/_ping", NAMED_TIMEOUT) as response:
                 if response.status == 200:
-                    return address
+                    return replace(address, api_version=response.headers.get("api-version", ""))
                 return f"answers /_ping with HTTP status {response.status} {response.reason}".rstrip()
         except OSError as error:
             return describe(error)
         except ConnectionLost as lost:  # with what ssh says
-            return str(lost)
+            return "; ".join(str(lost).splitlines())
         finally:
             api.close()
     answer = _try(address, NAMED_TIMEOUT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
@@ -60,6 +60,12 @@ class HostCalls:
         if not found:
             raise lost or NoEngine("no host answers", "\n".join(f"{name}: {why}" for name, why in self.gone.items()))
         return found
+
+    def _all(self, hosts: Sequence[str], call: Callable[[Engine], object]) -> None:
+        """Calls these hosts at once, each of which has to answer."""
+        with ThreadPoolExecutor(len(hosts) or 1) as pool:
+            for done in [pool.submit(self._call, host, call) for host in hosts]:
+                done.result()
 
     def _host_of(self, container: str) -> tuple[str, str]:
         """The host that has a container, and its name there."""

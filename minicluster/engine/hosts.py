@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -22,6 +23,8 @@ from minicluster.engine.host_copies import AT, shown
 from minicluster.engine.protocol import Cancel, Engine, Progress
 from minicluster.errors import EngineError, NoEngine, NotFound
 from minicluster.model import labels
+
+_LEARNT = 20.0  # seconds that hosts may take to learn from their manager that a network was removed
 
 
 class HostsEngine(HostCalls):
@@ -156,6 +159,10 @@ class HostsEngine(HostCalls):
 
     def remove_network(self, name: str) -> None:
         self._manager().remove_network(name)
+        # The other hosts learn it a moment later. Until then the name means the removed one there, also for new nodes.
+        end = time.monotonic() + _LEARNT
+        while time.monotonic() < end and any(self._each(lambda engine: engine.network(name)).values()):
+            time.sleep(0.05)
 
     def connect_network(self, network: str, container: str, aliases: Sequence[str] = ()) -> None:
         self._on(container, lambda engine, name: engine.connect_network(network, name, aliases))
@@ -172,8 +179,8 @@ class HostsEngine(HostCalls):
             self._call(self._target(about), lambda engine: engine.create_volume(name, about, device))
             return
         wanted = about[labels.HOSTS].split(",")
-        for host in [host for host in self.hosts if host in wanted] or list(self.hosts):
-            self._call(host, lambda engine: engine.create_volume(name, about))
+        on = [host for host in self.hosts if host in wanted] or list(self.hosts)
+        self._all(on, lambda engine: engine.create_volume(name, about))
 
     def volume_size(self, name: str) -> int | None:
         sizes = [size for size in self._each(lambda engine: engine.volume_size(name)).values() if size is not None]
@@ -187,8 +194,7 @@ class HostsEngine(HostCalls):
         found = self._each(lambda engine: engine.volume(name))
         having = [replace(one, host=host) for host, one in found.items() if one and labels.HOST in one.labels]
         meant = [one.host for one in self._meant(having) if AT not in one.name]
-        for host in meant or [host for host, one in found.items() if one]:
-            self._call(host, lambda engine: engine.remove_volume(name))
+        self._all(meant or [host for host, one in found.items() if one], lambda engine: engine.remove_volume(name))
 
     def sees(self, path: str) -> bool:
         return all(self._each(lambda engine: engine.sees(path)).values())
@@ -200,8 +206,10 @@ class HostsEngine(HostCalls):
             self._where[config.name] = host
 
     def create_job(self, job: objects.Job) -> None:
-        having = [name for name, there in self._each(lambda engine: engine.has_image(job.image)).items() if there]
-        host = job.labels.get(labels.HOST) or next(iter(having), "") or self._target({})
+        host = job.labels.get(labels.HOST, "")
+        if not host:
+            having = self._each(lambda engine: engine.has_image(job.image))
+            host = next((name for name, there in having.items() if there), "") or self._target({})
         self._call(host, lambda engine: engine.create_job(job))
         with self._lock:
             self._where[job.name] = host
@@ -328,7 +336,10 @@ class HostsEngine(HostCalls):
     def _home(self) -> Engine:
         with self._lock:
             if not self._homes:
-                self._homes.append(self._find_home() or next(iter(self.hosts.values())))
+                first, found = next(iter(self.hosts.values())), self._find_home()
+                if found and found.info.platform != first.info.platform:  # what it builds does not run there
+                    found = None
+                self._homes.append(found or first)
             return self._homes[0]
 
     def _having(self, ref: str) -> Engine:

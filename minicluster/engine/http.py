@@ -17,7 +17,6 @@ import os
 import select
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ from typing import IO, Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 from minicluster.engine.address import EngineAddress, Tls
-from minicluster.host import processes
 
 LOGGER = "minicluster.engine"
 
@@ -35,7 +33,6 @@ SOCKET_PATH_LIMIT = 103
 
 _TIMEOUT = 120.0  # seconds that an ordinary call may take; creating a container on a slow disk takes long
 _CHUNK = 1 << 16  # bytes
-_SSH_TIMEOUT = 10  # seconds that ssh has to connect; a name or port that is wrong is often silent
 _SSH_LINES = 5  # of what ssh wrote, in an error
 _PROBE_LIMIT = 1 << 20  # bytes; what an engine responds to `ping` and `get_json` has some hundred
 
@@ -377,7 +374,9 @@ def _dial(address: EngineAddress, timeout: float | None, ssh_errors: IO[bytes] |
     if parts.scheme == "unix":
         return _over_unix(parts.path, timeout)
     if parts.scheme == "ssh":
-        connection = _over_ssh(address.url, ssh_errors)
+        from minicluster.engine import ssh
+
+        connection = ssh.connect(address.url, ssh_errors)
         connection.settimeout(timeout)
         return connection
     if parts.scheme not in ("tcp", "http", "https"):
@@ -421,32 +420,3 @@ def _secure(plain: socket.socket, host: str, tls: Tls) -> socket.socket:
     if tls.cert:
         context.load_cert_chain(tls.cert, tls.key)
     return context.wrap_socket(plain, server_hostname=host)
-
-
-def _over_ssh(url: str, errors: IO[bytes] | None) -> socket.socket:
-    """As the docker client does it: ``docker system dial-stdio`` on the other machine connects to its engine."""
-    parts = urlsplit(url)
-    user = ["-l", parts.username] if parts.username else []
-    port = ["-p", str(parts.port)] if parts.port else []
-    if not parts.hostname:
-        raise OSError(f"the URL names no machine: {url}")
-    argv = [
-        "ssh",
-        "-o",
-        f"ConnectTimeout={_SSH_TIMEOUT}",
-        *user,
-        *port,
-        "--",
-        parts.hostname,
-        "docker system dial-stdio",
-    ]
-    ours, theirs = socket.socketpair()
-    try:
-        with theirs:
-            # Detached, since Ctrl-C must not end it: cleaning up needs the connection.
-            process = processes.start_detached(argv, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=errors)
-    except BaseException:
-        ours.close()
-        raise
-    threading.Thread(target=process.wait, daemon=True).start()  # reaps it once it ends, which is when we disconnect
-    return ours

@@ -34,6 +34,7 @@ class EngineInfo:
     file_types: bool = True  #: its file system tells the types of files in folders, which overlay needs
     authorization: tuple[str, ...] = ()  #: plugins that may refuse requests
     warnings: tuple[str, ...] = ()  #: what it warns of itself
+    id: str = ""  #: by which it is the same one, however it is reached; "" where it has none
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,12 @@ def container_name(cluster: str, node: str) -> str:
     return f"{cluster}-{node}"
 
 
-def fault_name(cluster: str, number: str) -> str:
-    """The name of the helper container that holds a fault; no node's container has a dot in its name."""
-    return f"{cluster}-fault.{number}"
+def fault_name(cluster: str, number: str, host: str = "") -> str:
+    """The name of the helper container that holds a fault; no node's container has a dot in its name.
+
+    A fault of nodes on several hosts has a helper on each of them.
+    """
+    return f"{cluster}-fault.{_in_a_name(host)}.{number}" if host else f"{cluster}-fault.{number}"
 
 
 def network_name(cluster: str) -> str:

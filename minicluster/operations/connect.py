@@ -307,6 +307,11 @@ def _advice(chosen: str, spec: Spec, engine: Engine) -> str:
             "The nodes' own addresses are reachable on the engine's Linux machine and from containers on network "
             f"{network_name(spec.cluster)}. Elsewhere use another mode: {again} publishes the nodes for other machines."
         )
+    if spec.hosts:
+        return (
+            f"Check whether the hosts' firewalls block ports {_ports(spec)}, and whether these are addresses of the "
+            "hosts as seen from here; or run this on a host with --address-mode localhost."
+        )
     wanted = machine_address(engine, spec.gateway)
     if wanted != spec.bind_address:
         if spec.overrides.bind_address:  # which is in force whatever the mode, until it is another one

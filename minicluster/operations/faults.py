@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -31,11 +31,11 @@ from minicluster.plan.observed import observe, records
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from minicluster.engine.protocol import Attached, Container, Engine, Sandbox
+    from minicluster.engine.protocol import Attached, Container, Engine, Job, Sandbox
     from minicluster.model.membership import Member
 
-#: A fault, its helper container, and a connection to that.
-_Begun: TypeAlias = tuple[ActiveFault, str, "Attached"]
+#: A fault, its helper containers (one on each host that has nodes of it), and a connection to each.
+_Begun: TypeAlias = tuple[ActiveFault, Sequence[str], Sequence["Attached"]]
 
 _FIX = "`minicluster heal` removes what is left of faults."
 
@@ -104,7 +104,7 @@ class Target:
 
     def active(self) -> list[ActiveFault]:
         """The faults that helpers hold, in the order in which they were applied."""
-        found = []
+        found = {}  # the helpers of a fault on several hosts have the same label
         for holder in self.helpers:
             try:
                 fault = ActiveFault.parse(holder.labels[labels.FAULT])
@@ -112,8 +112,8 @@ class Target:
                 continue
             # One that is only created is about to be started, or its minicluster was killed.
             if holder.state == "running" and fault.fault.kind != "kill":
-                found.append(fault)
-        return sorted(found, key=lambda fault: int(fault.id))
+                found[fault.id] = fault
+        return sorted(found.values(), key=lambda fault: int(fault.id))
 
     def sandboxes(self) -> dict[str, Sandbox]:
         """Every node whose container runs, as the engine's machine sees it."""
@@ -183,39 +183,31 @@ def apply(
         UsageError: as :func:`refuse` does.
         NodeFailed: the kernel or the engine refuses it; nothing of it is left.
     """
-    host = _host(spec, fault)
-    if host in engine.hosts and not engine.hosts[host].has_image(image := images.provide_helper(engine, listener)):
-        engine.hosts[host].load_images(engine.save_image(image))
+    _copy_image(engine, spec, fault, listener)
     with lock.injecting(spec.cluster):
         target = Target(engine, spec, listener=listener)
         target.look()
         refuse(target, fault)
-        active, holder, said = _confirmed(target, fault, confirm) if confirm else _begin(target, fault)
-        with _ended_on_failure(engine, holder), closing(said):
+        active, holders, connections = _confirmed(target, fault, confirm) if confirm else _begin(target, fault)
+        with _ended_on_failure(engine, holders), _closed(connections):
             if confirm:
-                said.write(helper.WORD)
-            if why := helper.failure(said.lines()):
-                raise NodeFailed(f"cannot apply: {fault.text}", *_reason(why, fault))
+                for said in connections:
+                    said.write(helper.WORD)
+            for said in connections:
+                if why := helper.failure(said.lines()):
+                    raise NodeFailed(f"cannot apply: {fault.text}", *_reason(why, fault))
     if fault.kind == "kill":
-        engine.remove_container(holder)
+        for holder in holders:
+            engine.remove_container(holder)
     return active
 
 
-def _host(spec: Spec, fault: Fault) -> str:
-    """The host that a fault's helper runs on; "" where the cluster is on one engine.
-
-    Raises:
-        UsageError: it is about nodes on several hosts, which one helper does not reach.
-    """
-    names = dict.fromkeys([*fault.nodes, *fault.to])
-    hosts = dict.fromkeys(node.host for node in spec.nodes if node.name in names and node.host)
-    if len(hosts) > 1:
-        raise UsageError(
-            f"{fault.text}: its nodes are on several hosts: {', '.join(hosts)}",
-            "A fault is held by a helper on the nodes' own host.",
-            "Apply it to the nodes of one host at a time; a partition is not possible between hosts.",
-        )
-    return next(iter(hosts), "")
+def _copy_image(engine: Engine, spec: Spec, fault: Fault, listener: Listener) -> None:
+    """Gives the helper's image to the hosts of a fault's nodes that lack it."""
+    named = {*fault.nodes, *fault.to}
+    for host in dict.fromkeys(node.host for node in spec.nodes if node.name in named):
+        if host in engine.hosts and not engine.hosts[host].has_image(helper.image().ref):
+            engine.hosts[host].load_images(engine.save_image(images.provide_helper(engine, listener)))
 
 
 def _on(spec: Spec, host: str) -> dict[str, str]:
@@ -224,7 +216,7 @@ def _on(spec: Spec, host: str) -> dict[str, str]:
 
 
 def _confirmed(target: Target, fault: Fault, confirm: Callable[[], object]) -> _Begun:
-    """Starts a helper that waits for word, while the user is asked whether to give it."""
+    """Starts helpers that wait for word, while the user is asked whether to give it."""
     from concurrent.futures import ThreadPoolExecutor
 
     from minicluster.executor.signals import shielded
@@ -235,82 +227,118 @@ def _confirmed(target: Target, fault: Fault, confirm: Callable[[], object]) -> _
             confirm()
         except BaseException:
             with suppress(MiniclusterError), shielded():
-                _active, holder, said = beginning.result()
-                said.close()
-                target.engine.end_job(holder)
+                _active, holders, connections = beginning.result()
+                with _closed(connections):
+                    _end(target.engine, holders)
             raise
         return beginning.result()
 
 
 def _begin(target: Target, fault: Fault, *, waits: bool = False) -> _Begun:
-    """Creates and starts a helper; it waits for word, or applies the fault at once."""
-    active, holder = _create(target, fault, waits=waits)
+    """Creates and starts helpers; they wait for word, or apply the fault at once."""
+    from minicluster.executor.parallel import at_once
+
+    active, holders = _create(target, fault, waits=waits)
     engine, cluster = target.engine, target.spec.cluster
-    with _ended_on_failure(engine, holder):
-        said = engine.attach(holder)
+    connections: list[Attached] = []
+    with _ended_on_failure(engine, holders):
         try:
-            engine.start_container(holder)
-            # A removal that begins from now on finds the helper; one before has removed the records.
+            connections += [engine.attach(holder) for holder in holders]
+            at_once([partial(engine.start_container, holder) for holder in holders])
+            # A removal that begins from now on finds the helpers; one before has removed the records.
             if not records(engine.volumes(cluster)):
                 raise NodeFailed(f"cluster {cluster} no longer exists", "Another process removed it.")
         except BaseException as error:
-            said.close()
+            with _closed(connections):
+                pass
             if isinstance(error, EngineError) and "not permitted" in error.why:  # it has too few capabilities itself
                 raise NodeFailed(f"cannot apply: {fault.text}", *_reason(error.why, fault)) from error
             raise
-        return active, holder, said
+        return active, holders, connections
 
 
 @contextmanager
-def _ended_on_failure(engine: Engine, holder: str) -> Iterator[None]:
+def _closed(connections: Sequence[Attached]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for said in connections:
+            said.close()
+
+
+@contextmanager
+def _ended_on_failure(engine: Engine, holders: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except BaseException:
         from minicluster.executor.signals import shielded
 
         with shielded():
-            engine.end_job(holder)
+            _end(engine, holders)
         raise
 
 
-def _create(target: Target, fault: Fault, *, waits: bool) -> tuple[ActiveFault, str]:
-    """The helper's container, which is not started yet."""
-    from minicluster.engine.protocol import Job
-
-    sandboxes, spec = target.sandboxes(), target.spec
-    command = [*planning.operations(fault, sandboxes, spec), "--", *planning.sweep(sandboxes)]
+def _create(target: Target, fault: Fault, *, waits: bool) -> tuple[ActiveFault, list[str]]:
+    """The containers of the helpers, which are not started yet."""
+    sandboxes = target.sandboxes()
     processes = {name: it.pid for name, it in sandboxes.items()}
-    taken = [c.name.rpartition(".")[2] for c in target.helpers]  # also of those whose labels nobody can read
+    taken = [_number(holder) for holder in target.helpers]  # also of those whose labels nobody can read
     number = max((int(word) for word in taken if word.isdecimal()), default=0)
+    commands = _by_host(target, fault, sandboxes)
     while True:
         number += 1
         active = ActiveFault(str(number), fault, time.time(), processes)
-        job = Job(
-            fault_name(spec.cluster, active.id),
-            helper.image().ref,
-            ("fault", f"{fault.seconds:g}", *command),
-            {"FAULT": active.id, **({helper.WAITS: "1"} if waits else {})},
-            {},
-            (),
-            {
-                labels.CLUSTER: spec.cluster,
-                labels.PROFILE: spec.profile,
-                labels.FAULT: active.dump(),
-                **_on(spec, _host(spec, fault)),
-            },
-            on_containers=True,
-            beside=target.beside(_host(spec, fault)),
-            stdin=True,
-        )
+        made: list[str] = []
         try:
-            try:
-                target.engine.create_job(job)
-            except NotFound:  # nearly always the image is there: it is not asked for before
-                images.provide_helper(target.engine, target.listener)
-                target.engine.create_job(job)
-            return active, job.name
+            with _ended_on_failure(target.engine, made):
+                for host, command in commands.items():
+                    job = _job(target, active, host, command, waits=waits)
+                    try:
+                        target.engine.create_job(job)
+                    except NotFound:  # nearly always the image is there: it is not asked for before
+                        images.provide_helper(target.engine, target.listener)
+                        target.engine.create_job(job)
+                    made.append(job.name)
+            return active, made
         except Conflict:  # another user's process has just applied one
             continue
+
+
+def _by_host(target: Target, fault: Fault, sandboxes: Mapping[str, Sandbox]) -> dict[str, list[str]]:
+    """The command of the helper on each host; the host is "" where the cluster is on one engine."""
+    spec = target.spec
+    named = {*fault.nodes, *fault.to}
+    found = {}
+    for host in dict.fromkeys(node.host for node in spec.nodes if node.name in named):
+        here = {node.name for node in spec.nodes if node.host == host}
+        if (operations := planning.operations(fault, sandboxes, spec, here)) or not host:
+            its = {name: it for name, it in sandboxes.items() if name in here}
+            found[host] = [*operations, "--", *planning.sweep(its)]
+    return found
+
+
+def _job(target: Target, active: ActiveFault, host: str, command: Sequence[str], *, waits: bool) -> Job:
+    """The helper on a host."""
+    from minicluster.engine.protocol import Job
+
+    spec = target.spec
+    return Job(
+        fault_name(spec.cluster, active.id, host),
+        helper.image().ref,
+        ("fault", f"{active.fault.seconds:g}", *command),
+        {"FAULT": active.id, **({helper.WAITS: "1"} if waits else {})},
+        {},
+        (),
+        {
+            labels.CLUSTER: spec.cluster,
+            labels.PROFILE: spec.profile,
+            labels.FAULT: active.dump(),
+            **_on(spec, host),
+        },
+        on_containers=True,
+        beside=target.beside(host),
+        stdin=True,
+    )
 
 
 def _reason(said: str, fault: Fault) -> tuple[str, str]:
@@ -356,7 +384,7 @@ def heal(engine: Engine, spec: Spec, ids: Sequence[str] = ()) -> tuple[str, ...]
     from minicluster.executor.parallel import at_once
 
     if ids:
-        at_once([partial(end, engine, spec, id_) for id_ in ids])
+        _end(engine, [holder.name for holder in target.helpers if _number(holder) in ids])
     else:
         sandboxes = target.sandboxes()
         # A helper that runs takes less time than one that is started for this.
@@ -397,5 +425,20 @@ def _clear_disks(target: Target) -> None:
 
 
 def end(engine: Engine, spec: Spec, id_: str) -> None:
-    """Lets a fault's helper undo it and end; no error where it has ended."""
-    engine.end_job(fault_name(spec.cluster, id_))
+    """Lets a fault's helpers undo it and end; no error where it has ended."""
+    if not spec.hosts:
+        engine.end_job(fault_name(spec.cluster, id_))
+        return
+    _end(engine, [holder.name for holder in Target(engine, spec).helpers if _number(holder) == id_])
+
+
+def _number(holder: Container) -> str:
+    """The number of the fault that a helper holds; some other word of one that holds none."""
+    return holder.name.partition("@")[0].rpartition(".")[2]
+
+
+def _end(engine: Engine, holders: Sequence[str]) -> None:
+    """Lets helpers undo their fault, and end."""
+    from minicluster.executor.parallel import at_once
+
+    at_once([partial(engine.end_job, holder) for holder in holders])

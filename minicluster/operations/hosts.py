@@ -10,11 +10,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
+from minicluster import pki
 from minicluster.errors import MiniclusterError, UsageError
 from minicluster.host import procfs
 from minicluster.model import labels
 from minicluster.model.events import Event, Listener, ignore
-from minicluster.model.naming import count
+from minicluster.model.naming import count, listed
 from minicluster.model.spec import Spec
 
 if TYPE_CHECKING:
@@ -36,8 +37,12 @@ def placed(engine: Engine, spec: Spec, observed: Observed) -> tuple[Spec, Mappin
     """
     from minicluster.plan import placement
 
+    check_machines(engine)
     swarms = each(engine, lambda host: host.swarm())
     before = observed.spec
+    if before is None:
+        _refuse_gone(engine)
+        check_clocks(engine)
     inside = _inside(engine, swarms, before)
     hosts = machines(engine, inside)
     # Hosts that left the swarm, as one that was away and forgotten, can have no node until they join it again.
@@ -50,6 +55,12 @@ def placed(engine: Engine, spec: Spec, observed: Observed) -> tuple[Spec, Mappin
     left = {former[name] for name in why if former.get(name) in engine.gone}
     forgotten = {host: id_ for host in sorted(left) if before and (id_ := _lost(engine, host, before, inside))}
     return spec, why, replace(observed.placed(spec), forgotten=forgotten)
+
+
+def _refuse_gone(engine: Engine) -> None:
+    """Refuses to begin without a host that the user named."""
+    for name, why in engine.gone.items():
+        raise MiniclusterError(f"host {name} does not answer", why, "Start its engine, or leave it out of the hosts.")
 
 
 def _inside(engine: Engine, swarms: Mapping[str, Swarm], before: Spec | None) -> dict[str, Swarm]:
@@ -119,12 +130,11 @@ def machines(engine: Engine, swarms: Mapping[str, Swarm]) -> dict[str, Host]:
 def copy_records(engine: Engine, spec: Spec) -> None:
     """Gives a host that was away what every host has a copy of: the records of what the cluster is, and its lease."""
     copies = [v for v in engine.volumes(spec.cluster) if labels.HOST not in v.labels and "@" not in v.name]
-    for name, host in engine.hosts.items():
-        if name in spec.hosts:
-            there = {volume.name for volume in host.volumes(spec.cluster)}
-            for copy in copies:
-                if copy.name not in there:
-                    host.create_volume(copy.name, copy.labels)
+    for name, its in each(engine, lambda host: host.volumes(spec.cluster)).items():
+        there = {volume.name for volume in its}
+        for copy in copies if name in spec.hosts else ():
+            if copy.name not in there:
+                engine.hosts[name].create_volume(copy.name, copy.labels)
 
 
 def each(engine: Engine, call: Callable[[Engine], T]) -> dict[str, T]:
@@ -132,6 +142,49 @@ def each(engine: Engine, call: Callable[[Engine], T]) -> dict[str, T]:
     names = list(engine.hosts)
     with ThreadPoolExecutor(len(names) or 1) as pool:
         return dict(zip(names, pool.map(lambda name: call(engine.hosts[name]), names), strict=True))
+
+
+def check_machines(engine: Engine) -> None:
+    """Refuses hosts that are the same engine, and hosts that cannot run the same images.
+
+    Raises:
+        UsageError: with the names of those hosts.
+    """
+    infos = each(engine, lambda host: host.info)
+    by_id: dict[str, list[str]] = {}
+    by_platform: dict[str, list[str]] = {}
+    for name, info in infos.items():
+        by_id.setdefault(info.id or name, []).append(name)
+        by_platform.setdefault(info.platform, []).append(name)
+    if same := next((names for names in by_id.values() if len(names) > 1), None):
+        raise UsageError(
+            f"hosts {listed(same)} are the same engine",
+            "Nodes on them would be lost together.",
+            f"Name only one of them; `docker context inspect {' '.join(same)}` shows where they lead.",
+        )
+    if len(by_platform) > 1:
+        raise UsageError(
+            "the hosts have different platforms",
+            "\n".join(f"{platform}: {', '.join(names)}." for platform, names in by_platform.items())
+            + "\nNode images are built once, for one platform.",
+            "Use hosts of one platform.",
+        )
+
+
+def check_clocks(engine: Engine) -> None:
+    """Refuses hosts on whose clocks certificates that are made now are not valid yet.
+
+    Raises:
+        MiniclusterError: a clock is behind by too much.
+    """
+    behind = {name: time.time() - clock for name, clock in each(engine, lambda host: host.clock()).items()}
+    if late := {name: seconds for name, seconds in behind.items() if seconds > pki.SKEW.total_seconds()}:
+        raise MiniclusterError(
+            f"the clock of host {', '.join(late)} is behind",
+            "\n".join(f"{name}: by {seconds / 60:.0f} minutes" for name, seconds in late.items())
+            + "\nThe nodes' certificates would not be valid there yet.",
+            "Run an NTP client there; `minicluster hosts check` shows the clocks.",
+        )
 
 
 def check_swarm(engine: Engine, swarms: Mapping[str, Swarm]) -> None:
@@ -200,9 +253,8 @@ def init(engine: Engine, listener: Listener = ignore) -> list[str]:
     Raises:
         MiniclusterError: a host does not answer, is part of another swarm, or cannot join.
     """
-    if engine.gone:
-        name, why = next(iter(engine.gone.items()))
-        raise MiniclusterError(f"host {name} does not answer", why, "Start its engine, or leave it out.")
+    _refuse_gone(engine)
+    check_machines(engine)
     swarms = each(engine, lambda host: host.swarm())
     first = next((swarm for swarm in swarms.values() if swarm.manager), None)
     members = {node.id for node in first.nodes} if first else set()

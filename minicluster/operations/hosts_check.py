@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from minicluster.errors import MiniclusterError
+from minicluster.errors import MiniclusterError, UsageError
 from minicluster.model import labels
 from minicluster.model.membership import Member, Quorum
-from minicluster.operations.hosts import KERNEL, address_of, available_memory, each, has_esp
+from minicluster.operations.hosts import KERNEL, address_of, available_memory, check_machines, each, has_esp
 
 if TYPE_CHECKING:
     from minicluster.doctor import Check
@@ -99,6 +99,11 @@ def _notes(engine: Engine, swarms: Mapping[str, Swarm], manager: Swarm | None) -
     names = ",".join([*engine.hosts, *engine.gone])
     outside = [name for name, swarm in swarms.items() if not swarm.id]
     notes = []
+    try:
+        check_machines(engine)
+    except UsageError as error:
+        why = " ".join(error.why.splitlines())
+        notes.append(f"{error.what[:1].upper()}{error.what[1:]}. {why} {error.fix}")
     if outside:
         notes.append(f"{', '.join(outside)}: not part of a swarm; `minicluster hosts init {names}` makes one.")
     elif manager is None:

@@ -68,10 +68,16 @@ def look_within(
 
 def _lacking(engine: Engine, wanted: Spec) -> dict[str, tuple[str, ...]]:
     """Image -> the hosts whose nodes need it and that do not have it; empty where there is one engine."""
-    needed = dict.fromkeys((wanted.images[node.image].ref, node.host) for node in wanted.nodes if node.host)
+    on = ((wanted.images[node.image].ref, node.host) for node in wanted.nodes)
+    needed = [(ref, host) for ref, host in dict.fromkeys(on) if host in engine.hosts]
+    if not needed:
+        return {}
+    from minicluster.executor.parallel import at_once
+
+    there = at_once([partial(engine.hosts[host].has_image, ref) for ref, host in needed])
     lacking: dict[str, tuple[str, ...]] = {}
-    for ref, host in needed:
-        if host in engine.hosts and not engine.hosts[host].has_image(ref):
+    for (ref, host), has in zip(needed, there, strict=True):
+        if not has:
             lacking[ref] = (*lacking.get(ref, ()), host)
     return lacking
 

@@ -17,7 +17,7 @@ from minicluster.operations.observe import by_cluster, everything, look
 from minicluster.plan.observed import lease_of
 
 if TYPE_CHECKING:
-    from minicluster.engine.protocol import Engine
+    from minicluster.engine.protocol import Engine, Volume
     from minicluster.operations.observe import Labelled
 
 
@@ -58,17 +58,21 @@ def collect(engine: Engine, *, dry_run: bool = False, listener: Listener = ignor
     return done
 
 
-def sweep(engine: Engine, listener: Listener) -> None:
+def sweep(engine: Engine, listener: Listener) -> list[Volume]:
     """Collects on behalf of a command with another purpose: cheap where there is nothing to remove, never an error.
 
-    Every cluster has a record, which is created first and removed last, so listing volumes is enough.
+    Every cluster has a record, which is created first and removed last, so listing volumes is enough. Returns those
+    that there are then.
     """
-    for name, (_profile, why) in ended(engine, engine.volumes()).items():
+    volumes = engine.volumes()
+    over = ended(engine, volumes)
+    for name, (_profile, why) in over.items():
         removed, error = _try(engine, name, ignore)
         if removed:
             listener(Event("note", text=f"Removed cluster {name}: {why}."))
         elif error:
             listener(Event("note", text=f"Cluster {name} could not be removed ({why}): {error}"))
+    return engine.volumes() if over else volumes
 
 
 def _try(engine: Engine, name: str, listener: Listener) -> tuple[bool, str]:

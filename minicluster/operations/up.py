@@ -348,7 +348,7 @@ def apply(engine: Engine, up_plan: UpPlan, options: UpOptions, listener: Listene
         if up_plan.plan:
             with cancel.calls(run.cancel.set) if cancel else contextlib.nullcontext():
                 execute(up_plan.plan, run)
-        if spec.hosts:
+        if spec.hosts and up_plan.observed.spec:  # a new one was recorded on all of its hosts
             from minicluster.operations import hosts
 
             hosts.copy_records(engine, spec)

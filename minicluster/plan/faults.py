@@ -276,32 +276,40 @@ def _together(voters: Collection[str], faults: Sequence[Fault]) -> list[str]:
 # Carrying out
 
 
-def operations(fault: Fault, sandboxes: Mapping[str, Sandbox], spec: Spec) -> list[str]:
+def operations(
+    fault: Fault, sandboxes: Mapping[str, Sandbox], spec: Spec, here: Collection[str] | None = None
+) -> list[str]:
     """The arguments of the helper's program, ``profiles/_fault/fault``, in order.
 
     Args:
         sandboxes: of every running node of the cluster; nodes that do not run have no packets.
+        here: only what changes something in these nodes, as those of one host; by default all.
     """
+    return [text for node, text in _in_nodes(fault, sandboxes, spec) if here is None or node in here]
+
+
+def _in_nodes(fault: Fault, sandboxes: Mapping[str, Sandbox], spec: Spec) -> list[tuple[str, str]]:
+    """The operations, each with the node in which it changes something."""
     on = [(name, sandboxes[name]) for name in fault.nodes if name in sandboxes]
     if fault.kind == "partition":
         return _partition(fault, sandboxes)
     if fault.kind == "loss":
         share = round(fault.percent * 10)
         if not fault.to:
-            return [f"lose {it.pid} {share} {_list(it.macs)}" for _name, it in on]
+            return [(name, f"lose {it.pid} {share} {_list(it.macs)}") for name, it in on]
         # Where they arrive: there it does not matter which address in the node they come from.
-        senders = [mac for _name, it in on for mac in it.macs]
-        return [f"drop {sandboxes[name].pid} {share} {_list(senders)}" for name in fault.to if name in sandboxes]
+        senders = _list(mac for _name, it in on for mac in it.macs)
+        return [(name, f"drop {sandboxes[name].pid} {share} {senders}") for name in fault.to if name in sandboxes]
     if fault.kind in ("delay", "reorder"):
         how = f"delay {fault.delay:g}ms" + (f" {fault.jitter:g}ms" if fault.jitter else "")
         how += f" reorder {fault.percent:g}%" if fault.kind == "reorder" else ""
         targets = _list(mac for name in fault.to if name in sandboxes for mac in sandboxes[name].macs) or "-"
-        return [f"shape {it.pid} {_list(it.macs)} {targets} {how}" for _name, it in on]
+        return [(name, f"shape {it.pid} {_list(it.macs)} {targets} {how}") for name, it in on]
     if fault.kind == "rate":
-        return [f"rate {it.pid} {_list(it.macs)} {fault.rate}" for _name, it in on]
+        return [(name, f"rate {it.pid} {_list(it.macs)} {fault.rate}") for name, it in on]
     if fault.kind == "disk-full":
         files = {name: disks(spec, node) for name, _it in on if (node := spec.node(name))}
-        return [f"fill {it.pid} {path} {volume}" for name, it in on for path, volume in files[name].items()]
+        return [(name, f"fill {it.pid} {path} {volume}") for name, it in on for path, volume in files[name].items()]
     more = {
         "dns": "",
         "hang": f" {fault.process}",
@@ -309,21 +317,21 @@ def operations(fault: Fault, sandboxes: Mapping[str, Sandbox], spec: Spec) -> li
         "cpu": f" {{id}} {max(1, round(fault.percent))}",
         "memory": f" {{id}} {fault.memory}",
     }[fault.kind]
-    return [f"{fault.kind} {it.pid}{more.format(id=it.id)}" for _name, it in on]
+    return [(name, f"{fault.kind} {it.pid}{more.format(id=it.id)}") for name, it in on]
 
 
-def _partition(fault: Fault, sandboxes: Mapping[str, Sandbox]) -> list[str]:
+def _partition(fault: Fault, sandboxes: Mapping[str, Sandbox]) -> list[tuple[str, str]]:
     found = []
     for i, group in enumerate(fault.groups):
         others = [g for j, g in enumerate(fault.groups) if j != i and (not fault.one_way or j == 0)]
         senders = _list(mac for g in others for name in g if name in sandboxes for mac in sandboxes[name].macs)
         if fault.one_way and i == 0:
             senders = ""
-        found += [f"drop {sandboxes[n].pid} 1000 {senders}" for n in group if n in sandboxes and senders]
+        found += [(n, f"drop {sandboxes[n].pid} 1000 {senders}") for n in group if n in sandboxes and senders]
     if fault.clients:
         nodes = _list(mac for it in sandboxes.values() for mac in it.macs)
-        first = [sandboxes[name] for name in fault.groups[0] if name in sandboxes]
-        found += [f"strangers {it.pid} {_list(it.macs)} {nodes}" for it in first]
+        first = [(name, sandboxes[name]) for name in fault.groups[0] if name in sandboxes]
+        found += [(name, f"strangers {it.pid} {_list(it.macs)} {nodes}") for name, it in first]
     return found
 
 

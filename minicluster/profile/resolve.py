@@ -76,6 +76,7 @@ def resolve(
                 "subnet": subnet,
                 "gateway": addressing.gateway(subnet),
                 "virtual_range": addressing.virtual_range(subnet),
+                "several_hosts": bool(overrides.hosts),  # one host that was named may become several
             },
             "settings": profile.settings,
             "parts": parts_of(loaded, before_parts),
@@ -377,7 +378,7 @@ def _node(
         command=scope.words(role.command, "command"),
         env=scope.mapping(role.env, "env") | scope.mapping(own.env, "nodes", node.index, "env"),
         volumes=tuple(role.volumes),
-        shared=tuple(role.shared),
+        shared=tuple(role.shared) if role.shared_required or not top.values["cluster"]["several_hosts"] else (),
         capabilities=tuple(role.capabilities),
         tmpfs=dict(role.tmpfs),
         disks={role.data or role.volumes[0]: int(role.disk)} if role.disk else {},

@@ -244,6 +244,8 @@ class Role(Part):
     """Paths on a volume of the node's own, which survives the container."""
     shared: list[MountPath] = []
     """Paths on one volume, shared by all nodes that list the path."""
+    shared_required: bool = True
+    """Nodes on several hosts cannot share a volume. true: such a cluster is refused; false: they have no such paths."""
     tmpfs: dict[MountPath, str] = {}
     """Paths kept in memory, with mount options."""
     data: MountPath | None = None

@@ -44,7 +44,8 @@ VARIABLES = {
     "parts": Variable("parts.NAME.version", "the version of each part of the images", frozenset(PLACES)),
     "cluster": Variable(
         "cluster",
-        "`name`, `subnet`, `gateway`, `virtual_range`: addresses in it that no node and no other container gets",
+        "`name`, `subnet`, `gateway`, `virtual_range`: addresses in it that no node and no other container gets; "
+        "`several_hosts`: true where `--hosts` named its hosts",
         _CLUSTER,
     ),
     "roles": Variable(

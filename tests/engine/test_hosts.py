@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,8 @@ def bed(outer: Shell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]
 @pytest.fixture(autouse=True)
 def _leaves_nothing(bed: Bed) -> Iterator[None]:
     yield
-    bed.shell.minicluster("down", NAME, ok=False, timeout=300)
-    assert bed.remains(NAME) == {}
+    done = bed.shell.minicluster("down", NAME, ok=False, timeout=300)
+    assert bed.remains(NAME) == {}, done.err
 
 
 def up(bed: Bed, profile: str, *options: str) -> Any:
@@ -192,3 +193,133 @@ def test_traffic_is_encrypted_where_the_kernel_can(bed: Bed) -> None:
     up(bed, "etcd", "--encrypt")
     options = json.loads(bed.docker("m1", "network", "inspect", f"{NAME}-net", "-f", "{{json .Options}}"))
     assert "encrypted" in options
+
+
+def test_a_partition_between_hosts(bed: Bed) -> None:
+    """A helper on each host; the leader is cut off, writes go on without it, and after it is healed with it."""
+    up(bed, "etcd")
+    with write(bed, "etcd") as checker:
+        found = bed.shell.minicluster("fault", "partition", "--isolate", "leader", "-c", NAME, "-o", "json").json
+        names = [n for host in NAMES for n in bed.docker(host, "ps", "--format", "{{.Names}}").split()]
+        assert [n for n in names if "-fault." in n] == [f"{NAME}-fault.{host}.1" for host in NAMES]
+        checker.progress()
+        (listed,) = bed.shell.minicluster("fault", "list", "-c", NAME, "-o", "json").json
+        assert (listed["id"], listed["lost"]) == (found["id"], [])
+        bed.shell.minicluster("heal", "-c", NAME)
+        is_ready(bed)
+        bed.shell.minicluster("fault", "loss", "kv", "20%", "--for", "60s", "-c", NAME)
+        checker.progress()
+        bed.shell.minicluster("heal", "-c", NAME)
+        checker.progress()
+    assert not [n for h in NAMES for n in bed.docker(h, "ps", "-a", "--format", "{{.Names}}").split() if "fault" in n]
+
+
+def test_reset_over_hosts(bed: Bed) -> None:
+    up(bed, "etcd", "--address-mode", "gateway")
+    bed.shell.minicluster("etcdctl", "-c", NAME, "put", "greeting", "hello")
+    bed.shell.minicluster("reset", NAME)
+    assert bed.shell.minicluster("etcdctl", "-c", NAME, "get", "greeting").out == ""
+    is_ready(bed)
+
+
+#: A web server on each agent, in front of all of them two Services, and a pod that keeps what it writes.
+WEB = """
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers: [{name: web, image: localhost/minicluster/demo:1}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {type: LoadBalancer, selector: {app: web}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: notes}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 10Mi}}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: notes}
+spec:
+  selector: {matchLabels: {app: notes}}
+  strategy: {type: Recreate}
+  template:
+    metadata: {labels: {app: notes}}
+    spec:
+      containers:
+        - {name: notes, image: localhost/minicluster/demo:1, volumeMounts: [{name: notes, mountPath: /notes}]}
+      volumes: [{name: notes, persistentVolumeClaim: {claimName: notes}}]
+"""
+
+
+@pytest.fixture
+def kubernetes(bed: Bed, tmp_path: Path) -> Callable[..., str]:
+    """kubectl of a cluster with an agent on each host, and WEB in it."""
+    mode = ("--address-mode", "gateway")
+    up(bed, "kubernetes", "--size", "agent=2", "--place", "agent-1=m1", "--place", "agent-2=m2", *mode)
+    up(bed, "kubernetes", "--size", "agent=3", "--place", "agent-3=m3", *mode)  # the others learn the way to its pods
+    file = tmp_path / "web.yaml"
+    file.write_text(WEB)
+
+    def kubectl(*words: str) -> str:
+        return bed.shell.minicluster("kubectl", "-c", NAME, *words).out
+
+    kubectl("apply", "-f", str(file))
+    for what in ("daemonset/web", "deployment/notes"):
+        kubectl("rollout", "status", what, "--timeout", "120s")
+    return kubectl
+
+
+def test_kubernetes_over_three_hosts(bed: Bed, kubernetes: Callable[..., str]) -> None:
+    """Pods of different hosts reach each other, Services and names; volumes stay where they are."""
+    kubectl = kubernetes
+    assert {host for node, host in where(bed).items() if node.startswith("agent")} == {*NAMES}
+    pods = {one["metadata"]["name"]: one["status"]["podIP"] for one in _pods(kubectl, "web")}
+    assert len(pods) == 3
+    for pod in pods:
+        for other, address in pods.items():
+            assert kubectl("exec", pod, "--", "wget", "-T", "5", "-qO-", f"http://{address}").strip() == other
+        seen = {kubectl("exec", pod, "--", "wget", "-T", "5", "-qO-", "http://web.default").strip() for _ in range(8)}
+        assert len(seen) > 1, "the Service leads to several hosts"
+
+    def published() -> str:
+        endpoints = bed.shell.minicluster("info", NAME, "-o", "json").json["endpoints"]
+        return next((one["url"] for one in endpoints if one["name"] == "default/web"), "")
+
+    url = eventually(published)
+    assert bed.addresses[where(bed)["master-1"]] in url
+    assert eventually(lambda: get(url.replace("tcp:", "http:"))).strip() in pods
+
+    (before,) = _pods(kubectl, "notes")
+    kubectl("exec", "deployment/notes", "--", "sh", "-c", "echo kept > /notes/note")
+    kubectl("delete", "pod", before["metadata"]["name"])
+    kubectl("rollout", "status", "deployment/notes", "--timeout", "120s")
+    (after,) = _pods(kubectl, "notes")
+    assert after["spec"]["nodeName"] == before["spec"]["nodeName"]
+    assert kubectl("exec", "deployment/notes", "--", "cat", "/notes/note").strip() == "kept"
+    kubectl("delete", "deployment/notes", "pvc/notes")
+    agent = after["spec"]["nodeName"]
+    eventually(lambda: not kubectl("get", "pv", "-o", "name").split(), what="the volume is removed")
+    listed = bed.shell.minicluster("exec", "-c", NAME, agent, "--", "ls", "/var/lib/kubelet/minicluster-volumes")
+    assert listed.out == ""
+
+
+def _pods(kubectl: Callable[..., str], app: str) -> list[Any]:
+    found = json.loads(kubectl("get", "pods", "-l", f"app={app}", "-o", "json"))["items"]
+    return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+
+def get(url: str) -> str:
+    """What a web server answers; empty without an answer."""
+    try:
+        with urllib.request.urlopen(url, timeout=3) as answer:
+            return str(answer.read().decode())
+    except OSError:
+        return ""

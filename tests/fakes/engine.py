@@ -86,6 +86,9 @@ class FakeEngine(Images):
     reference = "fake"
     local = False
     shares_localhost = True
+    platform = "linux/amd64"
+    id = ""
+    ahead = 0.0  #: seconds that its clock is
     here = ""  #: name of the container that this process runs in, as far as the code can see
 
     def __init__(self) -> None:
@@ -158,9 +161,9 @@ class FakeEngine(Images):
     @property
     def info(self) -> EngineInfo:
         return EngineInfo(
-            endpoint=self.endpoint, source="fake", version="1", api_version="1.41", platform="linux/amd64",
+            endpoint=self.endpoint, source="fake", version="1", api_version="1.41", platform=self.platform,
             operating_system="none", kernel="0", cgroup_version=2, storage_driver="none", rootless=False,
-            cpus=1, memory=1 << 34, data_root="/none", local=False,
+            cpus=1, memory=1 << 34, data_root="/none", local=False, id=self.id,
         )  # fmt: skip
 
     def containers(self, cluster: str | None = None) -> list[Container]:
@@ -205,7 +208,7 @@ class FakeEngine(Images):
         return self.files.get(path, "")
 
     def clock(self) -> float:
-        return time.time()
+        return time.time() + self.ahead
 
     def swarm(self) -> Swarm:
         return self.member

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from minicluster import clusters, discovery, paths
+from minicluster.cli.planned import rows
 from minicluster.cluster import Cluster
 from minicluster.engine import client_config, discover
 from minicluster.engine.address import EngineAddress
@@ -26,6 +27,7 @@ from minicluster.model import labels
 from minicluster.model.lease import Lease
 from minicluster.operations import client_folder, down, host_record, hosts_check, remove_expired
 from minicluster.operations import hosts as operations
+from minicluster.operations.summaries import summaries
 from minicluster.operations.up import plan as plan_up
 from minicluster.operations.up_options import UpOptions
 from minicluster.plan import placement
@@ -175,6 +177,42 @@ def test_verbs_reach_the_host_that_has_the_node(machines: Machines) -> None:
     assert sorted(c.name for c in machines.hosts().containers("e")) == ["e-kv-1", "e-kv-2", "e-kv-3"]
 
 
+def holders(machines: Machines) -> dict[str, list[str]]:
+    """Host -> the helpers of faults that it has."""
+    found = {
+        name: [c.name for c in e.containers("e") if labels.FAULT in c.labels] for name, e in machines.engines.items()
+    }
+    return {host: names for host, names in found.items() if names}
+
+
+def test_a_fault_of_nodes_on_several_hosts_has_a_helper_on_each(machines: Machines) -> None:
+    cluster = up(machines.hosts())
+    with cluster.partition("kv-1", ["kv-2", "kv-3"]):
+        assert holders(machines) == {host: [f"e-fault.{host}.1"] for host in NAMES}
+        for host, node in zip(NAMES, ("e-kv-1", "e-kv-2", "e-kv-3"), strict=True):
+            (job,) = [job for job in machines.engines[host].jobs if job.on_containers]
+            assert [word.split()[0] for word in job.command[2:]] == ["drop", "--", "sweep"], "of its own node alone"
+            assert job.beside == node
+        (found,) = cluster.faults()
+        assert found.nodes == ("kv-1", "kv-2", "kv-3")
+        with cluster.fault.dns("kv-2") as other:
+            assert other.id == "2"
+            assert holders(machines)["b"] == ["e-fault.b.1", "e-fault.b.2"]
+    assert holders(machines) == {}
+    cluster.fault.loss("kv-1", 100, to="kv-3")
+    assert holders(machines) == {"c": ["e-fault.c.1"]}
+    cluster.heal()
+    assert holders(machines) == {}
+
+
+def test_a_fault_that_fails_on_one_host_is_undone_on_all(machines: Machines) -> None:
+    cluster = up(machines.hosts())
+    machines.engines["c"].helper_says = "failed: no process x there"
+    with pytest.raises(MiniclusterError, match="cannot apply: hang kv-1 kv-2 kv-3 x"):
+        cluster.fault.hang("kv", "x")
+    assert holders(machines) == {}
+
+
 def test_a_host_that_is_gone_is_named_and_its_nodes_move(machines: Machines) -> None:
     up(machines.hosts())
     away = machines.hosts("c")
@@ -282,8 +320,6 @@ def test_the_plan_says_why_a_node_is_where_it_is(machines: Machines) -> None:
     assert causes["create kv-1"] == "the node does not exist yet; on c: --place kv-1=c"
     assert causes["create kv-2"] == "the node does not exist yet; on a: no kv there, 7.6 GiB of memory free"
     assert causes["create kv-3"] == "the node does not exist yet; on b: no kv there"
-    from minicluster.cli.planned import rows
-
     assert any("create container e-kv-1 (172.28.0.2) on c" in what for _n, what, _why, _after in rows(plan))
 
 
@@ -322,23 +358,74 @@ def test_place_and_encrypt_need_several_hosts(engine: FakeEngine) -> None:
             Cluster.up("etcd", name="e", engine=engine, **options)  # type: ignore[arg-type]
 
 
+def test_hosts_that_are_one_engine_are_refused(machines: Machines) -> None:
+    machines.engines["a"].id = machines.engines["c"].id = "same"
+    for act in (up, operations.init):
+        with pytest.raises(UsageError, match="hosts a, c are the same engine"):
+            act(machines.hosts())
+    assert all(engine.empty() for engine in machines.engines.values())
+    (note,) = hosts_check.status(machines.hosts()).notes
+    assert note.startswith("Hosts a, c are the same engine. Nodes on them would be lost together. Name only one")
+
+
+def test_hosts_of_different_platforms_are_refused(machines: Machines) -> None:
+    machines.engines["b"].platform = "linux/arm64"
+    with pytest.raises(UsageError, match="the hosts have different platforms") as error:
+        up(machines.hosts())
+    assert "linux/amd64: a, c.\nlinux/arm64: b.\n" in error.value.why
+
+
+def test_an_engine_of_another_platform_builds_no_images_for_hosts(machines: Machines) -> None:
+    home = FakeEngine()
+    for engine in machines.engines.values():
+        engine.missing.add("only/home:1")
+    assert HostsEngine(machines.engines, home=lambda: home).has_image("only/home:1")
+    home.platform = "linux/arm64"
+    assert not HostsEngine(machines.engines, home=lambda: home).has_image("only/home:1")
+
+
+def test_a_clock_that_is_behind_is_refused(machines: Machines) -> None:
+    """Certificates are valid from an hour before they are made."""
+    machines.engines["b"].ahead = -3500
+    up(machines.hosts()).down()
+    machines.engines["b"].ahead = -7200
+    with pytest.raises(MiniclusterError, match="the clock of host b is behind") as error:
+        up(machines.hosts())
+    assert "b: by 120 minutes" in error.value.why
+    assert all(engine.empty() for engine in machines.engines.values())
+
+
+REQUIRED = {"roles.agent.shared_required": "true", "roles.master.shared_required": "true"}
+
+
 def test_a_shared_volume_is_refused_with_the_way_out(machines: Machines) -> None:
     with pytest.raises(UsageError) as error:
-        plan_up(machines.hosts(), "k", UpOptions(profile="kubernetes", size={"agent": 20}))
+        plan_up(machines.hosts(), "k", UpOptions(profile="kubernetes", size={"agent": 20}, set=REQUIRED))
     assert "share /tmp/hostpath_pv, and cannot be on several hosts" in error.value.what
     assert error.value.fix == "Put these nodes on one host: --place master=a --place agent=a."
 
 
+def test_what_a_profile_can_do_without_is_not_shared_on_several_hosts(machines: Machines) -> None:
+    spec = plan_up(machines.hosts(), "k", UpOptions(profile="kubernetes", size={"agent": 3})).spec
+    assert {node.shared for node in spec.nodes} == {()}
+    assert {"SEVERAL_HOSTS=yes" in file.content for n in spec.nodes for file in n.files if "node.env" in file.path} == {
+        True
+    }
+    alone = plan_up(FakeEngine(), "k", UpOptions(profile="kubernetes", size={"agent": 3})).spec
+    assert {node.shared for node in alone.of_role("agent")} == {("/tmp/hostpath_pv",)}
+    assert not [file for n in alone.nodes for file in n.files if "SEVERAL_HOSTS=yes" in file.content]
+
+
 def test_thirty_agents_go_where_memory_is_free(machines: Machines) -> None:
-    settings = {"roles.agent.shared": "[]", "roles.master.shared": "[]"}
-    spec = plan_up(
-        machines.hosts(), "k", UpOptions(profile="kubernetes", size={"agent": 30, "master": 3}, set=settings)
-    ).spec
-    masters = [node.host for node in spec.of_role("master")]
+    found = plan_up(machines.hosts(), "k", UpOptions(profile="kubernetes", size={"agent": 30, "master": 3}))
+    masters = [node.host for node in found.spec.of_role("master")]
     assert sorted(masters) == ["a", "b", "c"]
-    agents = [node.host for node in spec.of_role("agent")]
+    agents = [node.host for node in found.spec.of_role("agent")]
     counts = [agents.count(name) for name in NAMES]
     assert counts[0] > counts[1] > counts[2] > 0  # as they have less and less memory
+    told = [f"{what} {why}" for _n, what, why, _after in rows(found.plan) if "create container k-agent-" in what]
+    assert len(told) == 30
+    assert all(f" on {host} " in line and "of memory free" in line for line, host in zip(told, agents, strict=True))
 
 
 # Several as one
@@ -395,17 +482,6 @@ def test_events_of_all_hosts_come_together(machines: Machines) -> None:
     assert {name for name, action in found if action == "start"} == {"e-kv-1", "e-kv-2", "e-kv-3"}
 
 
-def test_faults_are_held_on_the_host_of_their_nodes(machines: Machines) -> None:
-    cluster = up(machines.hosts())
-    with cluster.fault.delay("kv-2", 100):
-        helpers = [c.name for c in machines.engines["b"].containers("e") if labels.FAULT in c.labels]
-        assert helpers == ["e-fault.1"]
-        assert [fault.id for fault in Cluster.open("e", engine=machines.hosts()).faults()] == ["1"]
-    assert [c.name for c in machines.engines["b"].containers("e")] == ["e-kv-2"]
-    with pytest.raises(UsageError, match="its nodes are on several hosts"), cluster.fault.delay("kv", 100):
-        pass
-
-
 def test_placement_is_stable(machines: Machines) -> None:
     cluster = up(machines.hosts(), hosts=["a", "b", "c"])
     hosts = {name: Host(f"10.9.0.{i}", 1 << 34) for i, name in enumerate(NAMES, 1)}
@@ -451,10 +527,10 @@ def test_what_is_over_is_removed_where_all_its_hosts_are_named(machines: Machine
         if record:
             host_record.write("e", record)
         assert remove_expired.collect(part) == []
-        assert discovery.clusters(part) == []
+        assert summaries(part) == []
     known.remove("c")  # its context is not this machine's any more, as it may never have been
     assert remove_expired.collect(part) == []
-    assert [one.cluster for one in discovery.clusters(machines.hosts("c"))] == ["e"]
+    assert [one.cluster for one in summaries(machines.hosts("c"))] == ["e"]
     assert len(machines.hosts().containers("e")) == 3
     host_record.write("e", NAMES)  # this machine made it, and has given up the host
     assert [one.removed for one in remove_expired.collect(part)] == [True]
@@ -511,6 +587,47 @@ def test_down_goes_on_where_hosts_of_one_cluster_do_not_answer(machines: Machine
         clusters.down(["elsewhere", "e"])
     assert all(engine.empty() for engine in machines.engines.values())
     assert host_record.read("elsewhere") == ("z",)
+
+
+def test_a_client_without_a_name_finds_the_only_cluster_that_has_it(machines: Machines, known: list[str]) -> None:
+    up(machines.hosts())
+    assert discovery.with_program(None, "etcdctl", None) == "e"
+    own = FakeEngine()
+    FakeEtcd(own)
+    Cluster.up("etcd", name="own", size={"kv": 1}, engine=own)
+    with pytest.raises(UsageError, match="several clusters have a client 'etcdctl'") as error:
+        discovery.with_program(own, "etcdctl", None)
+    assert error.value.why == "Clusters: own, e."
+    with pytest.raises(NoCluster, match="no cluster has a client 'consul'"):
+        discovery.with_program(own, "consul", None)
+    assert discovery.with_program(own, "consul", "e") == "e"
+
+
+def test_several_clusters_on_hosts_are_named_where_no_engine_answers(machines: Machines, known: list[str]) -> None:
+    up(machines.hosts())
+    host_record.write("f", NAMES)
+    with pytest.raises(UsageError, match="several clusters exist") as error:
+        Cluster.open()
+    assert error.value.why == "Clusters: e, f."
+
+
+def test_listing_and_removal_list_volumes_no_more_than_needed(engine: FakeEngine) -> None:
+    """The engine of one machine: it pays nothing for clusters on several hosts."""
+    FakeEtcd(engine)
+    Cluster.up("etcd", name="e", size={"kv": 1}, engine=engine)
+
+    def asked(act: Callable[[], object]) -> int:
+        seen = []
+        listed = engine.volumes
+        engine.volumes = lambda cluster=None: (seen.append(cluster), listed(cluster))[1]  # type: ignore[method-assign]
+        try:
+            act()
+        finally:
+            engine.volumes = listed  # type: ignore[method-assign]
+        return len(seen)
+
+    assert asked(lambda: clusters.clusters(engine)) == 1
+    assert asked(lambda: clusters.down(engine=engine)) == 3  # which one, what it has, and whether anything is left
 
 
 def test_a_machine_that_knows_some_of_the_hosts_removes_no_part(machines: Machines, known: list[str]) -> None:

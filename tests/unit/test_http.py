@@ -8,7 +8,10 @@ import logging
 import os
 import re
 import socket
+import stat
+import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
@@ -18,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from minicluster.engine import client_config
+from minicluster.engine import client_config, ssh
 from minicluster.engine.address import EngineAddress
 from minicluster.engine.docker import errors, images, streams
 from minicluster.engine.docker.client_side import proxies
@@ -243,18 +246,30 @@ def test_over_ssh_its_namesake_there_passes_on_what_is_said(serve, tmp_path, mon
     api = Api(EngineAddress("ssh://me@there:2222", "test"))
     assert api.request("GET", "/x") == {}
     assert server.asked == ["GET /_ping", "GET /v1.43/x"]
-    assert json.loads((tmp_path / "words").read_text()) == [
-        "-o",
-        "ConnectTimeout=10",
-        "-l",
-        "me",
-        "-p",
-        "2222",
-        "--",
-        "there",
-        "docker system dial-stdio",
-    ]
+    words = json.loads((tmp_path / "words").read_text())
+    assert words[:2] == ["-o", "ConnectTimeout=10"]
+    assert words[-7:] == ["-l", "me", "-p", "2222", "--", "there", "docker system dial-stdio"]
     api.close()
+
+
+def test_connections_by_ssh_share_one_where_its_socket_has_a_place(tmp_path, monkeypatch):
+    seen = []
+
+    def started(argv, **_streams):
+        seen.append(argv)
+        return subprocess.Popen("true")
+
+    monkeypatch.setattr(ssh.processes, "start_detached", started)
+    with tempfile.TemporaryDirectory() as short:
+        monkeypatch.setenv("XDG_DATA_HOME", short)
+        ssh.connect("ssh://there", None).close()
+        folder = Path(short) / "minicluster" / "ssh"
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert f"ControlPath={folder}/%C" in seen[0]
+        assert {"ControlMaster=auto", "ControlPersist=60", "ServerAliveInterval=5"} <= {*seen[0]}
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / ("long" * 20)))
+    ssh.connect("ssh://there", None).close()
+    assert [word for word in seen[1] if "=" in word] == ["ConnectTimeout=10"]
 
 
 def test_an_engine_that_ssh_does_not_reach_is_named_in_the_words_of_ssh(tmp_path, monkeypatch, capfd):

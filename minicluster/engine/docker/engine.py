@@ -49,6 +49,7 @@ from minicluster.model.spec import LOCALHOST
 
 _NO_LEADER = "swarm does not have a leader"
 _FREED = 10.0  # seconds that a swarm's managers may take to learn that a container has left a network
+_ATTACHED = 40.0  # seconds after which a container that cannot join a network of a swarm is not started again
 
 _PATIENCE = 10.0  # seconds that a job has to end when it is told to
 
@@ -117,6 +118,7 @@ class DockerEngine:
             file_types=["Supports d_type", "false"] not in (info.get("DriverStatus") or ()),
             authorization=tuple((info.get("Plugins") or {}).get("Authorization") or ()),
             warnings=tuple(info.get("Warnings") or ()),
+            id=str(info.get("ID", "")),
             cpus=int(info.get("NCPU") or 0),
             memory=int(info.get("MemTotal") or 0),
             data_root=str(info.get("DockerRootDir", "")),
@@ -418,13 +420,19 @@ class DockerEngine:
             self.put_files(job.name, job.files)
 
     def start_container(self, name: str) -> None:
+        end = time.monotonic() + _ATTACHED
         with translated(f"start container {name}"):
-            try:
-                self._api.request("POST", f"/containers/{name}/start")
-            except APIError as error:
-                if "unpause" not in error.message:
-                    raise
-                self._api.request("POST", f"/containers/{name}/unpause")
+            while True:
+                try:
+                    self._api.request("POST", f"/containers/{name}/start")
+                    return
+                except APIError as error:
+                    if "unpause" in error.message:
+                        self._api.request("POST", f"/containers/{name}/unpause")
+                        return
+                    # A busy swarm manager takes longer to assign the network than the engine waits for it.
+                    if "attaching to network failed" not in error.message or time.monotonic() > end:
+                        raise
 
     def _release(self, name: str) -> None:
         """Ends what a container that is about to end has in the machine's kernel, where it may have something there."""
