@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from minicluster import discovery
@@ -47,8 +46,9 @@ if TYPE_CHECKING:
     from minicluster import pki
     from minicluster.engine.protocol import Cancel, Engine, ExecResult
     from minicluster.model import results
-    from minicluster.operations.chaos import Chaos
+    from minicluster.operations.chaos import Chaos, ChaosKeywords
     from minicluster.operations.up_options import UpKeywords
+    from minicluster.operations.wait import Check
     from minicluster.plan.steps import Plan
 
 __all__ = ["Cluster", "Node", "clusters", "collect", "down", "dry_run", "env_names", "examine"]
@@ -208,13 +208,7 @@ class Cluster:
         return client_folder.write_files(self.engine, self.spec, self._authority, self.address_mode)
 
     def hand_out(self, folder: AnyPath, owner: str | None = None, *, with_parent: bool = False) -> tuple[str, ...]:
-        """Writes a folder (0700) for a user of this cluster: variables, files and a README; returns the files' names.
-
-        Args:
-            folder: may be copied to another machine that reaches the cluster. Removing the cluster removes the files.
-            owner: the user of this machine that gets it.
-            with_parent: the folder that it is in is removed with it, if it is empty.
-        """
+        """Writes a folder (0700) for a user of this cluster; see :func:`minicluster.operations.hand_out.write`."""
         from minicluster.operations import hand_out
 
         about = (self.engine, self.spec, self._authority, self.address_mode)
@@ -229,24 +223,17 @@ class Cluster:
         return status.examine(self.engine, self.spec, memory=memory)
 
     def wait(
-        self, condition: str = "ready", *, timeout: float = DEFAULT_TIMEOUT, listener: Listener = ignore
+        self, until: str | Check = "ready", *, timeout: float = DEFAULT_TIMEOUT, listener: Listener = ignore
     ) -> results.ClusterStatus:
-        """Waits until it is ``ready``, or has a ``quorum`` or ``members=N``."""
+        """Waits until it is ``ready``, has a ``quorum`` or ``members=N``, or a function of its status is true.
+
+        The function is called at least once a second.
+        """
         from minicluster.operations import wait
 
-        return wait.wait(self.engine, self.spec, wait.Condition.parse(condition), timeout, listener)
+        return wait.wait(self.engine, self.spec, wait.Condition.of(until), timeout, listener)
 
-    def wait_for(
-        self,
-        condition: Callable[[results.ClusterStatus], object],
-        *,
-        timeout: float = DEFAULT_TIMEOUT,
-        listener: Listener = ignore,
-    ) -> results.ClusterStatus:
-        """Waits until a function of its status is true, which is called at least once a second."""
-        from minicluster.operations import wait
-
-        return wait.wait(self.engine, self.spec, wait.Condition("check", check=condition), timeout, listener)
+    wait_for = wait  #: the same; reads better with a function
 
     def usage(self, nodes: Nodes = ()) -> results.ClusterUsage:
         """What nodes use now, by name or role; takes a second, since CPU usage is measured over time."""
@@ -334,36 +321,16 @@ class Cluster:
         """No packet passes between groups of nodes, until the end of a ``with`` block."""
         return self.fault.partition(*groups, one_way=one_way, clients=clients, seconds=seconds)
 
-    def chaos(
-        self,
-        nodes: Nodes = (),
-        *,
-        every: float = 10.0,
-        seconds: float = float("inf"),
-        kinds: Sequence[str] | None = None,
-        keep_quorum: bool = False,
-        seed: int | None = None,
-        log: Path | None = None,
-    ) -> Chaos:
+    def chaos(self, nodes: Nodes = (), **options: Unpack[ChaosKeywords]) -> Chaos:
         """Faults at random beside a ``with`` block, repeatable by a seed; what is in force is undone at its end.
 
         Args:
             nodes: names or roles of those among which it chooses; by default those that vote, else all.
-            every: seconds from one fault to the next; each is held for half of that.
-            seconds: after which it ends, where the block takes longer.
-            kinds: of kill, hang, partition, delay, loss; by default the first three.
-            keep_quorum: leaves out faults that would lose the quorum.
-            seed: repeats the schedule of an earlier run; by default a random one.
-            log: a file that gets a line of JSON for each fault.
+            options: the fields of :class:`minicluster.operations.chaos.ChaosKeywords`, such as ``every`` and ``seed``.
         """
         from minicluster.operations import chaos
 
-        names = self.node_names(nodes) if nodes else ()
-        kinds = chaos.DEFAULT if kinds is None else kinds
-        return chaos.Chaos(
-            self.engine, self.spec, nodes=names, every=every, seconds=seconds, kinds=kinds, keep_quorum=keep_quorum,
-            seed=seed, log=log,
-        )  # fmt: skip
+        return chaos.Chaos(self.engine, self.spec, self.node_names(nodes) if nodes else (), **options)
 
     def leader(self) -> str:
         """The node that leads, by the cluster's own software; "" where there is none now."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from minicluster.errors import MiniclusterError, UsageError
 from minicluster.model.events import ignore
@@ -225,6 +225,17 @@ def check(seconds: float, every: float, kinds: Sequence[str]) -> None:
         )
 
 
+class ChaosKeywords(TypedDict, total=False):
+    """The keywords of :meth:`minicluster.Cluster.chaos`."""
+
+    every: float  #: seconds from one fault to the next (10); each is held for half of that
+    seconds: float  #: after which it ends, where the block takes longer
+    kinds: Sequence[str] | None  #: of kill, hang, partition, delay, loss; None: the first three
+    keep_quorum: bool  #: leaves out faults that would lose the quorum
+    seed: int | None  #: repeats the schedule of an earlier run; None: a random one
+    log: Path | None  #: a file that gets a line of JSON for each fault as it ends
+
+
 class Chaos:
     """Chaos beside a ``with`` block: from its beginning until its end, where what is in force is undone."""
 
@@ -232,21 +243,17 @@ class Chaos:
         self,
         engine: Engine,
         spec: Spec,
+        nodes: Sequence[str] = (),
         *,
         seconds: float = float("inf"),
         every: float = 10.0,
-        kinds: Sequence[str] = DEFAULT,
-        nodes: Sequence[str] = (),
+        kinds: Sequence[str] | None = None,
         keep_quorum: bool = False,
         seed: int | None = None,
         log: Path | None = None,
     ) -> None:
-        """As :func:`chaos`.
-
-        Args:
-            seed: by default a random one.
-            log: a file that gets a line of JSON for each fault as it ends.
-        """
+        """As :class:`ChaosKeywords` says; ``nodes`` are names."""
+        kinds = DEFAULT if kinds is None else kinds
         check(seconds, every, kinds)
         self.cluster = spec.cluster
         self.seed = random.randrange(1 << 31) if seed is None else seed

@@ -68,10 +68,12 @@ def write(
 ) -> tuple[str, ...]:
     """Writes a folder (0700, its files 0600), in place of what an earlier call wrote; returns the files' names.
 
-    The native client's own files are brought up to date first.
+    The native client's own files are brought up to date first. The folder may be copied to another machine that reaches
+    the cluster. Removing the cluster removes these files, and the folder if nothing else is in it.
 
-    Removing the cluster removes these files, and the folder if nothing else is in it; ``with_parent``: the one that it
-    is in as well.
+    Args:
+        owner: the user of this machine that gets it.
+        with_parent: the folder that it is in is removed with it, if it is empty.
 
     Raises:
         UsageError: there is no such owner.

@@ -22,6 +22,8 @@ from minicluster.operations.monitor import current_spec
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
 
+Check = Callable[[ClusterStatus], object]
+
 FORMS = "ready, quorum or members=N"
 _PERIOD = 1.0  # seconds between two looks: the engine has events of containers, but none of what runs in them
 _MEMBERS = re.compile(r"members=([1-9][0-9]{0,5})")
@@ -33,7 +35,12 @@ class Condition:
 
     kind: str  #: ready, quorum, members or check
     members: int = 0
-    check: Callable[[ClusterStatus], object] = bool  #: a caller's own: met once its result is true
+    check: Check = bool  #: a caller's own: met once its result is true
+
+    @classmethod
+    def of(cls, until: str | Check) -> Condition:
+        """What :meth:`parse` takes, or a caller's own function."""
+        return cls.parse(until) if isinstance(until, str) else cls("check", check=until)
 
     @classmethod
     def parse(cls, text: str) -> Condition:

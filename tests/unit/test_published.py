@@ -125,8 +125,8 @@ def test_a_port(word: str, name: str) -> None:
     [
         ("agent:80/sctp", "sctp is not supported"),
         ("agent:80/UDP", "must have the form"),
-        ("agent:0", "no port 0"),
-        ("agent:65536", "no port 65536"),
+        ("agent:0", "0 is not a port number"),
+        ("agent:65536", "65536 is not a port number"),
         ("agent:", "must have the form"),
         (":80", "must have the form"),
         ("agent:http", "must have the form"),

@@ -173,6 +173,7 @@ def test_custom_resources(kube: Kube, space: Space) -> None:
     eventually(gone, what="there are no widgets any more")
 
 
+@conformance("API", "260 watches of one user from one address are all served")
 def test_many_watches_of_one_address(kube: Kube, space: Space) -> None:
     """All clients on the host come from the gateway's address. This one is subject to priority and fairness."""
     space.kubectl("create", "serviceaccount", "many")
