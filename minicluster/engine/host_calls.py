@@ -24,6 +24,7 @@ class HostCalls:
 
     def __init__(self, hosts: Mapping[str, Engine], gone: Mapping[str, str]) -> None:
         self.hosts: Mapping[str, Engine] = dict(hosts)
+        self._opened = [*hosts.values()]  # also those that stop answering
         self.gone: Mapping[str, str] = dict(gone)
         names = [*self.hosts, *self.gone]
         self.endpoint = f"hosts:{','.join(names)}"
@@ -72,7 +73,8 @@ class HostCalls:
         name, at, host = container.partition(AT)
         if at:
             return host, name
-        if container not in self._where:
+        host = self._where.get(container, "")  # another thread may remove it meanwhile
+        if not host:
             found = self._each(lambda engine: engine.container(container))
             having = [host for host, one in found.items() if one]
             if not having and self.gone:
@@ -86,8 +88,8 @@ class HostCalls:
             ours = [replace(one, host=on) for on, one in found.items() if one and labels.HOSTS in one.labels]
             meant = [one.host for one in self._meant(ours) if AT not in one.name]
             with self._lock:
-                self._where.setdefault(container, (meant or having)[0])
-        return self._where[container], container
+                host = self._where.setdefault(container, (meant or having)[0])
+        return host, container
 
     def _on(self, container: str, call: Callable[[Engine, str], T]) -> T:
         host, name = self._host_of(container)

@@ -377,5 +377,5 @@ class HostsEngine(HostCalls):
         self._having(ref).remove_image(ref)
 
     def close(self) -> None:
-        for engine in [*self.hosts.values(), *self._homes]:
+        for engine in [*self._opened, *self._homes]:
             engine.close()

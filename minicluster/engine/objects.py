@@ -230,7 +230,7 @@ class Attached(Protocol):
     """A connection to a container's standard input and output."""
 
     def write(self, data: bytes) -> None:
-        """Writes to its input."""
+        """Writes to its input; no error where it has ended, which its output says."""
 
     def lines(self) -> Iterator[bytes]:
         """Its output from now on, line by line without line ends, until it ends."""

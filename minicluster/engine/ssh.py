@@ -55,13 +55,15 @@ def _kept() -> list[str]:
     folder = paths.ssh_directory()
     if len(os.fsencode(folder)) + _LONGEST > 103:  # the longest path that a socket can have
         return []
+    if any(word in str(folder) for word in ('"', "\\", "${")):  # which ssh would not take as they are
+        return []
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError:
         return []
     return [
         "ControlMaster=auto",
-        f"ControlPath={folder}/%C",
+        f'ControlPath="{str(folder).replace("%", "%%")}/%C"',
         f"ControlPersist={_KEPT}",
         f"ServerAliveInterval={_SILENT}",
         "ServerAliveCountMax=2",

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import socket
 import stat
 import subprocess
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingUnixStreamServer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -265,11 +267,33 @@ def test_connections_by_ssh_share_one_where_its_socket_has_a_place(tmp_path, mon
         ssh.connect("ssh://there", None).close()
         folder = Path(short) / "minicluster" / "ssh"
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-        assert f"ControlPath={folder}/%C" in seen[0]
+        assert f'ControlPath="{folder}/%C"' in seen[0]
         assert {"ControlMaster=auto", "ControlPersist=60", "ServerAliveInterval=5"} <= {*seen[0]}
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / ("long" * 20)))
     ssh.connect("ssh://there", None).close()
     assert [word for word in seen[1] if "=" in word] == ["ConnectTimeout=10"]
+
+
+@pytest.mark.parametrize("name", ["a folder", "50%", 'a"b', "a${b}", "a\\b"])
+def test_ssh_takes_the_place_of_its_socket_as_it_is(name, monkeypatch):
+    with tempfile.TemporaryDirectory() as short:
+        monkeypatch.setenv("XDG_DATA_HOME", f"{short}/{name}")
+        words = [word for option in ssh._kept() for word in ("-o", option)]
+        if shutil.which("ssh"):
+            done = subprocess.run(["ssh", "-F", "none", "-T", "-G", *words, "there"], capture_output=True, text=True)
+            assert done.stderr == ""
+            if words:
+                assert f"\ncontrolpath {short}/{name}/minicluster/ssh/" in done.stdout
+    assert bool(words) == (name in ("a folder", "50%"))
+
+
+def test_word_to_a_container_that_has_ended_is_no_error():
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with ours:
+        response = SimpleNamespace(socket=ours, close=ours.close)
+        said = streams.Attached(SimpleNamespace(open=lambda *_words, **_more: response), "e-fault.1")
+        said.write(b"go\n")
 
 
 def test_an_engine_that_ssh_does_not_reach_is_named_in_the_words_of_ssh(tmp_path, monkeypatch, capfd):
