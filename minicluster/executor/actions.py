@@ -13,7 +13,7 @@ from minicluster.executor import disks
 from minicluster.executor.hooks import run_hook
 from minicluster.executor.node_files import node_files
 from minicluster.executor.run import Run
-from minicluster.executor.thaw import STOP_PATIENCE, start, thawing
+from minicluster.executor.thaw import start, thawing
 from minicluster.executor.waiting import wait_members, wait_ready
 from minicluster.host import spool
 from minicluster.model import labels
@@ -100,8 +100,8 @@ def perform(step: Step, run: Run) -> None:
                 engine.exec(container, ["rm", "-f", path], timeout=10.0)
         case m.WaitMembers(container, command, names):
             wait_members(container, command, names, run)
-        case m.StopContainer(name):
-            with thawing(engine, name, patience=STOP_PATIENCE, ends=True):
+        case m.StopContainer(name, seconds):
+            with thawing(engine, name, stops=seconds, ends=True):
                 engine.stop_container(name)
         case m.KillContainer(name):
             with thawing(engine, name, ends=True):

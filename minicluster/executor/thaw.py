@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
 
 PATIENCE = 10.0  #: seconds that the engine has for what takes it a fraction of one
-STOP_PATIENCE = 40.0  #: seconds that it has to stop a container, which has some of its own to end
+STOP_PATIENCE = 30.0  #: seconds that it has to stop a container, beside those that the container has to end
 
 #: Puts a state (a word of version 1, a number of version 2) into the control group of the container with this ID, and
 #: kills the process that holds it where that is asked for. For the shell of any image.
@@ -54,27 +54,29 @@ def start(engine: Engine, name: str) -> None:
 
 
 @contextmanager
-def thawing(engine: Engine, name: str, *, patience: float = 0.0, ends: bool = False) -> Iterator[None]:
+def thawing(engine: Engine, name: str, *, stops: float | None = None, ends: bool = False) -> Iterator[None]:
     """Helps the engine where what the block does with a container has not ended after a while.
 
     Args:
-        patience: seconds; by default those that a short call has.
+        stops: the container is asked to end, and has so many seconds for it.
         ends: the container is to end: where it does not help to thaw it, it is killed.
     """
     done = threading.Event()
-    patience = patience or PATIENCE
+    patience = PATIENCE if stops is None else STOP_PATIENCE + stops
 
     def watch() -> None:
         if not done.wait(patience):
             _put(engine, name, _THAWED)
-            if ends and not done.wait(PATIENCE):
+            if ends and not done.wait(PATIENCE + (stops or 0.0)):  # what was frozen may have all of its time
                 _put(engine, name, _ENDED)
 
-    threading.Thread(target=watch, daemon=True).start()
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     try:
         yield
     finally:
         done.set()
+        watcher.join(PATIENCE)  # a helper that it has just created is not left, and thaws nothing that is paused next
 
 
 def _put(engine: Engine, name: str, state: tuple[str, str, str]) -> None:
@@ -84,7 +86,9 @@ def _put(engine: Engine, name: str, state: tuple[str, str, str]) -> None:
             return
         image = helper.image().ref
         there = engine.hosts.get(found.host, engine).has_image(image)
-        about = {key: found.labels[key] for key in (labels.CLUSTER, labels.PROFILE) if key in found.labels}
+        about = {
+            key: found.labels[key] for key in (labels.CLUSTER, labels.PROFILE, labels.HOSTS) if key in found.labels
+        }
         about |= {labels.HOST: found.host} if found.host else {}
         command = ["sh", "-c", _PROGRAM, "sh", found.id, *state]
         if labels.CLUSTER in about:

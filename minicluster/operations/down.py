@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from minicluster.errors import Interrupted, MiniclusterError, NoEngine
@@ -115,6 +116,7 @@ def forget(engine: Engine, name: str, listener: Listener) -> None:
 def remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
     """Removes everything that carries a cluster's name, in several attempts; returns the plan of the first one."""
     from minicluster.executor.executor import Run, execute
+    from minicluster.executor.parallel import at_once
     from minicluster.plan import removal
 
     forget(engine, name, listener)
@@ -125,11 +127,11 @@ def remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
         first = first or plan
         try:
             execute(plan, Run(engine, None, DEFAULT_TIMEOUT, listener))
-            # A process that renewed the lease after our look, and still saw a record, left a volume of its own.
-            # Without a record none is created any more; it stays where a host does not answer.
+            # A process that renewed the lease after our look, and still saw a record, left a volume of its own; one
+            # that applied a fault, a helper. Without a record there are no more; it stays where no host answers.
             if engine.gone:
                 return first
-            if not engine.volumes(name):
+            if not any(at_once([partial(engine.volumes, name), partial(engine.containers, name)])):
                 if engine.hosts:
                     host_record.forget(name)
                 return first
@@ -142,7 +144,7 @@ def remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
             time.sleep(_PAUSE)
     remains = MiniclusterError(
         f"cluster {name} could not be removed completely",
-        "Another process keeps creating volumes for it.",
+        "Another process keeps creating volumes or containers for it.",
         "Stop that process, and run the command again.",
     )
     remains.leftovers = leftovers(engine, name)

@@ -243,9 +243,10 @@ def _begin(target: Target, fault: Fault, *, waits: bool = False) -> _Begun:
     connections: list[Attached] = []
     with _ended_on_failure(engine, holders):
         try:
-            connections += [engine.attach(holder) for holder in holders]
+            for holder in holders:
+                connections.append(engine.attach(holder))
             at_once([partial(engine.start_container, holder) for holder in holders])
-            # A removal that begins from now on finds the helpers; one before has removed the records.
+            # A removal looks for helpers once more after it has removed the records.
             if not records(engine.volumes(cluster)):
                 raise NodeFailed(f"cluster {cluster} no longer exists", "Another process removed it.")
         except BaseException as error:

@@ -195,7 +195,7 @@ def stop_node(
     if state == "paused":
         why = "a paused process cannot stop"
         needs = [steps.add(f"unpause {node.name}", node.name, StartContainer(container), why, needs)]
-    return [steps.add(f"stop {node.name}", node.name, StopContainer(container), cause, needs)]
+    return [steps.add(f"stop {node.name}", node.name, StopContainer(container, node.stop_timeout), cause, needs)]
 
 
 def start_node(

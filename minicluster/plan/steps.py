@@ -156,6 +156,7 @@ class StopContainer:
     """Asks a container to stop, and kills it after its own time limit."""
 
     name: str
+    seconds: int  #: that limit
 
 
 @dataclass(frozen=True)

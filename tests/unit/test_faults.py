@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -655,16 +656,71 @@ def test_a_paused_node_that_the_engine_cannot_resume_is_thawed(
     etcd.node("kv-1").pause()
     thawed = threading.Event()
 
+    def thaws() -> list[Job]:  # of a slow machine some for other nodes, too
+        return [job for job in engine.jobs if "freezer.state" in " ".join(job.command)]
+
     def hang() -> None:
-        while not any("freezer.state" in " ".join(job.command) for job in engine.jobs):
+        while not thaws():
             time.sleep(0.01)
         thawed.set()
 
     engine.fail("remove_container", hang, match="e-kv-1")
     etcd.down()
     assert thawed.is_set()
-    (job,) = [job for job in engine.jobs if "freezer.state" in " ".join(job.command)]
-    assert job.on_containers
+    assert all(job.on_containers for job in thaws())
+    assert engine.empty()
+
+
+def test_a_node_has_its_own_time_to_stop(engine: FakeEngine, etcd: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thaw, "PATIENCE", 0.0)
+    monkeypatch.setattr(thaw, "STOP_PATIENCE", 0.0)
+    with thaw.thawing(engine, "e-kv-1", stops=600, ends=True):
+        time.sleep(0.1)
+    assert engine.jobs == []
+
+
+def test_what_thaws_a_node_is_over_before_its_next_change(
+    engine: FakeEngine, etcd: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    creating, over = threading.Event(), threading.Event()
+
+    def late() -> None:
+        creating.set()
+        over.wait(10)
+
+    engine.fail("create_container", late)
+    with monkeypatch.context() as patched, ThreadPoolExecutor(1) as pool:
+        patched.setattr(thaw, "PATIENCE", 0.05)
+
+        def change() -> list[str]:
+            with thaw.thawing(engine, "e-kv-1"):
+                assert creating.wait(10)
+                patched.setattr(thaw, "PATIENCE", 10.0)
+            return helpers(engine)
+
+        changed = pool.submit(change)
+        assert creating.wait(10)
+        with pytest.raises(TimeoutError):
+            changed.result(timeout=0.2)
+        over.set()
+        assert changed.result() == []
+    assert len(engine.jobs) == 1
+
+
+def test_a_fault_that_is_applied_during_a_removal_does_not_outlive_the_cluster(
+    engine: FakeEngine, etcd: Cluster
+) -> None:
+    """The helper is created after the removal has looked, and sees a record."""
+    seen: list[str] = []
+
+    def applied() -> None:
+        etcd.partition("kv-1", ["kv-2", "kv-3"])
+        seen.extend(helpers(engine))
+
+    engine.fail("disconnect_network", applied)
+    etcd.down()
+    assert seen == ["e-fault.1"]
+    assert helpers(engine) == []
     assert engine.empty()
 
 
