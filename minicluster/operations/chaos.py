@@ -204,7 +204,11 @@ def chaos(
         with shielded():  # what is in force when the user has enough is undone all the same
             watch.end()
             for undo in pending:
-                undo()
+                try:
+                    undo()
+                except MiniclusterError:
+                    if engine.volumes(spec.cluster):  # else it was removed meanwhile
+                        raise
 
 
 def check(seconds: float, every: float, kinds: Sequence[str]) -> None:
@@ -265,7 +269,7 @@ class Chaos:
             seed=self.seed, stop=self._stop,
         )  # fmt: skip
         self._log = log
-        self._failed: MiniclusterError | None = None
+        self._failed: Exception | None = None
         self._thread = threading.Thread(target=self._run)
 
     @property
@@ -295,7 +299,7 @@ class Chaos:
                     if self._log:
                         with self._log.open("a", encoding="utf-8") as file:
                             file.write(one.dump(self.seed) + "\n")
-        except MiniclusterError as error:
+        except Exception as error:  # raised at the end of the block; the log may not be writable
             self._failed = error
 
 
@@ -327,11 +331,12 @@ def _round(
     if pending:
         stop.wait(max(0.0, begun + every / 2 - time.monotonic()))
         held = time.monotonic() - begun
-        try:
-            pending[0]()
-        except MiniclusterError as problem:
-            error = problem.what
-        pending.clear()
+        for undo in [*pending]:
+            try:
+                undo()
+                pending.remove(undo)
+            except MiniclusterError as problem:  # it is tried again after the next one
+                error = problem.what
     healed = time.monotonic()
     watch.healthy = False  # by a look that begins now
     while not watch.healthy and time.monotonic() < begun + every and not stop.wait(_STEP / 2):
@@ -358,7 +363,7 @@ def _apply(
         try:
             lifecycle.operate(engine, spec, {"kill": "kill", "hang": "pause"}[kind], [node], listener=ignore)
         except MiniclusterError:
-            pending.clear()
+            pending.pop()
             raise
         return
     inject = Faults(engine, lambda: spec)

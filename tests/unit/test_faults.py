@@ -481,7 +481,7 @@ def test_chaos_is_repeatable_and_ends_healed(
 def test_chaos_beside_a_block(engine: FakeEngine, etcd: Cluster, tmp_path: Path) -> None:
     log = tmp_path / "chaos.jsonl"
     told: list[int] = []
-    with etcd.chaos("kv-1", every=2, kinds=["partition"], seed=3, log=log) as run:
+    with etcd.chaos("kv-1", every=600, kinds=["partition"], seed=3, log=log) as run:
         run.done = lambda run: told.append(len(run.rounds))
         while not helpers(engine):
             time.sleep(0.01)
@@ -494,6 +494,21 @@ def test_chaos_beside_a_block(engine: FakeEngine, etcd: Cluster, tmp_path: Path)
     with pytest.raises(ZeroDivisionError), etcd.chaos(every=2):
         raise ZeroDivisionError
     assert helpers(engine) == []
+
+
+def test_a_log_of_chaos_that_cannot_be_written_is_an_error(engine: FakeEngine, etcd: Cluster, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), etcd.chaos(every=2, log=tmp_path / "none" / "log") as run:
+        run._thread.join()
+    assert helpers(engine) == []
+
+
+def test_chaos_starts_a_node_at_the_end_that_could_not_be_started_before(engine: FakeEngine, etcd: Cluster) -> None:
+    engine.fail("start_container", EngineError("cannot start container", "busy"), match="e-kv-1")
+    with etcd.chaos("kv-1", every=600, kinds=["kill"]) as run:
+        while engine.boxes["e-kv-1"].container.alive:
+            time.sleep(0.01)
+    assert [one.error for one in run.rounds] == ["cannot start container"]
+    assert engine.boxes["e-kv-1"].container.alive
 
 
 def test_a_write_that_waits_long_is_a_gap_too(engine: FakeEngine, etcd: Cluster) -> None:
