@@ -31,6 +31,8 @@ class Bed:
     def do(self, verb: str, host: str) -> None:
         """What docker does with a machine: kill, start, pause, unpause. Its engine answers after a start."""
         self.outer.docker(verb, f"{self.name}-{self.nodes[host]}")
+        if verb == "unpause":
+            eventually(self._whole, within=120, what="each machine counts all as members of the swarm")
         if verb == "start":
             answers = ("--context", host, "ps", "-q")
             eventually(lambda: self.shell.docker(*answers, ok=False).code == 0, within=120, what=f"{host} answers")
@@ -41,8 +43,15 @@ class Bed:
         self.outer.minicluster("fault", "partition", *words)
 
     def heal(self) -> None:
-        """Ends :meth:`cut`."""
+        """Ends :meth:`cut`. Two managers that are behind at the same time are a swarm without a quorum."""
         self.outer.minicluster("heal", "-c", self.name)
+        eventually(self._whole, within=120, what="each machine counts all as members of the swarm")
+
+    def _whole(self) -> bool:
+        listing = ("node", "ls", "--format", "{{.Status}} {{.ManagerStatus}}")
+        lines = [line for host in self.nodes for line in self.docker(host, *listing, ok=False).splitlines()]
+        works = {"Ready Leader", "Ready Reachable"}
+        return len(lines) == len(self.nodes) ** 2 and {*lines} == works
 
     def remains(self, cluster: str, *hosts: str) -> dict[str, list[str]]:
         """Host -> what it has of a cluster; of all hosts by default."""
