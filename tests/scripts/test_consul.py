@@ -210,6 +210,12 @@ def test_a_node_in_maintenance_is_ready_and_told(members: ModuleType) -> None:
         assert (said[name]["ready"], said[name]["detail"]) == (True, why)
         assert "consul maint -disable" in said[name]["fix"]
     assert "fix" not in said["agent-2"]
+    # One that was just started is not ready for a moment: a fix would end `start` at once.
+    failed = [{**member, "Status": 4} if member["Name"] in maintenance else member for member in GOSSIP]
+    said = {m["name"]: m for m in members.members(RAFT, failed, maintenance=maintenance)}
+    assert [(said[name]["ready"], said[name]["detail"], "fix" in said[name]) for name in maintenance] == [
+        (False, "", False)
+    ] * 2
 
 
 #: Answers GET operator/keyring with what is in the file "answer"; any other status than 200 is an error of curl's.
@@ -264,6 +270,30 @@ def test_a_refusal_is_not_waited_for(keys: Node) -> None:
     keys.write("answer", "curl: (22) The requested URL returned error: 403\n")
     assert keys.run("consul-keys", timeout=10).returncode == 0
     assert written(keys) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "asked", "joins"),
+    [
+        (["config/bootstrap.json"], "", False),
+        (["data/join-address"], "10 172.28.0.3", True),
+        (["data/raft/raft.db"], "3", False),
+        (["data/raft/raft.db", "data/join-address"], "3", True),  # without a leader an answer takes all of that time
+    ],
+    ids=["a first server", "one that joins", "with data", "with data, and joined once"],
+)
+def test_a_server_that_starts_asks_for_keys_before_its_agent(
+    node: Node, data: list[str], asked: str, joins: bool
+) -> None:
+    node.install("consul", "consul-server")
+    node.program("consul-keys", f'#!/bin/sh\necho "${{CONSUL_ASK_SECONDS:-10}} $*" >{node.root}/asked\n')
+    node.program("consul", '#!/bin/sh\necho "$*"\n')
+    for path in data:
+        node.write(f"consul/{path}", "172.28.0.3\n")
+    done = node.run("consul-server")
+    said = node.root / "asked"
+    assert (said.read_text().strip() if said.exists() else "") == asked
+    assert ("-retry-join=172.28.0.3" in done.stdout.split()) == joins, done
 
 
 def test_without_encryption_nobody_is_asked(keys: Node) -> None:
