@@ -480,9 +480,11 @@ def test_chaos_is_repeatable_and_ends_healed(
 def test_chaos_beside_a_block(engine: FakeEngine, etcd: Cluster, tmp_path: Path) -> None:
     log = tmp_path / "chaos.jsonl"
     told: list[int] = []
-    with etcd.chaos("kv-1", every=2, kinds=["partition"], seed=3, log=log) as run:
+    with etcd.chaos("kv-1", every=120, kinds=["partition"], seed=3, log=log) as run:
         run.done = lambda run: told.append(len(run.rounds))
+        end = time.monotonic() + 30
         while not helpers(engine):
+            assert time.monotonic() < end, "nothing is in force"
             time.sleep(0.01)
     assert helpers(engine) == []  # it ends with the block, not at the end of its time
     assert told == [1]
@@ -663,8 +665,9 @@ def test_a_paused_node_that_the_engine_cannot_resume_is_thawed(
     engine.fail("remove_container", hang, match="e-kv-1")
     etcd.down()
     assert thawed.is_set()
-    (job,) = [job for job in engine.jobs if "freezer.state" in " ".join(job.command)]
-    assert job.on_containers
+    jobs = [job for job in engine.jobs if "freezer.state" in " ".join(job.command)]
+    assert jobs  # more than one on a machine where other calls take longer than this patience
+    assert all(job.on_containers for job in jobs)
     assert engine.empty()
 
 
