@@ -139,7 +139,7 @@ def test_the_agent_that_the_scheduler_chose_makes_the_volume(volumes: ModuleType
     assert body["metadata"]["name"] == "pvc-b6b03873"
     assert body["spec"]["hostPath"] == {"path": str(folder), "type": "Directory"}
     assert body["spec"]["claimRef"]["uid"] == "b6b03873"
-    assert volumes.agents(body) == {"agent-1"}
+    assert volumes.agents_of(body) == {"agent-1"}
 
 
 @pytest.mark.parametrize(
