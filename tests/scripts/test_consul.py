@@ -218,6 +218,26 @@ def test_a_node_in_maintenance_is_ready_and_told(members: ModuleType) -> None:
     ] * 2
 
 
+def test_a_refused_token_is_told_of_servers_that_answer(members: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fix of one that is not ready, as it is for a moment after its start, would end `start` at once."""
+
+    class Agent:
+        def __init__(self, address: str) -> None:
+            self.address = address
+
+        def get(self, _path: str) -> str:
+            return "" if self.address == "10.0.0.3" else "10.0.0.2:8300"
+
+    monkeypatch.setattr(members, "Agent", Agent)
+    nodes = {"master-1": "10.0.0.2", "master-2": "10.0.0.3", "agent-1": "10.0.0.4"}
+    found = members.members_without_rights("10.0.0.2:8300", ["10.0.0.2:8300", "10.0.0.3:8300"], nodes)
+    assert [(m["name"], m["ready"], m["voter"], "fix" in m) for m in found] == [
+        ("master-1", True, True, True),
+        ("master-2", False, True, False),
+        ("agent-1", True, False, False),
+    ]
+
+
 #: Answers GET operator/keyring with what is in the file "answer"; any other status than 200 is an error of curl's.
 ASK = """#!/bin/sh
 echo "$*" >>{root}/asked
