@@ -306,6 +306,8 @@ def test_a_full_store_is_an_alarm(members: ModuleType) -> None:
     member = members.etcd_member("kv-1", recorded("etcd-status") | {"errors": ["memberID:1 alarm:NOSPACE "]})
     assert member["detail"] == "its database is full"
     assert "etcdctl alarm disarm" in member["fix"]
+    starting = recorded("etcd-status") | {"leader": "0", "errors": ["memberID:1 alarm:NOSPACE "]}
+    assert "fix" not in members.etcd_member("kv-1", starting)
 
 
 class Clients:
