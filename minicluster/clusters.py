@@ -28,7 +28,7 @@ def dry_run(profile: str | None = None, **options: Unpack[UpKeywords]) -> Plan:
     """The plan that :meth:`Cluster.up` would carry out; without an engine, the plan of a first ``up``."""
     wanted = UpOptions(profile=profile, **options)
     name = discovery.target(wanted.profile, wanted.name, wanted.named_by)
-    hosts = _hosts_of_up(name, wanted.hosts or ())
+    hosts = _hosts_of_up(name, wanted.hosts or (), dry_run=True)
     return up.plan(discover.open_hosts(hosts) if hosts else discovery.engine_if_any(), name, wanted).plan
 
 
@@ -45,9 +45,9 @@ def engine_of_up(name: str, hosts: Sequence[str], engine: Engine | None, listene
     return engine or discover.connect(start_private=True, listener=listener)
 
 
-def _hosts_of_up(name: str, named: Sequence[str]) -> list[str]:
+def _hosts_of_up(name: str, named: Sequence[str], *, dry_run: bool = False) -> list[str]:
     having = discovery.hosts_having(name)
-    if not having and discovery.hosts_of(name):
+    if not having and discovery.hosts_of(name) and not dry_run:
         host_record.forget(name)  # others have removed it
     discovery.refuse_namesake(name, named)
     return [*dict.fromkeys([*named, *having])]

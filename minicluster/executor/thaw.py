@@ -48,7 +48,7 @@ def start(engine: Engine, name: str) -> None:
         except EngineError as error:
             if "not paused" not in error.why:
                 raise
-            # It was thawed behind the engine's back, which takes it for a paused one: so it shall be one.
+            # It was thawed behind the engine's back, which takes it for a paused one: it is paused again.
             _put(engine, name, _FROZEN)
             engine.start_container(name)
 

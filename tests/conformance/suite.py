@@ -109,7 +109,11 @@ class Run:
         end = time.monotonic() + _REMOVED
         while "Terminating" in output(*kubectl, "get", "namespaces", "--output=jsonpath={.items[*].status.phase}"):
             if time.monotonic() > end:
-                raise MiniclusterError(f"a namespace is still being removed after {_REMOVED:.0f} s")
+                raise MiniclusterError(
+                    f"a namespace is still being removed after {_REMOVED:.0f} s",
+                    "The suite fails where one disappears while it is removed again.",
+                    f"See `kubectl --kubeconfig={self.kubeconfig} describe namespaces`, and run it again.",
+                )
             time.sleep(1)
 
     def _watch(self, process: subprocess.Popen[bytes], before: int, count: int, say: Say) -> None:

@@ -175,10 +175,11 @@ def own(outer: Shell) -> Iterator[Shell]:
     starter = Shell(shell.env | {"DOCKER_HOST": "", "DOCKER_CONTEXT": ""})
     try:
         starter.minicluster("engine", "start")
-        save = subprocess.Popen(["docker", "save", *images], env=os.environ | outer.env, stdout=subprocess.PIPE)
-        load = ["docker", "load"]
-        subprocess.run(load, env=os.environ | shell.env, stdin=save.stdout, check=True, capture_output=True)
-        assert save.wait() == 0
+        # At the end of the block the pipe is closed, and whatever still saves ends.
+        with subprocess.Popen(["docker", "save", *images], env=os.environ | outer.env, stdout=subprocess.PIPE) as save:
+            load = ["docker", "load"]
+            subprocess.run(load, env=os.environ | shell.env, stdin=save.stdout, check=True, capture_output=True)
+        assert save.returncode == 0
         yield shell
     finally:
         starter.minicluster("engine", "stop", "--remove-data", ok=False)

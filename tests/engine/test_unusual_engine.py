@@ -106,6 +106,7 @@ def odd(outer: Shell, asked: list[str]) -> Iterator[Shell]:
     shell = Inside({"DOCKER_HOST": endpoint, **env})
     opened: list[socket.socket] = []
     engine: subprocess.Popen[bytes] | None = None
+    subprocess.run(["ip", "netns", "delete", NAME], capture_output=True)  # a run that was killed leaves it
     try:
         for command in (
             f"ip netns add {NAME}",
@@ -139,7 +140,10 @@ def odd(outer: Shell, asked: list[str]) -> Iterator[Shell]:
             if ids:
                 shell.docker("rm", "-fv", *ids, ok=False)
             engine.terminate()
-            engine.wait(timeout=60)
+            try:
+                engine.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                engine.kill()
         for server in opened:
             with suppress(OSError):
                 server.shutdown(socket.SHUT_RDWR)
@@ -147,14 +151,19 @@ def odd(outer: Shell, asked: list[str]) -> Iterator[Shell]:
         subprocess.run(["ip", "netns", "delete", NAME], capture_output=True)
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(f"/run/{NAME}", ignore_errors=True)
+        for group in {*Path("/sys/fs/cgroup").glob(NAME), *Path("/sys/fs/cgroup").glob(f"*/{NAME}")}:
+            with suppress(OSError):  # the engine removes those of containers, and not the one above them
+                group.rmdir()
 
 
 def with_images_of(shell: Shell, outer: Shell, *profiles: str) -> None:
     """Gives an engine the node images of profiles, as the other one has them."""
     images = [ref for p in profiles for ref in outer.minicluster("image", "build", p, timeout=900).out.split()]
-    save = subprocess.Popen(["docker", "save", *images], env=os.environ | outer.env, stdout=subprocess.PIPE)
-    subprocess.run(["docker", "load"], env=os.environ | shell.env, stdin=save.stdout, check=True, capture_output=True)
-    assert save.wait() == 0
+    # At the end of the block the pipe is closed, and whatever still saves ends.
+    with subprocess.Popen(["docker", "save", *images], env=os.environ | outer.env, stdout=subprocess.PIPE) as save:
+        load = ["docker", "load"]
+        subprocess.run(load, env=os.environ | shell.env, stdin=save.stdout, check=True, capture_output=True)
+    assert save.returncode == 0
 
 
 def test_nodes_and_tasks_of_a_swarm(odd: Shell, outer: Shell, asked: list[str]) -> None:
@@ -162,7 +171,7 @@ def test_nodes_and_tasks_of_a_swarm(odd: Shell, outer: Shell, asked: list[str]) 
     with_images_of(odd, outer, "swarm")
     try:
         odd.minicluster("up", "swarm", "--name", name, "--size", "agent=1", timeout=300)
-        assert "dockerd" in odd.minicluster("logs", "-c", name, "agent-1").out or odd.minicluster("logs", name).out
+        assert odd.minicluster("logs", "-c", name, "agent-1").out
         about = odd.docker("inspect", f"{name}-agent-1").json[0]
         assert about["HostConfig"]["CgroupParent"] in ("", f"/{NAME}")
         node = ("exec", f"{name}-agent-1")

@@ -210,6 +210,32 @@ def test_a_node_in_maintenance_is_ready_and_told(members: ModuleType) -> None:
         assert (said[name]["ready"], said[name]["detail"]) == (True, why)
         assert "consul maint -disable" in said[name]["fix"]
     assert "fix" not in said["agent-2"]
+    # One that was just started is not ready for a moment: a fix would end `start` at once.
+    failed = [{**member, "Status": 4} if member["Name"] in maintenance else member for member in GOSSIP]
+    said = {m["name"]: m for m in members.members(RAFT, failed, maintenance=maintenance)}
+    assert [(said[name]["ready"], said[name]["detail"], "fix" in said[name]) for name in maintenance] == [
+        (False, "", False)
+    ] * 2
+
+
+def test_a_refused_token_is_told_of_servers_that_answer(members: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fix of one that is not ready, as it is for a moment after its start, would end `start` at once."""
+
+    class Agent:
+        def __init__(self, address: str) -> None:
+            self.address = address
+
+        def get(self, _path: str) -> str:
+            return "" if self.address == "10.0.0.3" else "10.0.0.2:8300"
+
+    monkeypatch.setattr(members, "Agent", Agent)
+    nodes = {"master-1": "10.0.0.2", "master-2": "10.0.0.3", "agent-1": "10.0.0.4"}
+    found = members.members_without_rights("10.0.0.2:8300", ["10.0.0.2:8300", "10.0.0.3:8300"], nodes)
+    assert [(m["name"], m["ready"], m["voter"], "fix" in m) for m in found] == [
+        ("master-1", True, True, True),
+        ("master-2", False, True, False),
+        ("agent-1", True, False, False),
+    ]
 
 
 #: Answers GET operator/keyring with what is in the file "answer"; any other status than 200 is an error of curl's.
@@ -264,6 +290,30 @@ def test_a_refusal_is_not_waited_for(keys: Node) -> None:
     keys.write("answer", "curl: (22) The requested URL returned error: 403\n")
     assert keys.run("consul-keys", timeout=10).returncode == 0
     assert written(keys) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "asked", "joins"),
+    [
+        (["config/bootstrap.json"], "", False),
+        (["data/join-address"], "10 172.28.0.3", True),
+        (["data/raft/raft.db"], "3", False),
+        (["data/raft/raft.db", "data/join-address"], "3", True),  # without a leader an answer takes all of that time
+    ],
+    ids=["a first server", "one that joins", "with data", "with data, and joined once"],
+)
+def test_a_server_that_starts_asks_for_keys_before_its_agent(
+    node: Node, data: list[str], asked: str, joins: bool
+) -> None:
+    node.install("consul", "consul-server")
+    node.program("consul-keys", f'#!/bin/sh\necho "${{CONSUL_ASK_SECONDS:-10}} $*" >{node.root}/asked\n')
+    node.program("consul", '#!/bin/sh\necho "$*"\n')
+    for path in data:
+        node.write(f"consul/{path}", "172.28.0.3\n")
+    done = node.run("consul-server")
+    said = node.root / "asked"
+    assert (said.read_text().strip() if said.exists() else "") == asked
+    assert ("-retry-join=172.28.0.3" in done.stdout.split()) == joins, done
 
 
 def test_without_encryption_nobody_is_asked(keys: Node) -> None:

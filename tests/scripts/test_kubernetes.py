@@ -99,10 +99,15 @@ def test_namespaces_of_users(reset: ModuleType) -> None:
 
 def test_volumes_go_with_their_claims(reset: ModuleType) -> None:
     (volume,) = reset.user_volumes(recorded("persistentvolumes"))
-    assert reset.goes_by_itself(volume)
+    assert reset.goes_by_itself(volume, set())
     kept = copy.deepcopy(volume)
     kept["spec"]["persistentVolumeReclaimPolicy"] = "Retain"
-    assert not reset.goes_by_itself(kept)
+    assert not reset.goes_by_itself(kept, {"agent-1"})
+    of_agent = copy.deepcopy(volume)
+    expression = {"key": "kubernetes.io/hostname", "operator": "In", "values": ["agent-3"]}
+    of_agent["spec"]["nodeAffinity"] = {"required": {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}}
+    assert reset.goes_by_itself(of_agent, {"agent-1", "agent-3"})
+    assert not reset.goes_by_itself(of_agent, {"agent-1"})  # nobody is left who would remove it
     of_system = copy.deepcopy(volume)
     of_system["spec"]["claimRef"]["namespace"] = "kube-system"
     assert reset.user_volumes({"items": [of_system, kept]}) == [kept]
@@ -301,6 +306,8 @@ def test_a_full_store_is_an_alarm(members: ModuleType) -> None:
     member = members.etcd_member("kv-1", recorded("etcd-status") | {"errors": ["memberID:1 alarm:NOSPACE "]})
     assert member["detail"] == "its database is full"
     assert "etcdctl alarm disarm" in member["fix"]
+    starting = recorded("etcd-status") | {"leader": "0", "errors": ["memberID:1 alarm:NOSPACE "]}
+    assert "fix" not in members.etcd_member("kv-1", starting)
 
 
 class Clients:

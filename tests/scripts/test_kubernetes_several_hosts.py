@@ -89,13 +89,15 @@ def volumes(program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 class Asked:
     """An API server that accepts everything, and notes it."""
 
-    def __init__(self, status: int = 200) -> None:
-        self.status = status
+    def __init__(self, status: int = 200, refused: str = "") -> None:
+        self.status, self.refused = status, refused
         self.made: list[tuple[str, str, Any]] = []
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
         self.made.append((method, path, body))
         status = 201 if method == "POST" and self.status == 200 else self.status
+        if self.refused and self.refused in json.dumps(body):
+            status = 403
         return type("Answer", (), {"status": status, "text": ""})
 
 
@@ -137,7 +139,7 @@ def test_the_agent_that_the_scheduler_chose_makes_the_volume(volumes: ModuleType
     assert body["metadata"]["name"] == "pvc-b6b03873"
     assert body["spec"]["hostPath"] == {"path": str(folder), "type": "Directory"}
     assert body["spec"]["claimRef"]["uid"] == "b6b03873"
-    assert volumes.agents(body) == {"agent-1"}
+    assert volumes.agents_of(body) == {"agent-1"}
 
 
 @pytest.mark.parametrize(
@@ -194,6 +196,22 @@ def test_no_other_folder_is_removed(volumes: ModuleType, tmp_path: Path) -> None
         agent._volumes = Known(pv=one)
         agent.act()
     assert other.exists()
+
+
+def test_a_refusal_keeps_no_other_volume_from_being_made(volumes: ModuleType) -> None:
+    """A user's webhook may refuse some."""
+    bad, good = claim(), claim()
+    bad["metadata"]["uid"], good["metadata"]["uid"] = "bad", "good"
+    over = {**volumes.volume(claim(), "agent-1"), "status": {"phase": "Released"}}
+    agent = acting(volumes, Known(a=bad, b=good), Known(c=over))
+    agent._server = Asked(refused="pvc-bad")
+    with pytest.raises(OSError, match="HTTP 403"):
+        agent.act()
+    assert [(method, body and body["metadata"]["name"]) for method, _path, body in agent._server.made] == [
+        ("POST", "pvc-bad"),
+        ("POST", "pvc-good"),
+        ("DELETE", None),
+    ]
 
 
 def test_a_refusal_is_an_error(volumes: ModuleType) -> None:

@@ -105,6 +105,45 @@ def test_init_removes_the_dead_of_the_names_that_join(swarm: Node) -> None:
     assert (swarm.root / "removed").read_text() == "agent-1 down\n"
 
 
+MEMBER = """#!/bin/bash
+case "${{DOCKER_HOST-here}} $1-$2" in
+  "here info---format") echo "active true a1 " ;;
+  "tcp://172.28.0.3:2376 info---format") echo "{state}" ;;
+  *" node-ls") echo "b2 agent-1 {status}." ;;
+  *" node-inspect") echo 172.28.0.3 ;;
+  *" swarm-join-token") echo SWMTKN-1 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("status", ["Ready", "Unknown"])
+@pytest.mark.parametrize(
+    ("state", "removed"),
+    [
+        ("inactive false - ", True),
+        ("active false c3 ", True),
+        ("active false b2 ", False),
+        ("active true b2 ", False),
+        ("pending false - ", False),
+        ("locked false - ", False),
+        ("error false - ", False),
+        ("", False),
+    ],
+)
+def test_init_removes_no_member_whose_engine_does_not_say_that_it_has_left(
+    swarm: Node, state: str, removed: bool, status: str
+) -> None:
+    swarm.program("docker", MEMBER.format(state=state, status=status))
+    swarm.program("swarm-remove", f'#!/bin/sh\necho "$*" >>{swarm.root}/removed\n')
+    text = (swarm.bin / "swarm-init").read_text()
+    assert "retry 10 0.25" in text
+    (swarm.bin / "swarm-init").write_text(text.replace("retry 10 0.25", "retry 0 0.25"))
+    done = swarm.run("swarm-init", "172.28.0.2", "--", "agent-1")
+    assert (done.returncode, done.stdout) == (0, "SWMTKN-1\nSWMTKN-1\n"), done.stderr
+    file = swarm.root / "removed"
+    assert (file.read_text() if file.exists() else "") == ("agent-1 b2\n" if removed else "")
+
+
 MANAGER = """#!/bin/bash
 echo "${{DOCKER_HOST-here}} $*" >>{root}/calls
 case "${{DOCKER_HOST-here}} $1-$2" in

@@ -483,7 +483,9 @@ def test_chaos_beside_a_block(engine: FakeEngine, etcd: Cluster, tmp_path: Path)
     told: list[int] = []
     with etcd.chaos("kv-1", every=600, kinds=["partition"], seed=3, log=log) as run:
         run.done = lambda run: told.append(len(run.rounds))
+        end = time.monotonic() + 30
         while not helpers(engine):
+            assert time.monotonic() < end, "nothing is in force"
             time.sleep(0.01)
     assert helpers(engine) == []  # it ends with the block, not at the end of its time
     assert told == [1]

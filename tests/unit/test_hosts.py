@@ -649,6 +649,12 @@ def test_down_where_a_host_is_away_notes_the_hosts(machines: Machines) -> None:
     assert host_record.read("e") == NAMES
 
 
+def test_a_dry_run_forgets_no_hosts(machines: Machines, known: list[str]) -> None:
+    host_record.write("e", NAMES)  # others have removed the cluster
+    assert clusters.dry_run("etcd", name="e")
+    assert host_record.read("e") == NAMES
+
+
 def test_down_of_what_others_have_removed(machines: Machines, known: list[str]) -> None:
     host_record.write("e", NAMES)
     with pytest.raises(NoCluster, match="no cluster named 'e'"):

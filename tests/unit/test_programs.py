@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 
 import pytest
@@ -42,6 +43,24 @@ def test_the_image_of_a_program_has_a_python(profile: str) -> None:
             owner, _, folder = build.rpartition(":")
             dockerfile = folders.bundled_directory() / (owner or profile) / folder / "Dockerfile"
             assert "python3-minimal" in dockerfile.read_text(), f"{programs} in {node.name}"
+
+
+#: What programs have been run with. Debian's python3-minimal has a part of the standard library: no shutil, no http.
+STANDARD = {
+    "__future__", "binascii", "collections", "contextlib", "hashlib", "ipaddress", "json", "os", "re", "select",
+    "signal", "socket", "ssl", "struct", "subprocess", "sys", "threading", "time", "typing",
+}  # fmt: skip
+
+
+def test_programs_import_what_a_minimal_python_has() -> None:
+    found = [file for file in folders.bundled_directory().rglob("*") if file.is_file()]
+    programs = [f for f in found if f.suffix == ".py" or f.read_bytes().startswith(b"#!/usr/bin/python3")]
+    assert len(programs) > 20
+    for program in programs:
+        nodes = [*ast.walk(ast.parse(program.read_text()))]
+        imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        imported |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+        assert {name.partition(".")[0] for name in imported} <= STANDARD | MODULES, program
 
 
 def test_some_programs_have_one() -> None:

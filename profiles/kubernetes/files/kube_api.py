@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+HOST_NAME = "kubernetes.io/hostname"  # a label of nodes: their name
 PKI = "/etc/kubernetes/pki"
 MERGE = "application/merge-patch+json"
 #: The annotation of a Service that says which published ports of the masters lead to it: PORT=serviceN,...
@@ -28,6 +29,18 @@ def node_env(text: str) -> dict[str, str]:
 def read_node_env() -> dict[str, str]:
     with open("/etc/kubernetes/node.env") as file:
         return node_env(file.read())
+
+
+def agents_of(volume: dict[str, Any]) -> set[str]:
+    """The agents that a PersistentVolume is bound to."""
+    terms = volume["spec"].get("nodeAffinity", {}).get("required", {}).get("nodeSelectorTerms") or ()
+    return {
+        value
+        for term in terms
+        for expression in term.get("matchExpressions") or ()
+        if expression["key"] == HOST_NAME
+        for value in expression.get("values") or ()
+    }
 
 
 def component(address: str, certificate: str = "", timeout: float = 5.0) -> Server:
