@@ -94,7 +94,7 @@ def greeting(name: str, whom: str) -> dict[str, object]:
     return {"apiVersion": f"{GROUP}/{VERSION}", "kind": "Greeting", "metadata": {"name": name}, "spec": {"name": whom}}
 
 
-def soon(check, what: str, within: float = 15.0):
+def soon(check, what: str, within: float = 60.0):
     """The result of a check, once it is true and no error."""
     end = time.monotonic() + within
     while True:

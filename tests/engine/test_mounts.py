@@ -119,11 +119,12 @@ def test_a_folder_udp_and_an_address_of_the_machine(down: Shell, folder: Path) -
 def test_a_failed_up_leaves_the_contents(down: Shell, folder: Path) -> None:
     before = contents(folder)
     mount = ("--mount", f"kv:{folder}/data:/data", "--size", "kv=1")
-    failed = down.minicluster("up", "etcd", "--name", f"{NAME}-f", *mount, "--timeout", "0.01", ok=False)
+    never = ("--set", 'roles.kv.ready.exec=["false"]', "--timeout", "1")
+    failed = down.minicluster("up", "etcd", "--name", f"{NAME}-f", *mount, *never, ok=False)
     assert failed.code == 4
     assert remains(down, f"{NAME}-f") == {}
     down.minicluster("up", "etcd", "--name", f"{NAME}-f", *mount)
-    failed = down.minicluster("up", "--name", f"{NAME}-f", "--mount", "none", "--timeout", "0.01", ok=False)
+    failed = down.minicluster("up", "--name", f"{NAME}-f", "--mount", "none", *never, ok=False)
     assert failed.code == 4
     answer = down.minicluster("exec", "-c", f"{NAME}-f", "kv-1", "--", "cat", "/data/kept")  # as before
     assert answer.out == "precious"

@@ -513,6 +513,7 @@ def test_the_file_that_opens_it_is_gone_after_a_signal(number: signal.Signals) -
         from tests.fakes import FakeEngine
 
         signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup
         discover.connect = lambda **_: FakeEngine()
         run()
     """
