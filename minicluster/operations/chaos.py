@@ -109,7 +109,7 @@ class _Watch:
             yield
 
     def _look(self) -> None:
-        before = time.monotonic()
+        last = time.monotonic()
         while not self.ended.is_set():
             led, healthy = False, False
             with self._looking, suppress(MiniclusterError, TimeoutError):
@@ -122,9 +122,9 @@ class _Watch:
                     found is None or all(m.ready for m in found.values() if m.name in expected)
                 )
             now = time.monotonic()
-            if not led:
-                self.leaderless += now - before
-            before, self.healthy = now, healthy and (led or self.spec.members is None)
+            self.leaderless = max(self.leaderless, now - last)  # the members' command may have waited for an election
+            last = now if led else last
+            self.healthy = healthy and (led or self.spec.members is None)
             self.ended.wait(_STEP)
 
     def _write(self) -> None:
