@@ -51,7 +51,7 @@ def rows(profile: str, rounds: int) -> Iterator[str]:
 
 def main() -> None:
     rounds = int(sys.argv[1]) if sys.argv[1:] else 3
-    print("| system | fault | of the | seconds without a leader | seconds without writes |")
+    print("| system | fault | of the | no look saw a leader, seconds | no write acknowledged, seconds |")
     print("| --- | --- | --- | --- | --- |")
     for profile in sys.argv[2:] or PROFILES:
         for row in rows(profile, rounds):
