@@ -395,7 +395,7 @@ def chaos(
 
 
 _MEASURES = {
-    "without_leader": "without a leader",
+    "without_leader": "no leader seen",
     "without_writes": "without writes",
     "healthy_after": "until healthy again",
 }

@@ -1,7 +1,7 @@
 """Connections to an engine on another machine, by this machine's ``ssh``.
 
 ``ssh`` takes longer to connect than an engine to answer. So the first connection to a machine stays, and further ones,
-also those of later commands, go through it; the last one's end is the beginning of its last minute.
+also those of later commands, share it; it ends a minute after the last of them.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The process of Docker's runtime that holds a container (containerd-shim) can wait for itself when the container is
 paused while a command in it starts and another one ends: the command is frozen, and until it is not, the process takes
-no request, not even to resume or to kill. Docker waits with it, without an end. Whoever thaws the container's control
-group ends that; where that is not enough, whoever kills the process: the container has ended then.
+no request, not even to resume or to kill, and Docker waits for it without a limit. Thawing the control group
+ends that; where it does not, killing the process does, which ends the container.
 """
 
 from __future__ import annotations

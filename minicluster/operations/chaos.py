@@ -49,7 +49,7 @@ class Round:
     kind: str
     node: str
     held: float  #: seconds for which it was in force
-    without_leader: float | None  #: seconds without a leader; None where the profile has no members
+    without_leader: float | None  #: the longest time in which no look saw a leader; None without members
     without_writes: float | None  #: the longest time without a write; None where the profile has no ``write``
     healthy_after: float | None  #: seconds after its end until all was well; None where it was not before the next
     error: str = ""  #: why it could not be applied
@@ -80,7 +80,9 @@ class _Watch:
     engine: Engine
     spec: Spec
     ended: threading.Event = field(default_factory=threading.Event)
-    leaderless: float = 0.0
+    leaderless: float = (
+        0.0  #: seconds; an upper bound, as the gap: a look takes a second where a member does not answer
+    )
     gap: float = 0.0
     healthy: bool = False
     _threads: list[threading.Thread] = field(default_factory=list)
