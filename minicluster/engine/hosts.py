@@ -282,12 +282,7 @@ class HostsEngine(HostCalls):
         return self._on(container, lambda engine, name: engine.killed_at(name))
 
     def exec(
-        self,
-        container: str,
-        argv: Sequence[str],
-        *,
-        timeout: float | None = None,
-        cancel: Cancel | None = None,
+        self, container: str, argv: Sequence[str], *, timeout: float | None = None, cancel: Cancel | None = None
     ) -> objects.ExecResult:
         return self._on(container, lambda engine, name: engine.exec(name, argv, timeout=timeout, cancel=cancel))
 

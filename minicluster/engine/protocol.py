@@ -228,12 +228,7 @@ class Engine(Protocol):
         """The memory limit in bytes at which the kernel killed a container that ended; 0 without one, else None."""
 
     def exec(
-        self,
-        container: str,
-        argv: Sequence[str],
-        *,
-        timeout: float | None = None,
-        cancel: Cancel | None = None,
+        self, container: str, argv: Sequence[str], *, timeout: float | None = None, cancel: Cancel | None = None
     ) -> ExecResult:
         """Runs a command in a container.
 

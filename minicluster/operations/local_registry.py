@@ -23,9 +23,12 @@ from minicluster.operations import observe, preflight
 
 if TYPE_CHECKING:
     from minicluster import pki
+    from minicluster.engine.protocol import Container
 
 DEFAULT_PORT = 5001  #: on 127.0.0.1; swarm services and other registries often use 5000
 _ANOTHER_PORT = "Choose another one: `minicluster registry start --port PORT`."
+_IN_USE = (f"the name {NAME} is in use", f"Rename or remove it: `docker rename {NAME} NAME`.")
+_LEFT = (f"volume {NAME} is left as it is", f"If nothing needs it: `docker volume rm {NAME}`.")
 _DATA = "/var/lib/registry"
 _READY = ("/etc/minicluster/registry-ready",)
 
@@ -71,7 +74,7 @@ def start(engine: Engine, port: int | None, listener: Listener) -> RegistryStatu
     cancel = Cancel()
     with lock.building(NAME, cancel, lambda: _say(listener, "another minicluster process is starting it")):
         image = _image()
-        _check_ours(engine)
+        _check_ours(engine.container(NAME), *_IN_USE)
         before = observe.local_registry(engine)
         wanted = port or (before.port if before else DEFAULT_PORT)
         container = engine.container(NAME)
@@ -102,12 +105,12 @@ def stop(engine: Engine, *, remove_data: bool, listener: Listener) -> RegistrySt
     """Stops the registry. ``remove_data``: removes its container, with the authority, and its images too."""
     with lock.building(NAME, Cancel(), lambda: _say(listener, "another minicluster process is starting it")):
         container = engine.container(NAME)
-        _check_ours(engine)
+        _check_ours(container, *_IN_USE)
         if container and container.alive:
             engine.stop_container(NAME)
         if remove_data:
             engine.remove_container(NAME)
-            _check_volume(engine)
+            _check_ours(engine.volume(NAME), *_LEFT)
             engine.remove_volume(NAME)
     return status(engine)
 
@@ -133,24 +136,9 @@ def _image() -> ImageSpec:
     return ImageSpec("server", ref, "build", str(folder), parts=(part,))
 
 
-def _check_ours(engine: Engine) -> None:
-    container = engine.container(NAME)
-    if container and labels.REGISTRY not in container.labels:
-        raise Conflict(
-            f"the name {NAME} is in use",
-            "A container that minicluster did not create has it.",
-            f"Rename or remove it: `docker rename {NAME} NAME`.",
-        )
-
-
-def _check_volume(engine: Engine) -> None:
-    volume = engine.volume(NAME)
-    if volume and labels.REGISTRY not in volume.labels:
-        raise Conflict(
-            f"volume {NAME} is left as it is",
-            "minicluster did not create it.",
-            f"If nothing needs it: `docker volume rm {NAME}`.",
-        )
+def _check_ours(found: Container | Volume | None, what: str, fix: str) -> None:
+    if found and labels.REGISTRY not in found.labels:
+        raise Conflict(what, "Something that minicluster did not create has its name.", fix)
 
 
 def _create(engine: Engine, image: str, port: int) -> None:

@@ -542,12 +542,7 @@ class DockerEngine:
         return int(about["HostConfig"].get("Memory") or 0) if about["State"].get("OOMKilled") else None
 
     def exec(
-        self,
-        container: str,
-        argv: Sequence[str],
-        *,
-        timeout: float | None = None,
-        cancel: Cancel | None = None,
+        self, container: str, argv: Sequence[str], *, timeout: float | None = None, cancel: Cancel | None = None
     ) -> ExecResult:
         return streams.run(self._api, container, argv, timeout, cancel or Cancel())
 
