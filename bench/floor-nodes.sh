@@ -90,13 +90,13 @@ begin
 docker stop "${containers[@]}" >/dev/null
 mark "stop: containers stopped"
 begin
+each start
+mark "start: containers started"
+docker stop "${containers[@]}" >/dev/null
+begin
 each again
 counted
 mark "start: all members ready"
-docker stop "${containers[@]}" >/dev/null
-begin
-each start
-mark "start: containers started"
 begin
 docker rm -fv "${containers[@]}" >/dev/null
 mark "down: containers removed"

@@ -21,6 +21,8 @@ def main() -> None:
         run()
     except KeyboardInterrupt:  # before a command could handle it
         raise SystemExit(130) from None
+    finally:
+        gc.freeze()  # the last collection, at the end of the process, finds nothing to look at
 
 
 def _open_streams() -> None:
