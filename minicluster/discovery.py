@@ -14,8 +14,6 @@ from minicluster.errors import Incomplete, NoCluster, NoEngine, UsageError, near
 from minicluster.model import labels
 from minicluster.model.events import Event, Listener
 from minicluster.model.naming import NAME_RULE, is_name
-from minicluster.model.results import Change
-from minicluster.model.spec import Spec
 from minicluster.operations import down, host_record, preflight
 from minicluster.operations.observe import by_cluster, everything
 from minicluster.operations.up import DEFAULT_PROFILE
@@ -23,6 +21,8 @@ from minicluster.plan.observed import made_by_another, project_of, records
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine, Volume
+    from minicluster.model.results import Change
+    from minicluster.model.spec import Spec
     from minicluster.project.definition import Project
 
 VARIABLE = "MINICLUSTER"  #: names the cluster that commands are about by default

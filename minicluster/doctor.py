@@ -15,14 +15,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from minicluster.engine import privileges
-from minicluster.engine.protocol import Engine, EngineInfo
 from minicluster.errors import MiniclusterError, NoEngine
 from minicluster.host import kernel, procfs
 from minicluster.model.naming import size
 from minicluster.profile.addressing import POOL, PREFIX, without_overlap
+
+if TYPE_CHECKING:
+    from minicluster.engine.protocol import Engine, EngineInfo
 
 Level = Literal["ok", "warning", "error"]
 BaseSource = str | Callable[[], str] | None

@@ -12,11 +12,11 @@ from minicluster.cli.help import Group
 from minicluster.cli.options import Output, host_names, output_option
 from minicluster.cli.output import columns, paint, print_checks, print_json
 from minicluster.errors import UsageError
-from minicluster.model.events import Event
 from minicluster.model.naming import size
 
 if TYPE_CHECKING:
     from minicluster.engine.hosts import HostsEngine
+    from minicluster.model.events import Event
     from minicluster.operations.hosts_check import HostsStatus
 
 

@@ -6,14 +6,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
 from minicluster.cli.progress_state import Line, ProgressState, with_subject
-from minicluster.model.events import Event, Listener
 from minicluster.model.naming import count
+
+if TYPE_CHECKING:
+    from minicluster.model.events import Event, Listener
 
 REFRESH = 10  #: times a second
 CELL = 30  #: least width of a node's line, in columns

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minicluster.cli.options import Output
 from minicluster.cli.output import columns, on_terminal, plain_data, print_json
@@ -13,7 +13,9 @@ from minicluster.model import labels
 from minicluster.model.naming import count
 from minicluster.model.redact import Redactor, readable_words
 from minicluster.plan import steps as m
-from minicluster.plan.steps import Action, Plan, Step
+
+if TYPE_CHECKING:
+    from minicluster.plan.steps import Action, Plan, Step
 
 #: The actions whose phrase is a verb and the name of their object.
 _VERBS: dict[type[Action], str] = {

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -17,7 +18,9 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from minicluster.demos.document import Command, Demo, File, Heading, Prose
-from minicluster.demos.perform import Outcome
+
+if TYPE_CHECKING:
+    from minicluster.demos.perform import Outcome
 
 WIDEST = 100  #: columns of prose: longer lines are hard to read
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from minicluster.model.events import Event
+if TYPE_CHECKING:
+    from minicluster.model.events import Event
 
 #: Final phases of a node; others, such as "created", are intermediate.
 FINAL = frozenset({"ready", "joined", "running", "removed", "stopped", "paused", "killed", "loaded", "reset"})

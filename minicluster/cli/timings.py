@@ -6,10 +6,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from minicluster import cli
 from minicluster.cli.output import columns
-from minicluster.model.events import Event, Listener
+
+if TYPE_CHECKING:
+    from minicluster.model.events import Event, Listener
 
 
 @dataclass

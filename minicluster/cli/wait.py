@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import click
 
 from minicluster.cli.help import Command
 from minicluster.cli.options import Output, cluster_argument, output_option, quiet_option, timeout_option
 from minicluster.cli.output import paint, print_json
-from minicluster.model.events import Event
+
+if TYPE_CHECKING:
+    from minicluster.model.events import Event
 
 _CONDITIONS = "ready|quorum|members=N"
 

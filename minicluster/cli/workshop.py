@@ -29,6 +29,7 @@ from minicluster.cli.progress import listening
 from minicluster.cli.show import EnvCommand, colored_phase, print_env
 
 if TYPE_CHECKING:
+    from minicluster.operations.up_options import UpKeywords
     from minicluster.workshop import Seat
 
 workshop = Group("workshop", help="Run identical clusters, one for each seat of a workshop.")
@@ -74,7 +75,6 @@ def up(
     They are PROFILE-seat-01 and so on. Each seat gets a folder with variables, the client's files and a README.
     """
     from minicluster import workshop
-    from minicluster.operations.up_options import UpKeywords
     from minicluster.paths import expanded
 
     options: UpKeywords = {

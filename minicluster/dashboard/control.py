@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from minicluster import discovery
 from minicluster.errors import MiniclusterError, UsageError
-from minicluster.model.events import Event
 from minicluster.model.fault import Fault
 from minicluster.model.naming import count, listed, size
-from minicluster.model.spec import Spec
 from minicluster.operations import faults, lifecycle, up
 from minicluster.operations.up_options import UpOptions
 from minicluster.plan import faults as planning
@@ -19,6 +17,8 @@ from minicluster.plan import faults as planning
 if TYPE_CHECKING:
     from minicluster.dashboard.watch import Watch
     from minicluster.engine.protocol import Engine
+    from minicluster.model.events import Event
+    from minicluster.model.spec import Spec
     from minicluster.model.workload import Workload
 
 #: Verb -> what the page's log says of it.

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from minicluster.model.fault import ActiveFault, Fault
 from minicluster.model.membership import Member, Quorum
 from minicluster.model.naming import listed
-from minicluster.model.results import ClusterStatus, ClusterUsage, NodeStatus
-from minicluster.model.spec import Spec
-from minicluster.model.workload import Workload
 from minicluster.operations.status import summary
-from minicluster.plan.observed import Observed
+
+if TYPE_CHECKING:
+    from minicluster.model.fault import ActiveFault, Fault
+    from minicluster.model.results import ClusterStatus, ClusterUsage, NodeStatus
+    from minicluster.model.spec import Spec
+    from minicluster.model.workload import Workload
+    from minicluster.plan.observed import Observed
 
 
 @dataclass(frozen=True)

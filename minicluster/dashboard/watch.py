@@ -14,7 +14,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from minicluster import discovery
-from minicluster.dashboard.hub import Hub
 from minicluster.dashboard.picture import Seen, picture, usage
 from minicluster.errors import MiniclusterError, NoEngine
 from minicluster.model import labels
@@ -26,6 +25,7 @@ from minicluster.plan.faults import gone
 from minicluster.plan.observed import made_by_another, observe
 
 if TYPE_CHECKING:
+    from minicluster.dashboard.hub import Hub
     from minicluster.engine.protocol import Cancel, Engine, EngineEvent
     from minicluster.model.membership import Member
     from minicluster.model.results import ClusterEvent

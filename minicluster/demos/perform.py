@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from minicluster.cluster import Cluster
-from minicluster.demos.catalog import Place
 from minicluster.demos.document import Command, Demo, File, Heading, Part, Prose, missing
 from minicluster.demos.session import Session, ShellEnded, check_syntax, opened
 from minicluster.discovery import names
@@ -27,6 +26,7 @@ from minicluster.operations import clients
 from minicluster.profile import catalog as profiles
 
 if TYPE_CHECKING:
+    from minicluster.demos.catalog import Place
     from minicluster.engine.protocol import Engine
 
 #: In place of an exit status: the shell has ended with the command.

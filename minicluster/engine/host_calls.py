@@ -7,14 +7,16 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from minicluster.engine import host_copies
 from minicluster.engine.host_copies import AT, Labelled
-from minicluster.engine.protocol import Engine
 from minicluster.errors import EngineError, NoEngine, NotFound
 from minicluster.model import labels
-from minicluster.model.spec import Spec
+
+if TYPE_CHECKING:
+    from minicluster.engine.protocol import Engine
+    from minicluster.model.spec import Spec
 
 T = TypeVar("T")
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from minicluster.engine.protocol import Container, Volume
 from minicluster.model import labels
 from minicluster.model.codec import decode
-from minicluster.model.spec import Spec
+
+if TYPE_CHECKING:
+    from minicluster.model.spec import Spec
 
 AT = "@"  # between the name of an object and its host, where another host has the one that is meant
 

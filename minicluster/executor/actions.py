@@ -6,13 +6,13 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from minicluster.engine.protocol import NetworkConfig
 from minicluster.errors import Interrupted, MiniclusterError
 from minicluster.executor import disks
 from minicluster.executor.hooks import run_hook
 from minicluster.executor.node_files import node_files
-from minicluster.executor.run import Run
 from minicluster.executor.thaw import start, thawing
 from minicluster.executor.waiting import wait_members, wait_ready
 from minicluster.host import spool
@@ -22,6 +22,9 @@ from minicluster.model.events import Event
 from minicluster.model.naming import size
 from minicluster.plan import steps as m
 from minicluster.plan.steps import Action, PutFiles, RunHook, Step
+
+if TYPE_CHECKING:
+    from minicluster.executor.run import Run
 
 _CHUNK = 1 << 20
 

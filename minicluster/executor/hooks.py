@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from minicluster.errors import NodeFailed, NotFound, NotReady
-from minicluster.executor.run import Run
 from minicluster.executor.waiting import ask_any, log_tail, longer
 from minicluster.model.deferred import fill
 from minicluster.model.events import Event
 from minicluster.model.naming import container_name, count
 from minicluster.model.redact import readable_words
-from minicluster.plan.steps import Fallback, RunHook, Step
+
+if TYPE_CHECKING:
+    from minicluster.executor.run import Run
+    from minicluster.plan.steps import Fallback, RunHook, Step
 
 _LEAVE_PATIENCE = 60.0  # seconds that a best-effort hook has when nodes leave: moving work away takes its time
 _MEMBERS_PATIENCE = 10.0  # seconds that members have to report which of them are ready

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from minicluster.engine.protocol import File
 from minicluster.model.deferred import SECRET, fill
-from minicluster.plan.steps import PutFiles
 
 if TYPE_CHECKING:
     from minicluster.pki import Authority
+    from minicluster.plan.steps import PutFiles
 
 
 def node_files(action: PutFiles, authority: Authority, values: Mapping[str, str]) -> list[File]:

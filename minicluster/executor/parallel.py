@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from minicluster.engine.protocol import Cancel
+if TYPE_CHECKING:
+    from minicluster.engine.protocol import Cancel
 
 T = TypeVar("T")
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
 from minicluster.engine.protocol import Cancel, Engine
-from minicluster.model.events import Listener
-from minicluster.model.spec import ImageSpec
 
 if TYPE_CHECKING:
     from minicluster import pki
+    from minicluster.model.events import Listener
+    from minicluster.model.spec import ImageSpec
 
 
 @dataclass

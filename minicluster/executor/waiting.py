@@ -7,14 +7,17 @@ import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from minicluster.engine.protocol import Cancel, Container, Engine
 from minicluster.errors import Interrupted, MiniclusterError, NeedsUser, NodeEnded, NodeFailed, NotFound, NotReady
 from minicluster.executor.parallel import first_of
-from minicluster.executor.run import Run
 from minicluster.model import labels, membership
 from minicluster.model.membership import Member, Quorum
 from minicluster.model.naming import container_name, size
+
+if TYPE_CHECKING:
+    from minicluster.executor.run import Run
 
 INTERVAL = 0.05  #: seconds between two tries; short, since a probe may itself wait in the node
 _LOG_LINES = 10  # of a failed node's log, in the error

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minicluster.host.processes import start_detached
-from minicluster.model.lease import Lease
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
+    from minicluster.model.lease import Lease
 
 _PACKAGE = Path(__file__).parents[1]
 _PROGRAM = str(_PACKAGE / "operations" / "reaper_process.py")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from minicluster.model.deferred import fill
-from minicluster.model.spec import FileSpec, NodeSpec
+
+if TYPE_CHECKING:
+    from minicluster.model.spec import FileSpec, NodeSpec
 
 NAME = "minicluster-registry"  #: of its container and its volume, and its name on clusters' networks
 PORT = 5000  #: in its container

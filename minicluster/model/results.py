@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from minicluster.model.membership import Quorum
+if TYPE_CHECKING:
+    from minicluster.model.membership import Quorum
 
 
 @dataclass(frozen=True)

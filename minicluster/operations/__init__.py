@@ -1,7 +1,7 @@
 """What is done with clusters, one file per use case.
 
-``from minicluster import operations`` imports none of them: each is imported when it is used first, since a command needs
-few of them.
+``from minicluster import operations`` imports none of them: each is imported when it is used first, since a command
+needs few of them.
 """
 
 from __future__ import annotations

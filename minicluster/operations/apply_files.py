@@ -18,11 +18,11 @@ from minicluster.errors import Interrupted, MiniclusterError, NodeFailed, NotRea
 from minicluster.model.deferred import fill
 from minicluster.model.events import Event, Listener
 from minicluster.model.naming import container_name, count
-from minicluster.model.spec import ApplySpec, Spec
 from minicluster.operations import clients
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Cancel, Engine
+    from minicluster.model.spec import ApplySpec, Spec
 
 _PAUSE = 0.1  # seconds between two looks at whether to stop
 

@@ -11,10 +11,10 @@ from minicluster.errors import MiniclusterError, NodeFailed
 from minicluster.executor.parallel import first_of
 from minicluster.executor.waiting import last_line
 from minicluster.model.naming import container_name
-from minicluster.model.spec import HookSpec, NodeSpec, Spec
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Cancel, Container, Engine
+    from minicluster.model.spec import HookSpec, NodeSpec, Spec
 
 TIMEOUT = 10.0  #: seconds that a node has to answer: a slow machine takes some for a command in it
 _HEAD_START = 1.0  # seconds until the other nodes are asked as well

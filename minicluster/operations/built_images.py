@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from minicluster.engine.protocol import Cancel, Engine, Progress
 from minicluster.errors import MiniclusterError
 from minicluster.leases import lock
+
+if TYPE_CHECKING:
+    from minicluster.engine.protocol import Cancel, Engine, Progress
 
 _MADE = re.compile(r"-{2,3}> ([0-9a-f]{12,64})")  # the line that ends a step, by Docker and by Podman
 

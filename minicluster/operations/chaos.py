@@ -17,13 +17,13 @@ from minicluster.errors import MiniclusterError, UsageError
 from minicluster.model.events import ignore
 from minicluster.model.membership import Quorum
 from minicluster.model.naming import container_name
-from minicluster.model.spec import Spec
 from minicluster.operations import faults, lifecycle
 from minicluster.operations.inject import Faults
 from minicluster.operations.observe import look, members
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Cancel, Engine
+    from minicluster.model.spec import Spec
 
 #: Kinds of faults -> what they are, for people.
 KINDS = {

@@ -10,18 +10,20 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minicluster import paths, pki
 from minicluster.engine import discover
 from minicluster.engine.address import EngineAddress
-from minicluster.engine.protocol import Engine
 from minicluster.errors import MiniclusterError
 from minicluster.model.deferred import CLIENT_PARTS, fill, marker
 from minicluster.model.events import Event, Listener, ignore
-from minicluster.model.spec import Spec
 from minicluster.operations import connect
 from minicluster.operations.stored_authority import no_authority, read_authority, secrets
+
+if TYPE_CHECKING:
+    from minicluster.engine.protocol import Engine
+    from minicluster.model.spec import Spec
 
 _WRITABLE = "Free disk space, make the folder writable, or set XDG_DATA_HOME to another one."
 _IDENTITY = "authority"  # file with the identity of the authority that issued the certificate

@@ -17,11 +17,12 @@ from minicluster import paths
 from minicluster.engine.protocol import Engine, Job
 from minicluster.errors import MiniclusterError, UsageError, nearest
 from minicluster.model import labels
-from minicluster.model.spec import ProgramSpec, Spec
 from minicluster.operations import nodes as selection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from minicluster.model.spec import ProgramSpec, Spec
 
 _ASK_PATIENCE = 5.0  #: seconds for a client of this machine to say its version
 _NUMBER = re.compile(r"(\d+)\.(\d+)")

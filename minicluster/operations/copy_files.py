@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 
 from minicluster.errors import EngineError, Interrupted, MiniclusterError
 from minicluster.model.results import Copied
-from minicluster.paths import AnyPath
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Cancel, Engine
+    from minicluster.paths import AnyPath
 
 _CHUNK = 1 << 20
 _PATH = "Check the path."

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from minicluster.errors import UsageError
 from minicluster.model.events import Listener, ignore
 from minicluster.model.naming import size
-from minicluster.model.spec import Spec
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
+    from minicluster.model.spec import Spec
     from minicluster.plan.observed import Observed
 
 

@@ -13,15 +13,15 @@ from minicluster.errors import Interrupted, MiniclusterError, NoEngine
 from minicluster.leases import lock, reaper_client
 from minicluster.model import labels
 from minicluster.model.durations import DEFAULT_TIMEOUT
-from minicluster.model.events import Listener
 from minicluster.model.naming import container_name, network_name
-from minicluster.model.results import Change
 from minicluster.model.spec import volumes
 from minicluster.operations import client_folder, host_record
 from minicluster.operations.observe import look
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
+    from minicluster.model.events import Listener
+    from minicluster.model.results import Change
     from minicluster.plan.observed import Observed
     from minicluster.plan.steps import Plan
 

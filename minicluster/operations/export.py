@@ -20,13 +20,13 @@ from minicluster.model.deferred import readable
 from minicluster.model.events import Event, Listener
 from minicluster.model.naming import container_name
 from minicluster.model.redact import Redactor, secrets_in
-from minicluster.model.spec import Spec
 from minicluster.operations import preflight, status, up
 from minicluster.operations.stored_authority import secrets
 from minicluster.paths import AnyPath, expanded
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine, EngineEvent
+    from minicluster.model.spec import Spec
 
 _LOGS = "nodes"  # folder of the nodes' logs
 _QUIET = 0.5  # seconds without a past event after which there are no more

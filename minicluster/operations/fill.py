@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from minicluster.engine.protocol import Cancel
 from minicluster.model.durations import DEFAULT_TIMEOUT
 from minicluster.model.events import Event, Listener
-from minicluster.model.spec import Spec
 from minicluster.operations import client_folder
 from minicluster.operations import connect as addresses
-from minicluster.paths import AnyPath
 
 if TYPE_CHECKING:
     from minicluster import pki
     from minicluster.engine.protocol import Engine
+    from minicluster.model.spec import Spec
+    from minicluster.paths import AnyPath
 
 
 def load(engine: Engine, spec: Spec, images: Sequence[str], listener: Listener, cancel: Cancel | None = None) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from minicluster.engine.protocol import Engine
-from minicluster.model.spec import ImageSpec, Spec
 from minicluster.profile.image_tag import ref_on
+
+if TYPE_CHECKING:
+    from minicluster.engine.protocol import Engine
+    from minicluster.model.spec import ImageSpec, Spec
 
 
 def identified(engine: Engine, spec: Spec, before: Spec | None, pull: Callable[[ImageSpec], None] | None) -> Spec:

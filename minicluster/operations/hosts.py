@@ -16,10 +16,10 @@ from minicluster.host import procfs
 from minicluster.model import labels
 from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.naming import count, listed
-from minicluster.model.spec import Spec
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine, Swarm, SwarmNode
+    from minicluster.model.spec import Spec
     from minicluster.plan.observed import Observed
     from minicluster.plan.placement import Host
 

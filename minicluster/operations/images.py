@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from minicluster.engine import base_image, build_settings
 from minicluster.engine.protocol import Cancel, Engine, ImageBuild
@@ -20,8 +21,10 @@ from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.naming import PART_CACHE
 from minicluster.operations import built_images
 from minicluster.operations.given_images import ref_with
-from minicluster.paths import AnyPath
 from minicluster.profile.image_tag import build_ref
+
+if TYPE_CHECKING:
+    from minicluster.paths import AnyPath
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _SAVED = (

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from minicluster.errors import MiniclusterError
 from minicluster.model import labels
 from minicluster.model.results import ClusterInfo, EndpointInfo
-from minicluster.model.spec import Spec
 from minicluster.operations import client_folder, connect, services, status
 
 if TYPE_CHECKING:
     from minicluster import pki
     from minicluster.engine.protocol import Engine
+    from minicluster.model.spec import Spec
 
 
 def info(

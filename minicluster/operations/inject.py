@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from minicluster.model.events import Listener, ignore
-from minicluster.model.fault import ActiveFault, Fault
-from minicluster.model.spec import Spec
 from minicluster.operations import faults
 from minicluster.plan import faults as planning
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
+    from minicluster.model.fault import ActiveFault, Fault
+    from minicluster.model.spec import Spec
 
 Words: TypeAlias = str | Sequence[str]  #: nodes, roles, or leader, follower, voter, ROLE-any
 

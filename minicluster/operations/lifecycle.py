@@ -10,14 +10,14 @@ from minicluster.errors import UsageError
 from minicluster.leases import lock
 from minicluster.model.durations import DEFAULT_TIMEOUT
 from minicluster.model.events import Event, Listener
-from minicluster.model.results import Change
-from minicluster.model.spec import Spec
 from minicluster.operations import disks
 from minicluster.operations.nodes import Nodes, node_names
 from minicluster.operations.observe import look, members, settled_members
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
+    from minicluster.model.results import Change
+    from minicluster.model.spec import Spec
 
 
 def operate(

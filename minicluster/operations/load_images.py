@@ -20,12 +20,12 @@ from minicluster.model.events import Event, Listener
 from minicluster.model.image_ids import DIGEST, Held, Wanted, full_name, parse_held, short_name
 from minicluster.model.naming import container_name
 from minicluster.model.results import Loaded
-from minicluster.model.spec import Spec
 from minicluster.operations.nodes import Nodes, node_names
 from minicluster.paths import expanded
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Cancel, Engine
+    from minicluster.model.spec import Spec
     from minicluster.plan.load import LoadPlan, Source
     from minicluster.plan.steps import Plan
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from minicluster.errors import MiniclusterError
 from minicluster.model.naming import container_name
-from minicluster.model.spec import Spec
 from minicluster.operations.nodes import Nodes, node_names
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
+    from minicluster.model.spec import Spec
 
 
 def logs(engine: Engine, spec: Spec, words: Nodes, *, follow: bool, tail: int | None) -> Iterator[tuple[str, str]]:

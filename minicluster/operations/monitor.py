@@ -14,13 +14,13 @@ from minicluster.model import labels
 from minicluster.model.fault import ActiveFault
 from minicluster.model.membership import Member, Quorum
 from minicluster.model.results import ClusterEvent, ClusterUsage, NodeUsage
-from minicluster.model.spec import NodeSpec, Spec
 from minicluster.operations import observe as observing
 from minicluster.operations.nodes import Nodes, node_names
 from minicluster.plan.observed import observe, records
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Cancel, Container, Engine, EngineEvent, Sample
+    from minicluster.model.spec import NodeSpec, Spec
 
 PERIOD = 1.0  #: seconds between two samples
 _MEMBERS_TIMEOUT = 3.0  # seconds that members have to answer: as long as they take to notice that others are dead

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from minicluster.errors import NodeFailed, UsageError
 from minicluster.model.naming import container_name, count, nearest_node
-from minicluster.model.spec import NodeSpec, Spec
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine, ExecResult
+    from minicluster.model.spec import NodeSpec, Spec
 
 Nodes: TypeAlias = str | Sequence[str]  #: names of nodes or roles
 

@@ -13,13 +13,13 @@ from minicluster.model import labels
 from minicluster.model.local_registry import CA, NAME, LocalRegistry
 from minicluster.model.membership import Member, Quorum
 from minicluster.model.naming import container_name
-from minicluster.model.spec import Spec
 from minicluster.operations.stored_authority import read_authority
 from minicluster.plan.observed import Observed, observe
 
 if TYPE_CHECKING:
     from minicluster import pki
     from minicluster.engine.protocol import Cancel, Container, Engine, Network, Volume
+    from minicluster.model.spec import Spec
 
     Labelled: TypeAlias = Container | Network | Volume
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from minicluster.errors import NodeFailed, NotReady
 from minicluster.leases import lock
-from minicluster.model.events import Listener
-from minicluster.model.results import Change
-from minicluster.model.spec import Spec
 from minicluster.operations import faults
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
+    from minicluster.model.events import Listener
+    from minicluster.model.results import Change
+    from minicluster.model.spec import Spec
     from minicluster.plan.steps import Plan
 
 _AGAIN = "A reset can be repeated at any time."

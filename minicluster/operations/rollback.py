@@ -11,13 +11,13 @@ from minicluster.model import labels
 from minicluster.model.durations import DEFAULT_TIMEOUT
 from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.naming import container_name, network_name
-from minicluster.model.spec import Spec
 from minicluster.operations.down import leftovers, remove_all
 from minicluster.operations.observe import look, look_within
 
 if TYPE_CHECKING:
     from minicluster import pki
     from minicluster.engine.protocol import Engine
+    from minicluster.model.spec import Spec
     from minicluster.plan.observed import Observed
 
 

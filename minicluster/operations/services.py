@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from minicluster.errors import MiniclusterError
 from minicluster.model import services as model
 from minicluster.model.results import EndpointInfo
-from minicluster.model.services import Service
-from minicluster.model.spec import NodeSpec, Spec
 from minicluster.operations import ask, connect
 
 if TYPE_CHECKING:
     from minicluster import pki
     from minicluster.engine.protocol import Engine
+    from minicluster.model.services import Service
+    from minicluster.model.spec import NodeSpec, Spec
 
 
 def endpoints(

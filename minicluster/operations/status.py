@@ -12,11 +12,11 @@ from minicluster.host import kernel
 from minicluster.model.membership import Member, Quorum
 from minicluster.model.naming import container_name, listed
 from minicluster.model.results import ClusterStatus, FaultInfo, NodeStatus
-from minicluster.model.spec import NodeSpec, Spec
 from minicluster.operations.observe import look, members_after_election
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Cancel, Container, Engine
+    from minicluster.model.spec import NodeSpec, Spec
     from minicluster.plan.observed import Observed
 
 _PROBE_TIMEOUT = 10.0  # seconds: a slow machine takes some for a command in a node

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from minicluster import pki
-from minicluster.engine.protocol import Engine
 from minicluster.errors import MiniclusterError, NodeFailed
 from minicluster.model.deferred import SECRET
 from minicluster.model.naming import container_name
-from minicluster.model.spec import Spec
+
+if TYPE_CHECKING:
+    from minicluster.engine.protocol import Engine
+    from minicluster.model.spec import Spec
 
 
 def read_authority(engine: Engine, spec: Spec) -> pki.Authority | None:

@@ -23,7 +23,6 @@ from minicluster.leases import lock, reaper_client
 from minicluster.model import labels
 from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.naming import container_name
-from minicluster.model.results import Change
 from minicluster.model.spec import Overrides, Spec
 from minicluster.operations import (
     client_folder,
@@ -39,13 +38,14 @@ from minicluster.operations import connect as addresses
 from minicluster.operations.down import remove_all
 from minicluster.operations.observe import look, look_within
 from minicluster.operations.rollback import roll_back
-from minicluster.operations.up_options import UpOptions
 from minicluster.plan.observed import Observed
 
 if TYPE_CHECKING:
     from minicluster import pki
     from minicluster.engine.protocol import Container, Engine
+    from minicluster.model.results import Change
     from minicluster.model.spec import ImageSpec
+    from minicluster.operations.up_options import UpOptions
     from minicluster.plan.steps import Plan
 
 DEFAULT_PROFILE = "swarm"

@@ -14,10 +14,10 @@ from minicluster.model.naming import value_text
 from minicluster.model.spec import RESTART_POLICIES, Overrides, RegistrySpec, disk_settings
 from minicluster.operations import connect as addresses
 from minicluster.operations import registries
-from minicluster.paths import AnyPath
 
 if TYPE_CHECKING:
     from minicluster.model.lease import Lease
+    from minicluster.paths import AnyPath
 
 
 class UpKeywords(TypedDict, total=False):

@@ -15,12 +15,12 @@ from minicluster.errors import MiniclusterError, NodeFailed, NotReady, UsageErro
 from minicluster.model.events import Event, Listener
 from minicluster.model.naming import count
 from minicluster.model.results import ClusterStatus
-from minicluster.model.spec import Spec
 from minicluster.operations import status
 from minicluster.operations.monitor import current_spec
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
+    from minicluster.model.spec import Spec
 
 Check = Callable[[ClusterStatus], object]
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from minicluster.model import workload as model
-from minicluster.model.spec import Spec
-from minicluster.model.workload import Workload
 from minicluster.operations import ask
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Cancel, Container, Engine
+    from minicluster.model.spec import Spec
+    from minicluster.model.workload import Workload
 
 
 def workload(

@@ -10,10 +10,12 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from minicluster.errors import ImageError, Interrupted
-from minicluster.parts.work import Work
+
+if TYPE_CHECKING:
+    from minicluster.parts.work import Work
 
 #: Machine of an ELF file, at offset 18 -> architecture in Go's names: https://refspecs.linuxfoundation.org/elf
 _MACHINES = {0x3E: "amd64", 0xB7: "arm64", 0x28: "arm", 0x03: "386", 0x15: "ppc64le", 0x16: "s390x", 0xF3: "riscv64"}

@@ -16,13 +16,15 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from minicluster.engine import build_settings
-from minicluster.engine.protocol import Cancel, Progress
 from minicluster.errors import ImageError, Interrupted
 from minicluster.host import spool
 from minicluster.parts.work import Unavailable
+
+if TYPE_CHECKING:
+    from minicluster.engine.protocol import Cancel, Progress
 
 CONNECT_PATIENCE = 5.0  #: seconds for a server's first answer
 STALL_PATIENCE = 30.0  #: seconds without a byte, once it has answered

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from minicluster.engine.protocol import Cancel, Engine, Progress
 from minicluster.errors import ImageError, Interrupted, MiniclusterError
 from minicluster.executor.parallel import at_once
 from minicluster.leases import lock
 from minicluster.model import labels
-from minicluster.model.spec import PartSpec
 from minicluster.parts import downloads, jobs
 from minicluster.parts.work import Unavailable, Work, machine
 from minicluster.profile import parts
+
+if TYPE_CHECKING:
+    from minicluster.model.spec import PartSpec
 
 #: Name of a source -> how it gives a part; anything else is the user's own.
 _SOURCES: dict[str, Callable[[Work], None]] = {

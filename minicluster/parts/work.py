@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from minicluster.engine.protocol import Cancel, Engine, Progress
 from minicluster.model import labels
-from minicluster.model.spec import PartSpec
 from minicluster.profile import parts
-from minicluster.profile.part_schema import Part, Version
+
+if TYPE_CHECKING:
+    from minicluster.engine.protocol import Cancel, Engine, Progress
+    from minicluster.model.spec import PartSpec
+    from minicluster.profile.part_schema import Part, Version
 
 
 class Unavailable(Exception):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
 
 from minicluster.model.naming import container_name
-from minicluster.model.spec import NodeSpec, Spec
 from minicluster.plan.steps import Action, Plan, Step, WaitMembers
+
+if TYPE_CHECKING:
+    from minicluster.model.spec import NodeSpec, Spec
 
 
 class Steps:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from minicluster.model.deferred import SECRET, readable
 from minicluster.model.naming import count, size, value_text
 from minicluster.model.redact import Redactor, names_secret
-from minicluster.model.spec import FileSpec, NodeSpec, Spec
+
+if TYPE_CHECKING:
+    from minicluster.model.spec import FileSpec, NodeSpec, Spec
 
 _MOST = 3  # changes that are told
 _LONGEST = 120  # characters of a value that are shown

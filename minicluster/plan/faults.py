@@ -6,13 +6,16 @@ import random
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from minicluster.engine.protocol import Sandbox
 from minicluster.errors import UsageError
 from minicluster.model.fault import ActiveFault, Fault
 from minicluster.model.membership import Member, Quorum
 from minicluster.model.naming import nearest_node, value_text
 from minicluster.model.spec import Spec, disks
+
+if TYPE_CHECKING:
+    from minicluster.engine.protocol import Sandbox
 
 Members = Mapping[str, Member]
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from minicluster.model import labels
 from minicluster.model.lease import Lease
-from minicluster.model.spec import Spec
-from minicluster.plan.observed import Observed
 from minicluster.plan.steps import (
     Action,
     CreateContainer,
@@ -19,6 +18,10 @@ from minicluster.plan.steps import (
     RemoveVolume,
     Step,
 )
+
+if TYPE_CHECKING:
+    from minicluster.model.spec import Spec
+    from minicluster.plan.observed import Observed
 
 
 def with_lease(plan: Plan, observed: Observed, asked: Lease | None, profile: str) -> Plan:

@@ -6,14 +6,17 @@ They do not change the desired state of a cluster, so nothing is recorded: `up` 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
 
 from minicluster.errors import NodeFailed
 from minicluster.model.membership import Member, Quorum
 from minicluster.model.naming import container_name, listed
-from minicluster.model.spec import NodeSpec, Spec
 from minicluster.plan.builder import Steps, dependencies_ready, wait_members
-from minicluster.plan.observed import Observed
 from minicluster.plan.steps import KillContainer, PauseContainer, Plan, StartContainer, StopContainer, WaitReady
+
+if TYPE_CHECKING:
+    from minicluster.model.spec import NodeSpec, Spec
+    from minicluster.plan.observed import Observed
 
 #: Verb -> the states that a node may be in for it, and the word for its state afterwards.
 _APPLIES = {

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from minicluster.errors import NodeFailed, UsageError
 from minicluster.model.deferred import fill
 from minicluster.model.image_ids import Held, Wanted, find, missing_names
 from minicluster.model.naming import container_name, count
-from minicluster.model.spec import HookSpec, Spec
 from minicluster.plan.builder import Steps
-from minicluster.plan.observed import Observed
 from minicluster.plan.steps import CopyImage, Plan, RemoveFile, RunHook, SaveImage
+
+if TYPE_CHECKING:
+    from minicluster.model.spec import HookSpec, Spec
+    from minicluster.plan.observed import Observed
 
 _FIX = "Add a load hook to the profile, or push the image to a registry that the nodes can reach."
 

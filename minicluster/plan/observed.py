@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from minicluster.engine.protocol import Container, Network, Volume
 from minicluster.errors import MiniclusterError
 from minicluster.model import labels
 from minicluster.model.codec import AnotherFormat, decode
 from minicluster.model.lease import Lease
-from minicluster.model.local_registry import LocalRegistry
-from minicluster.model.membership import Member
 from minicluster.model.naming import volume_name
-from minicluster.model.spec import FileSpec, NodeSpec, Spec
+
+if TYPE_CHECKING:
+    from minicluster.engine.protocol import Container, Network, Volume
+    from minicluster.model.local_registry import LocalRegistry
+    from minicluster.model.membership import Member
+    from minicluster.model.spec import FileSpec, NodeSpec, Spec
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from minicluster.engine.protocol import ContainerConfig
 from minicluster.model import labels, local_registry
@@ -14,7 +15,6 @@ from minicluster.model.naming import container_name, network_name
 from minicluster.model.spec import LOCALHOST, HookSpec, NodeSpec, Spec, disks, volumes
 from minicluster.plan.builder import Steps, dependencies_ready, ready, wait_members
 from minicluster.plan.differences import difference
-from minicluster.plan.observed import Observed
 from minicluster.plan.records import recorded
 from minicluster.plan.removal import remove_members, remove_volume
 from minicluster.plan.rolling import one_at_a_time
@@ -37,6 +37,9 @@ from minicluster.plan.steps import (
     WaitReady,
 )
 from minicluster.profile.addressing import dynamic_range
+
+if TYPE_CHECKING:
+    from minicluster.plan.observed import Observed
 
 
 def reconcile(spec: Spec, observed: Observed, *, force: bool = False) -> Plan:

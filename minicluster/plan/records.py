@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from minicluster.model import labels
 from minicluster.model.naming import count
-from minicluster.model.spec import Spec
 from minicluster.plan.builder import Steps
-from minicluster.plan.observed import Observed
 from minicluster.plan.steps import Plan, Record, RemoveVolume, Step
+
+if TYPE_CHECKING:
+    from minicluster.model.spec import Spec
+    from minicluster.plan.observed import Observed
 
 
 def recorded(steps: Steps, spec: Spec, observed: Observed) -> Plan:

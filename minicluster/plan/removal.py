@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from minicluster.model.naming import container_name
-from minicluster.model.spec import NodeSpec, Spec
 from minicluster.plan.builder import Steps, ready
-from minicluster.plan.observed import Observed
 from minicluster.plan.steps import DisconnectNetwork, Plan, RemoveContainer, RemoveNetwork, RemoveVolume, RunHook
+
+if TYPE_CHECKING:
+    from minicluster.model.spec import NodeSpec, Spec
+    from minicluster.plan.observed import Observed
 
 
 def remove(observed: Observed) -> Plan:

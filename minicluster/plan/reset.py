@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from minicluster.errors import NodeFailed, UsageError
 from minicluster.model.naming import container_name
-from minicluster.model.spec import HookSpec, Spec
 from minicluster.plan.builder import Steps
-from minicluster.plan.observed import Observed
 from minicluster.plan.steps import Fallback, Plan, RunHook
+
+if TYPE_CHECKING:
+    from minicluster.model.spec import HookSpec, Spec
+    from minicluster.plan.observed import Observed
 
 _PHASE = "resetting"
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 from minicluster.errors import MiniclusterError
 from minicluster.model.membership import Quorum, leader_last
-from minicluster.model.spec import NodeSpec, Spec
 from minicluster.plan.builder import Steps, ready, wait_members
 from minicluster.plan.lifecycle import any_node, nodes_for, plan_of, restart, start_node, stop_node
-from minicluster.plan.observed import Observed
 from minicluster.plan.safety import NO_MEMBERS
-from minicluster.plan.steps import Plan
+
+if TYPE_CHECKING:
+    from minicluster.model.spec import NodeSpec, Spec
+    from minicluster.plan.observed import Observed
+    from minicluster.plan.steps import Plan
 
 
 def one_at_a_time(spec: Spec, observed: Observed, replaced: Collection[str]) -> list[NodeSpec]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from minicluster.errors import MiniclusterError
 from minicluster.model.membership import Quorum
-from minicluster.model.spec import Spec
-from minicluster.plan.observed import Observed
+
+if TYPE_CHECKING:
+    from minicluster.model.spec import Spec
+    from minicluster.plan.observed import Observed
 
 NO_MEMBERS = "No node reports the cluster's members: too few nodes run, or they are electing a leader."
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from minicluster.model import labels
-from minicluster.model.spec import NodeSpec, Spec
-from minicluster.plan.builder import Steps
-from minicluster.plan.observed import Observed
 from minicluster.plan.steps import ForgetHost, RemoveContainer
+
+if TYPE_CHECKING:
+    from minicluster.model.spec import NodeSpec, Spec
+    from minicluster.plan.builder import Steps
+    from minicluster.plan.observed import Observed
 
 
 def remove_strays(steps: Steps, spec: Spec, observed: Observed) -> None:

@@ -7,10 +7,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
+from typing import TYPE_CHECKING
 
-from minicluster.engine.protocol import ContainerConfig
 from minicluster.model.results import Change
-from minicluster.model.spec import CertificateSpec, FileSpec, ImageSpec, Spec
+
+if TYPE_CHECKING:
+    from minicluster.engine.protocol import ContainerConfig
+    from minicluster.model.spec import CertificateSpec, FileSpec, ImageSpec, Spec
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from minicluster.model.spec import PartSpec, Spec
 from minicluster.profile import addressing, parts
-from minicluster.profile.loaded import Loaded
 from minicluster.profile.resolve import parts_of
 from minicluster.profile.scope import Node, Scope, secret_of
+
+if TYPE_CHECKING:
+    from minicluster.model.spec import PartSpec, Spec
+    from minicluster.profile.loaded import Loaded
 
 Kind = Literal["kv"]
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from minicluster.errors import UsageError, nearest
-from minicluster.model import spec
-from minicluster.profile import schema
-from minicluster.profile.scope import Node
+
+if TYPE_CHECKING:
+    from minicluster.model import spec
+    from minicluster.profile import schema
+    from minicluster.profile.scope import Node
 
 #: A mount in place of one of these, or of a folder that contains one, hides what a node needs.
 _SYSTEM = (

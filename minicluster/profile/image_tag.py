@@ -6,8 +6,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from minicluster.model.spec import PartSpec
+if TYPE_CHECKING:
+    from minicluster.model.spec import PartSpec
 
 
 def build_hash(directory: Path) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from minicluster.profile.schema import Profile
-from minicluster.profile.yamldoc import Document
+if TYPE_CHECKING:
+    from minicluster.profile.schema import Profile
+    from minicluster.profile.yamldoc import Document
 
 
 @dataclass(frozen=True)

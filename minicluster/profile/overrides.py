@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from minicluster.errors import ProfileError, UsageError, nearest
 from minicluster.model.naming import value_text
 from minicluster.profile.schema import Profile
-from minicluster.profile.yamldoc import Document
+
+if TYPE_CHECKING:
+    from minicluster.profile.yamldoc import Document
 
 #: Keys that say what the profile is; another value would make it another profile.
 _IDENTITY = ("version", "name")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from minicluster.errors import ProfileError, UsageError, nearest
 from minicluster.model import naming
 from minicluster.profile.parts import names as part_names
-from minicluster.profile.schema import Bench, Hook, Image, Program, Role
 
 if TYPE_CHECKING:
     from minicluster.profile.loaded import Loaded
+    from minicluster.profile.schema import Bench, Hook, Image, Program, Role
     from minicluster.profile.yamldoc import Where
 
 #: A path in the folder of another profile; one with _ in front is a folder of files that profiles share.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Network
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minicluster.errors import ProfileError, UsageError, nearest
 from minicluster.model import spec
@@ -18,10 +18,12 @@ from minicluster.profile.deferred import Deferred, DeferredGroup
 from minicluster.profile.host_mounts import mounts_of_nodes, with_mounts
 from minicluster.profile.host_ports import choose_host_ports
 from minicluster.profile.image_tag import build_ref
-from minicluster.profile.loaded import Loaded
 from minicluster.profile.references import bin_place, check_count, inside, scripts
 from minicluster.profile.scope import Endpoint, Node, Registry, Scope, hook_values, read, secret_of
 from minicluster.profile.template import FunctionFailed
+
+if TYPE_CHECKING:
+    from minicluster.profile.loaded import Loaded
 
 
 def resolve(
@@ -56,11 +58,8 @@ def resolve(
     _check_names(overrides.image, "--image", profile.images, "image")
     for name, ref in overrides.image.items():
         if len(ref.split()) != 1:
-            raise UsageError(
-                f"--image {name}={ref}: {ref!r} is not an image reference",
-                "",
-                "Write its reference, as `docker pull` takes it.",
-            )
+            what = f"--image {name}={ref}: {ref!r} is not an image reference"
+            raise UsageError(what, "", "Write its reference, as `docker pull` takes it.")
     _check_registries(profile, overrides.registries or ())
     _check_subnets(loaded, subnet)
     before = {node.name: node for node in previous.nodes} if previous else {}

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minicluster.errors import ProfileError
 from minicluster.model import spec
 from minicluster.model.deferred import SECRET, marker
-from minicluster.profile import schema
 from minicluster.profile.deferred import Deferred, DeferredGroup
-from minicluster.profile.loaded import Loaded
 from minicluster.profile.references import inside
 from minicluster.profile.template import FunctionFailed, render
 from minicluster.profile.variables import VARIABLES
+
+if TYPE_CHECKING:
+    from minicluster.profile import schema
+    from minicluster.profile.loaded import Loaded
 
 #: What `run` of `apply` sees of a file.
 APPLIED = ("path", "name", "folder", "folder_name", "key")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from minicluster.project.definition import Definition, Project, Registry
+if TYPE_CHECKING:
+    from minicluster.project.definition import Definition, Project, Registry
 
 
 def resolved(project: Project) -> dict[str, Any]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from minicluster.errors import MiniclusterError, UsageError
 from minicluster.model.naming import NAME_RULE, derived_name, is_name, value_text
 from minicluster.profile import catalog
 from minicluster.project.find import NAME
+
+if TYPE_CHECKING:
+    from minicluster.profile.schema import Profile
 
 _TEMPLATE = """\
 # `minicluster up` starts these clusters, here and in the folders below; docs: project.md
@@ -30,7 +34,6 @@ def create(profile: str, name: str | None, folder: Path) -> Path:
         UsageError: there is no such profile, it cannot be a name, or the file exists.
         MiniclusterError: the file cannot be written.
     """
-    from minicluster.profile.schema import Profile
 
     loaded = catalog.load(profile)
     name = name or derived_name(folder.resolve().name or "dev", 30)

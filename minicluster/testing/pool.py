@@ -15,15 +15,13 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minicluster import __version__
 from minicluster import cluster as facade
 from minicluster.cluster import Cluster
 from minicluster.engine import discover
-from minicluster.engine.protocol import Engine, Volume
 from minicluster.errors import Interrupted, MiniclusterError, NoEngine, UsageError
-from minicluster.host.flock import Held
 from minicluster.leases import lock
 from minicluster.model import labels, published
 from minicluster.model.events import Listener, ignore
@@ -36,8 +34,12 @@ from minicluster.operations.up import DEFAULT_PROFILE, merged
 from minicluster.operations.up_options import UpOptions
 from minicluster.plan.observed import lease_of
 from minicluster.profile import catalog, folders
-from minicluster.testing.session import Run
 from minicluster.testing.stats import PoolStats
+
+if TYPE_CHECKING:
+    from minicluster.engine.protocol import Engine, Volume
+    from minicluster.host.flock import Held
+    from minicluster.testing.session import Run
 
 #: Seconds between two renewals of a cluster that is kept for the next run.
 _RENEWAL = 60.0

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from minicluster import cluster as facade
 from minicluster.cluster import Cluster
@@ -17,10 +18,12 @@ from minicluster.model.events import Listener, ignore
 from minicluster.model.lease import Lease
 from minicluster.model.naming import count as counted
 from minicluster.model.naming import derived_name
-from minicluster.model.results import ClusterStatus
 from minicluster.profile import catalog, folders
-from minicluster.profile.loaded import Loaded
-from minicluster.profile.schema import Role
+
+if TYPE_CHECKING:
+    from minicluster.model.results import ClusterStatus
+    from minicluster.profile.loaded import Loaded
+    from minicluster.profile.schema import Role
 
 _PATIENCE = 10.0  # seconds that members have to agree on a leader after a change
 

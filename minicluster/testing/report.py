@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
-from minicluster.cluster import Cluster
+if TYPE_CHECKING:
+    from minicluster.cluster import Cluster
 
 #: Lines of each node's log in a report.
 LOG_LINES = 60

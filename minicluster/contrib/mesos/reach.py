@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from minicluster.cluster import Cluster
+from typing import TYPE_CHECKING
+
 from minicluster.contrib.mesos.client import Mesos
 from minicluster.contrib.mesos.http import Client
 from minicluster.contrib.mesos.marathon import Marathon
 from minicluster.errors import UsageError
-from minicluster.model.results import EndpointInfo
+
+if TYPE_CHECKING:
+    from minicluster.cluster import Cluster
+    from minicluster.model.results import EndpointInfo
 
 
 def mesos(cluster: Cluster) -> Mesos:

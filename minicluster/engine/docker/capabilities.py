@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from minicluster.engine import privileges
 from minicluster.engine.http import Api, APIError
-from minicluster.engine.protocol import ContainerConfig
 from minicluster.host import procfs
 from minicluster.model import labels
+
+if TYPE_CHECKING:
+    from minicluster.engine.protocol import ContainerConfig
 
 #: Engines before Docker 23 (API 1.42) refuse these names as unknown.
 _NEW = frozenset({"PERFMON", "BPF", "CHECKPOINT_RESTORE"})

@@ -10,10 +10,9 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minicluster.engine import privileges
-from minicluster.engine.address import EngineAddress
 from minicluster.engine.docker import answers, archive, capabilities, events, images, machine, streams, swarm
 from minicluster.engine.docker.answers import cluster_label, filters
 from minicluster.engine.docker.client_side import proxies
@@ -46,6 +45,9 @@ from minicluster.errors import Conflict, MiniclusterError
 from minicluster.host import procfs
 from minicluster.model import labels
 from minicluster.model.spec import LOCALHOST
+
+if TYPE_CHECKING:
+    from minicluster.engine.address import EngineAddress
 
 _NO_LEADER = "swarm does not have a leader"
 _FREED = 10.0  # seconds that a swarm's managers may take to learn that a container has left a network

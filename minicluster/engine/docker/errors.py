@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from minicluster.engine.address import EngineAddress
 from minicluster.engine.http import APIError, ConnectionLost
 from minicluster.errors import DISK_FULL, FREE_SPACE, Conflict, EngineError, NoEngine, NotFound, PortTaken, SubnetTaken
+
+if TYPE_CHECKING:
+    from minicluster.engine.address import EngineAddress
 
 # The last is what the engine says of two networks with the same subnet and the same dynamic range.
 _OVERLAPS = ("Pool overlaps", "pool overlaps", "conflicts with network", "failed to allocate gateway")

@@ -8,16 +8,18 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from minicluster.engine.docker import answers
 from minicluster.engine.docker.client_side import all_credentials, build_context, credentials
 from minicluster.engine.docker.errors import translated
 from minicluster.engine.http import Api, APIError, ConnectionLost
-from minicluster.engine.protocol import Cancel, Image, ImageBuild, Progress
 from minicluster.errors import DISK_FULL, FREE_SPACE, ImageError, Interrupted, MiniclusterError
 from minicluster.model.labels import PROFILE
 from minicluster.model.naming import printable
+
+if TYPE_CHECKING:
+    from minicluster.engine.protocol import Cancel, Image, ImageBuild, Progress
 
 
 def listing(api: Api) -> list[Image]:

@@ -6,13 +6,16 @@ import contextlib
 import os
 import threading
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from minicluster.engine.docker import images, streams
 from minicluster.engine.docker.errors import translated
-from minicluster.engine.http import Api
 from minicluster.engine.protocol import Cancel
 from minicluster.errors import MiniclusterError, NodeFailed
 from minicluster.model import labels
+
+if TYPE_CHECKING:
+    from minicluster.engine.http import Api
 
 _LIFE = 30  #: seconds after which the container ends by itself
 _PATIENCE = 10.0  #: seconds for its answer

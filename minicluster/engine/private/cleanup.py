@@ -10,11 +10,13 @@ import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minicluster.engine.private import bridge
-from minicluster.engine.private.layout import Layout
 from minicluster.host import procfs
+
+if TYPE_CHECKING:
+    from minicluster.engine.private.layout import Layout
 
 #: Of linux/loop.h: requests of a loop device, and the size of what the first one returns.
 _LOOP_GET_STATUS64, _LOOP_CLR_FD, _LOOP_INFO64 = 0x4C05, 0x4C01, 232
