@@ -2,7 +2,7 @@
 """What minicluster claims about speed and size, measured: ratios against a floor, in one run.
 
     bench/bench.py [--rounds N] [-o json]
-                   [--only swarm,scale,etcd,zookeeper,kubernetes,reset,fixtures,faults,cli,size,cold]
+                   [--only swarm,scale,etcd,zookeeper,kubernetes,reset,fixtures,faults,hosts,cli,size,cold]
 
 The floor of `up` and `down` is bench/floor.sh, for other profiles bench/floor-nodes.sh, and Docker Compose: the same
 containers, files and commands, started by a plain parallel shell script. All are run in turn, round by round, so that a
@@ -22,6 +22,7 @@ from collections.abc import Callable
 import cost
 import faults
 import fixtures
+import hosts
 import kube
 import kv
 import swarm
@@ -37,6 +38,7 @@ SECTIONS: dict[str, Callable[[Report, int], None]] = {
     "reset": lambda report, _rounds: kv.reset(report),
     "fixtures": fixtures.measure,
     "faults": faults.measure,
+    "hosts": hosts.measure,
     "cli": cost.cli,
     "size": lambda report, _rounds: cost.size(report),
     "cold": lambda report, _rounds: swarm.cold(report),
