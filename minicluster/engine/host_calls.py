@@ -109,17 +109,23 @@ class HostCalls:
         """An engine that manages the hosts' swarm; asked for once."""
         if self._managing in self.hosts:
             return self.hosts[self._managing]
-        swarms = self._each(lambda engine: engine.swarm())
-        managers = [name for name, swarm in swarms.items() if swarm.manager]
-        if not managers:
-            errors = [f"{name}: {swarm.error}" for name, swarm in swarms.items() if swarm.error]
+        errors = []
+        for name in [*self.hosts]:  # one by one: nearly always the first is one
+            try:
+                swarm = self._call(name, lambda engine: engine.swarm())
+            except NoEngine:  # it is among those that are gone by now
+                continue
+            if swarm.manager:
+                self._managing = name
+                break
+            errors += [f"{name}: {swarm.error}"] if swarm.error else []
+        else:
             raise EngineError(
                 "no host manages a Docker Swarm",
                 "\n".join(errors) or "A cluster on several hosts has a network of their swarm.",
                 f"`minicluster hosts init {','.join([*self.hosts, *self.gone])}` makes a swarm of them; "
                 "`minicluster hosts check` says more.",
             )
-        self._managing = managers[0]
         return self.hosts[self._managing]
 
     def _meant(self, found: list[Labelled]) -> list[Labelled]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,6 @@ from minicluster.model import labels
 if TYPE_CHECKING:
     from minicluster.engine.http import Api
 
-_LIFE = 30  #: seconds after which the container ends by itself
 _PATIENCE = 10.0  #: seconds for its answer
 _CAT = 'for path; do cat "$path"; printf "\\0"; done'  #: all of them in one go; those that are not there are empty
 
@@ -41,20 +39,28 @@ def read(api: Api, paths: Sequence[str]) -> dict[str, str]:
 
 def _ask(api: Api, ref: str, paths: Sequence[str]) -> dict[str, str]:
     name = f"minicluster-ask-{os.urandom(6).hex()}"
-    host = {"NetworkMode": "host", "AutoRemove": True, "Init": True}
-    body = {"Image": ref, "Entrypoint": ["sleep", str(_LIFE)], "Cmd": [], "HostConfig": host}
+    host = {"NetworkMode": "host", "AutoRemove": True}
+    body = {
+        "Image": ref,
+        "Entrypoint": ["sh", "-c", _CAT, "sh", *paths],
+        "Cmd": [],
+        "AttachStdout": True,
+        "HostConfig": host,
+    }
+    with translated(f"create container {name}"):
+        api.request("POST", "/containers/create", params={"name": name}, data=body)
     try:
-        with translated(f"create container {name}"):
-            api.request("POST", "/containers/create", params={"name": name}, data=body)
-        with translated(f"start container {name}"):
+        attached = streams.Attached(api, name, _PATIENCE)
+        with contextlib.closing(attached), translated(f"start container {name}"):
             api.request("POST", f"/containers/{name}/start")
-        said = streams.run(api, name, ["sh", "-c", _CAT, "sh", *paths], _PATIENCE, Cancel()).stdout
-        texts = said.split("\0")[:-1]
-        if len(texts) != len(paths):  # it has no sh
-            raise NodeFailed(f"{ref} cannot read files of the engine's machine", said[:200])
-        return dict(zip(paths, texts, strict=True))
-    finally:
-        threading.Thread(target=_remove, args=(api, name)).start()  # nobody has to wait for that
+            said = b"\n".join(attached.lines()).decode(errors="replace")
+    except BaseException:
+        _remove(api, name)
+        raise
+    texts = said.split("\0")[:-1]
+    if len(texts) != len(paths):
+        raise NodeFailed(f"{ref} cannot read files of the engine's machine", said[:200])
+    return dict(zip(paths, texts, strict=True))
 
 
 def cat(api: Api, container: str, path: str) -> str:

@@ -83,15 +83,15 @@ def logs(api: Api, container: str, tail: int | None, follow: bool) -> Iterator[b
 
 
 class Attached:
-    """See :meth:`minicluster.engine.protocol.Engine.attach`."""
+    """See :meth:`minicluster.engine.protocol.Engine.attach`. ``patience``: seconds that it may be silent."""
 
-    def __init__(self, api: Api, container: str) -> None:
+    def __init__(self, api: Api, container: str, patience: float | None = None) -> None:
         self._what = f"attach to {container}"
         params = {"stream": 1, "stdin": 1, "stdout": 1, "stderr": 1}
         upgrade = {"Connection": "Upgrade", "Upgrade": "tcp"}
         with translated(self._what):
             self._response = api.open("POST", f"/containers/{container}/attach", params=params, headers=upgrade)
-        self._response.socket.settimeout(None)
+        self._response.socket.settimeout(patience)
 
     def write(self, data: bytes) -> None:
         with contextlib.suppress(OSError):  # the container has ended, which its output says
