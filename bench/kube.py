@@ -56,7 +56,7 @@ def measure(report: Report, rounds: int) -> None:
         report.add(claim, median(times[ours]) / median(times[other]), limit, "times", detail)
 
     floor = "floor up: the cluster has worked once"
-    against("up kubernetes, 1 master + 2 agents, and a pod, against the plain script", "up", floor, 1.3)
+    against("up kubernetes, 1 master + 2 agents, and a pod, against the plain script", "up", floor, 1.1)
     detail = f"{spread(times['up'])}; without the pod {spread(times['up alone'])}"
     report.add("up kubernetes, and a pod", median(times["up"]), 9, "s", detail)
     report.add("an agent added to kubernetes", median(times["agent"]), 3, "s", spread(times["agent"]))

@@ -99,7 +99,7 @@ def _rows(report: Report, profile: str, times: dict[str, list[float]]) -> None:
     def seconds(claim: str, what: str, limit: float) -> None:
         report.add(claim, median(times[what]), limit, "s", spread(times[what]))
 
-    against(f"up {profile}, 3 nodes, against the plain script", "up", "floor up: all members ready", 1.2)
+    against(f"up {profile}, 3 nodes, against the plain script", "up", "floor up: all members ready", 1.1)
     against(f"up {profile}, against docker-compose up --wait", "up", "compose up", 1.0)
     seconds(f"up {profile}", "up", UP_SECONDS[profile])
     against(f"down {profile}, against docker-compose down -t 0", "down", "compose down", 1.5)

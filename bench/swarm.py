@@ -30,7 +30,7 @@ def up_and_down(report: Report, rounds: int) -> None:
             downs.append(seconds_down)
     detail = f"up {spread(ups)}, floor {spread(floor_up)}"
     ratio = median(ups) / median(floor_up)
-    report.add("up swarm, 1 master + 2 agents, against the plain script", ratio, 1.25, "times", detail)
+    report.add("up swarm, 1 master + 2 agents, against the plain script", ratio, 1.1, "times", detail)
     detail = f"down {spread(downs)}, docker rm -fv {spread(floor_down)}"
     report.add("down, against docker rm -fv", median(downs) / median(floor_down), 1.5, "times", detail)
 

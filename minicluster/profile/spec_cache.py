@@ -13,12 +13,15 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from minicluster import __version__, paths
 from minicluster.model.codec import decode, encode
-from minicluster.model.spec import Overrides, Spec
 from minicluster.profile import catalog, folders
 from minicluster.profile.image_tag import build_hash
+
+if TYPE_CHECKING:
+    from minicluster.model.spec import Overrides, Spec
 
 #: How many specs are kept; the least recently used one is removed first.
 _LIMIT = 50
@@ -86,19 +89,20 @@ def is_unchanged(source: str, before: Spec, overrides: Overrides, bind_address: 
     return path is not None and _read(path) == before
 
 
-def _kept_at(source: str, *arguments: object) -> tuple[Path, Path | None]:
+def _kept_at(
+    source: str, cluster: str, overrides: Overrides, subnet: str, bind_address: str
+) -> tuple[Path, Path | None]:
     """A profile's folder, and the file in which the spec for these arguments is kept; None for what is not cached."""
     directory, bundled = folders.locate(source)
-    overrides = next(one for one in arguments if isinstance(one, Overrides))
     cacheable = bundled and not (overrides.set or overrides.registries or overrides.ca)
-    return directory, _path(directory, *arguments) if cacheable else None
+    return directory, _path(directory, cluster, overrides, subnet, bind_address) if cacheable else None
 
 
-def _path(directory: Path, *arguments: object) -> Path:
+def _path(directory: Path, cluster: str, overrides: Overrides, subnet: str, bind_address: str) -> Path:
     """A file of its own for each input of a spec, the code included."""
     made_of = [__version__, _CODE, build_hash(directory.parent), str(directory.resolve())]
-    plain = [asdict(one) if isinstance(one, Overrides) else one for one in arguments]
-    digest = hashlib.sha256(json.dumps([made_of, plain], sort_keys=True).encode()).hexdigest()
+    arguments = [cluster, asdict(overrides), subnet, bind_address]
+    digest = hashlib.sha256(json.dumps([made_of, arguments], sort_keys=True).encode()).hexdigest()
     return paths.cache_home() / "specs" / digest[:32]
 
 

@@ -1,47 +1,59 @@
-"""Files of an engine's machine: the command that reads them, run here in place of a container."""
+"""Files of an engine's machine: the container that reads them is a process here."""
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from minicluster.engine.docker import images, machine, streams
-from minicluster.engine.protocol import ExecResult, Image
+from minicluster.engine.protocol import Image
+from minicluster.errors import NodeFailed
 
 
 class FakeApi:
-    def request(self, *_: object, **__: object) -> None:
-        """Every container is created, started and removed."""
+    """Containers that run on this machine; the image "small" has no shell."""
+
+    def __init__(self) -> None:
+        self.argv: Sequence[str] = []
+        self.requests: list[str] = []
+        self.output = b""
+
+    def request(self, method: str, path: str, data: Any = None, **_: object) -> None:
+        self.requests.append(f"{method} {path.partition('-ask-')[0]} {path.rpartition('/')[2].partition('-')[0]}")
+        if path.endswith("/create"):
+            self.argv = data["Entrypoint"]
+            self.image = data["Image"]
+        elif path.endswith("/start"):
+            if "small" in self.image:
+                raise NodeFailed("cannot start", 'exec: "sh": executable file not found')
+            self.output = subprocess.run(self.argv, capture_output=True, check=True).stdout
 
 
-@pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
-    """The commands; the first image has no shell."""
-    commands: list[Sequence[str]] = []
+class FakeAttached:
+    def __init__(self, api: Any, _container: str, patience: float) -> None:
+        assert patience
+        self.api = api
 
-    def run(_api: object, _name: str, argv: Sequence[str], *_: object) -> ExecResult:
-        commands.append(argv)
-        if len(commands) == 1:
-            return ExecResult(127, 'OCI runtime exec failed: exec: "sh": executable file not found', "")
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        return ExecResult(done.returncode, done.stdout, done.stderr)
+    def lines(self) -> Iterator[bytes]:
+        yield from self.api.output.split(b"\n")
 
-    there = [Image(name, (f"minicluster/{name}:1",), {}, 1, 1) for name in ("small", "large")]
-    monkeypatch.setattr(streams, "run", run)
-    monkeypatch.setattr(images, "listing", lambda _api: there)
-    return commands
+    def close(self) -> None:
+        pass
 
 
-def test_all_files_are_read_by_one_command_in_the_first_image_that_can(
-    ran: list[Sequence[str]], tmp_path: Path
+def test_all_files_are_read_by_one_container_of_the_first_image_that_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "one").write_text("1\n\n2")
+    there = [Image(name, (f"minicluster/{name}:1",), {}, 1, 1) for name in ("small", "large")]
+    monkeypatch.setattr(images, "listing", lambda _api: there)
+    monkeypatch.setattr(streams, "Attached", FakeAttached)
+    (tmp_path / "one").write_text("1\n\n2\n")
     (tmp_path / "two").write_text("")
     paths = [str(tmp_path / name) for name in ("one", "two", "missing")]
     api: Any = FakeApi()
-    assert machine.read(api, paths) == dict(zip(paths, ("1\n\n2", "", ""), strict=True))
-    assert len(ran) == 2
+    assert machine.read(api, paths) == dict(zip(paths, ("1\n\n2\n", "", ""), strict=True))
+    assert [line.split()[0] for line in api.requests] == ["POST", "POST", "DELETE", "POST", "POST"]

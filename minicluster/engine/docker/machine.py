@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from minicluster.engine.http import Api
 
 _PATIENCE = 10.0  #: seconds for its answer
-_CAT = 'for path; do cat "$path"; printf "\\0"; done'  #: all of them in one go; those that are not there are empty
+#: All of them in one go; those that are not there are empty.
+_CAT = 'for path; do cat "$path" 2>/dev/null; printf "\\0"; done'
 
 #: What commands ask for.
 ROUTES, MEMORY = "/proc/net/route", "/proc/meminfo"
