@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from minicluster import discovery
@@ -84,12 +85,13 @@ def down(
     missing: dict[str, NoCluster] = {}
     for name in names:
         discovery.check_name(name, "cluster")
+    open_hosts = cache(discover.open_hosts)  # of hosts that do not answer, each attempt takes seconds
     if names and not engine and not (all or orphans) and [*filter(discovery.hosts_of, names)] == [*names]:
-        found, missing = discovery.to_remove_on_hosts(names, listener)
+        found, missing = discovery.to_remove_on_hosts(names, listener, open_hosts)
     else:
         engine = engine or discover.connect(start_private=True, listener=listener)
         found, missing = discovery.to_remove(engine, names, all=all, orphans=orphans, listener=listener)
-    changes = discovery.remove(engine, found, listener)
+    changes = discovery.remove(engine, found, listener, open_hosts)
     if strict and missing:
         first, *others = missing.values()
         raise NoCluster("; ".join(error.what for error in missing.values())) if others else first

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from minicluster.engine import discover
 from minicluster.errors import Incomplete, NoCluster, NoEngine, UsageError, nearest
@@ -20,10 +20,13 @@ from minicluster.operations.up import DEFAULT_PROFILE
 from minicluster.plan.observed import made_by_another, project_of, records
 
 if TYPE_CHECKING:
+    from minicluster.engine.hosts import HostsEngine
     from minicluster.engine.protocol import Engine, Volume
     from minicluster.model.results import Change
     from minicluster.model.spec import Spec
     from minicluster.project.definition import Project
+
+    OpenHosts: TypeAlias = Callable[[tuple[str, ...]], HostsEngine]
 
 VARIABLE = "MINICLUSTER"  #: names the cluster that commands are about by default
 
@@ -375,15 +378,20 @@ def to_remove(
     return {one.name: known[one.name] for one in wanted if one.name in known}, missing
 
 
-def to_remove_on_hosts(words: Sequence[str], listener: Listener) -> tuple[dict[str, list[str]], dict[str, NoCluster]]:
-    """As :func:`to_remove` of names that this machine put on several hosts: no other engine is needed for them."""
+def to_remove_on_hosts(
+    words: Sequence[str], listener: Listener, open_hosts: OpenHosts
+) -> tuple[dict[str, list[str]], dict[str, NoCluster]]:
+    """As :func:`to_remove` of names that this machine put on several hosts: no other engine is needed for them.
+
+    ``open_hosts``: :func:`minicluster.engine.discover.open_hosts`, which is called once for the same hosts.
+    """
     its = project()
     found: dict[str, list[str]] = {}
     missing = {}
     for name in dict.fromkeys(words):
         hosts = hosts_of(name)
         try:
-            engine = discover.open_hosts(hosts)
+            engine = open_hosts(tuple(hosts))
         except NoEngine:  # an error of its removal, which does not keep others
             found[name] = hosts
             continue
@@ -397,11 +405,13 @@ def to_remove_on_hosts(words: Sequence[str], listener: Listener) -> tuple[dict[s
     return found, missing
 
 
-def remove(engine: Engine | None, found: Mapping[str, Sequence[str]], listener: Listener) -> list[Change]:
+def remove(
+    engine: Engine | None, found: Mapping[str, Sequence[str]], listener: Listener, open_hosts: OpenHosts
+) -> list[Change]:
     """Removes clusters, each from its hosts, or where it has none from the engine; raises as :func:`down.down` does."""
 
     def opened(hosts: Sequence[str]) -> Engine:
-        return discover.open_hosts(hosts) if hosts else engine or discover.connect()
+        return open_hosts(tuple(hosts)) if hosts else engine or discover.connect()
 
     return down.down([(partial(opened, hosts), name) for name, hosts in found.items()], listener)
 

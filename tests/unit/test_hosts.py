@@ -519,6 +519,23 @@ def known(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return contexts
 
 
+def test_down_opens_the_hosts_of_a_cluster_once(
+    machines: Machines, known: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that does not answer is waited for once."""
+    up(machines.hosts())
+    host_record.write("e", NAMES)
+    opened: list[Sequence[str]] = []
+
+    def counted(names: Sequence[str]) -> HostsEngine:
+        opened.append(names)
+        return some(machines, *names)
+
+    monkeypatch.setattr(discover, "open_hosts", counted)
+    assert [change.cluster for change in clusters.down(["e"])] == ["e"]
+    assert opened == [NAMES]
+
+
 def test_what_is_over_is_removed_where_all_its_hosts_are_named(machines: Machines, known: list[str]) -> None:
     up(machines.hosts(), lease=Lease(until=time.time() - 60))
     part = some(machines, "a", "b")
