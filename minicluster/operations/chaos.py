@@ -5,15 +5,17 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import shlex
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from minicluster.errors import MiniclusterError, UsageError
+from minicluster.errors import MiniclusterError, NodeFailed, UsageError
 from minicluster.model.events import ignore
 from minicluster.model.membership import Quorum
 from minicluster.model.naming import container_name
@@ -22,7 +24,7 @@ from minicluster.operations.inject import Faults
 from minicluster.operations.observe import look, members
 
 if TYPE_CHECKING:
-    from minicluster.engine.protocol import Cancel, Engine
+    from minicluster.engine.protocol import Engine
     from minicluster.model.spec import Spec
 
 #: Kinds of faults -> what they are, for people.
@@ -36,6 +38,7 @@ KINDS = {
 DEFAULT = ("kill", "hang", "partition")  #: what every kernel can
 
 SHORTEST = 2.0  #: seconds between two faults at least
+_ELECTION = 10.0  #: seconds that a cluster without a fault has to acknowledge a write
 _STEP = 0.1  #: seconds between two looks at the members, and between two writes
 _DELAY, _LOSS = 200.0, 20.0
 
@@ -130,17 +133,11 @@ class _Watch:
             self.ended.wait(_STEP)
 
     def _write(self) -> None:
-        assert self.spec.write
-        from minicluster.engine.protocol import Cancel
-        from minicluster.executor.parallel import first_of
-
-        on = [container_name(self.spec.cluster, node.name) for node in self.spec.of_role(self.spec.write.on)]
         last = time.monotonic()
         while not self.ended.is_set():
-            enough, written = Cancel(), False
+            written = False
             with self._writing, suppress(MiniclusterError, TimeoutError):
-                first_of([_writer(self.engine, c, self.spec.write.run, enough) for c in on],
-                         (MiniclusterError, TimeoutError), head_start=0.5, cancel=enough)  # fmt: skip
+                _write_once(self.engine, self.spec)
                 written = True
             now = time.monotonic()
             self.gap = max(self.gap, now - last)  # a write may have been taken after a long wait
@@ -148,13 +145,39 @@ class _Watch:
             self.ended.wait(_STEP)
 
 
-def _writer(engine: Engine, container: str, run: Sequence[str], cancel: Cancel) -> Callable[[], None]:
-    def write() -> None:
-        done = engine.exec(container, run, timeout=5.0, cancel=cancel)
+def check_write(engine: Engine, spec: Spec) -> None:
+    """Writes once by the profile's own command, which gets some seconds: an election may be in progress.
+
+    Raises:
+        NodeFailed: no node acknowledges it.
+    """
+    assert spec.write
+    end = time.monotonic() + _ELECTION
+    while True:
+        try:
+            return _write_once(engine, spec)
+        except (MiniclusterError, TimeoutError) as error:
+            if time.monotonic() > end:
+                why = getattr(error, "why", "") or str(error)
+                raise NodeFailed(f"no {spec.write.on} node acknowledges {shlex.join(spec.write.run)}", why) from error
+        time.sleep(_STEP)
+
+
+def _write_once(engine: Engine, spec: Spec) -> None:
+    """Returns once one of the nodes has acknowledged a write; raises the last error where none does."""
+    from minicluster.engine.protocol import Cancel
+    from minicluster.executor.parallel import first_of
+
+    hook, enough = spec.write, Cancel()
+    assert hook
+
+    def write(container: str) -> None:
+        done = engine.exec(container, hook.run, timeout=5.0, cancel=enough)
         if done.exit_code:
             raise MiniclusterError(f"no write by {container}", done.stderr)
 
-    return write
+    on = [partial(write, container_name(spec.cluster, node.name)) for node in spec.of_role(hook.on)]
+    first_of(on, (MiniclusterError, TimeoutError), head_start=0.5, cancel=enough)
 
 
 def chaos(
@@ -181,8 +204,11 @@ def chaos(
 
     Raises:
         UsageError: a kind does not exist, or a time makes no sense.
+        NodeFailed: the cluster takes no writes before the first fault: what is measured would say nothing.
     """
     check(seconds, every, kinds)
+    if spec.write:
+        check_write(engine, spec)
     stop = stop or threading.Event()
     if not nodes:
         voters = [m.name for m in (faults.Target(engine, spec).members or {}).values() if m.voter]

@@ -18,6 +18,7 @@ from minicluster.model.events import Listener, ignore
 from minicluster.model.lease import Lease
 from minicluster.model.naming import count as counted
 from minicluster.model.naming import derived_name
+from minicluster.operations import chaos
 from minicluster.profile import catalog, folders
 
 if TYPE_CHECKING:
@@ -96,6 +97,13 @@ class _Trial:
         if not self.loaded.profile.env:
             raise _Skipped("the profile has no env")
         self.cluster.env()
+
+    def write(self) -> None:
+        """A write is acknowledged, as `chaos` counts on."""
+        cluster = self.cluster
+        if cluster.spec.write is None:
+            raise _Skipped("the profile has no write hook")
+        chaos.check_write(cluster.engine, cluster.spec)
 
     def scale_up(self) -> None:
         """Each role gets more nodes, as far as it may."""
@@ -199,6 +207,7 @@ CHECKS: dict[str, Callable[[_Trial], None]] = {
     "up": _Trial.up,
     "members": _Trial.members,
     "env": _Trial.env,
+    "write": _Trial.write,
     "scale up": _Trial.scale_up,
     "scale down": _Trial.scale_down,
     "rolling restart": _Trial.rolling_restart,

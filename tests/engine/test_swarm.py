@@ -65,6 +65,11 @@ def test_stock_client_sees_every_node_ready(cluster: Shell) -> None:
     assert ready(cluster) == {"master-1", "agent-1", "agent-2"}
 
 
+def test_a_write_of_chaos_is_a_label_of_a_manager(cluster: Shell, outer: Shell) -> None:
+    outer.minicluster("exec", "-c", NAME, "master-1", "--", "swarm-write")
+    assert "minicluster.write:yes" in cluster.docker("node", "inspect", "self", "--format", "{{.Spec.Labels}}").out
+
+
 def test_engine_api_refuses_a_client_without_certificate(cluster: Shell) -> None:
     bare = Shell({"DOCKER_HOST": cluster.env["DOCKER_HOST"], "DOCKER_TLS_VERIFY": "", "DOCKER_CERT_PATH": ""})
     assert bare.docker("info", "--format", "{{.ID}}", ok=False).out.strip() == ""

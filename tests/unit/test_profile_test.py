@@ -12,7 +12,8 @@ from click.testing import CliRunner
 
 from minicluster import cluster as facade
 from minicluster.cli.app import app
-from minicluster.errors import EngineError, MiniclusterError, NoEngine, UsageError
+from minicluster.errors import EngineError, MiniclusterError, NodeFailed, NoEngine, UsageError
+from minicluster.operations import chaos
 from minicluster.profile import catalog, folders, scaffold
 from minicluster.profile.load import load
 from minicluster.testing import profile_test
@@ -60,10 +61,27 @@ def left(engine: FakeEngine) -> list[object]:
 def test_each_check_has_a_verdict_and_nothing_is_left(engine: FakeEngine, toy_folder: str) -> None:
     heard: list[str] = []
     found = check_profile(toy_folder, timeout=10, ended=lambda verdict: heard.append(verdict.check))
-    assert verdicts(found) == dict.fromkeys(CHECKS, "ok") | {"rolling restart": "ok", "reset": "skipped"}
+    assert verdicts(found) == dict.fromkeys(CHECKS, "ok") | {"write": "skipped", "reset": "skipped"}
     assert reason(found, "reset") == "the profile has no reset hook"
     assert heard == [*CHECKS]
     assert left(engine) == []
+
+
+@pytest.mark.parametrize(("status", "verdict"), [(0, "ok"), (1, "failed")])
+def test_a_write_that_no_node_acknowledges_fails(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, write_profile: Write, status: int, verdict: str
+) -> None:
+    """Where `chaos` cannot write before its first fault, all of its figures would be wrong."""
+    monkeypatch.setattr(chaos, "_ELECTION", 0.0)
+    engine.answers["store"] = ExecResult(status, "", "no such option")
+    folder = str(write_profile(f"{LEAST}write: {{on: worker, run: [store, '1']}}\n"))
+    found = check_profile(folder, timeout=10)
+    assert verdicts(found)["write"] == verdict
+    if status:
+        assert reason(found, "write") == "no worker node acknowledges store 1\nno such option"
+        cluster = facade.Cluster.up(folder, name="one")
+        with pytest.raises(NodeFailed, match="no worker node acknowledges store 1"):
+            next(chaos.chaos(engine, cluster.spec, seconds=2, every=2, nodes=["worker-1"]))
 
 
 def test_every_role_that_can_grows_to_the_next_allowed_number(engine: FakeEngine, toy_folder: str) -> None:
@@ -169,8 +187,8 @@ def test_the_command_prints_a_line_for_each_verdict(engine: FakeEngine, toy_fold
     lines = done.stdout.splitlines()
     assert [next(c for c in CHECKS if line[9:].startswith(f"{c}  ")) for line in lines] == list(CHECKS)
     assert lines[0].startswith("ok       validate  ")
-    assert lines[9].startswith("skipped  reset  ")
-    assert lines[9].endswith("the profile has no reset hook")
+    assert lines[10].startswith("skipped  reset  ")
+    assert lines[10].endswith("the profile has no reset hook")
 
 
 def test_the_command_fails_with_a_check_and_shows_why(engine: FakeEngine, toy_folder: str) -> None:
