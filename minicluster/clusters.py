@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import partial
 from typing import TYPE_CHECKING
 
 from minicluster import discovery
@@ -11,8 +11,7 @@ from minicluster.engine import discover
 from minicluster.errors import NoCluster
 from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.results import Change
-from minicluster.operations import host_record, up
-from minicluster.operations import remove_expired as collecting
+from minicluster.operations import down as removal, host_record, remove_expired as collecting, up
 from minicluster.operations.summaries import summaries
 from minicluster.operations.up_options import UpOptions
 
@@ -85,13 +84,12 @@ def down(
     missing: dict[str, NoCluster] = {}
     for name in names:
         discovery.check_name(name, "cluster")
-    open_hosts = cache(discover.open_hosts)  # of hosts that do not answer, each attempt takes seconds
     if names and not engine and not (all or orphans) and [*filter(discovery.hosts_of, names)] == [*names]:
-        found, missing = discovery.to_remove_on_hosts(names, listener, open_hosts)
+        changes, missing = discovery.remove_on_hosts(names, listener)
     else:
         engine = engine or discover.connect(start_private=True, listener=listener)
         found, missing = discovery.to_remove(engine, names, all=all, orphans=orphans, listener=listener)
-    changes = discovery.remove(engine, found, listener, open_hosts)
+        changes = removal.down([(partial(_opened, engine, hosts), name) for name, hosts in found.items()], listener)
     if strict and missing:
         first, *others = missing.values()
         raise NoCluster("; ".join(error.what for error in missing.values())) if others else first
@@ -100,6 +98,10 @@ def down(
             Event("note", text=" ".join(filter(None, (f"{error.what}: nothing to remove.", error.why, error.fix))))
         )
     return [*changes, *(Change(name, False, 0, 0.0, {}) for name in missing if name)]
+
+
+def _opened(engine: Engine, hosts: Sequence[str]) -> Engine:
+    return discover.open_hosts(hosts) if hosts else engine
 
 
 def collect(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from functools import cache
+from typing import TYPE_CHECKING
 
 from minicluster.engine import discover
 from minicluster.errors import Incomplete, NoCluster, NoEngine, UsageError, nearest
@@ -20,13 +20,10 @@ from minicluster.operations.up import DEFAULT_PROFILE
 from minicluster.plan.observed import made_by_another, project_of, records
 
 if TYPE_CHECKING:
-    from minicluster.engine.hosts import HostsEngine
     from minicluster.engine.protocol import Engine, Volume
     from minicluster.model.results import Change
     from minicluster.model.spec import Spec
     from minicluster.project.definition import Project
-
-    OpenHosts: TypeAlias = Callable[[tuple[str, ...]], HostsEngine]
 
 VARIABLE = "MINICLUSTER"  #: names the cluster that commands are about by default
 
@@ -378,42 +375,36 @@ def to_remove(
     return {one.name: known[one.name] for one in wanted if one.name in known}, missing
 
 
-def to_remove_on_hosts(
-    words: Sequence[str], listener: Listener, open_hosts: OpenHosts
-) -> tuple[dict[str, list[str]], dict[str, NoCluster]]:
-    """As :func:`to_remove` of names that this machine put on several hosts: no other engine is needed for them.
+def remove_on_hosts(words: Sequence[str], listener: Listener) -> tuple[list[Change], dict[str, NoCluster]]:
+    """Removes clusters by names that this machine put on several hosts: no other engine is needed for them.
 
-    ``open_hosts``: :func:`minicluster.engine.discover.open_hosts`, which is called once for the same hosts.
+    With the changes the names that no cluster has, as :func:`to_remove`. Hosts are opened once: it may take seconds.
     """
+    from concurrent.futures import Future
+
+    @cache
+    def opened(hosts: tuple[str, ...]) -> Future[Engine]:
+        done: Future[Engine] = Future()
+        try:
+            done.set_result(discover.open_hosts(hosts))
+        except NoEngine as error:  # of each removal: it does not keep others
+            done.set_exception(error)
+        return done
+
     its = project()
-    found: dict[str, list[str]] = {}
+    found: list[tuple[Callable[[], Engine], str]] = []
     missing = {}
     for name in dict.fromkeys(words):
-        hosts = hosts_of(name)
-        try:
-            engine = open_hosts(tuple(hosts))
-        except NoEngine:  # an error of its removal, which does not keep others
-            found[name] = hosts
+        engine = opened(tuple(hosts_of(name)))
+        if not engine.exception():
+            refuse_foreign(engine.result(), name, its)
+        if engine.exception() or engine.result().gone or everything(engine.result(), name):
+            found.append((engine.result, name))
             continue
-        refuse_foreign(engine, name, its)
-        if engine.gone or everything(engine, name):
-            found[name] = hosts
-            continue
-        down.forget(engine, name, listener)
+        down.forget(engine.result(), name, listener)
         host_record.forget(name)
-        missing[name] = unknown(engine, name, names(engine))
-    return found, missing
-
-
-def remove(
-    engine: Engine | None, found: Mapping[str, Sequence[str]], listener: Listener, open_hosts: OpenHosts
-) -> list[Change]:
-    """Removes clusters, each from its hosts, or where it has none from the engine; raises as :func:`down.down` does."""
-
-    def opened(hosts: Sequence[str]) -> Engine:
-        return open_hosts(tuple(hosts)) if hosts else engine or discover.connect()
-
-    return down.down([(partial(opened, hosts), name) for name, hosts in found.items()], listener)
+        missing[name] = unknown(engine.result(), name, names(engine.result()))
+    return down.down(found, listener), missing
 
 
 def refuse_namesake(name: str, hosts: Sequence[str]) -> None:

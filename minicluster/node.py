@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from minicluster.model.durations import DEFAULT_TIMEOUT
-from minicluster.operations import connect as addresses
-from minicluster.operations import nodes as selection
+from minicluster.operations import connect as addresses, nodes as selection
 
 if TYPE_CHECKING:
     from minicluster.cluster import Cluster

@@ -103,8 +103,7 @@ class Authority:
     def issue(self, wanted: CertificateRequest) -> Issued:
         """Issues a certificate for servers and clients."""
         from cryptography import x509
-        from cryptography.hazmat.primitives import hashes
-        from cryptography.hazmat.primitives import serialization as s
+        from cryptography.hazmat.primitives import hashes, serialization as s
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.x509.oid import ExtendedKeyUsageOID
 

@@ -7,8 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from minicluster import cluster as facade
-from minicluster import discovery
+from minicluster import cluster as facade, discovery
 from minicluster.engine import discover
 from minicluster.engine.protocol import Cancel
 from minicluster.errors import Interrupted, MiniclusterError, UsageError, nearest

@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minicluster import cluster as facade
-from minicluster import discovery, projects
+from minicluster import cluster as facade, discovery, projects
 from minicluster.engine import discover
 from minicluster.errors import InsufficientMemory, MiniclusterError, NoCluster, UsageError
 from minicluster.model.events import Event, Listener
 from minicluster.model.naming import count
-from minicluster.operations import connect, hand_out
-from minicluster.operations import up as plans
+from minicluster.operations import connect, hand_out, up as plans
 from minicluster.operations.summaries import summaries
 from minicluster.operations.up_options import UpOptions
 

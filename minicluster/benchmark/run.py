@@ -121,8 +121,7 @@ def cluster_name(profile: str) -> str:
 def _system(
     engine: Engine, word: str, loaded: Loaded, options: Options, given: Mapping[str, str], listener: Listener
 ) -> System:
-    from minicluster.profile import bench as hooks
-    from minicluster.profile import catalog
+    from minicluster.profile import bench as hooks, catalog
 
     own = {**loaded.profile.bench["kv"].set, **given}
     lease = Lease.owned()  # removed even if this process is killed

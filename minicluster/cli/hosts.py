@@ -77,8 +77,7 @@ def init(names: list[str], output: Output) -> None:
 
     A swarm that is there is used as it is. Of two hosts one manages it; of three or more, three do.
     """
-    from minicluster.operations import hosts as operations
-    from minicluster.operations import hosts_check
+    from minicluster.operations import hosts as operations, hosts_check
 
     engine = _open(names)
     joined = operations.init(engine, _told)

@@ -23,8 +23,7 @@ def config(schema: bool, output: Output, quiet: bool) -> None:
     Variables that are secrets by their names, such as API_TOKEN, stay as they are written.
     """
     from minicluster import discovery, projects
-    from minicluster.project import config as it
-    from minicluster.project import find
+    from minicluster.project import config as it, find
 
     if schema:
         print_json(it.json_schema())

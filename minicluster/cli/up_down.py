@@ -383,8 +383,7 @@ def down(
 
 def remove_seats(profile: str, output: Output, *, quiet: bool) -> None:
     """Removes the clusters of all workshops' seats, or of those of a profile."""
-    from minicluster import cluster as facade
-    from minicluster import workshop
+    from minicluster import cluster as facade, workshop
 
     with listening(quiet) as listener:
         names = workshop.names(profile)

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -107,26 +108,26 @@ class HostCalls:
 
     def _manager(self) -> Engine:
         """An engine that manages the hosts' swarm; asked for once."""
-        if self._managing in self.hosts:
-            return self.hosts[self._managing]
-        errors = []
-        for name in [*self.hosts]:  # one by one: nearly always the first is one
-            try:
-                swarm = self._call(name, lambda engine: engine.swarm())
-            except NoEngine:  # it is among those that are gone by now
-                continue
-            if swarm.manager:
-                self._managing = name
-                break
-            errors += [f"{name}: {swarm.error}"] if swarm.error else []
-        else:
+        engines = dict(self.hosts)  # another thread may leave one out meanwhile
+        if self._managing in engines:
+            return engines[self._managing]
+        swarms = {}
+        for name in [*engines][:1]:  # nearly always the first is one, and the others need not be asked
+            with suppress(NoEngine):
+                swarms[name] = self._call(name, lambda engine: engine.swarm())
+        if not any(swarm.manager for swarm in swarms.values()):
+            swarms = self._each(lambda engine: engine.swarm())
+        managers = [name for name, swarm in swarms.items() if swarm.manager]
+        if not managers:
+            errors = [f"{name}: {swarm.error}" for name, swarm in swarms.items() if swarm.error]
             raise EngineError(
                 "no host manages a Docker Swarm",
                 "\n".join(errors) or "A cluster on several hosts has a network of their swarm.",
                 f"`minicluster hosts init {','.join([*self.hosts, *self.gone])}` makes a swarm of them; "
                 "`minicluster hosts check` says more.",
             )
-        return self.hosts[self._managing]
+        self._managing = managers[0]
+        return engines[managers[0]]
 
     def _meant(self, found: list[Labelled]) -> list[Labelled]:
         """The same, with those renamed that are on another host than their node."""

@@ -12,24 +12,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
-from minicluster.engine.objects import Attached as Attached
-from minicluster.engine.objects import Container as Container
-from minicluster.engine.objects import ContainerConfig as ContainerConfig
-from minicluster.engine.objects import EngineEvent as EngineEvent
-from minicluster.engine.objects import EngineInfo as EngineInfo
-from minicluster.engine.objects import ExecResult as ExecResult
-from minicluster.engine.objects import File as File
-from minicluster.engine.objects import Image as Image
-from minicluster.engine.objects import ImageBuild as ImageBuild
-from minicluster.engine.objects import Job as Job
-from minicluster.engine.objects import Network as Network
-from minicluster.engine.objects import NetworkConfig as NetworkConfig
-from minicluster.engine.objects import PathStat as PathStat
-from minicluster.engine.objects import Sample as Sample
-from minicluster.engine.objects import Sandbox as Sandbox
-from minicluster.engine.objects import Swarm as Swarm
-from minicluster.engine.objects import SwarmNode as SwarmNode
-from minicluster.engine.objects import Volume as Volume
+from minicluster.engine.objects import (
+    Attached as Attached,
+    Container as Container,
+    ContainerConfig as ContainerConfig,
+    EngineEvent as EngineEvent,
+    EngineInfo as EngineInfo,
+    ExecResult as ExecResult,
+    File as File,
+    Image as Image,
+    ImageBuild as ImageBuild,
+    Job as Job,
+    Network as Network,
+    NetworkConfig as NetworkConfig,
+    PathStat as PathStat,
+    Sample as Sample,
+    Sandbox as Sandbox,
+    Swarm as Swarm,
+    SwarmNode as SwarmNode,
+    Volume as Volume,
+)
 from minicluster.host.cancel import Cancel as Cancel
 
 Progress = Callable[[str], None]  #: receives one line about a long call's progress

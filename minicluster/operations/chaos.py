@@ -145,22 +145,29 @@ class _Watch:
             self.ended.wait(_STEP)
 
 
-def check_write(engine: Engine, spec: Spec) -> None:
+def check_write(engine: Engine, spec: Spec, stop: threading.Event | None = None) -> None:
     """Writes once by the profile's own command, which gets some seconds: an election may be in progress.
+
+    Args:
+        stop: ends it before its time once it is set.
 
     Raises:
         NodeFailed: no node acknowledges it.
     """
     assert spec.write
+    if not spec.of_role(spec.write.on):
+        raise NodeFailed(f"there is no {spec.write.on} node that could write")
+    stop = stop or threading.Event()
     end = time.monotonic() + _ELECTION
-    while True:
+    while not stop.is_set():
         try:
-            return _write_once(engine, spec)
+            _write_once(engine, spec)
+            return
         except (MiniclusterError, TimeoutError) as error:
             if time.monotonic() > end:
                 why = getattr(error, "why", "") or str(error)
                 raise NodeFailed(f"no {spec.write.on} node acknowledges {shlex.join(spec.write.run)}", why) from error
-        time.sleep(_STEP)
+        stop.wait(_STEP)
 
 
 def _write_once(engine: Engine, spec: Spec) -> None:
@@ -207,9 +214,9 @@ def chaos(
         NodeFailed: the cluster takes no writes before the first fault: what is measured would say nothing.
     """
     check(seconds, every, kinds)
-    if spec.write:
-        check_write(engine, spec)
     stop = stop or threading.Event()
+    if spec.write:
+        check_write(engine, spec, stop)
     if not nodes:
         voters = [m.name for m in (faults.Target(engine, spec).members or {}).values() if m.voter]
         nodes = sorted(voters) or [node.name for node in spec.nodes]

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from minicluster.engine.protocol import Cancel
 from minicluster.model.durations import DEFAULT_TIMEOUT
 from minicluster.model.events import Event, Listener
-from minicluster.operations import client_folder
-from minicluster.operations import connect as addresses
+from minicluster.operations import client_folder, connect as addresses
 
 if TYPE_CHECKING:
     from minicluster import pki

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 5001  #: on 127.0.0.1; swarm services and other registries often use 5000
 _ANOTHER_PORT = "Choose another one: `minicluster registry start --port PORT`."
-_IN_USE = (f"the name {NAME} is in use", f"Rename or remove it: `docker rename {NAME} NAME`.")
-_LEFT = (f"volume {NAME} is left as it is", f"If nothing needs it: `docker volume rm {NAME}`.")
+_IN_USE = (f"the name {NAME} is in use", "A container", f"Rename or remove it: `docker rename {NAME} NAME`.")
+_LEFT = (f"volume {NAME} is left as it is", "A volume", f"If nothing needs it: `docker volume rm {NAME}`.")
 _DATA = "/var/lib/registry"
 _READY = ("/etc/minicluster/registry-ready",)
 
@@ -74,10 +74,10 @@ def start(engine: Engine, port: int | None, listener: Listener) -> RegistryStatu
     cancel = Cancel()
     with lock.building(NAME, cancel, lambda: _say(listener, "another minicluster process is starting it")):
         image = _image()
-        _check_ours(engine.container(NAME), *_IN_USE)
+        container = engine.container(NAME)
+        _check_ours(container, *_IN_USE)
         before = observe.local_registry(engine)
         wanted = port or (before.port if before else DEFAULT_PORT)
-        container = engine.container(NAME)
         if engine.shares_localhost and not (container and container.alive and before and before.port == wanted):
             _check_port(wanted)
         if not engine.has_image(image.ref):
@@ -136,9 +136,9 @@ def _image() -> ImageSpec:
     return ImageSpec("server", ref, "build", str(folder), parts=(part,))
 
 
-def _check_ours(found: Container | Volume | None, what: str, fix: str) -> None:
+def _check_ours(found: Container | Volume | None, what: str, kind: str, fix: str) -> None:
     if found and labels.REGISTRY not in found.labels:
-        raise Conflict(what, "Something that minicluster did not create has its name.", fix)
+        raise Conflict(what, f"{kind} that minicluster did not create has that name.", fix)
 
 
 def _create(engine: Engine, image: str, port: int) -> None:

@@ -26,6 +26,7 @@ from minicluster.model.naming import container_name
 from minicluster.model.spec import Overrides, Spec
 from minicluster.operations import (
     client_folder,
+    connect as addresses,
     disks,
     fill,
     given_images,
@@ -34,7 +35,6 @@ from minicluster.operations import (
     registries,
     remove_expired,
 )
-from minicluster.operations import connect as addresses
 from minicluster.operations.down import remove_all
 from minicluster.operations.observe import look, look_within
 from minicluster.operations.rollback import roll_back

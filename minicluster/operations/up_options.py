@@ -12,8 +12,7 @@ from minicluster.model import published
 from minicluster.model.durations import DEFAULT_TIMEOUT
 from minicluster.model.naming import value_text
 from minicluster.model.spec import RESTART_POLICIES, Overrides, RegistrySpec, disk_settings
-from minicluster.operations import connect as addresses
-from minicluster.operations import registries
+from minicluster.operations import connect as addresses, registries
 
 if TYPE_CHECKING:
     from minicluster.model.lease import Lease

@@ -23,9 +23,6 @@ def remove(observed: Observed) -> Plan:
     strays = [name for its in observed.strays.values() for name in its]
     gone = [steps.add(f"remove {stray}", "", RemoveContainer(stray), cause) for stray in strays]
     running = [node for node, container in observed.containers.items() if container.alive]
-    # What takes most memory takes longest to end: its removal begins first.
-    footprints = {node.name: node.footprint for node in observed.spec.nodes} if observed.spec else {}
-    running.sort(key=lambda node: footprints.get(node, 0), reverse=True)
     # The swarm of several hosts keeps a network for nodes on one that does not answer. It stays, and so do the records,
     # which say what is left there.
     waits = bool(observed.gone)

@@ -17,8 +17,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from minicluster import __version__
-from minicluster import cluster as facade
+from minicluster import __version__, cluster as facade
 from minicluster.cluster import Cluster
 from minicluster.engine import discover
 from minicluster.errors import Interrupted, MiniclusterError, NoEngine, UsageError

@@ -16,8 +16,7 @@ from minicluster.executor.signals import shielded
 from minicluster.model.durations import DEFAULT_TIMEOUT
 from minicluster.model.events import Listener, ignore
 from minicluster.model.lease import Lease
-from minicluster.model.naming import count as counted
-from minicluster.model.naming import derived_name
+from minicluster.model.naming import count as counted, derived_name
 from minicluster.operations import chaos
 from minicluster.profile import catalog, folders
 

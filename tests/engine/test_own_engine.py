@@ -19,8 +19,7 @@ from minicluster.engine.private import daemon
 from tests.engine.checker import store_of, writing
 from tests.engine.conftest import VERSION, Shell, eventually, remains, swarm_client
 from tests.engine.kubernetes.kubelife import Kube
-from tests.engine.test_lease import NAME as LEASED
-from tests.engine.test_lease import owner, reapers
+from tests.engine.test_lease import NAME as LEASED, owner, reapers
 from tests.engine.test_swarm import ready
 
 STORES = ("etcd", "zookeeper", "consul", "kubernetes")

@@ -21,8 +21,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from minicluster import cluster as facade
-from minicluster import errors
+from minicluster import cluster as facade, errors
 from minicluster.cli import plugins
 from minicluster.cli.app import COMMANDS, app
 from minicluster.cli.exports import Shell, exports, unsets

@@ -25,8 +25,7 @@ from minicluster.engine.protocol import Cancel, Container, Engine, Swarm, SwarmN
 from minicluster.errors import MiniclusterError, NoCluster, NoEngine, NotFound, UsageError
 from minicluster.model import labels
 from minicluster.model.lease import Lease
-from minicluster.operations import client_folder, down, host_record, hosts_check, remove_expired
-from minicluster.operations import hosts as operations
+from minicluster.operations import client_folder, down, host_record, hosts as operations, hosts_check, remove_expired
 from minicluster.operations.summaries import summaries
 from minicluster.operations.up import plan as plan_up
 from minicluster.operations.up_options import UpOptions
@@ -519,20 +518,37 @@ def known(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return contexts
 
 
-def test_down_opens_the_hosts_of_a_cluster_once(
+def test_down_waits_once_for_hosts_that_do_not_answer(
     machines: Machines, known: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that does not answer is waited for once."""
+    opened: list[Sequence[str]] = []
+
+    def silent(names: Sequence[str]) -> HostsEngine:
+        opened.append(names)
+        raise NoEngine("no host answers")
+
+    for name in ("e", "f"):
+        host_record.write(name, NAMES)
+    monkeypatch.setattr(discover, "open_hosts", silent)
+    with pytest.raises(NoEngine):
+        clusters.down(["e", "f"])
+    assert opened == [NAMES]
+
+
+def test_down_opens_hosts_once_for_all_clusters_on_them(
+    machines: Machines, known: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     up(machines.hosts())
-    host_record.write("e", NAMES)
     opened: list[Sequence[str]] = []
 
     def counted(names: Sequence[str]) -> HostsEngine:
         opened.append(names)
         return some(machines, *names)
 
+    for name in ("e", "f"):
+        host_record.write(name, NAMES)
     monkeypatch.setattr(discover, "open_hosts", counted)
-    assert [change.cluster for change in clusters.down(["e"])] == ["e"]
+    assert [(change.cluster, change.changed) for change in clusters.down(["e", "f"])] == [("e", True), ("f", False)]
     assert opened == [NAMES]
 
 

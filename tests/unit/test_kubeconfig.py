@@ -19,8 +19,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from minicluster import cluster as facade
-from minicluster import paths
+from minicluster import cluster as facade, paths
 from minicluster.cli.app import app
 from minicluster.cluster import Cluster
 from minicluster.contrib.kubernetes import after_up, kubeconfig, locked_file

@@ -13,8 +13,7 @@ import pytest
 from minicluster.cluster import Cluster, clusters, collect, down
 from minicluster.errors import EngineError, UsageError
 from minicluster.host.processes import Process
-from minicluster.leases import reaper_client
-from minicluster.leases import renew as renewal
+from minicluster.leases import reaper_client, renew as renewal
 from minicluster.model import labels
 from minicluster.model.durations import seconds, span
 from minicluster.model.events import Event

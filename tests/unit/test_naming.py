@@ -14,8 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from minicluster import cluster as facade
-from minicluster import errors
+from minicluster import cluster as facade, errors
 from minicluster.cli import plugins, show
 from minicluster.cli.app import app
 from minicluster.cluster import Cluster

@@ -294,8 +294,7 @@ def test_nothing_is_noted_for_a_cluster_that_is_gone() -> None:
 
 
 def test_the_authority_is_read_from_the_first_node_that_still_has_it(authority: pki.Authority) -> None:
-    from minicluster.engine.protocol import ContainerConfig
-    from minicluster.engine.protocol import File as EngineFile
+    from minicluster.engine.protocol import ContainerConfig, File as EngineFile
 
     spec, engine = spec_of(master=3), FakeEngine()
     for name in ("c-master-2", "c-master-3"):

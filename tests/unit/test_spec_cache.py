@@ -13,8 +13,7 @@ import pytest
 
 from minicluster import paths
 from minicluster.model.spec import Overrides, Spec
-from minicluster.profile import catalog, folders, spec_cache
-from minicluster.profile import resolve as full
+from minicluster.profile import catalog, folders, resolve as full, spec_cache
 
 SUBNET = "172.28.0.0/24"
 

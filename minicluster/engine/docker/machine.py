@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _PATIENCE = 10.0  #: seconds for its answer
 #: All of them in one go; those that are not there are empty.
-_CAT = 'for path; do cat "$path" 2>/dev/null; printf "\\0"; done'
+_CAT = 'for path; do cat "$path"; printf "\\0"; done'
 
 #: What commands ask for.
 ROUTES, MEMORY = "/proc/net/route", "/proc/meminfo"
@@ -40,21 +40,18 @@ def read(api: Api, paths: Sequence[str]) -> dict[str, str]:
 
 def _ask(api: Api, ref: str, paths: Sequence[str]) -> dict[str, str]:
     name = f"minicluster-ask-{os.urandom(6).hex()}"
-    host = {"NetworkMode": "host", "AutoRemove": True}
     body = {
         "Image": ref,
         "Entrypoint": ["sh", "-c", _CAT, "sh", *paths],
         "Cmd": [],
         "AttachStdout": True,
-        "HostConfig": host,
+        "HostConfig": {"NetworkMode": "host", "AutoRemove": True},
     }
-    with translated(f"create container {name}"):
-        api.request("POST", "/containers/create", params={"name": name}, data=body)
     try:
-        attached = streams.Attached(api, name, _PATIENCE)
-        with contextlib.closing(attached), translated(f"start container {name}"):
-            api.request("POST", f"/containers/{name}/start")
-            said = b"\n".join(attached.lines()).decode(errors="replace")
+        with translated(f"create container {name}"):
+            api.request("POST", "/containers/create", params={"name": name}, data=body)
+        with translated(f"run container {name}"):
+            said = streams.run_to_end(api, name, _PATIENCE).decode(errors="replace")
     except BaseException:
         _remove(api, name)
         raise
@@ -71,4 +68,4 @@ def cat(api: Api, container: str, path: str) -> str:
 
 def _remove(api: Api, name: str) -> None:
     with contextlib.suppress(MiniclusterError), translated(f"remove container {name}"):
-        api.request("DELETE", f"/containers/{name}", params={"force": 1})
+        api.request("DELETE", f"/containers/{name}", params={"force": 1, "v": 1})

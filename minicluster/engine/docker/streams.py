@@ -82,16 +82,27 @@ def logs(api: Api, container: str, tail: int | None, follow: bool) -> Iterator[b
         yield from _lines(response)
 
 
-class Attached:
-    """See :meth:`minicluster.engine.protocol.Engine.attach`. ``patience``: seconds that it may be silent."""
+_UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
 
-    def __init__(self, api: Api, container: str, patience: float | None = None) -> None:
+
+def run_to_end(api: Api, container: str, patience: float) -> bytes:
+    """Starts a container, and returns its standard output once it has ended; it may be silent for so many seconds."""
+    params = {"stream": 1, "stdout": 1}
+    with api.open("POST", f"/containers/{container}/attach", params=params, headers=_UPGRADE) as response:
+        response.socket.settimeout(patience)
+        api.request("POST", f"/containers/{container}/start")
+        return b"".join(part for _stream, part in _frames(response))
+
+
+class Attached:
+    """See :meth:`minicluster.engine.protocol.Engine.attach`."""
+
+    def __init__(self, api: Api, container: str) -> None:
         self._what = f"attach to {container}"
         params = {"stream": 1, "stdin": 1, "stdout": 1, "stderr": 1}
-        upgrade = {"Connection": "Upgrade", "Upgrade": "tcp"}
         with translated(self._what):
-            self._response = api.open("POST", f"/containers/{container}/attach", params=params, headers=upgrade)
-        self._response.socket.settimeout(patience)
+            self._response = api.open("POST", f"/containers/{container}/attach", params=params, headers=_UPGRADE)
+        self._response.socket.settimeout(None)
 
     def write(self, data: bytes) -> None:
         with contextlib.suppress(OSError):  # the container has ended, which its output says
