@@ -270,14 +270,14 @@ func (s *settings) round(stop context.Context, pool []*shared, duration time.Dur
 		slices.Sort(answered)
 		result.Timeline = make([]int, int(duration/s.bucket))
 		var last time.Duration
+		for _, when := range answered { // the timer that ends the round may be late
+			result.Timeline[min(int(when/s.bucket), len(result.Timeline)-1)]++
+		}
 		for _, when := range append(answered, duration) {
 			if gap := (when - last).Seconds(); gap > result.Gap {
 				result.Gap, result.GapBegin = gap, last.Seconds()
 			}
 			last = when
-			if n := int(when / s.bucket); n < len(result.Timeline) {
-				result.Timeline[n]++
-			}
 		}
 	}
 	return result

@@ -113,7 +113,9 @@ def test_csi_driver(kube: Kube, space: Space, image: str) -> None:
 
 @conformance("Privileges", "a block device of the agent as a volume of mode Block")
 def test_block_volume(kube: Kube, space: Space) -> None:
-    device = "dd if=/dev/zero of=/v/disk bs=1M count=1 2>/dev/null && losetup --find --show /v/disk"
+    # One that the agent has a file for: the kernel may offer a newer one, or another process may take it.
+    take = "for d in /dev/loop[0-9]*; do losetup $d /v/disk 2>/dev/null && echo $d && exit; done; exit 1"
+    device = f"dd if=/dev/zero of=/v/disk bs=1M count=1 2>/dev/null && {take}"
     folder = {"volumeMounts": [{"name": "v", "mountPath": "/v"}]}
     volumes = [{"name": "v", "hostPath": {"path": "/var/tmp/t-block", "type": "DirectoryOrCreate"}}]
     space.create(privileged("makes", device, folder, volumes=volumes))
