@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 SEARCH_TIMEOUT = 2.0
 #: Seconds for one that the user named: it may be remote, or a virtual machine that is starting.
 NAMED_TIMEOUT = 5.0
+#: Seconds for one by ssh, of which the login may take most.
+SSH_TIMEOUT = 10.0
 
 PRIVATE = "private engine"  #: the source of minicluster's own engine
 
@@ -156,7 +158,7 @@ def _answer_of_host(address: EngineAddress) -> EngineAddress | str:
     if address.url.startswith("ssh:"):
         api = Api(address)
         try:
-            with api.get("/_ping", NAMED_TIMEOUT) as response:
+            with api.get("/_ping", SSH_TIMEOUT) as response:
                 if response.status == 200:
                     return replace(address, api_version=response.headers.get("api-version", ""))
                 return f"answers /_ping with HTTP status {response.status} {response.reason}".rstrip()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from minicluster.errors import MiniclusterError, UsageError, nearest
@@ -104,6 +104,16 @@ def _check_quorum(spec: Spec, before: Spec | None, moved: Mapping[str, str]) -> 
                 f"{Quorum.needed_for(voters)} are needed for a quorum.",
                 "Move one at a time, such as with --place; or start the hosts that do not answer.",
             )
+
+
+def keeps_quorum(spec: Spec, lost: Collection[str]) -> bool:
+    """Whether the voters of each role have a quorum without these nodes, so that `up` can put those on other hosts."""
+    for role in _voting(spec):
+        voters = [node.name for node in spec.of_role(role)]
+        left = [name for name in voters if name not in lost]
+        if len(left) < len(voters) and len(left) < Quorum.needed_for(len(voters)):
+            return False
+    return True
 
 
 def _allowed(spec: Spec, node: NodeSpec, names: Sequence[str]) -> list[str]:

@@ -219,7 +219,11 @@ def test_a_host_that_is_gone_is_named_and_its_nodes_move(machines: Machines) -> 
     status = Cluster.open("e", engine=away).status()
     assert status.phase == "degraded"
     assert [(n.phase, n.probe) for n in status.nodes][2] == ("unknown", "host c does not answer")
-    assert any("host c does not answer (no answer in time): kv-3 cannot be reached" in note for note in status.notes)
+    said = "host c does not answer (no answer in time): kv-3 cannot be reached; `minicluster up --name e` puts them on"
+    assert any(said in note for note in status.notes)
+    most = Cluster.open("e", engine=machines.hosts("b", "c")).status()
+    assert any("there is no quorum without them, so they cannot move" in note for note in most.notes)
+    machines.engines["b"].boxes["e-kv-2"].to("running")
     moved = up(machines.hosts("c"))
     assert where(moved) == {"kv-1": "a", "kv-2": "b", "kv-3": "a"}
     assert "e-kv-3" in machines.engines["a"].boxes
@@ -847,6 +851,48 @@ def api(answers: dict[str, object]) -> Any:
             return answers[path]
 
     return Answers()
+
+
+def refusing(*refusals: APIError) -> Any:
+    """An engine's API that refuses so many requests, and takes all that follow."""
+    left = [*refusals]
+
+    class Answers:
+        def request(self, *_words: str, **_request: object) -> None:
+            if left:
+                raise left.pop(0)
+
+    return Answers()
+
+
+LATE = APIError(
+    500, "attaching to network failed, make sure your network options are correct: context deadline exceeded"
+)
+
+
+@pytest.mark.parametrize(
+    ("refusals", "starts"),
+    [
+        ((LATE, APIError(404, "network abc not found")), True),  # which the engine removed after its attempt
+        ((APIError(404, "network abc not found"),), False),
+        ((LATE, APIError(404, "No such container: e-kv-1")), False),
+    ],
+)
+def test_a_container_is_started_again_where_its_network_was_late(refusals: Sequence[APIError], starts: bool) -> None:
+    engine = DockerEngine(EngineAddress("unix:///none", "a test"))
+    engine._api = refusing(*refusals)
+    if starts:
+        engine.start_container("e-kv-1")
+    else:
+        with pytest.raises(NotFound):
+            engine.start_container("e-kv-1")
+
+
+def test_an_engine_that_left_its_swarm_only_half_is_asked_again() -> None:
+    swarm.leave(refusing(APIError(500, "context deadline exceeded"), APIError(503, "This node is not part of a swarm")))
+    swarm.leave(refusing(APIError(500, "context deadline exceeded")))
+    with pytest.raises(MiniclusterError, match="cannot leave the swarm"):
+        swarm.leave(refusing(APIError(500, "permission denied")))
 
 
 def test_init_takes_back_a_former_member_and_nobody_else(machines: Machines) -> None:

@@ -422,7 +422,7 @@ class DockerEngine:
             self.put_files(job.name, job.files)
 
     def start_container(self, name: str) -> None:
-        end = time.monotonic() + _ATTACHED
+        end, late = time.monotonic() + _ATTACHED, False
         with translated(f"start container {name}"):
             while True:
                 try:
@@ -432,9 +432,14 @@ class DockerEngine:
                     if "unpause" in error.message:
                         self._api.request("POST", f"/containers/{name}/unpause")
                         return
-                    # A busy swarm manager takes longer to assign the network than the engine waits for it.
-                    if "attaching to network failed" not in error.message or time.monotonic() > end:
+                    # A busy swarm manager takes longer to assign the network than the engine waits for it. The engine
+                    # then removes what it has of the network, which it lacks for a moment.
+                    failed = "attaching to network failed" in error.message
+                    late = late or failed
+                    missing = late and error.status == 404 and error.message.startswith("network")
+                    if not (failed or missing) or time.monotonic() > end:
                         raise
+                    time.sleep(0.2)
 
     def _release(self, name: str) -> None:
         """Ends what a container that is about to end has in the machine's kernel, where it may have something there."""
