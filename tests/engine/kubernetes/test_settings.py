@@ -136,7 +136,7 @@ def test_an_unsafe_sysctl_that_the_kubelet_allows(kube: Kube) -> None:
         ("arguments={kube-apiserver: {no-such-flag: 1}}", "unknown flag: --no-such-flag"),
         ("kubelet={maxPods: many}", "cannot unmarshal string into Go struct field KubeletConfiguration.maxPods"),
         ("arguments={kube-proxy: {v: 3}}", "arguments must be a mapping with the keys kube-apiserver,"),
-        ("audit_policy={rules: [{level: Everything}]}", 'Unsupported value: "Everything"'),
+        ("audit_policy={rules: [{level: Everything}]}", r"Unsupported value: \"Everything\""),
         ("admission={kind: NoSuchKind}", "NoSuchKind"),
         ("service_subnet=fd00:10:96::/112", "the networks of clusters have no IPv6"),
         ("cni=flannel", "cni must be bridge or none"),
