@@ -39,6 +39,7 @@ DEFAULT = ("kill", "hang", "partition")  #: what every kernel can
 
 SHORTEST = 2.0  #: seconds between two faults at least
 _ELECTION = 10.0  #: seconds that a cluster without a fault has to acknowledge a write
+_ANSWER = 5.0  #: seconds that a look has: one at a swarm takes two where a manager is silent
 _STEP = 0.1  #: seconds between two looks at the members, and between two writes
 _DELAY, _LOSS = 200.0, 20.0
 
@@ -119,7 +120,7 @@ class _Watch:
             led, healthy = False, False
             with self._looking, suppress(MiniclusterError, TimeoutError):
                 observed = look(self.engine, self.spec.cluster)
-                found, _why = members(self.engine, self.spec, observed.containers, timeout=2.0)
+                found, _why = members(self.engine, self.spec, observed.containers, timeout=_ANSWER)
                 quorum = Quorum.of((found or {}).values())
                 led = bool(quorum and quorum.leader and not quorum.lost)
                 expected = {node.name for node in self.spec.nodes}
