@@ -84,12 +84,17 @@ def down(
     missing: dict[str, NoCluster] = {}
     for name in names:
         discovery.check_name(name, "cluster")
+    open_hosts = discover.opener()
     if names and not engine and not (all or orphans) and [*filter(discovery.hosts_of, names)] == [*names]:
-        changes, missing = discovery.remove_on_hosts(names, listener)
+        found, missing = discovery.to_remove_on_hosts(names, listener, open_hosts)
     else:
         engine = engine or discover.connect(start_private=True, listener=listener)
         found, missing = discovery.to_remove(engine, names, all=all, orphans=orphans, listener=listener)
-        changes = removal.down([(partial(_opened, engine, hosts), name) for name, hosts in found.items()], listener)
+
+    def opened(hosts: Sequence[str]) -> Engine:
+        return open_hosts(hosts) if hosts else engine or discover.connect()
+
+    changes = removal.down([(partial(opened, hosts), name) for name, hosts in found.items()], listener)
     if strict and missing:
         first, *others = missing.values()
         raise NoCluster("; ".join(error.what for error in missing.values())) if others else first
@@ -98,10 +103,6 @@ def down(
             Event("note", text=" ".join(filter(None, (f"{error.what}: nothing to remove.", error.why, error.fix))))
         )
     return [*changes, *(Change(name, False, 0, 0.0, {}) for name in missing if name)]
-
-
-def _opened(engine: Engine, hosts: Sequence[str]) -> Engine:
-    return discover.open_hosts(hosts) if hosts else engine
 
 
 def collect(

@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 from minicluster.engine import discover
@@ -21,7 +20,6 @@ from minicluster.plan.observed import made_by_another, project_of, records
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine, Volume
-    from minicluster.model.results import Change
     from minicluster.model.spec import Spec
     from minicluster.project.definition import Project
 
@@ -375,36 +373,28 @@ def to_remove(
     return {one.name: known[one.name] for one in wanted if one.name in known}, missing
 
 
-def remove_on_hosts(words: Sequence[str], listener: Listener) -> tuple[list[Change], dict[str, NoCluster]]:
-    """Removes clusters by names that this machine put on several hosts: no other engine is needed for them.
-
-    With the changes the names that no cluster has, as :func:`to_remove`. Hosts are opened once: it may take seconds.
-    """
-    from concurrent.futures import Future
-
-    @cache
-    def opened(hosts: tuple[str, ...]) -> Future[Engine]:
-        done: Future[Engine] = Future()
-        try:
-            done.set_result(discover.open_hosts(hosts))
-        except NoEngine as error:  # of each removal: it does not keep others
-            done.set_exception(error)
-        return done
-
+def to_remove_on_hosts(
+    words: Sequence[str], listener: Listener, open_hosts: Callable[[Sequence[str]], Engine]
+) -> tuple[dict[str, list[str]], dict[str, NoCluster]]:
+    """As :func:`to_remove` of names that this machine put on several hosts: no other engine is needed for them."""
     its = project()
-    found: list[tuple[Callable[[], Engine], str]] = []
+    found: dict[str, list[str]] = {}
     missing = {}
     for name in dict.fromkeys(words):
-        engine = opened(tuple(hosts_of(name)))
-        if not engine.exception():
-            refuse_foreign(engine.result(), name, its)
-        if engine.exception() or engine.result().gone or everything(engine.result(), name):
-            found.append((engine.result, name))
+        hosts = hosts_of(name)
+        try:
+            engine = open_hosts(hosts)
+        except NoEngine:  # an error of its removal, which does not keep others
+            found[name] = hosts
             continue
-        down.forget(engine.result(), name, listener)
+        refuse_foreign(engine, name, its)
+        if engine.gone or everything(engine, name):
+            found[name] = hosts
+            continue
+        down.forget(engine, name, listener)
         host_record.forget(name)
-        missing[name] = unknown(engine.result(), name, names(engine.result()))
-    return down.down(found, listener), missing
+        missing[name] = unknown(engine, name, names(engine))
+    return found, missing
 
 
 def refuse_namesake(name: str, hosts: Sequence[str]) -> None:

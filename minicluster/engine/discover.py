@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,6 +121,22 @@ def open_hosts(names: Sequence[str]) -> HostsEngine:
         why = "\n".join(f"{name} ({addresses[name].url}): {said}" for name, said in gone.items())
         raise NoEngine("no host answers", why, "Start their engines; `docker context ls` lists the contexts.")
     return HostsEngine(hosts, gone, _home)
+
+
+def opener() -> Callable[[Sequence[str]], Engine]:
+    """:func:`open_hosts`, which opens the same hosts once: where some do not answer, each attempt takes seconds."""
+    from concurrent.futures import Future
+
+    @cache
+    def opened(hosts: tuple[str, ...]) -> Future[Engine]:
+        done: Future[Engine] = Future()
+        try:
+            done.set_result(open_hosts(hosts))
+        except NoEngine as error:
+            done.set_exception(error)
+        return done
+
+    return lambda hosts: opened(tuple(hosts)).result()
 
 
 def host_address(name: str) -> EngineAddress:

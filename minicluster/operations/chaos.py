@@ -84,9 +84,7 @@ class _Watch:
     engine: Engine
     spec: Spec
     ended: threading.Event = field(default_factory=threading.Event)
-    leaderless: float = (
-        0.0  #: seconds; an upper bound, as the gap: a look takes a second where a member does not answer
-    )
+    leaderless: float = 0.0  #: seconds; an upper bound, as the gap: a look takes seconds where a member does not answer
     gap: float = 0.0
     healthy: bool = False
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -365,8 +363,9 @@ def _round(
         error = problem.what
     held = 0.0
     if pending:
-        stop.wait(max(0.0, begun + every / 2 - time.monotonic()))
-        held = time.monotonic() - begun
+        applied = time.monotonic()  # before a hang, a look is waited for
+        stop.wait(max(every / 4, begun + every / 2 - applied))
+        held = time.monotonic() - applied
         for undo in [*pending]:
             try:
                 undo()

@@ -13,7 +13,7 @@ from minicluster.model.membership import Member, Quorum
 from minicluster.model.naming import container_name, listed
 from minicluster.model.results import ClusterStatus, FaultInfo, NodeStatus
 from minicluster.operations.observe import look, members_after_election
-from minicluster.plan.placement import keeps_quorum
+from minicluster.plan.placement import immovable
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Cancel, Container, Engine
@@ -176,14 +176,14 @@ def _node_status(
 def _of_hosts(spec: Spec, observed: Observed) -> list[str]:
     """What a user should know of a cluster's hosts: those that do not answer and what that costs, and what is left."""
     notes = []
-    movable = keeps_quorum(spec, [node.name for node in spec.nodes if node.host in observed.gone])
+    stuck = immovable(spec, [node.name for node in spec.nodes if node.host in observed.gone])
     for host, why in observed.gone.items():
         lost = [node.name for node in spec.nodes if node.host == host]
         costs = f"{listed(lost)} cannot be reached" if lost else "it has no node"
-        if lost and movable:
+        if here := [name for name in lost if name in stuck]:
+            costs += f"; {listed(here)} cannot be moved to other hosts: start the engine of this one"
+        elif lost and not stuck:
             costs += f"; `minicluster up --name {spec.cluster}` puts them on other hosts"
-        elif lost:
-            costs += "; there is no quorum without them, so they cannot move: start the engine of this host"
         notes.append(f"host {host} does not answer ({why}): {costs}")
     for name, containers in observed.strays.items():
         where = ", ".join(container.partition("@")[2] for container in containers)

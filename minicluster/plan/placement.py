@@ -106,14 +106,15 @@ def _check_quorum(spec: Spec, before: Spec | None, moved: Mapping[str, str]) -> 
             )
 
 
-def keeps_quorum(spec: Spec, lost: Collection[str]) -> bool:
-    """Whether the voters of each role have a quorum without these nodes, so that `up` can put those on other hosts."""
-    for role in _voting(spec):
-        voters = [node.name for node in spec.of_role(role)]
-        left = [name for name in voters if name not in lost]
-        if len(left) < len(voters) and len(left) < Quorum.needed_for(len(voters)):
-            return False
-    return True
+def immovable(spec: Spec, lost: Collection[str]) -> list[str]:
+    """Which of these nodes `up` does not put on other hosts: voters that cannot join again, or are too many at once."""
+    found = []
+    for role in sorted(_voting(spec)):
+        voters = spec.of_role(role)
+        moving = [node for node in voters if node.name in lost]
+        if moving and (not moving[0].join or len(voters) - len(moving) < Quorum.needed_for(len(voters))):
+            found += [node.name for node in moving]
+    return found
 
 
 def _allowed(spec: Spec, node: NodeSpec, names: Sequence[str]) -> list[str]:

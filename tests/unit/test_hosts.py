@@ -222,7 +222,7 @@ def test_a_host_that_is_gone_is_named_and_its_nodes_move(machines: Machines) -> 
     said = "host c does not answer (no answer in time): kv-3 cannot be reached; `minicluster up --name e` puts them on"
     assert any(said in note for note in status.notes)
     most = Cluster.open("e", engine=machines.hosts("b", "c")).status()
-    assert any("there is no quorum without them, so they cannot move" in note for note in most.notes)
+    assert any("kv-2 cannot be moved to other hosts: start the engine of this one" in note for note in most.notes)
     machines.engines["b"].boxes["e-kv-2"].to("running")
     moved = up(machines.hosts("c"))
     assert where(moved) == {"kv-1": "a", "kv-2": "b", "kv-3": "a"}
@@ -491,6 +491,39 @@ def test_placement_is_stable(machines: Machines) -> None:
     bare = replace(cluster.spec, nodes=tuple(replace(node, host="") for node in cluster.spec.nodes), hosts={})
     again, why = placement.place(bare, cluster.spec, hosts, {})
     assert ([node.host for node in again.nodes], why) == (["a", "b", "c"], {})
+
+
+@pytest.mark.parametrize(
+    ("profile", "size", "lost", "stuck"),
+    [
+        ("etcd", {"kv": 3}, ["kv-1"], []),
+        ("etcd", {"kv": 3}, ["kv-1", "kv-2"], ["kv-1", "kv-2"]),
+        ("kubernetes", {"master": 3, "kv": 3}, ["master-2", "agent-1"], ["master-2"]),  # a master cannot join again
+        ("kubernetes", {"agent": 2}, ["agent-1", "agent-2"], []),
+    ],
+)
+def test_which_nodes_of_a_lost_host_cannot_move(
+    engine: FakeEngine, profile: str, size: dict[str, int], lost: list[str], stuck: list[str]
+) -> None:
+    spec = plan_up(engine, "e", UpOptions(profile=profile, size=size)).spec
+    assert placement.immovable(spec, lost) == stuck
+
+
+def test_down_of_all_opens_the_hosts_of_several_clusters_once(
+    machines: Machines, known: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discovery, "to_remove", lambda *_, **__: ({"e": [*NAMES], "f": [*NAMES]}, {}))
+    monkeypatch.setattr(discover, "connect", lambda **_: FakeEngine())
+    opened: list[Sequence[str]] = []
+
+    def silent(names: Sequence[str]) -> HostsEngine:
+        opened.append(names)
+        raise NoEngine("no host answers")
+
+    monkeypatch.setattr(discover, "open_hosts", silent)
+    with pytest.raises(NoEngine):
+        clusters.down(all=True)
+    assert opened == [NAMES]
 
 
 # Whole clusters, and records of where they are

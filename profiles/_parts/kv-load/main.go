@@ -268,7 +268,7 @@ func (s *settings) round(stop context.Context, pool []*shared, duration time.Dur
 	result.Max = at(latencies, 1)
 	if s.bucket > 0 {
 		slices.Sort(answered)
-		result.Timeline = make([]int, int(duration/s.bucket))
+		result.Timeline = make([]int, max(1, int((duration+s.bucket-1)/s.bucket)))
 		var last time.Duration
 		for _, when := range answered { // the timer that ends the round may be late
 			result.Timeline[min(int(when/s.bucket), len(result.Timeline)-1)]++
