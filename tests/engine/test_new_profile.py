@@ -24,7 +24,7 @@ def test_a_new_profile_passes_every_check(outer: Shell, folder: Path) -> None:
     done = outer.minicluster("profile", "test", str(folder), "-o", "json", ok=False)
     found = {row["check"]: (row["verdict"], row["reason"]) for row in json.loads(done.out)}
     assert found == dict.fromkeys(found, ("ok", ""))
-    assert len(found) == 11
+    assert len(found) == 12
     assert done.code == 0
     assert remains(outer, NAME) == {}
 

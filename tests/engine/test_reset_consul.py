@@ -117,6 +117,7 @@ def test_everything_but_the_nodes_is_removed(engine: Engine, outer: Shell) -> No
         assert quorum
         outer.docker("restart", "--time", "0", f"{cluster.name}-{quorum.leader}")
         cluster.reset()  # its agent is not there yet, and neither is a new leader
+        eventually(lambda: answers(each["agent-1"].acl.policy.list), what="the new leader has policies")
         assert consul_holds(each["agent-1"]) == {}
 
 
