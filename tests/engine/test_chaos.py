@@ -233,7 +233,7 @@ def test_the_command_is_repeatable_and_measures(outer: Shell, own_cluster: Clust
     first, second = ([json.loads(line) for line in outer.minicluster(*argv).out.splitlines()] for _ in range(2))
     assert [(r["kind"], r["node"]) for r in first] == [(r["kind"], r["node"]) for r in second]
     assert len(first) == 2
-    assert all(r["without_writes"] is not None and r["held"] >= 3 for r in first)
+    assert all(r["without_writes"] is not None and 2 <= r["held"] <= 4 for r in first)
     own_cluster.wait(timeout=60)
     assert own_cluster.faults() == ()
 
