@@ -9,15 +9,15 @@ from pathlib import Path
 
 from measure import BYTECODE, NAME, ROOT, Report, median, minicluster, spread
 
-sys.path.insert(0, str(ROOT))
-from tests.engine.bed import NAMES, make
-from tests.engine.conftest import Shell
-
 _MACHINES = "bench-machines"
 
 
 def measure(report: Report, rounds: int) -> None:
     """``up`` of three members in turn: one on each of three hosts, all on one of these, and on its engine alone."""
+    sys.path.insert(0, str(ROOT))  # here, since it imports pytest, which other sections do not need
+    from tests.engine.bed import NAMES, make
+    from tests.engine.conftest import Shell
+
     ways = {"three hosts": ("--hosts", ",".join(NAMES)), "one host": ("--hosts", "m1"), "one engine": ()}
     times: dict[str, list[float]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory(prefix="mc-") as folder:
@@ -26,8 +26,10 @@ def measure(report: Report, rounds: int) -> None:
             env = {"DOCKER_CONFIG": folder, "DOCKER_HOST": "", "DOCKER_CONTEXT": "m1"}
             for n in range(rounds + 1):
                 for way, options in ways.items():
-                    seconds, _ = minicluster("up", "etcd", "--name", NAME, "-q", *options, env=env)
-                    minicluster("down", NAME, "-q", env=env)
+                    try:
+                        seconds, _ = minicluster("up", "etcd", "--name", NAME, "-q", *options, env=env)
+                    finally:
+                        minicluster("down", NAME, "-q", env=env)
                     if n:  # the first round copies the image to each host
                         times[way].append(seconds)
         finally:

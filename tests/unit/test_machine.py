@@ -36,6 +36,7 @@ class FakeApi:
         if path.endswith("/create"):
             self.argv, self.image = data["Entrypoint"], data["Image"]
         elif path.endswith("/start"):
+            assert self.output.socket.gettimeout() == 10.0, "a container that says nothing is not waited for"
             if "small" in self.image:
                 raise NodeFailed("cannot start", 'exec: "sh": executable file not found')
             if "silent" in self.image:
