@@ -17,6 +17,7 @@ from minicluster.cli.output import columns, on_terminal, print_json
 from minicluster.cli.progress import listening
 from minicluster.cli.termination import terminable
 from minicluster.errors import UsageError
+from minicluster.model.naming import count
 
 if TYPE_CHECKING:
     from minicluster.model.fault import Fault
@@ -391,7 +392,7 @@ def chaos(
     if output is Output.text:
         summary = running.Summary(opened.name, seed, tuple(done))
         longest = [f"{text} {_span(summary.longest(what))}" for what, text in _MEASURES.items()]
-        print(f"{len(done)} faults; longest: {', '.join(longest)}.")
+        print(f"{count(len(done), 'fault')}; longest: {', '.join(longest)}.")
 
 
 _MEASURES = {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from minicluster.errors import UsageError
 from minicluster.model.fault import ActiveFault, Fault
 from minicluster.model.membership import Member, Quorum
-from minicluster.model.naming import nearest_node, value_text
+from minicluster.model.naming import count, nearest_node, value_text
 from minicluster.model.spec import Spec, disks
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def isolated(spec: Spec, who: str, members: Members | None, pick: random.Random)
     if who in ("minority", "majority"):
         voters = [m for m in (members or {}).values() if m.voter and spec.node(m.name)]
         if len(voters) < 3:
-            raise UsageError(f"--isolate {who}: the cluster has {len(voters)} voters, and this needs 3 or more")
+            raise UsageError(f"--isolate {who}: the cluster has {count(len(voters), 'voter')}; this needs 3 or more")
         voters.sort(key=lambda m: (not m.leader, m.name))
         needed = Quorum.needed_for(len(voters))
         size = len(voters) - needed if who == "minority" else needed

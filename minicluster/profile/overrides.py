@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from minicluster.errors import ProfileError, UsageError, nearest
-from minicluster.model.naming import value_text
+from minicluster.model.naming import count, value_text
 from minicluster.profile.schema import Profile
 
 if TYPE_CHECKING:
@@ -123,5 +123,5 @@ def _index(items: Sequence[Any], part: str, option: str) -> int:
     if part.isdecimal() and int(part) < len(items):
         return int(part)
     raise UsageError(
-        f"{option}: {part!r} is not a position", f"The list has {len(items)} items.", "Positions count from 0."
+        f"{option}: {part!r} is not a position", f"The list has {count(len(items), 'item')}.", "Positions count from 0."
     )

@@ -136,7 +136,7 @@ def test_isolated(who: str, first: list[str]) -> None:
 
 
 def test_too_few_voters_for_a_minority() -> None:
-    with pytest.raises(UsageError, match="1 voters"):
+    with pytest.raises(UsageError, match="has 1 voter;"):
         planning.isolated(SPEC, "minority", voters(1), PICK)
 
 
