@@ -96,8 +96,17 @@ def remove_members(steps: Steps, spec: Spec, observed: Observed, leaving: Sequen
         container = observed.containers.get(name)
         node = observed.recorded(name)
         member = (observed.members or {}).get(name)
-        # A node that is not a member yet may be about to become one, if the change that added it is undone.
-        for i, hook in enumerate(node.leave if node and observed.members else (), 1):
+        hooks = node.leave if node and observed.members else ()
+        # A node that is not a member yet may be about to become one, if the change that added it is undone. So others
+        # are asked to remove it when it can no longer register: its container is removed after the last hook that
+        # runs in it. A member's is removed after all of them: its pods, tasks or vote move elsewhere first.
+        removed_after = len(hooks)
+        if not member:
+            removed_after = max((i for i, hook in enumerate(hooks, 1) if hook.on == "node"), default=0)
+        remove = f"remove {name}"
+        for i, hook in enumerate(hooks, 1):
+            if container and i > removed_after and remove not in steps:
+                last = [steps.add(remove, name, RemoveContainer(container.name), cause, last)]
             if hook.on == "node":
                 on = container.name if container and container.state == "running" else ""
             else:
@@ -107,8 +116,8 @@ def remove_members(steps: Steps, spec: Spec, observed: Observed, leaving: Sequen
                 best_effort = force or hook.on == "node" or not (member and member.voter)
                 action = RunHook(on, tuple(hook.run), best_effort=best_effort, phase="leaving")
                 last = [steps.add(f"leave {name} {i}", name, action, cause, last)]
-        if container:
-            last = [steps.add(f"remove {name}", name, RemoveContainer(container.name), cause, last)]
+        if container and remove not in steps:
+            last = [steps.add(remove, name, RemoveContainer(container.name), cause, last)]
         for volume in observed.volumes:
             if volume.startswith(f"{observed.cluster}-{name}-"):
                 steps.add(f"remove volume {volume}", name, remove_volume(observed, volume), cause, last)

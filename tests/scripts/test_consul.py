@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import threading
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -243,6 +244,7 @@ ASK = """#!/bin/sh
 echo "$*" >>{root}/asked
 [ -s {root}/answer ] || {{ echo "curl: (7) connection refused" >&2; exit 7; }}
 ! grep -q 403 {root}/answer || {{ cat {root}/answer >&2; exit 22; }}
+[ ! -e {root}/answered ] || {{ cat {root}/answered; mv {root}/answered {root}/told; exit 22; }}
 printf %s "$(cat {root}/answer)"
 """
 
@@ -284,6 +286,29 @@ def test_a_node_that_gets_no_answer_keeps_the_keys_that_it_has(keys: Node) -> No
     assert written(keys) == ["own"]
     asked = (keys.root / "asked").read_text().splitlines()
     assert sorted(asked) == [f"GET 172.28.0.{n} operator/keyring" for n in (2, 4)]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_server_that_lacks_the_answer_of_a_node_is_asked_again(keys: Node, own: bool) -> None:
+    """One that has died counts as alive for some seconds."""
+    if own:
+        keys.write("consul/data/serf/local.keyring", '["own"]')
+    keys.write("answer", json.dumps(KEYRING))
+    keys.write("answered", "1 error occurred:\n\t* dc1 (LAN) error: 2/3 nodes reported success\n")
+    assert keys.run("consul-keys", timeout=10).returncode == 0
+    assert written(keys) == ["second", "first"]
+    assert (keys.root / "asked").read_text().splitlines() == ["GET 172.28.0.2 operator/keyring"] * 2
+
+
+def test_a_client_waits_for_servers_that_start_with_it(keys: Node) -> None:
+    keys.install("consul", "consul-client")
+    keys.program("consul", '#!/bin/sh\necho "$*"\n')
+    keys.write("consul/data/serf/local.keyring", '["own"]')
+    started = threading.Timer(0.3, keys.write, ("answer", json.dumps(KEYRING)))
+    started.start()
+    assert keys.run("consul-client", timeout=10).stdout.startswith("agent ")
+    started.join()
+    assert written(keys) == ["second", "first"]
 
 
 def test_a_refusal_is_not_waited_for(keys: Node) -> None:

@@ -564,6 +564,20 @@ def test_nodes_leave_one_after_the_other() -> None:
     assert removed[0] in done_before[removed[1]] or removed[1] in done_before[removed[0]]
 
 
+@pytest.mark.parametrize("profile", ["kubernetes", "swarm"])
+@pytest.mark.parametrize("member", [True, False])
+def test_a_node_that_may_still_register_is_removed_before_others_are_asked_to_remove_it(
+    profile: str, member: bool
+) -> None:
+    """A change that added it was interrupted: no member yet, it may be one when the others have removed nothing."""
+    before, after = spec_of(profile, agent=2), spec_of(profile, agent=3)
+    members = [node.name for node in (after if member else before).nodes]
+    found = replace(standing(after, members=members), records=(record(before), record(after, 2)))
+    ids = [step.id for step in reconcile(before, found).steps if step.node == "agent-3"]
+    first, last = (ids.index("remove agent-3"), [i for i, id in enumerate(ids) if id.startswith("leave agent-3")][-1])
+    assert (last < first) == member, ids
+
+
 @pytest.mark.parametrize("scenario", [scale_down, fewer_masters], ids=lambda s: s.__name__)
 def test_members_are_counted_after_the_last_node_left(scenario: Callable[..., Plan]) -> None:
     plan = scenario()
