@@ -178,11 +178,15 @@ def known_members(
     A leader may have left the cluster, and without the members nobody knows that it has to join again.
     """
     stuck: list[str] = []
+    seen: dict[str, Member] = {}
+    running = {node for node, container in containers.items() if container.state == "running"}
 
     def known(found: Mapping[str, Member] | None) -> bool:
-        return found is not None or bool(stuck) or not _electing(spec, containers, None)
+        # Those asked may be no voters: Kubernetes' masters wait for an etcd that is to be started first.
+        lost = any(quorum.lost for quorum in Quorum.if_running(seen.values(), running).values())
+        return found is not None or bool(stuck) or lost or not _electing(spec, containers, None)
 
-    return _members_once(partial(members, engine, spec, containers, stuck=stuck), known, _DECIDING)
+    return _members_once(partial(members, engine, spec, containers, seen=seen, stuck=stuck), known, _DECIDING)
 
 
 def _members_once(

@@ -50,7 +50,7 @@ def roll_back(
         fix = f"The cluster is left as it is: `minicluster status {name}` shows its state."
         _add(error, listener, fix=fix)
     else:
-        _undo(engine, name, before, authority, error, listener)
+        _undo(engine, spec, before, authority, error, listener)
 
 
 def _add(
@@ -85,7 +85,7 @@ def _explain(error: Conflict, spec: Spec, engine: Engine) -> None:
 
 def _undo(
     engine: Engine,
-    name: str,
+    failed: Spec,
     before: Spec | None,
     authority: pki.Authority,
     error: BaseException,
@@ -93,6 +93,7 @@ def _undo(
 ) -> None:
     from minicluster.executor.signals import shielded
 
+    name = failed.cluster
     with shielded():
         what = error.what if isinstance(error, MiniclusterError) else f"{type(error).__name__}: {error}"
         listener(Event("rollback", text=f"rolling back: {what}"))
@@ -102,7 +103,7 @@ def _undo(
                 remove_all(engine, name, ignore)
                 _add(error, listener, why="Everything that was created has been removed.")
             else:
-                _restore(engine, name, before, authority)
+                _restore(engine, failed, before, authority)
                 _add(error, listener, why="The cluster is as it was before.")
         except MiniclusterError as second:
             if before is None:
@@ -131,13 +132,14 @@ def _answering(engine: Engine, listener: Listener) -> Engine:
         return discover.open_private()
 
 
-def _restore(engine: Engine, name: str, before: Spec, authority: pki.Authority) -> None:
+def _restore(engine: Engine, failed: Spec, before: Spec, authority: pki.Authority) -> None:
     from minicluster.executor.executor import Run, execute
     from minicluster.operations import images, registries
     from minicluster.plan import reconcile
     from minicluster.plan.leases import with_hosts, with_lease, with_project
 
-    observed, _ = look_within(engine, look(engine, name).placed(before), before, before, authority)
+    # Only a spec that has the new nodes as well lets every profile list those that are members by now.
+    observed, _ = look_within(engine, look(engine, before.cluster).placed(before), failed, before, authority)
     values = registries.credentials(before, strict=False)
     run = Run(engine, authority, DEFAULT_TIMEOUT, ignore, images.provide(engine, before.profile, ignore), values=values)
     plan = with_hosts(with_lease(reconcile.reconcile(before, observed), observed, None, before.profile), before)

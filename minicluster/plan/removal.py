@@ -99,9 +99,10 @@ def remove_members(steps: Steps, spec: Spec, observed: Observed, leaving: Sequen
         hooks = node.leave if node and observed.members else ()
         # A node that is not a member yet may be about to become one, if the change that added it is undone. So others
         # are asked to remove it when it can no longer register: its container is removed after the last hook that
-        # runs in it. A member's is removed after all of them: its pods, tasks or vote move elsewhere first.
+        # runs in it. A member's is removed after all of them: its pods, tasks or vote move elsewhere first. So is that
+        # of a node which may have got a vote meanwhile: the others may need it in order to remove it.
         removed_after = len(hooks)
-        if not member:
+        if not member and node and not _votes(node.role, observed):
             removed_after = max((i for i, hook in enumerate(hooks, 1) if hook.on == "node"), default=0)
         remove = f"remove {name}"
         for i, hook in enumerate(hooks, 1):
@@ -122,6 +123,10 @@ def remove_members(steps: Steps, spec: Spec, observed: Observed, leaving: Sequen
             if volume.startswith(f"{observed.cluster}-{name}-"):
                 steps.add(f"remove volume {volume}", name, remove_volume(observed, volume), cause, last)
     return last
+
+
+def _votes(role: str, observed: Observed) -> bool:
+    return any(member.voter and member.role == role for member in (observed.members or {}).values())
 
 
 def _remaining(role: str, observed: Observed, spec: Spec) -> str:

@@ -360,6 +360,40 @@ def test_members_with_an_administrator_whom_nobody_knows(
     assert ("credentials refused" in said["master-1"].get("detail", "")) is told
 
 
+@pytest.mark.parametrize(("answering", "told"), [(1, True), (2, False)])
+def test_without_etcds_quorum_the_api_server_is_not_waited_for(
+    members: ModuleType,
+    reset: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    answering: int,
+    told: bool,
+) -> None:
+    """It answers late that it cannot, and every command that needs the members would wait for that."""
+    kvs = [f"kv-{n}=172.28.0.{n + 1}" for n in (1, 2, 3)]
+    env = {"NODE": "master-1", "API": "127.0.0.1:6443", "MEMBERS": " ".join([*kvs, "master-1=172.28.0.5"]), "CNI": ""}
+    answers = {f"172.28.0.{n + 1}:2379" for n in range(1, answering + 1)}
+    late = threading.Event()
+
+    def ask(address: str, path: str, *_: Any, **__: Any) -> Any:
+        if address.endswith(":2379"):
+            etcd = reset.Answer(200, json.dumps(recorded("etcd-status")).encode())
+            return etcd if address in answers else OSError("refused")
+        if told and path.startswith("/api"):
+            late.wait(10)
+        return OSError("no answer")
+
+    monkeypatch.setattr(members, "read_node_env", lambda: env)
+    monkeypatch.setattr(members, "ask", ask)
+    with pytest.raises(SystemExit):
+        members.main()
+    late.set()
+    out, error = capsys.readouterr()
+    said = {one["name"]: one["ready"] for one in map(json.loads, out.splitlines())}
+    assert said == {f"kv-{n}": n <= answering for n in (1, 2, 3)}
+    assert ("etcd has lost its quorum" in error) is told
+
+
 def test_only_endpoints_that_are_ready_are_asked(members: ModuleType) -> None:
     endpoints = [
         {"addresses": ["10.244.1.2"], "conditions": {"ready": True}},

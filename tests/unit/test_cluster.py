@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,8 +31,10 @@ from minicluster.leases import lock
 from minicluster.model import labels
 from minicluster.model.events import Event
 from minicluster.model.results import Change
+from minicluster.model.spec import Spec
+from minicluster.operations import observe, rollback
 from minicluster.operations.up_options import UpKeywords, UpOptions
-from minicluster.plan.observed import records
+from minicluster.plan.observed import Observed, records
 from minicluster.profile import addressing
 from tests.fakes import ExecResult, FakeEngine, FakeSwarm, Hang
 from tests.unit.samples import TOY
@@ -252,6 +255,23 @@ def test_an_image_that_cannot_be_had_touches_no_node_that_runs(engine: FakeEngin
     failing(engine, image={"node": "no/such:1"})
     assert state(engine) == found
     assert engine.did("remove_container") == []
+
+
+def test_new_nodes_that_are_members_by_now_leave_as_members_when_their_change_is_undone(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Profiles whose members hook is told the nodes list only those."""
+    up(engine)
+    asked: list[list[str]] = []
+
+    def look_within(engine: FakeEngine, observed: Observed, before: Spec, *rest: Any) -> Any:
+        asked.append([node.name for node in before.of_role("agent")])
+        return observe.look_within(engine, observed, before, *rest)
+
+    monkeypatch.setattr(rollback, "look_within", look_within)
+    engine.fail("start_container", EngineError("no"), match="agent-3")
+    failing(engine, size={"agent": 3})
+    assert asked == [["agent-1", "agent-2", "agent-3"]]
 
 
 def test_a_repair_that_fails_leaves_the_cluster_as_it_is(engine: FakeEngine) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from minicluster.model.deferred import marker, readable
 from minicluster.model.image_ids import Held, Wanted
+from minicluster.model.membership import Member
 from minicluster.model.spec import ImageSpec, Overrides, Spec
 from minicluster.plan.builder import Steps
 from minicluster.plan.load import Source, holders, load
@@ -576,6 +577,16 @@ def test_a_node_that_may_still_register_is_removed_before_others_are_asked_to_re
     ids = [step.id for step in reconcile(before, found).steps if step.node == "agent-3"]
     first, last = (ids.index("remove agent-3"), [i for i, id in enumerate(ids) if id.startswith("leave agent-3")][-1])
     assert (last < first) == member, ids
+
+
+def test_a_node_that_may_have_got_a_vote_is_removed_after_the_others_have_taken_it() -> None:
+    """With its vote two of two are needed: the one that stays could not remove it, nor could any later change."""
+    before, after = spec_of("etcd", kv=1), spec_of("etcd", kv=3)
+    found = replace(standing(after, members=["kv-1"]), records=(record(before), record(after, 2)))
+    found = replace(found, members={"kv-1": Member("kv-1", ready=True, voter=True, leader=True)})
+    ids = [step.id for step in reconcile(before, found).steps]
+    for node in "kv-2", "kv-3":
+        assert ids.index(f"leave {node} 2") < ids.index(f"remove {node}")
 
 
 @pytest.mark.parametrize("scenario", [scale_down, fewer_masters], ids=lambda s: s.__name__)

@@ -14,6 +14,7 @@ from minicluster.model import labels
 from minicluster.model.events import Event
 from minicluster.model.membership import Member, Quorum, parse
 from minicluster.model.spec import Spec
+from minicluster.operations import observe
 from minicluster.operations.observe import members
 from minicluster.plan import lifecycle
 from minicluster.plan.observed import Observed
@@ -222,6 +223,21 @@ def test_a_list_is_not_certain_without_a_quorum(engine: FakeEngine) -> None:
     containers = {c.labels[labels.NODE]: c for c in engine.containers("toy")}
     assert members(engine, cluster.spec, containers) == (None, "this node hangs")
     assert cluster.status().notes == ("this node hangs",)
+
+
+@pytest.mark.parametrize(("voter", "waits"), [("master-1", True), ("kv-1", False)])
+def test_members_are_waited_for_while_their_voters_can_elect_a_leader(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, voter: str, waits: bool
+) -> None:
+    """As those of Kubernetes' etcd, voters may be nodes of another role, that are down until the plan starts them."""
+    monkeypatch.setattr(observe, "_DECIDING", 0.3)
+    cluster = Cluster.up(str(TOY), name="toy", engine=engine)
+    row = json.dumps({"name": voter, "ready": False, "voter": True})
+    engine.answers["swarm-members"] = ExecResult(1, row, "swarm-members: no leader\n")
+    engine.calls.clear()
+    containers = {c.labels[labels.NODE]: c for c in engine.containers("toy")}
+    assert observe.known_members(engine, cluster.spec, containers) == (None, "no leader")
+    assert (len(engine.did("exec")) > len(cluster.spec.of_role("master"))) is waits
 
 
 def test_a_rolling_restart_of_members_without_votes_is_carried_out(engine: FakeEngine) -> None:
