@@ -96,13 +96,16 @@ def remove_members(steps: Steps, spec: Spec, observed: Observed, leaving: Sequen
         container = observed.containers.get(name)
         node = observed.recorded(name)
         member = (observed.members or {}).get(name)
-        hooks = node.leave if node and observed.members else ()
+        # Without a `members` hook, a node that a complete `up` had is taken for a member.
+        applied = observed.last_applied if spec.members is None else None
+        hooks = node.leave if node and (observed.members or applied) else ()
         # A node that is not a member yet may be about to become one, if the change that added it is undone. So others
         # are asked to remove it when it can no longer register: its container is removed after the last hook that
         # runs in it. A member's is removed after all of them: its pods, tasks or vote move elsewhere first. So is that
         # of a node which may have got a vote meanwhile: the others may need it in order to remove it.
         removed_after = len(hooks)
-        if not member and node and not _votes(node.role, observed):
+        joined = member or (applied and applied.node(name))
+        if not joined and node and not _votes(node.role, observed):
             removed_after = max((i for i, hook in enumerate(hooks, 1) if hook.on == "node"), default=0)
         remove = f"remove {name}"
         for i, hook in enumerate(hooks, 1):

@@ -589,6 +589,23 @@ def test_a_node_that_may_have_got_a_vote_is_removed_after_the_others_have_taken_
         assert ids.index(f"leave {node} 2") < ids.index(f"remove {node}")
 
 
+@pytest.mark.parametrize("applied", [True, False])
+def test_nodes_of_a_profile_without_members_leave_as_well(applied: bool) -> None:
+    """Where no member can be asked for, a node that a complete `up` had is taken for one."""
+    before, after = (replace(spec_of(agent=n), members=None) for n in (2, 3))
+    records = (record(after),) if applied else (record(before), record(after, 2))
+    ids = [s.id for s in reconcile(before, replace(standing(after, members=None), records=records)).steps]
+    left = ["leave agent-3 1", "leave agent-3 2", "leave agent-3 3"]
+    left.insert(3 if applied else 2, "remove agent-3")
+    assert [id for id in ids if id.endswith(("agent-3", "agent-3 1", "agent-3 2", "agent-3 3"))] == left
+
+
+def test_before_a_first_up_was_complete_no_node_of_a_profile_without_members_leaves() -> None:
+    before, after = (replace(spec_of(agent=n), members=None) for n in (2, 3))
+    found = replace(standing(after, members=None), records=(NOTHING, record(after)))
+    assert [s.id for s in reconcile(before, found).steps if s.id.startswith("leave")] == []
+
+
 @pytest.mark.parametrize("scenario", [scale_down, fewer_masters], ids=lambda s: s.__name__)
 def test_members_are_counted_after_the_last_node_left(scenario: Callable[..., Plan]) -> None:
     plan = scenario()
