@@ -86,12 +86,11 @@ def reconcile(spec: Spec, observed: Observed, *, force: bool = False) -> Plan:
         last = [*left, _wait_until_back(steps, spec, observed, node, [*back, *rolling[: i + 1]], started)]
     _wait_for_all(steps, spec, observed, last)
     used = {v for node in spec.nodes for v in (*volumes(spec, node).values(), *disks(spec, node).values())}
-    strays = [f"remove {stray}" for its in observed.strays.values() for stray in its]
-    for volume in observed.volumes:
-        if volume not in used and f"remove volume {volume}" not in steps:
-            steps.add(
-                f"remove volume {volume}", "", remove_volume(observed, volume), "no node uses this volume", strays
-            )
+    unused = [v for v in observed.volumes if v not in used and f"remove volume {v}" not in steps]
+    everything = steps.ids  # a container may have it mounted until then; and if the plan fails, its data are needed
+    for volume in unused:
+        remove = remove_volume(observed, volume)
+        steps.add(f"remove volume {volume}", "", remove, "no node uses this volume", everything)
     return recorded(steps, spec, observed)
 
 

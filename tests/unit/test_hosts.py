@@ -89,7 +89,12 @@ class Joined(FakeEngine):
 
     @property
     def vols(self) -> dict[str, Volume]:  # type: ignore[override]
-        return {name: volume for engine in reversed(self._there()) for name, volume in engine.vols.items()}
+        """Of two of one name that which a node has mounted: the other one is of a host that the node was moved from."""
+        volumes = {name: volume for engine in reversed(self._there()) for name, volume in engine.vols.items()}
+        for engine in self._there():
+            mounted = [v for box in engine.boxes.values() if box.config for v in box.config.volumes.values()]
+            volumes |= {name: engine.vols[name] for name in mounted if name in engine.vols}
+        return volumes
 
     @vols.setter
     def vols(self, _value: object) -> None:

@@ -661,6 +661,17 @@ def test_a_node_is_not_taken_away_before_the_image_of_its_successor_is_there() -
     assert "image node" in done_before["remove master-1"]
 
 
+@pytest.mark.parametrize("masters", [1, 3])  # of three, one is replaced after the other
+def test_a_volume_that_no_node_has_any_more_is_removed_when_the_nodes_are_ready_without_it(masters: int) -> None:
+    old = spec_of(set={"roles.master.volumes": "[/var/lib/data, /b]"}, master=masters)
+    plan = reconcile(spec_of(previous=old, master=masters), standing(old))
+    gone = [f"remove volume c-master-{i}-b" for i in range(1, masters + 1)]
+    assert kinds(plan, RemoveVolume)[:masters] == gone
+    rest = {step.id for step in plan.steps} - {*gone, "remove record 1"}
+    assert {"remove master-1", "ready master-1", "members"} <= rest
+    assert all(rest <= before(plan)[volume] for volume in gone)
+
+
 def test_a_plan_needs_no_members_where_the_profile_cannot_tell_them() -> None:
     spec = replace(spec_of(), members=None)
     assert kinds(reconcile(spec, FRESH), WaitMembers) == []
