@@ -78,6 +78,11 @@ def ready(name: str) -> list[str]:
     return [f"start {name}", f"ready {name}"]
 
 
+def planned(steps: Steps, nodes: Iterable[NodeSpec]) -> list[str]:
+    """The steps, as far as they are planned, after which these nodes are ready."""
+    return [id for node in nodes for id in ready(node.name) if id in steps]
+
+
 def dependencies_ready(spec: Spec, node: NodeSpec) -> list[str]:
     """The steps, if planned, after which the nodes that this one depends on are ready."""
     return [id for role in node.depends_on for other in spec.of_role(role) for id in ready(other.name)]

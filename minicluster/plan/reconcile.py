@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from minicluster.engine.protocol import ContainerConfig
 from minicluster.model import labels, local_registry
 from minicluster.model.codec import node_hash
-from minicluster.model.deferred import fill
 from minicluster.model.naming import container_name, network_name
-from minicluster.model.spec import LOCALHOST, HookSpec, NodeSpec, Spec, disks, volumes
-from minicluster.plan.builder import Steps, dependencies_ready, ready, wait_members
+from minicluster.model.spec import LOCALHOST, NodeSpec, Spec, disks, volumes
+from minicluster.plan.builder import Steps, dependencies_ready, planned, wait_members
 from minicluster.plan.differences import difference
+from minicluster.plan.joining import initial_member, join_all, join_one, joins
 from minicluster.plan.records import recorded
 from minicluster.plan.removal import remove_members, remove_volume
 from minicluster.plan.rolling import one_at_a_time
@@ -63,7 +63,10 @@ def reconcile(spec: Spec, observed: Observed, *, force: bool = False) -> Plan:
     left = remove_members(steps, spec, observed, leaving, force)
     _provide_images(steps, spec, observed, actions)
     rolling = one_at_a_time(spec, observed, {name for name, action in actions.items() if action.replaces})
-    first = _initial_member(spec, observed) if spec.init else None
+    # A node without volumes keeps its data in its container: of those in ``rolling`` until its turn.
+    new = {n.name for n in spec.nodes if observed.lacks_data(n) or (actions[n.name].creates and not n.volumes)}
+    empty = new - {node.name for node in rolling}
+    first = initial_member(spec, observed, empty) if spec.init else None
     if first and actions[first.name].creates and first not in rolling:
         # The node that others join takes the longest: it initializes the cluster while they boot. It is ready sooner
         # if the engine starts it before all others, and so is the cluster.
@@ -72,19 +75,21 @@ def reconcile(spec: Spec, observed: Observed, *, force: bool = False) -> Plan:
         if f"start {node.name}" not in steps and node not in rolling:
             after = [f"start {first.name}"] if first else []
             _provide_node(steps, spec, node, observed, actions[node.name], left, after)
-    last = _join(steps, spec, observed, left)
+    last = join_all(steps, spec, observed, empty, rolling, left)
     if rolling:
         # Nodes that were missing or stopped are members again before another one is replaced: they may vote too.
         changed = steps.nodes
         back = [node for node in spec.nodes if node not in rolling and node.name in changed]
         if back:
-            asked = _initial_member(spec, observed)
-            last = [*left, _wait_until_back(steps, spec, observed, asked, back, last)]
+            asked = initial_member(spec, observed, empty)
+            last = [*left, _wait_until_back(steps, spec, observed, empty, asked, back, last)]
     for i, node in enumerate(rolling):
         _provide_node(steps, spec, node, observed, actions[node.name], last)
-        started = [*left, *_planned(steps, [node])]
-        last = [*left, _wait_until_back(steps, spec, observed, node, [*back, *rolling[: i + 1]], started)]
-    _wait_for_all(steps, spec, observed, last)
+        started = [*left, *planned(steps, [node])]
+        if joins(node, observed, new):
+            started = join_one(steps, spec, observed, node, {*empty, node.name}, started)
+        last = [*left, _wait_until_back(steps, spec, observed, empty, node, [*back, *rolling[: i + 1]], started)]
+    _wait_for_all(steps, spec, observed, empty, last)
     used = {v for node in spec.nodes for v in (*volumes(spec, node).values(), *disks(spec, node).values())}
     unused = [v for v in observed.volumes if v not in used and f"remove volume {v}" not in steps]
     everything = steps.ids  # a container may have it mounted until then; and if the plan fails, its data are needed
@@ -94,17 +99,18 @@ def reconcile(spec: Spec, observed: Observed, *, force: bool = False) -> Plan:
     return recorded(steps, spec, observed)
 
 
-def _planned(steps: Steps, nodes: Sequence[NodeSpec]) -> list[str]:
-    """The steps after which these nodes are ready."""
-    return [id for node in nodes for id in ready(node.name) if id in steps]
-
-
 def _wait_until_back(
-    steps: Steps, spec: Spec, observed: Observed, node: NodeSpec | None, back: Sequence[NodeSpec], needs: Sequence[str]
+    steps: Steps,
+    spec: Spec,
+    observed: Observed,
+    empty: Collection[str],
+    node: NodeSpec | None,
+    back: Sequence[NodeSpec],
+    needs: Sequence[str],
 ) -> str:
     """Waits until the cluster counts these nodes, of which ``node`` is the last, and all others that were ready."""
     assert spec.members
-    asked = node if node and node.role == spec.members.on else _initial_member(spec, observed)
+    asked = node if node and node.role == spec.members.on else initial_member(spec, observed, empty)
     assert asked
     expected = {name for name, member in (observed.members or {}).items() if member.ready} | {n.name for n in back}
     last = back[-1].name
@@ -350,82 +356,14 @@ def _tell_of_registry(steps: Steps, spec: Spec, node: NodeSpec, observed: Observ
     return done
 
 
-def _join(steps: Steps, spec: Spec, observed: Observed, left: Sequence[str]) -> list[str]:
-    """Makes members of the nodes that are not. Returns the steps after which all nodes should be ready members."""
-    initial_member = _initial_member(spec, observed)
-    # Where those lost their data whom all others joined, the others' cluster may not exist any more.
-    lost = bool(spec.init and initial_member and observed.last_applied and observed.lacks_data(initial_member))
-    joining = [n for n in spec.nodes if (n.join if lost else _joins(n, spec, observed))]
-    waits = [*_planned(steps, spec.nodes), *left]
-    if not (joining and initial_member):
-        return waits
-    values: dict[str, str | list[str]] = {
-        "initial_member.name": initial_member.name,
-        "initial_member.address": initial_member.address,
-        "joining": [node.name for node in joining if node is not initial_member],
-        "kept": [node.address for node in spec.nodes if node is not initial_member and not observed.lacks_data(node)],
-    }
-    initialized = _planned(steps, spec.nodes if lost else [initial_member])
-    for i, hook in enumerate(spec.init, 1):
-        on = container_name(spec.cluster, initial_member.name)
-        init = RunHook(on, tuple(fill(hook.run, values)), hook.capture, phase="initializing")
-        initialized = [steps.add(f"init {i}", initial_member.name, init, "initialize the cluster", initialized)]
-    waits += initialized
-    for node in joining:
-        if node is initial_member:
-            continue
-        last = [*_planned(steps, [node]), *initialized]
-        for i, hook in enumerate(node.join, 1):
-            on = container_name(spec.cluster, _runs_on(hook, node, spec, initial_member).name)
-            join = RunHook(on, tuple(fill(hook.run, values)), hook.capture)
-            last = [steps.add(f"join {node.name} {i}", node.name, join, "the node is not a member yet", last)]
-        waits += last
-    return waits
-
-
-def _joins(node: NodeSpec, spec: Spec, observed: Observed) -> bool:
-    """It has to be made a member. A node whose data are on an existing volume comes back as the member it was."""
-    if not node.join or (node.bootstraps and observed.last_applied is None) or out_of_reach(node, observed):
-        return False
-    former = observed.last_applied.node(node.name) if observed.last_applied else None
-    if former and former.host != node.host:  # an interrupted move may have made its volume already
-        return True
-    if observed.lacks_data(node):
-        return True
-    if observed.members is not None:
-        return node.name not in observed.members
-    return observed.last_applied is None or observed.last_applied.node(node.name) is None
-
-
-def _wait_for_all(steps: Steps, spec: Spec, observed: Observed, needs: Sequence[str]) -> None:
+def _wait_for_all(steps: Steps, spec: Spec, observed: Observed, empty: Collection[str], needs: Sequence[str]) -> None:
     """Waits until the cluster's own software counts every node as a ready member."""
-    initial_member = _initial_member(spec, observed)
-    if spec.members and initial_member and (steps or not _all_ready(spec, observed)):
-        wait = wait_members(spec, initial_member, [n.name for n in spec.nodes if not out_of_reach(n, observed)])
+    asked = initial_member(spec, observed, empty)
+    if spec.members and asked and (steps or not _all_ready(spec, observed)):
+        wait = wait_members(spec, asked, [n.name for n in spec.nodes if not out_of_reach(n, observed)])
         steps.add("members", "", wait, "wait until every node is a ready member", needs)
 
 
 def _all_ready(spec: Spec, observed: Observed) -> bool:
     members = observed.members or {}
     return all(node.name in members and members[node.name].ready for node in spec.nodes)
-
-
-def _initial_member(spec: Spec, observed: Observed) -> NodeSpec | None:
-    """The node that ``init`` hooks run on and that others join: a member that is ready, else the first of the role.
-
-    Of ready ones those come first that vote: a user may have taken the vote from one of the role.
-    """
-    roles = [hook.on for hook in (*spec.init, *([spec.members] if spec.members else []))]
-    candidates = spec.of_role(roles[0]) if roles else ()
-    members = observed.members or {}
-    kept = [n for n in candidates if n.name in observed.containers and not observed.lacks_data(n)]
-    running = [n for n in kept if n.name in observed.running]
-    healthy = [n for n in running if n.name in members and members[n.name].ready]
-    healthy.sort(key=lambda n: not members[n.name].voter)
-    return next(iter([*healthy, *running, *kept, *candidates]), None)
-
-
-def _runs_on(hook: HookSpec, node: NodeSpec, spec: Spec, initial_member: NodeSpec) -> NodeSpec:
-    if hook.on == "node":
-        return node
-    return initial_member if initial_member.role == hook.on else spec.of_role(hook.on)[0]

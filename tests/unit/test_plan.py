@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from minicluster.errors import UsageError
 from minicluster.model.deferred import marker, readable
 from minicluster.model.image_ids import Held, Wanted
 from minicluster.model.membership import Member
@@ -654,6 +655,69 @@ def test_a_node_without_volumes_that_is_recreated_joins_again() -> None:
     spec = spec_of(set={"roles.agent.volumes": "[]"})
     plan = reconcile(spec, without(standing(spec), "agent-1"))
     assert "join agent-1 1" in kinds(plan, RunHook)
+
+
+NO_VOLUMES = {"roles.master.volumes": "[]", "roles.agent.volumes": "[]"}
+
+
+@pytest.mark.parametrize("members", [True, False])
+def test_a_node_without_volumes_joins_again_whenever_it_is_replaced(members: bool) -> None:
+    old, new = spec_of(set=NO_VOLUMES), spec_of(set={**NO_VOLUMES, "roles.agent.memory": "128MiB"})
+    if not members:  # the profile cannot tell them
+        old, new = (replace(spec, members=None) for spec in (old, new))
+    plan = reconcile(new, standing(old) if members else standing(old, members=None))
+    assert kinds(plan, RunHook) == ["init 1", "join agent-1 1", "join agent-2 1"]
+    assert {"remove agent-1", "ready agent-1"} <= before(plan)["join agent-1 1"]
+
+
+def test_where_the_initial_member_loses_its_data_by_being_replaced_all_nodes_join_again() -> None:
+    old = spec_of(set=NO_VOLUMES)
+    plan = reconcile(spec_of(set={**NO_VOLUMES, "color": "blue"}), standing(old))
+    assert kinds(plan, RemoveContainer) == ["remove master-1"]
+    assert kinds(plan, RunHook) == ["init 1", "join agent-1 1", "join agent-2 1"]
+    assert "ready master-1" in before(plan)["init 1"]
+
+
+def test_a_node_without_volumes_whose_turn_it_is_joins_before_the_next_is_replaced() -> None:
+    changed = {**NO_VOLUMES, "color": "blue", "roles.agent.memory": "128MiB"}
+    old, new = (spec_of(set=set, master=3) for set in (NO_VOLUMES, changed))
+    plan = reconcile(new, standing(old, leader="master-1"))
+    done_before = before(plan)
+    assert racing(plan) == []
+    turns = [id.removeprefix("remove ") for id in kinds(plan, RemoveContainer)]
+    assert turns == ["master-2", "master-3", "agent-1", "agent-2", "master-1"]  # the leader comes last
+    for node, following in zip(turns, [*turns[1:], ""], strict=True):
+        init, join = f"init 1 for {node}", f"join {node} 1"
+        assert {f"remove {node}", f"ready {node}"} <= done_before[init] < done_before[join]
+        assert join in done_before[f"converged {node}"]
+        assert not following or join in done_before[f"remove {following}"]
+    inits = {step.id: step.action for step in plan.steps if step.id.startswith("init")}
+    on = {id: (hook.container, hook.command) for id, hook in inits.items() if isinstance(hook, RunHook)}
+    address = {node.name: node.address for node in new.nodes}
+    assert on["init 1 for master-2"] == ("c-master-1", ("swarm-init", address["master-1"], "master-2"))
+    assert on["init 1 for master-1"] == ("c-master-2", ("swarm-init", address["master-2"], "master-1"))
+
+
+def test_a_node_that_joins_by_one_of_another_role_waits_for_that_one() -> None:
+    spec = spec_of(helper=1)
+    hook = replace(spec.nodes[1].join[0], on="helper")
+    spec = replace(spec, nodes=tuple(replace(n, join=(hook,)) if n.role == "agent" else n for n in spec.nodes))
+    plan = reconcile(spec, FRESH)
+    (join,) = (step for step in plan.steps if step.id == "join agent-1 1")
+    assert isinstance(join.action, RunHook)
+    assert join.action.container == "c-helper-1"
+    assert {"start helper-1", "ready agent-1", "init 1"} <= before(plan)[join.id]
+
+
+def test_a_join_hook_on_a_role_without_nodes_is_refused() -> None:
+    spec = spec_of()
+    hook = replace(spec.nodes[1].join[0], on="helper")
+    spec = replace(spec, nodes=tuple(replace(n, join=(hook,)) if n.role == "agent" else n for n in spec.nodes))
+    with pytest.raises(UsageError) as caught:
+        reconcile(spec, FRESH)
+    assert caught.value.what == "agent-1 cannot join cluster c: role helper has no nodes"
+    assert caught.value.why == "The join hook `swarm-join` of role agent runs on helper."
+    assert not reconcile(spec, standing(spec))  # where none has to join, it is not needed
 
 
 def test_a_node_is_not_taken_away_before_the_image_of_its_successor_is_there() -> None:
