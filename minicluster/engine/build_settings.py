@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,6 +17,7 @@ MIRROR = "MINICLUSTER_DEBIAN_MIRROR"
 #: What Go reads of its user's settings: https://go.dev/ref/mod#environment-variables
 GO = ("GOPROXY", "GOSUMDB", "GOFLAGS", "GOPRIVATE", "GONOPROXY", "GONOSUMDB", "GOINSECURE", "GOAUTH")
 PIP = ("PIP_INDEX_URL",)
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 
 BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _SYSTEM_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
@@ -23,9 +26,12 @@ _USUAL = "deb.debian.org"  #: where Debian's base image looks
 
 
 def proxies() -> dict[str, str]:
-    """The proxies, under names that Docker predefines as build arguments and leaves out of an image's history."""
+    """The proxies, under names that Docker predefines as build arguments and leaves out of an image's history.
+
+    A Dockerfile that declares one has it in the history all the same; see :func:`arguments`.
+    """
     found: dict[str, str] = {}
-    for upper in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"):
+    for upper in PROXIES:
         value = os.environ.get(upper) or os.environ.get(upper.lower())
         if value:  # programs differ in which of the two they read
             found |= {upper: value, upper.lower(): value}
@@ -63,18 +69,90 @@ def read_bundle() -> bytes | None:
         raise UsageError(f"{found} cannot be read", f"{error.strerror}.", "Change its permissions.") from None
 
 
-def arguments(dockerfile: str) -> tuple[dict[str, str], list[str]]:
-    """Settings for Go and pip as the build arguments that a Dockerfile declares, and those that are kept from it.
+@dataclass(frozen=True)
+class _Stage:
+    """A stage of a Dockerfile."""
 
-    The engine writes an argument into the history of what it builds with it, so that only a stage before the last one
-    gets it.
+    name: str  #: in lower case; "" without one
+    base: str  #: the stage or the image that it is built on, in lower case; has a "$" where that is not known
+    declares: set[str] = field(default_factory=set)  #: names of arguments
+
+
+def arguments(dockerfile: str, given: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Proxies, and settings for Go and pip, as build arguments of a Dockerfile; and the names of those kept from it.
+
+    The engine writes an argument that a stage declares into the history of what it builds with it, and a stage has the
+    history of the one that it is built on. So none is passed that the last stage or one below it declares. Proxies are
+    in no history and reach all stages as long as they are not declared, the others only stages that declare them.
+
+    Args:
+        given: the other build arguments, by which a stage may be named.
     """
-    stages = re.split(r"(?im)^[ \t]*FROM\b", dockerfile)
-    declared = [set(re.findall(r"(?im)^[ \t]*ARG[ \t]+(\w+)", stage)) for stage in stages]
-    values = {name: os.environ[name] for name in (*GO, *PIP) if os.environ.get(name)}
-    refused = sorted(name for name in values if name in declared[-1])
-    earlier = set().union(*declared[1:-1])
-    return {name: value for name, value in values.items() if name in earlier and name not in refused}, refused
+    stages = _stages(dockerfile, given)
+    last = _last(stages)
+    kept: set[str] = set().union(*(stages[i].declares for i in last))
+    declared: set[str] = set().union(*(stage.declares for stage in stages))
+    settings = {name: os.environ[name] for name in (*GO, *PIP) if os.environ.get(name) and name in declared}
+    values = settings | proxies()
+    refused = sorted(name for name in values if name in kept)
+    return {name: value for name, value in values.items() if name not in refused}, refused
+
+
+def _instructions(dockerfile: str) -> Iterator[tuple[str, str]]:
+    """The instructions of a Dockerfile, in upper case, each with what follows, in one line."""
+    lines, continued = [""], False
+    for line in map(str.rstrip, dockerfile.split("\n")):
+        if not line or line.lstrip().startswith("#"):  # also between lines that continue one
+            continue
+        lines[-1:] = [lines[-1] + line] if continued else [lines[-1], line]
+        continued = line.endswith("\\")
+        lines[-1] = lines[-1].removesuffix("\\")
+    for line in filter(str.strip, lines):
+        word, *rest = line.split(maxsplit=1)
+        yield word.upper(), "".join(rest)
+
+
+def _stages(dockerfile: str, given: Mapping[str, str]) -> list[_Stage]:
+    stages: list[_Stage] = []
+    known: dict[str, str] = {}  # arguments before the first stage, which can be used in FROM
+
+    def filled(text: str) -> str:
+        return re.sub(r"\$(?:(\w+)|\{(\w+)\})", lambda match: known.get(match[1] or match[2], ""), text)
+
+    for instruction, rest in _instructions(dockerfile):
+        if instruction == "FROM":
+            words = [filled(word).lower() for word in rest.split() if not word.startswith("--")]
+            name = words[2] if len(words) > 2 and words[1] == "as" else ""
+            stages.append(_Stage(name, words[0] if words else ""))
+        elif instruction == "ARG":
+            for word in _words(rest):
+                name, _, default = word.partition("=")
+                if stages:
+                    stages[-1].declares.add(name)
+                else:
+                    known[name] = given.get(name, filled(default))
+    return stages
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:  # the engine refuses it
+        return text.split()
+
+
+def _last(stages: Sequence[_Stage]) -> set[int]:
+    """The positions of the last stage and of those that it is built on."""
+    found, at = set(range(len(stages))[-1:]), len(stages) - 1
+    while at > 0:
+        if "$" in stages[at].base:
+            return found | set(range(at))  # any of those before it
+        below = [i for i in range(at) if stages[i].name and stages[i].name == stages[at].base]
+        if not below:
+            break
+        at = below[-1]
+        found.add(at)
+    return found
 
 
 def debian_mirror() -> tuple[str, str]:

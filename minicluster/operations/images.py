@@ -138,12 +138,12 @@ def _build(
             about[labels.PARTS] = json.dumps(origins)
             given |= {f"PART_{part.name.upper().replace('-', '_')}": part.ref for part in image.parts}
         progress(f"building {image.ref}")
-        settings, refused = build_settings.arguments(dockerfile)
+        args = {"BASE": base_ref, **given, **image.args}
+        settings, refused = build_settings.arguments(dockerfile, args)
         for name in refused:
             why = f"{name} is not passed to the build of image {image.name}: the last stage's history would keep it."
-            listener(Event("note", text=f"{why} Declare it in an earlier stage."))
-        args = {"BASE": base_ref, **given, **settings, **image.args, **build_settings.proxies()}
-        build = ImageBuild(folder, image.ref, about, args)
+            listener(Event("note", text=f"{why} Declare it only in a stage that the last one is not built on."))
+        build = ImageBuild(folder, image.ref, about, settings | args)
         with built_images.tidy(engine, image.ref, image.overlay_on, progress, cancel) as noting:
             engine.build_image(build, noting, cancel)
 

@@ -30,6 +30,9 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     monkeypatch.setattr(build_settings, "_ETC", home)  # whatever mirror of Debian this machine has
     for name in (build_settings.MIRROR, *build_settings.BUNDLES, *build_settings.GO, *build_settings.PIP):
         monkeypatch.delenv(name, raising=False)
+    for name in build_settings.PROXIES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
     monkeypatch.delenv("MINICLUSTER_FILE", raising=False)
 
 

@@ -105,14 +105,65 @@ COPY --from=build /it /
 """
 
 
+NO = dict[str, str]()
+
+
 def test_an_argument_reaches_only_stages_that_leave_no_history(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PIP_INDEX_URL", "GOPROXY", "GOFLAGS", "GOSUMDB"):
         monkeypatch.setenv(name, f"of {name}")
-    passed, refused = build_settings.arguments(STAGES)
+    passed, refused = build_settings.arguments(STAGES, NO)
     assert passed == {"PIP_INDEX_URL": "of PIP_INDEX_URL", "GOPROXY": "of GOPROXY"}
     assert refused == ["GOFLAGS"]
-    assert build_settings.arguments("FROM x\n") == ({}, [])
-    assert build_settings.arguments("ARG GOPROXY\nFROM x\nRUN y\n") == ({}, [])
+    for text in ("FROM x\n", "ARG GOPROXY\nFROM x\nRUN y\n", "", "ARG GOPROXY\n"):
+        assert build_settings.arguments(text, NO) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "FROM x AS build\nARG GOPROXY\nRUN y\nFROM build\nRUN z\n",
+        "FROM x AS Build\nARG GOPROXY\nFROM BUILD AS more\nFROM z\nFROM --platform=linux/amd64 more\n",
+        "ARG ON=build\nFROM x AS build\nARG GOPROXY\nFROM z\nFROM ${ON}\n",
+        "ARG OF=build\nARG ON=$OF\nFROM x AS build\nARG GOPROXY\nFROM $ON\n",
+        "FROM x AS build\nARG GOPROXY\nFROM ${ON:-build}\n",  # what that is, is not told
+        "FROM x\nARG GOPROXY\nFROM ${ON:-build}\n",
+        "FROM x\nARG A GOPROXY\n",
+        'FROM x\nARG A="b c" \\\n    # a comment\n\n    GOPROXY=d\n',
+        "FROM x\nARG GO\\\nPROXY\n",
+        "FROM x\r\nARG GOPROXY \\\r\n",
+        "FROM x\nARG GOPROXY\nRUN copy \\\n  from y \\\n  to z\n",
+        "FROM x\nRUN copy \\  \n  from y\nARG GOPROXY\n",
+    ],
+)
+def test_what_the_last_stage_is_built_on_counts_as_the_last(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("GOPROXY", "secret")
+    assert build_settings.arguments(text, NO) == ({}, ["GOPROXY"])
+
+
+@pytest.mark.parametrize(
+    ("text", "given"),
+    [
+        ("FROM x AS build\nARG A GOPROXY\nFROM build2\n", NO),
+        ("ARG ON=build\nFROM x AS build\nARG GOPROXY\nFROM ${ON}\n", {"ON": "debian"}),
+        ("ARG BASE\nFROM ${BASE} AS build\nARG GOPROXY\nFROM ${BASE}\n", {"BASE": "debian:trixie-slim"}),
+        ("FROM build AS build\nFROM x AS y\nARG GOPROXY\nFROM build\n", NO),
+    ],
+)
+def test_a_stage_that_the_last_is_not_built_on_gets_an_argument(
+    monkeypatch: pytest.MonkeyPatch, text: str, given: dict[str, str]
+) -> None:
+    monkeypatch.setenv("GOPROXY", "secret")
+    assert build_settings.arguments(text, given) == ({"GOPROXY": "secret"}, [])
+
+
+def test_a_proxy_is_kept_from_a_build_that_would_have_it_in_the_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine leaves proxies out of it only while they are not declared."""
+    monkeypatch.setenv("https_proxy", "secret")
+    both = {"HTTPS_PROXY": "secret", "https_proxy": "secret"}
+    assert build_settings.arguments("ARG HTTPS_PROXY\nFROM x\n", NO) == (both, [])
+    assert build_settings.arguments("FROM x\nARG HTTPS_PROXY\nFROM y\n", NO) == (both, [])
+    last = "FROM x AS build\nARG HTTPS_PROXY\nFROM build\n"
+    assert build_settings.arguments(last, NO) == ({"https_proxy": "secret"}, ["HTTPS_PROXY"])
 
 
 def test_a_build_gets_the_mirror_by_its_base_and_settings_by_arguments(
@@ -146,7 +197,7 @@ def test_a_build_gets_the_mirror_by_its_base_and_settings_by_arguments(
     }
     assert [event.text for event in heard if event.kind == "note"] == [
         "GOFLAGS is not passed to the build of image node: the last stage's history would keep it. "
-        "Declare it in an earlier stage."
+        "Declare it only in a stage that the last one is not built on."
     ]
     assert engine.contents[base[1]]["etc/minicluster/authorities.pem"] == b"of this firm"
     assert b"http://mirror.example/debian trixie main" in engine.contents[base[1]]["etc/apt/minicluster/debian.list"]
