@@ -14,6 +14,7 @@ from minicluster.model import spec
 from minicluster.model.deferred import CLIENT_PARTS, REGISTRY_CREDENTIALS
 from minicluster.model.spec import LOCALHOST
 from minicluster.profile import addressing, schema
+from minicluster.profile.certificates import certificate
 from minicluster.profile.deferred import Deferred, DeferredGroup
 from minicluster.profile.host_mounts import mounts_of_nodes, with_mounts
 from minicluster.profile.host_ports import choose_host_ports
@@ -127,7 +128,7 @@ def resolve(
         write=top.inner("write", place="members").hook(profile.write) if profile.write else None,
         workload=top.inner("workload", place="members").hook(profile.workload) if profile.workload else None,
         env=env_scope.mapping(profile.env, "env"),
-        client=_certificate(top.inner("client", place="client"), profile.client.certificate, "certificate")
+        client=certificate(top.inner("client", place="client"), profile.client.certificate, "certificate")
         if profile.client
         else None,
         client_files=_client_files(env_scope, profile),
@@ -330,26 +331,6 @@ def _endpoint_functions(published: Mapping[str, Sequence[spec.EndpointSpec]]) ->
     return {"endpoint": endpoint, "endpoints": endpoints}
 
 
-def _certificate(
-    scope: Scope, certificate: schema.Certificate, *at: str | int, node: Node | None = None, bind_address: str = ""
-) -> spec.CertificateSpec:
-    """One for a node is valid for every address under which the node is reached."""
-    inner = scope.inner(*at)
-    names = inner.words(certificate.names, "names")
-    addresses = (
-        *((node.address, LOCALHOST, bind_address) if node else ()),
-        *inner.words(certificate.addresses, "addresses"),
-    )
-    return spec.CertificateSpec(
-        directory=certificate.directory or "",
-        common_name=inner.text(certificate.common_name, "common_name"),
-        organization=inner.text(certificate.organization, "organization"),
-        names=(*((node.name, "localhost") if node else ()), *names),
-        addresses=tuple(dict.fromkeys(addresses)),
-        issuer=certificate.issuer,
-    )
-
-
 def _node(
     top: Scope,
     node: Node,
@@ -392,7 +373,7 @@ def _node(
         local_registry=local,
         registry_hook=tuple(role.registries.hook) if role.registries else (),
         certificates=tuple(
-            _certificate(scope, c, "certificates", i, node=node, bind_address=reached)
+            certificate(scope, c, "certificates", i, node=node, bind_address=reached)
             for i, c in enumerate(role.certificates)
         ),
         ready=scope.words(role.ready.exec, "ready", "exec") if role.ready else (),

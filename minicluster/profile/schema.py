@@ -158,11 +158,11 @@ class Certificate(Part):
     directory: AbsolutePath | None = None
     """Folder in the node (the client's folder on the host is chosen by minicluster)."""
     common_name: str = "{{ node.name }}"
-    """Common name of the subject."""
+    """Common name of the subject, at most 64 bytes."""
     organization: str = ""
     """Organization of the subject."""
     names: list[str] = []
-    """Further DNS names that it is valid for; a node's own name, localhost and its addresses are always included."""
+    """Further DNS names, in ASCII; a node's own name, localhost and its addresses are always included."""
     addresses: list[str] = []
     """Further IP addresses that it is valid for."""
     issuer: Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*)?$", max_length=32)] = ""

@@ -290,6 +290,10 @@ def test_a_setting_may_be_called_version(write_profile: Write) -> None:
 # Further things that cannot work
 
 
+TLS = LEAST + "    authority: true\n    certificates: [{directory: /x"
+CLIENT = LEAST + "    authority: true\nclient: {certificate: {common_name: "
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -308,6 +312,10 @@ def test_a_setting_may_be_called_version(write_profile: Write) -> None:
         (LEAST + "    endpoints: {a: {port: 1}, b: {port: 1}}\n", "10:41: port 1 is already endpoint a"),
         (LEAST + "    volumes: [/]\n", "10:15: roles.worker.volumes.0 must be an absolute path"),
         (LEAST + "env: {A: '{{ client.directory }}'}\n", "10:10: 'client' is undefined"),
+        (TLS + ", addresses: [127.0.0.1, nope]}]\n", "11:59: 'nope' is not an IP address"),
+        (TLS + ', names: [ok, "ü"]}]\n', "11:48: 'ü' is not a name in ASCII"),
+        (TLS + ", common_name: \"{{ '' }}\"}]\n", "11:49: a common name has 1 to 64 bytes, not 0"),
+        (CLIENT + "'{{ cluster.name * 13 }}'}}\n", "11:37: a common name has 1 to 64 bytes, not 65"),
         (
             LEAST + "hooks: {init: [{on: worker, run: ['{{ captured.x }}'], capture: [x]}]}\n",
             "10:35: captured has no attribute 'x'",
