@@ -40,7 +40,7 @@ class _Opaque:
 
 
 class Deferred(_Opaque):
-    """A text that is not complete: parts of it come later. ``+``, ``~`` and output join it with other text."""
+    """A text that is not complete: parts of it come later. ``~`` and output join it with anything, ``+`` with texts."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -50,10 +50,14 @@ class Deferred(_Opaque):
         return self._name
 
     def __add__(self, other: object) -> Deferred:
-        return _join([self, other])
+        return _join([self, self._text(other)])
 
     def __radd__(self, other: object) -> Deferred:
-        return _join([other, self])
+        return _join([self._text(other), self])
+
+    def _text(self, other: object) -> object:
+        """What ``+`` joins. With a number it would be a sum, which a deferred value cannot have."""
+        return other if isinstance(other, (str, Deferred)) else self._refuse()
 
     def __getitem__(self, _key: object) -> NoReturn:
         self._refuse()

@@ -72,7 +72,7 @@ def render(text: str, context: Mapping[str, Any], where: str, *, file: str = "",
     except NotYet as error:
         what = f"{at(_line(error))}: {error} is a deferred value"
         why = "It exists only when the cluster runs, after the template is rendered."
-        fix = "Use it only inside a text (`{{ }}`, `~`, `+`); conditions, loops and filters cannot use it."
+        fix = "Use it only inside a text (`{{ }}`, `~`, `+`); conditions, sums, loops and filters cannot use it."
     except HasNul as error:
         what, why, fix = f"{at(_line(error))}: a NUL in the text", "", "Remove it."
     except FunctionFailed as error:

@@ -131,6 +131,10 @@ URL = "endpoint('web').url"
         "{% for e in endpoints('web') if e.url %}x{% endfor %}",
         "{{ endpoints('web') | map(attribute='url') | select | join }}",
         "{{ endpoints('web') | sort(attribute='url') | length }}",
+        "{{ endpoint('web').host_port + 1 }}",
+        "{{ 1 + endpoint('web').host_port }}",
+        "{{ [] + endpoint('web').host_port }}",
+        "{{ endpoints('web') | sum(attribute='host_port') }}",
     ],
 )
 def test_a_deferred_value_can_only_be_joined_into_text(write_profile: Write, template: str) -> None:
