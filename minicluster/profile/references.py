@@ -13,7 +13,7 @@ from minicluster.profile.parts import names as part_names
 
 if TYPE_CHECKING:
     from minicluster.profile.loaded import Loaded
-    from minicluster.profile.schema import Bench, Hook, Image, Program, Role
+    from minicluster.profile.schema import Apply, Bench, Hook, Image, Program, Role
     from minicluster.profile.yamldoc import Where
 
 #: A path in the folder of another profile; one with _ in front is a folder of files that profiles share.
@@ -56,9 +56,7 @@ def check_references(loaded: Loaded) -> None:
     for name, program in profile.programs.items():
         _check_program(loaded, name, program)
     for i, apply in enumerate(profile.apply):
-        if apply.program not in profile.programs:
-            at, fix = ("apply", i, "program"), nearest(apply.program, profile.programs)
-            raise _error(loaded, at, f"no program named {apply.program!r}", fix=fix)
+        _check_apply(loaded, ("apply", i), apply)
     for kind, bench in profile.bench.items():
         _check_bench(loaded, ("bench", kind), bench)
     _check_hooks(loaded)
@@ -88,6 +86,19 @@ def _check_program(loaded: Loaded, name: str, program: Program) -> None:
         if value is not None and value not in known:
             what = {"image": "image", "on": "role", "part": "part"}[key]
             raise _error(loaded, ("programs", name, key), f"no {what} named {value!r}", fix=nearest(value, known))
+
+
+def _check_apply(loaded: Loaded, at: Where, apply: Apply) -> None:
+    programs = loaded.profile.programs
+    if apply.program not in programs:
+        fix = nearest(apply.program, programs)
+        raise _error(loaded, (*at, "program"), f"no program named {apply.program!r}", fix=fix)
+    if programs[apply.program].on:
+        for key in ("whole", "stdin"):
+            if getattr(apply, key):
+                what = f"{key} is for a program that runs on the user's machine"
+                why = f"{apply.program} runs in a node, where it gets the path of one file."
+                raise _error(loaded, (*at, key), what, why, f"Remove {key}.")
 
 
 def _error(loaded: Loaded, at: Where, what: str, why: str = "", fix: str = "", *, key: bool = False) -> ProfileError:

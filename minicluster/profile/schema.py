@@ -323,13 +323,13 @@ class Apply(Part):
     files: Annotated[list[str], Field(min_length=1)] = ["*"]
     """Patterns of file names, such as *.yaml."""
     whole: bool = False
-    """A folder with such a file is given to the program as one; else each such file in it and in the folders below."""
+    """A folder with such a file is given to the program as one; else each such file in it and below. Not with `on`."""
     program: str
     """Which of the programs."""
     run: Argv
     """Its arguments; templates."""
     stdin: bool = False
-    """The file is the program's standard input, too."""
+    """The file is the program's standard input, too. Not for a program with `on`."""
 
 
 class Bench(Part):

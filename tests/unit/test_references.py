@@ -161,6 +161,8 @@ def test_every_profile_may_use_common_parts(write_profile: Write) -> None:
 BUILT = LEAST.replace("{image: example/node}", "{build: image, parts: [etcd]}") + 'settings: {version: ""}\n'
 DOCKERFILE = {"image/Dockerfile": "ARG PART_ETCD\nFROM ${PART_ETCD}\n"}
 
+IN_NODE = BUILT + "programs: {put: {image: node, path: /x, on: worker}}\n"
+
 
 @pytest.mark.parametrize(
     ("text", "said", "fix"),
@@ -179,6 +181,16 @@ DOCKERFILE = {"image/Dockerfile": "ARG PART_ETCD\nFROM ${PART_ETCD}\n"}
         (BUILT + "programs: {etcdctl: {image: node, path: /x, on: workr}}\n", "no role named 'workr'", "'worker'"),
         (BUILT + "programs: {etcdctl: {image: node, path: /x, part: runc}}\n", "no part named 'runc'", ""),
         (BUILT + "programs: {etcdctl: {image: node, path: /x, minors: -1}}\n", "programs.etcdctl.minors", ""),
+        (
+            IN_NODE + "apply: [{program: put, run: [a], stdin: true}]\n",
+            "12:41: stdin is for a program that runs",
+            "stdin",
+        ),
+        (
+            IN_NODE + "apply: [{program: put, run: [a], whole: true}]\n",
+            "12:41: whole is for a program that runs",
+            "whole",
+        ),
     ],
 )
 def test_a_part_or_a_program_that_names_nothing_is_refused(
