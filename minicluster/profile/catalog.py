@@ -33,29 +33,41 @@ def fingerprint(name_or_path: str) -> str:
 def validate(name_or_path: str) -> Loaded:
     """Checks a profile and every template in it, by resolving it as ``up`` does.
 
-    Once at its default size, and once with nodes of each role, so that no template is left out.
+    Once at its default size, once with nodes of each role, and once with the nodes that a role says something of, so
+    that no template is left out.
 
     Raises:
         ProfileError: something is wrong with it.
     """
+    from minicluster.errors import ProfileError, UsageError
     from minicluster.model.spec import Overrides
     from minicluster.profile import bench
     from minicluster.profile.addressing import first_subnet
     from minicluster.profile.resolve import node_counts, resolve
 
     loaded = load(name_or_path)
-    size = {}
+    size: dict[str, int] = {}
+    further: list[dict[str, int]] = []
     for name, count in node_counts(loaded, Overrides()).items():
         role = loaded.profile.roles[name]
         wanted = [n for n in role.allowed or [max(1, role.min)] if 0 < n <= role.max]
         if not count and wanted:
             size[name] = min(wanted)
-    for overrides in (Overrides(), Overrides(size=size)):
+        if (number := max(role.nodes, default=0)) > count:
+            further.append({name: min(n for n in role.allowed or [max(number, role.min)] if n >= number)})
+    for sizes in ({}, size, *further):
+        overrides = Overrides(size=sizes)
         spec = resolve(
             loaded, cluster=loaded.profile.name, overrides=overrides, subnet=first_subnet(), source=name_or_path
         )
         for kind in loaded.profile.bench:
             bench.resolve(loaded, spec, kind)
+    for kind, about in loaded.profile.bench.items():
+        try:
+            load(name_or_path, about.set)
+        except UsageError as error:
+            where = loaded.document.where(("bench", kind, "set"))
+            raise ProfileError(f"{where}: {error.what}", error.why, error.fix) from None
     return loaded
 
 

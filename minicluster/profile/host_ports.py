@@ -153,16 +153,15 @@ def _texts(
         where = top.loaded.document.where(at)
         what = f"{where}: {braces[0]} is not template syntax"
         raise ProfileError(what, "", f"Use {{{{ {braces[1]} }}}}.")
-    scope = top.inner(
+    scope = top.inner(place="anyone", node=node, peers=[n for n in group if n is not node])
+    url_scope = scope.inner(
         place="url",
-        node=node,
-        peers=[n for n in group if n is not node],
         host=Deferred("host"),
         port=Deferred("port"),
         secret=secret_of(top.loaded.profile, ("hex", "uuid")),  # what a URL can hold as it is
     )
     url, anyone = templates
-    return scope.text(url, *at), scope.text(anyone, *at[:-1], "anyone")
+    return url_scope.text(url, *at), scope.text(anyone, *at[:-1], "anyone")
 
 
 def choose_port(key: str, is_free: Callable[[int], bool]) -> int:

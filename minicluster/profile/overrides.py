@@ -44,13 +44,13 @@ def override(document: Document, path: str, text: str) -> None:
     if parts[0] == "parts":
         value = text  # 3.10 is a version, and no number
     data = document.data = copy.deepcopy(document.data)
+    at: list[str | int] = []
     for depth, part in enumerate(parts[:-1]):
-        if isinstance(data, list):
-            inner = data[_index(data, part, option)]
-        else:
-            inner = data.get(part)
-            if inner is None:
-                inner = data[part] = {}
+        key = _index(data, part, option) if isinstance(data, list) else part
+        at.append(key)
+        if isinstance(data, dict) and data.get(key) is None:
+            data[key] = {}
+        inner = data[key]
         if not isinstance(inner, (dict, list)):
             raise UsageError(
                 f"{option}: {'.'.join(parts[: depth + 1])} is not a mapping or a list",
@@ -60,7 +60,8 @@ def override(document: Document, path: str, text: str) -> None:
         data = inner
     last: str | int = _index(data, parts[-1], option) if isinstance(data, list) else parts[-1]
     data[last] = value
-    document.overridden[tuple(int(p) if p.isdecimal() else p for p in parts)] = option
+    at.append(last)
+    document.overridden[tuple(at)] = option
 
 
 def _path_of(document: Document, path: str, option: str) -> list[str]:

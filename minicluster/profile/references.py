@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from minicluster.errors import ProfileError, UsageError, nearest
@@ -30,6 +30,8 @@ _RESERVED = {
 _TWICE = "Both folders, or bin and files, have it."
 _PATH = "Check the path: it is relative to the profile's folder."
 
+_NESTED_IN_MEMORY = ("/run", "/tmp")  # of nested nodes; see engine/privileges.py
+
 BIN = "/usr/local/bin"  #: where scripts of ``bin`` are installed
 
 
@@ -45,6 +47,7 @@ def check_references(loaded: Loaded) -> None:
         _check_role(loaded, name, role)
         _check_mounts(loaded, name, role)
         _check_files(loaded, name, role)
+        _check_hidden(loaded, name, role)
     for file_name, source in (profile.client.files if profile.client else {}).items():
         if not inside(loaded, source, ("client", "files", file_name)).is_file():
             raise _error(loaded, ("client", "files", file_name), f"no such file: {source}", fix=_PATH)
@@ -192,6 +195,11 @@ def _check_role(loaded: Loaded, name: str, role: Role) -> None:
     if role.min > role.max:
         raise _error(loaded, (*at, "min"), f"min is {role.min} and max is {role.max}", fix="Make min the smaller one.")
     check_count(loaded, name, role.count, loaded.document.where((*at, "count")))
+    most = max(role.allowed, default=role.max)
+    for number in role.nodes:
+        if number > most:
+            what = f"there is no {name}-{number}: role {name} has at most {naming.count(most, 'node')}"
+            raise _error(loaded, (*at, "nodes", str(number)), what, fix="Correct the number.", key=True)
     above = list(profile.roles)[: list(profile.roles).index(name)]
     for i, other in enumerate(role.depends_on):
         if other not in above:
@@ -226,6 +234,28 @@ def _check_mounts(loaded: Loaded, name: str, role: Role) -> None:
         raise _error(
             loaded, ("roles", name, "data"), f"{role.data} is not a volume", fix=nearest(role.data, role.volumes)
         )
+
+
+def _check_hidden(loaded: Loaded, name: str, role: Role) -> None:
+    """Refuses files that a node would not see: they are written before it starts and has its folders in memory.
+
+    A file in a volume is written into the volume.
+    """
+    in_memory = {*role.tmpfs, *(_NESTED_IN_MEMORY if role.nested else ())}
+    mounted = {*role.volumes, *role.shared, *in_memory}
+    written: list[tuple[Where, str]] = [(("files", path), path) for path in role.files]
+    written += [(("registries", "files", path), path) for path in (role.registries.files if role.registries else ())]
+    written += [(("certificates", i), f"{c.directory}/ca.pem") for i, c in enumerate(role.certificates)]
+    written += [(("bin",), path) for i in range(len(role.bin)) for path in scripts(loaded, name, i)]
+    for at, path in written:
+        below = sorted(mount for mount in mounted if PurePosixPath(mount).is_relative_to(path))
+        around = [mount for mount in mounted if PurePosixPath(path).is_relative_to(mount)]
+        if below:
+            what, fix = f"{path} is a file, and {below[0]} is mounted there", "Move one of the two."
+            raise _error(loaded, ("roles", name, *at), what, fix=fix, key=True)
+        if around and (inmost := max(around, key=len)) in in_memory:
+            what, why = f"the node does not see {path}", f"{inmost} is in memory, and empty when the node starts."
+            raise _error(loaded, ("roles", name, *at), what, why, "Write it to another path.", key=True)
 
 
 def _check_files(loaded: Loaded, name: str, role: Role) -> None:

@@ -356,7 +356,7 @@ def _node(
         image=role.image,
         entrypoint=scope.words(role.entrypoint, "entrypoint"),
         command=scope.words(role.command, "command"),
-        env=scope.mapping(role.env, "env") | scope.mapping(own.env, "nodes", node.index, "env"),
+        env=scope.mapping(role.env, "env") | scope.mapping(own.env, "nodes", str(node.index), "env"),
         volumes=tuple(role.volumes),
         shared=tuple(role.shared) if role.shared_required or not top.values["cluster"]["several_hosts"] else (),
         capabilities=tuple(role.capabilities),

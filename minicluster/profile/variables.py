@@ -11,6 +11,7 @@ PLACES = {
     "file": "`.j2` files of a role",
     "registry": "`registries.files` of a role: paths, and `.j2` files",
     "url": "`url` of an endpoint",
+    "anyone": "`anyone` of an endpoint",
     "init": "`init` hooks",
     "join": "`join` hooks",
     "leave": "`leave` hooks",
@@ -26,7 +27,7 @@ PLACES = {
 }
 
 _CLUSTER = frozenset(PLACES) - {"image"}  #: where the cluster is known; an image is the same for every cluster
-_NODE = frozenset({"role", "file", "registry", "url", "join", "leave"})
+_NODE = frozenset({"role", "file", "registry", "url", "anyone", "join", "leave"})
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ import pytest
 import yaml
 
 from minicluster.cluster import Cluster
+from minicluster.engine import privileges
 from minicluster.errors import ProfileError, UsageError
 from minicluster.model.codec import encode
 from minicluster.model.deferred import DEFERRED, fill
 from minicluster.model.spec import Overrides, Spec
-from minicluster.profile import catalog, folders
+from minicluster.profile import catalog, folders, references
 from minicluster.profile.load import load
 from minicluster.profile.resolve import resolve
 from minicluster.profile.schema import PATTERNS, Profile
@@ -316,6 +317,12 @@ CLIENT = LEAST + "    authority: true\nclient: {certificate: {common_name: "
         (LEAST + "    endpoints: {a: {port: 1}, b: {port: 1}}\n", "10:41: port 1 is already endpoint a"),
         (LEAST + "    volumes: [/]\n", "10:15: roles.worker.volumes.0 must be an absolute path"),
         (LEAST + "env: {A: '{{ client.directory }}'}\n", "10:10: 'client' is undefined"),
+        (
+            LEAST + "    max: 3\n    nodes: {4: {env: {A: b}}}\n",
+            "11:13: there is no worker-4: role worker has at most 3",
+        ),
+        (LEAST + "    allowed: [1, 3]\n    nodes: {5: {}}\n", "11:13: there is no worker-5: role worker has at most 3"),
+        (LEAST + "    endpoints: {a: {port: 1, anyone: '{{ host }}'}}\n", "10:38: 'host' is undefined"),
         (TLS + ", addresses: [127.0.0.1, nope]}]\n", "11:59: 'nope' is not an IP address"),
         (TLS + ', names: [ok, "ü"]}]\n', "11:48: 'ü' is not a name in ASCII"),
         (TLS + ", common_name: \"{{ '' }}\"}]\n", "11:49: a common name has 1 to 64 bytes, not 0"),
@@ -337,6 +344,70 @@ def test_what_cannot_work_is_refused_where_it_stands(write_profile: Write, text:
 def test_a_template_of_a_role_without_nodes_is_checked(write_profile: Write) -> None:
     text = LEAST + "  none: {count: 0, image: node, command: ['{{ nothing }}']}\n"
     assert "profile.yaml:10:43: 'nothing' is undefined" in refused(write_profile(text)).what
+
+
+def test_templates_of_nodes_that_there_are_none_of_by_default_are_checked(write_profile: Write) -> None:
+    text = LEAST + "    nodes: {3: {env: {A: '{{ nothing }}'}}}\n"
+    for more, place in (("", "10:26"), ("    allowed: [1, 5]\n", "11:26")):
+        changed = text.replace("    nodes", f"{more}    nodes")
+        assert f"profile.yaml:{place}: 'nothing' is undefined" in refused(write_profile(changed)).what
+
+
+def test_an_option_about_a_single_node_is_named_in_errors(write_profile: Write) -> None:
+    loaded = load(write_profile(), {"roles.worker.nodes.1.env.A": "{{ nothing }}"})
+    with pytest.raises(ProfileError, match=r"--set roles\.worker\.nodes\.1\.env\.A=.*'nothing' is undefined"):
+        resolve(loaded, cluster="c", overrides=Overrides(), subnet="172.28.0.0/24")
+
+
+@pytest.mark.parametrize(
+    ("set", "said"),
+    [
+        ("{nope: 1}", "--set nope=1: unknown key 'nope'"),
+        ("{level: high}", "--set level=high: level must be an integer"),
+        ("{level: 9}", "--set level=9: level must be one digit below 9"),
+        ("{roles.worker.memory: much}", "--set roles.worker.memory=much: roles.worker.memory must be a size"),
+    ],
+)
+def test_what_a_comparison_sets_can_be_set(write_profile: Write, set: str, said: str) -> None:
+    text = LEAST + "settings: {level: 3}\npatterns: {level: {pattern: '[0-8]', message: must be one digit below 9}}\n"
+    text += f"bench: {{kv: {{role: worker, image: node, run: [a], writes: w, reads: r, set: {set}}}}}\n"
+    assert f"profile.yaml:12:77: {said}" in refused(write_profile(text)).what
+    catalog.validate(str(write_profile(text.replace(set, "{level: 4, roles.worker.memory: 1GiB}"))))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("volumes: [/a]\n    files: {/a: {source: f}}", "11:13: /a is a file, and /a is mounted there"),
+        ("shared: [/a/b]\n    files: {/a: {source: f}}", "11:13: /a is a file, and /a/b is mounted there"),
+        ("tmpfs: {/a/b: ''}\n    files: {/a: {source: f}}", "11:13: /a is a file, and /a/b is mounted there"),
+        ("tmpfs: {/a: ''}\n    files: {/a/x: {source: f}}", "11:13: the node does not see /a/x"),
+        ("nested: true\n    files: {/run/x: {source: f}}", "11:13: the node does not see /run/x"),
+        (
+            "volumes: [/a]\n    tmpfs: {/a/b: ''}\n    files: {/a/b/x: {source: f}}",
+            "12:13: the node does not see /a/b/x",
+        ),
+        ("tmpfs: {/usr/local: ''}\n    bin: .", "11:5: the node does not see /usr/local/bin/f"),
+        ("tmpfs: {/a: ''}\n    registries: {files: {/a/x: {source: f}}}", "11:26: the node does not see /a/x"),
+        (
+            "tmpfs: {/a: ''}\n    authority: true\n    certificates: [{directory: /a/b}]",
+            "12:20: the node does not see /a/b/ca.pem",
+        ),
+    ],
+)
+def test_a_file_that_a_node_would_not_see_is_refused(write_profile: Write, more: str, said: str) -> None:
+    """An engine writes into the volumes of a container that does not run, and under its folders in memory."""
+    assert f"profile.yaml:{said}" in refused(write_profile(LEAST + f"    {more}\n", {"f": "x"})).what
+
+
+def test_a_file_may_be_in_a_volume(write_profile: Write) -> None:
+    text = LEAST + "    volumes: [/a, /t/b]\n    shared: [/s]\n    tmpfs: {/t: ''}\n"
+    text += "    files: {/a/x: {source: f}, /s/x: {source: f}, /t/b/x: {source: f}, /t2: {source: f}}\n"
+    assert len(resolved(write_profile(text, {"f": "x"})).nodes[0].files) == 4
+
+
+def test_folders_in_memory_of_nested_nodes_are_those_that_the_engine_makes() -> None:
+    assert tuple(privileges.NESTED_TMPFS) == references._NESTED_IN_MEMORY
 
 
 def test_an_init_hook_sees_what_those_before_it_captured(write_profile: Write) -> None:
@@ -401,7 +472,7 @@ roles:
     command: ["{role}"]
     files: {{/f: {{source: f.j2}}}}
     registries: {{files: {{/r: {{source: r.j2}}}}}}
-    endpoints: {{web: {{port: 80, url: "{url}"}}}}
+    endpoints: {{web: {{port: 80, url: "{url}", anyone: "{anyone}"}}}}
     hooks: {{join: [{{on: node, run: ["{join}"]}}], leave: [{{on: node, run: ["{leave}"]}}]}}
 hooks:
   init: [{{on: worker, run: [first], capture: [x]}}, {{on: worker, run: ["{init}"]}}]
