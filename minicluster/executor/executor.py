@@ -29,6 +29,7 @@ _ENDED = {
     "killing": "killed",
     "pausing": "paused",
     "removing": "removed",
+    "leaving": "removed",  # others forget it last where it might register again
     "resetting": "reset",
     "loading": "loaded",
 }

@@ -134,10 +134,11 @@ def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
 @functools.cache
 def environment() -> SandboxedEnvironment:
     """Jinja's immutable sandbox, strict about undefined names, with deferred values."""
-    from jinja2 import StrictUndefined, nodes, pass_environment
+    from jinja2 import StrictUndefined, UndefinedError, nodes, pass_environment
     from jinja2.compiler import CodeGenerator, Frame
     from jinja2.filters import make_attrgetter
     from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from jinja2.utils import missing
 
     class Generator(CodeGenerator):
         """Generates code that leaves it to :func:`shown` and :func:`concat` to make text of values."""
@@ -168,8 +169,20 @@ def environment() -> SandboxedEnvironment:
         items = value if attribute is None else map(make_attrgetter(env, attribute), value)
         return concat([part for item in items for part in (d, item)][1:])
 
+    class Missing(UndefinedError):
+        """Has the object that lacks an attribute."""
+
+        def __init__(self, of: object, message: str) -> None:
+            super().__init__(message)
+            self.of = of
+
     class Undefined(StrictUndefined):
         """Names an object as a profile's author knows it."""
+
+        def __init__(self, hint: str | None = None, obj: Any = missing, name: str | None = None, **more: Any) -> None:
+            super().__init__(hint, obj, name, **more)
+            if "exc" not in more:
+                self._undefined_exception = functools.partial(Missing, obj)  # type: ignore[assignment]
 
         @property
         def _undefined_message(self) -> str:

@@ -30,6 +30,9 @@ _RESERVED = {
 _TWICE = "Both folders, or bin and files, have it."
 _PATH = "Check the path: it is relative to the profile's folder."
 
+#: Files of minicluster's own in a client's folder; see operations/client_folder.py and operations/hand_out.py.
+CLIENT_FILES = ("authority", "ca.pem", "cert.pem", "engine", "env.sh", "key.pem")
+
 _NESTED_IN_MEMORY = ("/run", "/tmp")  # of nested nodes; see engine/privileges.py
 
 BIN = "/usr/local/bin"  #: where scripts of ``bin`` are installed
@@ -49,6 +52,9 @@ def check_references(loaded: Loaded) -> None:
         _check_files(loaded, name, role)
         _check_hidden(loaded, name, role)
     for file_name, source in (profile.client.files if profile.client else {}).items():
+        if file_name in CLIENT_FILES:
+            what, why = f"a file cannot be named {file_name!r}", "Minicluster itself has a file of that name there."
+            raise _error(loaded, ("client", "files", file_name), what, why, "Choose another name for it.", key=True)
         if not inside(loaded, source, ("client", "files", file_name)).is_file():
             raise _error(loaded, ("client", "files", file_name), f"no such file: {source}", fix=_PATH)
     for at, hook in _hooks(loaded):

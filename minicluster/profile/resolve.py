@@ -320,7 +320,7 @@ def _endpoint_functions(published: Mapping[str, Sequence[spec.EndpointSpec]]) ->
                     found.append(Endpoint(name, node, e.port, *later))
         if not found:
             known = {e.name for its in published.values() for e in its}
-            raise FunctionFailed(f"No node has an endpoint {name!r}.", nearest(name, known))
+            raise FunctionFailed(f"No node has an endpoint {name!r}.", nearest(str(name), known))
         return found
 
     def endpoint(name: str) -> DeferredGroup:

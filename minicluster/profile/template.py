@@ -65,7 +65,7 @@ def render(text: str, context: Mapping[str, Any], where: str, *, file: str = "",
         found = re.search(r"'([^']+)' is undefined", message) or re.search(r"has no attribute '([^']+)'", message)
         what, why, fix = f"{at(_line(error))}: {message}", "", ""
         if found and "attribute" in message:
-            fix = nearest(found[1], {name for value in [context, *context.values()] for name in _names(value)})
+            fix = nearest(found[1], _names(getattr(error, "of", None)))
         elif found:
             why = elsewhere(found[1])
             fix = f"Available in {place}: {', '.join(sorted(context))}." if why else nearest(found[1], context)
@@ -103,8 +103,7 @@ def _shown(text: str, line: int) -> str:
 
 
 def _names(value: Any) -> list[str]:
+    """The attributes that templates can use of a value."""
     if isinstance(value, Mapping):
         return [str(name) for name in value]
-    if isinstance(value, (list, tuple)):
-        return _names(value[0]) if value else []
     return [name for name in dir(value) if not name.startswith("_")] if hasattr(value, "__dict__") else []

@@ -637,6 +637,18 @@ def test_the_listener_hears_of_the_plan_of_each_step_and_of_each_node_that_is_do
     assert heard.events[0].nodes == ("a-1", "a-2")
 
 
+def test_a_node_that_the_others_forget_last_is_removed(engine: FakeEngine) -> None:
+    heard = Heard()
+    node(engine)
+    forget = RunHook("c-a-1", ("forget", "a-2"), phase="leaving")
+    steps = (
+        Step("r", "a-2", RemoveContainer("c-a-2"), "c"),
+        Step("h", "a-2", forget, "c", ("r",)),
+    )
+    execute(plan(*steps), run_of(engine, listener=heard))
+    assert [e.phase for e in heard.events if e.kind == "done"] == ["removed"]
+
+
 def test_a_time_out_names_the_cluster_to_look_at(engine: FakeEngine) -> None:
     node(engine)
     engine.answers["probe"] = TimeoutError("run probe in c-a-1: no answer within 0.2 s")

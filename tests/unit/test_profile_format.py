@@ -16,6 +16,7 @@ from minicluster.errors import ProfileError, UsageError
 from minicluster.model.codec import encode
 from minicluster.model.deferred import DEFERRED, fill
 from minicluster.model.spec import Overrides, Spec
+from minicluster.operations import client_folder, hand_out
 from minicluster.profile import catalog, folders, references
 from minicluster.profile.load import load
 from minicluster.profile.resolve import resolve
@@ -323,6 +324,8 @@ CLIENT = LEAST + "    authority: true\nclient: {certificate: {common_name: "
         ),
         (LEAST + "    allowed: [1, 3]\n    nodes: {5: {}}\n", "11:13: there is no worker-5: role worker has at most 3"),
         (LEAST + "    endpoints: {a: {port: 1, anyone: '{{ host }}'}}\n", "10:38: 'host' is undefined"),
+        (CLIENT + "a}, files: {engine: f}}\n", "11:49: a file cannot be named 'engine'"),
+        (LEAST + "env: {A: '{{ endpoint(3) }}'}\n", "10:10: the template fails"),
         (TLS + ", addresses: [127.0.0.1, nope]}]\n", "11:59: 'nope' is not an IP address"),
         (TLS + ', names: [ok, "ü"]}]\n', "11:48: 'ü' is not a name in ASCII"),
         (TLS + ", common_name: \"{{ '' }}\"}]\n", "11:49: a common name has 1 to 64 bytes, not 0"),
@@ -404,6 +407,11 @@ def test_a_file_may_be_in_a_volume(write_profile: Write) -> None:
     text = LEAST + "    volumes: [/a, /t/b]\n    shared: [/s]\n    tmpfs: {/t: ''}\n"
     text += "    files: {/a/x: {source: f}, /s/x: {source: f}, /t/b/x: {source: f}, /t2: {source: f}}\n"
     assert len(resolved(write_profile(text, {"f": "x"})).nodes[0].files) == 4
+
+
+def test_files_of_a_client_that_are_refused_are_those_that_there_are() -> None:
+    own = {client_folder._IDENTITY, client_folder._ENGINE, *client_folder._PARTS.values(), hand_out.ENV}
+    assert own == {*references.CLIENT_FILES}
 
 
 def test_folders_in_memory_of_nested_nodes_are_those_that_the_engine_makes() -> None:

@@ -36,6 +36,9 @@ def first(folder: Path, **size: int) -> NodeSpec:
         ("{{ noed.name }}", "'noed' is undefined", "'node'"),
         ("{{ node.adress }}", "has no attribute 'adress'", "'address'"),
         ("{{ settings.colour }}", "has no attribute 'colour'", "'color'"),
+        ("{{ node.colour }}", "has no attribute 'colour'", "Available: address, "),
+        ("{{ roles.worker[0].adress }}", "has no attribute 'adress'", "'address'"),
+        ("{{ cluster.name.colour }}", "has no attribute 'colour'", ""),
     ],
 )
 def test_an_undefined_name_is_refused_where_it_stands_with_the_nearest(
