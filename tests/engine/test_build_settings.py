@@ -37,6 +37,19 @@ COPY --from=settings /told /authorities /
 RUN apt-get update -o Acquire::Retries=0 >/log 2>&1 || true
 """
 
+CHAIN = """\
+ARG BASE
+ARG ON=first
+FROM ${BASE} AS First
+ARG A GOFLAGS
+RUN echo "flags: $GOFLAGS, proxies: $HTTPS_PROXY, $https_proxy" \\
+  # from here on in the history
+  >/told
+FROM ${ON}
+ARG HTTPS_PROXY
+RUN true
+"""
+
 PART = """
 summary: a program of this test
 license: MIT
@@ -134,6 +147,27 @@ def test_proxy_mirror_authorities_and_registries_reach_a_build(outer: Shell, ser
         for made in set(outer.docker(*bases).out.split()) - before:
             assert "mirror.invalid" not in known_of(outer, made)
             outer.docker("rmi", made)
+
+
+def test_the_history_of_a_stage_that_the_last_is_built_on_has_no_settings(outer: Shell, tmp_path: Path) -> None:
+    (tmp_path / "image").mkdir()
+    text = LEAST.replace("image: example/node", "build: image").replace("name: least", f"name: {NAME}")
+    (tmp_path / "profile.yaml").write_text(text)
+    (tmp_path / "image" / "Dockerfile").write_text(CHAIN)
+    settings = {"https_proxy": f"http://{SECRET}@proxy.invalid", "GOFLAGS": f"-tags={SECRET}"}
+    shell = Shell(outer.env | settings)
+    built = shell.minicluster("image", "build", str(tmp_path))
+    (ref,) = built.out.split()
+    try:
+        for name in ("GOFLAGS", "HTTPS_PROXY"):
+            assert f"{name} is not passed to the build of image node" in built.err
+        told = outer.docker("run", "--rm", "--name", NAME, ref, "cat", "/told").out
+        assert told == f"flags: , proxies: , http://{SECRET}@proxy.invalid\n"
+        known = known_of(outer, ref)
+        assert "ARG A GOFLAGS" in known
+        assert SECRET not in known
+    finally:
+        outer.docker("rmi", ref)
 
 
 def test_a_registry_of_modules_reaches_a_compilation(
