@@ -63,9 +63,8 @@ def reconcile(spec: Spec, observed: Observed, *, force: bool = False) -> Plan:
     left = remove_members(steps, spec, observed, leaving, force)
     _provide_images(steps, spec, observed, actions)
     rolling = one_at_a_time(spec, observed, {name for name, action in actions.items() if action.replaces})
-    # A node without volumes keeps its data in its container: of those in ``rolling`` until its turn.
-    new = {n.name for n in spec.nodes if observed.lacks_data(n) or (actions[n.name].creates and not n.volumes)}
-    empty = new - {node.name for node in rolling}
+    new = {node.name for node in spec.nodes if _starts_empty(node, observed, actions[node.name])}
+    empty = new - {node.name for node in rolling}  # which have their data until it is their turn
     first = initial_member(spec, observed, empty) if spec.init else None
     if first and actions[first.name].creates and first not in rolling:
         # The node that others join takes the longest: it initializes the cluster while they boot. It is ready sooner
@@ -173,6 +172,19 @@ def _local_action(spec: Spec, node: NodeSpec, observed: Observed) -> NodeAction:
     if container.state in ("exited", "paused"):
         return NodeAction("the node is stopped" if container.state == "exited" else "the node is paused", starts=True)
     return NodeAction()
+
+
+def _starts_empty(node: NodeSpec, observed: Observed, action: NodeAction) -> bool:
+    """Nothing is left of what a node had stored, so it has to join again; without volumes that is in its container."""
+    if observed.lacks_data(node) or node.volumes:
+        return observed.lacks_data(node)
+    if action.creates:
+        return True
+    # A change that was interrupted may have replaced it, and have come to nothing more.
+    applied, member = observed.last_applied, (observed.members or {}).get(node.name)
+    if observed.converged or (member and member.ready) or not (applied and (former := applied.node(node.name))):
+        return False
+    return observed.containers[node.name].labels.get(labels.SPEC) != node_hash(applied, former, observed.authority)
 
 
 def _provide_images(steps: Steps, spec: Spec, observed: Observed, actions: Mapping[str, NodeAction]) -> None:

@@ -55,8 +55,10 @@ def leaving_order(spec: Spec, observed: Observed, force: bool) -> list[str]:
         MiniclusterError: no node reports the members; or the quorum would be lost, and there is no ``force``.
     """
     members = observed.members or {}
-    # A member may have lost its container and still have its vote.
-    names = [name for name in dict.fromkeys([*observed.containers, *members]) if spec.node(name) is None]
+    # A member may have lost its container and still have its vote. Without a `members` hook, others may know it.
+    applied = observed.last_applied if spec.members is None else None
+    known_to_others = [*members, *(node.name for node in applied.nodes if node.leave)] if applied else [*members]
+    names = [name for name in dict.fromkeys([*observed.containers, *known_to_others]) if spec.node(name) is None]
     names = [name for name in names if name in observed.containers or observed.recorded(name)]
     known = [name for name in names if (node := observed.recorded(name)) and node.leave]
     # Removed without leaving, a voter would count for the quorum forever, so `force` does not help here. Before a

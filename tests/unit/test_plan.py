@@ -601,6 +601,13 @@ def test_nodes_of_a_profile_without_members_leave_as_well(applied: bool) -> None
     assert [id for id in ids if id.endswith(("agent-3", "agent-3 1", "agent-3 2", "agent-3 3"))] == left
 
 
+def test_a_node_without_a_container_leaves_a_cluster_without_members_by_hooks_on_others() -> None:
+    before, after = (replace(spec_of(agent=n), members=None) for n in (2, 3))
+    found = without(standing(after, members=None), "agent-3")
+    ids = [s.id for s in reconcile(before, found).steps if s.node == "agent-3"]
+    assert ids == ["leave agent-3 1", "leave agent-3 3", "remove volume c-agent-3-var-lib-data"]
+
+
 def test_before_a_first_up_was_complete_no_node_of_a_profile_without_members_leaves() -> None:
     before, after = (replace(spec_of(agent=n), members=None) for n in (2, 3))
     found = replace(standing(after, members=None), records=(NOTHING, record(after)))
@@ -668,6 +675,21 @@ def test_a_node_without_volumes_joins_again_whenever_it_is_replaced(members: boo
     plan = reconcile(new, standing(old) if members else standing(old, members=None))
     assert kinds(plan, RunHook) == ["init 1", "join agent-1 1", "join agent-2 1"]
     assert {"remove agent-1", "ready agent-1"} <= before(plan)["join agent-1 1"]
+
+
+@pytest.mark.parametrize("members", [("master-1", "agent-1"), None], ids=["members", "no members"])
+def test_a_node_that_an_interrupted_change_has_replaced_joins(members: Sequence[str] | None) -> None:
+    """It runs as it should, and nobody knows whether its join hook has run."""
+    old, new = spec_of(set=NO_VOLUMES), spec_of(set={**NO_VOLUMES, "roles.agent.memory": "128MiB"})
+    if not members:
+        old, new = (replace(spec, members=None) for spec in (old, new))
+    found = replace(standing(new, members=members), records=(record(old), record(new, 2)))
+    joined = kinds(reconcile(new, found), RunHook)
+    assert joined == (["init 1", "join agent-2 1"] if members else ["init 1", "join agent-1 1", "join agent-2 1"])
+    dead = {"agent-2": Member("agent-2", ready=False), **(found.members or {})}
+    assert not members or kinds(reconcile(new, replace(found, members=dead)), RunHook) == joined
+    done = replace(found, records=(record(new, 2),))
+    assert members or kinds(reconcile(new, done), RunHook) == []
 
 
 def test_where_the_initial_member_loses_its_data_by_being_replaced_all_nodes_join_again() -> None:
