@@ -912,6 +912,8 @@ LATE = APIError(
     ("refusals", "starts"),
     [
         ((LATE, APIError(404, "network abc not found")), True),  # which the engine removed after its attempt
+        ((APIError(404, f"network {'a1b2c' * 5} not found"),), True),  # the swarm's, which the host lacks for a moment
+        ((APIError(404, f"network {'0a' * 32} not found"),), False),  # the engine's own, which was removed
         ((APIError(404, "network abc not found"),), False),
         ((LATE, APIError(404, "No such container: e-kv-1")), False),
     ],

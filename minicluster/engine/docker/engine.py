@@ -51,7 +51,9 @@ if TYPE_CHECKING:
 
 _NO_LEADER = "swarm does not have a leader"
 _FREED = 10.0  # seconds that a swarm's managers may take to learn that a container has left a network
-_ATTACHED = 40.0  # seconds after which a container that cannot join a network of a swarm is not started again
+_ATTACHED = 90.0  # seconds after which a container that cannot join a network of a swarm is not started again
+_KNOWN = 10.0  # seconds that a host may lack a network of the swarm which its managers have just assigned to it
+_SWARM_NETWORK = re.compile(r"network [0-9a-z]{25} not found")  # a swarm's IDs are shorter than those of an engine
 
 _PATIENCE = 10.0  # seconds that a job has to end when it is told to
 
@@ -422,7 +424,7 @@ class DockerEngine:
             self.put_files(job.name, job.files)
 
     def start_container(self, name: str) -> None:
-        end, late = time.monotonic() + _ATTACHED, False
+        begun, late = time.monotonic(), False
         with translated(f"start container {name}"):
             while True:
                 try:
@@ -436,8 +438,10 @@ class DockerEngine:
                     # then removes what it has of the network, which it lacks for a moment.
                     failed = "attaching to network failed" in error.message
                     late = late or failed
+                    unknown = error.status == 404 and _SWARM_NETWORK.match(error.message)
                     missing = late and error.status == 404 and error.message.startswith("network")
-                    if not (failed or missing) or time.monotonic() > end:
+                    patience = _ATTACHED if failed or missing else _KNOWN if unknown else 0
+                    if time.monotonic() - begun > patience:
                         raise
                     time.sleep(0.2)
 
