@@ -12,6 +12,7 @@ from minicluster.errors import NoCluster
 from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.results import Change
 from minicluster.operations import down as removal, host_record, remove_expired as collecting, up
+from minicluster.operations.observe import everything
 from minicluster.operations.summaries import summaries
 from minicluster.operations.up_options import UpOptions
 
@@ -46,10 +47,19 @@ def engine_of_up(name: str, hosts: Sequence[str], engine: Engine | None, listene
 
 
 def _hosts_of_up(name: str, named: Sequence[str], *, dry_run: bool = False) -> list[str]:
-    having = discovery.hosts_having(name)
-    if not having and discovery.hosts_of(name) and not dry_run:
-        host_record.forget(name)  # others have removed it
-    discovery.refuse_namesake(name, named)
+    """The hosts of an ``up``: those that are named, and those that have the cluster.
+
+    Each host has the records of a cluster, so one of which those that answer have nothing does not exist any more. A
+    noted host that does not answer may have something of it all the same, so it is waited for unless others are named.
+    """
+    having = discovery.hosts_of(name)
+    if having and not everything(engine := discover.open_hosts(having), name):
+        if not engine.gone and not dry_run:
+            host_record.forget(name)
+        if named or not engine.gone:
+            having = []
+    if named and not having:
+        discovery.refuse_namesake(name)
     return [*dict.fromkeys([*named, *having])]
 
 

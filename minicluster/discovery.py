@@ -134,19 +134,6 @@ def hosts_of(name: str) -> list[str]:
     return discover.known_hosts(host_record.read(name))
 
 
-def hosts_having(name: str) -> list[str]:
-    """As :func:`hosts_of`, but none where the cluster has been removed from them by others, as when its lease ended.
-
-    Raises:
-        NoEngine: none of them answers.
-    """
-    hosts = hosts_of(name)
-    if not hosts:
-        return []
-    engine = discover.open_hosts(hosts)
-    return hosts if engine.gone or everything(engine, name) else []
-
-
 def opened(name: str | None, used: Callable[[], Engine]) -> tuple[Engine, Spec]:
     """The engine and the spec of the cluster that :func:`choose` gives; raises as :func:`find` does.
 
@@ -397,13 +384,13 @@ def to_remove_on_hosts(
     return found, missing
 
 
-def refuse_namesake(name: str, hosts: Sequence[str]) -> None:
+def refuse_namesake(name: str) -> None:
     """Refuses to put a cluster on several hosts that the engine in use has under that name.
 
     Raises:
         UsageError: there is one.
     """
-    if hosts and not hosts_of(name) and (engine := engine_if_any()):
+    if engine := engine_if_any():
         its = engine.volumes(name)
         if its and labels.HOSTS not in its[0].labels:
             raise UsageError(

@@ -66,27 +66,32 @@ def remove_cluster(engine: Engine, name: str, listener: Listener) -> Change:
 
 
 def remove_all_reached(engine: Engine, name: str, listener: Listener) -> Plan:
-    """As :func:`remove_all`, but an error where hosts that do not answer still have something of the cluster."""
+    """As :func:`remove_all`, but an error where hosts that do not answer may still have something of the cluster."""
     before = look(engine, name) if engine.hosts else None
     plan = remove_all(engine, name, listener)
-    if before and engine.gone:  # one may have stopped answering just now
-        if not host_record.read(name):  # so that this machine, too, can give up a host that never comes back
+    if before is not None and engine.gone:  # one may have stopped answering just now
+        if before and not host_record.read(name):  # so that this machine, too, can give up a host that never comes back
             host_record.write(name, [*engine.hosts, *engine.gone])
-        gone = replace(before, gone=dict(engine.gone))
-        raise _left_elsewhere(name, engine, _on_hosts_that_are_gone(gone))
+        raise _left_elsewhere(name, engine, replace(before, gone=dict(engine.gone)))
     return plan
 
 
-def _left_elsewhere(name: str, engine: Engine, left: Sequence[str]) -> MiniclusterError:
-    """The error for a cluster of which hosts that do not answer still have something."""
-    hosts = ", ".join(engine.gone)
-    error = MiniclusterError(
-        f"cluster {name} could not be removed from host {hosts}",
-        "\n".join(f"{host} does not answer: {why}" for host, why in engine.gone.items()),
+def _left_elsewhere(name: str, engine: Engine, before: Observed) -> MiniclusterError:
+    """The error for a cluster of which hosts that do not answer have something, or may have.
+
+    ``before``: what the others had of it; they may have had nothing.
+    """
+    gone, here = ", ".join(engine.gone), ",".join(engine.hosts)
+    what = f"cluster {name} could not be removed from host {gone}"
+    fix = (
         f"`minicluster down {name}` removes the rest when the host is back; if it "
-        f"never comes back, remove its docker context first (`docker context rm {next(iter(engine.gone))}`).",
+        f"never comes back, remove its docker context first (`docker context rm {next(iter(engine.gone))}`)."
     )
-    error.leftovers = tuple(left)
+    if not before:
+        what = f"hosts {here} have nothing of cluster {name}; host {gone} may have something of it"
+        fix += f" `minicluster up --name {name} --hosts {here}` makes the cluster without it."
+    error = MiniclusterError(what, "\n".join(f"{host} does not answer: {w}" for host, w in engine.gone.items()), fix)
+    error.leftovers = _on_hosts_that_are_gone(before)
     return error
 
 
@@ -102,7 +107,7 @@ def _on_hosts_that_are_gone(observed: Observed) -> tuple[str, ...]:
         left += [f"container {container_name(spec.cluster, node.name)} on host {host}" for node in nodes]
         left += [f"volume {volume} on host {host}" for node in nodes for volume in volumes(spec, node).values()]
         left.append(f"copies of the cluster's records on host {host}")
-    if left:
+    if observed:
         left.append(f"network {network_name(observed.cluster)}, and the cluster's records on the other hosts")
     return tuple(left)
 

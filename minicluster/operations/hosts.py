@@ -41,7 +41,7 @@ def placed(engine: Engine, spec: Spec, observed: Observed) -> tuple[Spec, Mappin
     swarms = each(engine, lambda host: host.swarm())
     before = observed.spec
     if before is None:
-        _refuse_gone(engine)
+        _refuse_gone(engine, "--hosts")
         check_clocks(engine)
     inside = _inside(engine, swarms, before)
     hosts = machines(engine, inside)
@@ -57,10 +57,11 @@ def placed(engine: Engine, spec: Spec, observed: Observed) -> tuple[Spec, Mappin
     return spec, why, replace(observed.placed(spec), forgotten=forgotten)
 
 
-def _refuse_gone(engine: Engine) -> None:
-    """Refuses to begin without a host that the user named."""
+def _refuse_gone(engine: Engine, words: str) -> None:
+    """Refuses to begin without a host that the user named; ``words`` are those that stand before the hosts."""
     for name, why in engine.gone.items():
-        raise MiniclusterError(f"host {name} does not answer", why, "Start its engine, or leave it out of the hosts.")
+        fix = f"Start its engine, or leave it out of the hosts: `{words} {','.join(engine.hosts)}`."
+        raise MiniclusterError(f"host {name} does not answer", why, fix)
 
 
 def _inside(engine: Engine, swarms: Mapping[str, Swarm], before: Spec | None) -> dict[str, Swarm]:
@@ -253,7 +254,7 @@ def init(engine: Engine, listener: Listener = ignore) -> list[str]:
     Raises:
         MiniclusterError: a host does not answer, is part of another swarm, or cannot join.
     """
-    _refuse_gone(engine)
+    _refuse_gone(engine, "minicluster hosts init")
     check_machines(engine)
     swarms = each(engine, lambda host: host.swarm())
     first = next((swarm for swarm in swarms.values() if swarm.manager), None)

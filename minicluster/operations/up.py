@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -78,8 +78,6 @@ def up(
     _prefetch_info(engine)
     if options.lease and options.lease.owner:
         reaper_client.hold(engine, name, options.lease)
-    if engine.hosts:
-        host_record.write(name, [*engine.hosts, *engine.gone])
     with _dropped_on_failure(engine, name), lock.changing(name):
         up_plan = _up(engine, name, options, listener, cancel)
         spec, authority, mode = up_plan.spec, up_plan.authority, options.address_mode
@@ -90,7 +88,7 @@ def up(
             error.cluster_is_up = True
             raise
         if spec.hosts:
-            host_record.write(name, list(dict.fromkeys([*spec.hosts, *engine.gone])))
+            _note_hosts(engine, name, spec.hosts)
     return up_plan, up_plan.plan.change(time.monotonic() - begun)
 
 
@@ -105,6 +103,8 @@ def _up(engine: Engine, name: str, options: UpOptions, listener: Listener, cance
         spec, observed = up_plan.spec, up_plan.observed
         if attempt == 1:
             preflight.check_capacity(engine, spec, observed, up_plan.plan, options.force, listener)
+        if engine.hosts:  # not before there is a plan: what is refused leaves no note of a cluster that does not exist
+            _note_hosts(engine, name, engine.hosts)
         try:
             apply(engine, up_plan, options, listener, cancel)
             break
@@ -123,6 +123,12 @@ def _up(engine: Engine, name: str, options: UpOptions, listener: Listener, cance
                 refused.append(error.port)
             listener(Event("note", text=f"{error.what}; retrying with another one"))
     return up_plan
+
+
+def _note_hosts(engine: Engine, name: str, hosts: Iterable[str]) -> None:
+    """Notes where to look for a cluster: on these hosts, and on noted ones that do not answer or were not asked."""
+    unasked = [host for host in host_record.read(name) if host not in engine.hosts]
+    host_record.write(name, [*dict.fromkeys([*hosts, *engine.gone, *unasked])])
 
 
 def _requested_ports(spec: Spec) -> set[int]:

@@ -546,10 +546,10 @@ def known(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def opened(names: Sequence[str]) -> HostsEngine:
         if missing := [name for name in names if name not in contexts]:
             raise UsageError(f"host {missing[0]}: no docker context has that name")
-        there = [name for name in names if name in machines.engines]
+        there: dict[str, Engine] = {name: machines.engines[name] for name in names if name in machines.engines}
         if not there:
             raise NoEngine("no host answers")
-        return some(machines, *there)
+        return HostsEngine(there, {name: "timed out" for name in names if name not in there})
 
     def none(**_options: object) -> Engine:
         raise NoEngine("no container engine answers")
@@ -635,6 +635,50 @@ def test_a_plain_up_goes_to_hosts_only_where_they_have_the_cluster(
     FakeEtcd(own)
     monkeypatch.setattr(discover, "connect", lambda **_options: own)
     assert Cluster.up("etcd", name="e", size={"kv": 1}).engine is own
+    assert host_record.read("e") == ()
+
+
+def test_what_was_refused_since_a_host_is_away_leaves_no_note(machines: Machines, known: list[str]) -> None:
+    del machines.engines["c"]
+    with pytest.raises(MiniclusterError, match="host c does not answer") as error:
+        Cluster.up("etcd", name="e", hosts=NAMES)
+    assert host_record.read("e") == ()
+    assert error.value.fix == "Start its engine, or leave it out of the hosts: `--hosts a,b`."
+    assert {*where(Cluster.up("etcd", name="e", hosts=["a", "b"])).values()} == {"a", "b"}
+    assert host_record.read("e") == ("a", "b")
+
+
+def test_a_cluster_that_was_noted_on_a_host_that_is_away_can_be_made_on_others(
+    machines: Machines, known: list[str]
+) -> None:
+    """Others have removed it, and what the host that is away has of it is not known."""
+    host_record.write("e", NAMES)
+    away = machines.engines.pop("c")
+    with pytest.raises(MiniclusterError, match="host c does not answer") as error:
+        Cluster.up("etcd", name="e")  # it may be there
+    assert "`--hosts a,b`" in error.value.fix
+    assert host_record.read("e") == NAMES
+    cluster = Cluster.up("etcd", name="e", hosts=["a", "b"])
+    assert [*cluster.spec.hosts] == ["a", "b"]
+    assert host_record.read("e") == NAMES
+    machines.engines["c"] = away
+    away.create_volume("e-spec-0", {labels.CLUSTER: "e", labels.HOSTS: "a,b,c", labels.REVISION: "0"})
+    clusters.down(["e"])
+    assert all(engine.empty() for engine in machines.engines.values())
+    assert host_record.read("e") == ()
+
+
+def test_down_says_that_a_host_that_is_away_may_have_something(machines: Machines, known: list[str]) -> None:
+    host_record.write("e", NAMES)
+    away = machines.engines.pop("c")
+    with pytest.raises(MiniclusterError) as error:
+        clusters.down(["e"])
+    assert error.value.what == "hosts a,b have nothing of cluster e; host c may have something of it"
+    assert "`minicluster up --name e --hosts a,b` makes the cluster without it." in error.value.fix
+    assert error.value.leftovers == ("what it had on host c, if anything",)
+    assert host_record.read("e") == NAMES
+    machines.engines["c"] = away
+    assert [change.changed for change in clusters.down(["e"])] == [False]
     assert host_record.read("e") == ()
 
 
