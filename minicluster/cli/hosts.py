@@ -77,10 +77,10 @@ def init(names: list[str], output: Output) -> None:
 
     A swarm that is there is used as it is. Of two hosts one manages it; of three or more, three do.
     """
-    from minicluster.operations import hosts as operations, hosts_check
+    from minicluster.operations import hosts_check, hosts_swarm
 
     engine = _open(names)
-    joined = operations.init(engine, _told)
+    joined = hosts_swarm.init(engine, _told)
     if output is Output.json:
         print_json({"joined": joined})
     elif not joined:
@@ -96,9 +96,9 @@ def init(names: list[str], output: Output) -> None:
 @output_option
 def leave(names: list[str] | None, output: Output) -> None:
     """Remove the swarm that 'hosts init' created."""
-    from minicluster.operations import hosts as operations
+    from minicluster.operations import hosts_swarm
 
-    left = operations.leave(_open(names), _told)
+    left = hosts_swarm.leave(_open(names), _told)
     if output is Output.json:
         print_json({"left": left})
     elif not left:

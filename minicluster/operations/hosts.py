@@ -1,4 +1,4 @@
-"""Clusters on several hosts: where nodes go, and the Docker Swarm that carries their networks."""
+"""Clusters on several hosts: where nodes go, and what hosts need for them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from minicluster import pki
 from minicluster.errors import MiniclusterError, UsageError
 from minicluster.host import procfs
 from minicluster.model import labels
-from minicluster.model.events import Event, Listener, ignore
-from minicluster.model.naming import count, listed
+from minicluster.model.naming import listed
 
 if TYPE_CHECKING:
-    from minicluster.engine.protocol import Engine, Swarm, SwarmNode
+    from minicluster.engine.protocol import Engine, Swarm
     from minicluster.model.spec import Spec
     from minicluster.plan.observed import Observed
     from minicluster.plan.placement import Host
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 KERNEL = "Use a kernel with CONFIG_INET_ESP."
 _NOTICED = 20.0  # seconds that a swarm takes to notice that a member is lost, at most
-_MANAGERS = 3  # of a swarm of three hosts or more: it survives the loss of one
 
 
 def placed(engine: Engine, spec: Spec, observed: Observed) -> tuple[Spec, Mapping[str, str], Observed]:
@@ -41,7 +39,7 @@ def placed(engine: Engine, spec: Spec, observed: Observed) -> tuple[Spec, Mappin
     swarms = each(engine, lambda host: host.swarm())
     before = observed.spec
     if before is None:
-        _refuse_gone(engine, "--hosts")
+        refuse_gone(engine, "--hosts")
         check_clocks(engine)
     inside = _inside(engine, swarms, before)
     hosts = machines(engine, inside)
@@ -57,7 +55,7 @@ def placed(engine: Engine, spec: Spec, observed: Observed) -> tuple[Spec, Mappin
     return spec, why, replace(observed.placed(spec), forgotten=forgotten)
 
 
-def _refuse_gone(engine: Engine, words: str) -> None:
+def refuse_gone(engine: Engine, words: str) -> None:
     """Refuses to begin without a host that the user named; ``words`` are those that stand before the hosts."""
     for name, why in engine.gone.items():
         fix = f"Start its engine, or leave it out of the hosts: `{words} {','.join(engine.hosts)}`."
@@ -198,7 +196,7 @@ def check_swarm(engine: Engine, swarms: Mapping[str, Swarm]) -> None:
             "A cluster on several hosts has a network of the swarm that they are part of.",
             f"`minicluster hosts init {names}` makes one.",
         )
-    managers = _managers(
+    managers = managers_of(
         swarms,
         "no host manages the swarm",
         "Add a manager to the hosts; or start the engines of those that do not answer.",
@@ -213,7 +211,7 @@ def check_swarm(engine: Engine, swarms: Mapping[str, Swarm]) -> None:
             )
 
 
-def _managers(swarms: Mapping[str, Swarm], what: str, fix: str) -> list[Swarm]:
+def managers_of(swarms: Mapping[str, Swarm], what: str, fix: str) -> list[Swarm]:
     """The swarms of the hosts that are managers. Raises ``MiniclusterError`` with these words where none is."""
     managers = [swarm for swarm in swarms.values() if swarm.manager]
     if not managers:
@@ -241,153 +239,6 @@ def address_of(host: Engine, swarm: Swarm) -> str:
         except OSError:  # a name of ssh's configuration
             return swarm.address
     return swarm.address
-
-
-# The hosts' swarm
-
-
-def init(engine: Engine, listener: Listener = ignore) -> list[str]:
-    """Makes one swarm of all hosts; what is part of it already stays. Returns the hosts that have joined.
-
-    One of two hosts manages it, three of three or more.
-
-    Raises:
-        MiniclusterError: a host does not answer, is part of another swarm, or cannot join.
-    """
-    _refuse_gone(engine, "minicluster hosts init")
-    check_machines(engine)
-    swarms = each(engine, lambda host: host.swarm())
-    first = next((swarm for swarm in swarms.values() if swarm.manager), None)
-    members = {node.id for node in first.nodes} if first else set()
-    for name, swarm in swarms.items():  # one that was away when the others removed it
-        if first and swarm.id and swarm.id not in members and _was_member(swarm, first):
-            listener(Event("note", text=f"{name} leaves the swarm, which has removed it"))
-            engine.hosts[name].leave_swarm()
-            swarms[name] = type(swarm)()
-    inside = [name for name, swarm in swarms.items() if swarm.id]
-    if inside:
-        check_swarm(engine, {name: swarms[name] for name in inside})
-    joining = [name for name in engine.hosts if name not in inside]
-    wanted = 1 if len(engine.hosts) < _MANAGERS else _MANAGERS
-    manager = next((engine.hosts[name] for name in inside if swarms[name].manager), None)
-    managers = sum(node.manager for node in manager.swarm().nodes) if manager else 0
-    about = {labels.HOSTS: ",".join(engine.hosts)}
-    for name in joining:
-        as_manager = managers < wanted
-        listener(Event("note", text=f"{name} joins the swarm{' as a manager' if as_manager else ''}"))
-        host = engine.hosts[name]
-        try:
-            host.join_swarm(_advertised(host), manager, about, as_manager=as_manager)
-        except MiniclusterError as error:
-            error.what = f"host {name}: {error.what}"
-            error.fix = error.fix or (
-                "Hosts reach each other at ports 2377/tcp, 7946/tcp and udp, and 4789/udp: open them in the firewalls. "
-                f"`minicluster hosts leave {','.join(engine.hosts)}` removes what was created."
-            )
-            raise
-        manager = manager or host
-        managers += as_manager
-    return joining
-
-
-def _was_member(swarm: Swarm, of: Swarm) -> bool:
-    """Whether a host that a swarm does not list was a member of it: it still knows that swarm's managers.
-
-    A worker of another swarm knows its own managers, and no host is a member of two.
-    """
-    managers = {node.id for node in of.nodes if node.manager}
-    return labels.HOSTS in of.labels and not swarm.cluster and bool(managers.intersection(swarm.managers))
-
-
-def _advertised(host: Engine) -> str:
-    """The address by which the others are to reach a host; "" where its engine has to find it."""
-    parts = urlsplit(host.endpoint)
-    if parts.scheme in ("tcp", "https", "ssh") and parts.hostname:
-        try:
-            address = socket.gethostbyname(parts.hostname)
-        except OSError:
-            return ""
-        return "" if address.startswith("127.") else address
-    return ""
-
-
-def leave(engine: Engine, listener: Listener = ignore) -> list[str]:
-    """Takes away the swarm that minicluster made of hosts. Returns the hosts that have left.
-
-    Hosts that are part of another swarm stay in it.
-
-    Raises:
-        MiniclusterError: it was made by somebody else, or nobody knows by whom; it has members beyond these hosts; or
-            clusters still use it.
-    """
-    swarms = each(engine, lambda host: host.swarm())
-    inside = {name: swarm for name, swarm in swarms.items() if swarm.id}
-    if not inside:
-        return []
-    managers = _managers(
-        inside,
-        "no host manages the swarm: it is not known who made it",
-        "Name its managers, too. Where they are lost, and the swarm is minicluster's: "
-        + ", ".join(f"`docker --context {name} swarm leave --force`" for name in inside)
-        + ".",
-    )
-    ours = [swarm for swarm in managers if labels.HOSTS in swarm.labels]
-    if len({swarm.cluster for swarm in ours}) > 1:
-        raise UsageError(
-            "the hosts are part of several swarms that minicluster made",
-            "",
-            "Name the hosts of one: `hosts leave m1,m2`.",
-        )
-    members = {node.id: node for swarm in ours for node in swarm.nodes}
-    leaving = {name: swarm for name, swarm in inside.items() if swarm.id in members}
-    if not leaving:
-        raise UsageError(
-            "the hosts' Docker Swarm was not made by minicluster",
-            "It may have services of its own.",
-            "`docker swarm leave` on each host removes it.",
-        )
-    _refuse_others(members, leaving)
-    if staying := [name for name in inside if name not in leaving]:
-        listener(Event("note", text=f"{', '.join(staying)}: part of another swarm, which minicluster did not make"))
-    used = sorted({c.labels[labels.CLUSTER] for c in engine.containers() if c.host in leaving})
-    if used:
-        raise MiniclusterError(
-            f"the hosts have {count(len(used), 'cluster')}: {', '.join(used)}",
-            "Their networks are the swarm's.",
-            f"Remove them first: `minicluster down {' '.join(used)}`.",
-        )
-    order = sorted(leaving, key=lambda name: leaving[name].manager)  # managers last
-    for name in order:
-        listener(Event("note", text=f"{name} leaves the swarm"))
-        engine.hosts[name].leave_swarm()
-    return order
-
-
-def _refuse_others(members: Mapping[str, SwarmNode], leaving: Mapping[str, Swarm]) -> None:
-    """Refuses to take a swarm away from members that were not named: their clusters would lose their networks."""
-    here = {swarm.id for swarm in leaving.values()}
-    others = [node for node in members.values() if node.id not in here]
-    if not others:
-        return
-    answering, lost = [node for node in others if node.ready], [node for node in others if not node.ready]
-    fixes = []
-    if answering:
-        fixes.append("Name all of its hosts.")
-    if lost:
-        ids = " ".join(node.id for node in lost)
-        manager = next(name for name, swarm in leaving.items() if swarm.manager)
-        fixes.append(
-            "Start the engines of those that do not answer, and name them; or, if they are lost or have left: "
-            f"`docker --context {manager} node demote {ids}`, then `docker --context {manager} node rm --force {ids}`."
-        )
-    raise MiniclusterError(
-        f"the swarm has {count(len(others), 'member')} beyond {', '.join(leaving)}",
-        "\n".join(f"{n.name} ({n.address}){'' if n.ready else ': does not answer'}" for n in others),
-        " ".join(fixes),
-    )
-
-
-# For people
 
 
 def has_esp(host: Engine) -> str:

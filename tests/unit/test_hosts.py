@@ -25,7 +25,15 @@ from minicluster.engine.protocol import Cancel, Container, Engine, Swarm, SwarmN
 from minicluster.errors import MiniclusterError, NoCluster, NoEngine, NotFound, UsageError
 from minicluster.model import labels
 from minicluster.model.lease import Lease
-from minicluster.operations import client_folder, down, host_record, hosts as operations, hosts_check, remove_expired
+from minicluster.operations import (
+    client_folder,
+    down,
+    host_record,
+    hosts as operations,
+    hosts_check,
+    hosts_swarm,
+    remove_expired,
+)
 from minicluster.operations.summaries import summaries
 from minicluster.operations.up import plan as plan_up
 from minicluster.operations.up_options import UpOptions
@@ -368,7 +376,7 @@ def test_place_and_encrypt_need_several_hosts(engine: FakeEngine) -> None:
 
 def test_hosts_that_are_one_engine_are_refused(machines: Machines) -> None:
     machines.engines["a"].id = machines.engines["c"].id = "same"
-    for act in (up, operations.init):
+    for act in (up, hosts_swarm.init):
         with pytest.raises(UsageError, match="hosts a, c are the same engine"):
             act(machines.hosts())
     assert all(engine.empty() for engine in machines.engines.values())
@@ -838,15 +846,15 @@ def test_init_makes_three_managers_and_leave_takes_away_only_its_own(machines: M
     for engine in machines.engines.values():
         engine.member = Swarm()
     hosts = machines.hosts()
-    assert operations.init(hosts) == ["a", "b", "c"]
+    assert hosts_swarm.init(hosts) == ["a", "b", "c"]
     calls = [call for engine in machines.engines.values() for call in engine.calls if call[0] == "join_swarm"]
     assert len(calls) == 3
     foreign = Machines()
     for engine in foreign.engines.values():
         engine.member = replace(engine.member, labels={})
     with pytest.raises(UsageError, match="was not made by minicluster"):
-        operations.leave(foreign.hosts())
-    assert operations.leave(Machines().hosts()) == ["a", "b", "c"]
+        hosts_swarm.leave(foreign.hosts())
+    assert hosts_swarm.leave(Machines().hosts()) == ["a", "b", "c"]
 
 
 def left(machines: Machines) -> list[str]:
@@ -871,7 +879,7 @@ def test_leave_does_not_touch_another_swarm(member: Swarm) -> None:
         machines.engines[name].member = replace(its, nodes=its.nodes[1:])
     machines.engines["d"].member = member
     notes: list[str] = []
-    assert operations.leave(machines.hosts(), lambda event: notes.append(event.text)) == ["a", "b", "c"]
+    assert hosts_swarm.leave(machines.hosts(), lambda event: notes.append(event.text)) == ["a", "b", "c"]
     assert left(machines) == ["a", "b", "c"]
     assert notes[0] == "d: part of another swarm, which minicluster did not make"
 
@@ -879,11 +887,11 @@ def test_leave_does_not_touch_another_swarm(member: Swarm) -> None:
 def test_leave_is_refused_where_the_swarm_has_other_members(machines: Machines) -> None:
     some = HostsEngine({"a": machines.engines["a"]})
     with pytest.raises(MiniclusterError) as error:
-        operations.leave(some)
+        hosts_swarm.leave(some)
     assert error.value.what == "the swarm has 2 members beyond a"
     assert error.value.why == "b (10.9.0.2)\nc (10.9.0.3)"
     with pytest.raises(MiniclusterError, match="the swarm has 1 member beyond a, b") as error:
-        operations.leave(machines.hosts("c"))
+        hosts_swarm.leave(machines.hosts("c"))
     assert "docker --context a node rm --force id-c" in error.value.fix
     assert left(machines) == []
 
@@ -892,7 +900,7 @@ def test_leave_is_refused_where_hosts_are_of_several_swarms(machines: Machines) 
     c = machines.engines["c"].member
     machines.engines["c"].member = replace(c, cluster="another", nodes=c.nodes[2:])
     with pytest.raises(UsageError, match="part of several swarms that minicluster made"):
-        operations.leave(machines.hosts())
+        hosts_swarm.leave(machines.hosts())
     assert left(machines) == []
 
 
@@ -900,7 +908,7 @@ def test_leave_is_refused_where_no_manager_answers(machines: Machines) -> None:
     for name, engine in machines.engines.items():
         engine.member = Swarm(f"id-{name}", engine.member.address)
     with pytest.raises(MiniclusterError, match="it is not known who made it"):
-        operations.leave(machines.hosts())
+        hosts_swarm.leave(machines.hosts())
     assert left(machines) == []
 
 
@@ -985,17 +993,17 @@ def test_init_takes_back_a_former_member_and_nobody_else(machines: Machines) -> 
         machines.engines[name].member = replace(its, nodes=its.nodes[:2])
     machines.engines["c"].member = Swarm("id-c", "10.9.0.3", managers=("id-x",))  # a worker of somebody's swarm
     with pytest.raises(MiniclusterError, match="host c is part of another Docker Swarm"):
-        operations.init(machines.hosts())
+        hosts_swarm.init(machines.hosts())
     assert left(machines) == []
     machines.engines["c"].member = Swarm("id-c", "10.9.0.3", managers=("id-b", "id-c"))
-    assert operations.init(machines.hosts()) == ["c"]
+    assert hosts_swarm.init(machines.hosts()) == ["c"]
     assert left(machines) == ["c"]
 
 
 def test_leave_is_refused_while_clusters_use_the_swarm(machines: Machines) -> None:
     up(machines.hosts())
     with pytest.raises(MiniclusterError, match="the hosts have 1 cluster: e"):
-        operations.leave(machines.hosts())
+        hosts_swarm.leave(machines.hosts())
 
 
 def test_status_tells_the_quorum(machines: Machines) -> None:
