@@ -149,6 +149,9 @@ class HostsEngine(HostCalls):
     def leave_swarm(self) -> None:
         raise EngineError("several hosts cannot leave a swarm as one")
 
+    def set_swarm_role(self, id: str, *, manager: bool) -> None:
+        self._manager().set_swarm_role(id, manager=manager)
+
     def forget_swarm_node(self, id: str) -> None:
         self._manager().forget_swarm_node(id)
 

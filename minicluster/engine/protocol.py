@@ -114,6 +114,9 @@ class Engine(Protocol):
     def leave_swarm(self) -> None:
         """Leaves the swarm, even where that ends it; no error where it is part of none."""
 
+    def set_swarm_role(self, id: str, *, manager: bool) -> None:
+        """Makes an engine a manager of the swarm that this one manages, or a worker, and waits until it is one."""
+
     def forget_swarm_node(self, id: str) -> None:
         """Removes an engine that does not answer from the swarm that this one manages."""
 

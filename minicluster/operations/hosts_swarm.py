@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -17,15 +18,17 @@ if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine, Swarm, SwarmNode
 
 _MANAGERS = 3  # of a swarm of three hosts or more: it survives the loss of one
+_ELECTION = 20.0  # seconds that managers have to elect a leader: while they do, they know nothing
 
 
 def init(engine: Engine, listener: Listener = ignore) -> list[str]:
     """Makes one swarm of all hosts; what is part of it already stays. Returns the hosts that have joined.
 
-    One of two hosts manages it, three of three or more.
+    One of two hosts manages it, three of three or more. In a swarm that others made no host gets another role, and
+    hosts that join it manage it only where that makes three managers.
 
     Raises:
-        MiniclusterError: a host does not answer, is part of another swarm, or cannot join.
+        MiniclusterError: a host does not answer, is part of another swarm, cannot join, or cannot manage it.
     """
     refuse_gone(engine, "minicluster hosts init")
     check_machines(engine)
@@ -41,12 +44,16 @@ def init(engine: Engine, listener: Listener = ignore) -> list[str]:
     if inside:
         check_swarm(engine, {name: swarms[name] for name in inside})
     joining = [name for name in engine.hosts if name not in inside]
-    wanted = 1 if len(engine.hosts) < _MANAGERS else _MANAGERS
-    manager = next((engine.hosts[name] for name in inside if swarms[name].manager), None)
-    managers = sum(node.manager for node in manager.swarm().nodes) if manager else 0
+    there = next((swarms[name] for name in inside if swarms[name].manager), None)
+    manager = next((engine.hosts[name] for name in inside if swarms[name] is there), None)
+    nodes = there.nodes if there else ()
+    answering = sum(node.ready for node in nodes) + len(joining)
+    lacking = (1 if answering < _MANAGERS else _MANAGERS) - sum(node.manager for node in nodes)
+    if there and labels.HOSTS not in there.labels and lacking > len(joining):
+        lacking = 0  # it would take members that others made workers
     about = {labels.HOSTS: ",".join(engine.hosts)}
-    for name in joining:
-        as_manager = managers < wanted
+    for i, name in enumerate(joining):
+        as_manager = i < lacking
         listener(Event("note", text=f"{name} joins the swarm{' as a manager' if as_manager else ''}"))
         host = engine.hosts[name]
         try:
@@ -59,8 +66,37 @@ def init(engine: Engine, listener: Listener = ignore) -> list[str]:
             )
             raise
         manager = manager or host
-        managers += as_manager
+    _balance_managers(engine, listener)
     return joining
+
+
+def _balance_managers(engine: Engine, listener: Listener) -> None:
+    """Makes three managers of the members of a swarm that minicluster made; where there are two managers, else one.
+
+    Two managers need both, so that the loss of either ends what one alone would go on with.
+    """
+    end = time.monotonic() + _ELECTION
+    while True:
+        swarms = each(engine, lambda host: host.swarm())
+        if any(swarm.manager for swarm in swarms.values()) or time.monotonic() > end:
+            break
+        time.sleep(0.5)
+    its = managers_of(swarms, "no host manages the swarm", "`minicluster hosts status` says more.")[0]
+    managers = [node for node in its.nodes if node.manager]
+    workers = [node for node in its.nodes if node.ready and not node.manager]
+    if labels.HOSTS not in its.labels:
+        return
+    if 0 < _MANAGERS - len(managers) <= len(workers):
+        changed, role = workers[: _MANAGERS - len(managers)], "manager"
+    elif len(managers) % 2 == 0:  # but for the one that is asked, which would not answer then
+        others = [node for node in managers if node.id != its.id]
+        changed, role = [min(others, key=lambda node: (node.ready, node.leader))], "worker"
+    else:
+        return
+    names = {swarm.id: name for name, swarm in swarms.items()}
+    for node in changed:
+        listener(Event("note", text=f"{names.get(node.id, node.name)} becomes a {role} of the swarm"))
+        engine.hosts[names[its.id]].set_swarm_role(node.id, manager=role == "manager")
 
 
 def _was_member(swarm: Swarm, of: Swarm) -> bool:

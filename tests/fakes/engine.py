@@ -225,6 +225,9 @@ class FakeEngine(Images):
         self._call("leave_swarm", self.member.id)
         self.member = Swarm()
 
+    def set_swarm_role(self, id: str, *, manager: bool) -> None:
+        self._call("set_swarm_role", f"{id} {manager}")
+
     def forget_swarm_node(self, id: str) -> None:
         self._call("forget_swarm_node", id)
 

@@ -842,19 +842,98 @@ def test_a_host_behind_ssh_that_is_silent_is_given_up_soon(tmp_path: Path, monke
 # Their swarm
 
 
-def test_init_makes_three_managers_and_leave_takes_away_only_its_own(machines: Machines) -> None:
-    for engine in machines.engines.values():
-        engine.member = Swarm()
-    hosts = machines.hosts()
-    assert hosts_swarm.init(hosts) == ["a", "b", "c"]
-    calls = [call for engine in machines.engines.values() for call in engine.calls if call[0] == "join_swarm"]
-    assert len(calls) == 3
+def test_leave_takes_away_only_its_own() -> None:
     foreign = Machines()
     for engine in foreign.engines.values():
         engine.member = replace(engine.member, labels={})
     with pytest.raises(UsageError, match="was not made by minicluster"):
         hosts_swarm.leave(foreign.hosts())
     assert hosts_swarm.leave(Machines().hosts()) == ["a", "b", "c"]
+
+
+class Member(FakeEngine):
+    """An engine that joins the swarm of others in memory, and changes roles in it."""
+
+    ours = True  #: minicluster made the swarm
+
+    def __init__(self, name: str, members: dict[str, SwarmNode]) -> None:
+        super().__init__()
+        self.name, self.id, self.members = name, f"id-{name}", members
+
+    def swarm(self) -> Swarm:
+        me, nodes = self.members.get(self.id), tuple(self.members.values())
+        if me is None:
+            return Swarm()
+        about = {labels.HOSTS: "a"} if self.ours else {}
+        return Swarm(me.id, me.address, "swarm", about, True, nodes) if me.manager else Swarm(me.id, me.address)
+
+    def join_swarm(self, address: str, manager: Engine | None, labels: object, *, as_manager: bool = True) -> None:
+        assert (manager is None) == (not self.members)
+        as_manager = as_manager or manager is None
+        self.members[self.id] = SwarmNode(self.id, self.name, f"10.9.0.{self.name}", as_manager, True, manager is None)
+
+    def set_swarm_role(self, id: str, *, manager: bool) -> None:
+        assert self.members[self.id].manager
+        assert self.members[id].manager != manager
+        self.members[id] = replace(self.members[id], manager=manager)
+
+
+class Joining:
+    """Hosts that are part of no swarm yet, or of the one that ``init`` made of them."""
+
+    def __init__(self) -> None:
+        self.members: dict[str, SwarmNode] = {}
+        self.engines: dict[str, Engine] = {name: Member(name, self.members) for name in "abcde"}
+
+    def init(self, names: str) -> str:
+        """Names of those that manage the swarm after ``init`` of these hosts."""
+        hosts_swarm.init(HostsEngine({name: self.engines[name] for name in names}))
+        return "".join(node.name for node in self.members.values() if node.manager)
+
+
+@pytest.mark.parametrize(
+    ("inits", "managers"),
+    [
+        (("a",), "a"),
+        (("ab",), "a"),
+        (("abc",), "abc"),
+        (("abcde",), "abc"),
+        (("ab", "abc"), "abc"),
+        (("a", "ab"), "a"),
+        (("a", "ab", "abcd"), "abc"),
+        (("ab", "ac"), "abc"),
+        (("abc", "ade"), "abc"),
+    ],
+)
+def test_init_makes_three_managers_of_three_hosts_or_more(inits: Sequence[str], managers: str) -> None:
+    hosts = Joining()
+    found = ""
+    for names in inits:
+        found = hosts.init(names)
+        assert len(found) % 2 == 1
+    assert (len(found), found[0]) == (len(managers), managers[0])
+
+
+def test_init_leaves_no_even_number_of_managers() -> None:
+    hosts = Joining()
+    hosts.init("abcd")
+    del hosts.members["id-c"]  # lost, and removed from the swarm
+    assert hosts.init("abd") == "abd"
+    del hosts.members["id-d"]
+    assert hosts.init("ab") == "a"
+    hosts.members["id-b"] = replace(hosts.members["id-b"], ready=False)
+    assert hosts.init("ac") == "a", "of two that answer one manages the swarm"
+
+
+def test_of_a_swarm_of_others_nobody_changes_a_role(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Member, "ours", False)
+    hosts = Joining()
+    assert hosts.init("ab") == "a"
+    assert hosts.init("abc") == "a"
+    assert Joining().init("abc") == "abc"
+    other = Joining()
+    assert other.init("a") == "a"
+    assert other.init("abc") == "abc"
 
 
 def left(machines: Machines) -> list[str]:
@@ -985,6 +1064,54 @@ def test_an_engine_that_left_its_swarm_only_half_is_asked_again() -> None:
     swarm.leave(refusing(APIError(500, "context deadline exceeded")))
     with pytest.raises(MiniclusterError, match="cannot leave the swarm"):
         swarm.leave(refusing(APIError(500, "permission denied")))
+
+
+def node(index: int, role: str, reachability: str = "") -> dict[str, Any]:
+    about = {"ManagerStatus": {"Reachability": reachability}} if reachability else {}
+    return {"ID": "x", "Version": {"Index": index}, "Spec": {"Role": role, "Labels": {"a": "b"}}, **about}
+
+
+def test_a_role_in_the_swarm_is_asked_for_until_the_engine_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(swarm, "_JOINING", 5.0)
+    asked: list[object] = []
+
+    def engine(*answers: object) -> Any:
+        left = [*answers]
+
+        class Answers:
+            def request(self, method: str, path: str, **request: object) -> object:
+                asked.append((method, path, request))
+                answer = left.pop(0)
+                if isinstance(answer, APIError):
+                    raise answer
+                return answer
+
+        return Answers()
+
+    api = engine(
+        node(7, "worker"),
+        APIError(500, "rpc error: update out of sequence"),
+        node(8, "worker"),
+        None,
+        node(9, "manager"),  # it does not manage yet
+        APIError(503, "rpc error: The swarm does not have a leader"),
+        node(10, "manager", "reachable"),
+    )
+    swarm.set_role(api, "x", "manager")
+    assert asked[3] == (
+        "POST",
+        "/nodes/x/update",
+        {"params": {"version": 8}, "data": {"Role": "manager", "Labels": {"a": "b"}}},
+    )
+    assert len(asked) == 7
+    swarm.set_role(
+        engine(node(1, "manager", "reachable"), None, node(2, "worker", "reachable"), node(3, "worker")), "x", "worker"
+    )
+    with pytest.raises(MiniclusterError, match="cannot make x a manager of the swarm"):
+        swarm.set_role(engine(APIError(400, "not allowed")), "x", "manager")
+    monkeypatch.setattr(swarm, "_JOINING", -1.0)
+    with pytest.raises(MiniclusterError, match="x is no manager of the swarm yet"):
+        swarm.set_role(engine(node(1, "manager", "unreachable")), "x", "manager")
 
 
 def test_init_takes_back_a_former_member_and_nobody_else(machines: Machines) -> None:

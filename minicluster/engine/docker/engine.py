@@ -226,6 +226,9 @@ class DockerEngine:
     def leave_swarm(self) -> None:
         swarm.leave(self._api)
 
+    def set_swarm_role(self, id: str, *, manager: bool) -> None:
+        swarm.set_role(self._api, id, "manager" if manager else "worker")
+
     def forget_swarm_node(self, id: str) -> None:
         swarm.forget(self._api, id)
 

@@ -10,10 +10,12 @@ from typing import Any
 from minicluster.engine.docker.errors import translated
 from minicluster.engine.http import Api, APIError
 from minicluster.engine.protocol import Engine, Swarm, SwarmNode
+from minicluster.errors import EngineError
 from minicluster.model.labels import ENCRYPTED, HOSTS
 
 _JOINING = 60.0  # seconds: a manager that joins waits until it has the whole log
 _LISTEN = "0.0.0.0:2377"
+_PASSING = ("out of sequence", "does not have a leader", "deadline exceeded")  # errors after which to ask again
 
 
 def look(api: Api) -> Swarm:
@@ -81,6 +83,37 @@ def leave(api: Api) -> None:
             time.sleep(0.2)
 
 
+def set_role(api: Api, node: str, role: str) -> None:
+    """Makes a manager or a worker of a node, and waits until it is one."""
+    end = time.monotonic() + _JOINING
+    with translated(f"make {node} a {role} of the swarm"):
+        while True:
+            try:
+                found = api.request("GET", f"/nodes/{node}")
+                manages = (found.get("ManagerStatus") or {}).get("Reachability") == "reachable"
+                if found["Spec"].get("Role") != role:
+                    _ask_for_role(api, found, role)
+                elif manages == (role == "manager"):
+                    return
+                elif time.monotonic() > end:
+                    raise EngineError(
+                        f"{node} is no {role} of the swarm yet",
+                        f"That was asked for {_JOINING:.0f} s ago.",
+                        "Managers reach each other at port 2377/tcp: open it in the firewalls.",
+                    )
+            except APIError as error:
+                # Another process may be changing it, or the managers elect a leader, as they do with each new one.
+                if not any(said in error.message for said in _PASSING) or time.monotonic() > end:
+                    raise
+            time.sleep(0.2)
+
+
+def _ask_for_role(api: Api, node: Mapping[str, Any], role: str) -> None:
+    """Asks for another role of a node, by the engine's description of it; it has it a moment later."""
+    spec, version = {**node["Spec"], "Role": role}, {"version": node["Version"]["Index"]}
+    api.request("POST", f"/nodes/{node['ID']}/update", params=version, data=spec)
+
+
 def forget(api: Api, node: str) -> None:
     end = time.monotonic() + _JOINING
     with translated(f"remove {node} from the swarm"):
@@ -88,10 +121,7 @@ def forget(api: Api, node: str) -> None:
             try:
                 found = api.request("GET", f"/nodes/{node}")
                 if found["Spec"].get("Role") == "manager":  # which it has to be no longer
-                    version = {"version": found["Version"]["Index"]}
-                    api.request(
-                        "POST", f"/nodes/{node}/update", params=version, data={**found["Spec"], "Role": "worker"}
-                    )
+                    _ask_for_role(api, found, "worker")
                 api.request("DELETE", f"/nodes/{node}", params={"force": 1})
                 return
             except APIError as error:
