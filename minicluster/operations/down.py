@@ -128,7 +128,9 @@ def remove_all(engine: Engine, name: str, listener: Listener) -> Plan:
     first: Plan | None = None
     for attempt in range(1, _ATTEMPTS + 1):
         observed = look(engine, name)
-        plan = removal.remove(replace(observed, attached={n: _foreign(engine, n, name) for n in observed.networks}))
+        attached = {n: _foreign(engine, n, name) for n in observed.networks}
+        # A host without a docker context is given up: what the others keep for one that comes back is removed.
+        plan = removal.remove(replace(observed, attached=attached, gone=dict(engine.gone)))
         first = first or plan
         try:
             execute(plan, Run(engine, None, DEFAULT_TIMEOUT, listener))

@@ -45,12 +45,13 @@ def placed(engine: Engine, spec: Spec, observed: Observed) -> tuple[Spec, Mappin
     hosts = machines(engine, inside)
     # Hosts that left the swarm, as one that was away and forgotten, can have no node until they join it again.
     outside = dict.fromkeys(swarms, "it is not part of the swarm; `minicluster hosts init` lets it join")
-    gone = {**engine.gone, **{name: why for name, why in outside.items() if name not in inside}}
+    away = {**observed.gone, **engine.gone}
+    gone = {**away, **{name: why for name, why in outside.items() if name not in inside}}
     if spec.overrides.encrypt and before is None:
         check_encryption(engine)
     spec, why = placement.place(spec, before, hosts, gone)
     former = {node.name: node.host for node in before.nodes} if before else {}
-    left = {former[name] for name in why if former.get(name) in engine.gone}
+    left = {former[name] for name in why if former.get(name) in away}
     forgotten = {host: id_ for host in sorted(left) if before and (id_ := _lost(engine, host, before, inside))}
     return spec, why, replace(observed.placed(spec), forgotten=forgotten)
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
+from minicluster.engine import discover
 from minicluster.errors import NotFound
 from minicluster.model import labels
 from minicluster.model.local_registry import CA, NAME, LocalRegistry
@@ -32,7 +33,13 @@ _MEMBERS_TIMEOUT = 10.0  # seconds that a node has to answer: a slow machine tak
 def look(engine: Engine, name: str) -> Observed:
     """Everything on the engine that carries a cluster's name."""
     found = observe(name, engine.containers(name), engine.networks(name), engine.volumes(name))
-    return replace(found, hosts=frozenset(engine.hosts), gone=dict(engine.gone)) if engine.hosts else found
+    if not engine.hosts:
+        return found
+    having = dict.fromkeys(node.host for node in found.spec.nodes) if found.spec else {}
+    unasked = [host for host in having if host not in engine.hosts and host not in engine.gone]
+    given_up = [host for host in unasked if not discover.known_hosts([host])]
+    gone = {**engine.gone, **dict.fromkeys(given_up, "it has no docker context")}
+    return replace(found, hosts=frozenset(engine.hosts), gone=gone)
 
 
 def look_within(

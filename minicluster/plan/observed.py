@@ -55,7 +55,7 @@ class Observed:
     authority: str = ""  #: identity of the certificate authority that issues new certificates
     registry: LocalRegistry | None = None  #: the engine's, if the cluster's nodes pull images
     hosts: frozenset[str] = frozenset()  #: of an engine that is several: those that answer
-    gone: Mapping[str, str] = field(default_factory=dict)  #: hosts that do not answer, and why
+    gone: Mapping[str, str] = field(default_factory=dict)  #: hosts that do not answer or are given up, and why
     #: Node -> names of its former containers, on other hosts than the one that it is to be on.
     strays: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     #: Hosts that do not answer and whose nodes move -> their engines in the swarm, which keeps the nodes' addresses.

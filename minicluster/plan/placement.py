@@ -35,7 +35,7 @@ def place(
         spec: with the names of hosts, and what the user says about single nodes, in its overrides.
         before: the spec that the cluster has.
         hosts: those that answer.
-        gone: those that do not, and why.
+        gone: those that do not, that are given up or cannot have nodes, and why.
 
     Raises:
         UsageError: a host or node that the user names does not exist, or nodes on different hosts would share a volume.
@@ -136,7 +136,7 @@ def _check_places(spec: Spec, names: Sequence[str]) -> None:
 def _moved(spec: Spec, node: NodeSpec, host: str, allowed: Sequence[str], gone: Mapping[str, str]) -> str:
     """Why a node leaves its host; an error where it cannot."""
     if host in gone:
-        why = f"host {host} does not answer"
+        why = f"host {host}: {gone[host]}"
     elif host in spec.overrides.hosts:
         why = f"--place does not allow host {host}"
     else:
@@ -146,9 +146,9 @@ def _moved(spec: Spec, node: NodeSpec, host: str, allowed: Sequence[str], gone: 
             f"{node.name} cannot leave host {host}",
             f"{why[:1].upper()}{why[1:]}. Profile {spec.profile} cannot make a {node.role} that lost its data a member "
             "again.",
-            f"Start the engine of host {host}." if host in gone else f"Keep host {host}.",
+            f"Bring host {host} back." if host in gone else f"Keep host {host}.",
         )
-    lost = f", its data there ({', '.join(node.volumes)}) are not used any more" if node.volumes else ""
+    lost = f"; its data there ({', '.join(node.volumes)}) are not used any more" if node.volumes else ""
     return f"{why}{lost}"
 
 

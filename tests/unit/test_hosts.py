@@ -802,6 +802,39 @@ def test_a_host_without_a_context_is_given_up_by_every_command(machines: Machine
     assert all(engine.empty() for engine in machines.engines.values())
 
 
+def test_the_nodes_of_a_host_without_a_context_move(machines: Machines, known: list[str]) -> None:
+    up(machines.hosts())
+    machines.hosts("c")  # it is lost
+    away = machines.engines.pop("c")
+    known.remove("c")
+    cluster = Cluster.open("e")
+    status = cluster.status()
+    said = "host c does not answer (it has no docker context): kv-3 cannot be reached; `minicluster up --name e` puts"
+    assert any(note.startswith(said) for note in status.notes)
+    assert [(node.phase, node.probe) for node in status.nodes][2] == ("unknown", "host c does not answer")
+    with pytest.raises(MiniclusterError) as error:
+        cluster.start(["kv-3"])
+    assert (error.value.what, error.value.why) == (
+        "cannot start kv-3: host c does not answer",
+        "it has no docker context",
+    )
+    steps = {step.id: step for step in clusters.dry_run(name="e").steps}
+    assert steps["forget c"].action == ForgetHost("c", "id-c")
+    assert "forget c" in steps["create kv-3"].needs
+    assert "on a: host c: it has no docker context; its data there (/var/lib/etcd) are not used any more" in (
+        steps["create kv-3"].cause
+    )
+    moved = Cluster.up(name="e")
+    assert where(moved) == {"kv-1": "a", "kv-2": "b", "kv-3": "a"}
+    assert moved.status().notes == ()
+    machines.engines["c"] = away
+    known.append("c")  # it is back
+    machines.hosts()
+    assert any("host c still has a former kv-3" in note for note in Cluster.open("e").status().notes)
+    Cluster.up(name="e")
+    assert away.boxes == {}
+
+
 def test_what_is_on_no_host_that_answers_may_be_on_another(machines: Machines) -> None:
     with pytest.raises(NotFound):
         machines.hosts().get_file("e-kv-1", "/etc/hosts")
