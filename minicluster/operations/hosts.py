@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
@@ -27,8 +27,12 @@ KERNEL = "Use a kernel with CONFIG_INET_ESP."
 _NOTICED = 20.0  # seconds that a swarm takes to notice that a member is lost, at most
 
 
-def placed(engine: Engine, spec: Spec, observed: Observed) -> tuple[Spec, Mapping[str, str], Observed]:
+def placed(
+    engine: Engine, spec: Spec, observed: Observed, asked: Collection[str]
+) -> tuple[Spec, Mapping[str, str], Observed]:
     """The spec with a host for each node, why it is there, and what is observed as seen by that spec.
+
+    ``asked``: the nodes and roles that the user places now.
 
     Raises:
         MiniclusterError: see :func:`minicluster.plan.placement.place`; or the hosts have no swarm in common.
@@ -49,7 +53,7 @@ def placed(engine: Engine, spec: Spec, observed: Observed) -> tuple[Spec, Mappin
     gone = {**away, **{name: why for name, why in outside.items() if name not in inside}}
     if spec.overrides.encrypt and before is None:
         check_encryption(engine)
-    spec, why = placement.place(spec, before, hosts, gone)
+    spec, why = placement.place(spec, before, hosts, gone, asked)
     former = {node.name: node.host for node in before.nodes} if before else {}
     left = {former[name] for name in why if former.get(name) in away}
     forgotten = {host: id_ for host in sorted(left) if before and (id_ := _lost(engine, host, before, inside))}

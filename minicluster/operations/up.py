@@ -215,7 +215,7 @@ def plan(
     if engine and engine.hosts:
         from minicluster.operations import hosts  # imports logging: only where it is needed
 
-        spec, placement, observed = hosts.placed(engine, spec, observed)
+        spec, placement, observed = hosts.placed(engine, spec, observed, options.place or ())
     authority = pki.Authority()
     if engine:
         observed, authority = look_within(engine, observed, before, spec)

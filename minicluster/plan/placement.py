@@ -25,6 +25,7 @@ def place(
     before: Spec | None,
     hosts: Mapping[str, Host],
     gone: Mapping[str, str],
+    asked: Collection[str] = (),
 ) -> tuple[Spec, dict[str, str]]:
     """The spec with a host for each node, and the reason for each that is new.
 
@@ -36,14 +37,16 @@ def place(
         before: the spec that the cluster has.
         hosts: those that answer.
         gone: those that do not, that are given up or cannot have nodes, and why.
+        asked: the nodes and roles that the user places now; what is said of others was recorded before.
 
     Raises:
-        UsageError: a host or node that the user names does not exist, or nodes on different hosts would share a volume.
+        UsageError: a host or node that the user names does not exist, no host is left of those that were recorded for
+            one, or nodes on different hosts would share a volume.
         MiniclusterError: a node cannot be moved from a host that does not answer.
     """
     names = spec.overrides.hosts
     allowed = {node.name: _allowed(spec, node, names) for node in spec.nodes}
-    _check_places(spec, names)
+    _check_places(spec, names, asked)
     voting = _voting(spec)
     free = {name: hosts[name].free for name in names if name in hosts}
     of_role: Counter[tuple[str, str]] = Counter()  # host and role -> nodes
@@ -122,15 +125,20 @@ def _allowed(spec: Spec, node: NodeSpec, names: Sequence[str]) -> list[str]:
     return [name for name in asked.split(",") if name in names] if asked else [*names]
 
 
-def _check_places(spec: Spec, names: Sequence[str]) -> None:
+def _check_places(spec: Spec, names: Sequence[str], asked: Collection[str]) -> None:
+    """Refuses words that are wrong. What was right before may be of a node that is scaled away, or of former hosts."""
     known = {*spec.roles, *(node.name for node in spec.nodes)}
+    why = f"The cluster's hosts are {', '.join(names)}."
     for word, hosts in spec.overrides.place.items():
-        if word not in known:
+        if word not in known and word in asked:
             raise UsageError(f"--place {word}={hosts}: no role or node {word!r}", "", nearest(word, known))
-        for host in hosts.split(","):
-            if host not in names:
-                why = f"The cluster's hosts are {', '.join(names)}."
-                raise UsageError(f"--place {word}={hosts}: {host!r} is not one of the hosts", why, nearest(host, names))
+        left_out = [host for host in hosts.split(",") if host not in names]
+        if left_out and word in asked:
+            what = f"--place {word}={hosts}: {left_out[0]!r} is not one of the hosts"
+            raise UsageError(what, why, nearest(left_out[0], names))
+        if word in known and left_out == hosts.split(","):
+            what = f"--place {word}={hosts}, which was said before, leaves no host for {word}"
+            raise UsageError(what, why, f"`--place {word}=any` takes it back; or place it on one of these.")
 
 
 def _moved(spec: Spec, node: NodeSpec, host: str, allowed: Sequence[str], gone: Mapping[str, str]) -> str:

@@ -282,6 +282,31 @@ def test_a_host_can_be_replaced_by_another_one() -> None:
     assert host_record.read("e") == ("a", "b", "d")
 
 
+def test_what_was_placed_before_may_be_scaled_away(machines: Machines) -> None:
+    cluster = up(machines.hosts(), size={"kv": 5}, place={"kv-4": "c"})
+    assert where(cluster)["kv-4"] == "c"
+    cluster.scale({"kv": 3})
+    with pytest.raises(UsageError, match="--place kv-4=c: no role or node 'kv-4'"):
+        up(machines.hosts(), place={"kv-4": "c"})
+    cluster.scale({"kv": 5})
+    assert where(cluster)["kv-4"] == "c", "it is still in force"
+    cluster.scale({"kv": 3})
+    assert up(machines.hosts(), place={"kv-4": "any"}).spec.overrides.place == {}
+
+
+def test_what_was_placed_before_on_a_former_host_is_said_with_the_way_out() -> None:
+    machines = Machines("a", "b", "c", "d")
+    up(some(machines, "a", "b", "c"), hosts=["a", "b", "c"], place={"kv-3": "c", "kv-1": "a,c"})
+    with pytest.raises(UsageError) as error:
+        up(machines.hosts(), hosts=["a", "b", "d"])
+    assert error.value.what == "--place kv-3=c, which was said before, leaves no host for kv-3"
+    assert error.value.why == "The cluster's hosts are a, b, d."
+    assert error.value.fix == "`--place kv-3=any` takes it back; or place it on one of these."
+    moved = up(machines.hosts(), hosts=["a", "b", "d"], place={"kv-3": "any"})
+    assert where(moved) == {"kv-1": "a", "kv-2": "b", "kv-3": "d"}
+    assert moved.spec.overrides.place == {"kv-1": "a,c"}
+
+
 def test_so_many_voters_as_a_quorum_do_not_move_at_once(machines: Machines) -> None:
     up(machines.hosts())
     for away in (("b", "c"), ("a", "c")):
