@@ -26,7 +26,7 @@ _ALL = "Hosts: docker contexts, separated by commas (default: all)"
 
 
 def _open(names: list[str] | None) -> HostsEngine:
-    """The named hosts, else all docker contexts."""
+    """The named hosts, else all docker contexts, of which some may have to do with something else."""
     from minicluster.engine import client_config
     from minicluster.engine.discover import open_hosts
 
@@ -37,7 +37,7 @@ def _open(names: list[str] | None) -> HostsEngine:
             "Hosts are docker contexts, and only the default one exists.",
             "Create one for each machine: `docker context create NAME --docker host=ssh://USER@MACHINE`.",
         )
-    return open_hosts(chosen)
+    return open_hosts(chosen, strict=bool(names))
 
 
 def _told(event: Event) -> None:

@@ -100,11 +100,14 @@ def known_hosts(names: Iterable[str]) -> list[str]:
     return [name for name in names if name in known]
 
 
-def open_hosts(names: Sequence[str]) -> HostsEngine:
+def open_hosts(names: Sequence[str], *, strict: bool = True) -> HostsEngine:
     """The engines of hosts as one. Hosts are docker contexts; all are asked at once whether they answer.
 
+    Args:
+        strict: a context that cannot be used is an error; otherwise it is a host that does not answer.
+
     Raises:
-        UsageError: there is no such context, or it is reached by TCP without TLS.
+        UsageError: see :func:`host_address`; only if ``strict``.
         NoEngine: none of them answers.
     """
     from concurrent.futures import ThreadPoolExecutor
@@ -112,13 +115,22 @@ def open_hosts(names: Sequence[str]) -> HostsEngine:
     from minicluster.engine.docker.engine import DockerEngine
     from minicluster.engine.hosts import HostsEngine
 
-    addresses = {name: host_address(name) for name in dict.fromkeys(names)}
-    with ThreadPoolExecutor(len(addresses)) as pool:
+    addresses: dict[str, EngineAddress] = {}
+    gone: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        try:
+            addresses[name] = host_address(name)
+        except UsageError as error:
+            if strict:
+                raise
+            gone[name] = error.what.removeprefix(f"host {name}: ")
+    with ThreadPoolExecutor(len(addresses) or 1) as pool:
         answers = dict(zip(addresses, pool.map(_answer_of_host, addresses.values()), strict=True))
-    gone = {name: answer for name, answer in answers.items() if isinstance(answer, str)}
+    gone |= {name: answer for name, answer in answers.items() if isinstance(answer, str)}
     hosts = {name: DockerEngine(answer) for name, answer in answers.items() if isinstance(answer, EngineAddress)}
     if not hosts:
-        why = "\n".join(f"{name} ({addresses[name].url}): {said}" for name, said in gone.items())
+        urls = {name: f" ({address.url})" for name, address in addresses.items()}
+        why = "\n".join(f"{name}{urls.get(name, '')}: {said}" for name, said in gone.items())
         raise NoEngine("no host answers", why, "Start their engines; `docker context ls` lists the contexts.")
     return HostsEngine(hosts, gone, _home)
 
@@ -143,7 +155,7 @@ def host_address(name: str) -> EngineAddress:
     """The address of a host, which is a docker context; "default" is the engine that is used without one.
 
     Raises:
-        UsageError: there is no such context, or it is reached by TCP without TLS.
+        UsageError: there is no such context, it has no docker endpoint, or that is reached by TCP without TLS.
     """
     if name == "default":
         found = client_config.from_environment()
@@ -155,6 +167,12 @@ def host_address(name: str) -> EngineAddress:
             found = client_config.of_context(name)
         except NoEngine:
             known = [*client_config.contexts(), "default"]
+            if name in known:
+                raise UsageError(
+                    f"host {name}: its docker context has no docker endpoint",
+                    "It does not say where the engine is.",
+                    f"`docker context update {name} --docker host=ssh://USER@MACHINE` says it.",
+                ) from None
             raise UsageError(
                 f"host {name}: no docker context has that name",
                 "Hosts are docker contexts.",

@@ -96,7 +96,7 @@ def _facts(host: Engine) -> tuple[float, tuple[str, ...], int]:
 
 
 def _notes(engine: Engine, swarms: Mapping[str, Swarm], manager: Swarm | None) -> list[str]:
-    names = ",".join([*engine.hosts, *engine.gone])
+    names = ",".join(engine.hosts)  # `hosts init` takes no others
     outside = [name for name, swarm in swarms.items() if not swarm.id]
     notes = []
     try:

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from minicluster import paths
-from minicluster.engine import discover
+from minicluster.engine import client_config, discover
 from minicluster.engine.address import EngineAddress, Tls
 from minicluster.engine.discover import Attempt
 from minicluster.engine.http import describe, get_json, ping
 from minicluster.engine.private import daemon
-from minicluster.errors import NoEngine
+from minicluster.errors import NoEngine, UsageError
 
 PONG = b"HTTP/1.0 200 OK\r\nApi-Version: 1.43\r\nOSType: linux\r\n\r\nOK"
 Serve = Callable[[Path, bytes], str]
@@ -340,3 +340,26 @@ def test_finding_costs_milliseconds(home: Path, serve: Serve) -> None:
     start = time.monotonic()
     discover.locate()
     assert time.monotonic() - start < 0.2  # some 2 ms; the bound is for a busy machine
+
+
+def test_a_context_that_cannot_be_used_ends_only_commands_that_name_it(home: Path, serve: Serve) -> None:
+    config = home / ".docker"
+    write_context(config, "m1", {"Host": serve(home / "m1.sock", PONG)})
+    write_context(config, "plain", {"Host": "tcp://192.0.2.1:2375"})
+    write_context(config, "bare", {})
+    engine = discover.open_hosts(client_config.contexts(), strict=False)
+    assert [*engine.hosts] == ["m1"]
+    assert engine.gone == {
+        "bare": "its docker context has no docker endpoint",
+        "plain": "tcp://192.0.2.1:2375 is not protected by TLS",
+    }
+    with pytest.raises(NoEngine, match="no host answers") as caught:
+        discover.open_hosts(["plain"], strict=False)
+    assert caught.value.why == "plain: tcp://192.0.2.1:2375 is not protected by TLS"
+    for name, words in (
+        ("plain", "is not protected by TLS"),
+        ("bare", "host bare: its docker context has no docker endpoint"),
+        ("m2", "host m2: no docker context has that name"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            discover.open_hosts(["m1", name])

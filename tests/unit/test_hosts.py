@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from minicluster import clusters, discovery, paths
+from minicluster.cli.app import app
 from minicluster.cli.planned import rows
 from minicluster.cluster import Cluster
 from minicluster.engine import client_config, discover
@@ -1189,6 +1191,30 @@ def test_leave_is_refused_while_clusters_use_the_swarm(machines: Machines) -> No
     up(machines.hosts())
     with pytest.raises(MiniclusterError, match="the hosts have 1 cluster: e"):
         hosts_swarm.leave(machines.hosts())
+
+
+def test_without_names_a_context_that_cannot_be_used_is_one_that_does_not_answer(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(names: Sequence[str], *, strict: bool = True) -> HostsEngine:
+        if strict:
+            raise UsageError("host z: tcp://192.0.2.1:2375 is not protected by TLS")
+        return HostsEngine(machines.engines, {"z": "tcp://192.0.2.1:2375 is not protected by TLS"})
+
+    monkeypatch.setattr(client_config, "contexts", lambda: [*NAMES, "z"])
+    monkeypatch.setattr(discover, "open_hosts", opened)
+    machines.engines["c"].member = Swarm()
+    for words, code in (("status", 0), ("check", 1)):
+        done = CliRunner().invoke(app, ["hosts", words])
+        assert done.exit_code == code, done.output
+        (line,) = [line for line in done.output.splitlines() if line.startswith("z ")]
+        assert "no answer: tcp://192.0.2.1:2375 is not protected by TLS" in line
+        assert "`minicluster hosts init a,b,c` makes one" in done.output
+        named = CliRunner().invoke(app, ["hosts", words, "a,z"])
+        assert isinstance(named.exception, SystemExit)
+        assert "a," not in named.stdout
+    machines.engines["c"].member = replace(machines.engines["b"].member, id="id-c")
+    assert "leaves the swarm" in CliRunner().invoke(app, ["hosts", "leave"]).stderr
 
 
 def test_status_tells_the_quorum(machines: Machines) -> None:
