@@ -11,7 +11,7 @@ from minicluster.model import labels
 from minicluster.model.durations import DEFAULT_TIMEOUT
 from minicluster.model.events import Event, Listener, ignore
 from minicluster.model.naming import container_name, network_name
-from minicluster.operations.down import leftovers, remove_all
+from minicluster.operations.down import leftovers, remove_all_reached
 from minicluster.operations.observe import look, look_within
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _undo(
         try:
             engine = _answering(engine, listener)
             if before is None:
-                remove_all(engine, name, ignore)
+                remove_all_reached(engine, name, ignore)
                 _add(error, listener, why="Everything that was created has been removed.")
             else:
                 _restore(engine, failed, before, authority)

@@ -717,6 +717,25 @@ def test_down_says_that_a_host_that_is_away_may_have_something(machines: Machine
     assert host_record.read("e") == ()
 
 
+def test_a_first_up_during_which_a_host_is_lost_says_what_is_left_there(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(_name: str) -> None:
+        raise NoEngine("the engine stopped answering: start container", "timed out")
+
+    monkeypatch.setattr(machines.engines["c"], "start_container", lost)
+    with pytest.raises(MiniclusterError) as error:
+        up(machines.hosts())
+    assert "container e-kv-3 on host c" in error.value.leftovers
+    assert "has been removed" not in error.value.why
+    assert "`minicluster down e` removes what is left." in error.value.fix
+    assert host_record.read("e") == NAMES
+    monkeypatch.undo()
+    Cluster.open("e", engine=machines.hosts()).down()
+    assert all(engine.empty() for engine in machines.engines.values())
+    assert host_record.read("e") == ()
+
+
 def test_a_client_s_folder_is_removed_though_a_host_is_away(machines: Machines) -> None:
     cluster = up(machines.hosts())
     cluster.write_client_files()
