@@ -44,8 +44,8 @@ def init(engine: Engine, listener: Listener = ignore) -> list[str]:
     if inside:
         check_swarm(engine, {name: swarms[name] for name in inside})
     joining = [name for name in engine.hosts if name not in inside]
-    there = next((swarms[name] for name in inside if swarms[name].manager), None)
-    manager = next((engine.hosts[name] for name in inside if swarms[name] is there), None)
+    asked = next((name for name in inside if swarms[name].manager), "")
+    manager, there = engine.hosts.get(asked), swarms.get(asked)
     nodes = there.nodes if there else ()
     answering = sum(node.ready for node in nodes) + len(joining)
     lacking = (1 if answering < _MANAGERS else _MANAGERS) - sum(node.manager for node in nodes)

@@ -144,7 +144,7 @@ def _check_places(spec: Spec, names: Sequence[str], asked: Collection[str]) -> N
 def _moved(spec: Spec, node: NodeSpec, host: str, allowed: Sequence[str], gone: Mapping[str, str]) -> str:
     """Why a node leaves its host; an error where it cannot."""
     if host in gone:
-        why = f"host {host}: {gone[host]}"
+        why = f"host {host} cannot have it ({gone[host]})"
     elif host in spec.overrides.hosts:
         why = f"--place does not allow host {host}"
     else:

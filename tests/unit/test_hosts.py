@@ -867,7 +867,7 @@ def test_the_nodes_of_a_host_without_a_context_move(machines: Machines, known: l
     steps = {step.id: step for step in clusters.dry_run(name="e").steps}
     assert steps["forget c"].action == ForgetHost("c", "id-c")
     assert "forget c" in steps["create kv-3"].needs
-    assert "on a: host c: it has no docker context; its data there (/var/lib/etcd) are not used any more" in (
+    assert "on a: host c cannot have it (it has no docker context); its data there (/var/lib/etcd) are not used" in (
         steps["create kv-3"].cause
     )
     moved = Cluster.up(name="e")
