@@ -320,7 +320,7 @@ class Cluster:
 
     def heal(self, *ids: str) -> tuple[str, ...]:
         """Ends faults by their numbers, or all, and whatever is left of any; returns what they were."""
-        return operations.faults.heal(self.engine, self.spec, ids)
+        return operations.heal.heal(self.engine, self.spec, ids)
 
     def down(self, *, listener: Listener = ignore) -> Change:
         """Removes the cluster and everything that was created for it."""

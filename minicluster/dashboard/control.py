@@ -10,7 +10,7 @@ from minicluster import discovery
 from minicluster.errors import MiniclusterError, UsageError
 from minicluster.model.fault import Fault
 from minicluster.model.naming import count, listed, size
-from minicluster.operations import faults, lifecycle, up
+from minicluster.operations import faults, heal, lifecycle, up
 from minicluster.operations.up_options import UpOptions
 from minicluster.plan import faults as planning
 
@@ -172,7 +172,7 @@ def carry_out(watch: Watch, wish: Wish) -> str:
         up.up(engine, wish.cluster, _options(wish), listen)
         done = f"{wish.role}: {count(wish.count, 'node')}"
     elif wish.verb == "heal":
-        faults.heal(engine, spec, [wish.fault])
+        heal.heal(engine, spec, [wish.fault])
         done = f"fault {wish.fault} healed"
     elif wish.verb == "partition":
         faults.apply(engine, spec, _partition(spec, wish), listen)

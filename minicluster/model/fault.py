@@ -48,6 +48,11 @@ class ActiveFault:
     #: node, of all that ran when the fault was applied -> its first process then
     processes: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def identity(self) -> tuple[str, float]:
+        """Distinguishes it from every other one: a number is used again once its fault has ended."""
+        return self.id, self.since
+
     def dump(self) -> str:
         """The label's text."""
         about: dict[str, Any] = asdict(self.fault)

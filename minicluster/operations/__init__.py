@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         faults as faults,
         fill as fill,
         hand_out as hand_out,
+        heal as heal,
         info as info,
         inject as inject,
         lifecycle as lifecycle,

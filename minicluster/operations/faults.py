@@ -1,4 +1,4 @@
-"""Faults on purpose: applied by a helper container, listed by its label, and healed by ending it.
+"""Faults on purpose: applied by a helper container, listed by its label, and healed (:mod:`.heal`) by ending it.
 
 The helper (``profiles/_fault``) changes nothing in a node's container: it enters the network name spaces of nodes, adds
 packet filters and queues of its own there, and removes them when it is told to end or its time is over. So a fault
@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from minicluster.errors import Conflict, EngineError, MiniclusterError, NodeFailed, NotFound, UsageError
+from minicluster.errors import Conflict, EngineError, MiniclusterError, NodeFailed, NoEngine, NotFound, UsageError
 from minicluster.executor import helper
 from minicluster.leases import lock
 from minicluster.model import labels
@@ -22,7 +22,6 @@ from minicluster.model.events import Listener, ignore
 from minicluster.model.fault import ActiveFault, Fault
 from minicluster.model.naming import container_name, fault_name
 from minicluster.model.results import FaultInfo
-from minicluster.model.spec import Spec, disks
 from minicluster.operations import images
 from minicluster.operations.observe import members
 from minicluster.plan import faults as planning
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
     from minicluster.engine.protocol import Attached, Container, Engine, Job, Sandbox
     from minicluster.model.membership import Member
+    from minicluster.model.spec import Spec
 
 #: A fault, its helper containers (one on each host that has nodes of it), and a connection to each.
 _Begun: TypeAlias = tuple[ActiveFault, Sequence[str], Sequence["Attached"]]
@@ -106,13 +106,10 @@ class Target:
         """The faults that helpers hold, in the order in which they were applied."""
         found = {}  # the helpers of a fault on several hosts have the same label
         for holder in self.helpers:
-            try:
-                fault = ActiveFault.parse(holder.labels[labels.FAULT])
-            except ValueError:
-                continue
+            fault = held_by(holder)
             # One that is only created is about to be started, or its minicluster was killed.
-            if holder.state == "running" and fault.fault.kind != "kill":
-                found[fault.id] = fault
+            if fault and holder.state == "running" and fault.fault.kind != "kill":
+                found[fault.identity] = fault
         return sorted(found.values(), key=lambda fault: int(fault.id))
 
     def sandboxes(self) -> dict[str, Sandbox]:
@@ -210,7 +207,7 @@ def _copy_image(engine: Engine, spec: Spec, fault: Fault, listener: Listener) ->
             engine.hosts[host].load_images(engine.save_image(images.provide_helper(engine, listener)))
 
 
-def _on(spec: Spec, host: str) -> dict[str, str]:
+def on_host(spec: Spec, host: str) -> dict[str, str]:
     """The labels of a helper on a host; none where the cluster is on one engine."""
     return {labels.HOST: host, labels.HOSTS: ",".join(spec.hosts)} if host else {}
 
@@ -229,7 +226,7 @@ def _confirmed(target: Target, fault: Fault, confirm: Callable[[], object]) -> _
             with suppress(MiniclusterError), shielded():
                 _active, holders, connections = beginning.result()
                 with _closed(connections):
-                    _end(target.engine, holders)
+                    end_helpers(target.engine, holders)
             raise
         return beginning.result()
 
@@ -275,7 +272,7 @@ def _ended_on_failure(engine: Engine, holders: Sequence[str]) -> Iterator[None]:
         from minicluster.executor.signals import shielded
 
         with shielded():
-            _end(engine, holders)
+            end_helpers(engine, holders)
         raise
 
 
@@ -283,12 +280,12 @@ def _create(target: Target, fault: Fault, *, waits: bool) -> tuple[ActiveFault, 
     """The containers of the helpers, which are not started yet."""
     sandboxes = target.sandboxes()
     processes = {name: it.pid for name, it in sandboxes.items()}
-    taken = [_number(holder) for holder in target.helpers]  # also of those whose labels nobody can read
-    number = max((int(word) for word in taken if word.isdecimal()), default=0)
+    taken = [number(holder) for holder in target.helpers]  # also of those whose labels nobody can read
+    last = max((int(word) for word in taken if word.isdecimal()), default=0)
     commands = _by_host(target, fault, sandboxes)
     while True:
-        number += 1
-        active = ActiveFault(str(number), fault, time.time(), processes)
+        last += 1
+        active = ActiveFault(str(last), fault, time.time(), processes)
         made: list[str] = []
         try:
             with _ended_on_failure(target.engine, made):
@@ -334,7 +331,7 @@ def _job(target: Target, active: ActiveFault, host: str, command: Sequence[str],
             labels.CLUSTER: spec.cluster,
             labels.PROFILE: spec.profile,
             labels.FAULT: active.dump(),
-            **_on(spec, host),
+            **on_host(spec, host),
         },
         on_containers=True,
         beside=target.beside(host),
@@ -360,86 +357,38 @@ def listing(engine: Engine, spec: Spec) -> tuple[FaultInfo, ...]:
     active = target.active()
     sandboxes = target.sandboxes() if active else {}
     found = []
+    away = {node.name for node in spec.nodes if node.host in engine.gone}  # they may run there all the same
     for one in active:
-        lost = tuple(planning.gone(one, sandboxes))
+        lost = tuple(node for node in planning.gone(one, sandboxes) if node not in away)
         until = one.since + one.fault.seconds if one.fault.seconds else None
         found.append(FaultInfo(one.id, one.fault.kind, one.fault.text, one.fault.nodes, one.since, until, lost))
     return tuple(found)
 
 
-def heal(engine: Engine, spec: Spec, ids: Sequence[str] = ()) -> tuple[str, ...]:
-    """Ends faults, by default all, and returns what they were.
-
-    Without ids, it also removes from the nodes what a helper left that was killed before it could undo its fault.
-
-    Raises:
-        UsageError: there is no such fault.
-    """
-    target = Target(engine, spec)
-    active = {fault.id: fault for fault in target.active()}
-    for id_ in ids:
-        if id_ not in active:
-            known = ", ".join(active) or "none"
-            fix = f"`minicluster fault list -c {spec.cluster}`."
-            raise UsageError(f"cluster {spec.cluster} has no fault {id_!r}", f"In force: {known}.", fix)
-    from minicluster.executor.parallel import at_once
-
-    if ids:
-        _end(engine, [holder.name for holder in target.helpers if _number(holder) in ids])
-    else:
-        sandboxes = target.sandboxes()
-        # A helper that runs takes less time than one that is started for this.
-        knowing = [] if engine.hosts else [id_ for id_, one in active.items() if planning.knows(one, sandboxes)]
-        sweeping = fault_name(spec.cluster, knowing[0]) if knowing else ""
-        ending = [partial(engine.end_job, holder.name) for holder in target.helpers if holder.name != sweeping]
-        sweep = partial(engine.end_job, sweeping, helper.ALL) if knowing else partial(_sweep, target, sandboxes)
-        at_once([*ending, sweep, partial(_clear_disks, target)])
-    return tuple(fault.fault.text for id_, fault in active.items() if not ids or id_ in ids)
+def held_by(holder: Container) -> ActiveFault | None:
+    """The fault that a helper holds; None where its label cannot be read."""
+    try:
+        return ActiveFault.parse(holder.labels[labels.FAULT])
+    except ValueError:
+        return None
 
 
-def heal_if_any(engine: Engine, spec: Spec) -> tuple[str, ...]:
-    """Ends all faults, without a call that costs where there are none; returns what they were."""
-    if any(labels.FAULT in container.labels for container in engine.containers(spec.cluster)):
-        return heal(engine, spec)
-    return ()
-
-
-def _sweep(target: Target, found: Mapping[str, Sandbox]) -> None:
-    """Removes what killed helpers left in nodes, by a helper for each host."""
-    engine, spec = target.engine, target.spec
-    for host in dict.fromkeys(container.host for container in target.containers.values()):
-        its = {node: sandbox for node, sandbox in found.items() if target.containers[node].host == host}
-        if its and engine.hosts.get(host, engine).has_image(helper.image().ref):  # else there never was a fault
-            about = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile, **_on(spec, host)}
-            # What it cannot do another heal has done, which ended it, or a node has just ended.
-            beside = target.containers[next(iter(its))].name
-            helper.work(engine, about, ["fault", "0", *planning.sweep(its)], beside=beside)
-
-
-def _clear_disks(target: Target) -> None:
-    """Removes what killed helpers left in nodes' file systems."""
-    engine, spec = target.engine, target.spec
-    volumes = [volume for node in spec.nodes for volume in disks(spec, node).values()]
-    if volumes and engine.has_image(helper.image().ref):
-        about = {labels.CLUSTER: spec.cluster, labels.PROFILE: spec.profile}
-        helper.work(engine, about, ["disk", "clear", *volumes], on_disks=True)
-
-
-def end(engine: Engine, spec: Spec, id_: str) -> None:
-    """Lets a fault's helpers undo it and end; no error where it has ended."""
-    if not spec.hosts:
-        engine.end_job(fault_name(spec.cluster, id_))
-        return
-    _end(engine, [holder.name for holder in Target(engine, spec).helpers if _number(holder) == id_])
-
-
-def _number(holder: Container) -> str:
+def number(holder: Container) -> str:
     """The number of the fault that a helper holds; some other word of one that holds none."""
     return holder.name.partition("@")[0].rpartition(".")[2]
 
 
-def _end(engine: Engine, holders: Sequence[str]) -> None:
-    """Lets helpers undo their fault, and end."""
+def end_helpers(engine: Engine, holders: Sequence[str]) -> None:
+    """Lets helpers, by their names or IDs, undo their fault, and end."""
     from minicluster.executor.parallel import at_once
 
-    at_once([partial(engine.end_job, holder) for holder in holders])
+    at_once([partial(end_helper, engine, holder) for holder in holders])
+
+
+def end_helper(engine: Engine, holder: str, signal: str = "TERM") -> None:
+    """Sends a helper a signal at which it undoes its fault and ends; it may be on a host that stops answering now."""
+    try:
+        engine.end_job(holder, signal)
+    except NoEngine:
+        if not engine.gone:
+            raise

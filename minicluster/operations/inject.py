@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
+from minicluster.errors import MiniclusterError
 from minicluster.model.events import Listener, ignore
-from minicluster.operations import faults
+from minicluster.operations import faults, heal
 from minicluster.plan import faults as planning
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class Injected:
     def __init__(self, engine: Engine, spec: Spec, active: ActiveFault) -> None:
         self._engine = engine
         self._spec = spec
+        self._active = active
         self.id = active.id  #: its number in the cluster
         self.text = active.fault.text  #: as a command has it
         self.nodes = active.fault.nodes  #: that were chosen
@@ -31,15 +33,22 @@ class Injected:
     def __enter__(self) -> Injected:
         return self
 
-    def __exit__(self, *_error: object) -> None:
-        self.heal()
+    def __exit__(self, kind: object, *_error: object) -> None:
+        try:
+            self.heal()
+        except MiniclusterError:
+            if kind is None:  # the error of the block says more
+                raise
 
     def __repr__(self) -> str:
         return f"<fault {self.id} of {self._spec.cluster}: {self.text}>"
 
     def heal(self) -> None:
-        """Ends the fault; no error where it has ended."""
-        faults.end(self._engine, self._spec, self.id)
+        """Ends the fault; no error where it has ended, whichever fault has its number by then.
+
+        Raises ``MiniclusterError`` where hosts that do not answer may still hold it; the others do not.
+        """
+        heal.end(self._engine, self._spec, self._active)
 
 
 class Faults:

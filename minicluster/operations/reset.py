@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from minicluster.errors import NodeFailed, NotReady
 from minicluster.leases import lock
-from minicluster.operations import faults
+from minicluster.operations import heal
 
 if TYPE_CHECKING:
     from minicluster.engine.protocol import Engine
@@ -45,7 +45,7 @@ def reset(engine: Engine, spec: Spec, *, timeout: float, listener: Listener) -> 
 
     begun = time.monotonic()
     with lock.changing(spec.cluster):
-        faults.heal_if_any(engine, spec)
+        heal.heal_if_any(engine, spec)
         plan = plan_reset(engine, spec)
         try:
             execute(plan, Run(engine, None, timeout, listener, begun=begun))

@@ -347,6 +347,15 @@ def _list(words: Iterable[str]) -> str:
     return ",".join(words)
 
 
+def changed(fault: Fault) -> tuple[str, ...]:
+    """The nodes in which a fault changes something."""
+    if fault.kind == "loss" and fault.to:
+        return fault.to
+    if fault.one_way and not fault.clients:  # the others lose what the first group sends
+        return tuple(node for node in fault.nodes if node not in fault.groups[0])
+    return fault.nodes
+
+
 def gone(active: ActiveFault, sandboxes: Mapping[str, Sandbox]) -> list[str]:
     """The nodes that restarted or ended since a fault was applied: it is no longer in force in them."""
     if active.fault.kind == "disk-full":  # a file system stays full when its node restarts

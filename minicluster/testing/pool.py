@@ -28,7 +28,7 @@ from minicluster.model.lease import Lease
 from minicluster.model.naming import derived_name, value_text
 from minicluster.model.spec import Overrides
 from minicluster.operations.apply_files import fingerprint
-from minicluster.operations.faults import heal_if_any
+from minicluster.operations.heal import heal_if_any
 from minicluster.operations.up import DEFAULT_PROFILE, merged
 from minicluster.operations.up_options import UpOptions
 from minicluster.plan.observed import lease_of

@@ -316,6 +316,24 @@ def test_a_fault_is_healed_whatever_happens(engine: FakeEngine, etcd: Cluster) -
     assert helpers(engine) == []
 
 
+def test_a_fault_heals_itself_alone(engine: FakeEngine, etcd: Cluster) -> None:
+    """Its number is used again once it has ended."""
+    with etcd.fault.loss("kv-1", 10) as loss:
+        loss.heal()
+        cut = etcd.partition("kv-1", ["kv-2", "kv-3"])
+        assert cut.id == loss.id
+    assert [fault.text for fault in etcd.faults()] == ["partition kv-1 / kv-2 kv-3"]
+    cut.heal()
+    assert helpers(engine) == []
+
+
+def test_a_fault_whose_time_was_over_heals_none_of_another_process(engine: FakeEngine, etcd: Cluster) -> None:
+    with etcd.fault.loss("kv-1", 10, seconds=30):
+        engine.end_job("e-fault.1")  # by itself
+        Cluster.open("e", engine=engine).fault.dns("kv-2")
+    assert [fault.text for fault in etcd.faults()] == ["dns kv-2"]
+
+
 def test_a_helper_is_no_node(engine: FakeEngine, etcd: Cluster) -> None:
     etcd.fault.loss("kv-1", 10)
     assert [(c.nodes, c.running, c.phase) for c in facade.clusters(engine)] == [(3, 3, "running")]

@@ -219,6 +219,62 @@ def test_a_fault_of_nodes_on_several_hosts_has_a_helper_on_each(machines: Machin
     assert holders(machines) == {}
 
 
+def test_a_fault_on_a_host_that_does_not_answer_is_not_said_to_be_healed(machines: Machines) -> None:
+    cluster = up(machines.hosts())
+    cluster.fault.dns("kv-1")
+    cluster.partition(["kv-1", "kv-2"], "kv-3")
+    away = Cluster.open("e", engine=machines.hosts("c"))
+    assert [(one.text, one.lost) for one in away.faults()] == [
+        ("dns kv-1", ()),
+        ("partition kv-1 kv-2 / kv-3", ()),  # it may be in force there
+    ]
+    assert away.heal("1") == ("dns kv-1",)  # it has nothing there
+    with pytest.raises(MiniclusterError) as error:
+        away.heal("2")
+    assert error.value.exit_code == 1
+    assert error.value.what == "cluster e could not be healed on host c"
+    assert error.value.why == "c does not answer: no answer in time"
+    assert "`minicluster heal 2 -c e`" in error.value.fix
+    assert error.value.leftovers == ("partition kv-1 kv-2 / kv-3 in kv-3 on host c",)
+    assert holders(machines) == {"c": ["e-fault.c.2"]}
+    with pytest.raises(MiniclusterError) as error:  # what is there nobody knows by now
+        away.heal()
+    assert error.value.leftovers == ("any fault in kv-3 on host c",)
+    assert Cluster.open("e", engine=machines.hosts()).heal() == ("partition kv-1 kv-2 / kv-3",)
+    assert holders(machines) == {}
+
+
+def test_all_that_can_be_healed_is_healed_where_a_host_does_not_answer(machines: Machines) -> None:
+    cluster = up(machines.hosts())
+    cluster.fault.dns("kv")
+    cluster.fault.loss("kv-3", 5, to="kv-1")
+    with pytest.raises(MiniclusterError) as error:
+        Cluster.open("e", engine=machines.hosts("b", "c")).heal()
+    assert error.value.what == "cluster e could not be healed on host b, c"
+    assert "Healed: loss kv-3 5% --to kv-1" in error.value.why
+    assert error.value.leftovers == ("dns kv-1 kv-2 kv-3 in kv-2 on host b", "dns kv-1 kv-2 kv-3 in kv-3 on host c")
+    assert holders(machines) == {"b": ["e-fault.b.1"], "c": ["e-fault.c.1"]}
+
+
+def test_the_end_of_a_block_is_not_silent_where_a_host_stops_answering(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(*_words: object) -> None:
+        raise NoEngine("no answer", "it is cut off")
+
+    up(machines.hosts())
+    opened = [Cluster.open("e", engine=machines.hosts()) for _ in range(3)]
+    over = opened[0].fault.loss("kv-3", 5, seconds=0.001)
+    with pytest.raises(MiniclusterError, match="could not be healed on host c") as error, opened[1].fault.dns("kv"):
+        monkeypatch.setattr(machines.engines["c"], "end_job", silent)
+    assert error.value.why == "c does not answer: it is cut off"
+    assert holders(machines) == {"c": ["e-fault.c.1", "e-fault.c.2"]}
+    with pytest.raises(ZeroDivisionError), opened[2].fault.hang("kv", "etcd"):
+        raise ZeroDivisionError  # says more than what follows from it
+    assert holders(machines) == {"c": ["e-fault.c.1", "e-fault.c.2", "e-fault.c.3"]}
+    over.heal()  # it has ended by itself, there too
+
+
 def test_a_fault_that_fails_on_one_host_is_undone_on_all(machines: Machines) -> None:
     cluster = up(machines.hosts())
     machines.engines["c"].helper_says = "failed: no process x there"
