@@ -12,7 +12,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import le
 from typing import Any, Literal, TypeAlias
 
@@ -49,7 +49,10 @@ class Check:
 
 
 class History:
-    """Records operations of several threads."""
+    """Records operations of several threads.
+
+    Values are compared by ``==``. They may be lists or dicts, which must not be changed once they are recorded.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.operations: list[Operation] = []
@@ -131,17 +134,19 @@ def check(operations: Iterable[Operation], initial: Any = None, *, seconds: floa
         seconds: after which the verdict is "unknown".
     """
     end = time.monotonic() + seconds
-    of: defaultdict[str, list[Operation]] = defaultdict(list)
-    for operation in operations:
-        of[operation.key].append(operation)
-    unknown = ""
+    keys, values = _Distinct(), _Distinct()
+    of: defaultdict[int, list[Operation]] = defaultdict(list)
+    for one in operations:
+        numbered = replace(one, value=values.number(one.value), expected=values.number(one.expected))
+        of[keys.number(one.key)].append(numbered)
+    unknown: list[str] = []
     for key in sorted(of, key=lambda key: len(of[key])):
-        found, why = _register(_relevant(of[key]), initial, end)
+        found, why = _register(_relevant(of[key]), values.number(initial), values, end)
         if found is False:
-            return Check("not linearizable", key, why)
+            return Check("not linearizable", keys.known[key], why)
         if found is None:
-            unknown = unknown or key
-    return Check("unknown", unknown, f"no verdict within {seconds:g} s") if unknown else Check("linearizable")
+            unknown.append(keys.known[key])
+    return Check("unknown", unknown[0], f"no verdict within {seconds:g} s") if unknown else Check("linearizable")
 
 
 def lost_writes(operations: Iterable[Operation], present: Mapping[str, Iterable[Any]]) -> tuple[Any, ...]:
@@ -150,17 +155,46 @@ def lost_writes(operations: Iterable[Operation], present: Mapping[str, Iterable[
     Args:
         present: for each key the values that are there, such as the members of a set or the lines of a log.
     """
-    have = {key: set(values) for key, values in present.items()}
+    distinct = _Distinct()
+    have = {distinct.number((key, value)) for key, values in present.items() for value in values}
     acknowledged = [o for o in operations if o.kind == "write" and o.returned != _NEVER]
-    return tuple(o.value for o in acknowledged if o.value not in have.get(o.key, ()))
+    return tuple(o.value for o in acknowledged if distinct.number((o.key, o.value)) not in have)
+
+
+class _Distinct:
+    """Numbers for distinct values: the search needs values that can be hashed, and those of clients may be dicts."""
+
+    def __init__(self) -> None:
+        self.known: list[Any] = []  #: by number
+        self._hashed: dict[Any, int] = {}
+        self._others: list[int] = []  # the numbers of those that cannot be hashed
+
+    def number(self, value: Any) -> int:
+        """The number of a value, the same for all that are equal to it."""
+        try:
+            hash(value)
+            hashable = True
+        except TypeError:
+            hashable = False
+        if hashable and value in self._hashed:
+            return self._hashed[value]
+        alike = self._others if hashable else range(len(self.known))
+        number = next((other for other in alike if self.known[other] == value), len(self.known))
+        if number == len(self.known):
+            self.known.append(value)
+            if not hashable:
+                self._others.append(number)
+        if hashable:
+            self._hashed[value] = number
+        return number
 
 
 def _relevant(operations: Sequence[Operation]) -> list[Operation]:
     """Without operations that cannot matter: uncertain writes of values that nothing ever saw or expected."""
     if any(o.kind == "cas" and not o.ok for o in operations):  # it saw some other value, which any write may have left
         return list(operations)
-    seen = [o.value for o in operations if o.kind == "read"]
-    seen += [o.expected for o in operations if o.kind == "cas"]
+    seen = {o.value for o in operations if o.kind == "read"}
+    seen |= {o.expected for o in operations if o.kind == "cas"}
     return [o for o in operations if o.returned != _NEVER or o.kind == "read" or o.value in seen]
 
 
@@ -257,7 +291,7 @@ class _Search:
         self.done, self.state, self.used, self.unseen = before
 
 
-def _register(operations: Sequence[Operation], initial: Any, end: float) -> tuple[bool | None, str]:
+def _register(operations: Sequence[Operation], initial: int, values: _Distinct, end: float) -> tuple[bool | None, str]:
     """Whether one register's history is linearizable, None once the time is over; and what fits nowhere."""
     search = _Search(operations, initial)
     left, blocked = search.choices()
@@ -277,7 +311,7 @@ def _register(operations: Sequence[Operation], initial: Any, end: float) -> tupl
                 left, blocked = search.choices()
             continue
         if blocked and len(path) > deepest:
-            deepest, blamed = len(path), _words(blocked, search.state)
+            deepest, blamed = len(path), _words(blocked, values.known[search.state], values)
         if not path:
             return False, blamed
         left, choice, before = path.pop()
@@ -335,7 +369,8 @@ def _step(operation: Operation, state: Any) -> tuple[bool, Any]:
     return state != operation.expected, state
 
 
-def _words(operation: Operation, state: Any) -> str:
+def _words(operation: Operation, state: Any, values: _Distinct) -> str:
+    value = values.known[operation.value]
     if operation.kind == "read":
-        return f"client {operation.client} read {operation.value!r} at {operation.called:.3f}, expected {state!r}"
-    return f"client {operation.client}: {operation.kind} {operation.value!r} at {operation.called:.3f}"
+        return f"client {operation.client} read {value!r} at {operation.called:.3f}, expected {state!r}"
+    return f"client {operation.client}: {operation.kind} {value!r} at {operation.called:.3f}"

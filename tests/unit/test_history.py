@@ -59,6 +59,22 @@ def test_by_hand(operations: list[Operation], good: bool) -> None:
     assert bool(check(operations)) is good
 
 
+def test_values_that_cannot_be_hashed_are_compared() -> None:
+    """Lists, dicts, and what is equal to something that can be hashed."""
+    good = [write({"a": [1]}, 0, 1), read({"a": [1]}, 2, 3), cas({"a": [1]}, [2], 4, 5), read([2], 6, 7)]
+    assert check(good).verdict == "linearizable"
+    assert check([*good, write([3], 8), read([3], 9, 10)]).verdict == "linearizable"
+    found = check([*good, read({"a": [1]}, 8, 9)])
+    assert found == Check("not linearizable", "k", "client 0 read {'a': [1]} at 8.000, expected [2]")
+    for one, other in ((b"x", bytearray(b"x")), (bytearray(b"x"), b"x"), ((1, [2]), (1, [2])), (1, 1.0)):
+        assert check([write(one, 0, 1), read(other, 2, 3), write(other, 4, 5), read(one, 6, 7)])
+        assert lost_writes([write(one, 0, 1)], {"k": [other]}) == ()
+    assert check([write([1], 0, 1), read([], 2, 3)], []).verdict == "not linearizable"
+    assert check([read([], 0, 1)], []).verdict == "linearizable"
+    assert lost_writes([write([1], 0, 1), write([2], 0, 1), write([2], 0, 1, "other")], {"k": [[2]]}) == ([1], [2])
+    assert check([write(1, 0, 1, ["key"]), read(1, 2, 3, ["key"]), read(None, 2, 3, ["other"])])  # type: ignore[arg-type]
+
+
 def test_what_fits_nowhere_is_named() -> None:
     found = check([write(1, 0, 1, "a"), read(None, 2, 3, "a"), write(1, 0, 1, "b")])
     assert (found.verdict, found.key) == ("not linearizable", "a")
