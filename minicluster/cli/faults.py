@@ -163,8 +163,6 @@ def delay(
     from minicluster.plan import faults as planning
 
     amount, varies = planning.milliseconds(time), planning.milliseconds(jitter) if jitter else 0.0
-    if varies > amount:
-        raise UsageError(f"--jitter {jitter}: must not be greater than the delay, {time}")
 
     def make(target: Target) -> Fault:
         return planning.shaped("delay", target.nodes(nodes), target.nodes(to), delay=amount, jitter=varies)

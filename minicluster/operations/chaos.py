@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import random
 import shlex
 import threading
@@ -255,7 +256,7 @@ def check(seconds: float, every: float, kinds: Sequence[str]) -> None:
         raise UsageError(f"unknown fault {unknown[0]!r}", f"Known: {', '.join(KINDS)}.", "Name some of them.")
     if not kinds:
         raise UsageError("chaos needs a kind of fault", f"Known: {', '.join(KINDS)}.", "Name some of them.")
-    if every < SHORTEST or seconds < every:
+    if not (SHORTEST <= every <= seconds and math.isfinite(every)):
         raise UsageError(
             f"a fault every {every:g} s for {seconds:g} s is not possible",
             "",

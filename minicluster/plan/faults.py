@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -205,6 +206,8 @@ def _checked(fault: Fault) -> Fault:
         value = getattr(fault, name)
         if not least <= value <= most:
             raise UsageError(f"{fault.text}: {name} must be from {least:g} to {most:g} {unit}, not {value:g}")
+    if fault.kind == "delay" and fault.jitter > fault.delay:
+        raise UsageError(f"{fault.text}: the jitter must not be greater than the delay")
     if fault.kind in ("hang", "kill") and not _PROCESS.fullmatch(fault.process):
         raise UsageError(f"invalid process name {fault.process!r}", "", "Use the name that `ps` shows.")
     return fault
@@ -309,7 +312,7 @@ def _in_nodes(fault: Fault, sandboxes: Mapping[str, Sandbox], spec: Spec) -> lis
         targets = _list(mac for name in fault.to if name in sandboxes for mac in sandboxes[name].macs) or "-"
         return [(name, f"shape {it.pid} {_list(it.macs)} {targets} {how}") for name, it in on]
     if fault.kind == "rate":
-        return [(name, f"rate {it.pid} {_list(it.macs)} {fault.rate}") for name, it in on]
+        return [(name, f"rate {it.pid} {_list(it.macs)} {fault.rate:.0f}") for name, it in on]
     if fault.kind == "disk-full":
         files = {name: disks(spec, node) for name, _it in on if (node := spec.node(name))}
         return [(name, f"fill {it.pid} {path} {volume}") for name, it in on for path, volume in files[name].items()]
@@ -318,7 +321,7 @@ def _in_nodes(fault: Fault, sandboxes: Mapping[str, Sandbox], spec: Spec) -> lis
         "hang": f" {fault.process}",
         "kill": f" {fault.process}",
         "cpu": f" {{id}} {max(1, round(fault.percent))}",
-        "memory": f" {{id}} {fault.memory}",
+        "memory": f" {{id}} {fault.memory:.0f}",
     }[fault.kind]
     return [(name, f"{fault.kind} {it.pid}{more.format(id=it.id)}") for name, it in on]
 
@@ -371,5 +374,11 @@ def knows(active: ActiveFault, sandboxes: Mapping[str, Sandbox]) -> bool:
 
 
 def lasting(fault: Fault, seconds: float) -> Fault:
-    """The fault with an end."""
-    return replace(fault, seconds=seconds) if seconds else fault
+    """The fault with an end; 0: without.
+
+    Raises:
+        UsageError: the seconds are not valid.
+    """
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise UsageError(f"{fault.text}: seconds must be a number from 0, not {seconds:g}")
+    return replace(fault, seconds=seconds)

@@ -176,6 +176,7 @@ def test_a_node_that_does_not_run_has_no_packets() -> None:
         (planning.shaped("loss", ["kv-1"], percent=10), ["lose 101 100 m1"]),
         (planning.shaped("loss", ["kv-1"], ["kv-2"], percent=0.5), ["drop 102 5 m1"]),
         (planning.simple("rate", ["kv-1"], "1mbit", rate=10**6), ["rate 101 m1 1000000"]),
+        (planning.simple("rate", ["kv-1"], "", rate=1e7), ["rate 101 m1 10000000"]),  # the helper counts in integers
         (planning.simple("dns", ["kv-1", "kv-2"]), ["dns 101", "dns 102"]),
         (planning.simple("hang", ["kv-2"], "etcd", process="etcd"), ["hang 102 etcd"]),
         (planning.simple("kill", ["kv-2"], "etcd", process="etcd"), ["kill 102 etcd"]),
@@ -383,6 +384,12 @@ def test_a_node_that_does_not_run_is_refused(engine: FakeEngine, etcd: Cluster) 
         lambda c: c.fault.delay("kv-1", -5),
         lambda c: c.fault.rate("kv-1", 0),
         lambda c: c.fault.memory("kv-1", 0),
+        lambda c: c.fault.delay("kv-1", 10, jitter=20),
+        lambda c: c.fault.delay("kv-1", float("nan")),
+        lambda c: c.fault.cpu("kv-1", float("nan")),
+        lambda c: c.fault.dns("kv-1", seconds=-5),
+        lambda c: c.partition("kv-1", "kv-2", seconds=float("nan")),
+        lambda c: c.fault.isolate("kv-1", seconds=float("inf")),
     ],
 )
 def test_python_refuses_nonsense_too(engine: FakeEngine, etcd: Cluster, inject: Callable[[Cluster], object]) -> None:
@@ -573,6 +580,8 @@ def test_chaos_keeps_the_quorum(engine: FakeEngine, etcd: Cluster, monkeypatch: 
         ({"kinds": []}, "needs a kind"),
         ({"every": 1.0}, "every 1 s"),
         ({"seconds": 3.0}, "for 3 s"),
+        ({"every": float("nan")}, "every nan s"),
+        ({"seconds": float("nan")}, "for nan s"),
     ],
 )
 def test_nonsense_chaos(engine: FakeEngine, etcd: Cluster, given: dict[str, Any], said: str) -> None:
