@@ -205,6 +205,8 @@ class Sandbox:
     id: str  #: of the container
     pid: int  #: its first process, as the engine's machine counts
     macs: tuple[str, ...]  #: addresses of its interfaces on the engine's networks
+    memory: int = 0  #: the limit in bytes that the engine gave it; 0 is none
+    cpus: float = 0  #: the limit in processors; 0 is none
 
 
 @dataclass(frozen=True)

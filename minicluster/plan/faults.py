@@ -316,14 +316,11 @@ def _in_nodes(fault: Fault, sandboxes: Mapping[str, Sandbox], spec: Spec) -> lis
     if fault.kind == "disk-full":
         files = {name: disks(spec, node) for name, _it in on if (node := spec.node(name))}
         return [(name, f"fill {it.pid} {path} {volume}") for name, it in on for path, volume in files[name].items()]
-    more = {
-        "dns": "",
-        "hang": f" {fault.process}",
-        "kill": f" {fault.process}",
-        "cpu": f" {{id}} {max(1, round(fault.percent))}",
-        "memory": f" {{id}} {fault.memory:.0f}",
-    }[fault.kind]
-    return [(name, f"{fault.kind} {it.pid}{more.format(id=it.id)}") for name, it in on]
+    if fault.kind == "cpu":
+        return [(name, f"cpu {it.pid} {it.id} {_share(fault.percent / 100)} {_share(it.cpus)}") for name, it in on]
+    if fault.kind == "memory":
+        return [(name, f"memory {it.pid} {it.id} {fault.memory:.0f} {it.memory}") for name, it in on]
+    return [(name, f"{fault.kind} {it.pid} {fault.process}".rstrip()) for name, it in on]  # dns, hang or kill
 
 
 def _partition(fault: Fault, sandboxes: Mapping[str, Sandbox]) -> list[tuple[str, str]]:
@@ -343,7 +340,14 @@ def _partition(fault: Fault, sandboxes: Mapping[str, Sandbox]) -> list[tuple[str
 
 def sweep(sandboxes: Mapping[str, Sandbox]) -> list[str]:
     """Operations that remove whatever a fault left in nodes."""
-    return [f"sweep {it.pid} {_list(it.macs)}" for it in sandboxes.values()]
+    return [
+        f"sweep {it.pid} {_list(it.macs) or '-'} {it.id} {_share(it.cpus)} {it.memory}" for it in sandboxes.values()
+    ]
+
+
+def _share(cpus: float) -> int:
+    """Processors in thousandths."""
+    return round(cpus * 1000)
 
 
 def _list(words: Iterable[str]) -> str:

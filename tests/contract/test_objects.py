@@ -326,6 +326,20 @@ def test_what_a_container_uses(world: World) -> None:
     assert set(vars(world.engine.sample(name)).values()) == {0}
 
 
+def test_what_the_engine_s_machine_sees(world: World) -> None:
+    engine = world.engine
+    found = engine.sandbox(world.running("n-1", memory=64 << 20, cpus=0.25))
+    assert found
+    assert found.pid > 0
+    assert len(found.macs) == 1
+    assert (found.memory, found.cpus) == (64 << 20, 0.25)
+    other = engine.sandbox(world.running("n-2", host=3))
+    assert other
+    assert (other.memory, other.cpus) == (0, 0)
+    assert engine.sandbox(world.container("n-3", host=4)) is None
+    assert engine.sandbox(world.name("none")) is None
+
+
 def test_the_engine_itself(world: World) -> None:
     info = world.engine.info
     assert info.endpoint == world.engine.endpoint

@@ -112,6 +112,22 @@ def test_a_hung_process_and_its_cost(outer: Shell, etcd: Cluster) -> None:
     none_is_left(outer)
 
 
+def test_a_fault_heals_itself_alone(outer: Shell, etcd: Cluster) -> None:
+    """Its number is used again: by what this block applies, and by another process where its own time is over."""
+    with etcd.fault.loss("kv-1", 5) as loss:
+        loss.heal()
+        none_is_left(outer)
+        cut = etcd.partition("kv-1", ["kv-2", "kv-3"])
+        assert cut.id == loss.id
+    assert not put(etcd, "kv-1")
+    cut.heal()
+    none_is_left(outer)
+    with etcd.fault.loss("kv-1", 5, seconds=1):
+        none_is_left(outer)  # it has ended by itself
+        outer.minicluster("fault", "rate", "kv-2", "10mbit", "-c", NAME)
+    assert [fault.text for fault in etcd.faults()] == ["rate kv-2 10mbit"]
+
+
 def test_down_under_a_fault_leaves_nothing(outer: Shell, engine: Engine) -> None:
     name = f"{NAME}-down"
     outer.minicluster("up", "etcd", "--name", name, "--size", "kv=1")
@@ -201,6 +217,16 @@ def test_a_rate_limits_what_a_node_sends(etcd: Cluster) -> None:
 
 @pytest.mark.long
 def test_a_delay_or_what_the_kernel_lacks_for_it(outer: Shell, etcd: Cluster) -> None:
+    with etcd.fault.rate("kv-1", 10**7):
+        limited = rules(outer, etcd)
+        assert "bfifo" in limited
+        outer.minicluster("fault", "delay", "kv-1", "100ms", "-c", NAME, ok=False)
+        for fault in etcd.faults():
+            if fault.kind == "delay":
+                etcd.heal(fault.id)
+        none = re.compile(r"qdisc bfifo \w+:")  # its handle is another one
+        assert none.sub("", rules(outer, etcd)) == none.sub("", limited)
+    assert rules(outer, etcd) == ""
     done = outer.minicluster("fault", "delay", "kv-1", "100ms", "-c", NAME, ok=False)
     if done.code:
         assert "no network emulator (module sch_netem)" in done.err
@@ -210,6 +236,13 @@ def test_a_delay_or_what_the_kernel_lacks_for_it(outer: Shell, etcd: Cluster) ->
         assert "netem" in rules(outer, etcd)
         etcd.heal()
     assert rules(outer, etcd) == ""
+
+
+@pytest.mark.long
+def test_all_packets_of_a_node_are_lost(etcd: Cluster) -> None:
+    with etcd.fault.loss("kv-1", 100):
+        assert not put(etcd, "kv-1")
+        eventually(lambda: put(etcd, "kv-2"), what="the others take writes")
 
 
 @pytest.mark.long
@@ -302,12 +335,56 @@ def test_a_killed_helper_leaves_what_heal_removes(outer: Shell, etcd: Cluster) -
     etcd.partition("kv-1", "kv-2")
     etcd.fault.rate("kv-3", 10**6)
     etcd.fault.hang("kv-3", "etcd")
+    before = limits(etcd, "kv-1"), limits(etcd, "kv-2")
+    etcd.fault.cpu("kv-1", 20)
+    etcd.fault.memory("kv-2", 256 << 20)
     outer.docker("kill", *helpers(outer))
     none_is_left(outer)
     assert rules(outer, etcd) != ""
+    limited = limits(etcd, "kv-1"), limits(etcd, "kv-2")
+    assert all(one != other for one, other in zip(limited, before, strict=True))
     etcd.heal()
     assert rules(outer, etcd) == ""
+    assert (limits(etcd, "kv-1"), limits(etcd, "kv-2")) == before
     assert put(etcd, "kv-3")
+    etcd.fault.cpu("kv-1", 20)
+    outer.docker("kill", *helpers(outer))
+    none_is_left(outer)
+    with etcd.fault.dns("kv-3"):  # by a helper that holds another fault
+        etcd.heal()
+        assert limits(etcd, "kv-1") == before[0]
+
+
+def limits(cluster: Cluster, node: str) -> str:
+    """What a node's control group allows, of processors and of memory: version 1, or 2."""
+    files = "cpu/cpu.cfs_quota_us memory/memory.limit_in_bytes cpu.max memory.max"
+    found = cluster.exec(node, ["sh", "-c", f"cd /sys/fs/cgroup && cat {files} 2>/dev/null"]).stdout
+    assert len(found.split()) in (2, 3)
+    return found
+
+
+@pytest.mark.long
+def test_a_node_has_its_own_limits_again(outer: Shell, engine: Engine) -> None:
+    """Those that the engine gave it, whatever becomes of the helper."""
+    name = f"{NAME}-down"
+    sizes = ("--set", "roles.kv.memory=512MiB", "--set", "roles.kv.cpus=1.5")
+    outer.minicluster("up", "etcd", "--name", name, "--size", "kv=1", *sizes)
+    try:
+        cluster = Cluster.open(name, engine=engine)
+        outer.docker("update", "--cpus", "1.25", f"{name}-kv-1")  # by its user
+        before = limits(cluster, "kv-1")
+        assert {"125000", str(512 << 20)} <= {*before.split()}
+        for kill in (False, True):
+            cluster.fault.cpu("kv-1", 20)
+            cluster.fault.memory("kv-1", 256 << 20)
+            assert limits(cluster, "kv-1") != before
+            if kill:
+                outer.docker("kill", *helpers(outer))
+                none_is_left(outer)
+            cluster.heal()
+            assert limits(cluster, "kv-1") == before
+    finally:
+        outer.minicluster("down", name)
 
 
 @pytest.mark.long

@@ -219,6 +219,51 @@ def test_a_partition_between_hosts(bed: Bed) -> None:
     eventually(lambda: helpers() == [], what="the helpers are removed")
 
 
+def test_clients_are_cut_over_hosts(bed: Bed) -> None:
+    """Published ports lead to a network of the host's own."""
+    up(bed, "etcd", "--address-mode", "gateway")
+    urls = {e["node"]: e["url"] for e in bed.shell.minicluster("info", NAME, "-o", "json").json["endpoints"]}
+    env = bed.shell.minicluster("env", NAME, "-o", "json").json
+
+    def reached(node: str) -> bool:
+        client = Shell(bed.shell.env | env | {"ETCDCTL_ENDPOINTS": urls[node]})
+        argv = ("etcdctl", "get", "k", "--consistency=s", "--dial-timeout=3s", "--command-timeout=5s")
+        return client.run(*argv, ok=False).code == 0
+
+    assert all(map(reached, urls))
+    for words in (("partition", "--isolate", "kv-1", "--clients"), ("loss", "kv-1", "100%")):
+        bed.shell.minicluster("fault", *words, "-c", NAME)
+        assert not reached("kv-1")
+        assert reached("kv-2")
+        bed.shell.minicluster("heal", "-c", NAME)
+        eventually(lambda: reached("kv-1"), what="the published port answers again")
+    bed.shell.minicluster("fault", "partition", "--isolate", "kv-1", "-c", NAME)
+    assert reached("kv-1")
+    host = where(bed)["kv-1"]
+    pid = bed.docker(host, "inspect", "-f", "{{.State.Pid}}", f"{NAME}-kv-1").strip()
+    show = ("exec", "-c", BED, bed.nodes[host], "--", "nsenter", "-t", pid, "-n", "tc", "qdisc")
+    bed.shell.minicluster("fault", "rate", "kv-1", "1mbit", "-c", NAME)
+    assert bed.outer.minicluster(*show).out.count("qdisc htb") == 2
+    bed.shell.minicluster("heal", "-c", NAME)
+    assert "htb" not in bed.outer.minicluster(*show).out
+
+
+def test_what_a_host_that_is_cut_off_holds_is_not_said_to_be_healed(bed: Bed) -> None:
+    up(bed, "etcd")
+    away = where(bed)["kv-3"]
+    bed.shell.minicluster("fault", "dns", "kv", "-c", NAME)
+    bed.cut(away)
+    done = bed.shell.minicluster("heal", "-c", NAME, ok=False)
+    assert done.code == 1
+    assert f"cluster {NAME} could not be healed on host {away}" in done.err
+    assert f"dns kv-1 kv-2 kv-3 in kv-3 on host {away}" in done.err
+    bed.heal()
+    (left,) = bed.shell.minicluster("fault", "list", "-c", NAME, "-o", "json").json
+    assert left["text"] == "dns kv-1 kv-2 kv-3"
+    assert "Healed: dns" in bed.shell.minicluster("heal", "-c", NAME).out
+    assert bed.shell.minicluster("fault", "list", "-c", NAME, "-o", "json").json == []
+
+
 def test_reset_over_hosts(bed: Bed) -> None:
     up(bed, "etcd", "--address-mode", "gateway")
     bed.shell.minicluster("etcdctl", "-c", NAME, "put", "greeting", "hello")

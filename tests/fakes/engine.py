@@ -480,7 +480,9 @@ class FakeEngine(Images):
             if box is None or not box.container.alive:
                 return None
             number = int(container.rpartition("-")[2])  # of a node: ROLE-N
-            return Sandbox(f"id-{container}", 1000 * box.starts + number, (f"02:00:00:00:00:{number:02x}",))
+            macs = (f"02:00:00:00:00:{number:02x}",)
+            assert box.config
+            return Sandbox(f"id-{container}", 1000 * box.starts + number, macs, box.config.memory, box.config.cpus)
 
     def exit_code(self, container: str) -> int | None:
         with self._lock:

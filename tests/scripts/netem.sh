@@ -71,8 +71,26 @@ check_reorder() {
   ((late > 5)) && echo "ok: $late of 100 packets were overtaken"
 }
 with "shape $a $mac_a - delay 50ms reorder 25%" check_reorder
-rate_then_delay() { with "shape $a $mac_a - delay 100ms" check_delay; }
+queue() { # WHEN BYTES: how much waits where a rate is in force, but for a delay in its place
+  local limit
+  limit=$(in_a tc qdisc show dev eth0 | sed -n 's/^qdisc bfifo .*parent 1:1 limit \([0-9]*\)b.*/\1/p')
+  [[ $limit == "$2" ]] || { echo "FAILED: the queue $1 is ${limit:-none}, expected ${2:-none}" && exit 1; }
+  echo "ok: the queue $1 is ${limit:-none}"
+}
+rate_then_delay() {
+  queue "before a delay" 125000
+  with "shape $a $mac_a - delay 100ms" check_delay
+  queue "after a delay" 125000
+  with "shape $a $mac_a $mac_b delay 100ms" queue "beside a delay" 125000
+  queue "after that" 125000
+}
 with "rate $a $mac_a 10000000" rate_then_delay
+delay_to_then_rate() {
+  with "rate $a $mac_a 10000000" queue "of a rate after a delay to one node" 125000
+  queue "after the rate" ""
+  check_delay
+}
+with "shape $a $mac_a $mac_b delay 100ms" delay_to_then_rate
 delay_then_rate() { with "rate $a $mac_a 10000000" check_delay; }
 with "shape $a $mac_a - delay 100ms" delay_then_rate
 after=$(round_trip 10)

@@ -180,12 +180,20 @@ def test_a_node_that_does_not_run_has_no_packets() -> None:
         (planning.simple("dns", ["kv-1", "kv-2"]), ["dns 101", "dns 102"]),
         (planning.simple("hang", ["kv-2"], "etcd", process="etcd"), ["hang 102 etcd"]),
         (planning.simple("kill", ["kv-2"], "etcd", process="etcd"), ["kill 102 etcd"]),
-        (planning.simple("cpu", ["kv-1"], "20%", percent=20), ["cpu 101 id-kv-1 20"]),
-        (planning.simple("memory", ["kv-1"], "64MiB", memory=64 << 20), ["memory 101 id-kv-1 67108864"]),
+        (planning.simple("cpu", ["kv-1"], "20%", percent=20), ["cpu 101 id-kv-1 200 0"]),
+        (planning.simple("memory", ["kv-1"], "64MiB", memory=64 << 20), ["memory 101 id-kv-1 67108864 0"]),
     ],
 )
 def test_operations(fault: Fault, operations: list[str]) -> None:
     assert planning.operations(fault, boxes("kv-1", "kv-2"), SPEC) == operations
+
+
+def test_limits_that_the_engine_gave_a_node_are_restored() -> None:
+    limited = {"kv-1": Sandbox("id", 101, ("m1", "m2"), 256 << 20, 0.125), "kv-2": Sandbox("other", 102, ())}
+    assert planning.sweep(limited) == ["sweep 101 m1,m2 id 125 268435456", "sweep 102 - other 0 0"]
+    cpu, memory = planning.simple("cpu", ["kv-1"], percent=1.5), planning.simple("memory", ["kv-1"], memory=64 << 20)
+    assert planning.operations(cpu, limited, SPEC) == ["cpu 101 id 15 125"]
+    assert planning.operations(memory, limited, SPEC) == ["memory 101 id 67108864 268435456"]
 
 
 def test_the_text_is_a_command() -> None:

@@ -542,8 +542,9 @@ class DockerEngine:
                 raise
         networks = (found["NetworkSettings"].get("Networks") or {}).values()
         macs = tuple(network["MacAddress"] for network in networks if network.get("MacAddress"))
-        pid = int(found["State"]["Pid"])
-        return Sandbox(found["Id"], pid, macs) if pid else None
+        pid, host = int(found["State"]["Pid"]), found["HostConfig"]
+        cpus = (host.get("NanoCpus") or 0) / 1e9
+        return Sandbox(found["Id"], pid, macs, host.get("Memory") or 0, cpus) if pid else None
 
     def exit_code(self, container: str) -> int | None:
         with translated(f"inspect container {container}"):
