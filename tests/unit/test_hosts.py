@@ -101,8 +101,9 @@ class Joined(FakeEngine):
     def vols(self) -> dict[str, Volume]:  # type: ignore[override]
         """Of two of one name that which a node has mounted: the other one is of a host that the node was moved from."""
         volumes = {name: volume for engine in reversed(self._there()) for name, volume in engine.vols.items()}
-        for engine in self._there():
-            mounted = [v for box in engine.boxes.values() if box.config for v in box.config.volumes.values()]
+        boxes = [(engine, box) for engine in self._there() for box in [*engine.boxes.values()] if box.config]
+        for engine, box in sorted(boxes, key=lambda pair: pair[1].container.alive):  # a former one has ended
+            mounted = box.config.volumes.values() if box.config else ()
             volumes |= {name: engine.vols[name] for name in mounted if name in engine.vols}
         return volumes
 
@@ -929,6 +930,7 @@ def test_the_nodes_of_a_host_without_a_context_move(machines: Machines, known: l
     moved = Cluster.up(name="e")
     assert where(moved) == {"kv-1": "a", "kv-2": "b", "kv-3": "a"}
     assert moved.status().notes == ()
+    away.kill_container("e-kv-3")  # its machine was restarted
     machines.engines["c"] = away
     known.append("c")  # it is back
     machines.hosts()
